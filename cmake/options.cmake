@@ -1,0 +1,23 @@
+# Build options, warnings, sanitizers.
+option(KRRDISTILL_WERROR "Treat compiler warnings as errors" OFF)
+set(KRRDISTILL_SANITIZE "" CACHE STRING "Sanitizers, comma separated, e.g. address,undefined")
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_package(OpenMP COMPONENTS CXX)
+if(NOT OpenMP_CXX_FOUND)
+  message(WARNING "OpenMP not found: the element-wise loops of krrdistill will use one thread")
+endif()
+
+# Listed flags, never -ffast-math: no errno from libm, no trapping FP; results stay IEEE.
+function(krrdistill_target_options target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+                                           -fno-math-errno -fno-trapping-math)
+  if(KRRDISTILL_WERROR)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  if(KRRDISTILL_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=undefined -g)
+    target_link_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE})
+  endif()
+endfunction()

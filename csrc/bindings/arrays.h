@@ -1,0 +1,123 @@
+// NumPy arrays to the plain structures of the core. Shapes were checked in Python; what is checked here is what
+// memory safety needs.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "krrdistill/feature_map.h"
+#include "krrdistill/statistics.h"
+
+namespace krrdistill::bindings {
+
+namespace py = pybind11;
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+using Rows = std::optional<Array<int64_t>>;
+
+[[noreturn]] inline void bad_argument(const std::string& message) { throw py::value_error("_native: " + message); }
+
+inline void require(bool condition, const char* message) {
+  if (!condition) {
+    bad_argument(message);
+  }
+}
+
+// Uninitialised memory of n elements, aligned to a cache line.
+template <typename T>
+class Workspace {
+ public:
+  explicit Workspace(int64_t n)
+      : data_(static_cast<T*>(::operator new(static_cast<size_t>(n > 0 ? n : 1) * sizeof(T), alignment))) {}
+  T* get() { return data_.get(); }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, alignment); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+inline void check_rows(const Array<int64_t>& rows, int64_t available) {
+  const int64_t* values = rows.data();
+  for (py::ssize_t i = 0; i < rows.size(); ++i) {
+    require(values[i] >= 0 && values[i] < available, "rows holds an index outside of the data");
+  }
+}
+
+inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim) {
+  require(x.ndim() == 2 && x.shape(1) == input_dim, "x must have shape (n, input_dim)");
+  require(x.shape(1) <= 1 || x.strides(1) == x.itemsize(), "the last dimension of x must be contiguous");
+  require(x.strides(0) % x.itemsize() == 0, "the row stride of x must be a multiple of its item size");
+  Input input{x.data(), InputType::u8, x.strides(0) / x.itemsize(), nullptr, x.shape(0)};
+  if (py::isinstance<py::array_t<uint8_t>>(x)) {
+    input.type = InputType::u8;
+  } else if (py::isinstance<py::array_t<float>>(x)) {
+    input.type = InputType::f32;
+  } else if (py::isinstance<py::array_t<double>>(x)) {
+    input.type = InputType::f64;
+  } else {
+    bad_argument("x must be uint8, float32 or float64");
+  }
+  if (rows) {
+    check_rows(*rows, x.shape(0));
+    input.rows = rows->data();
+    input.n = rows->size();
+  }
+  return input;
+}
+
+// A feature map that keeps its arrays alive.
+template <typename T>
+class MapHandle {
+ public:
+  struct LayerArrays {
+    Array<T> weight;
+    std::optional<Array<T>> bias;
+    int activation;
+    double parameter;
+  };
+
+  MapHandle(int64_t input_dim, std::optional<Array<T>> scale, std::optional<Array<T>> shift, const py::list& layers)
+      : scale_(std::move(scale)), shift_(std::move(shift)) {
+    require(input_dim >= 1, "input_dim must be at least 1");
+    require(scale_.has_value() == shift_.has_value(), "scale and shift come together");
+    require(!scale_ || (scale_->size() == input_dim && shift_->size() == input_dim), "scale and shift: (input_dim,)");
+    map_.input_dim = input_dim;
+    map_.scale = scale_ ? scale_->data() : nullptr;
+    map_.shift = shift_ ? shift_->data() : nullptr;
+    int64_t width = input_dim;
+    for (const auto& item : layers) {
+      const auto entry = item.cast<py::tuple>();
+      require(entry.size() == 4, "a layer is (weight, bias, activation, parameter)");
+      arrays_.push_back({entry[0].cast<Array<T>>(), entry[1].cast<std::optional<Array<T>>>(), entry[2].cast<int>(),
+                         entry[3].cast<double>()});
+      const LayerArrays& layer = arrays_.back();
+      require(layer.weight.ndim() == 2 && layer.weight.shape(1) == width, "weight: (outputs, inputs of the layer)");
+      require(layer.activation >= 0 && layer.activation <= 2, "unknown activation");
+      require(!layer.bias || layer.bias->size() == layer.weight.shape(0), "bias: (outputs,)");
+      map_.layers.push_back({layer.weight.data(), width, layer.weight.shape(0), width,
+                             layer.bias ? layer.bias->data() : nullptr, static_cast<Activation>(layer.activation),
+                             static_cast<T>(layer.parameter)});
+      width = layer.weight.shape(0);
+    }
+  }
+
+  const FeatureMap<T>& map() const { return map_; }
+
+ private:
+  std::optional<Array<T>> scale_;
+  std::optional<Array<T>> shift_;
+  std::vector<LayerArrays> arrays_;
+  FeatureMap<T> map_;
+};
+
+}  // namespace krrdistill::bindings

@@ -1,0 +1,203 @@
+// The Python module krrdistill._native: one function per operation, NumPy arrays in and out, GIL released.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+#include "bindings/scipy_blas.h"
+#include "krrdistill/errors.h"
+#include "krrdistill/isa.h"
+#include "krrdistill/preimage.h"
+#include "krrdistill/ridge.h"
+#include "krrdistill/score.h"
+#include "krrdistill/solve.h"
+#include "krrdistill/statistics.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace krrdistill::bindings {
+namespace {
+
+// noconvert arguments arrive as they are: an array of another type is refused, never copied.
+template <typename T>
+void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows, Array<T> out, int64_t tile_rows) {
+  const FeatureMap<T>& map = handle.map();
+  const Input input = make_input(x, rows, map.input_dim);
+  const int64_t p = map.output_dim();
+  require(out.ndim() == 2 && out.shape(0) == input.n && out.shape(1) == p, "out: (n, output_dim)");
+  require(tile_rows >= 1, "tile_rows must be at least 1");
+  T* target = out.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<T> workspace(tile_workspace(map, tile_rows));
+  for (int64_t first = 0; first < input.n; first += tile_rows) {
+    transform_tile(map, input, first, std::min(tile_rows, input.n - first), target + first * p, workspace.get());
+  }
+}
+
+Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data) {
+  require(y.shape(0) == rows_of_data, "y must have a row for each row of x");
+  if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
+    const auto* labels = static_cast<const int64_t*>(y.data());
+    for (py::ssize_t i = 0; i < y.shape(0); ++i) {
+      require(labels[i] >= 0 && labels[i] < k, "a label lies outside of [0, k)");
+    }
+    return {labels, nullptr, k};
+  }
+  require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
+  return {nullptr, static_cast<const double*>(y.data()), k};
+}
+
+template <typename T>
+void accumulate_statistics(const MapHandle<T>& handle, const py::array& x, const Rows& rows, const py::array& y,
+                           Array<double> gram, Array<double> cross, int64_t tile_rows) {
+  const FeatureMap<T>& map = handle.map();
+  const Input input = make_input(x, rows, map.input_dim);
+  const int64_t p = map.output_dim();
+  require(gram.ndim() == 2 && gram.shape(0) == p && gram.shape(1) == p, "gram: (p, p)");
+  require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
+  require(tile_rows >= 1, "tile_rows must be at least 1");
+  const Targets targets = make_targets(y, cross.shape(0), x.shape(0));
+  double* gram_data = gram.mutable_data();
+  double* cross_data = cross.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<T> workspace(accumulate_workspace(map, tile_rows, targets.k));
+  accumulate(map, input, targets, tile_rows, gram_data, cross_data, workspace.get());
+}
+
+void mirror(Array<double> gram) {
+  require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1), "gram: (p, p)");
+  double* gram_data = gram.mutable_data();
+  const int64_t p = gram.shape(0);
+  const py::gil_scoped_release nogil;
+  symmetrize(gram_data, p);
+}
+
+template <typename T>
+void score(const MapHandle<T>& handle, const py::array& x, const Rows& rows, const Array<int64_t>& labels,
+           const Array<T>& weights, Array<int64_t> correct, int64_t tile_rows) {
+  const FeatureMap<T>& map = handle.map();
+  const Input input = make_input(x, rows, map.input_dim);
+  require(weights.ndim() == 3 && weights.shape(2) == map.output_dim(), "weights: (models, k, p)");
+  const int64_t models = weights.shape(0);
+  const int64_t k = weights.shape(1);
+  require(k >= 1, "weights need at least one class");
+  require(labels.ndim() == 1 && labels.shape(0) == x.shape(0), "labels: (n,)");
+  require(correct.size() == models, "correct: (models,)");
+  require(tile_rows >= 1, "tile_rows must be at least 1");
+  int64_t* correct_data = correct.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<T> workspace(score_path_workspace(map, tile_rows, models, k));
+  score_path(map, input, labels.data(), weights.data(), models, k, tile_rows, correct_data, workspace.get());
+}
+
+void path(Array<double> gram, const Array<double>& cross, const Array<double>& lambdas, Array<double> weights,
+          Array<bool> positive_definite, Array<double> eigenvalues) {
+  require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1) && gram.shape(0) >= 1, "gram: (p, p)");
+  const int64_t p = gram.shape(0);
+  require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
+  const int64_t k = cross.shape(0);
+  const int64_t count = lambdas.size();
+  require(weights.size() == count * k * p, "weights: (lambdas, k, p)");
+  require(positive_definite.size() == count && eigenvalues.size() == p, "outputs: (lambdas,) and (p,)");
+  auto* flags = reinterpret_cast<unsigned char*>(positive_definite.mutable_data());
+  double* gram_data = gram.mutable_data();
+  double* weight_data = weights.mutable_data();
+  double* eigen_data = eigenvalues.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(ridge_path_workspace(p, k, count));
+  ridge_path(gram_data, cross.data(), p, k, lambdas.data(), count, weight_data, flags, eigen_data, workspace.get());
+}
+
+template <typename T>
+void solve(Array<T> a, Array<T> rhs) {
+  require(a.ndim() == 3 && a.shape(1) == a.shape(2), "a: (batch, n, n)");
+  require(rhs.ndim() == 3 && rhs.shape(0) == a.shape(0) && rhs.shape(2) == a.shape(1), "rhs: (batch, r, n)");
+  T* a_data = a.mutable_data();
+  T* rhs_data = rhs.mutable_data();
+  const int64_t batch = a.shape(0), n = a.shape(1), r = rhs.shape(1);
+  const py::gil_scoped_release nogil;
+  solve_spd(a_data, rhs_data, batch, n, r);
+}
+
+double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double rcond_floor) {
+  require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
+  const int64_t p = weight.shape(0), d = weight.shape(1), m = rhs.shape(0);
+  require(rhs.ndim() == 2 && rhs.shape(1) == p, "rhs: (m, p)");
+  require(x.ndim() == 2 && x.shape(0) == m && x.shape(1) == d, "x: (m, d)");
+  double* weight_data = weight.mutable_data();
+  double* rhs_data = rhs.mutable_data();
+  double* x_data = x.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(preimage_workspace(p, d, m));
+  Workspace<int> pivots(2 * p);
+  return preimage_solve(weight_data, rhs_data, x_data, p, d, m, rcond_floor, workspace.get(), pivots.get());
+}
+
+void translate(std::exception_ptr pointer) {
+  const auto raise = [](const char* name, const char* message) {
+    py::set_error(py::module_::import("krrdistill.errors").attr(name), message);
+  };
+  try {
+    if (pointer) {
+      std::rethrow_exception(pointer);
+    }
+  } catch (const NotPositiveDefinite& error) {
+    raise("NotPositiveDefinite", error.what());
+  } catch (const NonFinite& error) {
+    raise("DataError", error.what());
+  }
+}
+
+template <typename T>
+void bind_operations(py::module_& module, const char* map_name) {
+  py::class_<MapHandle<T>>(module, map_name)
+      .def(py::init<int64_t, std::optional<Array<T>>, std::optional<Array<T>>, const py::list&>(), py::arg("input_dim"),
+           py::arg("scale"), py::arg("shift"), py::arg("layers"));
+  module.def("transform", &transform<T>, py::arg("map"), py::arg("x"), py::arg("rows").none(true),
+             py::arg("out").noconvert(), py::arg("tile_rows"));
+  module.def("accumulate", &accumulate_statistics<T>, py::arg("map"), py::arg("x"), py::arg("rows").none(true),
+             py::arg("y"), py::arg("gram").noconvert(), py::arg("cross").noconvert(), py::arg("tile_rows"));
+  module.def("score_path", &score<T>, py::arg("map"), py::arg("x"), py::arg("rows").none(true), py::arg("labels"),
+             py::arg("weights"), py::arg("correct").noconvert(), py::arg("tile_rows"));
+  module.def("solve_spd", &solve<T>, py::arg("a").noconvert(), py::arg("rhs").noconvert());
+}
+
+py::dict build_facts() {
+  py::dict facts;
+  facts["compiler"] = std::string(KRRDISTILL_COMPILER);
+#ifdef _OPENMP
+  facts["openmp_threads"] = omp_get_max_threads();
+#else
+  facts["openmp_threads"] = py::none();
+#endif
+  py::list isas;
+  for (const Isa isa : available_isas()) {
+    isas.append(isa_name(isa));
+  }
+  facts["isas"] = isas;
+  facts["isa"] = isa_name(current_isa());
+  return facts;
+}
+
+}  // namespace
+}  // namespace krrdistill::bindings
+
+PYBIND11_MODULE(_native, module) {
+  namespace bindings = krrdistill::bindings;
+  module.doc() = "Compiled CPU operations of krrdistill; use them through krrdistill.backends.native.";
+  bindings::load_scipy_blas();
+  krrdistill::current_isa();  // an unknown KRRDISTILL_ISA fails here, at import
+  pybind11::register_local_exception_translator(&bindings::translate);
+  bindings::bind_operations<float>(module, "FeatureMapF32");
+  bindings::bind_operations<double>(module, "FeatureMapF64");
+  module.def("symmetrize", &bindings::mirror, pybind11::arg("gram").noconvert());
+  module.def("ridge_path", &bindings::path, pybind11::arg("gram").noconvert(), pybind11::arg("cross"),
+             pybind11::arg("lambdas"), pybind11::arg("weights").noconvert(),
+             pybind11::arg("positive_definite").noconvert(), pybind11::arg("eigenvalues").noconvert());
+  module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
+             pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
+  module.def("build_facts", &bindings::build_facts);
+  module.def("set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); });
+}

@@ -1,0 +1,65 @@
+// scipy.linalg.cython_blas and cython_lapack keep their functions in `__pyx_capi__`: a capsule per function,
+// whose name is the C signature. The signature is how the integer width is checked.
+#include "bindings/scipy_blas.h"
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "krrdistill/blas.h"
+
+namespace py = pybind11;
+
+namespace krrdistill::bindings {
+namespace {
+
+template <typename Function>
+void load(const py::dict& exported, const std::string& name, Function& target) {
+  if (!exported.contains(name.c_str())) {
+    throw py::import_error("krrdistill: this SciPy does not export " + name + "; install scipy>=1.11");
+  }
+  const auto capsule = py::reinterpret_borrow<py::capsule>(exported[name.c_str()]);
+  const std::string signature = capsule.name() == nullptr ? "" : capsule.name();
+  // "void (char *, int *, ...": plain C ints. An ILP64 build writes a 64-bit type in their place.
+  if (signature.find("int *") == std::string::npos || signature.find("64_t *") != std::string::npos ||
+      signature.find("long *") != std::string::npos) {
+    throw py::import_error("krrdistill: " + name + " of this SciPy does not take 32-bit integers (" + signature + ")");
+  }
+  target = reinterpret_cast<Function>(capsule.get_pointer());
+}
+
+template <typename T>
+void load_table(const py::dict& blas_functions, const py::dict& lapack_functions, const std::string& prefix) {
+  // The orthogonal factor's routines are named or... in LAPACK for real types.
+  BlasTable<T>& table = blas<T>();
+  load(blas_functions, prefix + "gemm", table.gemm);
+  load(blas_functions, prefix + "syrk", table.syrk);
+  load(lapack_functions, prefix + "potrf", table.potrf);
+  load(lapack_functions, prefix + "potrs", table.potrs);
+  load(lapack_functions, prefix + "sytrd", table.sytrd);
+  load(lapack_functions, prefix + "ormtr", table.ormtr);
+  load(lapack_functions, prefix + "sterf", table.sterf);
+  load(lapack_functions, prefix + "pttrf", table.pttrf);
+  load(lapack_functions, prefix + "pttrs", table.pttrs);
+  load(lapack_functions, prefix + "getrf", table.getrf);
+  load(lapack_functions, prefix + "getrs", table.getrs);
+  load(lapack_functions, prefix + "gecon", table.gecon);
+  load(lapack_functions, prefix + "geqrf", table.geqrf);
+  load(lapack_functions, prefix + "ormqr", table.ormqr);
+  load(lapack_functions, prefix + "trtrs", table.trtrs);
+  load(lapack_functions, prefix + "trcon", table.trcon);
+}
+
+}  // namespace
+
+void load_scipy_blas() {
+  const auto capi = [](const char* module) {
+    return py::module_::import(module).attr("__pyx_capi__").cast<py::dict>();
+  };
+  const py::dict blas_functions = capi("scipy.linalg.cython_blas");
+  const py::dict lapack_functions = capi("scipy.linalg.cython_lapack");
+  load_table<float>(blas_functions, lapack_functions, "s");
+  load_table<double>(blas_functions, lapack_functions, "d");
+}
+
+}  // namespace krrdistill::bindings

@@ -1,0 +1,14 @@
+#include "krrdistill/blas.h"
+
+namespace krrdistill {
+
+template <typename T>
+BlasTable<T>& blas() {
+  static BlasTable<T> table;
+  return table;
+}
+
+template BlasTable<float>& blas<float>();
+template BlasTable<double>& blas<double>();
+
+}  // namespace krrdistill

@@ -1,0 +1,69 @@
+#include "krrdistill/isa.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace krrdistill {
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::avx512:
+      return "avx512";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::base:
+      break;
+  }
+  return "base";
+}
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> found{Isa::base};
+#ifdef KRRDISTILL_WITH_AVX2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
+    found.push_back(Isa::avx2);
+  }
+#endif
+#ifdef KRRDISTILL_WITH_AVX512
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    found.push_back(Isa::avx512);
+  }
+#endif
+  return found;
+}
+
+Isa parse_isa(const std::string& name) {
+  std::string names;
+  for (const Isa isa : available_isas()) {
+    if (name == isa_name(isa)) {
+      return isa;
+    }
+    names += names.empty() ? "" : ", ";
+    names += isa_name(isa);
+  }
+  throw std::invalid_argument("KRRDISTILL_ISA is '" + name + "', this build and CPU offer: " + names);
+}
+
+namespace {
+
+Isa initial_isa() {
+  const char* wanted = std::getenv("KRRDISTILL_ISA");
+  return wanted != nullptr && *wanted != '\0' ? parse_isa(wanted) : available_isas().back();
+}
+
+std::atomic<int> chosen{-1};
+
+}  // namespace
+
+Isa current_isa() {
+  if (chosen.load() < 0) {
+    chosen = static_cast<int>(initial_isa());
+  }
+  return static_cast<Isa>(chosen.load());
+}
+
+void set_isa(Isa isa) { chosen = static_cast<int>(isa); }
+
+}  // namespace krrdistill

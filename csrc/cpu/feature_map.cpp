@@ -1,0 +1,115 @@
+// phi(x) of one tile: load and standardise, then one GEMM and one in-place epilogue per layer.
+#include "krrdistill/feature_map.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "common/checked_blas.h"
+#include "krrdistill/elementwise.h"
+#include "krrdistill/errors.h"
+
+namespace krrdistill {
+namespace {
+
+template <typename T>
+void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out) {
+  const auto& kernels = elementwise<T>();
+  const int64_t d = map.input_dim;
+  std::atomic<int64_t> bad_row{-1};
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
+    const int64_t offset = row * input.row_stride;
+    bool finite = true;
+    switch (input.type) {
+      case InputType::u8:
+        finite =
+            kernels.load_u8(static_cast<const uint8_t*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
+        break;
+      case InputType::f32:
+        finite = kernels.load_f32(static_cast<const float*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
+        break;
+      case InputType::f64:
+        finite =
+            kernels.load_f64(static_cast<const double*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
+        break;
+    }
+    if (!finite) {
+      bad_row = row;
+    }
+  }
+  if (bad_row >= 0) {
+    throw NonFinite(bad_row);
+  }
+}
+
+template <typename T>
+void apply_activation(const Layer<T>& layer, T* features, int64_t count) {
+  const auto& kernels = elementwise<T>();
+  if (layer.activation == Activation::linear && layer.bias == nullptr) {
+    return;
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    T* row = features + i * layer.outputs;
+    switch (layer.activation) {
+      case Activation::linear:
+        kernels.add_bias(row, layer.bias, layer.outputs);
+        break;
+      case Activation::leaky_relu:
+        kernels.leaky_relu(row, layer.bias, layer.parameter, layer.outputs);
+        break;
+      case Activation::cosine:
+        kernels.scaled_cos(row, layer.bias, layer.parameter, layer.outputs);
+        break;
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+int64_t FeatureMap<T>::max_width() const {
+  int64_t width = input_dim;
+  for (const auto& layer : layers) {
+    width = std::max(width, layer.outputs);
+  }
+  return width;
+}
+
+template <typename T>
+int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows) {
+  return map.layers.empty() ? 0 : 2 * tile_rows * map.max_width();
+}
+
+template <typename T>
+void transform_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out, T* workspace) {
+  if (count == 0) {
+    return;
+  }
+  if (map.layers.empty()) {
+    load_tile(map, input, first, count, out);
+    return;
+  }
+  T* current = workspace;
+  T* next = workspace + count * map.max_width();
+  load_tile(map, input, first, count, current);
+  for (const auto& layer : map.layers) {
+    T* target = &layer == &map.layers.back() ? out : next;
+    // Row-major features = H W^T; column-major sees (outputs, count) = W^T-transposed times H.
+    gemm<T>('T', 'N', layer.outputs, count, layer.inputs, T(1), layer.weight, layer.ld, current, layer.inputs, T(0),
+            target, layer.outputs);
+    apply_activation(layer, target, count);
+    next = current;
+    current = target;
+  }
+}
+
+template struct FeatureMap<float>;
+template struct FeatureMap<double>;
+template int64_t tile_workspace(const FeatureMap<float>&, int64_t);
+template int64_t tile_workspace(const FeatureMap<double>&, int64_t);
+template void transform_tile(const FeatureMap<float>&, const Input&, int64_t, int64_t, float*, float*);
+template void transform_tile(const FeatureMap<double>&, const Input&, int64_t, int64_t, double*, double*);
+
+}  // namespace krrdistill

@@ -1,0 +1,120 @@
+// The hot loop of the whole package: features of a tile, SYRK on one triangle, class sums.
+#include "krrdistill/statistics.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "common/checked_blas.h"
+#include "krrdistill/elementwise.h"
+
+namespace krrdistill {
+namespace {
+
+// gram += scratch on the lower triangle (row-major), in double.
+template <typename T>
+void flush(const T* scratch, double* gram, int64_t p) {
+  const auto& kernels = elementwise<T>();
+#pragma omp parallel for schedule(dynamic, 64)
+  for (int64_t i = 0; i < p; ++i) {
+    kernels.accumulate(scratch + i * p, gram + i * p, i + 1);
+  }
+}
+
+// cross[label] += features, split by columns: every thread owns its columns, so the sum's order
+// (and its value) does not depend on the number of threads.
+template <typename T>
+void add_class_sums(const T* features, int64_t count, int64_t p, const Input& input, const Targets& targets,
+                    int64_t first, double* cross) {
+  const auto& kernels = elementwise<T>();
+  constexpr int64_t columns = 256;
+  const int64_t blocks = (p + columns - 1) / columns;
+#pragma omp parallel for schedule(static)
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t column = block * columns;
+    const int64_t width = std::min(columns, p - column);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
+      kernels.accumulate(features + i * p + column, cross + targets.labels[row] * p + column, width);
+    }
+  }
+}
+
+// cross += Y^T features for real targets: one GEMM in T per tile, added in double.
+template <typename T>
+void add_products(const T* features, int64_t count, int64_t p, const Input& input, const Targets& targets,
+                  int64_t first, double* cross, T* workspace) {
+  T* tile_targets = workspace;
+  T* product = workspace + count * targets.k;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
+    for (int64_t c = 0; c < targets.k; ++c) {
+      tile_targets[i * targets.k + c] = static_cast<T>(targets.values[row * targets.k + c]);
+    }
+  }
+  gemm<T>('N', 'T', p, targets.k, count, T(1), features, p, tile_targets, targets.k, T(0), product, p);
+  const auto& kernels = elementwise<T>();
+  for (int64_t c = 0; c < targets.k; ++c) {
+    kernels.accumulate(product + c * p, cross + c * p, p);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k) {
+  const int64_t p = map.output_dim();
+  const int64_t scratch = std::is_same_v<T, float> ? p * p : 0;
+  return tile_workspace(map, tile_rows) + tile_rows * p + scratch + k * (tile_rows + p);
+}
+
+template <typename T>
+void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& targets, int64_t tile_rows, double* gram,
+                double* cross, T* workspace) {
+  const int64_t p = map.output_dim();
+  T* features = workspace;
+  T* scratch = features + tile_rows * p;
+  T* target_space = scratch + (std::is_same_v<T, float> ? p * p : 0);
+  T* tile_space = target_space + targets.k * (tile_rows + p);
+  int64_t pending = 0;  // rows in `scratch` that are not yet in `gram`
+  for (int64_t first = 0; first < input.n; first += tile_rows) {
+    const int64_t count = std::min(tile_rows, input.n - first);
+    transform_tile(map, input, first, count, features, tile_space);
+    // G is symmetric: the upper triangle in BLAS's column-major order is our lower one in row-major order.
+    if constexpr (std::is_same_v<T, double>) {
+      syrk<double>('U', p, count, 1.0, features, p, 1.0, gram, p);
+    } else {
+      syrk<T>('U', p, count, T(1), features, p, pending == 0 ? T(0) : T(1), scratch, p);
+      pending += count;
+      if (pending >= flush_rows || first + count == input.n) {
+        flush(scratch, gram, p);
+        pending = 0;
+      }
+    }
+    if (targets.labels != nullptr) {
+      add_class_sums(features, count, p, input, targets, first, cross);
+    } else {
+      add_products(features, count, p, input, targets, first, cross, target_space);
+    }
+  }
+}
+
+void symmetrize(double* gram, int64_t p) {
+  constexpr int64_t block = 64;  // a 64 x 64 tile of doubles and its mirror fit the L2 cache
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t ib = 0; ib < p; ib += block) {
+    for (int64_t jb = 0; jb <= ib; jb += block) {
+      for (int64_t i = ib; i < std::min(ib + block, p); ++i) {
+        for (int64_t j = jb; j < std::min(jb + block, i); ++j) {
+          gram[j * p + i] = gram[i * p + j];
+        }
+      }
+    }
+  }
+}
+
+template int64_t accumulate_workspace(const FeatureMap<float>&, int64_t, int64_t);
+template int64_t accumulate_workspace(const FeatureMap<double>&, int64_t, int64_t);
+template void accumulate(const FeatureMap<float>&, const Input&, const Targets&, int64_t, double*, double*, float*);
+template void accumulate(const FeatureMap<double>&, const Input&, const Targets&, int64_t, double*, double*, double*);
+
+}  // namespace krrdistill

@@ -1,0 +1,37 @@
+// BLAS and LAPACK as a table of function pointers, filled once by the embedder:
+// Python fills it with the functions that SciPy exports, so nothing is linked and
+// there is one thread pool. LP64 (32-bit integers) Fortran interfaces only.
+#pragma once
+
+namespace krrdistill {
+
+template <typename T>
+struct BlasTable {
+  void (*gemm)(char* transa, char* transb, int* m, int* n, int* k, T* alpha, T* a, int* lda, T* b, int* ldb, T* beta,
+               T* c, int* ldc) = nullptr;
+  void (*syrk)(char* uplo, char* trans, int* n, int* k, T* alpha, T* a, int* lda, T* beta, T* c, int* ldc) = nullptr;
+  void (*potrf)(char* uplo, int* n, T* a, int* lda, int* info) = nullptr;
+  void (*potrs)(char* uplo, int* n, int* nrhs, T* a, int* lda, T* b, int* ldb, int* info) = nullptr;
+  void (*sytrd)(char* uplo, int* n, T* a, int* lda, T* d, T* e, T* tau, T* work, int* lwork, int* info) = nullptr;
+  void (*ormtr)(char* side, char* uplo, char* trans, int* m, int* n, T* a, int* lda, T* tau, T* c, int* ldc, T* work,
+                int* lwork, int* info) = nullptr;
+  void (*sterf)(int* n, T* d, T* e, int* info) = nullptr;
+  void (*pttrf)(int* n, T* d, T* e, int* info) = nullptr;
+  void (*pttrs)(int* n, int* nrhs, T* d, T* e, T* b, int* ldb, int* info) = nullptr;
+  void (*getrf)(int* m, int* n, T* a, int* lda, int* ipiv, int* info) = nullptr;
+  void (*getrs)(char* trans, int* n, int* nrhs, T* a, int* lda, int* ipiv, T* b, int* ldb, int* info) = nullptr;
+  void (*gecon)(char* norm, int* n, T* a, int* lda, T* anorm, T* rcond, T* work, int* iwork, int* info) = nullptr;
+  void (*geqrf)(int* m, int* n, T* a, int* lda, T* tau, T* work, int* lwork, int* info) = nullptr;
+  void (*ormqr)(char* side, char* trans, int* m, int* n, int* k, T* a, int* lda, T* tau, T* c, int* ldc, T* work,
+                int* lwork, int* info) = nullptr;
+  void (*trtrs)(char* uplo, char* trans, char* diag, int* n, int* nrhs, T* a, int* lda, T* b, int* ldb,
+                int* info) = nullptr;
+  void (*trcon)(char* norm, char* uplo, char* diag, int* n, T* a, int* lda, T* rcond, T* work, int* iwork,
+                int* info) = nullptr;
+};
+
+// The process-wide table. Set every entry before the first call of anything else.
+template <typename T>
+BlasTable<T>& blas();
+
+}  // namespace krrdistill

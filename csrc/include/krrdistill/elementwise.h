@@ -1,0 +1,27 @@
+// Element-wise row kernels, compiled once per instruction set. Every function works on one
+// contiguous row of n elements and allocates nothing.
+#pragma once
+
+#include <cstdint>
+
+namespace krrdistill {
+
+template <typename T>
+struct ElementwiseKernels {
+  // out = x * scale + shift; scale == nullptr means a plain conversion. Returns false on NaN or infinity.
+  bool (*load_u8)(const uint8_t* x, const T* scale, const T* shift, T* out, int64_t n);
+  bool (*load_f32)(const float* x, const T* scale, const T* shift, T* out, int64_t n);
+  bool (*load_f64)(const double* x, const T* scale, const T* shift, T* out, int64_t n);
+  // In place; bias may be null.
+  void (*add_bias)(T* x, const T* bias, int64_t n);
+  void (*leaky_relu)(T* x, const T* bias, T slope, int64_t n);  // v > 0 ? v : slope * v,  v = x + bias
+  void (*scaled_cos)(T* x, const T* bias, T scale, int64_t n);  // scale * cos(x + bias)
+  // sum += x in double.
+  void (*accumulate)(const T* x, double* sum, int64_t n);
+};
+
+// The table of the current instruction set (isa.h).
+template <typename T>
+const ElementwiseKernels<T>& elementwise();
+
+}  // namespace krrdistill

@@ -1,0 +1,29 @@
+// Errors that the numerics can raise. Everything else is checked by the caller.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace krrdistill {
+
+// A Cholesky factorisation met a non-positive pivot: LAPACK info > 0.
+struct NotPositiveDefinite : std::runtime_error {
+  explicit NotPositiveDefinite(int64_t leading_minor)
+      : std::runtime_error("leading minor " + std::to_string(leading_minor) +
+                           " is not positive definite; raise lambda") {}
+};
+
+// A weight matrix has no right inverse to working precision.
+struct NotSurjective : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// An input row holds NaN or infinity.
+struct NonFinite : std::runtime_error {
+  explicit NonFinite(int64_t row_index)
+      : std::runtime_error("row " + std::to_string(row_index) + " holds NaN or infinity"), row(row_index) {}
+  int64_t row;
+};
+
+}  // namespace krrdistill

@@ -1,0 +1,57 @@
+// Feature maps as a chain of dense layers:  h_0 = x * scale + shift,  h_l = act_l(W_l h_{l-1} + b_l).
+// identity: no layer. Random Fourier: one layer with cosine. FCNN: layers with LeakyReLU.
+// ZCA whitening: a leading linear layer with a bias.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace krrdistill {
+
+enum class Activation : int { linear = 0, leaky_relu = 1, cosine = 2 };
+
+// Row-major weights (outputs, inputs), row stride ld. `parameter`: LeakyReLU's slope, or the cosine's scale.
+template <typename T>
+struct Layer {
+  const T* weight;
+  int64_t ld;
+  int64_t outputs;
+  int64_t inputs;
+  const T* bias;  // (outputs) or null
+  Activation activation;
+  T parameter;
+};
+
+template <typename T>
+struct FeatureMap {
+  int64_t input_dim;
+  const T* scale;  // (input_dim), null: no affine stage
+  const T* shift;
+  std::vector<Layer<T>> layers;
+
+  int64_t output_dim() const { return layers.empty() ? input_dim : layers.back().outputs; }
+  int64_t max_width() const;
+};
+
+enum class InputType { u8, f32, f64 };
+
+// n rows of input_dim contiguous elements in the caller's memory; row i of the batch is row
+// rows[i] of the memory when `rows` is given (a split needs no copy of the data).
+struct Input {
+  const void* data;
+  InputType type;
+  int64_t row_stride;
+  const int64_t* rows;
+  int64_t n;
+};
+
+// Elements of workspace that transform_tile needs for `tile_rows` rows.
+template <typename T>
+int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows);
+
+// Features of input rows [first, first + count) into `out`, row-major (count, output_dim), contiguous.
+// Throws NonFinite with the row's index in the batch.
+template <typename T>
+void transform_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out, T* workspace);
+
+}  // namespace krrdistill

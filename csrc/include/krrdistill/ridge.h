@@ -1,0 +1,17 @@
+// The whole ridge path from one set of statistics: W(lambda) = C (G + lambda I)^-1 for every lambda.
+#pragma once
+
+#include <cstdint>
+
+namespace krrdistill {
+
+// Doubles of workspace that ridge_path needs, for a (p, p) Gram matrix and k targets.
+int64_t ridge_path_workspace(int64_t p, int64_t k, int64_t lambdas);
+
+// gram (p, p) symmetric, overwritten. cross (k, p). weights (lambdas, k, p) row-major; a lambda for which
+// G + lambda I is not positive definite to working precision gets NaN weights and positive_definite = 0.
+// eigenvalues (p): those of G, ascending.
+void ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const double* lambda, int64_t lambdas,
+                double* weights, unsigned char* positive_definite, double* eigenvalues, double* workspace);
+
+}  // namespace krrdistill

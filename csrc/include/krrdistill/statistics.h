@@ -1,0 +1,35 @@
+// Sufficient statistics of ridge regression, one tile at a time: G += phi(X)^T phi(X), C += Y^T phi(X).
+// The n x p feature matrix never exists.
+#pragma once
+
+#include <cstdint>
+
+#include "krrdistill/feature_map.h"
+
+namespace krrdistill {
+
+// Either class labels (n) in [0, k), or real targets (n, k) row-major. Both are indexed by the row of
+// the batch after the gather, that is like the data: row rows[i].
+struct Targets {
+  const int64_t* labels;
+  const double* values;
+  int64_t k;
+};
+
+// Elements (of T) and doubles of workspace that `accumulate` needs.
+template <typename T>
+int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k);
+
+// gram (p, p): the lower triangle in row-major order is updated (call symmetrize when done).
+// cross (k, p) row-major. Tiles are multiplied in T and added in double at least every
+// `flush_rows` rows. Throws NonFinite.
+template <typename T>
+void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& targets, int64_t tile_rows, double* gram,
+                double* cross, T* workspace);
+
+constexpr int64_t flush_rows = 4096;
+
+// Copies the lower triangle (row-major) over the upper one.
+void symmetrize(double* gram, int64_t p);
+
+}  // namespace krrdistill

@@ -1,0 +1,106 @@
+"""Exact dataset distillation for kernel ridge regression.
+
+>>> import krrdistill as kd
+>>> data = kd.load_dataset("digits")
+>>> scaling = kd.standardize(data)
+>>> phi = kd.make_map("FCNN", data, scaling)
+>>> result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, points_per_class=1)
+>>> result.distilled.X.shape
+(10, 64)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from krrdistill._version import __version__
+
+if TYPE_CHECKING:
+    from krrdistill.artifact import DistilledDataset
+    from krrdistill.backends import backend_status, get_backend
+    from krrdistill.certificate import Certificate
+    from krrdistill.data import Dataset, Preprocessing, load_dataset, standardize, zca
+    from krrdistill.errors import (
+        BackendUnavailable,
+        DataError,
+        KrrDistillError,
+        LambdaOutOfRange,
+        NotPositiveDefinite,
+        NotSurjective,
+    )
+    from krrdistill.features import FCNN, Identity, RandomFourier, make_map
+    from krrdistill.options import DistillOptions
+    from krrdistill.pipeline import Distillation, distill
+    from krrdistill.ridge import RidgePath, default_lambdas, fit_features, fit_ridge, ridge_path
+    from krrdistill.run import RunResult, run_distillation
+    from krrdistill.statistics import RidgeStatistics
+
+_HOMES = {
+    "artifact": ("DistilledDataset",),
+    "backends": ("backend_status", "get_backend"),
+    "certificate": ("Certificate",),
+    "data": ("Dataset", "Preprocessing", "load_dataset", "standardize", "zca"),
+    "errors": (
+        "BackendUnavailable",
+        "DataError",
+        "KrrDistillError",
+        "LambdaOutOfRange",
+        "NotPositiveDefinite",
+        "NotSurjective",
+    ),
+    "features": ("FCNN", "Identity", "RandomFourier", "make_map"),
+    "options": ("DistillOptions",),
+    "pipeline": ("Distillation", "distill"),
+    "ridge": ("RidgePath", "default_lambdas", "fit_features", "fit_ridge", "ridge_path"),
+    "run": ("RunResult", "run_distillation"),
+    "statistics": ("RidgeStatistics",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "FCNN",
+    "BackendUnavailable",
+    "Certificate",
+    "DataError",
+    "Dataset",
+    "DistillOptions",
+    "Distillation",
+    "DistilledDataset",
+    "Identity",
+    "KrrDistillError",
+    "LambdaOutOfRange",
+    "NotPositiveDefinite",
+    "NotSurjective",
+    "Preprocessing",
+    "RandomFourier",
+    "RidgePath",
+    "RidgeStatistics",
+    "RunResult",
+    "__version__",
+    "backend_status",
+    "default_lambdas",
+    "distill",
+    "fit_features",
+    "fit_ridge",
+    "get_backend",
+    "load_dataset",
+    "make_map",
+    "ridge_path",
+    "run_distillation",
+    "standardize",
+    "zca",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the module of a public name on first use, so that ``import krrdistill`` stays cheap."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,188 @@
+"""The distilled data set as one self-contained .npz file (docs/file-format.md)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend
+from krrdistill.certificate import Certificate, certify
+from krrdistill.data import Dataset, Preprocessing
+from krrdistill.errors import DataError
+from krrdistill.features import LayeredMap, map_from_spec
+from krrdistill.files import read_npz, write_npz
+from krrdistill.ridge import fit_features
+
+__all__ = ["FORMAT", "DistilledDataset"]
+
+FloatArray = npt.NDArray[np.float64]
+FORMAT = "krrdistill-1"
+_EMBED_LIMIT = 1 << 20  # weights up to this many numbers are stored in the file by default
+
+
+@dataclass(frozen=True, eq=False)
+class DistilledDataset:
+    """m points from which ridge regression retrains to the original model.
+
+    Parameters
+    ----------
+    X : array of shape (m, d)
+        Inputs as the map takes them (preprocessed), float64 or float32. Row i has class i mod k.
+    Y : array of shape (m, k)
+        Labels.
+    lambda_s : float
+        The (absolute) ridge parameter to train with.
+    weights : array of shape (k, p), optional
+        The original model W; W can be rebuilt from X and Y in any case.
+    meta : dict
+        JSON-able facts: data set, split, lambda, accuracies, certificate, timings, versions.
+    """
+
+    X: npt.NDArray[Any]
+    Y: FloatArray
+    lambda_s: float
+    feature_map: LayeredMap
+    preprocessing: Preprocessing
+    shape: tuple[int, ...]
+    weights: FloatArray | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def distilled_data(self) -> npt.NDArray[np.float32]:
+        """The inputs undone to the units of the raw data, shape (m, *shape): for looking at, rounded to float32."""
+        return self.preprocessing.invert(self.X, self.shape).astype(np.float32)
+
+    def features(self, *, backend: Backend | str | None = None) -> FloatArray:
+        """phi(X) in float64, shape (m, p)."""
+        return np.asarray(self.feature_map.transform(self.X, backend=backend))
+
+    def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
+        """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
+        return fit_features(self.features(backend=backend), self.Y, self.lambda_s, backend=backend)
+
+    def predict(self, X: Any, *, backend: Backend | str | None = None) -> npt.NDArray[np.int64]:
+        """Classes of raw samples X (n, *shape) under the model retrained from this set."""
+        features = self.feature_map.transform(self.preprocessing.apply(X), backend=backend)
+        return np.asarray((features @ self.fit(backend=backend).T).argmax(axis=1))
+
+    def verify(self, dataset: Dataset, *, weights: FloatArray | None = None, backend: Any = None) -> Certificate:
+        """Retrains from this set and compares with the original model on the test part of ``dataset``.
+
+        The original is ``weights``, else the stored one, else it is trained again from ``dataset`` as recorded in
+        ``meta``. Raises DataError if the data set does not fit.
+        """
+        if dataset.input_dim != self.feature_map.input_dim or dataset.n_classes != self.Y.shape[1]:
+            raise DataError(
+                f"verify: the data set has d = {dataset.input_dim}, k = {dataset.n_classes}; "
+                f"the file has d = {self.feature_map.input_dim}, k = {self.Y.shape[1]}"
+            )
+        W = self.weights if weights is None else weights
+        if W is None:
+            from krrdistill.pipeline import retrain_original
+
+            W = retrain_original(self, dataset, backend=backend)
+        precision = str(self.meta.get("options", {}).get("precision", "float32"))
+        return certify(
+            W,
+            self.fit(backend=backend),
+            self.features(backend=backend),
+            self.feature_map.chain(self.preprocessing),
+            dataset.x_test.reshape(len(dataset.x_test), -1),
+            dataset.y_test,
+            precision=precision,
+            backend=backend,
+        )
+
+    def with_meta(self, **facts: Any) -> DistilledDataset:
+        """A copy whose meta has ``facts`` added."""
+        return replace(self, meta={**self.meta, **facts})
+
+    def save(self, path: str | Path, *, embed_map: bool | None = None) -> None:
+        """Writes the set atomically; the same content gives the same bytes.
+
+        ``embed_map``: store the map's weights, by default when they are at most 2^20 numbers; without them the file has
+        the seed and a fingerprint.
+        """
+        map_arrays = self.feature_map.arrays()
+        if embed_map is None:
+            embed_map = sum(array.size for array in map_arrays.values()) <= _EMBED_LIMIT
+        meta = {
+            **self.meta,
+            "format": FORMAT,
+            "map": self.feature_map.spec(),
+            "preprocessing": self.preprocessing.spec(),
+            "shape": list(self.shape),
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "X": self.X,
+            "Y": self.Y,
+            "lambda_s": np.asarray(self.lambda_s, dtype=np.float64),
+            "distilled_data": self.distilled_data,
+            "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False)),
+            **self.preprocessing.arrays(),
+        }
+        if self.weights is not None:
+            arrays["W"] = self.weights
+        write_npz(Path(path), {**arrays, **(map_arrays if embed_map else {})})
+
+    @classmethod
+    def load(cls, path: str | Path) -> DistilledDataset:
+        """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected."""
+        path = Path(path)
+        arrays = read_npz(path)
+        meta = _read_meta(path, arrays)
+        try:
+            feature_map = map_from_spec(meta["map"])
+            preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
+            shape = tuple(int(s) for s in meta["shape"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: {error}") from error
+        _check_arrays(path, arrays, feature_map)
+        return cls(
+            X=arrays["X"],
+            Y=arrays["Y"],
+            lambda_s=float(arrays["lambda_s"]),
+            feature_map=feature_map,
+            preprocessing=preprocessing,
+            shape=shape,
+            weights=arrays.get("W"),
+            meta=meta,
+        )
+
+
+def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    missing = {"X", "Y", "lambda_s", "distilled_data", "meta"} - arrays.keys()
+    if missing:
+        raise DataError(f"{path}: not a distilled data set, {', '.join(sorted(missing))} missing")
+    try:
+        meta = json.loads(str(arrays["meta"]))
+    except ValueError as error:
+        raise DataError(f"{path}: meta is not JSON ({error})") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        found = meta.get("format") if isinstance(meta, dict) else None
+        raise DataError(f"{path}: format {found!r}, this version reads {FORMAT!r}")
+    return meta
+
+
+def _check_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]], feature_map: LayeredMap) -> None:
+    X, Y, lambda_s = arrays["X"], arrays["Y"], arrays["lambda_s"]
+    d, p = feature_map.input_dim, feature_map.output_dim
+    if X.ndim != 2 or X.shape[1] != d or X.dtype not in (np.float32, np.float64):
+        raise DataError(f"{path}: X has shape {X.shape} and dtype {X.dtype}, expected floating (m, {d})")
+    if Y.ndim != 2 or len(Y) != len(X) or len(Y) == 0 or Y.dtype != np.float64:
+        raise DataError(f"{path}: Y has shape {Y.shape} and dtype {Y.dtype}, expected float64 ({len(X)}, k)")
+    if lambda_s.shape != () or lambda_s.dtype != np.float64 or not float(lambda_s) >= 0.0:
+        raise DataError(f"{path}: lambda_s must be one float64 number >= 0")
+    if "W" in arrays and arrays["W"].shape != (Y.shape[1], p):
+        raise DataError(f"{path}: W has shape {arrays['W'].shape}, expected ({Y.shape[1]}, {p})")
+    for name in ("X", "Y", "lambda_s", "distilled_data", "W"):
+        if name in arrays and not np.isfinite(arrays[name]).all():
+            raise DataError(f"{path}: {name} holds NaN or infinity")
+    for name, weight in feature_map.arrays().items():
+        if name in arrays and not np.array_equal(arrays[name], weight):
+            raise DataError(f"{path}: {name} differs from the map that meta describes")

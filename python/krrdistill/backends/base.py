@@ -1,0 +1,102 @@
+"""What a backend is: six operations on matrices. The pipeline is written once, over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Activation", "Backend", "Chain", "Layer"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Activation = Literal["linear", "leaky_relu", "cosine"]
+
+
+class Layer(NamedTuple):
+    """act(W x + b): LeakyReLU with slope ``parameter``, or ``parameter`` times the cosine."""
+
+    weight: npt.NDArray[Any]  # (outputs, inputs)
+    bias: npt.NDArray[Any] | None  # (outputs,)
+    activation: Activation
+    parameter: float
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Raw inputs to features: x * scale + shift, then the layers."""
+
+    input_dim: int
+    layers: tuple[Layer, ...]
+    scale: FloatArray | None = None  # (input_dim,)
+    shift: FloatArray | None = None
+
+    @property
+    def output_dim(self) -> int:
+        """p."""
+        return int(self.layers[-1].weight.shape[0]) if self.layers else self.input_dim
+
+
+class Backend(Protocol):
+    """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy."""
+
+    name: str
+
+    def transform(
+        self, chain: Chain, X: npt.NDArray[Any], *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> npt.NDArray[Any]:
+        """phi(X) of shape (n, p) in ``dtype``. Raises DataError for NaN or infinity."""
+        ...
+
+    def accumulate(
+        self,
+        chain: Chain,
+        X: npt.NDArray[Any],
+        Y: npt.NDArray[Any],
+        gram: FloatArray,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> None:
+        """gram += phi^T phi (the lower triangle only), cross += Y^T phi, tile by tile.
+
+        Y: labels (n,) int64 or targets (n, k) float64, one per row of X (before ``rows``).
+        """
+        ...
+
+    def symmetrize(self, gram: FloatArray) -> None:
+        """Copies the lower triangle of ``gram`` over the upper one."""
+        ...
+
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray]:
+        """(weights (L, k, p), positive_definite (L,), eigenvalues of gram (p,)).
+
+        W = C (G + lambda I)^-1 for every lambda; NaN where G + lambda I is not positive definite.
+        """
+        ...
+
+    def score_path(
+        self,
+        chain: Chain,
+        X: npt.NDArray[Any],
+        labels: IntArray,
+        weights: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> IntArray:
+        """How many rows each model of ``weights`` (L, k, p) classifies correctly, shape (L,)."""
+        ...
+
+    def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
+        """A^-1 B by Cholesky; A (..., n, n) symmetric positive definite, B (..., n, r). Raises NotPositiveDefinite."""
+        ...
+
+    def preimage_solve(self, weight: FloatArray, rhs: FloatArray) -> FloatArray:
+        """The least-norm X (m, d) with X W^T = rhs, W (p, d), rhs (m, p). Raises NotSurjective."""
+        ...

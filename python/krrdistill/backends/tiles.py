@@ -1,0 +1,25 @@
+"""Sizes that all backends share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Chain
+
+__all__ = ["rcond_floor", "tile_rows"]
+
+_TILE_BYTES = 24 << 20  # one buffer of a tile: large enough for BLAS to run at its ceiling
+_MIN_ROWS, _MAX_ROWS = 64, 4096
+
+
+def tile_rows(chain: Chain, dtype: np.dtype[Any]) -> int:
+    """Rows of a tile whose widest buffer takes about 24 MiB."""
+    width = max(chain.input_dim, *(layer.weight.shape[0] for layer in chain.layers), 1)
+    return int(np.clip(_TILE_BYTES // (width * dtype.itemsize), _MIN_ROWS, _MAX_ROWS))
+
+
+def rcond_floor(shape: tuple[int, ...]) -> float:
+    """Reciprocal condition number below which a float64 matrix counts as rank deficient."""
+    return float(np.finfo(np.float64).eps) * max(shape)

@@ -1,0 +1,136 @@
+"""The commands. Nothing heavy is imported before one of them runs, so that help is quick."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from krrdistill._version import __version__
+from krrdistill.cli import options, status
+from krrdistill.cli.output import emit_json, print_info, say
+
+app = typer.Typer(
+    name="krrdistill",
+    help="Exact dataset distillation for kernel ridge regression.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run_app(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; whatever goes wrong becomes one line on stderr and a status."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning
+        return _run(None if argv is None else list(argv))
+
+
+def _run(arguments: list[str] | None) -> int:
+    session = options.Session(traceback=os.environ.get("KRRDISTILL_TRACEBACK", "") not in ("", "0"))
+    try:
+        command = typer.main.get_command(app)
+        result = command.main(arguments, prog_name="krrdistill", standalone_mode=False, obj=session)
+        if result == status.INTERRUPTED:  # newer parsers turn Ctrl-C into this status themselves
+            raise KeyboardInterrupt
+        return result if isinstance(result, int) else status.OK
+    except (Exception, KeyboardInterrupt) as error:
+        if session.traceback:
+            traceback.print_exception(error)
+        say(f"error: {status.message(error)}")
+        return status.exit_status(error)
+
+
+def _say_warning(message: Warning | str, *details: object) -> None:
+    say(f"warning: {' '.join(str(message).split())}")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def krrdistill(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        raise status.UsageError("no command given: distill, verify or info (--help shows more)")
+
+
+@app.command("distill")
+def distill(
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    download: options.Download = False,
+    config: options.Config = None,
+    out: options.Out = None,
+    kernel: options.Kernel = None,
+    hidden_layer: options.HiddenLayer = None,
+    n_features: options.NFeatures = None,
+    sigma2: options.Sigma2 = None,
+    zca: options.Zca = None,
+    lambdas: options.Lambdas = None,
+    refit: options.Refit = False,
+    ipc: options.Ipc = None,
+    init: options.Init = None,
+    reg_s: options.RegS = None,
+    lambda_s: options.LambdaS = None,
+    root: options.Root = "plus",
+    store: options.Store = "float64",
+    include_weights: options.IncludeWeights = False,
+    seed: options.Seed = None,
+    precision: options.Precision = "float32",
+    backend: options.Backend = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Compress a labelled data set to a few samples per class that retrain to the same ridge model."""
+    given = dict(locals())
+    from krrdistill.cli.config import resolve
+    from krrdistill.cli.run import distill as run_distill
+
+    for switch in ("config", "as_json", "show_traceback"):
+        del given[switch]
+    settings, notes = resolve(given, config)
+    for note in notes:
+        say(f"note: {note}")
+    raise typer.Exit(run_distill(settings, as_json=as_json))
+
+
+@app.command("verify")
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A distilled.npz.", show_default=False)],
+    dataset: options.VerifyDataset = None,
+    data_dir: options.DataDir = None,
+    tolerance: options.Tolerance = None,
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Reload a distilled file, recompute its certificate; exit with 3 when it is worse than the tolerance."""
+    from krrdistill.cli.run import verify as run_verify
+
+    outcome = run_verify(file, dataset=dataset, data_dir=data_dir, tolerance=tolerance, as_json=as_json)
+    raise typer.Exit(outcome)
+
+
+@app.command("info")
+def info(as_json: options.Json = False, show_traceback: options.Traceback = False) -> None:
+    """Show backends, instruction set, BLAS, threads and extras; what is missing and how to get it."""
+    from krrdistill.info import gather
+
+    facts = gather()
+    if as_json:
+        emit_json(facts)
+    else:
+        print_info(facts)

@@ -1,0 +1,248 @@
+"""What a run was asked to do: options of the command line over a published YAML file over defaults."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from krrdistill.cli.status import UsageError
+
+KERNELS = ("identity", "random_fourier", "FCNN")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "kernel": KERNELS,
+    "init": ("noise", "real"),
+    "root": ("plus", "minus"),
+    "store": ("float64", "float32"),
+    "precision": ("float32", "float64"),
+}
+MINIMUM = {"ipc": 1, "seed": 0, "threads": 1, "hidden_layer": 1, "n_features": 1}
+KERNEL_OPTIONS = {"hidden_layer": "FCNN", "n_features": "random_fourier", "sigma2": "random_fourier"}
+
+# Key of the published configuration -> (field of Settings, type). A field of None is read and ignored.
+PUBLISHED_KEYS: dict[str, tuple[str | None, type]] = {
+    "data.dataset": ("dataset", str),
+    "data.zca_whiten": ("zca", bool),
+    "data.gpu": (None, object),
+    "model.seed": ("seed", int),
+    "model.hidden_layer": ("hidden_layer", int),
+    "model.batch_size": (None, object),
+    "model.lr": (None, object),
+    "model.iterations": (None, object),
+    "distill.IPC": ("ipc", int),
+    "distill.kernel": ("kernel", str),
+    "distill.generate_from_real_data": ("init", bool),
+    "distill.reg_s": ("lambda_s", bool),
+}
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", str: "a name"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One run of ``krrdistill distill``. The defaults are the command's."""
+
+    dataset: str = "digits"
+    data_dir: Path | None = None
+    download: bool = False
+    kernel: str = "identity"
+    ipc: int = 1
+    init: str = "noise"
+    lambda_s: float | str = 0.0
+    root: str = "plus"
+    seed: int = 0
+    zca: bool = False
+    store: str = "float64"
+    refit: bool = False
+    precision: str = "float32"
+    backend: str | None = None
+    threads: int | None = None
+    hidden_layer: int | None = None
+    n_features: int | None = None
+    sigma2: float | None = None
+    lambdas: tuple[float, ...] | None = None
+    include_weights: bool = False
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go: ``--out`` or a name made of what distinguishes the run."""
+        if self.out is not None:
+            return self.out
+        name = Path(self.dataset).stem
+        return Path("runs", f"{name}_{self.kernel}_ipc{self.ipc}_{self.init}_seed{self.seed}")
+
+    @property
+    def map_options(self) -> dict[str, Any]:
+        """Options of the feature map, only those that were given and that the kernel has."""
+        options = {
+            "hidden_layers": self.hidden_layer if self.kernel == "FCNN" else None,
+            "n_features": self.n_features,
+            "sigma2": self.sigma2,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def resolve(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, list[str]]:
+    """Merge what was given on the command line over the file; returns the settings and notes for the user.
+
+    ``flags`` has the fields of ``Settings`` (None: not given), with ``lambdas`` as text, and ``reg_s``, the
+    switch that stands for ``lambda_s="auto"``.
+
+    Raises
+    ------
+    UsageError
+        For a value that cannot be meant; the message names the option, or the file and its key.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    if "reg_s" in given:
+        if given.pop("reg_s"):
+            if "lambda_s" in given:
+                raise UsageError("--reg-s and --lambda-s exclude each other: give one of them")
+            given["lambda_s"] = "auto"
+        else:
+            given.setdefault("lambda_s", 0.0)
+    if "lambdas" in given:
+        given["lambdas"] = parse_lambdas(given["lambdas"])
+    sources = {name: "--" + name.replace("_", "-") for name in given}
+    from_file, notes = read_config(config) if config is not None else ({}, [])
+    for name, (key, value) in from_file.items():
+        if name not in given:
+            given[name] = value
+            sources[name] = f"{config}: {key}"
+    _check(given, sources)
+    given["dataset"] = _dataset_name(
+        given.get("dataset", Settings.dataset), sources.get("dataset", "--dataset")
+    )
+    settings = Settings(**given)
+    for name, kernel in KERNEL_OPTIONS.items():
+        if flags.get(name) is not None and settings.kernel != kernel:
+            raise UsageError(f"{sources[name]} belongs to --kernel {kernel}, not to {settings.kernel}")
+    return settings, notes
+
+
+def parse_lambdas(text: str) -> tuple[float, ...]:
+    """``"1e-3,1e-2"`` -> (0.001, 0.01); every value positive and finite."""
+    values = []
+    for part in text.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            raise UsageError(f"--lambdas must be numbers with commas between, got {part.strip()!r}") from None
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"--lambdas must be positive and finite, got {part.strip()}")
+        values.append(value)
+    return tuple(values)
+
+
+def _check(given: dict[str, Any], sources: Mapping[str, str]) -> None:
+    """Every given value lies where it may; names of choices take their canonical spelling."""
+    for name, choices in CHOICES.items():
+        if name in given:
+            spelling = {choice.casefold(): choice for choice in choices}
+            if given[name].casefold() not in spelling:
+                raise UsageError(f"{sources[name]} must be one of {', '.join(choices)}, got {given[name]!r}")
+            given[name] = spelling[given[name].casefold()]
+    for name, least in MINIMUM.items():
+        if name in given and given[name] < least:
+            raise UsageError(f"{sources[name]} must be at least {least}, got {given[name]}")
+    if "sigma2" in given and not (math.isfinite(given["sigma2"]) and given["sigma2"] > 0):
+        raise UsageError(f"{sources['sigma2']} must be positive and finite, got {given['sigma2']}")
+    lambda_s = given.get("lambda_s", 0.0)
+    if lambda_s != "auto" and not (math.isfinite(lambda_s) and lambda_s >= 0):
+        raise UsageError(f"{sources['lambda_s']} must be finite and not negative, got {lambda_s}")
+
+
+def _dataset_name(name: str, source: str) -> str:
+    """A known name in lower case, or the path of an existing ``.npz`` file."""
+    from krrdistill.data import available_datasets
+
+    if name.lower().endswith(".npz"):
+        if not Path(name).expanduser().is_file():
+            raise UsageError(f"{source}: no such file: {name}")
+        return name
+    if name.lower() not in available_datasets():
+        known = ", ".join(available_datasets())
+        raise UsageError(f"{source} must be one of {known}, or a path that ends in .npz; got {name!r}")
+    return name.lower()
+
+
+def read_config(path: Path) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+    """Fields of ``Settings`` from a published YAML file, ``{field: (key, value)}``, and what was ignored.
+
+    Raises
+    ------
+    UsageError
+        For malformed YAML (with its line), an unknown key or a value of the wrong type (with the key).
+    OSError
+        When the file cannot be read.
+    """
+    values: dict[str, tuple[str, Any]] = {}
+    ignored = []
+    for key, value in _flat_keys(path, _load_yaml(path)).items():
+        field, kind = PUBLISHED_KEYS[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            got = "nothing" if value is None else repr(value)
+            raise UsageError(f"{path}: {key} must be {_TYPE_NAMES[kind]}, got {got}")
+        if field is None:
+            ignored.append(key)
+        elif key == "distill.generate_from_real_data":
+            values[field] = key, "real" if value else "noise"
+        elif key == "distill.reg_s":
+            values[field] = key, "auto" if value else 0.0
+        else:
+            values[field] = key, value
+    notes = [f"{path}: {key} is ignored: {_why_ignored(key)}" for key in ignored]
+    return values, notes
+
+
+def _why_ignored(key: str) -> str:
+    return "this runs on the CPU" if key == "data.gpu" else "it belongs to the iterative KIP method"
+
+
+def _load_yaml(path: Path) -> Any:
+    import yaml
+
+    content = path.read_bytes()
+    try:
+        return yaml.safe_load(content)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise UsageError(f"{path}, line {line}: malformed YAML: {error.problem or error.context}") from error
+    except yaml.reader.ReaderError as error:
+        line = content[: error.position].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}: malformed YAML: {error.reason}") from error
+    except RecursionError:
+        raise UsageError(f"{path}: malformed YAML: nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: malformed YAML: {error}") from error
+
+
+def _flat_keys(path: Path, document: Any) -> dict[str, Any]:
+    """``{section: {key: value}}`` -> ``{"section.key": value}``, every key one of the published ones."""
+    sections = sorted({key.partition(".")[0] for key in PUBLISHED_KEYS})
+    if not isinstance(document, dict):
+        got = "nothing" if document is None else f"a {type(document).__name__}"
+        raise UsageError(f"{path}: expected the sections {', '.join(sections)}, got {got}")
+    flat = {}
+    for section, body in document.items():
+        if section not in sections:
+            raise UsageError(f"{path}: unknown key {section!r}{_suggestion(str(section), sections)}")
+        if not isinstance(body, dict | None):
+            raise UsageError(f"{path}: {section} must hold keys and values, got {body!r}")
+        for name, value in (body or {}).items():
+            key = f"{section}.{name}"
+            if key not in PUBLISHED_KEYS:
+                raise UsageError(f"{path}: unknown key {key!r}{_suggestion(key, list(PUBLISHED_KEYS))}")
+            flat[key] = value
+    return flat
+
+
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    spelling = {name.casefold(): name for name in known}
+    cutoff = 0.8 if "." in key else 0.6  # whole keys share their section
+    close = difflib.get_close_matches(key.casefold(), list(spelling), n=1, cutoff=cutoff)
+    return f"; did you mean {spelling[close[0]]!r}?" if close else f"; known keys: {', '.join(known)}"

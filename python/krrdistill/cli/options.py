@@ -1,0 +1,204 @@
+"""Every option of the commands: name, help, and how its default reads.
+
+An option that a configuration file can set has the value None when it is not given on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+MODEL = "Model"
+RESULT = "Distilled set"
+RUN = "Computation"
+FILES = "Files"
+
+
+@dataclass
+class Session:
+    """What one invocation has to remember beyond its command."""
+
+    traceback: bool = False
+
+
+def _remember_traceback(context: typer.Context, value: bool) -> None:
+    if value and isinstance(context.obj, Session):
+        context.obj.traceback = True
+
+
+def _option(*names: str, text: str, metavar: str | None = None, default: Any = False, panel: str) -> Any:
+    return typer.Option(*names, help=text, metavar=metavar, show_default=default, rich_help_panel=panel)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Traceback = Annotated[
+    bool,
+    typer.Option(
+        "--traceback",
+        callback=_remember_traceback,
+        is_eager=True,
+        help="Show where an error comes from (also KRRDISTILL_TRACEBACK=1).",
+    ),
+]
+
+DataDir = Annotated[
+    Path | None,
+    _option("--data-dir", text="Folder of the named data sets.", metavar="DIR", panel=FILES),
+]
+Dataset = Annotated[
+    str | None,
+    _option(
+        "--dataset",
+        text="digits, mnist, cifar10, cifar100 or a file.",
+        metavar="NAME|FILE.npz",
+        default="digits",
+        panel=FILES,
+    ),
+]
+VerifyDataset = Annotated[
+    str | None,
+    _option(
+        "--dataset",
+        text="What the file was made from, if the file does not name it.",
+        metavar="NAME|FILE.npz",
+        panel=FILES,
+    ),
+]
+Download = Annotated[bool, _option("--download", text="Fetch missing official files.", panel=FILES)]
+Config = Annotated[
+    Path | None,
+    _option(
+        "--config",
+        text="Configuration of the published code; options given here win over it.",
+        metavar="FILE.yaml",
+        panel=FILES,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    _option("--out", text="Output folder.", metavar="DIR", default="runs/<what was asked for>", panel=FILES),
+]
+
+Kernel = Annotated[
+    str | None,
+    _option(
+        "--kernel",
+        text="Feature map: identity, random_fourier or FCNN.",
+        metavar="NAME",
+        default="identity",
+        panel=MODEL,
+    ),
+]
+HiddenLayer = Annotated[
+    int | None,
+    _option("--hidden-layer", text="Hidden layers of FCNN.", metavar="N", default="1", panel=MODEL),
+]
+NFeatures = Annotated[
+    int | None,
+    _option(
+        "--n-features", text="Random Fourier features.", metavar="P", default="the input size", panel=MODEL
+    ),
+]
+Sigma2 = Annotated[
+    float | None,
+    _option(
+        "--sigma2",
+        text="Squared width of the random Fourier kernel.",
+        metavar="V",
+        default="1000 on MNIST and CIFAR, else the median heuristic",
+        panel=MODEL,
+    ),
+]
+Zca = Annotated[
+    bool | None,
+    _option("--zca/--no-zca", text="ZCA whitening in place of standardising.", default="no-zca", panel=MODEL),
+]
+Lambdas = Annotated[
+    str | None,
+    _option(
+        "--lambdas",
+        text="Ridge parameters to choose from (absolute), with commas between.",
+        metavar="V,V,..",
+        default="the published grid",
+        panel=MODEL,
+    ),
+]
+Refit = Annotated[
+    bool, _option("--refit", text="Refit on train and validation data with the lambda chosen.", panel=MODEL)
+]
+
+Ipc = Annotated[
+    int | None,
+    _option("--ipc", text="Distilled samples per class.", metavar="N", default="1", panel=RESULT),
+]
+Init = Annotated[
+    str | None,
+    _option(
+        "--init", text="Start from noise or from real samples.", metavar="NAME", default="noise", panel=RESULT
+    ),
+]
+RegS = Annotated[
+    bool | None,
+    _option(
+        "--reg-s/--no-reg-s",
+        text="Train on the distilled set with the lambda chosen, or the largest possible below it.",
+        default="no-reg-s",
+        panel=RESULT,
+    ),
+]
+LambdaS = Annotated[
+    float | None,
+    _option(
+        "--lambda-s",
+        text="Train on the distilled set with this lambda.",
+        metavar="V",
+        default="0",
+        panel=RESULT,
+    ),
+]
+Root = Annotated[
+    str,
+    _option("--root", text="Root of Theorem 5.1: plus or minus.", metavar="NAME", default=True, panel=RESULT),
+]
+Store = Annotated[
+    str,
+    _option(
+        "--store", text="Storage of the file: float64 or float32.", metavar="NAME", default=True, panel=RESULT
+    ),
+]
+IncludeWeights = Annotated[
+    bool, _option("--include-weights", text="Store the original model's weights too.", panel=RESULT)
+]
+
+Seed = Annotated[
+    int | None, _option("--seed", text="Seed of every draw.", metavar="S", default="0", panel=RUN)
+]
+Precision = Annotated[
+    str,
+    _option(
+        "--precision",
+        text="Of the pass over the data: float32 or float64.",
+        metavar="NAME",
+        default=True,
+        panel=RUN,
+    ),
+]
+Backend = Annotated[
+    str | None,
+    _option("--backend", text="native or array.", metavar="NAME", default="native where built", panel=RUN),
+]
+Threads = Annotated[
+    int | None, _option("--threads", text="Number of threads.", metavar="T", default="all cores", panel=RUN)
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance",
+        help="Largest relative weight error that passes.",
+        metavar="V",
+        show_default="1e-6, for float32 files 1e-2",
+    ),
+]

@@ -1,0 +1,188 @@
+"""What the command shows: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+def say(text: str) -> None:
+    """One line on stderr, as it is: never wrapped, never read as markup."""
+    print(f"krrdistill: {text}", file=sys.stderr)
+
+
+def emit_json(document: Mapping[str, Any]) -> None:
+    """Print the one JSON object of a ``--json`` run."""
+    print(to_json(document), flush=True)
+
+
+def to_json(document: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """JSON text of ``document``; NumPy scalars become numbers, paths text, infinities and NaN null."""
+    return json.dumps(_plain(document), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class StageProgress:
+    """A bar per stage on stderr while a run lasts; nothing where stderr is not a terminal.
+
+    Called with ``(stage, fraction)`` as ``krrdistill.distill.run`` calls its ``progress``.
+    """
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> StageProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        if stage not in self._tasks:
+            for task in self._tasks.values():
+                self._progress.update(task, completed=1.0)
+            self._tasks[stage] = self._progress.add_task(stage, total=1.0)
+        self._progress.update(self._tasks[stage], completed=min(1.0, max(0.0, fraction)))
+
+
+def print_summary(report: Mapping[str, Any]) -> None:
+    """The original model beside the one retrained from the file, and what the file holds."""
+    print(
+        f"{report['dataset']}, {report['kernel']}: {report['n_train']} samples distilled to {report['m']} "
+        f"({report['ipc']} per class, d = {report['d']}, p = {report['p']}, seed {report['seed']})"
+    )
+    table = _comparison(report)
+    table.add_row("validation accuracy", percent(report["val_accuracy"]), "")
+    table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
+    _show(table)
+    seconds = report["seconds"]
+    parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if stage != "total")
+    print(f"{seconds['total']:.2f} s with the {report['backend']} backend ({parts})")
+    files = [Path(report[key]) for key in ("artifact", "figure", "lambda_path_figure", "report")]
+    print(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
+
+
+def print_certificate(outcome: Mapping[str, Any]) -> None:
+    """A recomputed certificate and whether it is within the tolerance."""
+    print(f"{outcome['artifact']}, retrained and compared on {outcome['dataset']}")
+    _show(_comparison(outcome))
+    error, limit = outcome["certificate"]["weight_relative_error"], outcome["tolerance"]
+    verdict = "is within" if outcome["passed"] else "EXCEEDS"
+    print(f"relative weight error {number(error)} {verdict} the tolerance {limit:g}")
+
+
+def _comparison(report: Mapping[str, Any]) -> Table:
+    """Rows that a run and a verification share."""
+    certificate = report["certificate"]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
+    table.add_column("")
+    table.add_column("original", justify="right")
+    table.add_column("distilled", justify="right")
+    accuracies = (report[model]["test_accuracy"] for model in ("original", "distilled"))
+    table.add_row("test accuracy", *(percent(accuracy) for accuracy in accuracies))
+    table.add_row("predictions that agree", "", percent(certificate["prediction_agreement"]))
+    table.add_row("relative weight error", "", number(certificate["weight_relative_error"]))
+    table.add_row("cosine of the weights", "", number(certificate["weight_cosine"], digits=10))
+    table.add_row("condition number", "", number(certificate["condition"]))
+    return table
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner on stderr while the block runs; nothing where stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+def percent(fraction: float | None) -> str:
+    """0.8641 -> "86.41 %"; None (unknown) -> "-"."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def number(value: Any, *, digits: int = 4) -> str:
+    """Up to ``digits`` significant digits for a float, anything else as text; None (unknown) -> "-"."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def _show(table: Table) -> None:
+    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+
+
+def print_info(facts: Mapping[str, Any]) -> None:
+    """The facts of ``krrdistill.info.gather``, one a line; what is missing with its remedy."""
+    print(f"krrdistill {facts['version']} on {facts['python']}, {facts['platform']}")
+    print(f"NumPy {facts['numpy']}, SciPy {facts['scipy']}")
+    print(f"CPUs: {facts['usable_cpus']} usable of {facts['cpus']}")
+    print("backends")
+    for name, backend in facts["backends"].items():
+        detail = backend["detail"]
+        if isinstance(detail, Mapping):
+            detail = ", ".join(f"{key} {_words(value)}" for key, value in detail.items())
+        _print_item(name, backend["available"], detail, backend["remedy"])
+    _print_item("cuda", False, facts["cuda"], None)
+    print("linear algebra and thread pools")
+    for pool in facts["blas"]:
+        known = [pool[key] for key in ("version", "architecture") if pool[key]]
+        print(f"  {' '.join([pool['library'], *known])}, {pool['threads']} threads ({pool['file']})")
+    print("extras")
+    for name, extra in facts["extras"].items():
+        detail = f"missing {', '.join(extra['missing'])}" if extra["missing"] else ""
+        _print_item(name, extra["available"], detail, extra["install"])
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _print_item(name: str, available: bool, detail: str, remedy: str | None) -> None:
+    parts = [
+        "yes" if available else "no",
+        detail,
+        f"get it with: {remedy}" if remedy and not available else "",
+    ]
+    print(f"  {name:<10} {'; '.join(part for part in parts if part)}")

@@ -1,0 +1,190 @@
+"""The work behind each command: call the library, draw, write, print."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from krrdistill.cli import output, status
+from krrdistill.cli.config import Settings
+from krrdistill.cli.folder import output_folder
+from krrdistill.errors import BackendUnavailable
+from krrdistill.files import write_atomically
+
+if TYPE_CHECKING:
+    from krrdistill.artifact import DistilledDataset
+    from krrdistill.data import Dataset
+    from krrdistill.options import DistillOptions
+    from krrdistill.run import RunResult
+
+FIGURE = "distilled.png"
+PATH_FIGURE = "lambda_path.png"
+REPORT = "report.json"
+TOLERANCE = {"float64": 1e-6, "float32": 1e-2}
+
+
+def distill(settings: Settings, *, as_json: bool) -> int:
+    """Distil one data set; write the artefact, two figures and the report; print the outcome."""
+    from krrdistill.data import load_dataset
+    from krrdistill.run import run_distillation
+
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BackendUnavailable('the figures need matplotlib: pip install "krrdistill[cli]"')
+    options = _options(settings)
+    with output_folder(settings.folder) as folder, output.StageProgress() as progress:
+        start = time.perf_counter()
+        progress("load", 0.0)
+        dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+        load_seconds = time.perf_counter() - start
+        _check_class_sizes(dataset, options)
+        result = run_distillation(
+            dataset,
+            kernel=settings.kernel,
+            map_options=settings.map_options,
+            use_zca=settings.zca,
+            options=options,
+            out=folder,
+            load_seconds=load_seconds,
+            progress=progress,
+        )
+        report = {**result.report, **_draw(folder, settings, dataset, result), "report": str(folder / REPORT)}
+        text = output.to_json(report, indent=2) + "\n"
+        write_atomically(folder / REPORT, lambda stream: stream.write(text.encode()))
+    for warning in report.get("warnings", ()):
+        output.say(f"warning: {warning}")
+    if as_json:
+        output.emit_json(report)
+    else:
+        output.print_summary(report)
+    return status.OK
+
+
+def _options(settings: Settings) -> DistillOptions:
+    from krrdistill.options import DistillOptions
+
+    return DistillOptions(
+        points_per_class=settings.ipc,
+        init=settings.init,
+        lambda_s=settings.lambda_s,
+        root=settings.root,
+        lambdas=settings.lambdas,
+        refit=settings.refit,
+        seed=settings.seed,
+        precision=settings.precision,
+        store=settings.store,
+        backend=settings.backend,
+        threads=settings.threads,
+        include_weights=settings.include_weights,
+    )
+
+
+def _check_class_sizes(dataset: Dataset, options: DistillOptions) -> None:
+    """A real start that asks for more samples than a class has is refused before the long work."""
+    import numpy as np
+
+    from krrdistill.pipeline import split
+
+    if options.init != "real":
+        return
+    _, train = split(len(dataset.y_train), options)
+    labels = dataset.y_train if options.refit else dataset.y_train[train]
+    sizes = np.bincount(labels, minlength=dataset.n_classes)
+    smallest = int(sizes.argmin())
+    if sizes[smallest] < options.points_per_class:
+        raise status.UsageError(
+            f"--ipc {options.points_per_class} is more than the {sizes[smallest]} training samples of class "
+            f"{dataset.class_names[smallest]!r}; use --init noise or a smaller --ipc"
+        )
+
+
+def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult) -> dict[str, str]:
+    """Write both figures; returns their entries of the report."""
+    from krrdistill.report import distilled_figure, lambda_path_figure, save_figure
+
+    title = f"{dataset.name}, {settings.kernel}, {settings.ipc} per class"
+    figure = distilled_figure(
+        result.distilled.distilled_data,
+        dataset.class_names,
+        start_images=result.start_images,
+        value_range=_value_range(dataset),
+        title=f"{title}, {settings.init} start",
+    )
+    save_figure(figure, folder / FIGURE)
+    path = result.path
+    figure = lambda_path_figure(
+        path.lambdas,
+        path.val_accuracy,
+        best=path.best,
+        below_noise_floor=path.below_noise_floor,
+        noise_floor=path.noise_floor,
+        title=f"{dataset.name}, {settings.kernel}: choice of \N{GREEK SMALL LETTER LAMDA}",
+    )
+    save_figure(figure, folder / PATH_FIGURE)
+    return {"figure": str(folder / FIGURE), "lambda_path_figure": str(folder / PATH_FIGURE)}
+
+
+def _value_range(dataset: Dataset) -> tuple[float, float]:
+    """Black and white of the raw data: 0 to 255 for bytes that use that range, else their extremes."""
+    low, high = float(dataset.x_train.min()), float(dataset.x_train.max())
+    if dataset.x_train.dtype == "uint8":
+        low, high = 0.0, 255.0 if high > 127 else max(high, 1.0)
+    return (low, high) if low < high else (low - 0.5, low + 0.5)
+
+
+def verify(
+    file: Path,
+    *,
+    dataset: str | None,
+    data_dir: Path | None,
+    tolerance: float | None,
+    as_json: bool,
+) -> int:
+    """Recompute the certificate of a file; the status says whether it is within the tolerance."""
+    from krrdistill.artifact import DistilledDataset
+    from krrdistill.data import load_dataset
+
+    if not file.is_file():
+        raise status.UsageError(f"no such file: {file}")
+    distilled = DistilledDataset.load(file)
+    data = load_dataset(_recorded_dataset(distilled, file) if dataset is None else dataset, data_dir=data_dir)
+    with output.working("retraining"):
+        certificate = distilled.verify(data, backend=_recorded_backend(distilled))
+    storage = str(distilled.X.dtype)
+    limit = TOLERANCE[storage] if tolerance is None else tolerance
+    passed = certificate.weight_relative_error <= limit
+    outcome: dict[str, Any] = {
+        "artifact": file,
+        "dataset": data.name,
+        "store": storage,
+        "lambda_s": distilled.lambda_s,
+        "original": {"test_accuracy": certificate.original_accuracy},
+        "distilled": {"test_accuracy": certificate.distilled_accuracy},
+        "certificate": certificate.numbers(),
+        "tolerance": limit,
+        "passed": passed,
+    }
+    if as_json:
+        output.emit_json(outcome)
+    else:
+        output.print_certificate(outcome)
+    return status.OK if passed else status.WORSE_THAN_TOLERANCE
+
+
+def _recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
+    """The named data set that a file says it was made from."""
+    from krrdistill.data import available_datasets
+
+    name = distilled.meta.get("dataset")
+    if name not in available_datasets():
+        raise status.UsageError(f"{file} was made from {name!r}: give that file with --dataset FILE.npz")
+    return str(name)
+
+
+def _recorded_backend(distilled: DistilledDataset) -> str | None:
+    """The backend that a file was made with, if it is here: two backends round float32 statistics apart."""
+    from krrdistill.backends import backend_status
+
+    name = distilled.meta.get("options", {}).get("backend")
+    return name if backend_status().get(name, {}).get("available") else None

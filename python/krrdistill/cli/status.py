@@ -1,0 +1,71 @@
+"""Which exception ends the command with which status and message. The only place that knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from krrdistill.errors import (
+    BackendUnavailable,
+    DataError,
+    KrrDistillError,
+    LambdaOutOfRange,
+    NotPositiveDefinite,
+    NotSurjective,
+)
+
+OK = 0
+FAILURE = 1
+USAGE = 2
+WORSE_THAN_TOLERANCE = 3
+INTERRUPTED = 130
+
+_ParserError: Any = typer.BadParameter.__base__  # the parser's own usage error, whichever parser typer brings
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be meant: an option, a file name or a key of a configuration file."""
+
+
+# The first class that matches decides.
+STATUSES: tuple[tuple[type[BaseException], int], ...] = (
+    (UsageError, USAGE),
+    (_ParserError, USAGE),
+    (KeyboardInterrupt, INTERRUPTED),
+    (typer.Abort, INTERRUPTED),
+    (LambdaOutOfRange, USAGE),
+    (NotSurjective, USAGE),
+    (DataError, FAILURE),
+    (BackendUnavailable, FAILURE),
+    (NotPositiveDefinite, FAILURE),
+    (KrrDistillError, FAILURE),
+    (FileNotFoundError, USAGE),
+    (OSError, FAILURE),
+    (MemoryError, FAILURE),
+    (ImportError, FAILURE),
+    (ValueError, USAGE),
+)
+
+
+def exit_status(error: BaseException) -> int:
+    """The status for ``error``; 1 for whatever is not in the table."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), FAILURE)
+
+
+def message(error: BaseException) -> str:
+    """One line that names what went wrong."""
+    known = isinstance(error, tuple(kind for kind, _ in STATUSES))
+    if exit_status(error) == INTERRUPTED:
+        text = "interrupted"
+    elif isinstance(error, _ParserError):
+        text = error.format_message()
+    elif isinstance(error, MemoryError):
+        text = f"out of memory: {error}" if str(error) else "out of memory"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif known and str(error):
+        text = str(error)
+    else:
+        text = f"unexpected {type(error).__name__}: {error} (--traceback shows where)"
+    return " ".join(text.split())

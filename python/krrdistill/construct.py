@@ -1,0 +1,231 @@
+"""The closed-form construction of distilled features (Theorems 4.1 and 5.1, Corollary 4.1.1).
+
+With distilled labels Y (m, k) of rank k, every set of features that retrains to W comes from
+    D = Y^+ W + (I - Y^+ Y) Z,     any Z of shape (m, p),
+written here with samples as rows: P = Y (Y^T Y)^-1 is the transpose of the paper's (Y_S^T)^+, so D = P W + Z - P Y^T Z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from krrdistill.arrays import check_choice
+from krrdistill.backends import Backend, get_backend
+from krrdistill.errors import LambdaOutOfRange
+from krrdistill.random import Stream, normal
+from krrdistill.ridge import pseudo_inverse
+
+__all__ = [
+    "ROOTS",
+    "Construction",
+    "construct",
+    "dual",
+    "features_of_dual",
+    "learned_labels",
+    "noise_start",
+    "one_hot_labels",
+    "real_start",
+    "shrink_to_bound",
+]
+
+FloatArray = npt.NDArray[np.float64]
+ROOTS = ("plus", "minus")
+_NOISE_SCALE = 0.1  # of the standard deviation of P W, as in the published code
+_MAX_LABEL_CONDITION = 1e8
+_BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
+_MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
+_RANK_CUTOFF = 1e-10  # relative to the largest singular value
+_MAX_SCALINGS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Construction:
+    """Distilled features F (m, p), labels Y (m, k) and lambda_s: exact for W by construction."""
+
+    F: FloatArray
+    Y: FloatArray
+    lambda_s: float
+    range_scale: float  # features and labels were multiplied by it, lambda_s by its square, to fit the map's range
+
+
+def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
+    """Y (m, k), m = ipc k, the order of classes repeating: row i has class i mod k."""
+    return np.tile(np.eye(n_classes), (points_per_class, 1))
+
+
+def _label_inverse(Y: FloatArray) -> FloatArray:
+    """P = Y (Y^T Y)^-1, shape (m, k)."""
+    return np.asarray(np.linalg.solve(Y.T @ Y, Y.T).T)
+
+
+def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
+    """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
+    return Z + _label_inverse(Y) @ (W - Y.T @ Z)
+
+
+def noise_start(W: FloatArray, points_per_class: int, *, seed: int) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) for one-hot labels and Z ~ N(0, (0.1 std(Y^+ W))^2)."""
+    k, p = W.shape
+    Y = one_hot_labels(k, points_per_class)
+    scale = _NOISE_SCALE * float(np.std(W)) / points_per_class
+    Z = scale * normal(seed, Stream.NOISE, Y.shape[0] * p).reshape(-1, p)
+    return dual(W, Y, Z), Y
+
+
+def real_start(
+    W: FloatArray, F_real: FloatArray, lambda_s: float, *, backend: Backend | str | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) near the features of m balanced real points (Corollary 4.1.1).
+
+    F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
+    least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
+    pseudo-inverse is R^T; one-hot labels take their place when Y has not rank k.
+    """
+    inverse = pseudo_inverse(F_real, backend=backend)
+    Y = F_real @ W.T + lambda_s * (inverse @ W.T)  # learned_labels, with the inverse at hand
+    regularised = inverse if lambda_s == 0.0 else _regularised_inverse(F_real, lambda_s, get_backend(backend))
+    if np.linalg.cond(Y) > _MAX_LABEL_CONDITION:
+        Y = one_hot_labels(len(W), len(F_real) // len(W))
+    return dual(W, Y, regularised), Y
+
+
+def learned_labels(
+    F: FloatArray, W: FloatArray, lambda_s: float, *, backend: Backend | str | None = None
+) -> FloatArray:
+    """The labels Y (m, k) that bring training on fixed features F (m, p) nearest to W (Theorem 4.2).
+
+    Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
+    """
+    return np.asarray(F @ W.T + lambda_s * (pseudo_inverse(F, backend=backend) @ W.T))
+
+
+def _regularised_inverse(F: FloatArray, lambda_s: float, solver: Backend) -> FloatArray:
+    """(F F^T + lambda_s I)^-1 F = F (F^T F + lambda_s I)^-1, by the smaller of the two."""
+    if F.shape[0] <= F.shape[1]:
+        return solver.solve_spd(F @ F.T + lambda_s * np.eye(F.shape[0]), F)
+    return solver.solve_spd(F.T @ F + lambda_s * np.eye(F.shape[1]), F.T).T
+
+
+class _Spectrum:
+    """D = sum of s u v^T, from the smaller Gram matrix, or from the SVD where that would lose small s."""
+
+    def __init__(self, D: FloatArray) -> None:
+        self.D = D
+        self.wide = D.shape[0] <= D.shape[1]
+        self.square, self.basis = scipy.linalg.eigh(D @ D.T if self.wide else D.T @ D)
+        self.largest_square = float(self.square[-1])
+        if self.square[0] < _MIN_SQUARE_RATIO * self.largest_square:
+            U, s, Vt = scipy.linalg.svd(D, full_matrices=False)
+            s = np.where(s > _RANK_CUTOFF * s[0], s, 0.0)
+            self.square, self.basis = s * s, U if self.wide else Vt.T
+
+    def scale(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The matrix with singular values s * ratio(s^2) and the vectors of D."""
+        factors = ratio(self.square)
+        if self.wide:
+            return np.asarray((self.basis * factors) @ (self.basis.T @ self.D))
+        return np.asarray(((self.D @ self.basis) * factors) @ self.basis.T)
+
+
+def features_of_dual(
+    D: FloatArray, lambda_s: float, *, root: str = "plus", backend: Backend | str | None = None
+) -> FloatArray:
+    """F (m, p) with (F F^T + lambda_s I)^-1 F = D, so that training on (F, Y) gives Y^T D.
+
+    lambda_s = 0: F = (D^+)^T. lambda_s > 0: the singular values s of D become
+    (1 + sqrt(1 - 4 lambda_s s^2)) / (2 s) for ``root="plus"``, 2 lambda_s s / (1 + sqrt(1 - 4 lambda_s s^2)) for
+    ``root="minus"``, and 0 where s = 0. Raises LambdaOutOfRange if lambda_s > 1 / (4 s1^2).
+    """
+    check_choice("construct", "root", root, ROOTS)
+    if lambda_s == 0.0:
+        return pseudo_inverse(D, backend=backend)
+    return _features_of_spectrum(_Spectrum(D), lambda_s, root)
+
+
+def _features_of_spectrum(spectrum: _Spectrum, lambda_s: float, root: str) -> FloatArray:
+    bound = 0.25 / spectrum.largest_square
+    if lambda_s > bound * (1.0 + 1e-9):
+        raise LambdaOutOfRange(f"construct: lambda_s = {lambda_s:.6g} exceeds its bound 1/(4 s1^2) = {bound:.6g}")
+
+    def ratio(square: FloatArray) -> FloatArray:
+        denominator = 1.0 + np.sqrt(np.maximum(1.0 - 4.0 * lambda_s * square, 0.0))
+        if root == "minus":
+            return np.asarray(2.0 * lambda_s / denominator)
+        positive = square > 0.0
+        return np.divide(denominator, 2.0 * square, out=np.zeros_like(square), where=positive)
+
+    return spectrum.scale(ratio)
+
+
+def shrink_to_bound(
+    D: FloatArray, Y: FloatArray, W: FloatArray, lambda_s: float, *, scale_labels: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) with 4 lambda_s s1(D)^2 <= 1 for a lambda_s that the user fixes.
+
+    The free part Z is shrunk; P W and it are orthogonal, so s1(D)^2 <= s1(P W)^2 + s1(Z)^2. When P W alone is too large
+    and ``scale_labels`` is set, the labels are scaled up, which scales P W down. Raises LambdaOutOfRange otherwise.
+    """
+    limit = _BOUND_MARGIN * 0.25 / lambda_s
+    if np.linalg.norm(D, 2) ** 2 <= limit:
+        return D, Y
+    fixed = _label_inverse(Y) @ W
+    free = D - fixed
+    fixed_square = float(np.linalg.norm(fixed, 2)) ** 2
+    if fixed_square > limit:
+        if not scale_labels:
+            raise LambdaOutOfRange(
+                f"construct: lambda_s = {lambda_s:.6g} exceeds {0.25 / fixed_square:.6g}, the most that these labels "
+                "allow for this model; choose a smaller one or scale_labels"
+            )
+        factor = float(np.sqrt(2.0 * fixed_square / limit))
+        Y, fixed, fixed_square = factor * Y, fixed / factor, 0.5 * limit
+    free_square = float(np.linalg.norm(free, 2)) ** 2
+    shrink = min(1.0, float(np.sqrt((limit - fixed_square) / free_square))) if free_square > 0.0 else 1.0
+    return fixed + shrink * free, Y
+
+
+def construct(
+    D: FloatArray,
+    Y: FloatArray,
+    lambda_s: float | None,
+    *,
+    lambda_: float,
+    root: str = "plus",
+    feature_limit: float = float("inf"),
+    backend: Backend | str | None = None,
+) -> Construction:
+    """Features for D within the map's range |F| <= feature_limit.
+
+    ``lambda_s = None`` takes min(lambda_, 1 / (4 s1^2)), the automatic choice of the published code. Features times c
+    and labels times c leave W alone when lambda_s is multiplied by c^2; a lambda_s > 0 that the user fixes stays, so c
+    and the features are found together.
+    """
+    check_choice("construct", "root", root, ROOTS)
+    if lambda_s == 0.0:
+        F = pseudo_inverse(D, backend=backend)
+        c = _range_scale(F, feature_limit)
+        return Construction(c * F, c * Y, 0.0, c)
+    spectrum = _Spectrum(D)
+    if lambda_s is None:
+        chosen = min(lambda_, _BOUND_MARGIN * 0.25 / spectrum.largest_square)
+        F = _features_of_spectrum(spectrum, chosen, root)
+        c = _range_scale(F, feature_limit)
+        return Construction(c * F, c * Y, c * c * chosen, c)
+    c = 1.0
+    for _ in range(_MAX_SCALINGS):
+        F = c * _features_of_spectrum(spectrum, lambda_s / (c * c), root)
+        shrink = _range_scale(F, feature_limit)
+        if shrink == 1.0:
+            return Construction(F, c * Y, lambda_s, c)
+        c *= shrink
+    raise LambdaOutOfRange(f"construct: no scale of the features fits lambda_s = {lambda_s:.6g} and the map's range")
+
+
+def _range_scale(F: FloatArray, limit: float) -> float:
+    largest = float(np.abs(F).max())
+    return 1.0 if largest <= limit else limit / largest * (1.0 - 1e-12)

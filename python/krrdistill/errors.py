@@ -1,0 +1,36 @@
+"""Exceptions of krrdistill. Each also derives from the built-in kind that a caller would expect."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendUnavailable",
+    "DataError",
+    "KrrDistillError",
+    "LambdaOutOfRange",
+    "NotPositiveDefinite",
+    "NotSurjective",
+]
+
+
+class KrrDistillError(Exception):
+    """Base of every exception that krrdistill raises on purpose."""
+
+
+class DataError(KrrDistillError, ValueError):
+    """Data or a file that cannot be used: unreadable, truncated, NaN, wrong shape, labels out of range."""
+
+
+class BackendUnavailable(KrrDistillError, ImportError):  # noqa: N818 - the name that users read
+    """A backend was asked for that this installation cannot provide; the message says how to get it."""
+
+
+class NotPositiveDefinite(KrrDistillError, ArithmeticError):  # noqa: N818
+    """A Cholesky factorisation met a pivot that is not positive: raise lambda or the precision."""
+
+
+class NotSurjective(KrrDistillError, ValueError):  # noqa: N818
+    """The feature map has no exact preimage for arbitrary features (p > d, or rank-deficient weights)."""
+
+
+class LambdaOutOfRange(KrrDistillError, ValueError):  # noqa: N818
+    """lambda_s is beyond the bound 1 / (4 s1^2) of Theorem 4.1."""

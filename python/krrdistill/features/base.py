@@ -1,0 +1,174 @@
+"""Feature maps as chains of dense layers: h_0 = x, h_l = act_l(W_l h_{l-1} + b_l), phi(x) = h_L.
+
+identity has no layer, random Fourier one with a cosine, an FCNN one per hidden layer with LeakyReLU. What a map adds
+to this file is how its weights are drawn; transform, range and preimage are the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.arrays import as_samples
+from krrdistill.backends import Backend, get_backend
+from krrdistill.backends.base import Chain, Layer
+from krrdistill.data import Preprocessing
+from krrdistill.errors import DataError, NotSurjective
+
+__all__ = ["LayeredMap"]
+
+FloatArray = npt.NDArray[np.float64]
+_BEYOND_RANGE = 1e-9  # relative excess of a feature over the cosine's range that counts as rounding
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredMap:
+    """A feature map phi: R^d -> R^p given by its layers.
+
+    Parameters
+    ----------
+    input_dim : int
+        d, the number of columns of the inputs.
+    layers : tuple of Layer
+        float32 weights (outputs, inputs), so that float32 and float64 pipelines use the very same map.
+    parameters : dict
+        What rebuilds the map (JSON-able); ``from_spec`` takes it back.
+    """
+
+    kernel: ClassVar[str] = ""
+
+    input_dim: int
+    layers: tuple[Layer, ...]
+    parameters: dict[str, Any]
+
+    @property
+    def output_dim(self) -> int:
+        """p, the number of features."""
+        return self.layers[-1].weight.shape[0] if self.layers else self.input_dim
+
+    def chain(self, preprocessing: Preprocessing | None = None) -> Chain:
+        """The map as the backends take it, behind ``preprocessing`` of the raw inputs where there is one.
+
+        ZCA, (z - mean) @ matrix with a symmetric matrix, is a leading linear layer.
+        """
+        if preprocessing is None or preprocessing.kind == "none":
+            return Chain(self.input_dim, self.layers)
+        layers = self.layers
+        if preprocessing.mean is not None and preprocessing.matrix is not None:
+            bias = -(preprocessing.mean @ preprocessing.matrix)
+            layers = (Layer(preprocessing.matrix, bias, "linear", 1.0), *layers)
+        return Chain(self.input_dim, layers, preprocessing.scale, preprocessing.shift)
+
+    def transform(self, X: Any, *, dtype: Any = np.float64, backend: Backend | str | None = None) -> Any:
+        """phi(X): array of shape (n, d) -> (n, p). Raises DataError for NaN, infinity or a wrong width."""
+        samples = as_samples(f"{type(self).__name__}.transform", X, input_dim=self.input_dim)
+        return get_backend(backend).transform(self.chain(), samples, dtype=np.dtype(dtype))
+
+    def feature_limit(self) -> float:
+        """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""
+        if self.layers and self.layers[-1].activation == "cosine":
+            return self.layers[-1].parameter
+        return float("inf")
+
+    def check_surjective(self) -> None:
+        """Raises NotSurjective where some layer has more outputs than inputs, so that no exact preimage exists."""
+        for number, layer in enumerate(self.layers, start=1):
+            p, d = layer.weight.shape
+            if p > d:
+                raise NotSurjective(
+                    f"{self.kernel}: layer {number} maps {d} inputs to {p} features; "
+                    f"an exact preimage needs at most {d} features"
+                )
+
+    def preimage(
+        self, F: FloatArray, *, near: FloatArray | None = None, backend: Backend | str | None = None
+    ) -> FloatArray:
+        """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 and 5.4).
+
+        Per layer, from the last: t = act^-1(f), then x = x_0 + W^+ (t - (W x_0 + b)); of the arccos branches
+        +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken.
+
+        Parameters
+        ----------
+        F : array of shape (m, p)
+            Features inside of the map's range.
+        near : array of shape (m, d), optional
+            Reference inputs x_0, by default the origin.
+
+        Raises
+        ------
+        NotSurjective
+            If a layer has more outputs than inputs or rank-deficient weights.
+        DataError
+            If an entry of F lies outside of the map's range.
+        """
+        self.check_surjective()
+        solver = get_backend(backend)
+        references = self._layer_inputs(near, len(F))
+        H = np.asarray(F, dtype=np.float64)
+        for layer, reference in zip(reversed(self.layers), reversed(references), strict=True):
+            weight = layer.weight.astype(np.float64)
+            at_reference = reference @ weight.T + (0.0 if layer.bias is None else layer.bias.astype(np.float64))
+            H = reference + solver.preimage_solve(weight, _inverse(layer, H, at_reference) - at_reference)
+        return H
+
+    def _layer_inputs(self, near: FloatArray | None, m: int) -> list[FloatArray]:
+        H = np.zeros((m, self.input_dim)) if near is None else np.asarray(near, dtype=np.float64)
+        inputs = []
+        oracle = get_backend("array")
+        for layer in self.layers:
+            inputs.append(H)
+            H = oracle.transform(Chain(input_dim=H.shape[1], layers=(layer,)), H, dtype=np.dtype(np.float64))
+        return inputs
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The weights under the names of the file format: map_weight_0, map_bias_0, ..."""
+        named: dict[str, npt.NDArray[Any]] = {}
+        for number, layer in enumerate(self.layers):
+            named[f"map_weight_{number}"] = layer.weight
+            if layer.bias is not None:
+                named[f"map_bias_{number}"] = layer.bias
+        return named
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights, to check that a map rebuilt from its seed is the same map."""
+        digest = hashlib.sha256()
+        for name, array in self.arrays().items():
+            digest.update(f"{name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).astype("<f4", copy=False).tobytes())
+        return digest.hexdigest()
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that rebuilds the map, as JSON-able values, with the fingerprint of its weights.
+
+        ``layers`` states the formula of each layer, so that embedded weights can be used without this package.
+        """
+        layers = [{"activation": layer.activation, "parameter": layer.parameter} for layer in self.layers]
+        return {
+            "kernel": self.kernel,
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "layers": layers,
+            "fingerprint": self.fingerprint(),
+            **self.parameters,
+        }
+
+
+def _inverse(layer: Layer, H: FloatArray, near: FloatArray) -> FloatArray:
+    if layer.activation == "linear":
+        return H
+    if layer.activation == "leaky_relu":
+        return np.where(H > 0, H, H / layer.parameter)
+    cosine = H / layer.parameter
+    largest = float(np.abs(cosine).max(initial=0.0))
+    if largest > 1.0 + _BEYOND_RANGE:
+        raise DataError(f"preimage: a feature is {largest:.3g} times the range of the cosine; scale the features")
+    theta = np.arccos(np.clip(cosine, -1.0, 1.0))
+    period = 2.0 * np.pi
+    up = theta + period * np.round((near - theta) / period)
+    down = -theta + period * np.round((near + theta) / period)
+    return np.where(np.abs(up - near) <= np.abs(down - near), up, down)

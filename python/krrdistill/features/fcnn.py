@@ -1,0 +1,67 @@
+"""Random fully connected networks with LeakyReLU (Theorem 5.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from krrdistill.arrays import check_count, check_number, check_seed
+from krrdistill.backends.base import Layer
+from krrdistill.random import Stream, normal
+
+from .base import LayeredMap
+
+__all__ = ["FCNN"]
+
+
+class FCNN(LayeredMap):
+    """phi(x) = act(W_L ... act(W_1 x)),  act(t) = max(t, slope t),  W_l ~ N(0, 1/fan_in), no bias.
+
+    With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
+    preimage (Theorem 5.2).
+
+    Parameters
+    ----------
+    input_dim : int
+        d.
+    widths : sequence of int, optional
+        d_1 ... d_L, by default ``hidden_layers`` times d.
+    hidden_layers : int
+        L, where ``widths`` is not given.
+    slope : float
+        LeakyReLU's, 0.1 as published.
+    seed : int
+        Of the weights.
+    """
+
+    kernel: ClassVar[str] = "FCNN"
+
+    def __init__(
+        self,
+        input_dim: int,
+        widths: Sequence[int] | None = None,
+        *,
+        hidden_layers: int = 1,
+        slope: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        d = check_count("FCNN", "input_dim", input_dim)
+        check_number("FCNN", "slope", slope, positive=True)
+        check_seed("FCNN", seed)
+        if widths is None:
+            widths = [d] * check_count("FCNN", "hidden_layers", hidden_layers)
+        elif len(widths) == 0:
+            raise ValueError("FCNN: widths must name at least one layer")
+        layers = []
+        fan_in = d
+        for number, width in enumerate(widths):
+            outputs = check_count("FCNN", f"widths[{number}]", width)
+            weight = normal(seed, Stream.WEIGHTS + number, outputs * fan_in).reshape(outputs, fan_in)
+            weight /= math.sqrt(fan_in)
+            layers.append(Layer(weight.astype(np.float32), None, "leaky_relu", float(slope)))
+            fan_in = outputs
+        parameters = {"widths": [int(w) for w in widths], "slope": float(slope), "seed": int(seed)}
+        super().__init__(d, tuple(layers), parameters)

@@ -1,0 +1,72 @@
+"""What this installation can do, and how to get what it cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from typing import Any
+
+from krrdistill._version import __version__
+
+EXTRAS = {
+    "cli": ("typer", "rich", "yaml", "matplotlib", "sklearn"),
+    "download": ("pooch",),
+}
+
+
+def gather() -> dict[str, Any]:
+    """Facts about this installation, JSON-able.
+
+    Keys: ``version``, ``python``, ``platform``, ``numpy``, ``scipy``, ``backends`` (name -> available,
+    detail, remedy), ``blas`` (one entry per loaded library), ``cpus`` and ``usable_cpus``, ``extras``
+    (name -> available, missing, install) and ``cuda``.
+    """
+    import numpy
+    import scipy
+
+    from krrdistill.backends import backend_status
+
+    return {
+        "version": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "backends": {name: dict(facts) for name, facts in backend_status().items()},
+        "blas": _blas(),
+        "cpus": os.cpu_count(),
+        "usable_cpus": _usable_cpus(),
+        "extras": {name: _extra(name, modules) for name, modules in EXTRAS.items()},
+        "cuda": "not built",
+    }
+
+
+def _blas() -> list[dict[str, Any]]:
+    """Every BLAS and OpenMP runtime in this process: NumPy's and SciPy's may differ."""
+    import scipy.linalg  # noqa: F401 - loads SciPy's BLAS, so that it is seen
+    from threadpoolctl import threadpool_info
+
+    return [
+        {
+            "library": pool.get("internal_api"),
+            "kind": pool.get("user_api"),
+            "version": pool.get("version"),
+            "architecture": pool.get("architecture"),
+            "threads": pool.get("num_threads"),
+            "file": os.path.basename(pool.get("filepath") or ""),
+        }
+        for pool in threadpool_info()
+    ]
+
+
+def _usable_cpus() -> int | None:
+    """CPUs that this process may run on, which a container or taskset can make fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> dict[str, Any]:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return {"available": not missing, "missing": missing, "install": f'pip install "krrdistill[{name}]"'}

@@ -1,0 +1,59 @@
+"""Options of a distillation, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from krrdistill.arrays import check_choice, check_count, check_number, check_seed
+from krrdistill.construct import ROOTS
+from krrdistill.statistics import PRECISIONS
+
+__all__ = ["DistillOptions"]
+
+INITS = ("noise", "real")
+STORES = ("float64", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """Options of a distillation; the defaults are the paper's.
+
+    lambda_s : 0, a number > 0, or "auto" for min(lambda, 1 / (4 s1^2)), the published ``reg_s``
+    root : which of the two solutions for lambda_s > 0
+    scale_labels : allow the labels to be scaled where a fixed lambda_s needs it
+    validation_fraction : held out, by a seeded permutation, to choose lambda
+    refit : train the original model on all data with the lambda chosen, instead of on the 95% part
+    store : dtype of the stored inputs; for float32 the labels are learned again from the rounded inputs
+    """
+
+    points_per_class: int = 1
+    init: str = "noise"
+    lambda_s: float | str = 0.0
+    root: str = "plus"
+    scale_labels: bool = False
+    lambdas: Sequence[float] | None = None
+    validation_fraction: float = 0.05
+    refit: bool = False
+    seed: int = 0
+    precision: str = "float32"
+    store: str = "float64"
+    backend: str | None = None
+    threads: int | None = None
+    include_weights: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("distill", "points_per_class", self.points_per_class)
+        check_choice("distill", "init", self.init, INITS)
+        check_choice("distill", "root", self.root, ROOTS)
+        check_choice("distill", "precision", self.precision, PRECISIONS)
+        check_choice("distill", "store", self.store, STORES)
+        check_seed("distill", self.seed)
+        if isinstance(self.lambda_s, str):
+            check_choice("distill", "lambda_s", self.lambda_s, ("auto",))
+        else:
+            check_number("distill", "lambda_s", self.lambda_s)
+        if not 0.0 < check_number("distill", "validation_fraction", self.validation_fraction) < 1.0:
+            raise ValueError(f"distill: validation_fraction must be in (0, 1), got {self.validation_fraction}")
+        if self.threads is not None:
+            check_count("distill", "threads", self.threads)

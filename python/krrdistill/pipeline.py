@@ -1,0 +1,235 @@
+"""The pipeline: data -> features -> statistics -> ridge -> construct -> preimage -> distilled set."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from krrdistill._version import __version__
+from krrdistill.arrays import as_labels, as_samples
+from krrdistill.artifact import DistilledDataset
+from krrdistill.backends import Backend, Chain, get_backend
+from krrdistill.construct import Construction, construct, learned_labels, noise_start, real_start, shrink_to_bound
+from krrdistill.data import Dataset, Preprocessing
+from krrdistill.errors import DataError
+from krrdistill.features import LayeredMap
+from krrdistill.options import DistillOptions
+from krrdistill.random import Stream, permutation
+from krrdistill.ridge import RidgePath, fit_ridge, ridge_path, select
+from krrdistill.stages import Progress, Stopwatch
+from krrdistill.statistics import RidgeStatistics
+
+__all__ = ["Distillation", "Original", "distill", "retrain_original", "train_original"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The model to be matched: W (k, p), its lambda and the path that it was chosen from."""
+
+    W: FloatArray
+    lambda_: float
+    path: RidgePath
+    train_rows: IntArray
+    n_validation: int
+
+
+@dataclass(frozen=True, eq=False)
+class Distillation:
+    """A distilled set, the original model and how both came about."""
+
+    distilled: DistilledDataset
+    original: Original
+    start_rows: IntArray | None  # rows of X that a real start took
+    range_scale: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def distill(
+    X: Any,
+    y: Any,
+    feature_map: LayeredMap,
+    *,
+    preprocessing: Preprocessing | None = None,
+    n_classes: int | None = None,
+    options: DistillOptions | None = None,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> Distillation:
+    """Distils labelled data to points_per_class * k points that retrain to the same ridge model.
+
+    Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D = Y^+ W + (I - Y^+ Y) Z;
+    features from D (Theorem 4.1); inputs by the map's preimage (Theorems 5.2 to 5.4).
+
+    Parameters
+    ----------
+    X : array of shape (n, *shape), uint8 or float
+    y : integer labels of shape (n,)
+    feature_map : the map phi on preprocessed inputs
+    preprocessing : affine map before phi, by default none
+    options, keywords : a ``DistillOptions``, or its fields as keywords
+
+    Raises
+    ------
+    DataError, NotSurjective, LambdaOutOfRange, NotPositiveDefinite, TypeError, ValueError
+    """
+    options = replace(options or DistillOptions(), **keywords)
+    shape = tuple(np.shape(X)[1:])
+    samples = as_samples("distill", X, input_dim=feature_map.input_dim)
+    k = n_classes if n_classes is not None else _count_classes(y)
+    labels = as_labels("distill", y, len(samples), n_classes=k)
+    preprocessing = preprocessing or Preprocessing.none(feature_map.input_dim)
+    feature_map.check_surjective()  # before the long part
+    watch = Stopwatch(progress)
+    backend = get_backend(options.backend)
+    chain = feature_map.chain(preprocessing)
+
+    original = train_original(samples, labels, k, chain, options, backend, watch)
+    start_rows = None
+    if options.init == "real":
+        start_rows = choose_real_points(labels, original.train_rows, k, options)
+    with watch.stage("construct"):
+        near = None if start_rows is None else preprocessing.apply(samples[start_rows])
+        points = _construct(original, feature_map, near, options, backend)
+    with watch.stage("preimage"):
+        inputs = feature_map.preimage(points.F, near=near, backend=backend)
+        stored, targets = inputs, points.Y
+        if options.store == "float32":
+            stored = inputs.astype(np.float32)
+            features = feature_map.transform(stored, backend=backend)
+            targets = learned_labels(features, original.W, points.lambda_s, backend=backend)
+    distilled = DistilledDataset(
+        X=stored,
+        Y=targets,
+        lambda_s=points.lambda_s,
+        feature_map=feature_map,
+        preprocessing=preprocessing,
+        shape=shape,
+        weights=original.W if options.include_weights else None,
+        meta=_meta(original, options, backend),
+    )
+    return Distillation(distilled, original, start_rows, points.range_scale, watch.seconds)
+
+
+def _count_classes(y: Any) -> int:
+    labels = np.asarray(y)
+    if labels.dtype.kind not in "iu" or labels.size == 0:
+        raise TypeError("distill: y must hold integer class labels")
+    k = int(labels.max()) + 1
+    absent = np.setdiff1d(np.arange(k), labels)
+    if absent.size:
+        raise DataError(f"distill: y has no sample of class {absent[0]} ({absent.size} of {k} classes are missing)")
+    return k
+
+
+def train_original(
+    X: npt.NDArray[Any],
+    y: IntArray,
+    k: int,
+    chain: Chain,
+    options: DistillOptions,
+    backend: Backend,
+    watch: Stopwatch,
+) -> Original:
+    """Statistics once, all lambdas from them, the best one on the held-out part (ties to the larger)."""
+    validation, train = split(len(X), options)
+    dtype = np.dtype(options.precision)
+    with watch.stage("statistics") as report:
+        statistics = RidgeStatistics(chain, k, precision=options.precision, backend=backend)
+        statistics.update(X, y, rows=train, progress=report)
+    with watch.stage("ridge"):
+        path = ridge_path(statistics, options.lambdas)
+        usable = np.nan_to_num(path.weights)
+        correct = backend.score_path(chain, X, y, usable, dtype=dtype, rows=validation)
+        path = select(path, correct, len(validation))
+        W, lambda_ = path.weights[path.best].copy(), float(path.lambdas[path.best])
+        if options.refit:
+            W = fit_ridge(statistics.update(X, y, rows=validation), lambda_)
+    return Original(W, lambda_, path, np.arange(len(X)) if options.refit else train, len(validation))
+
+
+def split(n: int, options: DistillOptions) -> tuple[IntArray, IntArray]:
+    """(validation rows, training rows), each ascending; round(n fraction) rows of a seeded permutation are held out."""
+    held_out = max(1, round(n * options.validation_fraction))
+    if held_out >= n:
+        raise DataError(f"distill: {n} samples leave nothing to train on after holding out {held_out}")
+    order = permutation(options.seed, Stream.SPLIT, n)
+    return np.sort(order[:held_out]), np.sort(order[held_out:])
+
+
+def choose_real_points(labels: IntArray, train_rows: IntArray, k: int, options: DistillOptions) -> IntArray:
+    """Rows of points_per_class seeded training points per class, the order of classes repeating."""
+    ipc = options.points_per_class
+    order = train_rows[permutation(options.seed, Stream.REAL_POINTS, len(train_rows))]
+    chosen = np.empty((ipc, k), dtype=np.int64)
+    for c in range(k):
+        of_class = order[labels[order] == c]
+        if len(of_class) < ipc:
+            raise DataError(
+                f"distill: class {c} has {len(of_class)} training points, fewer than points_per_class = {ipc}; "
+                "use init='noise' or fewer points per class"
+            )
+        chosen[:, c] = of_class[:ipc]
+    return chosen.ravel()
+
+
+def _construct(
+    original: Original, feature_map: LayeredMap, near: FloatArray | None, options: DistillOptions, backend: Backend
+) -> Construction:
+    lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
+    if near is None:
+        D, Y = noise_start(original.W, options.points_per_class, seed=options.seed)
+    else:
+        target = original.lambda_ if lambda_s is None else lambda_s
+        D, Y = real_start(original.W, feature_map.transform(near, backend=backend), target, backend=backend)
+    if lambda_s:
+        D, Y = shrink_to_bound(D, Y, original.W, lambda_s, scale_labels=options.scale_labels)
+    return construct(
+        D,
+        Y,
+        lambda_s,
+        lambda_=original.lambda_,
+        root=options.root,
+        feature_limit=feature_map.feature_limit(),
+        backend=backend,
+    )
+
+
+def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(options).items() if name not in ("threads", "include_weights")}
+    if options.lambdas is not None:
+        kept["lambdas"] = [float(value) for value in options.lambdas]
+    return {
+        "options": {**kept, "backend": backend.name},
+        "lambda": original.lambda_,
+        "val_accuracy": float(original.path.val_accuracy[original.path.best]),
+        "n_train": len(original.train_rows),
+        "n_val": original.n_validation,
+        "versions": {
+            "krrdistill": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+        },
+    }
+
+
+def retrain_original(distilled: DistilledDataset, dataset: Dataset, *, backend: Any = None) -> FloatArray:
+    """W of the original model, trained again from the data as the file's meta records."""
+    try:
+        recorded = dict(distilled.meta["options"], backend=None, lambdas=[distilled.meta["lambda"]])
+        options = DistillOptions(**recorded)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"verify: the file does not record how its model was trained ({error})") from error
+    X = as_samples("verify", dataset.x_train)
+    chain = distilled.feature_map.chain(distilled.preprocessing)
+    solver = get_backend(backend)
+    return train_original(X, dataset.y_train, dataset.n_classes, chain, options, solver, Stopwatch(None)).W

@@ -1,0 +1,179 @@
+"""Ridge regression from sufficient statistics (the lambda path) and from a few features (the retraining)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from krrdistill.arrays import check_number
+from krrdistill.backends import Backend, get_backend
+from krrdistill.errors import NotPositiveDefinite
+from krrdistill.statistics import RidgeStatistics
+
+__all__ = ["RidgePath", "default_lambdas", "fit_features", "fit_ridge", "pseudo_inverse", "ridge_path", "select"]
+
+FloatArray = npt.NDArray[np.float64]
+# Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
+_MAX_GRAM_CONDITION = 1e10
+_RANK_CUTOFF = 1e-10  # relative to the largest singular value
+
+
+def default_lambdas() -> FloatArray:
+    """The paper's grid: 10^-6 ... 10^5.5 in half decades (24 values)."""
+    return np.asarray(10.0 ** np.arange(-6.0, 6.0, 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class RidgePath:
+    """W(lambda) = C (G + lambda I)^-1 on a grid, and what is known about each model.
+
+    weights (L, k, p) are NaN where G + lambda I is not positive definite in the precision of G.
+    """
+
+    lambdas: FloatArray  # (L,), ascending
+    weights: FloatArray  # (L, k, p)
+    positive_definite: npt.NDArray[np.bool_]  # (L,)
+    eigenvalues: FloatArray  # (p,), of G, ascending
+    noise_floor: float
+    below_noise_floor: npt.NDArray[np.bool_]  # (L,), smallest eigenvalue of G + lambda I under the floor
+    train_rmse: FloatArray  # (L,), root of the mean squared training residual per sample
+    val_accuracy: FloatArray  # (L,), NaN before selection or where there is no model
+    best: int  # the chosen index, -1 before selection
+
+    def statement(self) -> str | None:
+        """One sentence about the lambdas under the noise floor, or None if there are none."""
+        under = self.lambdas[self.below_noise_floor]
+        if under.size == 0:
+            return None
+        return (
+            f"lambda {under.min():.3g} ... {under.max():.3g} ({under.size} of {self.lambdas.size}) lie under the noise "
+            f"floor {self.noise_floor:.3g} of the Gram matrix and were not eligible; precision float64 resolves them"
+        )
+
+
+def ridge_path(statistics: RidgeStatistics, lambdas: Sequence[float] | FloatArray | None = None) -> RidgePath:
+    """All models of a grid from one factorisation of G.
+
+    Training residual: ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W.
+    """
+    grid = _check_lambdas(lambdas)
+    weights, positive_definite, eigenvalues = statistics.backend.ridge_path(statistics.gram, statistics.cross, grid)
+    floor = statistics.noise_floor(float(eigenvalues[-1]))
+    products = np.einsum("lkp,kp->l", weights, statistics.cross)
+    squares = np.einsum("lkp,lkp->l", weights, weights)
+    residual = np.maximum(statistics.target_square - products - grid * squares, 0.0)
+    return RidgePath(
+        lambdas=grid,
+        weights=weights,
+        positive_definite=positive_definite,
+        eigenvalues=eigenvalues,
+        noise_floor=floor,
+        below_noise_floor=eigenvalues[0] + grid <= floor,
+        train_rmse=np.sqrt(residual / max(statistics.n, 1)),
+        val_accuracy=np.full(len(grid), np.nan),
+        best=-1,
+    )
+
+
+def _check_lambdas(lambdas: Sequence[float] | FloatArray | None) -> FloatArray:
+    if lambdas is None:
+        return default_lambdas()
+    grid = np.array([check_number("ridge_path", "lambdas", value, positive=True) for value in lambdas])
+    if grid.size == 0:
+        raise ValueError("ridge_path: lambdas must hold at least one value")
+    return np.unique(grid)
+
+
+def select(path: RidgePath, correct: npt.NDArray[np.int64], n_validation: int) -> RidgePath:
+    """The path with its validation accuracies and the best lambda: ties go to the larger one.
+
+    Lambdas under the noise floor are eligible only if there is no other; raises NotPositiveDefinite if no model exists.
+    """
+    accuracy = np.where(path.positive_definite, correct / max(n_validation, 1), np.nan)
+    eligible = path.positive_definite & ~path.below_noise_floor
+    if not eligible.any():
+        eligible = path.positive_definite
+    if not eligible.any():
+        raise NotPositiveDefinite(
+            f"ridge_path: no lambda up to {path.lambdas[-1]:.3g} makes G + lambda I positive definite in its precision "
+            f"(noise floor {path.noise_floor:.3g}); raise lambda or use precision float64"
+        )
+    scores = np.where(eligible, accuracy, -1.0)
+    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
+    return replace(path, val_accuracy=accuracy, best=best)
+
+
+def fit_ridge(statistics: RidgeStatistics, lambda_: float) -> FloatArray:
+    """W = C (G + lambda I)^-1, shape (k, p), by Cholesky in float64. Raises NotPositiveDefinite."""
+    check_number("fit_ridge", "lambda_", lambda_)
+    shifted = statistics.gram + lambda_ * np.eye(len(statistics.gram))
+    return np.ascontiguousarray(statistics.backend.solve_spd(shifted, statistics.cross.T).T)
+
+
+def pseudo_inverse(D: FloatArray, *, backend: Backend | str | None = None) -> FloatArray:
+    """(D^+)^T for D (m, p), again (m, p).
+
+    (D D^T)^-1 D or D (D^T D)^-1, whichever Gram matrix is smaller, by Cholesky; where that is too ill-conditioned the
+    SVD, with singular values below 1e-10 of the largest counted as zero.
+    """
+    wide = D.shape[0] <= D.shape[1]
+    gram = D @ D.T if wide else D.T @ D
+    if _condition(gram) > _MAX_GRAM_CONDITION:
+        U, s, Vt = _svd(D)
+        return np.asarray((U / s) @ Vt)
+    solver = get_backend(backend)
+    return solver.solve_spd(gram, D) if wide else solver.solve_spd(gram, D.T).T
+
+
+def fit_features(
+    F: FloatArray, Y: FloatArray, lambda_s: float = 0.0, *, backend: Backend | str | None = None
+) -> FloatArray:
+    """W_S trained on m features: Y^T (F F^T + lambda_s I)^-1 F, or Y^T (F^+)^T for lambda_s = 0.
+
+    Cholesky of the smaller Gram matrix with one step of iterative refinement, or the SVD where that is too
+    ill-conditioned.
+
+    Parameters
+    ----------
+    F : array of shape (m, p)
+    Y : array of shape (m, k)
+
+    Returns
+    -------
+    W_S : array of shape (k, p)
+    """
+    wide = F.shape[0] <= F.shape[1]
+    gram = F @ F.T if wide else F.T @ F
+    gram[np.diag_indices_from(gram)] += lambda_s
+    if _condition(gram) > _MAX_GRAM_CONDITION:
+        U, s, Vt = _svd(F)
+        return np.asarray(((Y.T @ U) * (s / (s * s + lambda_s))) @ Vt)
+    solver = get_backend(backend)
+    if wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
+        dual = solver.solve_spd(gram, Y)
+        dual = dual + solver.solve_spd(gram, Y - F @ (F.T @ dual) - lambda_s * dual)
+        return np.ascontiguousarray(dual.T @ F)
+    W = solver.solve_spd(gram, F.T @ Y)
+    W = W + solver.solve_spd(gram, F.T @ (Y - F @ W) - lambda_s * W)
+    return np.ascontiguousarray(W.T)
+
+
+def _condition(gram: FloatArray) -> float:
+    """Estimate of the 1-norm condition number of a symmetric matrix; inf if it is not positive definite."""
+    factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1, clean=0)
+    if info != 0:
+        return float("inf")
+    norm = float(np.abs(gram).sum(axis=0).max())
+    rcond, _ = scipy.linalg.lapack.dpocon(factor, norm, uplo="L")
+    return float("inf") if rcond == 0.0 else 1.0 / float(rcond)
+
+
+def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Reduced SVD without the singular values below the rank cut-off."""
+    U, s, Vt = scipy.linalg.svd(A, full_matrices=False, check_finite=True)
+    rank = int(np.count_nonzero(s > _RANK_CUTOFF * s[0])) if s.size and s[0] > 0 else 0
+    return U[:, :rank], s[:rank], Vt[:rank]

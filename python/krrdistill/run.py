@@ -1,0 +1,128 @@
+"""One run from a data set to a certified file: what the command line does, without the printing."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import threadpoolctl
+
+from krrdistill.artifact import DistilledDataset
+from krrdistill.certificate import Certificate
+from krrdistill.data import Dataset, standardize, zca
+from krrdistill.features import make_map
+from krrdistill.options import DistillOptions
+from krrdistill.pipeline import Distillation, distill
+from krrdistill.ridge import RidgePath
+from krrdistill.stages import Progress, Stopwatch
+
+__all__ = ["RunResult", "peak_memory_bytes", "run_distillation"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What ``run_distillation`` leaves besides the file: the report (JSON-able), the set as read back, and the path."""
+
+    report: dict[str, Any]
+    distilled: DistilledDataset
+    path: RidgePath
+    start_images: npt.NDArray[Any] | None
+
+
+def run_distillation(
+    dataset: Dataset,
+    *,
+    kernel: str = "identity",
+    map_options: Mapping[str, Any] | None = None,
+    use_zca: bool = False,
+    options: DistillOptions | None = None,
+    out: Path,
+    load_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> RunResult:
+    """The command's pipeline: preprocess, distil, write ``out``/distilled.npz, read it back, certify what was read."""
+    options = options or DistillOptions()
+    start = time.perf_counter()
+    watch = Stopwatch(progress)
+    watch.seconds["load"] = load_seconds
+    with threadpoolctl.threadpool_limits(limits=options.threads):
+        with watch.stage("preprocess"):
+            preprocessing = zca(dataset) if use_zca else standardize(dataset)
+            feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
+        result = distill(
+            dataset.x_train,
+            dataset.y_train,
+            feature_map,
+            preprocessing=preprocessing,
+            n_classes=dataset.n_classes,
+            options=options,
+            progress=progress,
+        )
+        watch.seconds.update(result.seconds)
+        path = out / "distilled.npz"
+        facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
+        with watch.stage("save"):
+            result.distilled.with_meta(**facts).save(path)
+            reloaded = DistilledDataset.load(path)
+        with watch.stage("evaluate"):
+            certificate = reloaded.verify(dataset, weights=result.original.W, backend=options.backend)
+        report = _report(dataset, kernel, options, result, certificate, path)
+        report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
+        with watch.stage("save"):
+            keys = ("original", "distilled", "certificate", "seconds")
+            reloaded = reloaded.with_meta(**{key: report[key] for key in keys})
+            reloaded.save(path)
+    images = None if result.start_rows is None else dataset.x_train[result.start_rows]
+    return RunResult(report, reloaded, result.original.path, images)
+
+
+def _report(
+    dataset: Dataset,
+    kernel: str,
+    options: DistillOptions,
+    result: Distillation,
+    certificate: Certificate,
+    path: Path,
+) -> dict[str, Any]:
+    meta = result.distilled.meta
+    statement = result.original.path.statement()
+    return {
+        "dataset": dataset.name,
+        "kernel": kernel,
+        "ipc": options.points_per_class,
+        "init": options.init,
+        "seed": options.seed,
+        "store": options.store,
+        "n_train": meta["n_train"],
+        "n_val": meta["n_val"],
+        "n_test": len(dataset.x_test),
+        "d": dataset.input_dim,
+        "p": result.distilled.feature_map.output_dim,
+        "k": dataset.n_classes,
+        "m": len(result.distilled.X),
+        "lambda": meta["lambda"],
+        "lambda_s": result.distilled.lambda_s,
+        "range_scale": result.range_scale,
+        "val_accuracy": meta["val_accuracy"],
+        "original": {"test_accuracy": certificate.original_accuracy},
+        "distilled": {"test_accuracy": certificate.distilled_accuracy},
+        "certificate": {name: value if math.isfinite(value) else None for name, value in certificate.numbers().items()},
+        "peak_memory_bytes": peak_memory_bytes(),
+        "backend": meta["options"]["backend"],
+        "precision": options.precision,
+        "artifact": str(path),
+        "warnings": [] if statement is None else [statement],
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,337 @@
+"""Preprocessing: the published constants, ZCA, exact inverses, memory."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from krrdistill.data import Dataset, Preprocessing, standardize, zca
+from krrdistill.errors import DataError
+
+EPS = np.finfo(np.float64).eps
+BLOCKS = "krrdistill.data.dataset.BLOCK_ELEMENTS"
+
+
+def dataset(x, *, name="tiny"):
+    labels = np.zeros(len(x), int)
+    return Dataset(name, x, labels, x, labels, ("only",))
+
+
+def pixels(*shape, seed=0, high=256):
+    return np.random.default_rng(seed).integers(0, high, size=shape, dtype=np.uint8)
+
+
+def assert_undone(preprocessing, x, spread=1.0):
+    """invert(apply(x)) = x up to rounding; spread is the condition number of the map."""
+    z = preprocessing.apply(x)
+    assert (z.dtype, z.shape) == (np.float64, (len(x), preprocessing.input_dim))
+    back = preprocessing.invert(z, x.shape[1:])
+    assert (back.dtype, back.shape) == (np.float64, x.shape)
+    size = np.abs(x).max() + np.abs(preprocessing.shift / preprocessing.scale).max()
+    d = preprocessing.input_dim if preprocessing.kind == "zca" else 1
+    np.testing.assert_allclose(back, x, rtol=0, atol=4 * EPS * d * spread * size + 1e-300)
+
+
+# standardize
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "mean", "std"),
+    [
+        ("mnist", (28, 28), 0.1307, 0.3081),
+        ("mnist", (784,), None, None),
+        ("cifar10", (32, 32, 3), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("cifar100", (32, 32, 3), (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ],
+)
+def test_published_constants(name, shape, mean, std):
+    x = pixels(5, *shape)
+    preprocessing = standardize(dataset(x, name=name))
+    if mean is None:  # vectors have no channels: statistics of the data
+        assert preprocessing.spec()["constants"] == {"source": "x_train", "unit": 1.0}
+        return
+    expected = (x / 255 - np.array(mean)) / np.array(std)
+    np.testing.assert_allclose(preprocessing.apply(x), expected.reshape(5, -1), rtol=8 * EPS, atol=8 * EPS)
+    assert preprocessing.spec() == {
+        "kind": "standardize",
+        "eps": None,
+        "constants": {
+            "source": "published",
+            "unit": 255.0,
+            "mean": np.atleast_1d(mean).tolist(),
+            "std": np.atleast_1d(std).tolist(),
+        },
+    }
+    assert_undone(preprocessing, x)
+
+
+def test_published_constants_are_for_uint8_only():
+    preprocessing = standardize(dataset(pixels(5, 28, 28) / 255, name="mnist"))
+    assert preprocessing.spec()["constants"]["source"] == "x_train"
+
+
+@pytest.mark.parametrize("block", [1, 24, 100, 1 << 20])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((4, 6), (0, 1, 2)), ((4, 3, 2), (0, 1, 2)), ((2, 2, 3, 2), (0, 1, 2, 3)), ((24,), 0)],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_standardize_by_channel_or_feature(shape, axes, dtype, block, monkeypatch):
+    monkeypatch.setattr(BLOCKS, block)
+    x = (pixels(17, *shape) * np.linspace(0.1, 1, shape[-1])).astype(dtype)
+    preprocessing = standardize(dataset(x))
+    z = preprocessing.apply(x).reshape(x.shape)
+    np.testing.assert_allclose(z.mean(axis=axes), 0, atol=100 * EPS)
+    np.testing.assert_allclose(z.std(axis=axes), 1, rtol=100 * EPS)
+    assert_undone(preprocessing, x)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e9 / 3, 255.0])
+@pytest.mark.parametrize("shape", [(5,), (3, 3), (3, 3, 5)])
+def test_constant_channels_have_std_one(shape, value):
+    x = np.random.default_rng(0).normal(size=(33, *shape))
+    if len(shape) == 2:
+        x[:] = value
+    else:
+        x[..., 2] = value
+    preprocessing = standardize(dataset(x))
+    z = preprocessing.apply(x).reshape(x.shape)
+    constant = z if len(shape) == 2 else z[..., 2]
+    assert np.abs(constant).max() <= 2 * EPS * abs(value)
+    constants = preprocessing.spec()["constants"]
+    assert constants["std"][0 if len(shape) == 2 else 2] == 1.0
+    assert_undone(preprocessing, x)
+
+
+def test_standardize_survives_a_large_offset():
+    x = 1e8 + np.random.default_rng(0).normal(size=(1000, 3))
+    z = standardize(dataset(x)).apply(x)
+    np.testing.assert_allclose(z.std(axis=0), 1, rtol=1e8 * 4 * EPS)
+
+
+def test_standardize_refuses_what_overflows():
+    with pytest.raises(DataError, match="standardize: x_train spreads too widely for float64"):
+        standardize(dataset(np.array([[1e300], [-1e300]])))
+
+
+# ZCA
+
+
+def whitening(x, unit, eps):
+    """ZCA as the textbook has it, with one full float64 copy."""
+    scaled = x.reshape(len(x), -1).astype(np.float64) / unit
+    mean = scaled.mean(axis=0)
+    covariance = (scaled - mean).T @ (scaled - mean) / len(x)
+    s, U = np.linalg.eigh(covariance)
+    return mean, U @ np.diag((s + eps) ** -0.5) @ U.T
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 20])
+@pytest.mark.parametrize(
+    ("name", "x", "unit"),
+    [
+        ("a", pixels(40, 3, 4), 255),
+        ("a", pixels(40, 2, 2, 3, high=9), 255),
+        ("digits", pixels(40, 3, 4, high=17), 16),
+        ("a", pixels(40, 12) / 50 - 4, None),
+        ("a", (pixels(40, 12) / 50 - 1).astype(np.float32), None),
+        ("a", pixels(7, 12), 255),  # fewer samples than entries
+        ("a", np.zeros((7, 3)), 1),
+    ],
+)
+def test_zca_against_the_textbook(name, x, unit, block, monkeypatch):
+    monkeypatch.setattr(BLOCKS, block)
+    unit = float(np.abs(x).max()) if unit is None else float(unit)
+    preprocessing = zca(dataset(x, name=name), eps=0.1)
+    mean, matrix = whitening(x, unit, 0.1)
+    np.testing.assert_allclose(preprocessing.mean, mean, atol=100 * EPS)
+    np.testing.assert_allclose(preprocessing.matrix, matrix, atol=1000 * EPS)
+    expected = (x.reshape(len(x), -1).astype(np.float64) / unit - mean) @ matrix
+    np.testing.assert_allclose(preprocessing.apply(x), expected, atol=1000 * EPS)
+    assert preprocessing.spec() == {
+        "kind": "zca",
+        "eps": 0.1,
+        "constants": {"source": "x_train", "unit": unit},
+    }
+
+
+def test_zca_matrices_are_symmetric_and_inverse_to_each_other():
+    preprocessing = zca(dataset(pixels(60, 5, 5)), eps=1e-3)
+    for matrix in (preprocessing.matrix, preprocessing.unmixing):
+        assert matrix.dtype == np.float64
+        np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_allclose(preprocessing.matrix @ preprocessing.unmixing, np.eye(25), atol=1000 * EPS)
+
+
+def test_zca_whitens_when_eps_is_small():
+    x = np.random.default_rng(0).normal(size=(500, 6)) @ np.random.default_rng(1).normal(size=(6, 6))
+    z = zca(dataset(x), eps=1e-15).apply(x)
+    np.testing.assert_allclose(z.T @ z / len(z), np.eye(6), atol=1e-8)
+
+
+def test_zca_undone_when_eps_is_small():
+    x = pixels(50, 4, 4)
+    x[:, 0] = 7  # constant pixels: the covariance is singular
+    assert_undone(zca(dataset(x), eps=1e-6), x, spread=1e3)
+
+
+@pytest.mark.parametrize("eps", [0, -0.1, np.nan, np.inf])
+def test_zca_eps_out_of_range(eps):
+    with pytest.raises(ValueError, match="zca: eps must be finite and > 0, got"):
+        zca(dataset(pixels(3, 2)), eps=eps)
+
+
+@pytest.mark.parametrize("eps", ["0.1", None, True, 1j])
+def test_zca_eps_of_the_wrong_kind(eps):
+    with pytest.raises(TypeError, match="zca: eps must be a number, got"):
+        zca(dataset(pixels(3, 2)), eps=eps)
+
+
+# apply, invert
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    x=hnp.arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 5)), elements=st.floats(-1e6, 1e6)),
+    scale=st.floats(1e-3, 1e3),
+    shift=st.floats(-1e3, 1e3),
+)
+def test_invert_undoes_an_affine_map(x, scale, shift):
+    d = x.shape[1]
+    assert_undone(Preprocessing("standardize", np.full(d, -scale), np.full(d, shift)), x)
+
+
+@settings(deadline=None, max_examples=40)
+@given(x=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=4, max_side=5)), eps=st.floats(0.01, 10))
+def test_invert_undoes_what_was_fitted(x, eps):
+    data = dataset(x)
+    assert_undone(Preprocessing.none(data.input_dim), x)
+    assert_undone(standardize(data), x)
+    d = data.input_dim
+    assert_undone(zca(data, eps=eps), x, spread=np.sqrt(1 + d / eps))  # eigenvalues are at most d
+
+
+def test_apply_takes_images_and_vectors_of_any_real_type():
+    x = pixels(6, 2, 3)
+    preprocessing = zca(dataset(x))
+    z = preprocessing.apply(x)
+    for same in (x.reshape(6, 6), x.astype(np.float32), x.tolist(), np.asfortranarray(x)):
+        np.testing.assert_array_equal(preprocessing.apply(same), z)
+    assert preprocessing.apply(x[:0]).shape == (0, 6)
+    assert preprocessing.invert(z[:0], (2, 3)).shape == (0, 2, 3)
+    assert preprocessing.invert(z, (6,)).shape == (6, 6)
+
+
+def test_none_changes_nothing():
+    x = pixels(4, 3)
+    preprocessing = Preprocessing.none(3)
+    np.testing.assert_array_equal(preprocessing.apply(x), x)
+    assert preprocessing.spec() == {"kind": "none", "eps": None, "constants": {}}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (
+            lambda p: p.apply(np.ones((2, 5))),
+            DataError,
+            r"apply: X must have rows of 6 entries, got shape \(2, 5\)",
+        ),
+        (lambda p: p.apply(np.ones(6)), DataError, r"apply: X must have rows of 6 entries, got shape \(6,\)"),
+        (lambda p: p.apply(np.full((1, 6), "a")), TypeError, "apply: X must hold real numbers, got <U1"),
+        (lambda p: p.invert(np.ones((2, 5)), (2, 3)), DataError, "invert: Z must have rows of 6 entries"),
+        (
+            lambda p: p.invert(np.ones((2, 6)), (2, 2)),
+            DataError,
+            r"invert: shape \(2, 2\) has 4 entries, not 6",
+        ),
+        (lambda p: p.invert(np.ones((2, 6), complex), (6,)), TypeError, "invert: Z must hold real numbers"),
+    ],
+)
+def test_apply_and_invert_refuse(call, error, words):
+    with pytest.raises(error, match=f"Preprocessing.{words}"):
+        call(Preprocessing.none(6))
+
+
+# memory
+
+
+@pytest.mark.parametrize("fit", [standardize, zca])
+def test_fitting_makes_no_float_copy_of_the_data(fit, monkeypatch):
+    monkeypatch.setattr(BLOCKS, 1 << 16)  # half a megabyte
+    data = dataset(pixels(20000, 16, 16))  # 41 MB in float64
+    tracemalloc.start()
+    fit(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * data.x_train.size / 8
+
+
+# arrays and spec
+
+
+@pytest.mark.parametrize(
+    ("fitted", "count"),
+    [
+        (Preprocessing.none(12), 2),
+        (standardize(dataset(pixels(9, 2, 2, 3), name="cifar10")), 2),
+        (standardize(dataset(pixels(9, 12))), 2),
+        (zca(dataset(pixels(9, 2, 2, 3)), eps=0.3), 5),
+    ],
+)
+def test_serialisation_round_trip(fitted, count, tmp_path):
+    arrays = fitted.arrays()
+    assert len(arrays) == count
+    assert all(name.startswith("preprocess_") for name in arrays)
+    np.savez(tmp_path / "a.npz", **arrays)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
+        again = Preprocessing.from_arrays(json.loads(json.dumps(fitted.spec())), dict(stored))
+    assert again.spec() == fitted.spec()
+    x = pixels(4, 12)
+    np.testing.assert_array_equal(again.apply(x), fitted.apply(x))
+    np.testing.assert_array_equal(again.invert(x, (12,)), fitted.invert(x, (12,)))
+
+
+def damage(**changes):
+    """Arrays and spec of a ZCA of 3 entries, changed; None removes an array."""
+    fitted = zca(dataset(pixels(9, 3)))
+    spec = fitted.spec() | {k: v for k, v in changes.items() if not k.startswith("preprocess_")}
+    arrays = fitted.arrays() | {k: v for k, v in changes.items() if k.startswith("preprocess_")}
+    return spec, {k: v for k, v in arrays.items() if v is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "pca"}, "unknown kind 'pca'; expected one of none, standardize, zca"),
+        ({"kind": None}, "unknown kind None"),
+        ({"kind": ["zca"]}, r"unknown kind \['zca'\]"),
+        ({"eps": "a"}, "eps must be a number, got str"),
+        ({"constants": [1]}, "constants must be a mapping, got list"),
+        ({"preprocess_mean": None, "preprocess_scale": None}, "lacks preprocess_scale, preprocess_mean"),
+        ({"preprocess_scale": np.zeros(3)}, "scale holds zeros"),
+        (
+            {"preprocess_scale": np.ones((3, 1))},
+            r"scale must be float64 of shape \(3,\), got float64 of shape \(3, 1\)",
+        ),
+        ({"preprocess_scale": np.ones(0)}, "scale must be float64"),
+        ({"preprocess_shift": np.ones(2)}, r"shift must be float64 of shape \(3,\)"),
+        ({"preprocess_shift": np.array(["a"] * 3)}, "shift must be float64 .* got <U1"),
+        ({"preprocess_mean": np.array([0, 1, np.nan])}, "mean holds NaN or infinity"),
+        ({"preprocess_matrix": np.eye(4)}, r"matrix must be float64 of shape \(3, 3\)"),
+        ({"preprocess_matrix": np.triu(np.ones((3, 3)))}, "matrix is not symmetric"),
+        ({"preprocess_unmixing": [1.0]}, "unmixing must be float64 .* got list"),
+    ],
+)
+def test_from_arrays_refuses(changes, words):
+    with pytest.raises(DataError, match=f"Preprocessing: .*{words}"):
+        Preprocessing.from_arrays(*damage(**changes))
+
+
+def test_arrays_that_the_kind_does_not_take():
+    with pytest.raises(DataError, match="Preprocessing: mean has no place in kind 'standardize'"):
+        Preprocessing("standardize", np.ones(3), np.zeros(3), mean=np.zeros(3))
