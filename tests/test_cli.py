@@ -52,7 +52,7 @@ def fake_report(out: Path) -> dict[str, Any]:
 
 
 class FakeRun:
-    """Stands in for ``krrdistill.run.run_distillation``: records how it was called, writes a file, or fails."""
+    """Stands in for ``run_distillation``: records how it was called, writes a file, or fails."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on stderr; stdout must be empty."""
     captured = capsys.readouterr()
     assert captured.out == ""
-    (line,) = captured.err.splitlines()
+    (line,) = captured.err.strip().splitlines()
     assert line.startswith("krrdistill: error: ")
     return line.removeprefix("krrdistill: error: ")
 
@@ -115,9 +115,7 @@ def test_distill_writes_its_files_and_prints_a_summary(
     assert captured.err == "krrdistill: warning: a lambda lies under the noise floor\n"
 
 
-def test_json_is_the_only_thing_on_stdout(
-    run: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_the_only_thing_on_stdout(run: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--json", "--out", "o"]) == 0
     captured = capsys.readouterr()
     assert captured.out.count("\n") == 1
@@ -152,9 +150,7 @@ def test_reg_s_asks_for_the_largest_lambda_s(run: FakeRun) -> None:
     assert run.calls[0]["options"].lambda_s == "auto"
 
 
-def test_config_file_with_an_option_over_it(
-    run: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_config_file_with_an_option_over_it(run: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "distill.yaml"
     config.write_text("data: {dataset: digits, gpu: 0}\ndistill: {IPC: 4, kernel: FCNN}\nmodel: {seed: 2}\n")
     assert main(["distill", "--config", str(config), "--ipc", "2"]) == 0
@@ -278,7 +274,8 @@ class FakeDistilled:
 
     def __init__(self, dtype: str, error: float, made_from: str = "digits") -> None:
         self.X = np.zeros((2, 3), dtype)
-        self.meta = {"dataset": made_from, "options": {"backend": "array"}}
+        self.meta = {"dataset": made_from, "options": {"backend": "array", "precision": "float32"}}
+        self.weights: Any = None
         self.error = error
         self.dataset: Any = None
 
@@ -321,14 +318,12 @@ def test_verify_judges_by_the_tolerance(
     outcome = json.loads(captured.out)
     assert outcome["passed"] is (status == 0)
     assert outcome["certificate"]["weight_relative_error"] == (None if np.isnan(error) else error)
-    assert captured.err == ""
+    assert ("--include-weights" in captured.err) is (status == 3)
     assert (distilled.dataset.name, distilled.backend) == ("digits", "array")
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(1e-9, "is within"), (1e-3, "EXCEEDS")])
-def test_verify_prints_its_verdict(
-    error: float, verdict: str, load: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_prints_its_verdict(error: float, verdict: str, load: Any, capsys: pytest.CaptureFixture[str]) -> None:
     load(FakeDistilled("float64", error))
     main(["verify", "d.npz"])
     printed = capsys.readouterr().out
@@ -336,9 +331,18 @@ def test_verify_prints_its_verdict(
     assert f"{verdict} the tolerance 1e-06" in printed
 
 
-def test_verify_needs_the_file_that_a_set_was_made_from(
-    load: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("weights", "precision"), [(np.zeros((2, 3)), "float32"), (None, "float64")])
+def test_verify_blames_rounding_only_where_the_original_was_retrained_in_float32(
+    weights: Any, precision: str, load: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    distilled = load(FakeDistilled("float64", 1e-3))
+    distilled.weights = weights
+    distilled.meta["options"]["precision"] = precision
+    assert main(["verify", "d.npz"]) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_verify_needs_the_file_that_a_set_was_made_from(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
     distilled = load(FakeDistilled("float64", 1e-9, made_from="mine"))
     assert main(["verify", "d.npz"]) == 2
     assert "made from 'mine': give that file with --dataset FILE.npz" in error_of(capsys)
@@ -390,7 +394,7 @@ def test_control_c_ends_a_run_with_130(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert stderr == "krrdistill: error: interrupted\n"
+    assert stderr.strip() == "krrdistill: error: interrupted"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -451,9 +455,7 @@ def test_what_the_library_refuses(
 
 
 @no_native
-def test_verify_tells_a_changed_file_from_a_damaged_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verify_tells_a_changed_file_from_a_damaged_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*REAL, "--include-weights"]) == 0
     capsys.readouterr()
     whole = (tmp_path / "o" / "distilled.npz").read_bytes()
@@ -463,7 +465,7 @@ def test_verify_tells_a_changed_file_from_a_damaged_one(
     assert main(["verify", "changed.npz"]) == 3
     assert "EXCEEDS the tolerance 1e-06" in capsys.readouterr().out
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    np.savez(tmp_path / "pickle.npz", **{**changed, "Y": np.array([{}])}, allow_pickle=True)
+    np.savez(tmp_path / "pickle.npz", **{**changed, "Y": np.array([{}])})
     for damaged in ("cut.npz", "pickle.npz"):
         assert main(["verify", damaged]) == 1
         assert damaged in error_of(capsys)

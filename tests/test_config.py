@@ -83,9 +83,7 @@ def test_options_win_over_the_file(write: Any) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"), [({"lambda_s": 1e-4}, 1e-4), ({"reg_s": False}, 0.0), ({"reg_s": None}, "auto")]
 )
-def test_lambda_s_options_win_over_reg_s_of_the_file(
-    write: Any, flags: dict[str, Any], expected: Any
-) -> None:
+def test_lambda_s_options_win_over_reg_s_of_the_file(write: Any, flags: dict[str, Any], expected: Any) -> None:
     assert resolve(flags, write(PUBLISHED))[0].lambda_s == expected
 
 

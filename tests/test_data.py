@@ -243,9 +243,7 @@ def test_npz_round_trip_without_class_names(tmp_path):
 @pytest.mark.parametrize("kind", ["U", "S"])
 def test_npz_class_names(tmp_path, kind):
     arrays = tiny_images((7,), k=3)
-    path = write_npz(
-        tmp_path / "a.npz", arrays, class_names=np.array(["cat", "dog", "ox"], dtype=kind), other=1
-    )
+    path = write_npz(tmp_path / "a.npz", arrays, class_names=np.array(["cat", "dog", "ox"], dtype=kind), other=1)
     assert load_dataset(path).class_names == ("cat", "dog", "ox")
 
 
@@ -253,9 +251,7 @@ def test_npz_compressed_and_float_labels(tmp_path):
     x, y, x_test, y_test = tiny_images((7,), k=3)
     path = tmp_path / "a.NPZ"
     with path.open("wb") as file:
-        np.savez_compressed(
-            file, x_train=x / 2, y_train=y.astype(np.float32), x_test=x_test / 2, y_test=y_test
-        )
+        np.savez_compressed(file, x_train=x / 2, y_train=y.astype(np.float32), x_test=x_test / 2, y_test=y_test)
     assert_holds(load_dataset(path), (x / 2, y, x_test / 2, y_test), name="a", class_names="012")
 
 
@@ -312,9 +308,7 @@ def test_npz_with_line_breaks_in_a_key_still_gives_one_line(tmp_path):
 def test_npz_pickle_is_refused_and_not_run(tmp_path, key):
     arrays = tiny_images((4,), k=2)
     names = ("x_train", "y_train", "x_test", "y_test")
-    fields = dict(zip(names, arrays, strict=True)) | {
-        key: np.array([MakesFolder(tmp_path / "ran")], dtype=object)
-    }
+    fields = dict(zip(names, arrays, strict=True)) | {key: np.array([MakesFolder(tmp_path / "ran")], dtype=object)}
     np.savez(tmp_path / "a.npz", **fields)
     with pytest.raises(DataError, match=rf"{key} holds Python objects \(a pickle\), which are never loaded"):
         load_dataset(tmp_path / "a.npz")
@@ -365,9 +359,7 @@ def test_available_datasets():
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(
-        DataError, match="load_dataset: unknown data set 'imagenet'; choose one of digits, mnist,"
-    ):
+    with pytest.raises(DataError, match="load_dataset: unknown data set 'imagenet'; choose one of digits, mnist,"):
         load_dataset("imagenet")
 
 
@@ -384,9 +376,7 @@ def test_missing_data_names_what_was_looked_for_and_offers_download(tmp_path, na
     ) as caught:
         load_dataset(name, data_dir=tmp_path)
     text = message(caught)
-    for word in {"mnist": ["train-images-idx3-ubyte", "MNIST/raw"]}.get(
-        name, ["-python.tar.gz", "-binary.tar.gz"]
-    ):
+    for word in {"mnist": ["train-images-idx3-ubyte", "MNIST/raw"]}.get(name, ["-python.tar.gz", "-binary.tar.gz"]):
         assert word in text
 
 
@@ -521,9 +511,7 @@ def cifar(name, **options):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(
-    "dumps", [python2_pickle, lambda v: pickle.dumps(v, 2), lambda v: pickle.dumps(v, 4)]
-)
+@pytest.mark.parametrize("dumps", [python2_pickle, lambda v: pickle.dumps(v, 2), lambda v: pickle.dumps(v, 4)])
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_python(tmp_path, name, dumps, packed):
     arrays = cifar(name)
@@ -675,9 +663,7 @@ def test_cifar_part_missing(tmp_path, write):
 def test_cifar_binary_of_the_wrong_length(tmp_path, size):
     folder = write_cifar_binary(tmp_path, "cifar100", cifar("cifar100"))
     (folder / "test.bin").write_bytes(bytes(size))
-    with pytest.raises(
-        DataError, match=f"test.bin: holds {size} bytes, not a multiple of the record size 3074"
-    ):
+    with pytest.raises(DataError, match=f"test.bin: holds {size} bytes, not a multiple of the record size 3074"):
         load_dataset("cifar100", data_dir=tmp_path)
 
 

@@ -146,9 +146,7 @@ def test_wrong_checksum_leaves_no_file(server, tmp_path, monkeypatch):
     first = next(iter(remote.md5))
     remote = dataclasses.replace(remote, md5={**remote.md5, first: "0" * 32})
     monkeypatch.setitem(REMOTES, "mnist", remote)
-    with pytest.raises(
-        DataError, match=f"load_dataset: cannot download {server.url}{first}: .*MD5 .*not match"
-    ) as e:
+    with pytest.raises(DataError, match=f"load_dataset: cannot download {server.url}{first}: .*MD5 .*not match") as e:
         load_dataset("mnist", data_dir=tmp_path / "d", download=True)
     assert "\n" not in str(e.value)
     assert files_below(tmp_path / "d") == []
@@ -174,9 +172,7 @@ def test_server_down(server, tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{closed.server_port}/"
     remote = dataclasses.replace(REMOTES["cifar100"], base_url=url)
     monkeypatch.setitem(REMOTES, "cifar100", remote)
-    with pytest.raises(
-        DataError, match=f"load_dataset: cannot download {url}cifar-100-python.tar.gz: "
-    ) as caught:
+    with pytest.raises(DataError, match=f"load_dataset: cannot download {url}cifar-100-python.tar.gz: ") as caught:
         load_dataset("cifar100", data_dir=tmp_path / "d", download=True)
     assert "\n" not in str(caught.value)
     assert files_below(tmp_path / "d") == []

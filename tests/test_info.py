@@ -28,9 +28,7 @@ def test_gather_tells_versions_backends_blas_and_extras() -> None:
 
 def test_missing_extra_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "pooch" else real(name, *rest)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pooch" else real(name, *rest))
     extra = krrdistill.info.gather()["extras"]["download"]
     assert extra == {
         "available": False,

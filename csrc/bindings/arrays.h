@@ -5,10 +5,13 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "krrdistill/feature_map.h"
@@ -57,7 +60,11 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim)
   require(x.ndim() == 2 && x.shape(1) == input_dim, "x must have shape (n, input_dim)");
   require(x.shape(1) <= 1 || x.strides(1) == x.itemsize(), "the last dimension of x must be contiguous");
   require(x.strides(0) % x.itemsize() == 0, "the row stride of x must be a multiple of its item size");
-  Input input{x.data(), InputType::u8, x.strides(0) / x.itemsize(), nullptr, x.shape(0)};
+  Input input{.data = x.data(),
+              .type = InputType::u8,
+              .row_stride = x.strides(0) / x.itemsize(),
+              .rows = nullptr,
+              .n = x.shape(0)};
   if (py::isinstance<py::array_t<uint8_t>>(x)) {
     input.type = InputType::u8;
   } else if (py::isinstance<py::array_t<float>>(x)) {
@@ -90,7 +97,8 @@ class MapHandle {
       : scale_(std::move(scale)), shift_(std::move(shift)) {
     require(input_dim >= 1, "input_dim must be at least 1");
     require(scale_.has_value() == shift_.has_value(), "scale and shift come together");
-    require(!scale_ || (scale_->size() == input_dim && shift_->size() == input_dim), "scale and shift: (input_dim,)");
+    require(!scale_ || scale_->size() == input_dim, "scale: (input_dim,)");
+    require(!shift_ || shift_->size() == input_dim, "shift: (input_dim,)");
     map_.input_dim = input_dim;
     map_.scale = scale_ ? scale_->data() : nullptr;
     map_.shift = shift_ ? shift_->data() : nullptr;
@@ -111,7 +119,7 @@ class MapHandle {
     }
   }
 
-  const FeatureMap<T>& map() const { return map_; }
+  [[nodiscard]] const FeatureMap<T>& map() const { return map_; }
 
  private:
   std::optional<Array<T>> scale_;

@@ -3,6 +3,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <string>
+
 #include "bindings/arrays.h"
 #include "bindings/scipy_blas.h"
 #include "krrdistill/errors.h"
@@ -43,10 +49,10 @@ Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data) {
     for (py::ssize_t i = 0; i < y.shape(0); ++i) {
       require(labels[i] >= 0 && labels[i] < k, "a label lies outside of [0, k)");
     }
-    return {labels, nullptr, k};
+    return {.labels = labels, .values = nullptr, .k = k};
   }
   require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
-  return {nullptr, static_cast<const double*>(y.data()), k};
+  return {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k};
 }
 
 template <typename T>
@@ -135,6 +141,7 @@ double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double
   return preimage_solve(weight_data, rhs_data, x_data, p, d, m, rcond_floor, workspace.get(), pivots.get());
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
 void translate(std::exception_ptr pointer) {
   const auto raise = [](const char* name, const char* message) {
     py::set_error(py::module_::import("krrdistill.errors").attr(name), message);
@@ -155,11 +162,11 @@ void bind_operations(py::module_& module, const char* map_name) {
   py::class_<MapHandle<T>>(module, map_name)
       .def(py::init<int64_t, std::optional<Array<T>>, std::optional<Array<T>>, const py::list&>(), py::arg("input_dim"),
            py::arg("scale"), py::arg("shift"), py::arg("layers"));
-  module.def("transform", &transform<T>, py::arg("map"), py::arg("x"), py::arg("rows").none(true),
+  module.def("transform", &transform<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
              py::arg("out").noconvert(), py::arg("tile_rows"));
-  module.def("accumulate", &accumulate_statistics<T>, py::arg("map"), py::arg("x"), py::arg("rows").none(true),
+  module.def("accumulate", &accumulate_statistics<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
              py::arg("y"), py::arg("gram").noconvert(), py::arg("cross").noconvert(), py::arg("tile_rows"));
-  module.def("score_path", &score<T>, py::arg("map"), py::arg("x"), py::arg("rows").none(true), py::arg("labels"),
+  module.def("score_path", &score<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true), py::arg("labels"),
              py::arg("weights"), py::arg("correct").noconvert(), py::arg("tile_rows"));
   module.def("solve_spd", &solve<T>, py::arg("a").noconvert(), py::arg("rhs").noconvert());
 }

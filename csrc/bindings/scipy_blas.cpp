@@ -30,7 +30,6 @@ void load(const py::dict& exported, const std::string& name, Function& target) {
 
 template <typename T>
 void load_table(const py::dict& blas_functions, const py::dict& lapack_functions, const std::string& prefix) {
-  // The orthogonal factor's routines are named or... in LAPACK for real types.
   BlasTable<T>& table = blas<T>();
   load(blas_functions, prefix + "gemm", table.gemm);
   load(blas_functions, prefix + "syrk", table.syrk);

@@ -3,9 +3,10 @@
 // so that no instruction of one set can leak into another through the linker.
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 #include "cpu/elementwise_tables.h"
 
@@ -32,10 +33,11 @@ bool load(const In* x, const T* scale, const T* shift, T* out, int64_t n) {
   }
   if constexpr (sizeof(In) > 1) {  // a byte is always finite
     // Independent lanes: an order of additions that the compiler may vectorise without -ffast-math.
-    T lane[16] = {};
+    constexpr int64_t lanes = 16;
+    std::array<T, lanes> lane{};
     int64_t j = 0;
-    for (; j + 16 <= n; j += 16) {
-      for (int64_t l = 0; l < 16; ++l) {
+    for (; j + lanes <= n; j += lanes) {
+      for (int64_t l = 0; l < lanes; ++l) {
         lane[l] += nonfinite_mark(out[j + l]);
       }
     }
@@ -74,10 +76,8 @@ inline float cos_reduced(float x) {
   constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52: adds, then subtracts, to round
   const double shifted = static_cast<double>(x) * two_over_pi + round_magic;
   const double quadrant_value = shifted - round_magic;
-  const float r = static_cast<float>(static_cast<double>(x) - quadrant_value * half_pi);
-  int64_t bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  const int32_t quadrant = static_cast<int32_t>(bits);  // low bits of the magic sum
+  const auto r = static_cast<float>(static_cast<double>(x) - quadrant_value * half_pi);
+  const auto quadrant = static_cast<uint32_t>(std::bit_cast<uint64_t>(shifted));  // low bits of the magic sum
   const float z = r * r;
   const float c = 1.0f + z * (-0.5f + z * (4.166665465e-2f + z * (-1.388771917e-3f + z * 2.447582979e-5f)));
   const float s = r + r * z * (-1.666665467e-1f + z * (8.332165526e-3f + z * -1.951592062e-4f));

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "common/checked_blas.h"
 
@@ -87,7 +86,7 @@ void ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const d
   double* rotated = shifted_e + p;
   double* work = rotated + k * p;
   const int lwork = blas_int(ridge_path_workspace(p, k, lambdas) - 5 * p - k * p);
-  Tridiagonal t{gram, d, e, tau, work, blas_int(p), lwork};
+  Tridiagonal t{.q = gram, .d = d, .e = e, .tau = tau, .work = work, .p = blas_int(p), .lwork = lwork};
   reduce(t);
 
   int info = 0;

@@ -87,10 +87,11 @@ class DistilledDataset:
 
             W = retrain_original(self, dataset, backend=backend)
         precision = str(self.meta.get("options", {}).get("precision", "float32"))
+        features = self.features(backend=backend)
         return certify(
             W,
-            self.fit(backend=backend),
-            self.features(backend=backend),
+            fit_features(features, self.Y, self.lambda_s, backend=backend),
+            features,
             self.feature_map.chain(self.preprocessing),
             dataset.x_test.reshape(len(dataset.x_test), -1),
             dataset.y_test,

@@ -217,13 +217,19 @@ def construct(
         c = _range_scale(F, feature_limit)
         return Construction(c * F, c * Y, c * c * chosen, c)
     c = 1.0
+    bound = 0.25 / spectrum.largest_square
     for _ in range(_MAX_SCALINGS):
+        if c < 1.0 and lambda_s > c * c * bound:
+            break
         F = c * _features_of_spectrum(spectrum, lambda_s / (c * c), root)
         shrink = _range_scale(F, feature_limit)
         if shrink == 1.0:
             return Construction(F, c * Y, lambda_s, c)
         c *= shrink
-    raise LambdaOutOfRange(f"construct: no scale of the features fits lambda_s = {lambda_s:.6g} and the map's range")
+    raise LambdaOutOfRange(
+        f"construct: lambda_s = {lambda_s:.6g} is too large for features within the range of the map; "
+        f"scaled by {c:.3g} to fit it, they allow at most {c * c * bound:.6g}"
+    )
 
 
 def _range_scale(F: FloatArray, limit: float) -> float:

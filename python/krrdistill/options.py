@@ -24,6 +24,7 @@ class DistillOptions:
     scale_labels : allow the labels to be scaled where a fixed lambda_s needs it
     validation_fraction : held out, by a seeded permutation, to choose lambda
     refit : train the original model on all data with the lambda chosen, instead of on the 95% part
+    include_weights, embed_map : store W, and the map's weights (by default when they are at most 2^20 numbers)
     store : dtype of the stored inputs; for float32 the labels are learned again from the rounded inputs
     """
 
@@ -41,6 +42,7 @@ class DistillOptions:
     backend: str | None = None
     threads: int | None = None
     include_weights: bool = False
+    embed_map: bool | None = None
 
     def __post_init__(self) -> None:
         check_count("distill", "points_per_class", self.points_per_class)

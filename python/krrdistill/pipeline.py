@@ -38,7 +38,7 @@ class Original:
     W: FloatArray
     lambda_: float
     path: RidgePath
-    train_rows: IntArray
+    n_train: int
     n_validation: int
 
 
@@ -61,6 +61,7 @@ def distill(
     preprocessing: Preprocessing | None = None,
     n_classes: int | None = None,
     options: DistillOptions | None = None,
+    original: Original | None = None,
     progress: Progress | None = None,
     **keywords: Any,
 ) -> Distillation:
@@ -76,6 +77,7 @@ def distill(
     feature_map : the map phi on preprocessed inputs
     preprocessing : affine map before phi, by default none
     options, keywords : a ``DistillOptions``, or its fields as keywords
+    original : ``Distillation.original`` of the same data and map, to distil that model again without training it
 
     Raises
     ------
@@ -92,10 +94,11 @@ def distill(
     backend = get_backend(options.backend)
     chain = feature_map.chain(preprocessing)
 
-    original = train_original(samples, labels, k, chain, options, backend, watch)
-    start_rows = None
-    if options.init == "real":
-        start_rows = choose_real_points(labels, original.train_rows, k, options)
+    validation, train = split(len(samples), options)
+    known = np.arange(len(samples)) if options.refit else train
+    start_rows = choose_real_points(labels, known, k, options) if options.init == "real" else None
+    if original is None:
+        original = train_original(samples, labels, k, chain, (validation, train), options, backend, watch)
     with watch.stage("construct"):
         near = None if start_rows is None else preprocessing.apply(samples[start_rows])
         points = _construct(original, feature_map, near, options, backend)
@@ -135,12 +138,13 @@ def train_original(
     y: IntArray,
     k: int,
     chain: Chain,
+    rows: tuple[IntArray, IntArray],
     options: DistillOptions,
     backend: Backend,
     watch: Stopwatch,
 ) -> Original:
     """Statistics once, all lambdas from them, the best one on the held-out part (ties to the larger)."""
-    validation, train = split(len(X), options)
+    validation, train = rows
     dtype = np.dtype(options.precision)
     with watch.stage("statistics") as report:
         statistics = RidgeStatistics(chain, k, precision=options.precision, backend=backend)
@@ -153,7 +157,7 @@ def train_original(
         W, lambda_ = path.weights[path.best].copy(), float(path.lambdas[path.best])
         if options.refit:
             W = fit_ridge(statistics.update(X, y, rows=validation), lambda_)
-    return Original(W, lambda_, path, np.arange(len(X)) if options.refit else train, len(validation))
+    return Original(W, lambda_, path, len(X) if options.refit else len(train), len(validation))
 
 
 def split(n: int, options: DistillOptions) -> tuple[IntArray, IntArray]:
@@ -204,14 +208,14 @@ def _construct(
 
 
 def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(options).items() if name not in ("threads", "include_weights")}
+    kept = {name: value for name, value in asdict(options).items() if name not in ("threads", "include_weights", "embed_map")}
     if options.lambdas is not None:
         kept["lambdas"] = [float(value) for value in options.lambdas]
     return {
         "options": {**kept, "backend": backend.name},
         "lambda": original.lambda_,
         "val_accuracy": float(original.path.val_accuracy[original.path.best]),
-        "n_train": len(original.train_rows),
+        "n_train": original.n_train,
         "n_val": original.n_validation,
         "versions": {
             "krrdistill": __version__,
@@ -232,4 +236,5 @@ def retrain_original(distilled: DistilledDataset, dataset: Dataset, *, backend: 
     X = as_samples("verify", dataset.x_train)
     chain = distilled.feature_map.chain(distilled.preprocessing)
     solver = get_backend(backend)
-    return train_original(X, dataset.y_train, dataset.n_classes, chain, options, solver, Stopwatch(None)).W
+    rows = split(len(X), options)
+    return train_original(X, dataset.y_train, dataset.n_classes, chain, rows, options, solver, Stopwatch(None)).W

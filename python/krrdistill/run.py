@@ -69,7 +69,7 @@ def run_distillation(
         path = out / "distilled.npz"
         facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
         with watch.stage("save"):
-            result.distilled.with_meta(**facts).save(path)
+            result.distilled.with_meta(**facts).save(path, embed_map=options.embed_map)
             reloaded = DistilledDataset.load(path)
         with watch.stage("evaluate"):
             certificate = reloaded.verify(dataset, weights=result.original.W, backend=options.backend)
@@ -78,7 +78,7 @@ def run_distillation(
         with watch.stage("save"):
             keys = ("original", "distilled", "certificate", "seconds")
             reloaded = reloaded.with_meta(**{key: report[key] for key in keys})
-            reloaded.save(path)
+            reloaded.save(path, embed_map=options.embed_map)
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
     return RunResult(report, reloaded, result.original.path, images)
 

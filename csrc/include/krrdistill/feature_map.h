@@ -24,13 +24,13 @@ struct Layer {
 
 template <typename T>
 struct FeatureMap {
-  int64_t input_dim;
-  const T* scale;  // (input_dim), null: no affine stage
-  const T* shift;
+  int64_t input_dim = 0;
+  const T* scale = nullptr;  // (input_dim), null: no affine stage
+  const T* shift = nullptr;
   std::vector<Layer<T>> layers;
 
-  int64_t output_dim() const { return layers.empty() ? input_dim : layers.back().outputs; }
-  int64_t max_width() const;
+  [[nodiscard]] int64_t output_dim() const { return layers.empty() ? input_dim : layers.back().outputs; }
+  [[nodiscard]] int64_t max_width() const;
 };
 
 enum class InputType { u8, f32, f64 };

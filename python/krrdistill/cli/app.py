@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -46,7 +46,15 @@ def _run(arguments: list[str] | None) -> int:
         return status.exit_status(error)
 
 
-def _say_warning(message: Warning | str, *details: object) -> None:
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Take the place of ``warnings.showwarning``: one line, without where in the code it came from."""
     say(f"warning: {' '.join(str(message).split())}")
 
 

@@ -113,9 +113,7 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Setti
             given[name] = value
             sources[name] = f"{config}: {key}"
     _check(given, sources)
-    given["dataset"] = _dataset_name(
-        given.get("dataset", Settings.dataset), sources.get("dataset", "--dataset")
-    )
+    given["dataset"] = _dataset_name(given.get("dataset", Settings.dataset), sources.get("dataset", "--dataset"))
     settings = Settings(**given)
     for name, kernel in KERNEL_OPTIONS.items():
         if flags.get(name) is not None and settings.kernel != kernel:

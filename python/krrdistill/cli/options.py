@@ -98,9 +98,7 @@ HiddenLayer = Annotated[
 ]
 NFeatures = Annotated[
     int | None,
-    _option(
-        "--n-features", text="Random Fourier features.", metavar="P", default="the input size", panel=MODEL
-    ),
+    _option("--n-features", text="Random Fourier features.", metavar="P", default="the input size", panel=MODEL),
 ]
 Sigma2 = Annotated[
     float | None,
@@ -136,9 +134,7 @@ Ipc = Annotated[
 ]
 Init = Annotated[
     str | None,
-    _option(
-        "--init", text="Start from noise or from real samples.", metavar="NAME", default="noise", panel=RESULT
-    ),
+    _option("--init", text="Start from noise or from real samples.", metavar="NAME", default="noise", panel=RESULT),
 ]
 RegS = Annotated[
     bool | None,
@@ -165,17 +161,13 @@ Root = Annotated[
 ]
 Store = Annotated[
     str,
-    _option(
-        "--store", text="Storage of the file: float64 or float32.", metavar="NAME", default=True, panel=RESULT
-    ),
+    _option("--store", text="Storage of the file: float64 or float32.", metavar="NAME", default=True, panel=RESULT),
 ]
 IncludeWeights = Annotated[
     bool, _option("--include-weights", text="Store the original model's weights too.", panel=RESULT)
 ]
 
-Seed = Annotated[
-    int | None, _option("--seed", text="Seed of every draw.", metavar="S", default="0", panel=RUN)
-]
+Seed = Annotated[int | None, _option("--seed", text="Seed of every draw.", metavar="S", default="0", panel=RUN)]
 Precision = Annotated[
     str,
     _option(

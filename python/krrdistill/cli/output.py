@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -46,42 +45,35 @@ def _plain(value: Any) -> Any:
 
 
 class StageProgress:
-    """A bar per stage on stderr while a run lasts; nothing where stderr is not a terminal.
+    """A bar per stage; called with ``(stage, fraction)`` as ``run_distillation`` calls its ``progress``."""
 
-    Called with ``(stage, fraction)`` as ``krrdistill.distill.run`` calls its ``progress``.
-    """
-
-    def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> StageProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, stage: str, fraction: float) -> None:
         if stage not in self._tasks:
             for task in self._tasks.values():
-                self._progress.update(task, completed=1.0)
-            self._tasks[stage] = self._progress.add_task(stage, total=1.0)
-        self._progress.update(self._tasks[stage], completed=min(1.0, max(0.0, fraction)))
+                self._bars.update(task, completed=1.0)
+            self._tasks[stage] = self._bars.add_task(stage, total=1.0)
+        self._bars.update(self._tasks[stage], completed=min(1.0, max(0.0, fraction)))
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str, float], None]]:
+    """Bars on stderr while the block runs; nothing where stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage, fraction: None
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield StageProgress(bars)
 
 
 def print_summary(report: Mapping[str, Any]) -> None:
@@ -146,7 +138,10 @@ def number(value: Any, *, digits: int = 4) -> str:
     """Up to ``digits`` significant digits for a float, anything else as text; None (unknown) -> "-"."""
     if value is None:
         return "-"
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.{digits + 6}g}"  # 1e+04 reads 10000
 
 
 def _show(table: Table) -> None:

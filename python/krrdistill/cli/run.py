@@ -33,7 +33,7 @@ def distill(settings: Settings, *, as_json: bool) -> int:
     if importlib.util.find_spec("matplotlib") is None:
         raise BackendUnavailable('the figures need matplotlib: pip install "krrdistill[cli]"')
     options = _options(settings)
-    with output_folder(settings.folder) as folder, output.StageProgress() as progress:
+    with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
@@ -164,7 +164,10 @@ def verify(
         "certificate": certificate.numbers(),
         "tolerance": limit,
         "passed": passed,
+        "warnings": [] if passed else _doubts(distilled),
     }
+    for warning in outcome["warnings"]:
+        output.say(f"warning: {warning}")
     if as_json:
         output.emit_json(outcome)
     else:
@@ -180,6 +183,17 @@ def _recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
     if name not in available_datasets():
         raise status.UsageError(f"{file} was made from {name!r}: give that file with --dataset FILE.npz")
     return str(name)
+
+
+def _doubts(distilled: DistilledDataset) -> list[str]:
+    """Why a certificate may be worse than the file is."""
+    if distilled.weights is not None or distilled.meta.get("options", {}).get("precision") != "float32":
+        return []
+    doubt = (
+        "the file does not hold the original weights, and retraining them from float32 statistics rounds "
+        "differently on another machine or thread count; --include-weights or --precision float64 avoid that"
+    )
+    return [doubt]
 
 
 def _recorded_backend(distilled: DistilledDataset) -> str | None:

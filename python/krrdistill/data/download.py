@@ -65,9 +65,7 @@ def fetch(name: str, data_dir: Path, *, remote: Remote | None = None) -> list[Pa
         url = remote.base_url + file
         try:
             files.append(Path(pooch.retrieve(url, f"md5:{md5}", fname=file, path=data_dir / remote.folder)))
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' exceptions are OSErrors; a wrong checksum is a ValueError
+        # The exceptions of requests are OSErrors; a wrong checksum is a ValueError.
+        except (OSError, ValueError) as error:
             raise DataError(f"cannot download {url}: {one_line(error)}") from error
     return files

@@ -58,7 +58,7 @@ def map_from_spec(spec: Mapping[str, Any]) -> LayeredMap:
         elif kernel == "random_fourier":
             made = RandomFourier(d, spec["n_features"], sigma2=spec["sigma2"], seed=spec["seed"])
         elif kernel == "FCNN":
-            made = FCNN(d, spec["widths"], slope=spec["slope"], seed=spec["seed"])
+            made = FCNN(d, list(spec["widths"]), slope=spec["slope"], seed=spec["seed"])
         else:
             raise DataError(f"map: unknown kernel {kernel!r}")
     except (KeyError, TypeError) as error:

@@ -108,7 +108,7 @@ class LayeredMap:
         """
         self.check_surjective()
         solver = get_backend(backend)
-        references = self._layer_inputs(near, len(F))
+        references = self._layer_inputs(near)
         H = np.asarray(F, dtype=np.float64)
         for layer, reference in zip(reversed(self.layers), reversed(references), strict=True):
             weight = layer.weight.astype(np.float64)
@@ -116,8 +116,9 @@ class LayeredMap:
             H = reference + solver.preimage_solve(weight, _inverse(layer, H, at_reference) - at_reference)
         return H
 
-    def _layer_inputs(self, near: FloatArray | None, m: int) -> list[FloatArray]:
-        H = np.zeros((m, self.input_dim)) if near is None else np.asarray(near, dtype=np.float64)
+    def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
+        """What each layer gets for the references; one row, the origin's, serves all where none are given."""
+        H = np.zeros((1, self.input_dim)) if near is None else np.asarray(near, dtype=np.float64)
         inputs = []
         oracle = get_backend("array")
         for layer in self.layers:

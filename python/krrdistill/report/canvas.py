@@ -72,3 +72,8 @@ def save_figure(fig: Figure, path: str | os.PathLike[str]) -> None:
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     write_atomically(Path(path), lambda stream: stream.write(buffer.getvalue()))
+
+
+def plain_number(value: float) -> str:
+    """Three significant digits, an exponent only from a million on: 1000, 0.00316, 1e+06."""
+    return f"{float(f'{value:.3g}'):g}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.report.canvas import DPI, LINE, MUTED, new_figure, save_figure, write_text
+from krrdistill.report.canvas import DPI, LINE, MUTED, new_figure, plain_number, save_figure, write_text
 from krrdistill.report.ridge_path import lambda_path_figure
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ RIGHT = 14
 TITLE = 48
 NAMES = 32
 CAPTION_LINE = 18
-GLYPH = 0.55  # mean width of a letter in units of the font size
+GLYPH = 0.52  # mean width of a letter in units of the font size
 CAPTION_SIZE = 7.0  # points
 POINT = 72 / DPI  # points per pixel
 
@@ -177,7 +177,8 @@ def _scale_note(block: _Block, value_range: tuple[float, float]) -> str:
     low, high = value_range
     return (
         f"{stretched} of {len(values) * len(values[0])} distilled images contrast-stretched, 1st to 99th "
-        f"percentile (values span {values.min():.3g} to {values.max():.3g}, real {low:g} to {high:g})"
+        f"percentile (values {plain_number(values.min())} to {plain_number(values.max())}, "
+        f"real {plain_number(low)} to {plain_number(high)})"
     )
 
 

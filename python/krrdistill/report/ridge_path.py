@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.report.canvas import ACCENT, DPI, FONT, INK, LINE, MUTED, new_figure, write_text
+from krrdistill.report.canvas import ACCENT, DPI, FONT, INK, LINE, MUTED, new_figure, plain_number, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def _mark_noise_floor(axes: Axes, last_below: float, first_above: float, noise_f
     axes.text(
         left * 1.15,
         0.03,
-        f"below the noise floor of G ({_plain(noise_floor)})",
+        f"below the noise floor of G ({plain_number(noise_floor)})",
         transform=axes.get_xaxis_transform(),
         fontsize=8,
         fontfamily=FONT,
@@ -106,7 +106,7 @@ def _mark_choice(axes: Axes, lam: float, acc: float) -> None:
     left, right = np.log10(axes.get_xlim())
     on_right = np.log10(lam) < 0.5 * (left + right)
     axes.annotate(
-        f"\N{GREEK SMALL LETTER LAMDA} = {_plain(lam)}: {acc:.2f} %",
+        f"\N{GREEK SMALL LETTER LAMDA} = {plain_number(lam)}: {acc:.2f} %",
         (lam, acc),
         xytext=(9 if on_right else -9, 7),
         textcoords="offset points",
@@ -115,11 +115,5 @@ def _mark_choice(axes: Axes, lam: float, acc: float) -> None:
         fontfamily=FONT,
         color=ACCENT,
         zorder=5,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )
     axes.margins(y=0.12)
-
-
-def _plain(value: float) -> str:
-    """Three significant digits, an exponent only from a million on: 1000, 0.00316, 1e+06."""
-    return f"{float(f'{value:.3g}'):g}"

@@ -1,0 +1,102 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import settings
+
+import krrdistill as kd
+from krrdistill.backends import Backend
+
+settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+settings.load_profile("tests")
+
+ISAS = ("base", "avx2", "avx512")
+REAL_DATA = Path(os.environ.get("KRRDISTILL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``data`` are skipped, with the reason, where the real data sets are not at hand."""
+    if REAL_DATA.is_dir():
+        return
+    absent = pytest.mark.skip(reason=f"no real data sets in {REAL_DATA} (set KRRDISTILL_DATA)")
+    for item in items:
+        if item.get_closest_marker("data"):
+            item.add_marker(absent)
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """The folder of the real data sets; for tests marked ``data``."""
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def native_module() -> ModuleType:
+    """The compiled module; the test is skipped where the package was installed without it."""
+    try:
+        return importlib.import_module("krrdistill._native")
+    except ImportError as error:
+        pytest.skip(f"no compiled core: {error}")
+
+
+def _use_isa(native_module: ModuleType, isa: str) -> Iterator[str]:
+    facts = native_module.build_facts()
+    if isa not in facts["isas"]:
+        pytest.skip(f"this CPU and build have {', '.join(facts['isas'])}, not {isa}")
+    native_module.set_isa(isa)
+    yield isa
+    native_module.set_isa(facts["isa"])
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[str]:
+    """Every instruction set of this CPU and build in turn, the element-wise kernels set to it."""
+    yield from _use_isa(native_module, request.param)
+
+
+@pytest.fixture(params=["array", *(f"native-{isa}" for isa in ISAS)])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Every backend in turn, the native one on every instruction set."""
+    name, _, isa = request.param.partition("-")
+    if name == "array":
+        yield kd.get_backend("array")
+        return
+    for _ in _use_isa(request.getfixturevalue("native_module"), isa):
+        yield kd.get_backend(name)
+
+
+@pytest.fixture(params=["array", "native"])
+def any_backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend in turn, on the instruction set that users get."""
+    if request.param == "native":
+        request.getfixturevalue("native_module")
+    return kd.get_backend(request.param)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> np.dtype[np.floating]:
+    """Both precisions of the data path."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded random numbers for test inputs."""
+    return np.random.default_rng(2024)
+
+
+@pytest.fixture(scope="session")
+def mnist(real_data_dir: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """The first 3000 training and 1000 test digits of MNIST."""
+    with np.load(real_data_dir / "mnist.npz", allow_pickle=False) as archive:
+        sizes = {"x_train": 3000, "y_train": 3000, "x_test": 1000, "y_test": 1000}
+        return {name: archive[name][:n] for name, n in sizes.items()}

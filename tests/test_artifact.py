@@ -1,0 +1,212 @@
+"""The file: round trip, determinism, and refusal of everything that is not one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import krrdistill as kd
+from krrdistill.files import write_atomically
+
+
+@pytest.fixture(scope="module")
+def distilled() -> kd.DistilledDataset:
+    data = kd.load_dataset("digits")
+    scaling = kd.standardize(data)
+    phi = kd.make_map("FCNN", data, scaling)
+    keywords: dict[str, Any] = {"points_per_class": 2, "include_weights": True}
+    return kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, **keywords).distilled
+
+
+@pytest.fixture
+def path(distilled: kd.DistilledDataset, tmp_path: Path) -> Path:
+    distilled.save(tmp_path / "distilled.npz")
+    return tmp_path / "distilled.npz"
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Replaces (or, with None, removes) arrays of the archive."""
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays.update(changes)
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def meta_of(path: Path) -> dict[str, Any]:
+    with np.load(path) as archive:
+        meta: dict[str, Any] = json.loads(str(archive["meta"]))
+    return meta
+
+
+def test_round_trip(distilled: kd.DistilledDataset, path: Path) -> None:
+    loaded = kd.DistilledDataset.load(path)
+    for name in ("X", "Y", "weights", "distilled_data"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(distilled, name))
+    assert loaded.lambda_s == distilled.lambda_s
+    assert loaded.feature_map.fingerprint() == distilled.feature_map.fingerprint()
+    np.testing.assert_array_equal(loaded.fit(), distilled.fit())
+    assert {**distilled.meta, **loaded.meta} == loaded.meta
+
+
+def test_same_content_same_bytes(distilled: kd.DistilledDataset, path: Path) -> None:
+    first = path.read_bytes()
+    kd.DistilledDataset.load(path).save(path)
+    assert path.read_bytes() == first
+
+
+def test_distilled_data_are_the_inputs_in_pixels(distilled: kd.DistilledDataset) -> None:
+    pixels = distilled.distilled_data
+    assert pixels.shape == (20, 8, 8)
+    np.testing.assert_allclose(distilled.preprocessing.apply(pixels), distilled.X, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("embed", [True, False, None])
+def test_embedding_is_a_choice(distilled: kd.DistilledDataset, tmp_path: Path, embed: bool | None) -> None:
+    distilled.save(tmp_path / "d.npz", embed_map=embed)
+    with np.load(tmp_path / "d.npz") as archive:
+        assert ("map_weight_0" in archive.files) == (embed is not False)
+    np.testing.assert_array_equal(kd.DistilledDataset.load(tmp_path / "d.npz").fit(), distilled.fit())
+
+
+def test_predicts_like_the_original_model(distilled: kd.DistilledDataset) -> None:
+    data = kd.load_dataset("digits")
+    features = distilled.feature_map.transform(distilled.preprocessing.apply(data.x_test))
+    assert distilled.weights is not None
+    expected = (features @ distilled.weights.T).argmax(axis=1)
+    np.testing.assert_array_equal(distilled.predict(data.x_test), expected)
+
+
+def test_verify_retrains_the_original_where_it_is_not_stored(distilled: kd.DistilledDataset, path: Path) -> None:
+    rewrite(path, W=None)
+    loaded = kd.DistilledDataset.load(path)
+    assert loaded.weights is None
+    certificate = loaded.verify(kd.load_dataset("digits"))
+    assert certificate.weight_relative_error < 1e-9
+    assert certificate.prediction_agreement == 1.0
+    assert certificate.original_accuracy == certificate.distilled_accuracy
+
+
+def test_verify_sees_a_changed_set(path: Path) -> None:
+    loaded = kd.DistilledDataset.load(path)
+    rewrite(path, X=loaded.X + 0.01)
+    assert kd.DistilledDataset.load(path).verify(kd.load_dataset("digits")).weight_relative_error > 1e-3
+
+
+def test_verify_refuses_other_data(distilled: kd.DistilledDataset) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 5)), np.arange(40) % 2
+    other = kd.Dataset("other", x, y, x, y, ("a", "b"))
+    with pytest.raises(kd.DataError, match="verify: the data set has d = 5, k = 2"):
+        distilled.verify(other)
+
+
+@pytest.mark.parametrize("size", [0, 10, 200, 3000])
+def test_truncated_file(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(kd.DataError, match=r"distilled\.npz"):
+        kd.DistilledDataset.load(path)
+
+
+def test_flipped_bytes_are_found(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("X.npy").header_offset + 400
+    content[start : start + 8] = bytes(255 - value for value in content[start : start + 8])
+    path.write_bytes(bytes(content))
+    with pytest.raises(kd.DataError, match="not a readable"):
+        kd.DistilledDataset.load(path)
+
+
+class _Explosive:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, ("touch exploded",)
+
+
+@pytest.mark.parametrize("name", ["X", "meta", "extra"])
+def test_hidden_pickle_is_never_executed(path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    payload = io.BytesIO()
+    np.lib.format.write_array(payload, np.array([_Explosive()], dtype=object), allow_pickle=True)
+    with np.load(path) as archive:
+        arrays = {key: archive[key] for key in archive.files if key != name}
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{name}.npy", payload.getvalue())
+    with pytest.raises(kd.DataError, match="plain arrays"):
+        kd.DistilledDataset.load(path)
+    assert not Path("exploded").exists()
+
+
+def test_a_bare_pickle_is_refused(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"X": [1, 2]}))
+    with pytest.raises(kd.DataError, match="not a readable"):
+        kd.DistilledDataset.load(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(kd.DataError, match="no such file"):
+        kd.DistilledDataset.load(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"X": None}, "X missing"),
+        ({"X": np.zeros((20, 63))}, r"X has shape \(20, 63\)"),
+        ({"X": np.zeros((20, 64), dtype=np.int64)}, "dtype int64"),
+        ({"X": np.full((20, 64), np.nan)}, "X holds NaN"),
+        ({"Y": np.zeros((19, 10))}, r"Y has shape \(19, 10\)"),
+        ({"Y": np.full((20, 10), np.inf)}, "Y holds NaN or infinity"),
+        ({"W": np.zeros((10, 63))}, r"W has shape \(10, 63\)"),
+        ({"lambda_s": np.float64(-1.0)}, "lambda_s must be one float64 number >= 0"),
+        ({"lambda_s": np.zeros(2)}, "lambda_s must be"),
+        ({"meta": np.array("{not json")}, "meta is not JSON"),
+        ({"meta": np.array('{"format": "krrdistill-99"}')}, "format 'krrdistill-99'"),
+        ({"map_weight_0": np.zeros((64, 64), dtype=np.float32)}, "map_weight_0 differs"),
+        ({"preprocess_scale": None}, "preprocess_scale"),
+    ],
+)
+def test_inconsistent_files(path: Path, changes: dict[str, Any], message: str) -> None:
+    rewrite(path, **changes)
+    with pytest.raises(kd.DataError, match=message):
+        kd.DistilledDataset.load(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("fingerprint", "0" * 64, "do not match the recorded fingerprint"),
+        ("seed", 5, "do not match the recorded fingerprint"),
+        ("kernel", "unheard_of", "unknown kernel 'unheard_of'"),
+        ("widths", None, "incomplete"),
+        ("input_dim", "64", "input_dim must be an integer"),
+    ],
+)
+def test_map_of_another_kind(path: Path, key: str, value: Any, message: str) -> None:
+    meta = meta_of(path)
+    meta["map"][key] = value
+    rewrite(path, meta=np.array(json.dumps(meta)))
+    with pytest.raises(kd.DataError, match=message):
+        kd.DistilledDataset.load(path)
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, distilled: kd.DistilledDataset) -> None:
+    target = tmp_path / "d.npz"
+    target.write_bytes(b"before")
+
+    def fail_halfway(stream: Any) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(target, fail_halfway)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["d.npz"]
+    assert target.read_bytes() == b"before"

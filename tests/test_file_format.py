@@ -1,0 +1,46 @@
+"""The script of docs/file-format.md retrains the same model in a process that cannot import krrdistill."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import krrdistill as kd
+
+PAGE = Path(__file__).parent.parent / "docs" / "file-format.md"
+
+
+def documented_script() -> str:
+    match = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert match is not None
+    return match.group(1)
+
+
+def test_script_is_short_and_uses_numpy_only() -> None:
+    lines = [line for line in documented_script().splitlines() if line.strip()]
+    assert len(lines) <= 25
+    imported = re.findall(r"^(?:import|from) (\w+)", documented_script(), re.MULTILINE)
+    assert sorted(set(imported)) == ["json", "numpy", "sys"]
+
+
+@pytest.mark.parametrize("kernel", ["identity", "random_fourier", "FCNN"])
+@pytest.mark.parametrize("points", [{"points_per_class": 1}, {"points_per_class": 10, "init": "real"}])
+@pytest.mark.parametrize("lambda_s", [0.0, "auto"])
+def test_numpy_alone_retrains(tmp_path: Path, kernel: str, points: dict[str, object], lambda_s: float | str) -> None:
+    data = kd.load_dataset("digits")
+    scaling = kd.standardize(data)
+    phi = kd.make_map(kernel, data, scaling, seed=3)
+    result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, seed=3, lambda_s=lambda_s, **points)
+    result.distilled.save(tmp_path / "distilled.npz")
+    # A blocked name in sys.modules makes any `import krrdistill` fail.
+    program = "import sys; sys.modules['krrdistill'] = None; sys.argv = ['-', *sys.argv[1:]]\n" + documented_script()
+    command = [sys.executable, "-c", program, str(tmp_path / "distilled.npz"), str(tmp_path / "W.npy")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    W_S = np.load(tmp_path / "W.npy")
+    error = np.linalg.norm(W_S - result.original.W) / np.linalg.norm(result.original.W)
+    assert error < 1e-6

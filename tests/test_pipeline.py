@@ -1,0 +1,254 @@
+"""From arrays to a certified file: exactness of every cell, determinism, and bad input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+import krrdistill as kd
+from krrdistill.pipeline import choose_real_points, split
+
+KERNELS = ("identity", "random_fourier", "FCNN")
+CELLS = list(itertools.product(KERNELS, (1, 10, 50), ("noise", "real"), (0.0, "auto")))
+
+
+@pytest.fixture(scope="module")
+def digits() -> kd.Dataset:
+    return kd.load_dataset("digits")
+
+
+def run(data: kd.Dataset, out: Path, kernel: str = "FCNN", **options: Any) -> kd.RunResult:
+    return kd.run_distillation(data, kernel=kernel, options=kd.DistillOptions(**options), out=out)
+
+
+def distill_digits(data: kd.Dataset, kernel: str = "FCNN", **options: Any) -> kd.Distillation:
+    scaling = kd.standardize(data)
+    phi = kd.make_map(kernel, data, scaling)
+    return kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, **options)
+
+
+def assert_exact(report: dict[str, Any], tolerance: float, agreement: float = 1.0) -> None:
+    assert report["certificate"]["weight_relative_error"] <= tolerance
+    assert report["certificate"]["prediction_agreement"] >= agreement
+    if agreement == 1.0:
+        assert report["distilled"] == report["original"]
+
+
+@pytest.mark.parametrize(("kernel", "ipc", "init", "lambda_s"), CELLS)
+def test_every_cell_is_exact(
+    digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str, lambda_s: float | str
+) -> None:
+    result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, lambda_s=lambda_s)
+    assert_exact(result.report, 1e-6)
+    assert result.report["m"] == 10 * ipc
+    assert result.report["original"]["test_accuracy"] > 0.9
+    assert (result.report["lambda_s"] > 0) == (lambda_s == "auto")
+
+
+@pytest.mark.parametrize(("kernel", "ipc", "init"), list(itertools.product(KERNELS, (1, 10, 50), ("noise", "real"))))
+def test_float32_storage(digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str) -> None:
+    result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, store="float32")
+    assert result.distilled.X.dtype == np.float32
+    assert_exact(result.report, 1e-2, agreement=0.998)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("kernel", "init", "lambda_s"), list(itertools.product(KERNELS, ("noise", "real"), (0.0, "auto")))
+)
+def test_mnist_is_exact(data_dir: Path, tmp_path: Path, kernel: str, init: str, lambda_s: float | str) -> None:
+    data = kd.load_dataset("mnist", data_dir=data_dir)
+    result = run(data, tmp_path, kernel, points_per_class=10, init=init, lambda_s=lambda_s)
+    assert_exact(result.report, 1e-6)
+    published = {"identity": 0.8641, "random_fourier": 0.9382, "FCNN": 0.9389}[kernel]
+    assert result.report["original"]["test_accuracy"] > published - 0.006  # THEORY's table, one seed
+
+
+@pytest.mark.parametrize("root", ["plus", "minus"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_both_roots_of_a_fixed_lambda_s(digits: kd.Dataset, tmp_path: Path, kernel: str, root: str) -> None:
+    result = run(digits, tmp_path, kernel, points_per_class=3, lambda_s=1e-6, root=root)
+    assert result.report["lambda_s"] == 1e-6
+    assert_exact(result.report, 1e-6)
+
+
+def test_lambda_s_beyond_the_range_of_the_map(digits: kd.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(kd.LambdaOutOfRange, match="too large for features within the range of the map"):
+        run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-4)
+
+
+def test_lambda_s_beyond_its_bound(digits: kd.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(kd.LambdaOutOfRange, match=r"lambda_s = 1e\+06 exceeds"):
+        run(digits, tmp_path, "identity", lambda_s=1e6)
+    result = run(digits, tmp_path, "identity", lambda_s=1e6, scale_labels=True)
+    assert result.report["lambda_s"] == 1e6
+    assert_exact(result.report, 1e-6)
+
+
+@pytest.mark.parametrize("option", [{"refit": True}, {"precision": "float64"}, {"backend": "array"}])
+def test_options_keep_exactness(digits: kd.Dataset, tmp_path: Path, option: dict[str, Any]) -> None:
+    result = run(digits, tmp_path, points_per_class=2, **option)
+    assert_exact(result.report, 1e-6)
+    n_train = {"refit": len(digits.x_train)}.get(next(iter(option)), round(0.95 * len(digits.x_train)))
+    assert result.report["n_train"] == n_train
+    certificate = result.distilled.verify(digits, backend=option.get("backend"))  # retrains as recorded
+    assert certificate.weight_relative_error < 1e-9
+
+
+def test_zca_is_exact(digits: kd.Dataset, tmp_path: Path) -> None:
+    options = kd.DistillOptions(points_per_class=2, init="real")
+    result = kd.run_distillation(digits, kernel="FCNN", use_zca=True, options=options, out=tmp_path)
+    assert result.distilled.preprocessing.kind == "zca"
+    assert_exact(result.report, 1e-6)
+
+
+def test_deep_and_narrow_maps(digits: kd.Dataset, tmp_path: Path) -> None:
+    options = kd.DistillOptions(points_per_class=2, init="real")
+    for kernel, map_options in (("FCNN", {"widths": [50, 40]}), ("random_fourier", {"n_features": 40})):
+        result = kd.run_distillation(digits, kernel=kernel, map_options=map_options, options=options, out=tmp_path)
+        assert result.report["p"] == 40
+        assert_exact(result.report, 1e-6)
+
+
+def test_two_runs_write_the_same_file(digits: kd.Dataset, tmp_path: Path) -> None:
+    contents = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        run(digits, tmp_path / name, points_per_class=5, init="real")
+        with np.load(tmp_path / name / "distilled.npz") as archive:
+            arrays = {key: archive[key].tobytes() for key in archive.files if key != "meta"}
+            meta = json.loads(str(archive["meta"]))
+        assert meta.pop("seconds")
+        contents.append((arrays, meta))
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_threads_agree_to_rounding(digits: kd.Dataset, precision: str) -> None:
+    models = []
+    for threads in (1, 2):
+        with threadpoolctl.threadpool_limits(limits=threads):
+            models.append(distill_digits(digits, precision=precision).original.W)
+    assert relative_error(models[0], models[1]) < solve_tolerance(precision)
+
+
+def test_backends_agree_to_rounding(digits: kd.Dataset) -> None:
+    native, array = (distill_digits(digits, backend=name, precision="float64") for name in ("native", "array"))
+    assert native.original.lambda_ == array.original.lambda_
+    np.testing.assert_allclose(native.original.W, array.original.W, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(native.distilled.X, array.distilled.X, rtol=1e-6, atol=1e-8)
+
+
+def test_seed_decides_everything(digits: kd.Dataset) -> None:
+    first, again, other = (distill_digits(digits, seed=seed).distilled.X for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_real_points_are_balanced_training_points(digits: kd.Dataset) -> None:
+    options = kd.DistillOptions(points_per_class=7, init="real")
+    validation, train = split(len(digits.x_train), options)
+    assert sorted([*validation, *train]) == list(range(len(digits.x_train)))
+    rows = choose_real_points(digits.y_train, train, 10, options)
+    np.testing.assert_array_equal(digits.y_train[rows], np.arange(70) % 10)
+    assert set(rows) <= set(train)
+    assert len(set(rows)) == 70
+
+
+def test_real_start_stays_near_the_real_images(digits: kd.Dataset, tmp_path: Path) -> None:
+    result = run(digits, tmp_path, "identity", points_per_class=1, init="real")
+    assert result.start_images is not None
+    real = result.start_images.astype(float)
+    distance = np.linalg.norm(result.distilled.distilled_data - real) / np.linalg.norm(real)
+    assert distance < 0.8
+
+
+def test_progress_covers_every_stage(digits: kd.Dataset, tmp_path: Path) -> None:
+    seen: dict[str, float] = {}
+    kd.run_distillation(digits, out=tmp_path, progress=lambda stage, fraction: seen.update({stage: fraction}))
+    stages = {"preprocess", "statistics", "ridge", "construct", "preimage", "save", "evaluate"}
+    assert seen == dict.fromkeys(stages, 1.0)
+
+
+def test_report_is_complete_and_json(digits: kd.Dataset, tmp_path: Path) -> None:
+    report = json.loads(json.dumps(run(digits, tmp_path).report, allow_nan=False))
+    assert {"dataset", "kernel", "ipc", "seed", "n_train", "n_val", "n_test", "d", "p", "k", "m"} <= report.keys()
+    stages = {"load", "statistics", "ridge", "construct", "preimage", "evaluate", "save", "total"}
+    assert stages <= report["seconds"].keys()
+    assert report["peak_memory_bytes"] > 1 << 20
+    assert Path(report["artifact"]).is_file()
+
+
+def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(kd.DataError, match=r"class 0 has \d+ training points, fewer than points_per_class = 500"):
+        run(digits, tmp_path, points_per_class=500, init="real")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"points_per_class": 0}, ValueError, "points_per_class must be at least 1, got 0"),
+        ({"points_per_class": 1.5}, TypeError, "points_per_class must be an integer"),
+        ({"init": "random"}, ValueError, "init must be one of noise, real; got 'random'"),
+        ({"lambda_s": -1.0}, ValueError, "lambda_s must be finite and >= 0"),
+        ({"lambda_s": float("nan")}, ValueError, "lambda_s must be finite"),
+        ({"lambda_s": "best"}, ValueError, "lambda_s must be one of auto"),
+        ({"root": "both"}, ValueError, "root must be one of plus, minus"),
+        ({"precision": "float16"}, ValueError, "precision must be one of float32, float64"),
+        ({"store": "uint8"}, ValueError, "store must be one of"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"seed": 1 << 64}, ValueError, "seed must be below"),
+        ({"validation_fraction": 1.0}, ValueError, r"validation_fraction must be in \(0, 1\)"),
+        ({"threads": 0}, ValueError, "threads must be at least 1"),
+        ({"lambdas": []}, ValueError, "lambdas must hold at least one value"),
+        ({"lambdas": [0.0]}, ValueError, "lambdas must be finite and > 0"),
+        ({"backend": "abacus"}, ValueError, "backend must be one of"),
+    ],
+)
+def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        distill_digits(digits, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x, y: (np.where(np.arange(64) == 3, np.nan, x.reshape(-1, 64).astype(float)), y), kd.DataError, "NaN"),
+        (lambda x, y: (np.full((len(x), 64), np.inf), y), kd.DataError, "NaN or infinity"),
+        (lambda x, y: (x[:, :4], y), kd.DataError, "X has 32 columns, the map takes 64"),
+        (lambda x, y: (x.astype(str), y), TypeError, "X must be a numeric array"),
+        (lambda x, y: (x, y[:-1]), kd.DataError, "y must have shape"),
+        (lambda x, y: (x, y.astype(float)), TypeError, "integer class labels"),
+        (lambda x, y: (x, y - 1), kd.DataError, "label -1"),
+        (lambda x, y: (x, np.where(y == 4, 5, y)), kd.DataError, "no sample of class 4"),
+        (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "leave nothing to train on"),
+    ],
+)
+def test_bad_data(digits: kd.Dataset, change: Any, error: type[Exception], message: str) -> None:
+    X, y = change(digits.x_train, digits.y_train)
+    with pytest.raises(error, match=message):
+        kd.distill(X, y, kd.FCNN(64))
+
+
+def test_label_out_of_range(digits: kd.Dataset) -> None:
+    with pytest.raises(kd.DataError, match="label 9, there are 9 classes"):
+        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=9)
+
+
+def test_impossible_preimage_is_said_before_the_work(digits: kd.Dataset) -> None:
+    with pytest.raises(kd.NotSurjective, match="maps 64 inputs to 80 features"):
+        kd.distill(digits.x_train, digits.y_train, kd.RandomFourier(64, 80, sigma2=50.0))
+
+
+def test_any_numeric_array_is_taken(digits: kd.Dataset) -> None:
+    reference = kd.distill(digits.x_train, digits.y_train, kd.FCNN(64)).original.W
+    for dtype in (np.int32, np.float16, np.float32, np.float64, ">f4"):
+        W = kd.distill(digits.x_train.astype(dtype), digits.y_train.astype(np.uint8), kd.FCNN(64)).original.W
+        np.testing.assert_allclose(W, reference, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,92 @@
+"""How close is close: one function per family of operations. No test has a tolerance of its own.
+
+exact        the same numbers: integers, indices, copies, repeated runs
+elementwise  a few units in the last place of a known magnitude (conversions, cos, LeakyReLU)
+reduction    sums of ``terms`` products: rounding grows like their square root, relative to the sum of magnitudes
+solve        backward stable solves: rounding times the condition number
+statistical  moments of random samples: five standard errors
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_ULPS = {"elementwise": 8.0, "reduction": 4.0, "solve": 100.0}
+_STANDARD_ERRORS = 5.0
+# float32 cosine: reduction in double, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
+_FLOAT32_COSINE_ULPS = 2.0
+# Accuracies on a training set are no monotone function of lambda, only the residual is: what counts as noise.
+ACCURACY_NOISE = 2e-3
+
+
+def eps(dtype: Any) -> float:
+    """Distance from 1 to the next number."""
+    return float(np.finfo(dtype).eps)
+
+
+def assert_exact(actual: Any, expected: Any) -> None:
+    """Same shape, same numbers, NaN equal to NaN."""
+    np.testing.assert_array_equal(actual, expected, strict=False)
+    assert np.shape(actual) == np.shape(expected)
+
+
+def elementwise(dtype: Any, magnitude: Any = 1.0) -> Any:
+    """Bound on |error| for numbers of the given magnitude."""
+    return _ULPS["elementwise"] * eps(dtype) * magnitude
+
+
+def cosine(dtype: Any) -> float:
+    """Bound on |error| of cos(x) for an exact x."""
+    return _FLOAT32_COSINE_ULPS * eps(np.float32) / 2 if dtype == np.float32 else elementwise(dtype)
+
+
+def reduction(dtype: Any, terms: int, magnitude: Any) -> Any:
+    """Bound on |error| of sums of ``terms`` products whose absolute values sum to ``magnitude``."""
+    return _ULPS["reduction"] * eps(dtype) * (1.0 + np.sqrt(terms)) * magnitude
+
+
+def solve(condition: float, dtype: Any = np.float64) -> float:
+    """Bound on ||error|| / ||solution|| of a solve with a matrix of this condition number."""
+    return _ULPS["solve"] * eps(dtype) * max(condition, 1.0)
+
+
+def cancellation(total: float, dtype: Any = np.float64) -> float:
+    """Bound on the |error| of the root of a difference of numbers as large as ``total``."""
+    return float(np.sqrt(_ULPS["solve"] * eps(dtype) * total))
+
+
+def statistical(n: int, deviation: float = 1.0) -> float:
+    """Bound on the |error| of the mean of n independent numbers with this standard deviation."""
+    return _STANDARD_ERRORS * deviation / float(np.sqrt(n))
+
+
+def assert_elementwise(actual: Any, expected: Any, dtype: Any, magnitude: Any = None) -> None:
+    """Agreement within the elementwise family; the magnitude is |expected| unless given."""
+    _within(actual, expected, elementwise(dtype, np.abs(expected) if magnitude is None else magnitude))
+
+
+def assert_reduction(actual: Any, expected: Any, dtype: Any, terms: int, magnitude: Any) -> None:
+    """Agreement within the reduction family."""
+    _within(actual, expected, reduction(dtype, terms, magnitude))
+
+
+def assert_solve(actual: Any, expected: Any, condition: float = 1.0, dtype: Any = np.float64) -> None:
+    """||actual - expected||_F <= solve(condition) ||expected||_F."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    _within(np.linalg.norm(actual - expected), 0.0, solve(condition, dtype) * np.linalg.norm(expected))
+
+
+def _within(actual: Any, expected: Any, bound: Any) -> None:
+    actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    if actual.size == 0:
+        return
+    excess = np.abs(actual - expected) - bound
+    worst = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), np.inf, excess))), excess.shape)
+    assert excess[worst] <= 0.0, (
+        f"at {tuple(int(i) for i in worst)}: {actual[worst]!r}, expected {expected[worst]!r}, "
+        f"difference {abs(actual[worst] - expected[worst]):.3g} over the bound by {excess[worst]:.3g}"
+    )
