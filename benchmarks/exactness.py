@@ -41,9 +41,7 @@ def distil_cell(
     """One cell, from the original model to the certificate of the reloaded file."""
     start = time.perf_counter()
     try:
-        result = kd.distill(
-            data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original
-        )
+        result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original)
     except kd.DataError as error:
         return {"error": str(error)}
     with tempfile.TemporaryDirectory() as folder:
@@ -68,9 +66,10 @@ def run_table(data: kd.Dataset, kernel: str, arguments: argparse.Namespace) -> l
     phi = kd.make_map(kernel, data, scaling, seed=arguments.seeds[0])
     original = None
     rows = []
-    for ipc, init, lambda_s, store in itertools.product(
-        arguments.ipcs, ("noise", "real"), (0.0, "auto"), ("float64", "float32")
+    for ipc, init, reg_s, store in itertools.product(
+        arguments.ipcs, ("noise", "real"), (False, True), ("float64", "float32")
     ):
+        lambda_s: float | str = "auto" if reg_s else 0.0
         options = kd.DistillOptions(
             points_per_class=ipc, init=init, lambda_s=lambda_s, store=store, seed=arguments.seeds[0]
         )
@@ -78,7 +77,7 @@ def run_table(data: kd.Dataset, kernel: str, arguments: argparse.Namespace) -> l
             trained = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, seed=arguments.seeds[0])
             original = trained.original
         cell = {"dataset": data.name, "kernel": kernel, "ipc": ipc, "init": init, "store": store}
-        cell |= {"reg_s": lambda_s == "auto", **distil_cell(data, phi, scaling, original, options)}
+        cell |= {"reg_s": reg_s, **distil_cell(data, phi, scaling, original, options)}
         rows.append(cell)
         print(json.dumps(cell), file=sys.stderr, flush=True)
     return rows
@@ -121,9 +120,7 @@ def to_markdown(facts: dict[str, Any], originals: list[dict[str, Any]], cells: l
         listed = " ".join(f"{value:.2f}" for value in row["accuracies"])
         published = "–" if row["published"] is None else f"{row['published']:.2f}"
         lambdas = " ".join(f"{value:.3g}" for value in row["lambdas"])
-        lines.append(
-            f"| {row['dataset']} | {row['kernel']} | {listed} | {row['mean']:.2f} | {published} | {lambdas} |"
-        )
+        lines.append(f"| {row['dataset']} | {row['kernel']} | {listed} | {row['mean']:.2f} | {published} | {lambdas} |")
     lines += [
         "",
         "## Cells",

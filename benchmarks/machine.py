@@ -9,26 +9,54 @@ from typing import Any
 
 import numpy as np
 import scipy
+import scipy.linalg.cython_blas  # the BLAS that the package calls must be loaded to be seen
 import threadpoolctl
 
 import krrdistill as kd
 
 
 def machine_facts() -> dict[str, Any]:
-    """CPU, cores, BLAS, threads, instruction set, compiler and versions."""
+    """CPU, cores, memory, BLAS, threads, instruction set, compiler and versions."""
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     native = kd.backend_status()["native"]["detail"]
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
+        "memory_gib": _memory_gib(),
         "blas": sorted({f"{pool['internal_api']} {pool['version']} {pool['architecture']}" for pool in pools}),
-        "threads": max((int(pool["num_threads"]) for pool in pools), default=1),
+        "threads": blas_threads(),
         "native": native,
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "krrdistill": kd.__version__,
     }
+
+
+def blas_threads() -> int:
+    """Threads of the largest BLAS pool in this process."""
+    pools = threadpoolctl.threadpool_info()
+    return max((int(pool["num_threads"]) for pool in pools if pool["user_api"] == "blas"), default=1)
+
+
+def one_line(facts: dict[str, Any]) -> str:
+    """The facts as one sentence."""
+    native = facts["native"]
+    core = native if isinstance(native, str) else f"{native['isa']}, {native['compiler']}"
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} BLAS thread(s), {', '.join(facts['blas'])}; "
+        f"compiled core: {core}; krrdistill {facts['krrdistill']}, Python {facts['python']}, NumPy {facts['numpy']}, "
+        f"SciPy {facts['scipy']}"
+    )
+
+
+def _memory_gib() -> float | None:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return round(total / 2**30, 1)
 
 
 def _cpu_model() -> str:

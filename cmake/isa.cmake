@@ -7,6 +7,8 @@ set(KRRDISTILL_AVX512_FLAGS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -m
 function(krrdistill_add_isa_kernels target)
   target_sources(${target} PRIVATE csrc/cpu/elementwise_base.cpp)
   set_source_files_properties(csrc/cpu/elementwise_base.cpp PROPERTIES COMPILE_OPTIONS "-O3")
+  # Random numbers must be the same everywhere: no fused multiply-add where the source has two roundings.
+  set_source_files_properties(csrc/cpu/normal.cpp PROPERTIES COMPILE_OPTIONS "-O3;-ffp-contract=off")
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     return()
   endif()

@@ -19,8 +19,18 @@ from krrdistill.backends import Backend
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
 
-ISAS = ("base", "avx2", "avx512")
+try:
+    NATIVE: ModuleType | None = importlib.import_module("krrdistill._native")
+    ISAS: tuple[str, ...] = tuple(NATIVE.build_facts()["isas"])
+except ImportError:
+    NATIVE, ISAS = None, ("missing",)
 REAL_DATA = Path(os.environ.get("KRRDISTILL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
+
+
+def pytest_report_header() -> list[str]:
+    """What this run covers."""
+    native = "not built: its tests are skipped" if NATIVE is None else f"tested on {', '.join(ISAS)}"
+    return [f"krrdistill: native backend {native}; real data {'in' if REAL_DATA.is_dir() else 'not in'} {REAL_DATA}"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,36 +52,32 @@ def real_data_dir() -> Path:
 @pytest.fixture(scope="session")
 def native_module() -> ModuleType:
     """The compiled module; the test is skipped where the package was installed without it."""
-    try:
-        return importlib.import_module("krrdistill._native")
-    except ImportError as error:
-        pytest.skip(f"no compiled core: {error}")
-
-
-def _use_isa(native_module: ModuleType, isa: str) -> Iterator[str]:
-    facts = native_module.build_facts()
-    if isa not in facts["isas"]:
-        pytest.skip(f"this CPU and build have {', '.join(facts['isas'])}, not {isa}")
-    native_module.set_isa(isa)
-    yield isa
-    native_module.set_isa(facts["isa"])
+    if NATIVE is None:
+        pytest.skip("the compiled core is not built (krrdistill info tells how)")
+    return NATIVE
 
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[str]:
     """Every instruction set of this CPU and build in turn, the element-wise kernels set to it."""
-    yield from _use_isa(native_module, request.param)
+    before = native_module.build_facts()["isa"]
+    native_module.set_isa(request.param)
+    yield request.param
+    native_module.set_isa(before)
 
 
 @pytest.fixture(params=["array", *(f"native-{isa}" for isa in ISAS)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every backend in turn, the native one on every instruction set."""
+    """Every backend in turn, the native one on every instruction set of this CPU and build."""
     name, _, isa = request.param.partition("-")
     if name == "array":
         yield kd.get_backend("array")
         return
-    for _ in _use_isa(request.getfixturevalue("native_module"), isa):
-        yield kd.get_backend(name)
+    native = request.getfixturevalue("native_module")
+    before = native.build_facts()["isa"]
+    native.set_isa(isa)
+    yield kd.get_backend("native")
+    native.set_isa(before)
 
 
 @pytest.fixture(params=["array", "native"])

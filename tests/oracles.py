@@ -81,6 +81,11 @@ def ridge(Y: FloatArray, Phi: FloatArray, lambda_: float) -> FloatArray:
     return ((Y @ Vt.T) * (s / (s * s + lambda_))) @ U.T
 
 
+def ridge_of_statistics(G: FloatArray, C: FloatArray, lambda_: float) -> FloatArray:
+    """W = C (G + lambda I)^-1."""
+    return np.linalg.solve(G + lambda_ * np.eye(len(G)), C.T).T
+
+
 def rmse(W: FloatArray, Y: FloatArray, Phi: FloatArray) -> float:
     """Root of the mean over samples of ||y - W phi||^2."""
     return float(np.sqrt(np.sum((Y - W @ Phi) ** 2) / Y.shape[1]))

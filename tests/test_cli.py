@@ -300,11 +300,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("dtype", "error", "options", "status"),
     [
-        ("float64", 1e-9, [], 0),
-        ("float64", 2e-6, [], 3),
+        ("float64", 2e-6, [], 0),  # the original was retrained from float32 statistics: 1e-4
+        ("float64", 2e-4, [], 3),
         ("float32", 2e-6, [], 0),
         ("float32", 2e-2, [], 3),
-        ("float64", 2e-6, ["--tolerance", "1e-5"], 0),
+        ("float64", 2e-4, ["--tolerance", "1e-3"], 0),
         ("float64", 1e-9, ["--tolerance", "1e-10"], 3),
         ("float64", float("nan"), [], 3),
     ],
@@ -328,7 +328,7 @@ def test_verify_prints_its_verdict(error: float, verdict: str, load: Any, capsys
     main(["verify", "d.npz"])
     printed = capsys.readouterr().out
     assert "relative weight error" in printed
-    assert f"{verdict} the tolerance 1e-06" in printed
+    assert f"{verdict} the tolerance 0.0001" in printed
 
 
 @pytest.mark.parametrize(("weights", "precision"), [(np.zeros((2, 3)), "float32"), (None, "float64")])
@@ -434,7 +434,7 @@ def test_a_run_on_digits_is_exact_and_verifies(
 @pytest.mark.parametrize(
     ("options", "status", "expected"),
     [
-        (["--init", "real", "--ipc", "200"], 2, "--ipc 200 is more than the "),
+        (["--init", "real", "--ipc", "200"], 2, "fewer than points_per_class = 200"),
         (["--lambda-s", "1e9"], 2, "lambda_s = 1e+09 exceeds"),
         (["--kernel", "random_fourier", "--n-features", "65"], 2, "at most 64 features"),
         (["--dataset", "nan.npz"], 1, "NaN"),

@@ -193,7 +193,7 @@ def test_report_is_complete_and_json(digits: kd.Dataset, tmp_path: Path) -> None
 
 
 def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path) -> None:
-    with pytest.raises(kd.DataError, match=r"class 0 has \d+ training points, fewer than points_per_class = 500"):
+    with pytest.raises(ValueError, match=r"class 0 has \d+ training points, fewer than points_per_class = 500"):
         run(digits, tmp_path, points_per_class=500, init="real")
     assert list(tmp_path.iterdir()) == []
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,11 +66,40 @@ def test_shorter_draws_are_prefixes(seed: int, stream: int, n: int, more: int) -
         tolerances.assert_exact(draw(seed, stream, n + more)[:n], draw(seed, stream, n))
 
 
+def reference_normal(raw: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    out = np.empty(len(raw))
+    random._normal_from_bits(raw, out)
+    return out
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 99, 100, 101])
 def test_chunking_changes_nothing(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    whole = normal(3, Stream.NOISE, 100)
+    raw = random._bits(3, Stream.NOISE, 100)
+    whole = reference_normal(raw)
     monkeypatch.setattr(random, "_CHUNK", chunk)
-    tolerances.assert_exact(normal(3, Stream.NOISE, 100), whole)
+    tolerances.assert_exact(reference_normal(raw), whole)
+
+
+def special_bits() -> npt.NDArray[np.uint64]:
+    """Bits that give the ends of the range, and uniform numbers around the branches of the inverse normal."""
+    near = [round(u * 2**52) + step for u in (*BRANCHES, 0.5) for step in (-2, -1, 0, 1, 2)]
+    return np.array([0, 1, 2**12 - 1, 2**12, 2**64 - 1, 2**63, *(value << 12 for value in near)], np.uint64)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 4095, 4096, 4097, 200_000])
+def test_compiled_normal_is_the_reference_to_the_last_bit(native_module: ModuleType, n: int) -> None:
+    raw = np.concatenate([random._bits(5, Stream.WEIGHTS, n), special_bits()])
+    out = np.empty(len(raw))
+    native_module.normal_from_bits(raw, out)
+    tolerances.assert_exact(out, reference_normal(raw))
+
+
+@pytest.mark.usefixtures("native_module")
+def test_normal_without_the_compiled_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = normal(9, Stream.WEIGHTS, 5000)
+    monkeypatch.setitem(sys.modules, "krrdistill._native", None)
+    monkeypatch.delattr("krrdistill._native")
+    tolerances.assert_exact(normal(9, Stream.WEIGHTS, 5000), compiled)
 
 
 @pytest.mark.parametrize("draw", DRAWS)

@@ -58,7 +58,9 @@ inline void check_rows(const Array<int64_t>& rows, int64_t available) {
 
 inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim) {
   require(x.ndim() == 2 && x.shape(1) == input_dim, "x must have shape (n, input_dim)");
-  require(x.shape(1) <= 1 || x.strides(1) == x.itemsize(), "the last dimension of x must be contiguous");
+  // Strides of an empty array, or along a dimension of one element, mean nothing.
+  require(x.size() == 0 || x.shape(1) == 1 || x.strides(1) == x.itemsize(),
+          "the last dimension of x must be contiguous");
   require(x.strides(0) % x.itemsize() == 0, "the row stride of x must be a multiple of its item size");
   Input input{.data = x.data(),
               .type = InputType::u8,

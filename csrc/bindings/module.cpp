@@ -13,6 +13,7 @@
 #include "bindings/scipy_blas.h"
 #include "krrdistill/errors.h"
 #include "krrdistill/isa.h"
+#include "krrdistill/normal.h"
 #include "krrdistill/preimage.h"
 #include "krrdistill/ridge.h"
 #include "krrdistill/score.h"
@@ -42,12 +43,13 @@ void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows,
   }
 }
 
-Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data) {
-  require(y.shape(0) == rows_of_data, "y must have a row for each row of x");
+Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
+  require(y.ndim() >= 1 && y.shape(0) == rows_of_data, "y must have a row for each row of x");
   if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
     const auto* labels = static_cast<const int64_t*>(y.data());
-    for (py::ssize_t i = 0; i < y.shape(0); ++i) {
-      require(labels[i] >= 0 && labels[i] < k, "a label lies outside of [0, k)");
+    for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
+      const int64_t label = labels[input.rows == nullptr ? i : input.rows[i]];
+      require(label >= 0 && label < k, "a label lies outside of [0, k)");
     }
     return {.labels = labels, .values = nullptr, .k = k};
   }
@@ -64,7 +66,7 @@ void accumulate_statistics(const MapHandle<T>& handle, const py::array& x, const
   require(gram.ndim() == 2 && gram.shape(0) == p && gram.shape(1) == p, "gram: (p, p)");
   require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
   require(tile_rows >= 1, "tile_rows must be at least 1");
-  const Targets targets = make_targets(y, cross.shape(0), x.shape(0));
+  const Targets targets = make_targets(y, cross.shape(0), x.shape(0), input);
   double* gram_data = gram.mutable_data();
   double* cross_data = cross.mutable_data();
   const py::gil_scoped_release nogil;
@@ -129,8 +131,9 @@ void solve(Array<T> a, Array<T> rhs) {
 
 double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double rcond_floor) {
   require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
-  const int64_t p = weight.shape(0), d = weight.shape(1), m = rhs.shape(0);
+  const int64_t p = weight.shape(0), d = weight.shape(1);
   require(rhs.ndim() == 2 && rhs.shape(1) == p, "rhs: (m, p)");
+  const int64_t m = rhs.shape(0);
   require(x.ndim() == 2 && x.shape(0) == m && x.shape(1) == d, "x: (m, d)");
   double* weight_data = weight.mutable_data();
   double* rhs_data = rhs.mutable_data();
@@ -142,6 +145,15 @@ double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double
 }
 
 // NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
+void normal(const Array<uint64_t>& bits, Array<double> out) {
+  require(out.size() == bits.size(), "out: as many numbers as bits");
+  double* out_data = out.mutable_data();
+  const uint64_t* bit_data = bits.data();
+  const int64_t n = bits.size();
+  const py::gil_scoped_release nogil;
+  normal_from_bits(bit_data, out_data, n);
+}
+
 void translate(std::exception_ptr pointer) {
   const auto raise = [](const char* name, const char* message) {
     py::set_error(py::module_::import("krrdistill.errors").attr(name), message);
@@ -166,8 +178,8 @@ void bind_operations(py::module_& module, const char* map_name) {
              py::arg("out").noconvert(), py::arg("tile_rows"));
   module.def("accumulate", &accumulate_statistics<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
              py::arg("y"), py::arg("gram").noconvert(), py::arg("cross").noconvert(), py::arg("tile_rows"));
-  module.def("score_path", &score<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true), py::arg("labels"),
-             py::arg("weights"), py::arg("correct").noconvert(), py::arg("tile_rows"));
+  module.def("score_path", &score<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
+             py::arg("labels"), py::arg("weights"), py::arg("correct").noconvert(), py::arg("tile_rows"));
   module.def("solve_spd", &solve<T>, py::arg("a").noconvert(), py::arg("rhs").noconvert());
 }
 
@@ -205,6 +217,8 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("positive_definite").noconvert(), pybind11::arg("eigenvalues").noconvert());
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
              pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
+  module.def("normal_from_bits", &bindings::normal, pybind11::arg("bits").noconvert(),
+             pybind11::arg("out").noconvert());
   module.def("build_facts", &bindings::build_facts);
   module.def("set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); });
 }

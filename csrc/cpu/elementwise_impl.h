@@ -81,8 +81,8 @@ inline float cos_reduced(float x) {
   const float z = r * r;
   const float c = 1.0f + z * (-0.5f + z * (4.166665465e-2f + z * (-1.388771917e-3f + z * 2.447582979e-5f)));
   const float s = r + r * z * (-1.666665467e-1f + z * (8.332165526e-3f + z * -1.951592062e-4f));
-  const float value = (quadrant & 1) != 0 ? s : c;
-  return ((quadrant + 1) & 2) != 0 ? -value : value;
+  const float value = (quadrant & 1U) != 0 ? s : c;
+  return ((quadrant + 1U) & 2U) != 0 ? -value : value;
 }
 
 constexpr float cos_reduction_limit = 1.0e6f;

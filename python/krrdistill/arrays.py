@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["as_labels", "as_samples", "check_choice", "check_count", "check_number", "check_seed"]
+__all__ = ["as_labels", "as_rows", "as_samples", "check_choice", "check_count", "check_number", "check_seed"]
 
 Array = npt.NDArray[Any]
 _INPUT_DTYPES = (np.uint8, np.float32, np.float64)
@@ -30,8 +30,8 @@ def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Array:
     array = array.reshape(array.shape[0], width)
     if array.dtype.type not in _INPUT_DTYPES or not array.dtype.isnative:
         array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32)
-    if width > 1 and array.strides[1] != array.itemsize:
-        array = np.ascontiguousarray(array)
+    if (width > 1 and array.strides[1] != array.itemsize) or not array.flags.aligned:
+        array = array.copy(order="C")
     if input_dim is not None and width != input_dim:
         raise DataError(f"{where}: X has {width} columns, the map takes {input_dim}")
     return array
@@ -50,6 +50,19 @@ def as_labels(where: str, y: Any, n: int, *, n_classes: int | None = None) -> np
     if n and n_classes is not None and labels.max() >= n_classes:
         raise DataError(f"{where}: y holds the label {labels.max()}, there are {n_classes} classes")
     return labels
+
+
+def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:
+    """Row indices as int64 (r,), each in [0, n)."""
+    array = np.asarray(rows)
+    if array.dtype.kind not in "iu" and array.size > 0:
+        raise TypeError(f"{where}: rows must hold integer row indices, got dtype {array.dtype}")
+    if array.ndim != 1:
+        raise DataError(f"{where}: rows must have shape (r,), got {array.shape}")
+    for index in (array.min(), array.max()) if array.size else ():
+        if not 0 <= index < n:
+            raise DataError(f"{where}: rows holds the index {index}, X has {n} rows")
+    return np.ascontiguousarray(array, dtype=np.int64)
 
 
 def check_choice(where: str, name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -88,8 +88,8 @@ def _predict(
 def condition_number(F: FloatArray) -> float:
     """s_1 / s_min(m, p) of F (m, p); inf when F is rank deficient.
 
-    Above 1200 rows and columns from the extreme eigenvalues of the smaller Gram matrix, by Lanczos iterations with it and
-    with its Cholesky factor (relative accuracy 1e-3; SVD where it is not positive definite).
+    Above 1200 rows and columns from the extreme eigenvalues of the smaller Gram matrix, by Lanczos iterations with it
+    and with its Cholesky factor (relative accuracy 1e-3; SVD where it is not positive definite).
     """
     if min(F.shape) > _EXACT_CONDITION:
         gram = F @ F.T if F.shape[0] <= F.shape[1] else F.T @ F

@@ -34,7 +34,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """An uncompressed .npz with the same bytes for the same arrays."""
-    write_atomically(path, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
+    members: dict[str, Any] = dict(arrays)
+    write_atomically(path, lambda stream: np.savez(stream, **members))
 
 
 def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -170,14 +170,17 @@ def split(n: int, options: DistillOptions) -> tuple[IntArray, IntArray]:
 
 
 def choose_real_points(labels: IntArray, train_rows: IntArray, k: int, options: DistillOptions) -> IntArray:
-    """Rows of points_per_class seeded training points per class, the order of classes repeating."""
+    """Rows of points_per_class seeded training points per class, the order of classes repeating.
+
+    Raises ValueError for a class that has fewer.
+    """
     ipc = options.points_per_class
     order = train_rows[permutation(options.seed, Stream.REAL_POINTS, len(train_rows))]
     chosen = np.empty((ipc, k), dtype=np.int64)
     for c in range(k):
         of_class = order[labels[order] == c]
         if len(of_class) < ipc:
-            raise DataError(
+            raise ValueError(
                 f"distill: class {c} has {len(of_class)} training points, fewer than points_per_class = {ipc}; "
                 "use init='noise' or fewer points per class"
             )
@@ -208,7 +211,11 @@ def _construct(
 
 
 def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(options).items() if name not in ("threads", "include_weights", "embed_map")}
+    kept = {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in ("threads", "include_weights", "embed_map")
+    }
     if options.lambdas is not None:
         kept["lambdas"] = [float(value) for value in options.lambdas]
     return {

@@ -58,9 +58,19 @@ def normal(seed: int, stream: int, n: int) -> FloatArray:
     """
     raw = _bits(seed, stream, n)
     out = np.empty(n)
-    for start in range(0, n, _CHUNK):
-        out[start : start + _CHUNK] = _inverse_normal(_to_unit(raw[start : start + _CHUNK]))
+    try:
+        from krrdistill import _native
+    except ImportError:
+        _normal_from_bits(raw, out)
+    else:
+        _native.normal_from_bits(raw, out)
     return out
+
+
+def _normal_from_bits(raw: npt.NDArray[np.uint64], out: FloatArray) -> None:
+    """The reference of the compiled function of this name: the same numbers to the last bit."""
+    for start in range(0, raw.size, _CHUNK):
+        out[start : start + _CHUNK] = _inverse_normal(_to_unit(raw[start : start + _CHUNK]))
 
 
 # Numerators and denominators of AS 241 (PPND16), constant term first: centre, tail, far tail.

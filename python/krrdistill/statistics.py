@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import as_labels, as_samples, check_choice, check_count
+from krrdistill.arrays import as_labels, as_rows, as_samples, check_choice, check_count
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.errors import DataError
 from krrdistill.files import read_npz, write_npz
@@ -19,6 +19,7 @@ __all__ = ["PRECISIONS", "RidgeStatistics"]
 
 FloatArray = npt.NDArray[np.float64]
 PRECISIONS = ("float32", "float64")
+_FORMAT = "krrdistill-statistics-1"
 _BATCH_ROWS = 8192  # rows between two reports of progress; a multiple of the core's flush interval
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
@@ -72,25 +73,26 @@ class RidgeStatistics:
     ) -> RidgeStatistics:
         """Adds samples. X (n, d) or (n, *shape), uint8 or float; Y labels (n,) or targets (n, k).
 
-        ``rows`` picks samples without copying. Raises DataError (NaN, wrong shape, label out of range), after which
-        the statistics hold an unknown part of the batch and must not be used.
+        ``rows`` picks samples without copying. Raises DataError (NaN, wrong shape, label or row out of range, features
+        that overflow), after which the statistics hold an unknown part of the batch and must not be used.
         """
         samples = as_samples("statistics.update", X, input_dim=self.chain.input_dim)
         targets = self._check_targets(Y, len(samples))
-        count = len(samples) if rows is None else len(rows)
+        picked = None if rows is None else as_rows("statistics.update", rows, len(samples))
+        count = len(samples) if picked is None else len(picked)
         for start in range(0, count, _BATCH_ROWS):
             stop = min(start + _BATCH_ROWS, count)
-            part, source, target = None, samples[start:stop], targets[start:stop]
-            if rows is not None:
-                part, source, target = rows[start:stop], samples, targets
+            part = np.arange(start, stop) if picked is None else picked[start:stop]
             self._symmetric = False
             dtype = np.dtype(self.precision)
-            self.backend.accumulate(self.chain, source, target, self._gram, self.cross, dtype=dtype, rows=part)
+            self.backend.accumulate(self.chain, samples, targets, self._gram, self.cross, dtype=dtype, rows=part)
             if progress is not None:
                 progress(stop / count)
         self.n += count
-        used = targets if rows is None else targets[rows]
+        used = targets if picked is None else targets[picked]
         self.target_square += float(count if used.ndim == 1 else np.vdot(used, used))
+        if not (np.isfinite(self._gram.trace()) and np.isfinite(self.cross).all()):
+            raise DataError(f"statistics.update: the features overflow {self.precision}; scale the inputs")
         return self
 
     def _check_targets(self, Y: Any, n: int) -> npt.NDArray[Any]:
@@ -129,7 +131,7 @@ class RidgeStatistics:
 
     def save(self, path: str | Path) -> None:
         """Writes G, C, n and ||Y||^2 to a .npz, atomically."""
-        meta = {"format": "krrdistill-statistics-1", "n": self.n, "precision": self.precision}
+        meta = {"format": _FORMAT, "n": self.n, "precision": self.precision}
         arrays = {
             "gram": self.gram,
             "cross": self.cross,
@@ -143,12 +145,16 @@ class RidgeStatistics:
         arrays = read_npz(Path(path))
         try:
             meta = json.loads(str(arrays["meta"]))
+            if meta["format"] != _FORMAT:
+                raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
             other = RidgeStatistics(self.chain, len(self.cross), precision=meta["precision"], backend=self.backend)
+            other.n = check_count("load", "n", meta["n"], minimum=0)
+            other.target_square = float(arrays["target_square"])
             fits = arrays["gram"].shape == self._gram.shape and arrays["cross"].shape == self.cross.shape
-            other.n, other.target_square = int(meta["n"]), float(arrays["target_square"])
+            numbers = [arrays[name] for name in ("gram", "cross", "target_square")]
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: not a file of ridge statistics ({error})") from error
-        if not fits or not all(np.isfinite(arrays[name]).all() for name in ("gram", "cross")):
+        if not fits or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers):
             raise DataError(f"{path}: the statistics do not fit p = {len(self._gram)}, k = {len(self.cross)}")
         other._gram = np.ascontiguousarray(arrays["gram"], dtype=np.float64)
         other.cross = np.ascontiguousarray(arrays["cross"], dtype=np.float64)

@@ -115,9 +115,10 @@ def _feature_tiles(
     for start in range(0, n, step):
         tile = slice(start, min(start + step, n))
         picked = tile if rows is None else rows[tile]
-        H = X[picked].astype(dtype)
-        if chain.scale is not None and chain.shift is not None:
-            H = H * chain.scale.astype(dtype) + chain.shift.astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
+            H = X[picked].astype(dtype)
+            if chain.scale is not None and chain.shift is not None:
+                H = H * chain.scale.astype(dtype) + chain.shift.astype(dtype)
         finite = np.isfinite(H).all(axis=1)
         if not finite.all():
             first = start + int(np.argmin(finite))

@@ -64,6 +64,8 @@ class Settings:
     sigma2: float | None = None
     lambdas: tuple[float, ...] | None = None
     include_weights: bool = False
+    embed_map: bool | None = None
+    scale_labels: bool = False
     out: Path | None = None
 
     @property

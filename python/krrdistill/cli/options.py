@@ -167,6 +167,20 @@ IncludeWeights = Annotated[
     bool, _option("--include-weights", text="Store the original model's weights too.", panel=RESULT)
 ]
 
+EmbedMap = Annotated[
+    bool | None,
+    _option(
+        "--embed-map/--no-embed-map",
+        text="Store the weights of the feature map, not only their seed.",
+        default="when they are at most 2^20 numbers",
+        panel=RESULT,
+    ),
+]
+ScaleLabels = Annotated[
+    bool,
+    _option("--scale-labels", text="Let labels be scaled where a given --lambda-s needs it.", panel=RESULT),
+]
+
 Seed = Annotated[int | None, _option("--seed", text="Seed of every draw.", metavar="S", default="0", panel=RUN)]
 Precision = Annotated[
     str,
@@ -191,6 +205,6 @@ Tolerance = Annotated[
         "--tolerance",
         help="Largest relative weight error that passes.",
         metavar="V",
-        show_default="1e-6, for float32 files 1e-2",
+        show_default="1e-6; 1e-4 where float32 statistics are made again, 1e-2 for float32 files",
     ),
 ]

@@ -60,9 +60,7 @@ class Dataset:
         absent = np.setdiff1d(np.arange(len(names)), y_train)
         if absent.size:
             listed = ", ".join(str(c) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
-            raise DataError(
-                f"Dataset: y_train has no sample of {absent.size} of {len(names)} classes: {listed}"
-            )
+            raise DataError(f"Dataset: y_train has no sample of {absent.size} of {len(names)} classes: {listed}")
         for field, value in zip(
             ("class_names", "x_train", "x_test", "y_train", "y_test"),
             (names, x_train, x_test, y_train, y_test),
@@ -147,9 +145,7 @@ def _opened_zip(file: IO[bytes]) -> np.lib.npyio.NpzFile:
     start = file.read(4)
     file.seek(0)
     if start[:2] != b"PK" or not zipfile.is_zipfile(file):
-        raise DataError(
-            "not an .npz file, or cut short (an .npz is a zip archive with a directory at its end)"
-        )
+        raise DataError("not an .npz file, or cut short (an .npz is a zip archive with a directory at its end)")
     file.seek(0)
     archive: np.lib.npyio.NpzFile = np.load(file, allow_pickle=False)
     return archive
@@ -163,9 +159,7 @@ def one_line(error: BaseException, *, limit: int | None = 200) -> str:
 def _numbered_names(y_train: NDArray[Any]) -> tuple[str, ...]:
     top = y_train.max().item() if y_train.size and y_train.dtype.kind in "iuf" else 0
     if not top < y_train.size:  # also NaN
-        raise DataError(
-            f"y_train holds label {top}, but {y_train.size} samples have at most {y_train.size} classes"
-        )
+        raise DataError(f"y_train holds label {top}, but {y_train.size} samples have at most {y_train.size} classes")
     return tuple(str(c) for c in range(max(int(top), 0) + 1))
 
 
@@ -189,14 +183,10 @@ def _checked_names(names: Any) -> tuple[str, ...]:
 def _checked_pair(x_train: Any, x_test: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     train, test = _checked_inputs("x_train", x_train), _checked_inputs("x_test", x_test)
     if train.shape[1:] != test.shape[1:]:
-        raise DataError(
-            f"Dataset: x_test has samples of shape {test.shape[1:]}, x_train of {train.shape[1:]}"
-        )
+        raise DataError(f"Dataset: x_test has samples of shape {test.shape[1:]}, x_train of {train.shape[1:]}")
     if train.dtype != test.dtype:
         if np.uint8 in (train.dtype, test.dtype):
-            raise DataError(
-                f"Dataset: x_test is {test.dtype} but x_train {train.dtype}; give both in the same units"
-            )
+            raise DataError(f"Dataset: x_test is {test.dtype} but x_train {train.dtype}; give both in the same units")
         train, test = train.astype(np.float64, copy=False), test.astype(np.float64, copy=False)
     return train, test
 
@@ -226,22 +216,16 @@ def _stored_dtype(argument: str, x: NDArray[Any]) -> np.dtype[Any]:
     if native.kind in "biu":
         largest = max(abs(int(x.min())), abs(int(x.max())))
         if largest > 1 << 53:
-            raise DataError(
-                f"Dataset: {argument} holds integers beyond 2**53, which float64 cannot represent"
-            )
+            raise DataError(f"Dataset: {argument} holds integers beyond 2**53, which float64 cannot represent")
         return np.dtype(np.float32 if largest <= 1 << 24 else np.float64)
-    raise DataError(
-        f"Dataset: {argument} must be uint8, float32 or float64 (or convert to one), got {x.dtype}"
-    )
+    raise DataError(f"Dataset: {argument} must be uint8, float32 or float64 (or convert to one), got {x.dtype}")
 
 
 def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) -> NDArray[np.int64]:
     if not isinstance(y, np.ndarray) or isinstance(y, np.ma.MaskedArray):
         raise TypeError(f"Dataset: {argument} must be a NumPy array, got {type(y).__name__}")
     if y.shape != (n,):
-        raise DataError(
-            f"Dataset: {argument} must have one label for each of the {n} samples, got shape {y.shape}"
-        )
+        raise DataError(f"Dataset: {argument} must have one label for each of the {n} samples, got shape {y.shape}")
     if y.dtype.kind not in "iuf":
         raise DataError(f"Dataset: {argument} must hold integers, got {y.dtype}")
     if y.dtype.kind == "f":

@@ -39,14 +39,10 @@ def read_idx(path: Path, *, ndim: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
     start = 4 + 4 * ndim
     if len(raw) < start or raw[:4] != bytes((0, 0, 8, ndim)):
-        raise DataError(
-            f"{path}: not an IDX file of unsigned bytes with {ndim} axes (starts with {raw[:4].hex()})"
-        )
+        raise DataError(f"{path}: not an IDX file of unsigned bytes with {ndim} axes (starts with {raw[:4].hex()})")
     shape = struct.unpack(f">{ndim}I", raw[4:start])
     if len(raw) - start != math.prod(shape):
-        raise DataError(
-            f"{path}: holds {len(raw) - start} bytes of data, its header promises {math.prod(shape)}"
-        )
+        raise DataError(f"{path}: holds {len(raw) - start} bytes of data, its header promises {math.prod(shape)}")
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape).copy()
 
 
@@ -126,11 +122,7 @@ def _joined(parts: list[Part]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 def _pickled_part(data: bytes, *, label_key: str) -> Part:
     content = read_pickled_dict(data)
     images, labels = content.get("data"), content.get(label_key)
-    if (
-        not isinstance(images, PickledBytes)
-        or images.values.ndim != 2
-        or images.values.shape[1] != _CIFAR_PIXELS
-    ):
+    if not isinstance(images, PickledBytes) or images.values.ndim != 2 or images.values.shape[1] != _CIFAR_PIXELS:
         raise DataError(f"'data' must be a uint8 array of shape (n, {_CIFAR_PIXELS})")
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
         raise DataError(f"{label_key!r} must be a list of small integers")

@@ -39,9 +39,7 @@ class PickledBytes:
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype) or dtype.code not in ("u1", "|u1"):
-            raise pickle.UnpicklingError(
-                f"array of type {getattr(dtype, 'code', dtype)!r}, expected bytes ('u1')"
-            )
+            raise pickle.UnpicklingError(f"array of type {getattr(dtype, 'code', dtype)!r}, expected bytes ('u1')")
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
         self.values = np.frombuffer(raw, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
 

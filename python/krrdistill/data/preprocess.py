@@ -60,9 +60,7 @@ class Preprocessing:
         if self.eps is not None and not isinstance(self.eps, Real):
             raise DataError(f"Preprocessing: eps must be a number, got {type(self.eps).__name__}")
         if not isinstance(self.constants, Mapping):
-            raise DataError(
-                f"Preprocessing: constants must be a mapping, got {type(self.constants).__name__}"
-            )
+            raise DataError(f"Preprocessing: constants must be a mapping, got {type(self.constants).__name__}")
         for name in ("scale", "shift", "mean", "matrix", "unmixing"):
             value = getattr(self, name)
             if name in fields:
@@ -104,9 +102,7 @@ class Preprocessing:
         """
         rows = self._rows("invert", "Z", Z)
         if math.prod(shape) != self.input_dim:
-            raise DataError(
-                f"Preprocessing.invert: shape {shape} has {math.prod(shape)} entries, not {self.input_dim}"
-            )
+            raise DataError(f"Preprocessing.invert: shape {shape} has {math.prod(shape)} entries, not {self.input_dim}")
         out = np.empty(rows.shape)
         for block in row_blocks(*rows.shape):
             z = rows[block]
@@ -141,9 +137,7 @@ class Preprocessing:
             raise TypeError(f"Preprocessing.{method}: {argument} must hold real numbers, got {array.dtype}")
         if array.ndim < 2 or math.prod(array.shape[1:]) != self.input_dim:
             expected = f"rows of {self.input_dim} entries"
-            raise DataError(
-                f"Preprocessing.{method}: {argument} must have {expected}, got shape {array.shape}"
-            )
+            raise DataError(f"Preprocessing.{method}: {argument} must have {expected}, got shape {array.shape}")
         return array.reshape(len(array), self.input_dim)
 
 
@@ -208,15 +202,8 @@ def _fields_of(kind: Any) -> tuple[str, ...]:
 
 
 def _checked_array(name: str, value: Any, shape: tuple[int, ...]) -> Vector:
-    if (
-        not isinstance(value, np.ndarray)
-        or value.dtype.kind not in "iuf"
-        or value.shape != shape
-        or not value.size
-    ):
-        got = (
-            f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-        )
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.shape != shape or not value.size:
+        got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
         raise DataError(f"Preprocessing: {name} must be float64 of shape {shape}, got {got}")
     checked: Vector = np.ascontiguousarray(value, dtype=np.float64)
     if not np.isfinite(checked).all():

@@ -38,14 +38,12 @@ _KNOWN: dict[str, _Known] = {
     "cifar10": _Known(
         (32, 32, 3),
         class_names.CIFAR10,
-        "cifar10.npz; cifar-10-batches-py or cifar-10-python.tar.gz; cifar-10-batches-bin or "
-        "cifar-10-binary.tar.gz",
+        "cifar10.npz; cifar-10-batches-py or cifar-10-python.tar.gz; cifar-10-batches-bin or cifar-10-binary.tar.gz",
     ),
     "cifar100": _Known(
         (32, 32, 3),
         class_names.CIFAR100,
-        "cifar100.npz; cifar-100-python or cifar-100-python.tar.gz; cifar-100-binary or "
-        "cifar-100-binary.tar.gz",
+        "cifar100.npz; cifar-100-python or cifar-100-python.tar.gz; cifar-100-binary or cifar-100-binary.tar.gz",
     ),
 }
 
@@ -113,9 +111,7 @@ def _load_known(name: str, folder: Path, *, fetch_missing: bool) -> Dataset:
         )
     shape = _KNOWN[name].shape
     if dataset.x_train.dtype != np.uint8 or dataset.shape != shape:
-        raise DataError(
-            f"{name} in {folder} must be uint8 images {shape}, got {dataset.x_train.dtype} {dataset.shape}"
-        )
+        raise DataError(f"{name} in {folder} must be uint8 images {shape}, got {dataset.x_train.dtype} {dataset.shape}")
     return dataset
 
 
@@ -136,16 +132,12 @@ def _find(name: str, folder: Path) -> Dataset | None:
 def _find_mnist(folder: Path) -> Dataset | None:
     """MNIST from four IDX files, or None when one of them is missing."""
     paths = [_idx_path(folder, stem, ndim) for stem, ndim in _MNIST_FILES]
-    arrays = [
-        read_idx(p, ndim=ndim) for p, (_, ndim) in zip(paths, _MNIST_FILES, strict=True) if p is not None
-    ]
+    arrays = [read_idx(p, ndim=ndim) for p, (_, ndim) in zip(paths, _MNIST_FILES, strict=True) if p is not None]
     if len(arrays) < len(paths):
         return None
     x_train, y_train, x_test, y_test = arrays
     try:
-        return Dataset(
-            "mnist", x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), class_names.DIGITS
-        )
+        return Dataset("mnist", x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), class_names.DIGITS)
     except DataError as error:
         raise DataError(f"{folder}: {error}") from error
 
