@@ -80,7 +80,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     native.set_isa(before)
 
 
-@pytest.fixture(params=["array", "native"])
+@pytest.fixture(scope="session", params=["array", "native"])
 def any_backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn, on the instruction set that users get."""
     if request.param == "native":
@@ -88,7 +88,7 @@ def any_backend(request: pytest.FixtureRequest) -> Backend:
     return kd.get_backend(request.param)
 
 
-@pytest.fixture(params=["float32", "float64"])
+@pytest.fixture(scope="session", params=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> np.dtype[np.floating]:
     """Both precisions of the data path."""
     return np.dtype(request.param)

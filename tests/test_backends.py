@@ -24,7 +24,7 @@ from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite
 
 SIZES = (1, 15, 16, 17, 31, 64, 65)
 SAMPLES = (0, *SIZES)
-MAPS = ("identity", "random_fourier", "FCNN_1", "FCNN_2", "ZCA_FCNN")
+MAPS = ("identity", "random_fourier", "FCNN_1", "FCNN_2", "ZCA_FCNN_2")
 INPUT_TYPES = ("uint8", "float32", "float64")
 LAYOUTS = ("contiguous", "row_strided", "reversed", "broadcast", "read_only", "memmap")
 
@@ -48,9 +48,10 @@ def make_chain(kind: str, d: int, p: int, rng: np.random.Generator, *, affine: b
             layer(hidden, d, "leaky_relu", 0.1, bias=False, dtype="float32"),
             layer(p, hidden, "leaky_relu", 0.2, bias=False, dtype="float32"),
         ),
-        "ZCA_FCNN": lambda: (
+        "ZCA_FCNN_2": lambda: (
             layer(d, d, "linear", 1.0, bias=True, dtype="float64"),
-            layer(p, d, "leaky_relu", 0.1, bias=True, dtype="float32"),
+            layer(hidden, d, "leaky_relu", 0.1, bias=True, dtype="float32"),
+            layer(p, hidden, "leaky_relu", 0.2, bias=False, dtype="float32"),
         ),
     }
     if affine:
@@ -291,6 +292,9 @@ def test_not_finite_names_the_row_of_the_data(
             with pytest.raises(DataError, match="row 37 holds NaN or infinity"):
                 call()
     check_transform(backend, chain, X, dtype, np.delete(np.arange(50), 37))
+    X[[36, 38, 49], 0] = np.inf
+    with pytest.raises(DataError, match="row 36 holds NaN or infinity"):  # the first of several
+        backend.transform(chain, X, dtype=dtype)
 
 
 def test_overflow_of_float32_counts_as_infinity(backend: Backend, rng: np.random.Generator) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 
 _ULPS = {"elementwise": 8.0, "reduction": 4.0, "solve": 100.0}
 _STANDARD_ERRORS = 5.0
+_BOUND_MARGIN = 2e-12
+_ESTIMATE = 2e-3
 # float32 cosine: reduction in double, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
 _FLOAT32_COSINE_ULPS = 2.0
 # Accuracies on a training set are no monotone function of lambda, only the residual is: what counts as noise.
@@ -52,6 +54,11 @@ def solve(condition: float, dtype: Any = np.float64) -> float:
     return _ULPS["solve"] * eps(dtype) * max(condition, 1.0)
 
 
+def assert_estimate(actual: float, expected: float) -> None:
+    """Agreement of what is only estimated, by a few iterations, with its exact value."""
+    assert abs(actual - expected) <= _ESTIMATE * abs(expected)
+
+
 def cancellation(total: float, dtype: Any = np.float64) -> float:
     """Bound on the |error| of the root of a difference of numbers as large as ``total``."""
     return float(np.sqrt(_ULPS["solve"] * eps(dtype) * total))
@@ -72,11 +79,19 @@ def assert_reduction(actual: Any, expected: Any, dtype: Any, terms: int, magnitu
     _within(actual, expected, reduction(dtype, terms, magnitude))
 
 
-def assert_solve(actual: Any, expected: Any, condition: float = 1.0, dtype: Any = np.float64) -> None:
-    """||actual - expected||_F <= solve(condition) ||expected||_F."""
+def assert_solve(
+    actual: Any, expected: Any, condition: float = 1.0, dtype: Any = np.float64, *, magnitude: float | None = None
+) -> None:
+    """||actual - expected||_F <= solve(condition) magnitude; the magnitude is ||expected||_F unless given."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
-    _within(np.linalg.norm(actual - expected), 0.0, solve(condition, dtype) * np.linalg.norm(expected))
+    size = np.linalg.norm(expected) if magnitude is None else magnitude
+    _within(np.linalg.norm(actual - expected), 0.0, solve(condition, dtype) * size)
+
+
+def assert_at_bound(actual: float, bound: float) -> None:
+    """As large as a bound allows, on its safe side."""
+    assert bound * (1.0 - _BOUND_MARGIN) <= actual <= bound
 
 
 def _within(actual: Any, expected: Any, bound: Any) -> None:

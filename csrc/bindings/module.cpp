@@ -144,7 +144,6 @@ double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double
   return preimage_solve(weight_data, rhs_data, x_data, p, d, m, rcond_floor, workspace.get(), pivots.get());
 }
 
-// NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
 void normal(const Array<uint64_t>& bits, Array<double> out) {
   require(out.size() == bits.size(), "out: as many numbers as bits");
   double* out_data = out.mutable_data();
@@ -154,6 +153,7 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
   normal_from_bits(bit_data, out_data, n);
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
 void translate(std::exception_ptr pointer) {
   const auto raise = [](const char* name, const char* message) {
     py::set_error(py::module_::import("krrdistill.errors").attr(name), message);
@@ -220,5 +220,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("normal_from_bits", &bindings::normal, pybind11::arg("bits").noconvert(),
              pybind11::arg("out").noconvert());
   module.def("build_facts", &bindings::build_facts);
-  module.def("set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); });
+  module.def(
+      "set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); },
+      pybind11::arg("name"));
 }

@@ -13,8 +13,8 @@ namespace py = pybind11;
 namespace krrdistill::bindings {
 namespace {
 
-template <typename Function>
-void load(const py::dict& exported, const std::string& name, Function& target) {
+// The address of one exported function.
+void* find(const py::dict& exported, const std::string& name) {
   if (!exported.contains(name.c_str())) {
     throw py::import_error("krrdistill: this SciPy does not export " + name + "; install scipy>=1.11");
   }
@@ -25,7 +25,12 @@ void load(const py::dict& exported, const std::string& name, Function& target) {
       signature.find("long *") != std::string::npos) {
     throw py::import_error("krrdistill: " + name + " of this SciPy does not take 32-bit integers (" + signature + ")");
   }
-  target = reinterpret_cast<Function>(capsule.get_pointer());
+  return capsule.get_pointer();
+}
+
+template <typename Function>
+void load(const py::dict& exported, const std::string& name, Function& target) {
+  target = reinterpret_cast<Function>(find(exported, name));
 }
 
 template <typename T>

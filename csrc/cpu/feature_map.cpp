@@ -2,7 +2,6 @@
 #include "krrdistill/feature_map.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "common/checked_blas.h"
 #include "krrdistill/elementwise.h"
@@ -15,11 +14,11 @@ template <typename T>
 void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out) {
   const auto& kernels = elementwise<T>();
   const int64_t d = map.input_dim;
-  std::atomic<int64_t> bad_row{-1};
-#pragma omp parallel for schedule(static)
+  const auto source_row = [&](int64_t i) { return input.rows == nullptr ? first + i : input.rows[first + i]; };
+  int64_t first_bad = count;
+#pragma omp parallel for schedule(static) reduction(min : first_bad)
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
-    const int64_t offset = row * input.row_stride;
+    const int64_t offset = source_row(i) * input.row_stride;
     bool finite = true;
     switch (input.type) {
       case InputType::u8:
@@ -35,11 +34,11 @@ void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int6
         break;
     }
     if (!finite) {
-      bad_row = row;
+      first_bad = std::min(first_bad, i);
     }
   }
-  if (bad_row >= 0) {
-    throw NonFinite(bad_row);
+  if (first_bad < count) {
+    throw NonFinite(source_row(first_bad));
   }
 }
 

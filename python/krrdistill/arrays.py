@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["as_labels", "as_rows", "as_samples", "check_choice", "check_count", "check_number", "check_seed"]
+__all__ = [
+    "as_labels",
+    "as_matrix",
+    "as_rows",
+    "as_samples",
+    "check_choice",
+    "check_count",
+    "check_number",
+    "check_seed",
+]
 
 Array = npt.NDArray[Any]
 _INPUT_DTYPES = (np.uint8, np.float32, np.float64)
@@ -50,6 +59,16 @@ def as_labels(where: str, y: Any, n: int, *, n_classes: int | None = None) -> np
     if n and n_classes is not None and labels.max() >= n_classes:
         raise DataError(f"{where}: y holds the label {labels.max()}, there are {n_classes} classes")
     return labels
+
+
+def as_matrix(where: str, name: str, values: Any, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """``values`` as a finite float64 matrix of this shape."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != shape:
+        raise DataError(f"{where}: {name} must have shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise DataError(f"{where}: {name} holds NaN or infinity")
+    return array
 
 
 def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:

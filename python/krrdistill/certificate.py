@@ -16,6 +16,7 @@ __all__ = ["Certificate", "certify"]
 
 FloatArray = npt.NDArray[np.float64]
 _BATCH_ROWS = 2048
+_GRAM_CONDITION = 1e7  # beyond it the rounding of the Gram matrix hides s_min
 _EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from singular values
 
 
@@ -23,8 +24,8 @@ _EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from 
 class Certificate:
     """W against W_S, the model retrained from the file.
 
-    weight_relative_error : ||W_S - W||_F / ||W||_F
-    weight_cosine : <W_S, W> / (||W_S||_F ||W||_F)
+    weight_relative_error : ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too
+    weight_cosine : <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0
     prediction_agreement : share of test rows on which both models predict the same class
     condition : of the distilled features, s_1 / s_min(m, p)
     """
@@ -58,10 +59,10 @@ def certify(
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
     original, distilled = _predict(chain, X_test, (W, W_S), precision, get_backend(backend))
-    scale = float(np.linalg.norm(W))
+    error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
     return Certificate(
-        weight_relative_error=float(np.linalg.norm(W_S - W)) / scale,
-        weight_cosine=float(np.vdot(W_S, W)) / (float(np.linalg.norm(W_S)) * scale),
+        weight_relative_error=error / scale if scale > 0.0 else (float("inf") if error > 0.0 else 0.0),
+        weight_cosine=float(np.vdot(W_S, W)) / (size * scale) if size * scale > 0.0 else 0.0,
         prediction_agreement=float(np.mean(original == distilled)),
         condition=condition_number(F),
         original_accuracy=float(np.mean(original == y_test)),
@@ -77,8 +78,8 @@ def _predict(
     k = len(stacked) // len(models)
     predictions = [np.empty(len(X), dtype=np.int64) for _ in models]
     for start in range(0, len(X), _BATCH_ROWS):
-        rows = slice(start, start + _BATCH_ROWS)
-        features = backend.transform(chain, X[rows], dtype=np.dtype(precision)).astype(np.float64, copy=False)
+        rows = np.arange(start, min(start + _BATCH_ROWS, len(X)))
+        features = backend.transform(chain, X, dtype=np.dtype(precision), rows=rows).astype(np.float64, copy=False)
         scores = (features @ stacked.T).reshape(len(features), len(models), k)
         for index, predicted in enumerate(predictions):
             predicted[rows] = scores[:, index].argmax(axis=1)
@@ -89,7 +90,7 @@ def condition_number(F: FloatArray) -> float:
     """s_1 / s_min(m, p) of F (m, p); inf when F is rank deficient.
 
     Above 1200 rows and columns from the extreme eigenvalues of the smaller Gram matrix, by Lanczos iterations with it
-    and with its Cholesky factor (relative accuracy 1e-3; SVD where it is not positive definite).
+    and with its Cholesky factor (relative accuracy 1e-3; SVD beyond 1e7).
     """
     if min(F.shape) > _EXACT_CONDITION:
         gram = F @ F.T if F.shape[0] <= F.shape[1] else F.T @ F
@@ -97,7 +98,10 @@ def condition_number(F: FloatArray) -> float:
         if info == 0:
             inverse = scipy.linalg.lapack.dpotrs
             largest = _largest_eigenvalue(len(gram), lambda x: gram @ x)
-            return float(np.sqrt(largest * _largest_eigenvalue(len(gram), lambda x: inverse(factor, x, lower=1)[0])))
+            inverse_largest = _largest_eigenvalue(len(gram), lambda x: inverse(factor, x, lower=1)[0])
+            condition = float(np.sqrt(largest * inverse_largest))
+            if condition < _GRAM_CONDITION:
+                return condition
     values = scipy.linalg.svdvals(F)
     return float(values[0] / values[-1]) if values[-1] > 0.0 else float("inf")
 

@@ -16,7 +16,7 @@ import scipy.linalg
 
 from krrdistill.arrays import check_choice
 from krrdistill.backends import Backend, get_backend
-from krrdistill.errors import LambdaOutOfRange
+from krrdistill.errors import DataError, LambdaOutOfRange
 from krrdistill.random import Stream, normal
 from krrdistill.ridge import pseudo_inverse
 
@@ -36,7 +36,8 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 ROOTS = ("plus", "minus")
 _NOISE_SCALE = 0.1  # of the standard deviation of P W, as in the published code
-_MAX_LABEL_CONDITION = 1e8
+_MAX_LABEL_CONDITION = 1e8  # real labels beyond it give way to one-hot ones
+_MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
 _BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
 _MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
 _RANK_CUTOFF = 1e-10  # relative to the largest singular value
@@ -59,8 +60,12 @@ def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
 
 
 def _label_inverse(Y: FloatArray) -> FloatArray:
-    """P = Y (Y^T Y)^-1, shape (m, k)."""
-    return np.asarray(np.linalg.solve(Y.T @ Y, Y.T).T)
+    """P = Y (Y^T Y)^-1 = Q R^-T with Y = Q R, shape (m, k): Y^T Y itself would square the condition number of Y."""
+    m, k = Y.shape
+    Q, R = np.linalg.qr(Y)
+    if m < k or np.linalg.cond(R) > _MAX_LABEL_RANK_CONDITION:
+        raise DataError(f"construct: labels of shape {Y.shape} must have rank {k}; the construction needs m >= k")
+    return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
 
 
 def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:

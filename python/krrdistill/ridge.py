@@ -11,7 +11,7 @@ import scipy.linalg
 
 from krrdistill.arrays import check_number
 from krrdistill.backends import Backend, get_backend
-from krrdistill.errors import NotPositiveDefinite
+from krrdistill.errors import DataError, NotPositiveDefinite
 from krrdistill.statistics import RidgeStatistics
 
 __all__ = ["RidgePath", "default_lambdas", "fit_features", "fit_ridge", "pseudo_inverse", "ridge_path", "select"]
@@ -145,7 +145,18 @@ def fit_features(
     Returns
     -------
     W_S : array of shape (k, p)
+
+    Raises
+    ------
+    DataError
+        For shapes that do not fit, NaN or infinity.
     """
+    check_number("fit_features", "lambda_s", lambda_s)
+    F, Y = np.asarray(F, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    if F.ndim != 2 or Y.ndim != 2 or len(F) != len(Y) or F.size == 0:
+        raise DataError(f"fit_features: F must have shape (m, p) and Y (m, k), got {F.shape} and {Y.shape}")
+    if not (np.isfinite(F).all() and np.isfinite(Y).all()):
+        raise DataError("fit_features: F or Y holds NaN or infinity")
     wide = F.shape[0] <= F.shape[1]
     gram = F @ F.T if wide else F.T @ F
     gram[np.diag_indices_from(gram)] += lambda_s

@@ -63,6 +63,10 @@ def map_from_spec(spec: Mapping[str, Any]) -> LayeredMap:
             raise DataError(f"map: unknown kernel {kernel!r}")
     except (KeyError, TypeError) as error:
         raise DataError(f"map: the description of the feature map is incomplete: {error}") from error
-    if made.fingerprint() != spec.get("fingerprint"):
+    rebuilt = made.spec()
+    if rebuilt["fingerprint"] != spec.get("fingerprint"):
         raise DataError(f"map: the {kernel} weights rebuilt from the seed do not match the recorded fingerprint")
+    for name, value in rebuilt.items():
+        if spec.get(name, value) != value:
+            raise DataError(f"map: {name} of the description contradicts the rest of it")
     return made

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import as_samples
+from krrdistill.arrays import as_matrix, as_samples, check_choice
 from krrdistill.backends import Backend, get_backend
 from krrdistill.backends.base import Chain, Layer
 from krrdistill.data import Preprocessing
@@ -65,8 +65,11 @@ class LayeredMap:
 
     def transform(self, X: Any, *, dtype: Any = np.float64, backend: Backend | str | None = None) -> Any:
         """phi(X): array of shape (n, d) -> (n, p). Raises DataError for NaN, infinity or a wrong width."""
-        samples = as_samples(f"{type(self).__name__}.transform", X, input_dim=self.input_dim)
-        return get_backend(backend).transform(self.chain(), samples, dtype=np.dtype(dtype))
+        where = f"{type(self).__name__}.transform"
+        samples = as_samples(where, X, input_dim=self.input_dim)
+        precision = np.dtype(dtype)
+        check_choice(where, "dtype", str(precision), ("float32", "float64"))
+        return get_backend(backend).transform(self.chain(), samples, dtype=precision)
 
     def feature_limit(self) -> float:
         """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""
@@ -104,12 +107,13 @@ class LayeredMap:
         NotSurjective
             If a layer has more outputs than inputs or rank-deficient weights.
         DataError
-            If an entry of F lies outside of the map's range.
+            If an entry of F lies outside of the map's range; for wrong shapes, NaN or infinity.
         """
         self.check_surjective()
         solver = get_backend(backend)
-        references = self._layer_inputs(near)
-        H = np.asarray(F, dtype=np.float64)
+        m, where = (len(F) if np.ndim(F) else 0), f"{type(self).__name__}.preimage"
+        H = as_matrix(where, "F", F, (m, self.output_dim))
+        references = self._layer_inputs(None if near is None else as_matrix(where, "near", near, (m, self.input_dim)))
         for layer, reference in zip(reversed(self.layers), reversed(references), strict=True):
             weight = layer.weight.astype(np.float64)
             at_reference = reference @ weight.T + (0.0 if layer.bias is None else layer.bias.astype(np.float64))
@@ -118,7 +122,7 @@ class LayeredMap:
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
         """What each layer gets for the references; one row, the origin's, serves all where none are given."""
-        H = np.zeros((1, self.input_dim)) if near is None else np.asarray(near, dtype=np.float64)
+        H = np.zeros((1, self.input_dim)) if near is None else near
         inputs = []
         oracle = get_backend("array")
         for layer in self.layers:

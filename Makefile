@@ -1,0 +1,138 @@
+# From a fresh clone: needs make, Python >= 3.10 and a C++20 compiler. Everything else comes through pip, into .venv.
+#
+#   make demo       install, distil the bundled digits with each kernel, print one table          (about a minute)
+#   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
+#   make lint       ruff, mypy, clang-format, clang-tidy
+#   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+#   make bench      the benchmarks                                       PYTEST_ARGS='-k statistics'
+#   make wheel      wheel and sdist, in dist/
+#   make clean      remove everything that these targets made
+#
+# Variables: PYTHON (python3), CXX, WERROR=ON (compiler warnings are errors), KRRDISTILL_DATA (folder of the real data).
+# A stamp file stands for each installed extra: make reinstalls only after pyproject.toml or the C++ sources changed;
+# Python sources are used in place.
+
+PYTHON ?= python3
+WERROR ?= OFF
+PYTEST_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+KERNELS := identity random_fourier FCNN
+
+# The data sets are optional: the tests that need them skip, and say so.
+KRRDISTILL_DATA ?= $(wildcard ../shared/data)
+ifneq ($(KRRDISTILL_DATA),)
+export KRRDISTILL_DATA := $(abspath $(KRRDISTILL_DATA))
+endif
+ifeq ($(origin CXX),default)
+CXX := c++
+else
+export CXX
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+CXX_SOURCES := $(sort $(shell find csrc -name '*.cpp'))
+CXX_HEADERS := $(sort $(shell find csrc -name '*.h'))
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake) $(CXX_SOURCES) $(CXX_HEADERS) \
+	python/krrdistill/_version.py
+
+JOBS := $(shell getconf _NPROCESSORS_ONLN)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
+.PHONY: help demo test lint lint-python lint-cxx sanitize bench wheel clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# ---- the environment
+
+$(STAMPS)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.10 is needed, $(PYTHON) is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+# What a build needs, kept in .venv so that rebuilds are incremental. CMake and Ninja are in scikit-build-core's list
+# only where the machine has none, or one that is too old.
+$(STAMPS)/tools: $(STAMPS)/python pyproject.toml
+	$(BIN)/pip install --quiet scikit-build-core pybind11
+	@tools=`$(BIN)/python -c 'import scikit_build_core.build as b; print(*b.get_requires_for_build_editable())'` && \
+	if [ -n "$$tools" ]; then echo "pip install $$tools" && $(BIN)/pip install --quiet $$tools; fi
+	@touch $@
+
+# .venv/stamps/EXTRA: the package in place, with that extra. Type checking needs what the code imports, so lint has all.
+EXTRAS_lint := lint,test,bench
+$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
+	$(BIN)/pip install --quiet --no-build-isolation --check-build-dependencies \
+		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) -e '.[$(or $(EXTRAS_$*),$*)]'
+	@$(BIN)/python -c 'import krrdistill._native' || \
+		echo 'WARNING: installed without the compiled core; `$(BIN)/krrdistill info` tells how to get it' >&2
+	@touch $@
+
+# ---- what a user runs
+
+demo: $(STAMPS)/cli
+	@for kernel in $(KERNELS); do \
+		$(BIN)/krrdistill distill --dataset digits --kernel $$kernel --ipc 1 --out runs/demo/$$kernel --json \
+			>/dev/null || exit 1; \
+	done
+	@$(BIN)/python benchmarks/demo_table.py $(KERNELS:%=runs/demo/%)
+
+test: $(STAMPS)/test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMPS)/bench
+	$(BIN)/python -m pytest benchmarks $(PYTEST_ARGS)
+
+wheel: $(STAMPS)/tools
+	$(BIN)/pip install --quiet build
+	KRRDISTILL_REQUIRE_NATIVE=1 $(BIN)/python -m build --outdir dist
+
+# ---- lint
+
+lint: lint-python lint-cxx
+
+lint-python: $(STAMPS)/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lint-cxx: build/tidy.ok
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS)
+
+# The clang-tidy of PyPI has Clang's own headers but no omp.h: the compiler's folder is searched last for it.
+build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
+	@test -e build/dev/compile_commands.json || { echo 'clang-tidy needs a build: no working C++ compiler?' >&2; exit 1; }
+	printf '%s\n' $(CXX_SOURCES) | xargs -n 1 -P $(JOBS) \
+		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`"
+	@touch $@
+
+# ---- sanitizers
+
+SANITIZE := build/sanitize
+SANITIZE_TESTS := tests/test_backends.py tests/test_statistics.py tests/test_ridge.py tests/test_features.py
+
+$(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
+	$(PYTHON) -m venv $(SANITIZE)/venv
+	KRRDISTILL_REQUIRE_NATIVE=1 $(SANITIZE)/venv/bin/pip install --quiet --config-settings=build-dir=$(SANITIZE)/cmake \
+		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=install.strip=false \
+		--config-settings=cmake.define.KRRDISTILL_SANITIZE=address,undefined -e '.[test]'
+	@touch $@
+
+# detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
+# Reports go to files, so that one from a child process cannot get lost.
+sanitize: $(SANITIZE)/installed
+	@rm -f $(SANITIZE)/report.*
+	@grep -q __asan_init $(SANITIZE)/cmake/_native*.so
+	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
+	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
+		$(SANITIZE)/venv/bin/python -m pytest $(SANITIZE_TESTS) $(PYTEST_ARGS); \
+	status=$$?; \
+	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
+	exit $$status
+
+clean:
+	rm -rf $(VENV) build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

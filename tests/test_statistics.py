@@ -1,0 +1,415 @@
+"""Sufficient statistics: against the oracle, as sums over data, to and from files, and with bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import threadpoolctl
+from hypothesis import given
+from hypothesis import strategies as st
+
+import krrdistill as kd
+import oracles
+import tolerances
+from krrdistill import statistics as module
+from krrdistill.backends import Backend, Chain
+from krrdistill.data import Preprocessing
+from krrdistill.errors import DataError
+
+D, P, K = 6, 5, 3
+PHI = kd.FCNN(D, [P], seed=3)
+
+Array = npt.NDArray[Any]
+Statistics = kd.RidgeStatistics
+
+
+def samples(n: int, seed: int = 0, targets: str = "labels") -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, D)).astype(np.float32)
+    return X, rng.integers(0, K, n) if targets == "labels" else rng.standard_normal((n, K))
+
+
+def statistics_of(X: Array, Y: Array, dtype: Any = "float64", backend: Any = None, **keywords: Any) -> Statistics:
+    return Statistics(PHI, K, precision=str(dtype), backend=backend).update(X, Y, **keywords)
+
+
+def targets_of(Y: Array) -> Array:
+    return oracles.one_hot(Y, K) if Y.ndim == 1 else Y.T
+
+
+def assert_close(actual: Statistics, expected: Statistics, X: Array, Y: Array, dtype: Any) -> None:
+    """Equal up to the order of the sums over the samples X, Y."""
+    magnitude = oracles.feature_magnitude(X.T, PHI.layers)
+    terms = len(X) + D
+    assert actual.n == expected.n
+    tolerances.assert_reduction(actual.gram, expected.gram, dtype, terms, oracles.gram(magnitude))
+    weights = np.abs(targets_of(Y))
+    tolerances.assert_reduction(actual.cross, expected.cross, dtype, terms, oracles.cross(weights, magnitude))
+    tolerances.assert_reduction(actual.target_square, expected.target_square, np.float64, terms, np.sum(weights**2))
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_against_the_oracle(any_backend: Backend, dtype: Any, targets: str) -> None:
+    X, Y = samples(50, targets=targets)
+    statistics = statistics_of(X, Y, dtype, any_backend)
+    Phi, magnitude = oracles.features(X.T, PHI.layers), oracles.feature_magnitude(X.T, PHI.layers)
+    T = targets_of(Y)
+    tolerances.assert_reduction(statistics.gram, oracles.gram(Phi), dtype, 50 + D, oracles.gram(magnitude))
+    tolerances.assert_reduction(
+        statistics.cross, oracles.cross(T, Phi), dtype, 50 + D, oracles.cross(abs(T), magnitude)
+    )
+    tolerances.assert_reduction(statistics.target_square, np.sum(T**2), np.float64, 50 * K, np.sum(T**2))
+    assert statistics.n == 50
+    assert statistics.gram.dtype == statistics.cross.dtype == np.float64
+
+
+def test_class_sums(any_backend: Backend) -> None:
+    X = np.arange(24, dtype=np.uint8).reshape(8, 3)
+    y = np.array([2, 0, 2, 2, 0, 2, 0, 0])
+    statistics = Statistics(kd.Identity(3), 3, backend=any_backend).update(X, y)
+    tolerances.assert_exact(statistics.cross, [X[y == c].sum(axis=0, dtype=np.float64) for c in range(3)])
+    tolerances.assert_exact(statistics.gram, X.T.astype(float) @ X)
+    assert statistics.target_square == 8.0
+
+
+def test_preprocessing_and_images(any_backend: Backend) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 2, 3), dtype=np.uint8)
+    y = np.arange(20) % K
+    scaling = Preprocessing("standardize", np.full(D, 1 / 255), np.full(D, -0.5))
+    raw = Statistics(PHI.chain(scaling), K, precision="float64", backend=any_backend).update(images, y)
+    standardised = images.reshape(20, D) / 255 - 0.5
+    assert_close(raw, statistics_of(standardised, y, backend=any_backend), standardised, y, np.float64)
+
+
+def test_nothing_is_no_data(any_backend: Backend, dtype: Any) -> None:
+    X, Y = samples(4)
+    empty = statistics_of(X[:0], Y[:0], dtype, any_backend).update(X, Y, rows=np.arange(0))
+    assert empty.n == empty.target_square == 0
+    tolerances.assert_exact(empty.gram, np.zeros((P, P)))
+    tolerances.assert_exact(empty.cross, np.zeros((K, P)))
+
+
+# Properties
+
+
+@given(st.integers(0, 40), st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64"]))
+def test_gram_is_symmetric_and_positive_semidefinite(any_backend: Backend, n: int, seed: int, precision: str) -> None:
+    X, Y = samples(n, seed)
+    G = statistics_of(X, Y, precision, any_backend).gram
+    tolerances.assert_exact(G, G.T)
+    eigenvalues = np.linalg.eigvalsh(G)
+    assert eigenvalues[0] >= -tolerances.reduction(precision, n + D, abs(eigenvalues[-1]))
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.sampled_from(["labels", "values"]), st.integers(0, 99))
+def test_updates_add(any_backend: Backend, a: int, b: int, targets: str, seed: int) -> None:
+    for precision in ("float32", "float64"):
+        X, Y = samples(a + b, seed, targets)
+        whole = statistics_of(X, Y, precision, any_backend)
+        parts = statistics_of(X[:a], Y[:a], precision, any_backend)
+        parts.gram  # noqa: B018 - reading it between updates must not matter
+        assert_close(parts.update(X[a:], Y[a:]), whole, X, Y, precision)
+        first, second = (statistics_of(X[s], Y[s], precision, any_backend) for s in (slice(a), slice(a, None)))
+        before = second.gram.copy(), second.cross.copy(), second.n
+        assert_close(first.merge(second), whole, X, Y, precision)
+        tolerances.assert_exact(second.gram, before[0])
+        tolerances.assert_exact(second.cross, before[1])
+        assert second.n == before[2]
+
+
+@given(st.permutations(range(25)), st.sampled_from(["labels", "values"]))
+def test_order_does_not_matter(any_backend: Backend, order: list[int], targets: str) -> None:
+    X, Y = samples(25, targets=targets)
+    for precision in ("float32", "float64"):
+        expected = statistics_of(X, Y, precision, any_backend)
+        assert_close(statistics_of(X[order], Y[order], precision, any_backend), expected, X, Y, precision)
+        assert_close(statistics_of(X, Y, precision, any_backend, rows=np.array(order)), expected, X, Y, precision)
+
+
+@given(st.lists(st.integers(0, 19), max_size=40), st.sampled_from(["labels", "values"]))
+def test_rows_pick_samples(any_backend: Backend, rows: list[int], targets: str) -> None:
+    X, Y = samples(20, targets=targets)
+    picked = statistics_of(X, Y, backend=any_backend, rows=np.array(rows, dtype=np.int64))
+    copied = statistics_of(X[rows], Y[rows], backend=any_backend)
+    assert_close(picked, copied, X[rows], Y[rows], np.float64)
+
+
+@pytest.mark.parametrize("kind", [list, np.int32, np.uint8, np.uint64])
+def test_rows_of_any_integer_type(any_backend: Backend, kind: Any) -> None:
+    X, Y = samples(20)
+    rows = [4, 4, 19, 0]
+    expected = statistics_of(X[rows], Y[rows], backend=any_backend)
+    given_rows = rows if kind is list else np.array(rows, dtype=kind)
+    assert_close(statistics_of(X, Y, backend=any_backend, rows=given_rows), expected, X[rows], Y[rows], np.float64)
+
+
+@pytest.mark.parametrize("rows_of_tile", [1, 3, 16, 1000])
+def test_tile_and_batch_size_do_not_matter(
+    any_backend: Backend, dtype: Any, rows_of_tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, Y = samples(50)
+    expected = statistics_of(X, Y, dtype, any_backend)
+    monkeypatch.setattr(f"{type(any_backend).__module__}.tile_rows", lambda chain, dtype: rows_of_tile)
+    assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
+    monkeypatch.setattr(module, "_BATCH_ROWS", 7)
+    assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_threads_do_not_matter_and_runs_repeat(any_backend: Backend, dtype: Any, targets: str) -> None:
+    rng = np.random.default_rng(5)
+    phi = kd.RandomFourier(40, 300, sigma2=40.0)
+    X = rng.standard_normal((5000, 40)).astype(np.float32)
+    Y = rng.integers(0, K, 5000) if targets == "labels" else rng.standard_normal((5000, K))
+
+    def run(threads: int) -> Statistics:
+        with threadpoolctl.threadpool_limits(threads):
+            return Statistics(phi, K, precision=str(dtype), backend=any_backend).update(X, Y)
+
+    one, two, again = run(1), run(2), run(2)
+    magnitude = np.full((300, 5000), np.sqrt(2 / 300))
+    tolerances.assert_reduction(two.gram, one.gram, dtype, 5000, oracles.gram(magnitude))
+    tolerances.assert_reduction(two.cross, one.cross, dtype, 5000, oracles.cross(np.abs(targets_of(Y)), magnitude))
+    tolerances.assert_exact(again.gram, two.gram)
+    tolerances.assert_exact(again.cross, two.cross)
+    tolerances.assert_exact(run(1).gram, one.gram)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_noise_floor_covers_the_rounding(any_backend: Backend, precision: str) -> None:
+    X, Y = samples(3000)
+    rounded, exact = (statistics_of(X, Y, p, any_backend).gram for p in (precision, "float64"))
+    statistics = statistics_of(X, Y, precision, any_backend)
+    largest = float(np.linalg.eigvalsh(exact)[-1])
+    floor = statistics.noise_floor(largest)
+    assert np.linalg.norm(rounded - exact, 2) <= floor <= 1e-4 * largest
+    assert statistics.noise_floor(2.0 * largest) == 2.0 * floor
+    assert statistics.noise_floor(-1.0) == 0.0
+    assert statistics_of(X, Y, "float64").noise_floor(largest) <= floor
+
+
+def test_merging_keeps_the_worse_precision() -> None:
+    X, Y = samples(9)
+    for a, b, expected in (("float32", "float64", "float32"), ("float64", "float32", "float32")):
+        merged = statistics_of(X, Y, a).merge(statistics_of(X, Y, b))
+        assert merged.precision == expected
+    assert statistics_of(X, Y).merge(statistics_of(X, Y)).precision == "float64"
+
+
+def test_progress_ends_at_one(any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH_ROWS", 8)
+    X, Y = samples(20)
+    for rows, expected in ((None, [0.4, 0.8, 1.0]), (np.arange(10), [0.8, 1.0])):
+        seen: list[float] = []
+        statistics_of(X, Y, backend=any_backend, rows=rows, progress=seen.append)
+        assert seen == expected
+
+
+# Files
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_save_and_load(any_backend: Backend, tmp_path: Path, precision: str) -> None:
+    X, Y = samples(30, targets="values")
+    saved = statistics_of(X, Y, precision, any_backend)
+    saved.save(tmp_path / "s.npz")
+    loaded = Statistics(PHI, K, precision="float64", backend=any_backend).load(tmp_path / "s.npz")
+    for name in ("gram", "cross", "n", "target_square", "precision"):
+        tolerances.assert_exact(getattr(loaded, name), getattr(saved, name))
+    twice = loaded.load(str(tmp_path / "s.npz"))
+    assert twice.n == 60
+    tolerances.assert_exact(twice.gram, 2.0 * saved.gram)
+    saved.save(tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "s.npz").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.npz", "s.npz"]
+
+
+def spoil(arrays: dict[str, Array], **changes: Any) -> dict[str, Array]:
+    meta = {**json.loads(str(arrays["meta"])), **changes}
+    return {**arrays, "meta": np.array(json.dumps(meta))}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: {name: value for name, value in a.items() if name != "gram"},
+        lambda a: {name: value for name, value in a.items() if name != "meta"},
+        lambda a: {name: value for name, value in a.items() if name != "target_square"},
+        lambda a: {**a, "gram": a["gram"][:-1]},
+        lambda a: {**a, "gram": a["gram"].astype(str)},
+        lambda a: {**a, "gram": a["gram"].astype(complex)},
+        lambda a: {**a, "gram": np.full_like(a["gram"], np.nan)},
+        lambda a: {**a, "cross": a["cross"][:, :-1]},
+        lambda a: {**a, "cross": np.full_like(a["cross"], np.inf)},
+        lambda a: {**a, "cross": np.zeros((K + 1, P))},
+        lambda a: {**a, "target_square": np.array([1.0, 2.0])},
+        lambda a: {**a, "target_square": np.array(np.nan)},
+        lambda a: {**a, "target_square": np.array("many")},
+        lambda a: {**a, "meta": np.array("{")},
+        lambda a: {**a, "meta": np.array("[1]")},
+        lambda a: spoil(a, format="krrdistill-statistics-2"),
+        lambda a: spoil(a, format="krrdistill-1"),
+        lambda a: spoil(a, precision="float16"),
+        lambda a: spoil(a, precision=None),
+        lambda a: spoil(a, n=-1),
+        lambda a: spoil(a, n=None),
+        lambda a: spoil(a, n=float("inf")),
+        lambda a: {**a, "gram": np.array([[object()]])},
+        lambda a: {"X": np.ones((2, 2))},
+    ],
+)
+def test_load_refuses_files_that_do_not_fit(tmp_path: Path, change: Callable[..., Any]) -> None:
+    X, Y = samples(9)
+    path = tmp_path / "s.npz"
+    statistics = statistics_of(X, Y)
+    statistics.save(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **change(arrays))
+    before = statistics.gram.copy()
+    with pytest.raises(DataError, match=r"s\.npz"):
+        statistics.load(path)
+    assert statistics.n == 9
+    tolerances.assert_exact(statistics.gram, before)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive", "truncated", "array"])
+def test_load_refuses_what_is_no_archive(tmp_path: Path, content: bytes | str) -> None:
+    X, Y = samples(9)
+    path = tmp_path / "s.npz"
+    statistics_of(X, Y).save(path)
+    if content == "array":
+        with path.open("wb") as stream:
+            np.save(stream, X)
+    else:
+        path.write_bytes(path.read_bytes()[:-30] if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=r"s\.npz"):
+        statistics_of(X, Y).load(path)
+    with pytest.raises(DataError, match="no such file"):
+        statistics_of(X, Y).load(tmp_path / "absent.npz")
+
+
+# Bad input
+
+
+def spoiled(X: Array, index: tuple[int, int], value: float) -> Array:
+    X = X.copy()
+    X[index] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda X, y: (spoiled(X, (7, 0), np.nan), y), DataError, "row 7 holds NaN or infinity"),
+        (lambda X, y: (spoiled(X, (0, D - 1), np.inf), y), DataError, "row 0 holds NaN or infinity"),
+        (lambda X, y: (X[:, :-1], y), DataError, "X has 5 columns, the map takes 6"),
+        (lambda X, y: (X[0], y), DataError, r"X must have shape \(n, \.\.\.\).*got \(6,\)"),
+        (lambda X, y: (X.astype(str), y), TypeError, "X must be a numeric array"),
+        (lambda X, y: (X.astype(complex), y), TypeError, "X must be a numeric array"),
+        (lambda X, y: (X, y[:-1]), DataError, r"y must have shape \(9,\), got \(8,\)"),
+        (lambda X, y: (X, y + 1), DataError, "holds the label 3, there are 3 classes"),
+        (lambda X, y: (X, y - 1), DataError, "holds the label -1, labels start at 0"),
+        (lambda X, y: (X, y.astype(float)), TypeError, "integer class labels, got dtype float64"),
+        (lambda X, y: (X, y > 0), TypeError, "integer class labels, got dtype bool"),
+        (lambda X, y: (X, y.astype(str)), TypeError, "integer class labels"),
+        (lambda X, y: (X, np.zeros((9, 2))), DataError, r"Y must have shape \(9,\) or \(9, 3\), got \(9, 2\)"),
+        (lambda X, y: (X, np.zeros((8, 3))), DataError, r"Y must have shape .*got \(8, 3\)"),
+        (lambda X, y: (X, np.zeros((9, 3, 1))), DataError, r"Y must have shape .*got \(9, 3, 1\)"),
+        (lambda X, y: (X, np.full((9, 3), np.nan)), DataError, "Y holds NaN or infinity"),
+    ],
+)
+def test_bad_samples(any_backend: Backend, change: Callable[..., Any], kind: type[Exception], message: str) -> None:
+    X, _ = samples(9)
+    with pytest.raises(kind, match=message):
+        statistics_of(*change(X, np.arange(9) % 3), backend=any_backend)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "message"),
+    [
+        (np.array([0, 9]), DataError, "rows holds the index 9, X has 9 rows"),
+        (np.array([-1]), DataError, "rows holds the index -1"),
+        (np.array([2**63], dtype=np.uint64), DataError, "rows holds the index 9223372036854775808"),
+        (np.ones(9, dtype=bool), TypeError, "rows must hold integer row indices, got dtype bool"),
+        (np.array([0.0]), TypeError, "rows must hold integer row indices, got dtype float64"),
+        (np.array([[0]]), DataError, r"rows must have shape \(r,\), got \(1, 1\)"),
+        (["0"], TypeError, "rows must hold integer row indices"),
+    ],
+)
+def test_bad_rows(any_backend: Backend, rows: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        statistics_of(*samples(9), backend=any_backend, rows=rows)
+
+
+def test_bad_rows_are_named_beyond_the_first_batch(any_backend: Backend) -> None:
+    n = module._BATCH_ROWS + 100
+    X, Y = np.zeros((n, 1), np.float32), np.zeros(n, np.int64)
+    X[n - 7] = np.nan
+    with pytest.raises(DataError, match=f"row {n - 7} holds NaN or infinity"):
+        Statistics(kd.Identity(1), 1, backend=any_backend).update(X, Y)
+    with pytest.raises(DataError, match=f"row {n - 7} holds NaN or infinity"):
+        Statistics(kd.Identity(1), 1, backend=any_backend).update(X, Y, rows=np.arange(n)[::-1])
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # NumPy's own, from the array backend
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_features_that_overflow_are_refused(any_backend: Backend, targets: str) -> None:
+    X, Y = samples(9, targets=targets)
+    with pytest.raises(DataError, match="features overflow float32; scale the inputs"):
+        statistics_of(1e20 * X, Y, "float32", any_backend)
+    statistics_of(1e20 * X.astype(np.float64), Y, "float64", any_backend)
+
+
+@pytest.mark.parametrize("layout", ["structured", "reversed columns", "big endian", "half", "int16", "list", "fortran"])
+def test_any_layout_and_number_type(any_backend: Backend, layout: str) -> None:
+    X = np.arange(54, dtype=np.float32).reshape(9, D) / 64
+    Y = np.arange(9) % K
+    expected = statistics_of(X, Y, backend=any_backend)
+    record = np.zeros(9, dtype=[("flag", "u1"), ("x", "<f4", D)])  # rows of 25 bytes: not aligned
+    record["x"] = X
+    variants: dict[str, Any] = {
+        "structured": record["x"],
+        "reversed columns": np.ascontiguousarray(X[:, ::-1])[:, ::-1],
+        "big endian": X.astype(">f4"),
+        "half": X.astype(np.float16),
+        "int16": (64 * X).astype(np.int16),
+        "list": X.tolist(),
+        "fortran": np.asfortranarray(X),
+    }
+    if layout == "int16":
+        scaled = PHI.chain(Preprocessing("standardize", np.full(D, 1 / 64), np.zeros(D)))
+        actual = Statistics(scaled, K, precision="float64", backend=any_backend).update(variants[layout], Y)
+    else:
+        actual = statistics_of(variants[layout], Y, backend=any_backend)
+    assert_close(actual, expected, X, Y, np.float64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"n_targets": 0}, ValueError, "n_targets must be at least 1, got 0"),
+        ({"n_targets": 2.5}, TypeError, "n_targets must be an integer, got 2.5"),
+        ({"precision": "float16"}, ValueError, "precision must be one of float32, float64; got 'float16'"),
+        ({"backend": "gpu"}, ValueError, "backend must be one of native, array; got 'gpu'"),
+    ],
+)
+def test_bad_construction(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        Statistics(**{"chain": PHI, "n_targets": K, **arguments})
+
+
+def test_merge_refuses_other_shapes() -> None:
+    X, Y = samples(9)
+    statistics = statistics_of(X, Y)
+    with pytest.raises(DataError, match=r"shapes \(3, 5\) and \(2, 5\) differ"):
+        statistics.merge(Statistics(PHI, 2))
+    with pytest.raises(DataError, match=r"shapes \(3, 5\) and \(3, 6\) differ"):
+        statistics.merge(Statistics(Chain(6, ()), K))
