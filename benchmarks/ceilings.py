@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,19 +115,19 @@ def _operand(rows: int, columns: int, dtype: Any) -> AnyArray:
 
 
 def _gemm(gemm: Any, dtype: Any, n: int, p: int, repeats: int) -> float:
-    """C (p, n) = W^T X with W (p, p) and X (p, n): the product of a map's layer, as the core calls it."""
+    """C (p, n) = W^T X or W X, the better, with W (p, p) and X (p, n): the product of a map's layer."""
     weight, x = _operand(p, p, dtype), _operand(p, n, dtype)
     out = np.zeros((p, n), dtype, order="F")
-    seconds = best_seconds(lambda: gemm(1.0, weight, x, c=out, trans_a=1, overwrite_c=1), repeats)
-    return 2.0 * n * p * p / seconds
+    calls = [partial(gemm, 1.0, weight, x, c=out, trans_a=transposed, overwrite_c=1) for transposed in (0, 1)]
+    return 2.0 * n * p * p / min(best_seconds(call, repeats) for call in calls)
 
 
 def _syrk(syrk: Any, dtype: Any, n: int, p: int, repeats: int) -> float:
-    """One triangle of C (p, p) += F F^T with F (p, n), as the core calls it."""
+    """One triangle, the better, of C (p, p) += F F^T with F (p, n): the Gram matrix of a tile."""
     features = _operand(p, n, dtype)
     out = np.zeros((p, p), dtype, order="F")
-    seconds = best_seconds(lambda: syrk(1.0, features, beta=1.0, c=out, lower=0, overwrite_c=1), repeats)
-    return float(n) * p * p / seconds
+    calls = [partial(syrk, 1.0, features, beta=1.0, c=out, lower=lower, overwrite_c=1) for lower in (0, 1)]
+    return float(n) * p * p / min(best_seconds(call, repeats) for call in calls)
 
 
 def _copy(repeats: int) -> float:

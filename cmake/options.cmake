@@ -19,5 +19,8 @@ function(krrdistill_target_options target)
     target_compile_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=undefined -g)
     target_link_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE})
+    if(KRRDISTILL_SANITIZE MATCHES "address")
+      target_compile_definitions(${target} PRIVATE KRRDISTILL_SANITIZED=1)
+    endif()
   endif()
 endfunction()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import subprocess
@@ -479,11 +480,9 @@ def test_native_is_the_default() -> None:
 
 
 @pytest.fixture
-def no_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "krrdistill._native", None)
-    backends._default.cache_clear()
-    yield
-    backends._default.cache_clear()
+    monkeypatch.setattr(backends, "_default", functools.cache(backends._default.__wrapped__))
 
 
 @pytest.mark.usefixtures("no_native")
@@ -550,6 +549,7 @@ def native_arguments() -> dict[str, dict[str, Any]]:
             "positive_definite": np.empty(m, bool),
             "eigenvalues": np.empty(p),
         },
+        "normal_from_bits": {"bits": np.zeros(m, np.uint64), "out": np.empty(m)},
         "solve_spd": {"a": np.eye(p)[None], "rhs": np.ones((1, m, p))},
         "preimage_solve": {
             "weight": np.eye(p, d),
@@ -656,6 +656,12 @@ def test_the_compiled_module_takes_good_arguments(native_module: ModuleType, fun
         ("ridge_path", "positive_definite", np.empty(4, bool)),
         ("ridge_path", "positive_definite", np.empty(5, np.uint8)),
         ("ridge_path", "eigenvalues", np.empty(3)),
+        ("normal_from_bits", "bits", np.zeros(4, np.uint64)),
+        ("normal_from_bits", "bits", np.zeros(5, np.int32)),
+        ("normal_from_bits", "bits", np.zeros(10, np.uint64)[::2]),
+        ("normal_from_bits", "out", np.empty(5, np.float32)),
+        ("normal_from_bits", "out", np.empty(10)[::2]),
+        ("normal_from_bits", "out", read_only(np.empty(5))),
         ("solve_spd", "a", np.ones((1, 2, 3))),
         ("solve_spd", "a", np.eye(2)),
         ("solve_spd", "a", np.eye(2, dtype=np.float32)[None]),

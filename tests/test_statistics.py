@@ -116,11 +116,14 @@ def test_updates_add(any_backend: Backend, a: int, b: int, targets: str, seed: i
         parts.gram  # noqa: B018 - reading it between updates must not matter
         assert_close(parts.update(X[a:], Y[a:]), whole, X, Y, precision)
         first, second = (statistics_of(X[s], Y[s], precision, any_backend) for s in (slice(a), slice(a, None)))
-        before = second.gram.copy(), second.cross.copy(), second.n
-        assert_close(first.merge(second), whole, X, Y, precision)
-        tolerances.assert_exact(second.gram, before[0])
-        tolerances.assert_exact(second.cross, before[1])
-        assert second.n == before[2]
+        first.gram  # noqa: B018 - so that one of them is complete and the other holds one triangle
+        merged = first.merge(second)
+        assert_close(merged, whole, X, Y, precision)
+        tolerances.assert_exact(merged.gram, merged.gram.T)
+        untouched = statistics_of(X[a:], Y[a:], precision, any_backend)
+        tolerances.assert_exact(second.gram, untouched.gram)
+        tolerances.assert_exact(second.cross, untouched.cross)
+        assert (second.n, second.target_square) == (untouched.n, untouched.target_square)
 
 
 @given(st.permutations(range(25)), st.sampled_from(["labels", "values"]))

@@ -5,10 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -32,22 +29,6 @@ inline void require(bool condition, const char* message) {
     bad_argument(message);
   }
 }
-
-// Uninitialised memory of n elements, aligned to a cache line.
-template <typename T>
-class Workspace {
- public:
-  explicit Workspace(int64_t n)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(n > 0 ? n : 1) * sizeof(T), alignment))) {}
-  T* get() { return data_.get(); }
-
- private:
-  static constexpr std::align_val_t alignment{64};
-  struct Free {
-    void operator()(T* p) const { ::operator delete(p, alignment); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 
 inline void check_rows(const Array<int64_t>& rows, int64_t available) {
   const int64_t* values = rows.data();

@@ -11,6 +11,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/scipy_blas.h"
+#include "bindings/workspace.h"
 #include "krrdistill/errors.h"
 #include "krrdistill/isa.h"
 #include "krrdistill/normal.h"

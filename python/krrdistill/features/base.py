@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -141,6 +142,10 @@ class LayeredMap:
 
     def fingerprint(self) -> str:
         """SHA-256 over the weights, to check that a map rebuilt from its seed is the same map."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name, array in self.arrays().items():
             digest.update(f"{name}{array.shape}".encode())

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from krrdistill.arrays import check_count, check_number, check_seed
 from krrdistill.backends.base import Layer
-from krrdistill.random import Stream, normal
+from krrdistill.random import Stream
 
 from .base import LayeredMap
+from .weights import gaussian_weight
 
 __all__ = ["FCNN"]
 
@@ -59,9 +57,8 @@ class FCNN(LayeredMap):
         fan_in = d
         for number, width in enumerate(widths):
             outputs = check_count("FCNN", f"widths[{number}]", width)
-            weight = normal(seed, Stream.WEIGHTS + number, outputs * fan_in).reshape(outputs, fan_in)
-            weight /= math.sqrt(fan_in)
-            layers.append(Layer(weight.astype(np.float32), None, "leaky_relu", float(slope)))
+            weight = gaussian_weight(seed, Stream.WEIGHTS + number, outputs, fan_in, precision=fan_in)
+            layers.append(Layer(weight, None, "leaky_relu", float(slope)))
             fan_in = outputs
         parameters = {"widths": [int(w) for w in widths], "slope": float(slope), "seed": int(seed)}
         super().__init__(d, tuple(layers), parameters)

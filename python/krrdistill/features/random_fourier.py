@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from krrdistill.arrays import check_count, check_number, check_seed
 from krrdistill.backends.base import Layer
-from krrdistill.random import Stream, normal, permutation, uniform
+from krrdistill.random import Stream, permutation, uniform
 
 from .base import LayeredMap
+from .weights import gaussian_weight
 
 __all__ = ["RandomFourier", "median_sigma2"]
 
@@ -41,9 +42,9 @@ class RandomFourier(LayeredMap):
         p = d if n_features is None else check_count("RandomFourier", "n_features", n_features)
         check_number("RandomFourier", "sigma2", sigma2, positive=True)
         check_seed("RandomFourier", seed)
-        weight = normal(seed, Stream.WEIGHTS, p * d).reshape(p, d) / math.sqrt(sigma2)
+        weight = gaussian_weight(seed, Stream.WEIGHTS, p, d, precision=sigma2)
         bias = 2.0 * math.pi * uniform(seed, Stream.FOURIER_BIAS, p)
-        layer = Layer(weight.astype(np.float32), bias.astype(np.float32), "cosine", math.sqrt(2.0 / p))
+        layer = Layer(weight, bias.astype(np.float32), "cosine", math.sqrt(2.0 / p))
         super().__init__(d, (layer,), {"n_features": p, "sigma2": float(sigma2), "seed": int(seed)})
 
 
