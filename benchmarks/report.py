@@ -197,10 +197,12 @@ def _scaling(results: dict[str, Result], figures: Path) -> list[str]:
     for name, result in results.items():
         plots.plot_scaling(result, figures / f"scaling-{name}.png")
         fits, threads = result["fits"], int(result["fits"]["threads"])
-        linear = [_judged(fits[f"r_squared_{name}_n"], _LINEAR, most=False) for name in ("statistics", "total")]
+        whole = _is_whole(result)
+        least = _LINEAR if whole else None
+        linear = [_judged(fits[f"r_squared_{part}_n"], least, most=False) for part in ("statistics", "total")]
         speed_up = "more than one thread: not run"
         if threads > 1:
-            target = _TWO_THREADS if threads == 2 else None
+            target = _TWO_THREADS if threads == 2 and whole else None
             judged = _judged(fits["thread_speed_up_statistics"], target, most=False, unit=" ×")
             speed_up = f"{threads} threads over 1 on the pass: {judged}"
         lines += [

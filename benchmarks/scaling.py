@@ -133,7 +133,8 @@ def main() -> None:
     arguments = parser.parse_args()
     problem = load_problem(arguments.dataset, data_dir=arguments.data_dir, train_rows=arguments.train_rows)
     rows = run(problem, arguments.most_rows, arguments.repeats)
-    content = {"machine": machine_facts(), "source": problem.source, "rows": rows, "fits": fits(rows)}
+    names = {"dataset": arguments.dataset, "source": problem.source}
+    content = {"machine": machine_facts(), **names, "rows": rows, "fits": fits(rows)}
     arguments.results.mkdir(parents=True, exist_ok=True)
     path = arguments.results / f"scaling-{arguments.dataset}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

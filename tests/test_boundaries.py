@@ -142,9 +142,11 @@ def test_no_submodule_takes_the_place_of_a_public_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", IMPORTABLE, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_modules_export_what_they_say(path: Path) -> None:
+def test_modules_export_what_they_say(path: Path, request: pytest.FixtureRequest) -> None:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     dotted = ".".join(("krrdistill", *(part for part in parts if part != "__init__")))
+    if parts[-1] == "native":
+        request.getfixturevalue("native_module")
     if "report" in parts:
         pytest.importorskip("matplotlib", reason="the cli extra is not installed")
     module = importlib.import_module(dotted)

@@ -115,6 +115,12 @@ def test_few_numbers(draw: Callable[..., Any], n: int) -> None:
     assert draw(0, Stream.NOISE, n).shape == (n,)
 
 
+def test_equal_keys_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.arange(1000, dtype=np.uint64) % np.uint64(7)
+    monkeypatch.setattr(random, "_bits", lambda seed, stream, n: keys[:n])
+    assert permutation(0, Stream.SPLIT, 1000).tolist() == sorted(range(1000), key=keys.tolist().__getitem__)
+
+
 @given(SEEDS, st.integers(0, 300))
 def test_permutation_holds_every_index_once(seed: int, n: int) -> None:
     order = permutation(seed, Stream.SPLIT, n)

@@ -134,6 +134,12 @@ def test_noise_floor_of_a_singular_gram(any_backend: Backend) -> None:
     assert np.isnan(path.train_rmse[~path.positive_definite]).all()
 
 
+def test_small_lambdas_of_a_regular_gram_are_reliable(any_backend: Backend) -> None:
+    path = kd.ridge_path(statistics("float32", any_backend), [1e-12, 1e-9])
+    assert path.lambdas[-1] < path.noise_floor < path.eigenvalues[0]
+    assert not path.below_noise_floor.any()
+
+
 @pytest.mark.parametrize(
     ("lambdas", "kind", "message"),
     [
@@ -251,12 +257,16 @@ def test_fit_features(any_backend: Backend, m: int, p: int, lambda_s: float) -> 
     tolerances.assert_solve(W, expected, oracles.condition(F) ** 2)
     assert W.flags.c_contiguous
     tolerances.assert_solve(kd.fit_features(F.tolist(), Y.tolist(), lambda_s), expected, oracles.condition(F) ** 2)
-    rounded = F.astype(np.float32)  # float32 features, but no float32 arithmetic
-    expected = oracles.retrained(rounded.T.astype(np.float64), Y.T, lambda_s)
-    tolerances.assert_solve(kd.fit_features(rounded, Y, lambda_s), expected, oracles.condition(F) ** 2)
 
 
-@pytest.mark.parametrize("condition", [1e3, 9e4, 2e5, 1e7])
+@pytest.mark.parametrize(("m", "p"), [(6, 9), (20, 9)])
+def test_fit_features_of_float32_features(m: int, p: int) -> None:
+    F, Y = matrix(m, p, 1e3).astype(np.float32), np.random.default_rng(1).standard_normal((m, 2)).astype(np.float32)
+    expected = oracles.retrained(F.T.astype(np.float64), Y.T.astype(np.float64), 0.0)
+    tolerances.assert_solve(kd.fit_features(F, Y), expected, 1e6)  # no arithmetic in float32
+
+
+@pytest.mark.parametrize("condition", [1e3, 3e4, 9e4, 2e5, 1e7])
 @pytest.mark.parametrize(("m", "p"), [(6, 9), (9, 9), (20, 9)])
 def test_fit_features_of_ill_conditioned_features(any_backend: Backend, m: int, p: int, condition: float) -> None:
     F = matrix(m, p, condition)

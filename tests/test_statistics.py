@@ -162,6 +162,8 @@ def test_tile_and_batch_size_do_not_matter(
     assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
     monkeypatch.setattr(module, "_BATCH_ROWS", 7)
     assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
+    backwards = np.arange(50)[::-1]
+    assert_close(statistics_of(X, Y, dtype, any_backend, rows=backwards), expected, X, Y, dtype)
 
 
 @pytest.mark.parametrize("targets", ["labels", "values"])

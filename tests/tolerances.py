@@ -17,7 +17,7 @@ _ULPS = {"elementwise": 8.0, "reduction": 4.0, "solve": 100.0}
 _STANDARD_ERRORS = 5.0
 _BOUND_MARGIN = 2e-12
 _ESTIMATE = 2e-3
-# float32 cosine: reduction in double, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
+# float32 cosine: reduction in three parts, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
 _FLOAT32_COSINE_ULPS = 2.0
 # Accuracies on a training set are no monotone function of lambda, only the residual is: what counts as noise.
 ACCURACY_NOISE = 2e-3

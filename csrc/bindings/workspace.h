@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <new>
 
 #ifdef KRRDISTILL_SANITIZED
 #include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
 #endif
 
 namespace krrdistill::bindings {
@@ -21,39 +21,40 @@ class Workspace {
  public:
   explicit Workspace(int64_t n)
       : bytes_(static_cast<size_t>(n > 0 ? n : 1) * sizeof(T)),
-        data_(static_cast<unsigned char*>(::operator new(bytes_ + guard, alignment))) {
+        memory_(::operator new(bytes_ + guard_bytes, alignment)) {
 #ifdef KRRDISTILL_SANITIZED
-    std::fill_n(data_ + bytes_, guard, pattern);
-    ASAN_POISON_MEMORY_REGION(data_ + bytes_, guard);
+    std::fill_n(guard(), guard_bytes, pattern);
+    ASAN_POISON_MEMORY_REGION(guard(), guard_bytes);
 #endif
   }
   ~Workspace() {
 #ifdef KRRDISTILL_SANITIZED
-    ASAN_UNPOISON_MEMORY_REGION(data_ + bytes_, guard);
-    if (std::any_of(data_ + bytes_, data_ + bytes_ + guard, [](unsigned char byte) { return byte != pattern; })) {
-      std::fputs("krrdistill: a workspace is too short, LAPACK wrote past its end\n", stderr);
+    ASAN_UNPOISON_MEMORY_REGION(guard(), guard_bytes);
+    if (std::any_of(guard(), guard() + guard_bytes, [](unsigned char byte) { return byte != pattern; })) {
+      __sanitizer_report_error_summary("krrdistill: a workspace is too short, LAPACK wrote past its end");
       std::abort();
     }
 #endif
-    ::operator delete(data_, alignment);
+    ::operator delete(memory_, alignment);
   }
   Workspace(const Workspace&) = delete;
   Workspace(Workspace&&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   Workspace& operator=(Workspace&&) = delete;
 
-  T* get() { return static_cast<T*>(static_cast<void*>(data_)); }
+  T* get() { return static_cast<T*>(memory_); }
 
  private:
   static constexpr std::align_val_t alignment{64};
 #ifdef KRRDISTILL_SANITIZED
-  static constexpr size_t guard = 65536;
+  static constexpr size_t guard_bytes = 65536;  // more than one block of LAPACK
   static constexpr unsigned char pattern = 0xA5;
+  unsigned char* guard() { return static_cast<unsigned char*>(memory_) + bytes_; }
 #else
-  static constexpr size_t guard = 0;
+  static constexpr size_t guard_bytes = 0;
 #endif
   size_t bytes_;
-  unsigned char* data_;
+  void* memory_;
 };
 
 }  // namespace krrdistill::bindings

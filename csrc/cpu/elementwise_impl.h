@@ -68,43 +68,48 @@ void leaky_relu(T* x, const T* bias, T slope, int64_t n) {
   }
 }
 
-// cos for float: reduction to [-pi/4, pi/4] in double (error < 1e-10 for |x| <= 1e6), then polynomials for sin
-// and cos whose last three coefficients are least-squares fits on Chebyshev nodes (error 3e-9 and 2e-10).
+// cos for float: x = q pi/2 + r with |r| <= pi/4, pi/2 in three parts of which the first two times q are exact for
+// |q| < 2^13, then polynomials for sin and cos whose last three coefficients are least-squares fits on Chebyshev
+// nodes (error 3e-9 and 2e-10). Only float and int32 lanes, so that the loop fills the vectors.
 inline float cos_reduced(float x) {
-  constexpr double two_over_pi = 0.63661977236758134308;
-  constexpr double half_pi = 1.57079632679489661923;
-  constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52: adds, then subtracts, to round
-  const double shifted = static_cast<double>(x) * two_over_pi + round_magic;
-  const double quadrant_value = shifted - round_magic;
-  const auto r = static_cast<float>(static_cast<double>(x) - quadrant_value * half_pi);
-  const auto quadrant = static_cast<uint32_t>(std::bit_cast<uint64_t>(shifted));  // low bits of the magic sum
+  constexpr float two_over_pi = 0.636619772F;
+  constexpr float half_pi_high = 1.5703125F;                  // 8 bits
+  constexpr float half_pi_middle = 4.837512969970703125e-4F;  // 11 bits
+  constexpr float half_pi_low = 7.54978995489e-8F;
+  constexpr float round_magic = 12582912.0F;  // 1.5 * 2^23: adds, then subtracts, to round
+  const float shifted = x * two_over_pi + round_magic;
+  const float q = shifted - round_magic;
+  const float r = ((x - q * half_pi_high) - q * half_pi_middle) - q * half_pi_low;
+  const auto quadrant = std::bit_cast<uint32_t>(shifted);  // its low bits are those of q
   const float z = r * r;
-  const float c = 1.0f + z * (-0.5f + z * (4.166665465e-2f + z * (-1.388771917e-3f + z * 2.447582979e-5f)));
-  const float s = r + r * z * (-1.666665467e-1f + z * (8.332165526e-3f + z * -1.951592062e-4f));
+  const float c = 1.0F + z * (-0.5F + z * (4.166665465e-2F + z * (-1.388771917e-3F + z * 2.447582979e-5F)));
+  const float s = r + r * z * (-1.666665467e-1F + z * (8.332165526e-3F + z * -1.951592062e-4F));
   const float value = (quadrant & 1U) != 0 ? s : c;
-  return ((quadrant + 1U) & 2U) != 0 ? -value : value;
+  const uint32_t sign = ((quadrant + 1U) & 2U) << 30U;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) ^ sign);
 }
 
-constexpr float cos_reduction_limit = 1.0e6f;
+constexpr float cos_reduction_limit = 8192.0F;
+
+// The largest magnitude, compared as integers: a maximum of floats does not vectorise without -ffast-math.
+inline float largest_magnitude(const float* x, int64_t n) {
+  uint32_t largest = 0;
+  for (int64_t j = 0; j < n; ++j) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(x[j]) & 0x7FFFFFFFU;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return std::bit_cast<float>(largest);
+}
 
 inline void scaled_cos(float* x, const float* bias, float scale, int64_t n) {
   add_bias(x, bias, n);
-  constexpr int64_t block = 64;
-  for (int64_t start = 0; start < n; start += block) {
-    const int64_t stop = start + block < n ? start + block : n;
-    float largest = 0.0f;
-    for (int64_t j = start; j < stop; ++j) {
-      const float magnitude = std::fabs(x[j]);
-      largest = magnitude > largest ? magnitude : largest;
+  if (largest_magnitude(x, n) <= cos_reduction_limit) {
+    for (int64_t j = 0; j < n; ++j) {
+      x[j] = scale * cos_reduced(x[j]);
     }
-    if (largest <= cos_reduction_limit) {
-      for (int64_t j = start; j < stop; ++j) {
-        x[j] = scale * cos_reduced(x[j]);
-      }
-    } else {
-      for (int64_t j = start; j < stop; ++j) {
-        x[j] = scale * std::cos(x[j]);
-      }
+  } else {
+    for (int64_t j = 0; j < n; ++j) {
+      x[j] = scale * (std::fabs(x[j]) <= cos_reduction_limit ? cos_reduced(x[j]) : std::cos(x[j]));
     }
   }
 }
