@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine_facts
 
 import krrdistill as kd
+from machine import machine_facts
 
 KERNELS = ("identity", "random_fourier", "FCNN")
 TARGETS = {"float64": (1e-6, 1.0), "float32": (1e-2, 0.998)}  # relative weight error, agreement
@@ -125,7 +125,7 @@ def to_markdown(facts: dict[str, Any], originals: list[dict[str, Any]], cells: l
         "",
         "## Cells",
         "",
-        "| data set | kernel | ipc | start | λ_S | storage | original → distilled (%) | agreement | weight error | cond | s |",
+        "| data set | kernel | ipc | start | λ_S | storage | accuracy (%) | agreement | weight error | cond | s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_cell_line(cell) for cell in cells]

@@ -37,9 +37,7 @@ def idx_bytes(array):
 def write_mnist(folder, arrays, *, sep="-", compress=False):
     """The four IDX files; sep "-" or "." before "idx", gzipped or not."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stem, array in zip(
-        ("train-images", "train-labels", "t10k-images", "t10k-labels"), arrays, strict=True
-    ):
+    for stem, array in zip(("train-images", "train-labels", "t10k-images", "t10k-labels"), arrays, strict=True):
         data = idx_bytes(array)
         name = f"{stem}{sep}idx{array.ndim}-ubyte" + (".gz" if compress else "")
         (folder / name).write_bytes(gzip.compress(data, mtime=0) if compress else data)
@@ -76,9 +74,7 @@ def _python2(value):
 def _python2_array(array):
     assert array.dtype == np.uint8
     fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    empty = (
-        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _python2((0,)) + _python2("b") + b"tR"
-    )
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _python2((0,)) + _python2("b") + b"tR"
     dtype = b"cnumpy\ndtype\n" + _python2(("u1", 0, 1)) + b"R"
     dtype += _python2((3, "|", None, None, None, -1, -1, 0)) + b"b"
     state = _python2(1) + _python2(array.shape) + dtype + _python2(fortran)
@@ -106,9 +102,7 @@ def write_cifar_python(data_dir, name, arrays, *, dumps=python2_pickle, class_na
         (folder / "train").write_bytes(part(x_train, y_train))
     (folder / ("test_batch" if name == "cifar10" else "test")).write_bytes(part(x_test, y_test))
     if class_names is not None:
-        meta, meta_key = (
-            ("batches.meta", "label_names") if name == "cifar10" else ("meta", "fine_label_names")
-        )
+        meta, meta_key = ("batches.meta", "label_names") if name == "cifar10" else ("meta", "fine_label_names")
         (folder / meta).write_bytes(dumps({meta_key: list(class_names), "num_vis": 3072}))
     return folder
 
