@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,10 @@ def test_missing_file(tmp_path: Path) -> None:
         ({"meta": np.array('{"format": "krrdistill-99"}')}, "format 'krrdistill-99'"),
         ({"map_weight_0": np.zeros((64, 64), dtype=np.float32)}, "map_weight_0 differs"),
         ({"preprocess_scale": None}, "preprocess_scale"),
+        ({"W": np.array([["a"] * 64] * 10)}, "W has shape"),
+        ({"distilled_data": np.zeros((20, 64), dtype=np.float32)}, "distilled_data must be float32 of shape"),
+        ({"Y": np.zeros((20, 0))}, "Y has shape"),
+        ({"meta": np.array("[" * 100_000)}, "meta is not JSON"),
     ],
 )
 def test_inconsistent_files(path: Path, changes: dict[str, Any], message: str) -> None:
@@ -187,7 +192,8 @@ def test_inconsistent_files(path: Path, changes: dict[str, Any], message: str) -
         ("seed", 5, "do not match the recorded fingerprint"),
         ("kernel", "unheard_of", "unknown kernel 'unheard_of'"),
         ("widths", None, "incomplete"),
-        ("input_dim", "64", "input_dim must be an integer"),
+        ("input_dim", "64", "takes input_dim = '64' columns"),
+        ("input_dim", 10**9, "takes input_dim = 1000000000 columns"),
     ],
 )
 def test_map_of_another_kind(path: Path, key: str, value: Any, message: str) -> None:
@@ -196,6 +202,25 @@ def test_map_of_another_kind(path: Path, key: str, value: Any, message: str) -> 
     rewrite(path, meta=np.array(json.dumps(meta)))
     with pytest.raises(kd.DataError, match=message):
         kd.DistilledDataset.load(path)
+
+
+@pytest.mark.parametrize("shape", [[3, 3], [], [-8, -8], "88", [8.0, 8.0]])
+def test_shape_of_another_size(path: Path, shape: Any) -> None:
+    rewrite(path, meta=np.array(json.dumps({**meta_of(path), "shape": shape})))
+    with pytest.raises(kd.DataError, match="does not have 64 entries"):
+        kd.DistilledDataset.load(path)
+
+
+def test_missing_preprocessing(path: Path) -> None:
+    rewrite(path, meta=np.array(json.dumps({**meta_of(path), "preprocessing": None})))
+    with pytest.raises(kd.DataError, match=r"distilled\.npz"):
+        kd.DistilledDataset.load(path)
+
+
+def test_nothing_infinite_is_written(distilled: kd.DistilledDataset, tmp_path: Path) -> None:
+    with pytest.raises(kd.DataError, match="distilled_data would hold NaN or infinity"):
+        replace(distilled, X=distilled.X * 1e40).save(tmp_path / "d.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, distilled: kd.DistilledDataset) -> None:

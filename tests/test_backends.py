@@ -224,15 +224,17 @@ def activate(backend: Backend, values: Array, activation: Any, parameter: float)
 
 
 def angle_ranges(dtype: Any) -> Iterator[Array]:
-    for limit in (1.0, 10.0, 1e3, 9.9e5, 1.1e6, 1e8, 1e12):
+    for limit in (1.0, 10.0, 1e3, 8192.0, 8300.0, 1e5, 1.1e6, 1e8, 1e12):
         yield np.linspace(-limit, limit, 10_001).astype(dtype)
-    quarters = np.arange(-2000, 2000) * (np.pi / 2)
+    quarters = np.arange(-5300, 5300) * (np.pi / 2)
     for offset in (0.0, 1e-6, -1e-3):
         yield (quarters + offset).astype(dtype)
-    yield np.array([0.0, -0.0, 1e-30, -1e-38, 1e6, -1e6, np.nextafter(dtype.type(1e6), dtype.type(2e6))], dtype)
-    mixed = np.linspace(-3.0, 3.0, 300).astype(dtype)
-    mixed[[0, 130, 299]] = 3e7  # one large angle sends its whole block through libm
-    yield mixed
+    end = dtype.type(8192.0)  # of the float32 kernel's own range
+    yield np.array([0.0, -0.0, 1e-30, -1e-38, end, -end, np.nextafter(end, 2 * end), np.nextafter(end, 0 * end)], dtype)
+    for place in (0, 7, 130, 299):  # one large angle sends its whole row another way
+        mixed = np.linspace(-3.0, 3.0, 300).astype(dtype)
+        mixed[place] = 3e7
+        yield mixed
 
 
 def test_cosine_is_accurate(backend: Backend, dtype: Any) -> None:

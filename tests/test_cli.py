@@ -318,7 +318,7 @@ def test_verify_judges_by_the_tolerance(
     outcome = json.loads(captured.out)
     assert outcome["passed"] is (status == 0)
     assert outcome["certificate"]["weight_relative_error"] == (None if np.isnan(error) else error)
-    assert ("--include-weights" in captured.err) is (status == 3)
+    assert ("--include-weights" in captured.err) is (status == 3 and error < 1e-2)  # rounding explains no more
     assert (distilled.dataset.name, distilled.backend) == ("digits", "array")
 
 

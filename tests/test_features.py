@@ -88,6 +88,17 @@ def test_fcnn_weights() -> None:
     assert not np.array_equal(phi.layers[0].weight[:4, :5], phi.layers[1].weight)
 
 
+def test_weights_are_shared_and_read_only() -> None:
+    first, second, other = kd.FCNN(6, [5], seed=9), kd.FCNN(6, [5, 4], seed=9), kd.FCNN(6, [5], seed=8)
+    assert first.layers[0].weight is second.layers[0].weight
+    assert first.layers[0].weight is not other.layers[0].weight
+    with pytest.raises(ValueError, match="read-only"):
+        first.layers[0].weight[0, 0] = 1.0
+    before = first.layers[0].weight.copy()
+    del first, second  # nobody holds them any more: they are drawn again
+    tolerances.assert_exact(kd.FCNN(6, [5], seed=9).layers[0].weight, before)
+
+
 @pytest.mark.parametrize("name", MAPS)
 def test_transform(any_backend: Backend, dtype: Any, name: str) -> None:
     phi, X = MAPS[name], gaussian(9, D)

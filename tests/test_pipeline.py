@@ -259,3 +259,53 @@ def test_any_numeric_array_is_taken(digits: kd.Dataset) -> None:
     for dtype in (np.int32, np.float16, np.float32, np.float64, ">f4"):
         W = kd.distill(digits.x_train.astype(dtype), digits.y_train.astype(np.uint8), kd.FCNN(64)).original.W
         assert_exact(W, reference)
+
+
+def test_a_trained_model_is_distilled_again(digits: kd.Dataset) -> None:
+    first = distill_digits(digits)
+    again = distill_digits(digits, original=first.original, points_per_class=3, init="real")
+    assert again.original is first.original
+    assert_exact(again.distilled.X, distill_digits(digits, points_per_class=3, init="real").distilled.X)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel": "random_fourier"}, "trained with other features"),
+        ({"refit": True}, "trained with other refit"),
+        ({"precision": "float64", "seed": 0}, "trained with other precision"),
+        ({"lambdas": [3.0]}, "trained with other lambdas"),
+    ],
+)
+def test_a_model_of_another_training_is_refused(digits: kd.Dataset, options: dict[str, Any], message: str) -> None:
+    original = distill_digits(digits).original
+    with pytest.raises(ValueError, match=message):
+        distill_digits(digits, original=original, **options)
+
+
+def test_an_inexact_file_is_said_to_be_one(digits: kd.Dataset, tmp_path: Path) -> None:
+    options = kd.DistillOptions(store="float32")
+    result = kd.run_distillation(digits, kernel="FCNN", map_options={"hidden_layers": 5}, options=options, out=tmp_path)
+    assert result.report["certificate"]["weight_relative_error"] > 1e-2
+    assert any("NOT EXACT" in warning for warning in result.report["warnings"])
+
+
+def test_a_failed_run_replaces_nothing(digits: kd.Dataset, tmp_path: Path) -> None:
+    run(digits, tmp_path)
+    before = (tmp_path / "distilled.npz").read_bytes()
+    with pytest.raises(kd.KrrDistillError):
+        kd.run_distillation(digits, kernel="FCNN", map_options={"hidden_layers": 30}, out=tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["distilled.npz"]
+    assert (tmp_path / "distilled.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("lambda_s", [0.0, "auto", 1.0])
+def test_a_model_of_nothing_is_refused(lambda_s: float | str) -> None:
+    with pytest.raises(kd.DataError, match="the original model is zero"):
+        kd.distill(np.zeros((60, 5)), np.arange(60) % 3, kd.Identity(5), lambda_s=lambda_s)
+
+
+def test_numpy_numbers_are_options_too(digits: kd.Dataset, tmp_path: Path) -> None:
+    numbers = {"seed": np.int64(2), "points_per_class": np.int64(2), "lambda_s": np.float32(0), "refit": np.bool_(True)}
+    distill_digits(digits, validation_fraction=np.float64(0.1), **numbers).distilled.save(tmp_path / "d.npz")
+    assert kd.DistilledDataset.load(tmp_path / "d.npz").meta["options"]["seed"] == 2

@@ -418,3 +418,13 @@ def test_merge_refuses_other_shapes() -> None:
         statistics.merge(Statistics(PHI, 2))
     with pytest.raises(DataError, match=r"shapes \(3, 5\) and \(3, 6\) differ"):
         statistics.merge(Statistics(Chain(6, ()), K))
+
+
+def test_statistics_of_another_map_are_refused(tmp_path: Path) -> None:
+    X, y = np.random.default_rng(0).normal(size=(20, 6)), np.arange(20) % 2
+    ours, theirs = (kd.RidgeStatistics(phi, 2).update(X, y) for phi in (kd.Identity(6), kd.FCNN(6)))
+    with pytest.raises(kd.DataError, match="different feature maps"):
+        ours.merge(theirs)
+    theirs.save(tmp_path / "theirs.npz")
+    with pytest.raises(kd.DataError, match="of another feature map"):
+        ours.load(tmp_path / "theirs.npz")

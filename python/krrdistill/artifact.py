@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ class DistilledDataset:
     @property
     def distilled_data(self) -> npt.NDArray[np.float32]:
         """The inputs undone to the units of the raw data, shape (m, *shape): for looking at, rounded to float32."""
-        return self.preprocessing.invert(self.X, self.shape).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinite where float32 ends; ``save`` refuses it
+            return self.preprocessing.invert(self.X, self.shape).astype(np.float32)
 
     def features(self, *, backend: Backend | str | None = None) -> FloatArray:
         """phi(X) in float64, shape (m, p)."""
@@ -109,6 +111,9 @@ class DistilledDataset:
         ``embed_map``: store the map's weights, by default when they are at most 2^20 numbers; without them the file has
         the seed and a fingerprint.
         """
+        for name, array in (("X", self.X), ("Y", self.Y), ("distilled_data", self.distilled_data)):
+            if not np.isfinite(array).all():
+                raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
         map_arrays = self.feature_map.arrays()
         if embed_map is None:
             embed_map = sum(array.size for array in map_arrays.values()) <= _EMBED_LIMIT
@@ -138,12 +143,15 @@ class DistilledDataset:
         arrays = read_npz(path)
         meta = _read_meta(path, arrays)
         try:
+            d = meta["map"]["input_dim"]
+            if arrays["X"].shape[1:] != (d,):  # before weights of that size are drawn
+                raise DataError(f"X has shape {arrays['X'].shape}, the map takes input_dim = {d!r} columns")
             feature_map = map_from_spec(meta["map"])
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
-            shape = tuple(int(s) for s in meta["shape"])
-        except (KeyError, TypeError, ValueError) as error:
+            shape = _checked_shape(meta["shape"], d)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
-        _check_arrays(path, arrays, feature_map)
+        _check_arrays(path, arrays, feature_map, shape)
         return cls(
             X=arrays["X"],
             Y=arrays["Y"],
@@ -162,7 +170,7 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
         raise DataError(f"{path}: not a distilled data set, {', '.join(sorted(missing))} missing")
     try:
         meta = json.loads(str(arrays["meta"]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: meta is not JSON ({error})") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
@@ -170,17 +178,28 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
     return meta
 
 
-def _check_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]], feature_map: LayeredMap) -> None:
+def _checked_shape(value: Any, d: int) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(isinstance(s, int) and s > 0 for s in value) or math.prod(value) != d:
+        raise DataError(f"shape {value!r} does not have {d} entries")
+    return tuple(value)
+
+
+def _check_arrays(
+    path: Path, arrays: dict[str, npt.NDArray[Any]], feature_map: LayeredMap, shape: tuple[int, ...]
+) -> None:
     X, Y, lambda_s = arrays["X"], arrays["Y"], arrays["lambda_s"]
     d, p = feature_map.input_dim, feature_map.output_dim
     if X.ndim != 2 or X.shape[1] != d or X.dtype not in (np.float32, np.float64):
         raise DataError(f"{path}: X has shape {X.shape} and dtype {X.dtype}, expected floating (m, {d})")
-    if Y.ndim != 2 or len(Y) != len(X) or len(Y) == 0 or Y.dtype != np.float64:
+    if Y.ndim != 2 or len(Y) != len(X) or Y.size == 0 or Y.dtype != np.float64:
         raise DataError(f"{path}: Y has shape {Y.shape} and dtype {Y.dtype}, expected float64 ({len(X)}, k)")
     if lambda_s.shape != () or lambda_s.dtype != np.float64 or not float(lambda_s) >= 0.0:
         raise DataError(f"{path}: lambda_s must be one float64 number >= 0")
-    if "W" in arrays and arrays["W"].shape != (Y.shape[1], p):
-        raise DataError(f"{path}: W has shape {arrays['W'].shape}, expected ({Y.shape[1]}, {p})")
+    if "W" in arrays and (arrays["W"].shape != (Y.shape[1], p) or arrays["W"].dtype != np.float64):
+        found = f"shape {arrays['W'].shape} and dtype {arrays['W'].dtype}"
+        raise DataError(f"{path}: W has {found}, expected float64 ({Y.shape[1]}, {p})")
+    if arrays["distilled_data"].shape != (len(X), *shape) or arrays["distilled_data"].dtype != np.float32:
+        raise DataError(f"{path}: distilled_data must be float32 of shape {(len(X), *shape)}")
     for name in ("X", "Y", "lambda_s", "distilled_data", "W"):
         if name in arrays and not np.isfinite(arrays[name]).all():
             raise DataError(f"{path}: {name} holds NaN or infinity")

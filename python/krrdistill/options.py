@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from krrdistill.arrays import check_choice, check_count, check_number, check_seed
 from krrdistill.construct import ROOTS
@@ -59,3 +60,21 @@ class DistillOptions:
             raise ValueError(f"distill: validation_fraction must be in (0, 1), got {self.validation_fraction}")
         if self.threads is not None:
             check_count("distill", "threads", self.threads)
+        # Plain Python numbers from here on: NumPy's are welcome, but JSON does not know them.
+        plain = {
+            "points_per_class": int,
+            "seed": int,
+            "validation_fraction": float,
+            "refit": bool,
+            "scale_labels": bool,
+        }
+        if not isinstance(self.lambda_s, str):
+            plain["lambda_s"] = float
+        for name, kind in plain.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))
+
+    def training(self) -> dict[str, Any]:
+        """Those that decide how the original model is trained."""
+        lambdas = None if self.lambdas is None else [float(value) for value in self.lambdas]
+        names = ("validation_fraction", "refit", "seed", "precision")
+        return {"lambdas": lambdas, **{name: getattr(self, name) for name in names}}

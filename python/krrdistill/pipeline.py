@@ -40,6 +40,7 @@ class Original:
     path: RidgePath
     n_train: int
     n_validation: int
+    training: dict[str, Any]  # DistillOptions.training, and the fingerprint of the features
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,10 @@ def distill(
     start_rows = choose_real_points(labels, known, k, options) if options.init == "real" else None
     if original is None:
         original = train_original(samples, labels, k, chain, (validation, train), options, backend, watch)
+    else:
+        _check_original(original, k, chain, options)
+    if not original.W.any():
+        raise DataError("distill: the original model is zero; the features of X carry nothing about y")
     with watch.stage("construct"):
         near = None if start_rows is None else preprocessing.apply(samples[start_rows])
         points = _construct(original, feature_map, near, options, backend)
@@ -157,7 +162,21 @@ def train_original(
         W, lambda_ = path.weights[path.best].copy(), float(path.lambdas[path.best])
         if options.refit:
             W = fit_ridge(statistics.update(X, y, rows=validation), lambda_)
-    return Original(W, lambda_, path, len(X) if options.refit else len(train), len(validation))
+    n_train = len(X) if options.refit else len(train)
+    training = {**options.training(), "features": chain.fingerprint()}
+    return Original(W, lambda_, path, n_train, len(validation), training)
+
+
+def _check_original(original: Original, k: int, chain: Chain, options: DistillOptions) -> None:
+    """A model that is distilled again must be the one that these arguments would train."""
+    if not isinstance(original, Original):
+        raise TypeError(f"distill: original must be Distillation.original, got {type(original).__name__}")
+    if original.W.shape != (k, chain.output_dim):
+        raise ValueError(f"distill: original has weights {original.W.shape}, expected {(k, chain.output_dim)}")
+    wanted = {**options.training(), "features": chain.fingerprint()}
+    different = sorted(name for name, value in wanted.items() if original.training[name] != value)
+    if different:
+        raise ValueError(f"distill: original was trained with other {', '.join(different)}")
 
 
 def split(n: int, options: DistillOptions) -> tuple[IntArray, IntArray]:

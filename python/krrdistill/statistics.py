@@ -109,8 +109,12 @@ class RidgeStatistics:
 
     def merge(self, other: RidgeStatistics) -> RidgeStatistics:
         """Adds the statistics of other data under the same map."""
+        if not isinstance(other, RidgeStatistics):
+            raise TypeError(f"statistics.merge: other must be RidgeStatistics, got {type(other).__name__}")
         if self.cross.shape != other.cross.shape:
             raise DataError(f"statistics.merge: shapes {self.cross.shape} and {other.cross.shape} differ")
+        if self.chain is not other.chain and self.chain.fingerprint() != other.chain.fingerprint():
+            raise DataError("statistics.merge: the statistics are of different feature maps or preprocessing")
         self._gram = self.gram + other.gram
         self.cross = self.cross + other.cross
         self.n += other.n
@@ -131,7 +135,7 @@ class RidgeStatistics:
 
     def save(self, path: str | Path) -> None:
         """Writes G, C, n and ||Y||^2 to a .npz, atomically."""
-        meta = {"format": _FORMAT, "n": self.n, "precision": self.precision}
+        meta = {"format": _FORMAT, "n": self.n, "precision": self.precision, "features": self.chain.fingerprint()}
         arrays = {
             "gram": self.gram,
             "cross": self.cross,
@@ -147,6 +151,8 @@ class RidgeStatistics:
             meta = json.loads(str(arrays["meta"]))
             if meta["format"] != _FORMAT:
                 raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
+            if meta["features"] != self.chain.fingerprint():
+                raise ValueError("it is of another feature map or preprocessing")
             other = RidgeStatistics(self.chain, len(self.cross), precision=meta["precision"], backend=self.backend)
             other.n = check_count("load", "n", meta["n"], minimum=0)
             other.target_square = float(arrays["target_square"])

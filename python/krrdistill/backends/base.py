@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -32,6 +33,15 @@ class Chain:
     layers: tuple[Layer, ...]
     scale: FloatArray | None = None  # (input_dim,)
     shift: FloatArray | None = None
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides the features: equal for equal maps of equal inputs."""
+        digest = hashlib.sha256()
+        for array in (self.scale, self.shift, *(a for layer in self.layers for a in (layer.weight, layer.bias))):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=np.float32).tobytes())
+        forms = [(layer.activation, float(layer.parameter)) for layer in self.layers]
+        digest.update(repr((self.input_dim, forms)).encode())
+        return digest.hexdigest()
 
     @property
     def output_dim(self) -> int:

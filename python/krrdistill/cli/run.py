@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from krrdistill.arrays import check_number
 from krrdistill.cli import output, status
 from krrdistill.cli.config import Settings
 from krrdistill.cli.folder import output_folder
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FIGURE = "distilled.png"
 PATH_FIGURE = "lambda_path.png"
 REPORT = "report.json"
-TOLERANCE = {"float64": 1e-6, "float32": 1e-2}
+ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
 
@@ -130,6 +131,8 @@ def verify(
 
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
+    if tolerance is not None:
+        check_number("verify", "tolerance", tolerance)
     distilled = DistilledDataset.load(file)
     data = load_dataset(_recorded_dataset(distilled, file) if dataset is None else dataset, data_dir=data_dir)
     with output.working("retraining"):
@@ -147,7 +150,7 @@ def verify(
         "certificate": certificate.numbers(),
         "tolerance": limit,
         "passed": passed,
-        "warnings": [] if passed else _doubts(distilled),
+        "warnings": _doubts(distilled, certificate.weight_relative_error) if not passed else [],
     }
     for warning in outcome["warnings"]:
         output.say(f"warning: {warning}")
@@ -174,13 +177,15 @@ def _retrains_in_float32(distilled: DistilledDataset) -> bool:
 
 
 def _default_tolerance(distilled: DistilledDataset) -> float:
-    tolerance = TOLERANCE[str(distilled.X.dtype)]
+    from krrdistill.run import WEIGHT_ERROR_TARGETS
+
+    tolerance = WEIGHT_ERROR_TARGETS[str(distilled.X.dtype)]
     return max(tolerance, RETRAINED_TOLERANCE) if _retrains_in_float32(distilled) else tolerance
 
 
-def _doubts(distilled: DistilledDataset) -> list[str]:
+def _doubts(distilled: DistilledDataset, error: float) -> list[str]:
     """Why a certificate may be worse than the file is."""
-    if not _retrains_in_float32(distilled):
+    if not _retrains_in_float32(distilled) or not error < ROUNDING_AT_MOST:
         return []
     doubt = (
         "the file does not hold the original weights, and retraining them from float32 statistics rounds "
