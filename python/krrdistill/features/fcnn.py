@@ -16,7 +16,7 @@ __all__ = ["FCNN"]
 
 
 class FCNN(LayeredMap):
-    """phi(x) = act(W_L ... act(W_1 x)),  act(t) = max(t, slope t),  W_l ~ N(0, 1/fan_in), no bias.
+    """phi(x) = act(W_L ... act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
 
     With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
     preimage (Theorem 5.2).
