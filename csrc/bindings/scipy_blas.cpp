@@ -16,7 +16,7 @@ namespace {
 // The address of one exported function.
 void* find(const py::dict& exported, const std::string& name) {
   if (!exported.contains(name.c_str())) {
-    throw py::import_error("krrdistill: this SciPy does not export " + name + "; install scipy>=1.11");
+    throw py::import_error("krrdistill: this SciPy does not export " + name + "; install scipy>=1.13");
   }
   const auto capsule = py::reinterpret_borrow<py::capsule>(exported[name.c_str()]);
   const std::string signature = capsule.name() == nullptr ? "" : capsule.name();
