@@ -135,6 +135,12 @@ def bound(D: FloatArray) -> float:
     return float(0.25 / np.linalg.svd(D, compute_uv=False)[0] ** 2)
 
 
+def raise_singular_values(A: FloatArray, condition: float) -> FloatArray:
+    """A with singular values below s1 / condition raised to that."""
+    U, s, Vt = np.linalg.svd(A, full_matrices=False)
+    return U @ np.diag(np.maximum(s, s[0] / condition)) @ Vt
+
+
 def regularised_inverse(Phi: FloatArray, lambda_s: float) -> FloatArray:
     """(Phi^T Phi + lambda_s I)^-1 Phi^T, shape (m, p)."""
     if lambda_s == 0.0:

@@ -24,6 +24,7 @@ from krrdistill.construct import (
     learned_labels,
     noise_start,
     one_hot_labels,
+    raise_singular_values,
     real_start,
     shrink_to_bound,
 )
@@ -320,7 +321,7 @@ def test_noise_start(ipc: int) -> None:
     W = model()
     D, Y = noise_start(W, ipc, seed=5)
     tolerances.assert_exact(Y, one_hot_labels(K, ipc))
-    scale = 0.1 * np.std(np.linalg.pinv(Y.T) @ W)
+    scale = np.std(np.linalg.pinv(Y.T) @ W)
     Z = scale * normal(5, Stream.NOISE, ipc * K * P).reshape(ipc * K, P)
     tolerances.assert_solve(D, oracles.dual(W, Y.T, Z), 10.0)
     tolerances.assert_exact(noise_start(W, ipc, seed=5)[0], D)
@@ -337,7 +338,8 @@ def test_real_start(any_backend: Backend, m: int, lambda_s: float) -> None:
     W, F_real = model(), gaussian(m, P, seed=7)
     D, Y = real_start(W, F_real, lambda_s, backend=any_backend)
     condition = oracles.condition(F_real) ** 2 * oracles.condition(Y)
-    tolerances.assert_solve(Y, (W @ oracles.unregularised(F_real.T, lambda_s)).T, condition)
+    learned = (W @ oracles.unregularised(F_real.T, lambda_s)).T
+    tolerances.assert_solve(Y, oracles.raise_singular_values(learned, 10.0), condition)
     tolerances.assert_solve(Y.T @ D, W, condition)
     R = oracles.regularised_inverse(F_real.T, lambda_s)
     tolerances.assert_solve(D, oracles.dual(W, Y.T, R), condition)
@@ -363,16 +365,27 @@ def test_real_start_stays_near_the_real_features() -> None:
     tolerances.assert_solve(Y, F_real @ inside.T, oracles.condition(F_real))
 
 
-@pytest.mark.parametrize("cause", ["model", "points"])
+@pytest.mark.parametrize("cause", ["model", "points", "zero"])
 def test_real_start_with_labels_of_lower_rank(cause: str) -> None:
     W, F_real = model(), gaussian(6, P, seed=7)
     if cause == "model":
         W[2] = W[0] + W[1]
-    else:
+    elif cause == "points":
         F_real[:] = F_real[[0, 1, 0, 1, 0, 1]]
+    else:
+        W[:] = 0.0
     D, Y = real_start(W, F_real, 0.1)
-    tolerances.assert_exact(Y, one_hot_labels(K, 2))
+    assert oracles.condition(Y) <= 10.0 * (1.0 + 1e-12)
     tolerances.assert_solve(Y.T @ D, W, 10.0)
+
+
+def test_raise_singular_values() -> None:
+    A = gaussian(7, 4, seed=3) @ np.diag([1.0, 1e-1, 1e-3, 0.0])
+    raised = raise_singular_values(A, 20.0)
+    s, expected = np.linalg.svd(A, compute_uv=False), np.linalg.svd(raised, compute_uv=False)
+    tolerances.assert_solve(expected, np.maximum(s, s[0] / 20.0), 10.0)
+    tolerances.assert_solve(np.linalg.norm(raised - A), np.linalg.norm(expected - s), 10.0)  # none is nearer
+    tolerances.assert_solve(raise_singular_values(gaussian(7, 4, seed=3), 1e6), gaussian(7, 4, seed=3), 10.0)
 
 
 # Labels only (Theorem 4.2)

@@ -35,8 +35,8 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 ROOTS = ("plus", "minus")
-_NOISE_SCALE = 0.1  # of the standard deviation of P W, as in the published code
-_MAX_LABEL_CONDITION = 1e8  # real labels beyond it give way to one-hot ones
+_NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
+_MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
 _MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
 _BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
 _MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
@@ -74,7 +74,7 @@ def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
 
 
 def noise_start(W: FloatArray, points_per_class: int, *, seed: int) -> tuple[FloatArray, FloatArray]:
-    """(D, Y) for one-hot labels and Z ~ N(0, (0.1 std(Y^+ W))^2)."""
+    """(D, Y) for one-hot labels and Z ~ N(0, std(Y^+ W)^2)."""
     k, p = W.shape
     Y = one_hot_labels(k, points_per_class)
     scale = _NOISE_SCALE * float(np.std(W)) / points_per_class
@@ -89,14 +89,20 @@ def real_start(
 
     F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
     least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
-    pseudo-inverse is R^T; one-hot labels take their place when Y has not rank k.
+    pseudo-inverse is R^T, with singular values below s1 / 10 raised to that.
     """
     inverse = pseudo_inverse(F_real, backend=backend)
     Y = F_real @ W.T + lambda_s * (inverse @ W.T)  # learned_labels, with the inverse at hand
     regularised = inverse if lambda_s == 0.0 else _regularised_inverse(F_real, lambda_s, get_backend(backend))
-    if np.linalg.cond(Y) > _MAX_LABEL_CONDITION:
-        Y = one_hot_labels(len(W), len(F_real) // len(W))
+    Y = raise_singular_values(Y, _MAX_LABEL_CONDITION)
     return dual(W, Y, regularised), Y
+
+
+def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
+    """The matrix nearest to Y whose singular values are at least s1 / condition."""
+    U, s, Vt = np.linalg.svd(Y, full_matrices=False)
+    floor = s[0] / condition or 1.0  # labels that are all zero become orthonormal
+    return np.asarray((U * np.maximum(s, floor)) @ Vt)
 
 
 def learned_labels(
