@@ -440,17 +440,17 @@ def test_preimage_solve_refuses_rank_deficient_weights(
 
 
 @pytest.mark.parametrize("k", [1, 4])
-@pytest.mark.parametrize("p", [1, 2, 3, 16, 31, 65])
+@pytest.mark.parametrize("p", [1, 2, 3, 16, 31, 32, 33, 34, 35, 63, 64, 65, 66, 67, 130])
 def test_ridge_path(any_backend: Backend, p: int, k: int, rng: np.random.Generator) -> None:
     G, C = spd(p, rng, smallest=1e-4), rng.standard_normal((k, p))
     lambdas = np.array([10.0, 1e-6, 0.1])  # in any order
     before = G.copy(), C.copy()
-    weights, positive_definite, eigenvalues = any_backend.ridge_path(G, C, lambdas)
-    assert positive_definite.tolist() == [True] * 3
+    weights, positive_definite, resolved, largest = any_backend.ridge_path(G, C, lambdas, rounding=1e-15)
+    assert positive_definite.tolist() == resolved.tolist() == [True] * 3
     for W, value in zip(weights, lambdas, strict=True):
         condition = oracles.condition(G + value * np.eye(p))
         tolerances.assert_solve(W, oracles.ridge_of_statistics(G, C, value), condition)
-    tolerances.assert_solve(eigenvalues, np.linalg.eigvalsh(G))
+    assert largest == pytest.approx(np.linalg.eigvalsh(G)[-1], rel=1e-3)
     tolerances.assert_exact(G, before[0])
     tolerances.assert_exact(C, before[1])
 
@@ -459,11 +459,38 @@ def test_ridge_path(any_backend: Backend, p: int, k: int, rng: np.random.Generat
 def test_ridge_path_marks_what_is_not_positive_definite(any_backend: Backend, p: int, rng: np.random.Generator) -> None:
     G = spd(p, rng) - 0.5 * np.eye(p) if p > 1 else np.array([[-0.4]])
     lambdas = np.array([1e-3, 0.1, 0.39, 0.41, 2.0])  # the smallest eigenvalue is -0.4
-    weights, positive_definite, eigenvalues = any_backend.ridge_path(G, np.ones((2, p)), lambdas)
+    weights, positive_definite, _, _ = any_backend.ridge_path(G, np.ones((2, p)), lambdas, rounding=0.0)
     assert positive_definite.tolist() == [False, False, False, True, True]
     assert np.isnan(weights[:3]).all()
     assert np.isfinite(weights[3:]).all()
-    tolerances.assert_solve(eigenvalues[0], -0.4, oracles.condition(G))
+
+
+@pytest.mark.parametrize("p", [1, 5, 70, 300])
+def test_ridge_path_marks_what_rounding_hides(any_backend: Backend, p: int, rng: np.random.Generator) -> None:
+    G = 100.0 * spd(p, rng)
+    smallest, largest = np.linalg.eigvalsh(G)[[0, -1]]
+    rounding = 2.0 * smallest / largest  # the floor is twice the smallest eigenvalue
+    lambdas = smallest * np.array([1e-3, 0.9, 0.99, 1.01, 1.1, 10.0])
+    solution = any_backend.ridge_path(G, np.ones((1, p)), lambdas, rounding=rounding)
+    assert solution.positive_definite.all()
+    assert solution.resolved.tolist() == [False, False, False, True, True, True]
+    assert solution.largest_eigenvalue == pytest.approx(largest, rel=1e-3)
+
+
+def test_ridge_path_of_singular_and_zero_matrices(any_backend: Backend, rng: np.random.Generator) -> None:
+    p = 80
+    lambdas = np.array([1e-3, 1.0])
+    zero = any_backend.ridge_path(np.zeros((p, p)), np.ones((1, p)), lambdas, rounding=1e-6)
+    assert zero.largest_eigenvalue == 0.0
+    assert zero.resolved.all()
+    tolerances.assert_solve(zero.weights, np.ones((2, 1, p)) / lambdas[:, None, None])
+    A = rng.standard_normal((5, p))
+    A[:, 40:60] = 0.0  # columns that reflectors meet as zeros
+    C = rng.standard_normal((2, p))
+    found = any_backend.ridge_path(A.T @ A, C, lambdas, rounding=1e-12)
+    for W, value in zip(found.weights, lambdas, strict=True):
+        condition = oracles.condition(A.T @ A + value * np.eye(p))
+        tolerances.assert_solve(W, oracles.ridge_of_statistics(A.T @ A, C, value), condition)
 
 
 # Choice of backend and instruction set
@@ -549,7 +576,8 @@ def native_arguments() -> dict[str, dict[str, Any]]:
             "lambdas": np.ones(m),
             "weights": np.empty((m, k, p)),
             "positive_definite": np.empty(m, bool),
-            "eigenvalues": np.empty(p),
+            "rounding": 0.0,
+            "resolved": np.empty(m, bool),
         },
         "normal_from_bits": {"bits": np.zeros(m, np.uint64), "out": np.empty(m)},
         "solve_spd": {"a": np.eye(p)[None], "rhs": np.ones((1, m, p))},
@@ -657,7 +685,8 @@ def test_the_compiled_module_takes_good_arguments(native_module: ModuleType, fun
         ("ridge_path", "weights", np.empty((5, 2, 4))[:, :, ::2]),
         ("ridge_path", "positive_definite", np.empty(4, bool)),
         ("ridge_path", "positive_definite", np.empty(5, np.uint8)),
-        ("ridge_path", "eigenvalues", np.empty(3)),
+        ("ridge_path", "resolved", np.empty(4, bool)),
+        ("ridge_path", "resolved", np.empty(5, np.uint8)),
         ("normal_from_bits", "bits", np.zeros(4, np.uint64)),
         ("normal_from_bits", "bits", np.zeros(5, np.int32)),
         ("normal_from_bits", "bits", np.zeros(10, np.uint64)[::2]),

@@ -101,22 +101,23 @@ void score(const MapHandle<T>& handle, const py::array& x, const Rows& rows, con
   score_path(map, input, labels.data(), weights.data(), models, k, tile_rows, correct_data, workspace.get());
 }
 
-void path(Array<double> gram, const Array<double>& cross, const Array<double>& lambdas, Array<double> weights,
-          Array<bool> positive_definite, Array<double> eigenvalues) {
+double path(Array<double> gram, const Array<double>& cross, const Array<double>& lambdas, double rounding,
+            Array<double> weights, Array<bool> positive_definite, Array<bool> resolved) {
   require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1) && gram.shape(0) >= 1, "gram: (p, p)");
   const int64_t p = gram.shape(0);
   require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
   const int64_t k = cross.shape(0);
   const int64_t count = lambdas.size();
   require(weights.size() == count * k * p, "weights: (lambdas, k, p)");
-  require(positive_definite.size() == count && eigenvalues.size() == p, "outputs: (lambdas,) and (p,)");
-  auto* flags = reinterpret_cast<unsigned char*>(positive_definite.mutable_data());
+  require(positive_definite.size() == count && resolved.size() == count, "positive_definite, resolved: (lambdas,)");
+  auto* definite_data = reinterpret_cast<unsigned char*>(positive_definite.mutable_data());
+  auto* resolved_data = reinterpret_cast<unsigned char*>(resolved.mutable_data());
   double* gram_data = gram.mutable_data();
   double* weight_data = weights.mutable_data();
-  double* eigen_data = eigenvalues.mutable_data();
   const py::gil_scoped_release nogil;
   Workspace<double> workspace(ridge_path_workspace(p, k, count));
-  ridge_path(gram_data, cross.data(), p, k, lambdas.data(), count, weight_data, flags, eigen_data, workspace.get());
+  return ridge_path(gram_data, cross.data(), p, k, lambdas.data(), count, rounding, weight_data, definite_data,
+                    resolved_data, workspace.get());
 }
 
 template <typename T>
@@ -214,8 +215,8 @@ PYBIND11_MODULE(_native, module) {
   bindings::bind_operations<double>(module, "FeatureMapF64");
   module.def("symmetrize", &bindings::mirror, pybind11::arg("gram").noconvert());
   module.def("ridge_path", &bindings::path, pybind11::arg("gram").noconvert(), pybind11::arg("cross"),
-             pybind11::arg("lambdas"), pybind11::arg("weights").noconvert(),
-             pybind11::arg("positive_definite").noconvert(), pybind11::arg("eigenvalues").noconvert());
+             pybind11::arg("lambdas"), pybind11::arg("rounding"), pybind11::arg("weights").noconvert(),
+             pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert());
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
              pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
   module.def("normal_from_bits", &bindings::normal, pybind11::arg("bits").noconvert(),

@@ -40,6 +40,22 @@ void syrk(char uplo, int64_t n, int64_t k, T alpha, const T* a, int64_t lda, T b
   blas<T>().syrk(&uplo, &trans, &in, &ik, &alpha, const_cast<T*>(a), &ia, &beta, c, &ic);
 }
 
+// C = alpha A B + beta C with the lower triangle of the symmetric A (m, m), column-major, B and C (m, n).
+template <typename T>
+void symm(int64_t m, int64_t n, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
+  int im = blas_int(m), in = blas_int(n), ia = blas_int(lda), ib = blas_int(ldb), ic = blas_int(ldc);
+  char side = 'L', uplo = 'L';
+  blas<T>().symm(&side, &uplo, &im, &in, &alpha, const_cast<T*>(a), &ia, const_cast<T*>(b), &ib, &beta, c, &ic);
+}
+
+// C = alpha (A B^T + B A^T) + beta C on the lower triangle, column-major, A and B (n, k).
+template <typename T>
+void syr2k(int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
+  int in = blas_int(n), ik = blas_int(k), ia = blas_int(lda), ib = blas_int(ldb), ic = blas_int(ldc);
+  char uplo = 'L', trans = 'N';
+  blas<T>().syr2k(&uplo, &trans, &in, &ik, &alpha, const_cast<T*>(a), &ia, const_cast<T*>(b), &ib, &beta, c, &ic);
+}
+
 // Calls `routine(work, lwork, info)` twice: workspace query into `size`, or the run itself.
 template <typename T, typename Routine>
 int query_workspace(Routine routine) {

@@ -1,114 +1,152 @@
-// One orthogonal reduction G = Q T Q^T to tridiagonal form serves every lambda: T + lambda I is factored and
-// solved in O(p) per right-hand side, and Q is applied once to the k columns of C and once to all solutions.
+// One orthogonal reduction G = Q B Q^T to a band serves every lambda: B + lambda I is factored in O(p width^2) and
+// solved in O(p width) per right-hand side, and Q is applied once to the k columns of C and once to all solutions.
 #include "krrdistill/ridge.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "common/checked_blas.h"
+#include "common/threads.h"
+#include "cpu/band_reduction.h"
 
 namespace krrdistill {
 namespace {
 
-struct Tridiagonal {
-  double* q;  // (p, p), the Householder vectors of Q as dsytrd leaves them
-  double* d;
-  double* e;
-  double* tau;
-  double* work;
-  int p;
-  int lwork;
-};
+constexpr int64_t lanczos_steps = 64;
 
-int sytrd_workspace(int p) {
-  return query_workspace<double>([&](double* work, int* lwork, int* info) {
-    char uplo = 'L';
-    blas<double>().sytrd(&uplo, &p, nullptr, &p, nullptr, nullptr, nullptr, work, lwork, info);
-  });
-}
-
-int ormtr_workspace(int p, int columns) {
-  return query_workspace<double>([&](double* work, int* lwork, int* info) {
-    char side = 'L', uplo = 'L', trans = 'N';
-    blas<double>().ormtr(&side, &uplo, &trans, &p, &columns, nullptr, &p, nullptr, nullptr, &p, work, lwork, info);
-  });
-}
-
-void reduce(Tridiagonal& t) {
+// factor <- Cholesky factor of B + shift I; false when it is not positive definite.
+bool factor_shifted(const BandReduction& r, double shift, double* factor) {
+  const int64_t ld = r.width + 1;
+  std::copy(r.band, r.band + r.p * ld, factor);
+  for (int64_t i = 0; i < r.p; ++i) {
+    factor[i * ld] += shift;
+  }
   char uplo = 'L';
-  int info = 0;
-  blas<double>().sytrd(&uplo, &t.p, t.q, &t.p, t.d, t.e, t.tau, t.work, &t.lwork, &info);
-  check_info("sytrd", info);
+  int p = blas_int(r.p), width = blas_int(std::min(r.width, r.p - 1)), ild = blas_int(ld), info = 0;
+  blas<double>().pbtrf(&uplo, &p, &width, factor, &ild, &info);
+  check_info("pbtrf", info);
+  return info == 0;
 }
 
-// columns <- Q columns ('N') or Q^T columns ('T'); `columns` is (p, count) column-major.
-void apply_q(Tridiagonal& t, char trans, double* columns, int count) {
-  char side = 'L', uplo = 'L';
+void solve_factored(const BandReduction& r, double* factor, double* columns, int64_t k) {
+  char uplo = 'L';
+  int p = blas_int(r.p), width = blas_int(std::min(r.width, r.p - 1)), ld = blas_int(r.width + 1), ik = blas_int(k);
   int info = 0;
-  blas<double>().ormtr(&side, &uplo, &trans, &t.p, &count, t.q, &t.p, t.tau, columns, &t.p, t.work, &t.lwork, &info);
-  check_info("ormtr", info);
+  blas<double>().pbtrs(&uplo, &p, &width, &ik, factor, &ld, columns, &p, &info);
+  check_info("pbtrs", info);
 }
 
-// Solves (T + lambda I) X = B in place for k columns; false when it is not positive definite.
-bool solve_shifted(const Tridiagonal& t, double lambda, double* d, double* e, double* columns, int k) {
-  int p = t.p;
+// y = B x
+void multiply(const BandReduction& r, const double* x, double* y) {
+  const int64_t ld = r.width + 1;
+  std::fill(y, y + r.p, 0.0);
+  for (int64_t j = 0; j < r.p; ++j) {
+    const double* column = r.band + j * ld;
+    const int64_t count = std::min(ld, r.p - j);
+    double sum = column[0] * x[j];
+    for (int64_t i = 1; i < count; ++i) {
+      y[j + i] += column[i] * x[j];
+      sum += column[i] * x[j + i];
+    }
+    y[j] += sum;
+  }
+}
+
+double norm(const double* x, int64_t n) {
+  double square = 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    square += x[i] * x[i];
+  }
+  return std::sqrt(square);
+}
+
+// The largest eigenvalue of B, by Lanczos iterations from a fixed vector; workspace: 3 p + 2 lanczos_steps.
+double largest_eigenvalue(const BandReduction& r, double* workspace) {
+  const int64_t p = r.p;
+  double* previous = workspace;
+  double* current = previous + p;
+  double* next = current + p;
+  double* diagonal = next + p;
+  double* off_diagonal = diagonal + lanczos_steps;
+  std::fill(previous, previous + p, 0.0);
   for (int64_t i = 0; i < p; ++i) {
-    d[i] = t.d[i] + lambda;
+    current[i] = std::cos(static_cast<double>(i + 1));
   }
-  std::copy(t.e, t.e + std::max(p - 1, 0), e);
+  const double length = norm(current, p);
+  std::for_each(current, current + p, [length](double& value) { value /= length; });
+  int steps = 0;
+  double beta = 0.0, scale = 0.0;
+  while (steps < std::min(p, lanczos_steps)) {
+    multiply(r, current, next);
+    double alpha = 0.0;
+    for (int64_t i = 0; i < p; ++i) {
+      alpha += current[i] * next[i];
+    }
+    for (int64_t i = 0; i < p; ++i) {
+      next[i] -= alpha * current[i] + beta * previous[i];
+    }
+    diagonal[steps] = alpha;
+    beta = norm(next, p);
+    off_diagonal[steps++] = beta;
+    scale = std::max(scale, std::abs(alpha) + beta);
+    if (beta <= std::numeric_limits<double>::epsilon() * scale) {
+      break;  // the vectors so far span an invariant subspace
+    }
+    std::for_each(next, next + p, [beta](double& value) { value /= beta; });
+    std::swap(previous, current);
+    std::swap(current, next);
+  }
   int info = 0;
-  blas<double>().pttrf(&p, d, e, &info);
-  check_info("pttrf", info);
-  if (info > 0) {
-    return false;
-  }
-  blas<double>().pttrs(&p, &k, d, e, columns, &p, &info);
-  check_info("pttrs", info);
-  return true;
+  blas<double>().sterf(&steps, diagonal, off_diagonal, &info);
+  check_info("sterf", info);
+  return diagonal[steps - 1];
 }
 
 }  // namespace
 
 int64_t ridge_path_workspace(int64_t p, int64_t k, int64_t lambdas) {
-  const int ip = blas_int(p);
-  const int lwork =
-      std::max({1, sytrd_workspace(ip), ormtr_workspace(ip, blas_int(k)), ormtr_workspace(ip, blas_int(k * lambdas))});
-  return 5 * p + k * p + lwork;
+  const int64_t width = band_width(p);
+  const int64_t scratch =
+      std::max({reduce_to_band_workspace(p), apply_q_workspace(p, k * std::max<int64_t>(lambdas, 1)),
+                max_threads() * p * (width + 1), 3 * p + 2 * lanczos_steps});
+  return p * width + p * (width + 1) + k * p + scratch;
 }
 
-void ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const double* lambda, int64_t lambdas,
-                double* weights, unsigned char* positive_definite, double* eigenvalues, double* workspace) {
-  double* d = workspace;
-  double* e = d + p;
-  double* tau = e + p;
-  double* shifted_d = tau + p;
-  double* shifted_e = shifted_d + p;
-  double* rotated = shifted_e + p;
-  double* work = rotated + k * p;
-  const int lwork = blas_int(ridge_path_workspace(p, k, lambdas) - 5 * p - k * p);
-  Tridiagonal t{.q = gram, .d = d, .e = e, .tau = tau, .work = work, .p = blas_int(p), .lwork = lwork};
-  reduce(t);
-
-  int info = 0;
-  std::copy(d, d + p, eigenvalues);
-  std::copy(e, e + p, shifted_e);
-  blas<double>().sterf(&t.p, eigenvalues, shifted_e, &info);
-  check_info("sterf", info);
+double ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const double* lambda, int64_t lambdas,
+                  double rounding, double* weights, unsigned char* positive_definite, unsigned char* resolved,
+                  double* workspace) {
+  const int64_t width = band_width(p);
+  double* factors = workspace;
+  double* band = factors + p * width;
+  double* rotated = band + p * (width + 1);
+  double* scratch = rotated + k * p;
+  const BandReduction r{.p = p, .width = width, .vectors = gram, .factors = factors, .band = band};
+  reduce_to_band(r, scratch);
+  const double largest = largest_eigenvalue(r, scratch);
+  const double floor = rounding * std::max(largest, 0.0);
 
   // Row-major (k, p) is column-major (p, k): the targets are the columns.
   std::copy(cross, cross + k * p, rotated);
-  apply_q(t, 'T', rotated, blas_int(k));
+  apply_q(r, true, rotated, k, scratch);
+#pragma omp parallel for schedule(dynamic, 1)
   for (int64_t l = 0; l < lambdas; ++l) {
+    double* factor = scratch + thread_number() * p * (width + 1);
     double* solution = weights + l * k * p;
     std::copy(rotated, rotated + k * p, solution);
-    positive_definite[l] = solve_shifted(t, lambda[l], shifted_d, shifted_e, solution, blas_int(k)) ? 1 : 0;
+    resolved[l] = factor_shifted(r, lambda[l] - floor, factor) ? 1 : 0;
+    positive_definite[l] = factor_shifted(r, lambda[l], factor) ? 1 : 0;
+    if (positive_definite[l] != 0) {
+      solve_factored(r, factor, solution, k);
+    }
   }
-  apply_q(t, 'N', weights, blas_int(k * lambdas));
+  apply_q(r, false, weights, k * lambdas, scratch);
   for (int64_t l = 0; l < lambdas; ++l) {
     if (positive_definite[l] == 0) {
       std::fill(weights + l * k * p, weights + (l + 1) * k * p, std::numeric_limits<double>::quiet_NaN());
     }
   }
+  return largest;
 }
 
 }  // namespace krrdistill

@@ -21,8 +21,14 @@ def accumulate(
 ) -> None: ...
 def symmetrize(gram: _Array) -> None: ...
 def ridge_path(
-    gram: _Array, cross: _Array, lambdas: _Array, weights: _Array, positive_definite: _Array, eigenvalues: _Array
-) -> None: ...
+    gram: _Array,
+    cross: _Array,
+    lambdas: _Array,
+    rounding: float,
+    weights: _Array,
+    positive_definite: _Array,
+    resolved: _Array,
+) -> float: ...
 def score_path(
     feature_map: Any, x: _Array, rows: _Rows, labels: _Array, weights: _Array, correct: _Array, tile_rows: int
 ) -> None: ...

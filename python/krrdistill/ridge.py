@@ -37,7 +37,7 @@ class RidgePath:
     lambdas: FloatArray  # (L,), ascending
     weights: FloatArray  # (L, k, p)
     positive_definite: npt.NDArray[np.bool_]  # (L,)
-    eigenvalues: FloatArray  # (p,), of G, ascending
+    largest_eigenvalue: float  # of G, to a relative 1e-3
     noise_floor: float
     below_noise_floor: npt.NDArray[np.bool_]  # (L,), smallest eigenvalue of G + lambda I under the floor
     train_rmse: FloatArray  # (L,), root of the mean squared training residual per sample
@@ -61,18 +61,20 @@ def ridge_path(statistics: RidgeStatistics, lambdas: Sequence[float] | FloatArra
     Training residual: ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W.
     """
     grid = _check_lambdas(lambdas)
-    weights, positive_definite, eigenvalues = statistics.backend.ridge_path(statistics.gram, statistics.cross, grid)
-    floor = statistics.noise_floor(float(eigenvalues[-1]))
+    solution = statistics.backend.ridge_path(
+        statistics.gram, statistics.cross, grid, rounding=statistics.noise_floor(1.0)
+    )
+    weights = solution.weights
     products = np.einsum("lkp,kp->l", weights, statistics.cross)
     squares = np.einsum("lkp,lkp->l", weights, weights)
     residual = np.maximum(statistics.target_square - products - grid * squares, 0.0)
     return RidgePath(
         lambdas=grid,
         weights=weights,
-        positive_definite=positive_definite,
-        eigenvalues=eigenvalues,
-        noise_floor=floor,
-        below_noise_floor=eigenvalues[0] + grid <= floor,
+        positive_definite=solution.positive_definite,
+        largest_eigenvalue=solution.largest_eigenvalue,
+        noise_floor=statistics.noise_floor(solution.largest_eigenvalue),
+        below_noise_floor=~solution.resolved,
         train_rmse=np.sqrt(residual / max(statistics.n, 1)),
         val_accuracy=np.full(len(grid), np.nan),
         best=-1,

@@ -10,14 +10,17 @@ struct BlasTable {
   void (*gemm)(char* transa, char* transb, int* m, int* n, int* k, T* alpha, T* a, int* lda, T* b, int* ldb, T* beta,
                T* c, int* ldc) = nullptr;
   void (*syrk)(char* uplo, char* trans, int* n, int* k, T* alpha, T* a, int* lda, T* beta, T* c, int* ldc) = nullptr;
+  void (*symm)(char* side, char* uplo, int* m, int* n, T* alpha, T* a, int* lda, T* b, int* ldb, T* beta, T* c,
+               int* ldc) = nullptr;
+  void (*syr2k)(char* uplo, char* trans, int* n, int* k, T* alpha, T* a, int* lda, T* b, int* ldb, T* beta, T* c,
+                int* ldc) = nullptr;
   void (*potrf)(char* uplo, int* n, T* a, int* lda, int* info) = nullptr;
   void (*potrs)(char* uplo, int* n, int* nrhs, T* a, int* lda, T* b, int* ldb, int* info) = nullptr;
-  void (*sytrd)(char* uplo, int* n, T* a, int* lda, T* d, T* e, T* tau, T* work, int* lwork, int* info) = nullptr;
-  void (*ormtr)(char* side, char* uplo, char* trans, int* m, int* n, T* a, int* lda, T* tau, T* c, int* ldc, T* work,
-                int* lwork, int* info) = nullptr;
+  void (*geqrt)(int* m, int* n, int* nb, T* a, int* lda, T* t, int* ldt, T* work, int* info) = nullptr;
+  void (*larft)(char* direct, char* storev, int* n, int* k, T* v, int* ldv, T* tau, T* t, int* ldt) = nullptr;
   void (*sterf)(int* n, T* d, T* e, int* info) = nullptr;
-  void (*pttrf)(int* n, T* d, T* e, int* info) = nullptr;
-  void (*pttrs)(int* n, int* nrhs, T* d, T* e, T* b, int* ldb, int* info) = nullptr;
+  void (*pbtrf)(char* uplo, int* n, int* kd, T* ab, int* ldab, int* info) = nullptr;
+  void (*pbtrs)(char* uplo, int* n, int* kd, int* nrhs, T* ab, int* ldab, T* b, int* ldb, int* info) = nullptr;
   void (*getrf)(int* m, int* n, T* a, int* lda, int* ipiv, int* info) = nullptr;
   void (*getrs)(char* trans, int* n, int* nrhs, T* a, int* lda, int* ipiv, T* b, int* ldb, int* info) = nullptr;
   void (*gecon)(char* norm, int* n, T* a, int* lda, T* anorm, T* rcond, T* work, int* iwork, int* info) = nullptr;

@@ -10,8 +10,10 @@ int64_t ridge_path_workspace(int64_t p, int64_t k, int64_t lambdas);
 
 // gram (p, p) symmetric, overwritten. cross (k, p). weights (lambdas, k, p) row-major; a lambda for which
 // G + lambda I is not positive definite to working precision gets NaN weights and positive_definite = 0.
-// eigenvalues (p): those of G, ascending.
-void ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const double* lambda, int64_t lambdas,
-                double* weights, unsigned char* positive_definite, double* eigenvalues, double* workspace);
+// resolved: whether G + (lambda - rounding s) I is positive definite too, s being the largest eigenvalue of G.
+// Returns s, to a relative 1e-3.
+double ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const double* lambda, int64_t lambdas,
+                  double rounding, double* weights, unsigned char* positive_definite, unsigned char* resolved,
+                  double* workspace);
 
 }  // namespace krrdistill

@@ -11,7 +11,7 @@ import scipy.linalg
 
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Layer
+from .base import Chain, FloatArray, IntArray, Layer, PathSolution
 from .tiles import rcond_floor, tile_rows
 
 __all__ = ["ArrayBackend"]
@@ -55,9 +55,7 @@ class ArrayBackend:
         """See ``Backend.symmetrize``."""
         gram[...] = np.tril(gram) + np.tril(gram, -1).T
 
-    def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray
-    ) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray]:
+    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
         """One Cholesky factorisation per lambda, see ``Backend.ridge_path``."""
         weights = np.full((len(lambdas), *cross.shape), np.nan)
         positive_definite = np.zeros(len(lambdas), dtype=bool)
@@ -68,7 +66,10 @@ class ArrayBackend:
                 continue
             weights[index] = scipy.linalg.cho_solve(factor, cross.T).T
             positive_definite[index] = True
-        return weights, positive_definite, scipy.linalg.eigvalsh(gram)
+        eigenvalues = scipy.linalg.eigvalsh(gram)
+        largest = float(eigenvalues[-1])
+        resolved = eigenvalues[0] + lambdas > rounding * max(largest, 0.0)
+        return PathSolution(weights, positive_definite, resolved, largest)
 
     def score_path(
         self,

@@ -49,6 +49,15 @@ class Chain:
         return int(self.layers[-1].weight.shape[0]) if self.layers else self.input_dim
 
 
+class PathSolution(NamedTuple):
+    """The ridge models of L lambdas and what their factorisations told."""
+
+    weights: FloatArray  # (L, k, p), NaN where G + lambda I is not positive definite
+    positive_definite: npt.NDArray[np.bool_]  # (L,)
+    resolved: npt.NDArray[np.bool_]  # (L,): G + (lambda - rounding s) I is positive definite too
+    largest_eigenvalue: float  # s, of G, to a relative 1e-3
+
+
 class Backend(Protocol):
     """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy."""
 
@@ -81,13 +90,8 @@ class Backend(Protocol):
         """Copies the lower triangle of ``gram`` over the upper one."""
         ...
 
-    def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray
-    ) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray]:
-        """(weights (L, k, p), positive_definite (L,), eigenvalues of gram (p,)).
-
-        W = C (G + lambda I)^-1 for every lambda; NaN where G + lambda I is not positive definite.
-        """
+    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+        """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue."""
         ...
 
     def score_path(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from krrdistill import _native
 from krrdistill.errors import NotSurjective
 
-from .base import Chain, FloatArray, IntArray
+from .base import Chain, FloatArray, IntArray, PathSolution
 from .tiles import rcond_floor, tile_rows
 
 __all__ = ["NativeBackend"]
@@ -48,15 +48,12 @@ class NativeBackend:
         """See ``Backend.symmetrize``."""
         _native.symmetrize(gram)
 
-    def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray
-    ) -> tuple[FloatArray, npt.NDArray[np.bool_], FloatArray]:
-        """One tridiagonal reduction for all lambdas, see ``Backend.ridge_path``."""
+    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+        """One reduction to a band for all lambdas, see ``Backend.ridge_path``."""
         weights = np.empty((len(lambdas), *cross.shape))
-        positive_definite = np.empty(len(lambdas), dtype=bool)
-        eigenvalues = np.empty(len(gram))
-        _native.ridge_path(gram.copy(), cross, lambdas, weights, positive_definite, eigenvalues)
-        return weights, positive_definite, eigenvalues
+        positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
+        largest = _native.ridge_path(gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved)
+        return PathSolution(weights, positive_definite, resolved, largest)
 
     def score_path(
         self,
