@@ -13,10 +13,12 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill import certificate as module
+from krrdistill import feature_gram
 from krrdistill.backends import Backend
-from krrdistill.certificate import certify, condition_number
+from krrdistill.certificate import certify
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
+from krrdistill.feature_gram import FeatureGram, condition_number
 
 Array = npt.NDArray[Any]
 
@@ -36,7 +38,13 @@ def pixels(n: int = N) -> tuple[Array, Array]:
 
 def certificate_of(W: Array, W_S: Array, backend: Any = None, precision: str = "float64", **other: Any) -> Any:
     X, y = pixels()
-    arguments: dict[str, Any] = {"F": gaussian(6, P), "chain": PHI.chain(SCALING), "X_test": X, "y_test": y, **other}
+    arguments: dict[str, Any] = {
+        "features": FeatureGram(gaussian(6, P)),
+        "chain": PHI.chain(SCALING),
+        "X_test": X,
+        "y_test": y,
+        **other,
+    }
     return certify(W, W_S, **arguments, precision=precision, backend=backend)
 
 
@@ -44,7 +52,7 @@ def certificate_of(W: Array, W_S: Array, backend: Any = None, precision: str = "
 def test_against_the_definitions(any_backend: Backend, precision: str) -> None:
     W, F = gaussian(K, P), gaussian(6, P, seed=5)
     W_S = W + 0.5 * gaussian(K, P, seed=1)
-    actual = certificate_of(W, W_S, any_backend, precision, F=F)
+    actual = certificate_of(W, W_S, any_backend, precision, features=FeatureGram(F))
     X, y = pixels()
     Phi = oracles.features(X.T / 255 - 0.4, PHI.layers)
     original, distilled = oracles.predictions(W, Phi), oracles.predictions(W_S, Phi)
@@ -86,7 +94,14 @@ def test_scores_are_compared_in_float64(any_backend: Backend, precision: str) ->
     W_S[1, 0] += 1e-12
     X = np.ones((9, D), np.uint8)
     actual = certify(
-        W, W_S, np.eye(D), kd.Identity(D).chain(), X, np.zeros(9, np.int64), precision=precision, backend=any_backend
+        W,
+        W_S,
+        FeatureGram(np.eye(D)),
+        kd.Identity(D).chain(),
+        X,
+        np.zeros(9, np.int64),
+        precision=precision,
+        backend=any_backend,
     )
     assert (actual.prediction_agreement, actual.original_accuracy, actual.distilled_accuracy) == (0.0, 1.0, 0.0)
 
@@ -125,7 +140,7 @@ def test_condition_number(m: int, p: int) -> None:
 
 @pytest.mark.parametrize(("m", "p"), [(6, 9), (9, 9), (40, 30), (30, 40)])
 def test_condition_number_of_large_features(m: int, p: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_EXACT_CONDITION", 1)  # by iterations, as beyond 1200 rows and columns
+    monkeypatch.setattr(feature_gram, "_EXACT_CONDITION", 1)  # by iterations, as beyond 1200 rows and columns
     F = gaussian(m, p)
     tolerances.assert_estimate(condition_number(F), oracles.condition(F))
     assert condition_number(F) == condition_number(F.copy())

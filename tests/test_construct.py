@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill.backends import Backend
 from krrdistill.construct import (
     ROOTS,
     Construction,
@@ -115,9 +114,9 @@ def test_labels_without_rank_k_are_refused(Y: Array) -> None:
 
 @pytest.mark.parametrize("one_hot", [True, False])
 @pytest.mark.parametrize("m", SHAPES)
-def test_exact_without_regularisation(any_backend: Backend, m: int, one_hot: bool) -> None:
+def test_exact_without_regularisation(m: int, one_hot: bool) -> None:
     D, Y, W = random_dual(m, one_hot=one_hot)
-    F = features_of_dual(D, 0.0, backend=any_backend)
+    F = features_of_dual(D, 0.0)
     tolerances.assert_solve(F, oracles.features_of_dual(D, 0.0).T, oracles.condition(D) ** 2)
     assert_retrains(F, Y, 0.0, W)
 
@@ -160,15 +159,15 @@ def test_exact_without_free_part(m: int, fraction: float, root: str) -> None:
 
 @pytest.mark.parametrize("condition", [1e3, 1e6, 1e8])
 @pytest.mark.parametrize("m", [6, 12, 21])
-def test_exact_for_ill_conditioned_duals(any_backend: Backend, m: int, condition: float) -> None:
+def test_exact_for_ill_conditioned_duals(m: int, condition: float) -> None:
     U, V = np.linalg.qr(gaussian(m, m))[0], np.linalg.qr(gaussian(P, P, seed=1))[0]
     r = min(m, P)
     D = (U[:, :r] * np.geomspace(1.0, 1.0 / condition, r)) @ V[:, :r].T
     Y = gaussian(m, K)
     W = Y.T @ D
     for lambda_s, root in ((0.0, "plus"), (0.2, "plus"), (0.2, "minus")):
-        F = features_of_dual(D, lambda_s, root=root, backend=any_backend)
-        tolerances.assert_solve(kd.fit_features(F, Y, lambda_s, backend=any_backend), W, condition)
+        F = features_of_dual(D, lambda_s, root=root)
+        tolerances.assert_solve(kd.fit_features(F, Y, lambda_s), W, condition)
 
 
 @pytest.mark.parametrize("root", ROOTS)
@@ -204,9 +203,9 @@ def assert_exact_construction(points: Construction, W: Array, Y: Array, limit: f
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize("m", SHAPES)
 @pytest.mark.parametrize("lambda_", [1e-3, 1e6])
-def test_automatic_lambda(any_backend: Backend, m: int, lambda_: float, root: str) -> None:
+def test_automatic_lambda(m: int, lambda_: float, root: str) -> None:
     D, Y, W = random_dual(m)
-    points = construct(D, Y, None, lambda_=lambda_, root=root, backend=any_backend)
+    points = construct(D, Y, None, lambda_=lambda_, root=root)
     assert_exact_construction(points, W, Y)
     assert points.range_scale == 1.0
     expected = min(lambda_, oracles.bound(D))
@@ -215,11 +214,11 @@ def test_automatic_lambda(any_backend: Backend, m: int, lambda_: float, root: st
 
 @pytest.mark.parametrize("share", [0.99, 1e-3])
 @pytest.mark.parametrize("m", SHAPES)
-def test_scaled_into_the_range(any_backend: Backend, m: int, share: float) -> None:
+def test_scaled_into_the_range(m: int, share: float) -> None:
     D, Y, W = random_dual(m)
-    free = construct(D, Y, 0.0, lambda_=1.0, backend=any_backend)
+    free = construct(D, Y, 0.0, lambda_=1.0)
     limit = share * float(np.abs(free.F).max())
-    points = construct(D, Y, 0.0, lambda_=1.0, feature_limit=limit, backend=any_backend)
+    points = construct(D, Y, 0.0, lambda_=1.0, feature_limit=limit)
     assert_exact_construction(points, W, Y, limit)
     assert points.lambda_s == 0.0
     assert points.range_scale < 1.0 == free.range_scale
@@ -334,9 +333,9 @@ def test_noise_start(ipc: int) -> None:
 
 @pytest.mark.parametrize("lambda_s", [0.0, 0.05, 3.0])
 @pytest.mark.parametrize("m", SHAPES)
-def test_real_start(any_backend: Backend, m: int, lambda_s: float) -> None:
+def test_real_start(m: int, lambda_s: float) -> None:
     W, F_real = model(), gaussian(m, P, seed=7)
-    D, Y = real_start(W, F_real, lambda_s, backend=any_backend)
+    D, Y = real_start(W, F_real, lambda_s)
     condition = oracles.condition(F_real) ** 2 * oracles.condition(Y)
     learned = (W @ oracles.unregularised(F_real.T, lambda_s)).T
     tolerances.assert_solve(Y, oracles.raise_singular_values(learned, 10.0), condition)
@@ -393,17 +392,17 @@ def test_raise_singular_values() -> None:
 
 @pytest.mark.parametrize("lambda_s", [0.0, 0.3])
 @pytest.mark.parametrize("m", [12, 21])
-def test_learned_labels_are_exact_for_enough_points(any_backend: Backend, m: int, lambda_s: float) -> None:
+def test_learned_labels_are_exact_for_enough_points(m: int, lambda_s: float) -> None:
     W, F = model(), gaussian(m, P, seed=9)
-    Y = learned_labels(F, W, lambda_s, backend=any_backend)
+    Y = learned_labels(F, W, lambda_s)
     tolerances.assert_solve(Y, (W @ oracles.unregularised(F.T, lambda_s)).T, oracles.condition(F) ** 2)
     assert_retrains(F, Y, lambda_s, W)
 
 
 @pytest.mark.parametrize("lambda_s", [0.0, 0.3])
-def test_learned_labels_are_least_squares_for_few_points(any_backend: Backend, lambda_s: float) -> None:
+def test_learned_labels_are_least_squares_for_few_points(lambda_s: float) -> None:
     W, F = model(), gaussian(6, P, seed=9)
-    Y = learned_labels(F, W, lambda_s, backend=any_backend)
+    Y = learned_labels(F, W, lambda_s)
     error = oracles.retrained(F.T, Y.T, lambda_s) - W
     outside = W @ (np.linalg.pinv(F) @ F - np.eye(P))  # the part of W outside of the row space of F
     tolerances.assert_solve(error, outside, oracles.condition(F) ** 2)

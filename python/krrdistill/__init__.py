@@ -29,10 +29,11 @@ if TYPE_CHECKING:
         NotPositiveDefinite,
         NotSurjective,
     )
+    from krrdistill.feature_gram import fit_features
     from krrdistill.features import FCNN, Identity, RandomFourier, make_map
     from krrdistill.options import DistillOptions
     from krrdistill.pipeline import Distillation, distill
-    from krrdistill.ridge import RidgePath, default_lambdas, fit_features, fit_ridge, ridge_path
+    from krrdistill.ridge import RidgePath, default_lambdas, fit_ridge, ridge_path
     from krrdistill.run import RunResult, run_distillation
     from krrdistill.statistics import RidgeStatistics
 
@@ -49,10 +50,11 @@ _HOMES = {
         "NotPositiveDefinite",
         "NotSurjective",
     ),
+    "feature_gram": ("fit_features",),
     "features": ("FCNN", "Identity", "RandomFourier", "make_map"),
     "options": ("DistillOptions",),
     "pipeline": ("Distillation", "distill"),
-    "ridge": ("RidgePath", "default_lambdas", "fit_features", "fit_ridge", "ridge_path"),
+    "ridge": ("RidgePath", "default_lambdas", "fit_ridge", "ridge_path"),
     "run": ("RunResult", "run_distillation"),
     "statistics": ("RidgeStatistics",),
 }

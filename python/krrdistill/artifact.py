@@ -15,9 +15,9 @@ from krrdistill.backends import Backend
 from krrdistill.certificate import Certificate, certify
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
+from krrdistill.feature_gram import FeatureGram, fit_features
 from krrdistill.features import LayeredMap, map_from_spec
 from krrdistill.files import read_npz, write_npz
-from krrdistill.ridge import fit_features
 
 __all__ = ["FORMAT", "DistilledDataset"]
 
@@ -65,7 +65,7 @@ class DistilledDataset:
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
-        return fit_features(self.features(backend=backend), self.Y, self.lambda_s, backend=backend)
+        return fit_features(self.features(backend=backend), self.Y, self.lambda_s)
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> npt.NDArray[np.int64]:
         """Classes of raw samples X (n, *shape) under the model retrained from this set."""
@@ -89,10 +89,10 @@ class DistilledDataset:
 
             W = retrain_original(self, dataset, backend=backend)
         precision = str(self.meta.get("options", {}).get("precision", "float32"))
-        features = self.features(backend=backend)
+        features = FeatureGram(self.features(backend=backend))
         return certify(
             W,
-            fit_features(features, self.Y, self.lambda_s, backend=backend),
+            features.fit(self.Y, self.lambda_s),
             features,
             self.feature_map.chain(self.preprocessing),
             dataset.x_test.reshape(len(dataset.x_test), -1),

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from krrdistill.backends import Backend, Chain, get_backend
+from krrdistill.feature_gram import FeatureGram
 
 __all__ = ["Certificate", "certify"]
 
 FloatArray = npt.NDArray[np.float64]
 _BATCH_ROWS = 2048
-_GRAM_CONDITION = 1e7  # beyond it the rounding of the Gram matrix hides s_min
-_EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from singular values
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Certificate:
 def certify(
     W: FloatArray,
     W_S: FloatArray,
-    F: FloatArray,
+    features: FeatureGram,
     chain: Chain,
     X_test: npt.NDArray[Any],
     y_test: npt.NDArray[np.int64],
@@ -54,7 +51,7 @@ def certify(
     precision: str,
     backend: Backend | str | None = None,
 ) -> Certificate:
-    """Compares W and W_S (k, p) as matrices and on the test set; F (m, p) are the distilled features.
+    """Compares W and W_S (k, p) as matrices and on the test set; ``features`` are the distilled ones.
 
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
@@ -64,7 +61,7 @@ def certify(
         weight_relative_error=error / scale if scale > 0.0 else (float("inf") if error > 0.0 else 0.0),
         weight_cosine=float(np.vdot(W_S, W)) / (size * scale) if size * scale > 0.0 else 0.0,
         prediction_agreement=float(np.mean(original == distilled)),
-        condition=condition_number(F),
+        condition=features.condition_number(),
         original_accuracy=float(np.mean(original == y_test)),
         distilled_accuracy=float(np.mean(distilled == y_test)),
     )
@@ -84,32 +81,3 @@ def _predict(
         for index, predicted in enumerate(predictions):
             predicted[rows] = scores[:, index].argmax(axis=1)
     return predictions
-
-
-def condition_number(F: FloatArray) -> float:
-    """s_1 / s_min(m, p) of F (m, p); inf when F is rank deficient.
-
-    Above 1200 rows and columns from the extreme eigenvalues of the smaller Gram matrix, by Lanczos iterations with it
-    and with its Cholesky factor (relative accuracy 1e-3; SVD beyond 1e7).
-    """
-    if min(F.shape) > _EXACT_CONDITION:
-        gram = F @ F.T if F.shape[0] <= F.shape[1] else F.T @ F
-        factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1)
-        if info == 0:
-            inverse = scipy.linalg.lapack.dpotrs
-            largest = _largest_eigenvalue(len(gram), lambda x: gram @ x)
-            inverse_largest = _largest_eigenvalue(len(gram), lambda x: inverse(factor, x, lower=1)[0])
-            condition = float(np.sqrt(largest * inverse_largest))
-            if condition < _GRAM_CONDITION:
-                return condition
-    values = scipy.linalg.svdvals(F)
-    return float(values[0] / values[-1]) if values[-1] > 0.0 else float("inf")
-
-
-def _largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
-    """Of a symmetric positive definite operator, from a fixed starting vector (so that reports are reproducible)."""
-    from scipy.sparse.linalg import LinearOperator, eigsh
-
-    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
-    start = np.cos(np.arange(1.0, n + 1.0))
-    return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])

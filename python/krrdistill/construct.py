@@ -15,10 +15,9 @@ import numpy.typing as npt
 import scipy.linalg
 
 from krrdistill.arrays import check_choice
-from krrdistill.backends import Backend, get_backend
 from krrdistill.errors import DataError, LambdaOutOfRange
+from krrdistill.feature_gram import FeatureGram, pseudo_inverse
 from krrdistill.random import Stream, normal
-from krrdistill.ridge import pseudo_inverse
 
 __all__ = [
     "ROOTS",
@@ -82,20 +81,18 @@ def noise_start(W: FloatArray, points_per_class: int, *, seed: int) -> tuple[Flo
     return dual(W, Y, Z), Y
 
 
-def real_start(
-    W: FloatArray, F_real: FloatArray, lambda_s: float, *, backend: Backend | str | None = None
-) -> tuple[FloatArray, FloatArray]:
+def real_start(W: FloatArray, F_real: FloatArray, lambda_s: float) -> tuple[FloatArray, FloatArray]:
     """(D, Y) near the features of m balanced real points (Corollary 4.1.1).
 
     F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
     least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
     pseudo-inverse is R^T, with singular values below s1 / 10 raised to that.
     """
-    inverse = pseudo_inverse(F_real, backend=backend)
+    gram = FeatureGram(F_real)
+    inverse = gram.inverse(0.0)
     Y = F_real @ W.T + lambda_s * (inverse @ W.T)  # learned_labels, with the inverse at hand
-    regularised = inverse if lambda_s == 0.0 else _regularised_inverse(F_real, lambda_s, get_backend(backend))
     Y = raise_singular_values(Y, _MAX_LABEL_CONDITION)
-    return dual(W, Y, regularised), Y
+    return dual(W, Y, gram.inverse(lambda_s) if lambda_s > 0.0 else inverse), Y
 
 
 def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
@@ -105,21 +102,12 @@ def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
     return np.asarray((U * np.maximum(s, floor)) @ Vt)
 
 
-def learned_labels(
-    F: FloatArray, W: FloatArray, lambda_s: float, *, backend: Backend | str | None = None
-) -> FloatArray:
+def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
     """The labels Y (m, k) that bring training on fixed features F (m, p) nearest to W (Theorem 4.2).
 
     Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
     """
-    return np.asarray(F @ W.T + lambda_s * (pseudo_inverse(F, backend=backend) @ W.T))
-
-
-def _regularised_inverse(F: FloatArray, lambda_s: float, solver: Backend) -> FloatArray:
-    """(F F^T + lambda_s I)^-1 F = F (F^T F + lambda_s I)^-1, by the smaller of the two."""
-    if F.shape[0] <= F.shape[1]:
-        return solver.solve_spd(F @ F.T + lambda_s * np.eye(F.shape[0]), F)
-    return solver.solve_spd(F.T @ F + lambda_s * np.eye(F.shape[1]), F.T).T
+    return np.asarray(F @ W.T + lambda_s * (pseudo_inverse(F) @ W.T))
 
 
 class _Spectrum:
@@ -143,9 +131,7 @@ class _Spectrum:
         return np.asarray(((self.D @ self.basis) * factors) @ self.basis.T)
 
 
-def features_of_dual(
-    D: FloatArray, lambda_s: float, *, root: str = "plus", backend: Backend | str | None = None
-) -> FloatArray:
+def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> FloatArray:
     """F (m, p) with (F F^T + lambda_s I)^-1 F = D, so that training on (F, Y) gives Y^T D.
 
     lambda_s = 0: F = (D^+)^T. lambda_s > 0: the singular values s of D become
@@ -154,7 +140,7 @@ def features_of_dual(
     """
     check_choice("construct", "root", root, ROOTS)
     if lambda_s == 0.0:
-        return pseudo_inverse(D, backend=backend)
+        return pseudo_inverse(D)
     return _features_of_spectrum(_Spectrum(D), lambda_s, root)
 
 
@@ -208,7 +194,6 @@ def construct(
     lambda_: float,
     root: str = "plus",
     feature_limit: float = float("inf"),
-    backend: Backend | str | None = None,
 ) -> Construction:
     """Features for D within the map's range |F| <= feature_limit.
 
@@ -218,7 +203,7 @@ def construct(
     """
     check_choice("construct", "root", root, ROOTS)
     if lambda_s == 0.0:
-        F = pseudo_inverse(D, backend=backend)
+        F = pseudo_inverse(D)
         c = _range_scale(F, feature_limit)
         return Construction(c * F, c * Y, 0.0, c)
     spectrum = _Spectrum(D)

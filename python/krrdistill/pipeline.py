@@ -113,7 +113,7 @@ def distill(
         if options.store == "float32":
             stored = inputs.astype(np.float32)
             features = feature_map.transform(stored, backend=backend)
-            targets = learned_labels(features, original.W, points.lambda_s, backend=backend)
+            targets = learned_labels(features, original.W, points.lambda_s)
     distilled = DistilledDataset(
         X=stored,
         Y=targets,
@@ -215,7 +215,7 @@ def _construct(
         D, Y = noise_start(original.W, options.points_per_class, seed=options.seed)
     else:
         target = original.lambda_ if lambda_s is None else lambda_s
-        D, Y = real_start(original.W, feature_map.transform(near, backend=backend), target, backend=backend)
+        D, Y = real_start(original.W, feature_map.transform(near, backend=backend), target)
     if lambda_s:
         D, Y = shrink_to_bound(D, Y, original.W, lambda_s, scale_labels=options.scale_labels)
     return construct(
@@ -225,7 +225,6 @@ def _construct(
         lambda_=original.lambda_,
         root=options.root,
         feature_limit=feature_map.feature_limit(),
-        backend=backend,
     )
 
 

@@ -1,4 +1,4 @@
-"""Ridge regression from sufficient statistics (the lambda path) and from a few features (the retraining)."""
+"""Ridge regression from sufficient statistics: the lambda path and its selection."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from krrdistill.arrays import check_number
-from krrdistill.backends import Backend, get_backend
-from krrdistill.errors import DataError, NotPositiveDefinite
+from krrdistill.errors import NotPositiveDefinite
 from krrdistill.statistics import RidgeStatistics
 
-__all__ = ["RidgePath", "default_lambdas", "fit_features", "fit_ridge", "pseudo_inverse", "ridge_path", "select"]
+__all__ = ["RidgePath", "default_lambdas", "fit_ridge", "ridge_path", "select"]
 
 FloatArray = npt.NDArray[np.float64]
-# Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
-_MAX_GRAM_CONDITION = 1e10
-_RANK_CUTOFF = 1e-10  # relative to the largest singular value
 
 
 def default_lambdas() -> FloatArray:
@@ -114,79 +109,3 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: float) -> FloatArray:
     check_number("fit_ridge", "lambda_", lambda_)
     shifted = statistics.gram + lambda_ * np.eye(len(statistics.gram))
     return np.ascontiguousarray(statistics.backend.solve_spd(shifted, statistics.cross.T).T)
-
-
-def pseudo_inverse(D: FloatArray, *, backend: Backend | str | None = None) -> FloatArray:
-    """(D^+)^T for D (m, p), again (m, p).
-
-    (D D^T)^-1 D or D (D^T D)^-1, whichever Gram matrix is smaller, by Cholesky; where that is too ill-conditioned the
-    SVD, with singular values below 1e-10 of the largest counted as zero.
-    """
-    wide = D.shape[0] <= D.shape[1]
-    gram = D @ D.T if wide else D.T @ D
-    if _condition(gram) > _MAX_GRAM_CONDITION:
-        U, s, Vt = _svd(D)
-        return np.asarray((U / s) @ Vt)
-    solver = get_backend(backend)
-    return solver.solve_spd(gram, D) if wide else solver.solve_spd(gram, D.T).T
-
-
-def fit_features(
-    F: FloatArray, Y: FloatArray, lambda_s: float = 0.0, *, backend: Backend | str | None = None
-) -> FloatArray:
-    """W_S trained on m features: Y^T (F F^T + lambda_s I)^-1 F, or Y^T (F^+)^T for lambda_s = 0.
-
-    Cholesky of the smaller Gram matrix with one step of iterative refinement, or the SVD where that is too
-    ill-conditioned.
-
-    Parameters
-    ----------
-    F : array of shape (m, p)
-    Y : array of shape (m, k)
-
-    Returns
-    -------
-    W_S : array of shape (k, p)
-
-    Raises
-    ------
-    DataError
-        For shapes that do not fit, NaN or infinity.
-    """
-    check_number("fit_features", "lambda_s", lambda_s)
-    F, Y = np.asarray(F, dtype=np.float64), np.asarray(Y, dtype=np.float64)
-    if F.ndim != 2 or Y.ndim != 2 or len(F) != len(Y) or F.size == 0:
-        raise DataError(f"fit_features: F must have shape (m, p) and Y (m, k), got {F.shape} and {Y.shape}")
-    if not (np.isfinite(F).all() and np.isfinite(Y).all()):
-        raise DataError("fit_features: F or Y holds NaN or infinity")
-    wide = F.shape[0] <= F.shape[1]
-    gram = F @ F.T if wide else F.T @ F
-    gram[np.diag_indices_from(gram)] += lambda_s
-    if _condition(gram) > _MAX_GRAM_CONDITION:
-        U, s, Vt = _svd(F)
-        return np.asarray(((Y.T @ U) * (s / (s * s + lambda_s))) @ Vt)
-    solver = get_backend(backend)
-    if wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
-        dual = solver.solve_spd(gram, Y)
-        dual = dual + solver.solve_spd(gram, Y - F @ (F.T @ dual) - lambda_s * dual)
-        return np.ascontiguousarray(dual.T @ F)
-    W = solver.solve_spd(gram, F.T @ Y)
-    W = W + solver.solve_spd(gram, F.T @ (Y - F @ W) - lambda_s * W)
-    return np.ascontiguousarray(W.T)
-
-
-def _condition(gram: FloatArray) -> float:
-    """Estimate of the 1-norm condition number of a symmetric matrix; inf if it is not positive definite."""
-    factor, info = scipy.linalg.lapack.dpotrf(gram, lower=1, clean=0)
-    if info != 0:
-        return float("inf")
-    norm = float(np.abs(gram).sum(axis=0).max())
-    rcond, _ = scipy.linalg.lapack.dpocon(factor, norm, uplo="L")
-    return float("inf") if rcond == 0.0 else 1.0 / float(rcond)
-
-
-def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Reduced SVD without the singular values below the rank cut-off."""
-    U, s, Vt = scipy.linalg.svd(A, full_matrices=False, check_finite=True)
-    rank = int(np.count_nonzero(s > _RANK_CUTOFF * s[0])) if s.size and s[0] > 0 else 0
-    return U[:, :rank], s[:rank], Vt[:rank]

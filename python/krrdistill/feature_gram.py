@@ -1,0 +1,154 @@
+"""A few features F (m, p): pseudo-inverse, retraining and condition number from one Gram matrix and its factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+from scipy.linalg import lapack
+
+from krrdistill.arrays import check_number
+from krrdistill.errors import DataError
+
+__all__ = ["FeatureGram", "condition_number", "fit_features", "pseudo_inverse"]
+
+FloatArray = npt.NDArray[np.float64]
+# Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
+_MAX_GRAM_CONDITION = 1e10
+_RANK_CUTOFF = 1e-10  # relative to the largest singular value
+_EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from singular values
+_LANCZOS_CONDITION = 1e7  # of F; beyond it the rounding of the Gram matrix hides s_min
+
+
+class FeatureGram:
+    """F F^T or F^T F, the smaller of the two, of features F (m, p). What is factored is factored once."""
+
+    def __init__(self, F: FloatArray) -> None:
+        self.F = F
+        self.wide = F.shape[0] <= F.shape[1]
+        self.gram: FloatArray = F @ F.T if self.wide else F.T @ F
+        self._factors: dict[float, tuple[FloatArray | None, float]] = {}
+
+    def inverse(self, lambda_s: float) -> FloatArray:
+        """(F F^T + lambda_s I)^-1 F, shape (m, p); for lambda_s = 0 the transposed pseudo-inverse (F^+)^T.
+
+        Where Cholesky is too ill-conditioned, by the SVD, with singular values below 1e-10 of the largest counted as 0.
+        """
+        lower = self._lower(lambda_s)
+        if lower is None:
+            U, s, Vt = _svd(self.F)
+            return np.asarray((U * (s / (s * s + lambda_s))) @ Vt)
+        return _solve(lower, self.F) if self.wide else _solve(lower, self.F.T).T
+
+    def fit(self, Y: FloatArray, lambda_s: float) -> FloatArray:
+        """W = Y^T (F F^T + lambda_s I)^-1 F, shape (k, p), with one step of iterative refinement."""
+        F = self.F
+        if not (np.isfinite(F).all() and np.isfinite(Y).all()):
+            raise DataError("fit_features: F or Y holds NaN or infinity")
+        lower = self._lower(lambda_s)
+        if lower is None:
+            U, s, Vt = _svd(F)
+            return np.asarray(((Y.T @ U) * (s / (s * s + lambda_s))) @ Vt)
+        if self.wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
+            dual = _solve(lower, Y)
+            dual = dual + _solve(lower, Y - F @ (F.T @ dual) - lambda_s * dual)
+            return np.ascontiguousarray(dual.T @ F)
+        W = _solve(lower, F.T @ Y)
+        W = W + _solve(lower, F.T @ (Y - F @ W) - lambda_s * W)
+        return np.ascontiguousarray(W.T)
+
+    def condition_number(self) -> float:
+        """s_1 / s_min(m, p) of F; inf when F is rank deficient.
+
+        Above 1200 rows and columns from the extreme eigenvalues of the Gram matrix, by Lanczos iterations with it and
+        with its Cholesky factor (relative accuracy 1e-3; SVD beyond 1e7).
+        """
+        if len(self.gram) > _EXACT_CONDITION:
+            lower, _ = self._factor(0.0)
+            if lower is not None:
+                largest = _largest_eigenvalue(len(self.gram), lambda x: self.gram @ x)
+                inverse_largest = _largest_eigenvalue(len(self.gram), lambda x: _solve(lower, x))
+                condition = float(np.sqrt(largest * inverse_largest))
+                if condition < _LANCZOS_CONDITION:
+                    return condition
+        values = scipy.linalg.svdvals(self.F)
+        return float(values[0] / values[-1]) if values[-1] > 0.0 else float("inf")
+
+    def _lower(self, shift: float) -> FloatArray | None:
+        """The Cholesky factor of gram + shift I, None where it is too ill-conditioned to be used."""
+        lower, condition = self._factor(shift)
+        return lower if condition <= _MAX_GRAM_CONDITION else None
+
+    def _factor(self, shift: float) -> tuple[FloatArray | None, float]:
+        """(L, estimate of the 1-norm condition number) of gram + shift I; (None, inf) if not positive definite."""
+        if shift not in self._factors:
+            shifted = np.array(self.gram.T, order="F")  # symmetric, so this copy needs no transposition
+            shifted[np.diag_indices_from(shifted)] += shift
+            norm = float(lapack.dlange("1", shifted))
+            lower, info = lapack.dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
+            condition = float("inf")
+            if info == 0:
+                rcond, _ = lapack.dpocon(lower, norm, uplo="L")
+                condition = float("inf") if rcond == 0.0 else 1.0 / float(rcond)
+            self._factors[shift] = (lower if info == 0 else None, condition)
+        return self._factors[shift]
+
+
+def pseudo_inverse(D: FloatArray) -> FloatArray:
+    """(D^+)^T for D (m, p), again (m, p)."""
+    return FeatureGram(D).inverse(0.0)
+
+
+def fit_features(F: FloatArray, Y: FloatArray, lambda_s: float = 0.0) -> FloatArray:
+    """W_S trained on m features: Y^T (F F^T + lambda_s I)^-1 F, or Y^T (F^+)^T for lambda_s = 0.
+
+    Cholesky of the smaller Gram matrix with one step of iterative refinement, or the SVD where that is too
+    ill-conditioned.
+
+    Parameters
+    ----------
+    F : array of shape (m, p)
+    Y : array of shape (m, k)
+
+    Returns
+    -------
+    W_S : array of shape (k, p)
+
+    Raises
+    ------
+    DataError
+        For shapes that do not fit, NaN or infinity.
+    """
+    check_number("fit_features", "lambda_s", lambda_s)
+    F, Y = np.asarray(F, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    if F.ndim != 2 or Y.ndim != 2 or len(F) != len(Y) or F.size == 0:
+        raise DataError(f"fit_features: F must have shape (m, p) and Y (m, k), got {F.shape} and {Y.shape}")
+    return FeatureGram(F).fit(Y, lambda_s)
+
+
+def condition_number(F: FloatArray) -> float:
+    """s_1 / s_min(m, p) of F (m, p), see ``FeatureGram.condition_number``."""
+    return FeatureGram(F).condition_number()
+
+
+def _solve(lower: FloatArray, B: FloatArray) -> FloatArray:
+    solution, _ = lapack.dpotrs(lower, B, lower=1)
+    return np.asarray(solution)
+
+
+def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Reduced SVD without the singular values below the rank cut-off."""
+    U, s, Vt = scipy.linalg.svd(A, full_matrices=False, check_finite=True)
+    rank = int(np.count_nonzero(s > _RANK_CUTOFF * s[0])) if s.size and s[0] > 0 else 0
+    return U[:, :rank], s[:rank], Vt[:rank]
+
+
+def _largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
+    """Of a symmetric positive definite operator, from a fixed starting vector (so that reports are reproducible)."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    start = np.cos(np.arange(1.0, n + 1.0))
+    return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])
