@@ -4,7 +4,7 @@
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
 #   make lint       ruff, mypy, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
-#   make bench      the benchmarks                                       PYTEST_ARGS='-k statistics'
+#   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
 #   make clean      remove everything that these targets made
 #
@@ -15,6 +15,8 @@
 PYTHON ?= python3
 WERROR ?= OFF
 PYTEST_ARGS ?=
+BENCH_DATASETS ?= digits
+BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -83,8 +85,12 @@ demo: $(STAMPS)/cli
 test: $(STAMPS)/test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench
-	$(BIN)/python -m pytest benchmarks $(PYTEST_ARGS)
+	$(BIN)/python -m pytest benchmarks --results benchmarks/results $(PYTEST_ARGS)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/end_to_end.py --datasets $(BENCH_DATASETS) $(BENCH_ARGS)
+	$(BIN)/python benchmarks/report.py
 
 wheel: $(STAMPS)/tools
 	$(BIN)/pip install --quiet build
