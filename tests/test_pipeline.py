@@ -207,6 +207,9 @@ def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path)
         ({"lambda_s": float("nan")}, ValueError, "lambda_s must be finite"),
         ({"lambda_s": "best"}, ValueError, "lambda_s must be one of auto"),
         ({"root": "both"}, ValueError, "root must be one of plus, minus"),
+        ({"root": "minus"}, ValueError, "root = 'minus' needs lambda_s > 0"),
+        ({"scale_labels": True}, ValueError, "scale_labels needs a fixed lambda_s > 0, got 0.0"),
+        ({"scale_labels": True, "lambda_s": "auto"}, ValueError, "scale_labels needs a fixed lambda_s > 0, got auto"),
         ({"precision": "float16"}, ValueError, "precision must be one of float32, float64"),
         ({"store": "uint8"}, ValueError, "store must be one of"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
@@ -235,6 +238,8 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
         (lambda x, y: (x, y - 1), kd.DataError, "label -1"),
         (lambda x, y: (x, np.where(y == 4, 5, y)), kd.DataError, "no sample of class 4"),
         (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "leave nothing to train on"),
+        (lambda x, y: (x[:0], y[:0]), kd.DataError, "no samples"),
+        (lambda x, y: (np.ma.masked_equal(x, 0), y), TypeError, "X is a masked array"),
     ],
 )
 def test_bad_data(digits: kd.Dataset, change: Any, error: type[Exception], message: str) -> None:
@@ -246,6 +251,11 @@ def test_bad_data(digits: kd.Dataset, change: Any, error: type[Exception], messa
 def test_label_out_of_range(digits: kd.Dataset) -> None:
     with pytest.raises(kd.DataError, match="label 9, there are 9 classes"):
         kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=9)
+
+
+def test_class_without_samples(digits: kd.Dataset) -> None:
+    with pytest.raises(kd.DataError, match=r"no sample of class 10 \(2 of 12 classes are missing\)"):
+        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=12)
 
 
 def test_impossible_preimage_is_said_before_the_work(digits: kd.Dataset) -> None:

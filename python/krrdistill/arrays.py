@@ -30,6 +30,8 @@ def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Array:
 
     Raises ``TypeError`` for what is no numeric array, ``DataError`` for a wrong shape.
     """
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{where}: X is a masked array; fill or drop what is masked")
     array: Array = np.asanyarray(X)
     if array.dtype.kind not in "uifb":
         raise TypeError(f"{where}: X must be a numeric array, got dtype {array.dtype}")

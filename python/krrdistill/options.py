@@ -56,6 +56,10 @@ class DistillOptions:
             check_choice("distill", "lambda_s", self.lambda_s, ("auto",))
         else:
             check_number("distill", "lambda_s", self.lambda_s)
+        if self.root == "minus" and self.lambda_s == 0.0:
+            raise ValueError("distill: root = 'minus' needs lambda_s > 0; for lambda_s = 0 there is one solution")
+        if self.scale_labels and (isinstance(self.lambda_s, str) or self.lambda_s == 0.0):
+            raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
         if not 0.0 < check_number("distill", "validation_fraction", self.validation_fraction) < 1.0:
             raise ValueError(f"distill: validation_fraction must be in (0, 1), got {self.validation_fraction}")
         if self.threads is not None:

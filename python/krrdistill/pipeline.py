@@ -87,8 +87,8 @@ def distill(
     options = replace(options or DistillOptions(), **keywords)
     shape = tuple(np.shape(X)[1:])
     samples = as_samples("distill", X, input_dim=feature_map.input_dim)
-    k = n_classes if n_classes is not None else _count_classes(y)
-    labels = as_labels("distill", y, len(samples), n_classes=k)
+    labels = as_labels("distill", y, len(samples), n_classes=n_classes)
+    k = _check_classes(labels, n_classes)
     preprocessing = preprocessing or Preprocessing.none(feature_map.input_dim)
     feature_map.check_surjective()  # before the long part
     watch = Stopwatch(progress)
@@ -127,11 +127,11 @@ def distill(
     return Distillation(distilled, original, start_rows, points.range_scale, watch.seconds)
 
 
-def _count_classes(y: Any) -> int:
-    labels = np.asarray(y)
-    if labels.dtype.kind not in "iu" or labels.size == 0:
-        raise TypeError("distill: y must hold integer class labels")
-    k = int(labels.max()) + 1
+def _check_classes(labels: IntArray, n_classes: int | None) -> int:
+    """The number of classes, each of which has a sample."""
+    if labels.size == 0:
+        raise DataError("distill: there are no samples")
+    k = int(labels.max()) + 1 if n_classes is None else n_classes
     absent = np.setdiff1d(np.arange(k), labels)
     if absent.size:
         raise DataError(f"distill: y has no sample of class {absent[0]} ({absent.size} of {k} classes are missing)")

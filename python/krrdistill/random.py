@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.arrays import check_seed
+from krrdistill.compiled import load_native
 
 __all__ = ["Stream", "normal", "permutation", "uniform"]
 
@@ -59,11 +60,11 @@ def normal(seed: int, stream: int, n: int) -> FloatArray:
     raw = _bits(seed, stream, n)
     out = np.empty(n)
     try:
-        from krrdistill import _native
+        native = load_native()
     except ImportError:
         _normal_from_bits(raw, out)
     else:
-        _native.normal_from_bits(raw, out)
+        native.normal_from_bits(raw, out)
     return out
 
 

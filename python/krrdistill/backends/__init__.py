@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
 from typing import Any
 
+from krrdistill.compiled import load_native
 from krrdistill.errors import BackendUnavailable
 
 from .base import Backend, Chain, Layer
@@ -46,7 +46,7 @@ def _default() -> Backend:
 
 def _native_module() -> Any:
     try:
-        return importlib.import_module("krrdistill._native")
+        return load_native()
     except ImportError as error:
         raise BackendUnavailable(f"the compiled backend is not usable ({error}); {_BUILD_REMEDY}") from error
 

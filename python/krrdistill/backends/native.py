@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill import _native
+from krrdistill.compiled import load_native
 from krrdistill.errors import NotSurjective
 
 from .base import Chain, FloatArray, IntArray, PathSolution
 from .tiles import rcond_floor, tile_rows
+
+if TYPE_CHECKING:
+    from krrdistill import _native
+else:
+    _native = load_native()
 
 __all__ = ["NativeBackend"]
 
