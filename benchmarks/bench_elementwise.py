@@ -28,7 +28,7 @@ _ACTIVATIONS = ("linear", "leaky_relu", "cosine")
 _ISAS = ("base", "avx2", "avx512")
 
 
-@pytest.fixture(params=[*(f"native-{isa}" for isa in _ISAS), "array", "numpy"])
+@pytest.fixture(params=[*(f"native-{isa}" for isa in _ISAS), "numba", "array", "numpy"])
 def name(request: pytest.FixtureRequest) -> Iterator[str]:
     """Backend names, the native one on each instruction set of this CPU and build."""
     kind, _, isa = request.param.partition("-")

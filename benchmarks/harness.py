@@ -19,7 +19,7 @@ __all__ = ["BACKENDS", "Benchmark", "Recorder", "Row", "backend_or_skip", "relat
 
 T = TypeVar("T")
 AnyArray = npt.NDArray[Any]
-BACKENDS = ("native", "array")
+BACKENDS = ("native", "numba", "array")
 
 
 class Benchmark(Protocol):

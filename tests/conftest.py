@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
@@ -28,13 +29,16 @@ except ImportError:
     with warnings.catch_warnings():  # said once; test_backends.py looks at it
         warnings.simplefilter("ignore")
         kd.get_backend()
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
 REAL_DATA = Path(os.environ.get("KRRDISTILL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
 def pytest_report_header() -> list[str]:
     """What this run covers."""
     native = "not built: its tests are skipped" if NATIVE is None else f"tested on {', '.join(ISAS)}"
-    return [f"krrdistill: native backend {native}; real data {'in' if REAL_DATA.is_dir() else 'not in'} {REAL_DATA}"]
+    numba = "tested" if HAS_NUMBA else "not installed: its tests are skipped"
+    data = f"{'in' if REAL_DATA.is_dir() else 'not in'} {REAL_DATA}"
+    return [f"krrdistill: native backend {native}; Numba {numba}; real data {data}"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,6 +65,14 @@ def native_module() -> ModuleType:
     return NATIVE
 
 
+@pytest.fixture(scope="session")
+def numba_module() -> ModuleType:
+    """The module of the Numba backend; the test is skipped where Numba is not installed."""
+    if not HAS_NUMBA:
+        pytest.skip('Numba is not installed (pip install "krrdistill[numba]")')
+    return importlib.import_module("krrdistill.backends.numba")
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[str]:
     """Every instruction set of this CPU and build in turn, the element-wise kernels set to it."""
@@ -70,12 +82,14 @@ def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[s
     native_module.set_isa(before)
 
 
-@pytest.fixture(params=["array", *(f"native-{isa}" for isa in ISAS)])
+@pytest.fixture(params=["array", "numba", *(f"native-{isa}" for isa in ISAS)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend in turn, the native one on every instruction set of this CPU and build."""
     name, _, isa = request.param.partition("-")
-    if name == "array":
-        yield kd.get_backend("array")
+    if name != "native":
+        if name == "numba":
+            request.getfixturevalue("numba_module")
+        yield kd.get_backend(name)
         return
     native = request.getfixturevalue("native_module")
     before = native.build_facts()["isa"]
@@ -84,11 +98,11 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     native.set_isa(before)
 
 
-@pytest.fixture(scope="session", params=["array", "native"])
+@pytest.fixture(scope="session", params=["array", "numba", "native"])
 def any_backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn, on the instruction set that users get."""
-    if request.param == "native":
-        request.getfixturevalue("native_module")
+    if request.param != "array":
+        request.getfixturevalue(f"{request.param}_module")
     return kd.get_backend(request.param)
 
 

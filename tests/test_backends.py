@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import threadpoolctl
 
 import oracles
 import tolerances
@@ -499,7 +501,7 @@ def test_ridge_path_of_singular_and_zero_matrices(any_backend: Backend, rng: np.
 def test_get_backend(any_backend: Backend) -> None:
     assert get_backend(any_backend) is any_backend
     assert get_backend(any_backend.name).name == any_backend.name
-    with pytest.raises(ValueError, match="backend must be one of native, array; got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of native, numba, array; got 'gpu'"):
         get_backend("gpu")
 
 
@@ -514,21 +516,38 @@ def no_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_default", functools.cache(backends._default.__wrapped__))
 
 
-@pytest.mark.usefixtures("no_native")
-def test_missing_native_is_named_with_its_remedy() -> None:
+@pytest.mark.usefixtures("no_native", "numba_module")
+def test_numba_takes_over_for_the_compiled_module() -> None:
     with pytest.raises(BackendUnavailable, match=r"compiled backend is not usable.*g\+\+.*pip install"):
         get_backend("native")
-    with pytest.warns(RuntimeWarning, match="using NumPy instead"):
-        assert get_backend(None).name == "array"
+    cost = r"compiled backend is not usable.*g\+\+.*pip install.*using Numba instead.* times.* seconds"
+    with pytest.warns(RuntimeWarning, match=cost) as said:
+        assert [get_backend(None).name for _ in range(2)] == ["numba"] * 2
+    assert len(said) == 1
     status = backend_status()
     assert not status["native"]["available"]
     assert "pip install" in status["native"]["remedy"]
+    assert status["numba"]["available"]
     assert status["array"]["available"]
+
+
+@pytest.mark.usefixtures("no_native")
+def test_numpy_takes_over_where_numba_is_missing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(BackendUnavailable, match=r"Numba is not usable \(.*\); pip install \"krrdistill\[numba\]\""):
+        get_backend("numba")
+    cost = r"compiled backend is not usable.*Numba is not usable.*using NumPy instead.* times"
+    with pytest.warns(RuntimeWarning, match=cost) as said:
+        assert [get_backend(None).name for _ in range(2)] == ["array"] * 2
+    assert len(said) == 1
+    status = backend_status()
+    assert not status["numba"]["available"]
+    assert status["numba"]["remedy"] == 'pip install "krrdistill[numba]"'
 
 
 def test_backend_status(native_module: ModuleType) -> None:
     status = backend_status()
-    assert set(status) == {"native", "array"}
+    assert list(status) == list(backends.BACKENDS)
     assert status["native"]["available"]
     assert status["native"]["detail"]["isa"] in status["native"]["detail"]["isas"]
     assert status["native"]["detail"] == native_module.build_facts()
@@ -548,6 +567,96 @@ def test_isa_from_the_environment(value: str, printed: str) -> None:
     environment = {**os.environ, "KRRDISTILL_ISA": value}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert printed in done.stdout
+
+
+# Threads, repetition, and what Numba keeps
+
+
+def statistics_of(backend: Backend, dtype: Any) -> list[Array]:
+    """Features, G and C, and counts of a few hundred rows, by every kernel."""
+    rng = np.random.default_rng(7)
+    found: list[Array] = []
+    for kind in ("identity", "random_fourier", "FCNN_2"):
+        chain = make_chain(kind, 40, 300 if kind != "identity" else 40, rng, affine=True)
+        X, labels = make_inputs(301, 40, "uint8", rng), rng.integers(0, 5, 301)
+        p = chain.output_dim
+        gram, cross = np.zeros((p, p)), np.zeros((5, p))
+        backend.accumulate(chain, X, labels, gram, cross, dtype=dtype)
+        scores = backend.score_path(chain, X, labels, rng.standard_normal((3, 5, p)), dtype=dtype)
+        found += [backend.transform(chain, X, dtype=dtype), np.tril(gram), cross, scores]
+    return found
+
+
+def test_two_runs_are_the_same(any_backend: Backend, dtype: Any) -> None:
+    for first, second in zip(statistics_of(any_backend, dtype), statistics_of(any_backend, dtype), strict=True):
+        tolerances.assert_exact(first, second)
+
+
+def test_numba_threads_change_nothing(numba_module: ModuleType, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for threads in (1, 2, 1000):
+        pool = SimpleNamespace(lib_controllers=[SimpleNamespace(num_threads=threads)])  # BLAS itself keeps its own
+        monkeypatch.setattr(numba_module, "_blas", lambda pool=pool: pool)
+        results.append(statistics_of(get_backend("numba"), dtype))
+    for one, *others in zip(*results, strict=True):
+        for other in others:
+            tolerances.assert_exact(other, one)
+
+
+def test_a_limit_on_blas_holds_for_numba(numba_module: ModuleType) -> None:
+    before = numba_module.numba.get_num_threads()
+    seen: list[int] = []
+    with threadpoolctl.threadpool_limits(1):
+        numba_module._run(lambda: seen.append(numba_module.numba.get_num_threads()))
+    assert seen == [1]
+    assert numba_module.numba.get_num_threads() == before
+
+
+_TRANSFORM = """
+import numpy as np, threading
+from krrdistill.backends import Chain, Layer, get_backend
+layer = Layer(np.ones((3, 2)), None, "leaky_relu", 0.1)
+call = lambda: get_backend("numba").transform(Chain(2, (layer,)), np.ones((4, 2)), dtype=np.dtype("f4"))
+"""
+
+
+def run_python(code: str, **environment: str) -> str:
+    command = [sys.executable, "-c", _TRANSFORM + code]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("numba_module")
+def test_numba_compiles_once_for_all_processes(tmp_path: Path) -> None:
+    code = """
+call()
+from krrdistill.backends.numba import _leaky_relu
+print(*(sum(count.values()) for count in (_leaky_relu.stats.cache_hits, _leaky_relu.stats.cache_misses)))
+"""
+    printed = [run_python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    assert printed == ["0 1\n", "1 0\n"]
+
+
+@pytest.mark.usefixtures("numba_module")
+def test_numba_threads_of_every_kind_take_calls_from_several_threads() -> None:
+    code = """
+threads = [threading.Thread(target=lambda: [call() for _ in range(300)]) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import numba; print(numba.threading_layer())
+"""
+    assert run_python(code, NUMBA_THREADING_LAYER="workqueue") == "workqueue\n"
+
+
+def test_numba_works_without_a_folder_to_keep_code_in(
+    numba_module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caching = importlib.import_module("numba.core.caching")
+    monkeypatch.setattr(caching._CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache function"):
+        numba_module.numba.njit(cache=True)(lambda x: x)
+    assert numba_module._compile()(lambda x: x + 1)(1) == 2
 
 
 # What memory safety needs is checked by the compiled module itself

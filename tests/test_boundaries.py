@@ -88,17 +88,23 @@ def test_imports_stay_in_their_room(path: Path) -> None:
         assert place.startswith(HOMES[package]), f"{place} imports {package}, which belongs to {HOMES[package]}"
 
 
+_STATISTICS = """
+import krrdistill as kd
+s = kd.RidgeStatistics(kd.FCNN(3), 2, backend={0!r}).update([[1.0, 2, 3], [4, 5, 7]], [0, 1])
+kd.fit_features(kd.FCNN(3).transform([[1.0, 2, 3]], backend={0!r}), [[1.0]])
+kd.ridge_path(s); kd.DistillOptions; kd.distill; kd.DistilledDataset; kd.run_distillation
+"""
 USES = {
     "import": "import krrdistill",
-    "maps and statistics": "import krrdistill as kd\n"
-    "s = kd.RidgeStatistics(kd.FCNN(3), 2).update([[1.0, 2, 3], [4, 5, 7]], [0, 1])\n"
-    "kd.fit_features(kd.FCNN(3).transform([[1.0, 2, 3]]), [[1.0]])\n"
-    "kd.ridge_path(s); kd.DistillOptions; kd.distill; kd.DistilledDataset; kd.run_distillation",
+    "array": _STATISTICS.format("array"),
+    "native": _STATISTICS.format("native"),
 }
 
 
 @pytest.mark.parametrize("use", USES)
-def test_the_package_loads_no_framework(use: str) -> None:
+def test_the_package_loads_no_framework(use: str, request: pytest.FixtureRequest) -> None:
+    if use == "native":
+        request.getfixturevalue("native_module")
     code = f"{USES[use]}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
@@ -145,8 +151,8 @@ def test_no_submodule_takes_the_place_of_a_public_name(name: str) -> None:
 def test_modules_export_what_they_say(path: Path, request: pytest.FixtureRequest) -> None:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     dotted = ".".join(("krrdistill", *(part for part in parts if part != "__init__")))
-    if parts[-1] == "native":
-        request.getfixturevalue("native_module")
+    if parts[-1] in ("native", "numba"):
+        request.getfixturevalue(f"{parts[-1]}_module")
     if "report" in parts:
         pytest.importorskip("matplotlib", reason="the cli extra is not installed")
     module = importlib.import_module(dotted)

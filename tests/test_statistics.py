@@ -403,7 +403,7 @@ def test_any_layout_and_number_type(any_backend: Backend, layout: str) -> None:
         ({"n_targets": 0}, ValueError, "n_targets must be at least 1, got 0"),
         ({"n_targets": 2.5}, TypeError, "n_targets must be an integer, got 2.5"),
         ({"precision": "float16"}, ValueError, "precision must be one of float32, float64; got 'float16'"),
-        ({"backend": "gpu"}, ValueError, "backend must be one of native, array; got 'gpu'"),
+        ({"backend": "gpu"}, ValueError, "backend must be one of native, numba, array; got 'gpu'"),
     ],
 )
 def test_bad_construction(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:

@@ -12,6 +12,7 @@ from krrdistill._version import __version__
 EXTRAS = {
     "cli": ("typer", "rich", "yaml", "matplotlib", "sklearn"),
     "download": ("pooch",),
+    "numba": ("numba",),
 }
 
 

@@ -1,9 +1,10 @@
-"""Backends by name; ``get_backend(None)`` is the compiled one, or plain NumPy (with a warning) without it."""
+"""Backends by name; ``get_backend(None)`` is the first of ``BACKENDS`` that works, and says so if it is not native."""
 
 from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from krrdistill.compiled import load_native
@@ -13,8 +14,14 @@ from .base import Backend, Chain, Layer
 
 __all__ = ["BACKENDS", "Backend", "Chain", "Layer", "backend_status", "get_backend"]
 
-BACKENDS = ("native", "array")
+BACKENDS = ("native", "numba", "array")  # the order of preference
 _BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"
+_NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
+# What takes over, and what it costs against native: the pass over CIFAR-100 and the grid of lambdas (docs/backends.md).
+_FALLBACKS = {
+    "numba": "using Numba instead: COSTN",
+    "array": "using NumPy instead: COSTA",
+}
 
 
 def get_backend(backend: Backend | str | None = None) -> Backend:
@@ -27,6 +34,11 @@ def get_backend(backend: Backend | str | None = None) -> Backend:
         from .array import ArrayBackend
 
         return ArrayBackend()
+    if backend == "numba":
+        _numba_module()
+        from .numba import NumbaBackend
+
+        return NumbaBackend()
     if backend == "native":
         _native_module()
         from .native import NativeBackend
@@ -37,11 +49,17 @@ def get_backend(backend: Backend | str | None = None) -> Backend:
 
 @functools.cache
 def _default() -> Backend:
-    try:
-        return get_backend("native")
-    except BackendUnavailable as error:
-        warnings.warn(f"{error}; using NumPy instead, several times slower", RuntimeWarning, stacklevel=3)
-        return get_backend("array")
+    missing = []
+    for name in BACKENDS:
+        try:
+            backend = get_backend(name)
+        except BackendUnavailable as error:
+            missing.append(str(error))
+        else:
+            break
+    if missing:
+        warnings.warn(f"{'; '.join(missing)}; {_FALLBACKS[backend.name]}", RuntimeWarning, stacklevel=3)
+    return backend
 
 
 def _native_module() -> Any:
@@ -51,13 +69,24 @@ def _native_module() -> Any:
         raise BackendUnavailable(f"the compiled backend is not usable ({error}); {_BUILD_REMEDY}") from error
 
 
+def _numba_module() -> Any:
+    try:
+        return importlib.import_module("numba")
+    except ImportError as error:
+        raise BackendUnavailable(f"Numba is not usable ({error}); {_NUMBA_REMEDY}") from error
+
+
 def backend_status() -> dict[str, dict[str, Any]]:
     """For each backend: ``available``, ``detail`` (facts, or the reason) and ``remedy`` (or None)."""
-    status: dict[str, dict[str, Any]] = {}
+    return {
+        "native": _status(lambda: _native_module().build_facts(), _BUILD_REMEDY),
+        "numba": _status(lambda: f"Numba {_numba_module().__version__}, compiles on first use", _NUMBA_REMEDY),
+        "array": _status(lambda: "NumPy, no compiled code", None),
+    }
+
+
+def _status(facts: Callable[[], Any], remedy: str | None) -> dict[str, Any]:
     try:
-        facts = _native_module().build_facts()
-        status["native"] = {"available": True, "detail": facts, "remedy": None}
+        return {"available": True, "detail": facts(), "remedy": None}
     except BackendUnavailable as error:
-        status["native"] = {"available": False, "detail": str(error), "remedy": _BUILD_REMEDY}
-    status["array"] = {"available": True, "detail": "NumPy, no compiled code", "remedy": None}
-    return status
+        return {"available": False, "detail": str(error), "remedy": remedy}

@@ -196,7 +196,10 @@ def _doubts(distilled: DistilledDataset, error: float) -> list[str]:
 
 def _recorded_backend(distilled: DistilledDataset) -> str | None:
     """The backend that a file was made with, if it is here: two backends round float32 statistics apart."""
-    from krrdistill.backends import backend_status
+    from krrdistill.backends import get_backend
 
     name = distilled.meta.get("options", {}).get("backend")
-    return name if backend_status().get(name, {}).get("available") else None
+    try:
+        return get_backend(name).name if isinstance(name, str) else None
+    except (BackendUnavailable, ValueError):
+        return None

@@ -1,0 +1,302 @@
+"""The operations with kernels that Numba compiles on first use, and the matrix products of SciPy's BLAS.
+
+Every thread owns its rows of a tile, its columns of C or its models: sums do not depend on how many threads Numba has.
+The element-wise arithmetic is that of the compiled core (csrc/cpu/elementwise_impl.h).
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg.blas
+from numba import prange, types
+from threadpoolctl import ThreadpoolController
+
+from krrdistill.errors import DataError
+
+from .array import ArrayBackend
+from .base import Chain, FloatArray, IntArray, Layer
+from .tiles import tile_rows
+
+__all__ = ["NumbaBackend"]
+
+AnyArray = npt.NDArray[Any]
+_FLUSH_ROWS = 4096  # float32 sums go to float64 at least this often (docs/numerics.md)
+_ONE_AT_A_TIME = threading.Lock()  # Numba's "workqueue" threads end the process when two Python threads call at once
+
+
+class NumbaBackend(ArrayBackend):
+    """Passes over the data by Numba and BLAS; the solvers are those of ``ArrayBackend``, LAPACK either way."""
+
+    name = "numba"
+
+    def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> AnyArray:
+        """phi(X), see ``Backend.transform``."""
+        out = np.empty((len(X) if rows is None else len(rows), chain.output_dim), dtype)
+        for _ in _feature_tiles(chain, X, rows, dtype, out):
+            pass
+        return out
+
+    def accumulate(
+        self,
+        chain: Chain,
+        X: AnyArray,
+        Y: AnyArray,
+        gram: FloatArray,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> None:
+        """Adds to G and C, see ``Backend.accumulate``."""
+        scratch = gram if dtype == np.float64 else np.empty(gram.shape, dtype)
+        pending = 0  # rows in `scratch` that are not yet in `gram`
+        for picked, features in _feature_tiles(chain, X, rows, dtype):
+            _syrk(dtype)(1.0, features.T, beta=scratch is gram or pending > 0, c=scratch.T, lower=0, overwrite_c=1)
+            pending += len(features)
+            if scratch is not gram and pending >= _FLUSH_ROWS:
+                _run(_flush, scratch, gram)
+                pending = 0
+            if Y.ndim == 1:
+                _run(_class_sums, features, Y[picked], cross)
+            else:
+                cross += _gemm(dtype)(1.0, features.T, Y[picked].astype(dtype).T, trans_b=1).T
+        if scratch is not gram and pending:
+            _run(_flush, scratch, gram)
+
+    def score_path(
+        self,
+        chain: Chain,
+        X: AnyArray,
+        labels: IntArray,
+        weights: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> IntArray:
+        """See ``Backend.score_path``."""
+        models, k, p = weights.shape
+        stacked = np.array(weights, dtype=dtype, order="C").reshape(models * k, p)
+        correct = np.zeros(models, dtype=np.int64)
+        scores = np.empty((min(tile_rows(chain, dtype), len(X) if rows is None else len(rows)), models * k), dtype)
+        for picked, features in _feature_tiles(chain, X, rows, dtype):
+            found = scores[: len(features)]
+            _times_transposed(features, stacked, found)
+            _run(_count_correct, found.reshape(-1, models, k), labels[picked], correct)
+        return correct
+
+
+def _feature_tiles(
+    chain: Chain, X: AnyArray, rows: IntArray | None, dtype: np.dtype[Any], out: AnyArray | None = None
+) -> Iterator[tuple[IntArray, AnyArray]]:
+    """(indices into X, features) tile by tile: the features in ``out`` if given, else valid until the next tile."""
+    n = len(X) if rows is None else len(rows)
+    step = min(tile_rows(chain, dtype), n)
+    none = np.empty(0, dtype)
+    scale, shift = (none if a is None else np.array(a, dtype) for a in (chain.scale, chain.shift))
+    layers = [_cast(layer, dtype) for layer in chain.layers]
+    widths = [chain.input_dim, *(layer.weight.shape[0] for layer in layers)]
+    room = [np.empty(step * max(widths), dtype) for _ in range(min(len(widths), 2))]  # stages write to them in turn
+    finite = np.empty(step, np.bool_)
+    load = _load_kernel(X.dtype, dtype)
+    for start in range(0, n, step or 1):
+        stop = min(start + step, n)
+        picked = np.arange(start, stop) if rows is None else rows[start:stop]
+        stages = [room[stage % 2][: (stop - start) * width].reshape(-1, width) for stage, width in enumerate(widths)]
+        if out is not None:
+            stages[-1] = out[start:stop]
+        _run(load, X, picked, scale, shift, stages[0], finite)
+        if not finite[: stop - start].all():
+            raise DataError(f"row {picked[np.argmin(finite[: stop - start])]} holds NaN or infinity")
+        for layer, source, target in zip(layers, stages, stages[1:], strict=False):
+            _times_transposed(source, layer.weight, target)
+            _run(_epilogue(layer, dtype), target, layer.bias, dtype.type(layer.parameter))
+        yield picked, stages[-1]
+
+
+def _cast(layer: Layer, dtype: np.dtype[Any]) -> Layer:
+    """The layer in ``dtype``; no bias is a bias of zero, linear is LeakyReLU of slope 1."""
+    bias = np.zeros(len(layer.weight), dtype) if layer.bias is None else np.array(layer.bias, dtype)
+    parameter = 1.0 if layer.activation == "linear" else layer.parameter
+    return layer._replace(weight=np.ascontiguousarray(layer.weight, dtype), bias=bias, parameter=parameter)
+
+
+# Matrix products. A row-major matrix is the transpose of a column-major one: BLAS takes and fills views, nothing is
+# copied, and the lower triangle is the upper one.
+
+
+def _gemm(dtype: np.dtype[Any]) -> Callable[..., AnyArray]:
+    return scipy.linalg.blas.sgemm if dtype == np.float32 else scipy.linalg.blas.dgemm  # type: ignore[no-any-return]
+
+
+def _syrk(dtype: np.dtype[Any]) -> Callable[..., AnyArray]:
+    return scipy.linalg.blas.ssyrk if dtype == np.float32 else scipy.linalg.blas.dsyrk  # type: ignore[no-any-return]
+
+
+def _times_transposed(a: AnyArray, b: AnyArray, out: AnyArray) -> None:
+    """out = A B^T, A (n, r), B (p, r), out (n, p)."""
+    _gemm(out.dtype)(1.0, b.T, a.T, trans_a=1, c=out.T, overwrite_c=1)
+
+
+# Kernels
+
+
+def _run(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Runs a kernel on as many threads as BLAS has: one limit (``threadpool_limits``) holds for both."""
+    with _ONE_AT_A_TIME:
+        before = numba.get_num_threads()
+        threads = max((library.num_threads for library in _blas().lib_controllers), default=before)
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        try:
+            kernel(*arguments)
+        finally:
+            numba.set_num_threads(before)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _compile(*signature: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``numba.njit``, lazily; machine code is kept on disk unless no folder for it can be written."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(*signature, nogil=True, cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(*signature, nogil=True, **options)(function)
+
+    return decorate
+
+
+@functools.cache
+def _load_kernel(source: np.dtype[Any], target: np.dtype[Any]) -> Any:
+    """One kernel for all memory layouts of X, which ``numba`` would otherwise compile for each."""
+    to = numba.from_dtype(target)
+    X = types.Array(numba.from_dtype(source), 2, "A", readonly=True)
+    picked = types.Array(types.int64, 1, "A", readonly=True)
+    signature = types.void(X, picked, to[::1], to[::1], to[:, ::1], types.boolean[::1])
+    return _compile(signature, parallel=True)(_load)
+
+
+def _load(
+    X: AnyArray, picked: IntArray, scale: AnyArray, shift: AnyArray, out: AnyArray, finite: npt.NDArray[np.bool_]
+) -> None:
+    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: row i has no NaN and no infinity."""
+    for i in prange(len(out)):
+        row, source = out[i], picked[i]
+        for j in range(len(row)):
+            row[j] = X[source, j]
+        for j in range(len(scale)):
+            row[j] = row[j] * scale[j] + shift[j]
+        good = True
+        for j in range(len(row)):
+            good &= row[j] - row[j] == 0
+        finite[i] = good
+
+
+@_compile(parallel=True)
+def _leaky_relu(features: AnyArray, bias: AnyArray, slope: Any) -> None:
+    for i in prange(len(features)):
+        row = features[i]
+        for j in range(len(row)):
+            value = row[j] + bias[j]
+            row[j] = value if value > 0 else slope * value
+
+
+@_compile(parallel=True)
+def _cosine64(features: AnyArray, bias: AnyArray, scale: Any) -> None:
+    for i in prange(len(features)):
+        row = features[i]
+        for j in range(len(row)):
+            row[j] = scale * np.cos(row[j] + bias[j])
+
+
+_TWO_OVER_PI = np.float32(0.636619772)
+_HALF_PI = tuple(map(np.float32, (1.5703125, 4.837512969970703125e-4, 7.54978995489e-8)))
+_ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adds, then subtracts, to round
+_COS = tuple(map(np.float32, (1.0, -0.5, 4.166665465e-2, -1.388771917e-3, 2.447582979e-5)))
+_SIN = tuple(map(np.float32, (-1.666665467e-1, 8.332165526e-3, -1.951592062e-4)))
+_REDUCTION_LIMIT = np.float32(8192.0)
+
+
+@numba.njit(nogil=True, inline="always")
+def _cos_reduced(x: Any) -> Any:
+    """cos for float32, |x| <= 8192: the reduction and the polynomials of csrc/cpu/elementwise_impl.h."""
+    q = (x * _TWO_OVER_PI + _ROUND) - _ROUND
+    r = ((x - q * _HALF_PI[0]) - q * _HALF_PI[1]) - q * _HALF_PI[2]
+    z = r * r
+    c = _COS[0] + z * (_COS[1] + z * (_COS[2] + z * (_COS[3] + z * _COS[4])))
+    s = r + r * z * (_SIN[0] + z * (_SIN[1] + z * _SIN[2]))
+    quadrant = np.int32(q)
+    value = s if quadrant & 1 else c
+    return -value if (quadrant + 1) & 2 else value
+
+
+@_compile(parallel=True)
+def _cosine32(features: AnyArray, bias: AnyArray, scale: Any) -> None:
+    for i in prange(len(features)):
+        row = features[i]
+        small = True
+        for j in range(len(row)):
+            row[j] += bias[j]
+            small &= abs(row[j]) <= _REDUCTION_LIMIT
+        if small:
+            for j in range(len(row)):
+                row[j] = scale * _cos_reduced(row[j])
+        else:
+            for j in range(len(row)):
+                row[j] = scale * np.float32(np.cos(np.float64(row[j])))
+
+
+def _epilogue(layer: Layer, dtype: np.dtype[Any]) -> Any:
+    if layer.activation == "cosine":
+        return _cosine32 if dtype == np.float32 else _cosine64
+    return _leaky_relu
+
+
+@_compile(parallel=True)
+def _flush(scratch: AnyArray, gram: FloatArray) -> None:
+    """gram += scratch on the lower triangle; rows from both ends in turn, so that threads get equal shares."""
+    p = len(gram)
+    for pair in prange((p + 1) // 2):
+        top = np.int64(pair)
+        for i in range(top, p - top, max(p - 1 - 2 * top, 1)):  # top and p - 1 - top, the middle row once
+            row, more = gram[i, : i + 1], scratch[i, : i + 1]
+            for j in range(len(row)):
+                row[j] += more[j]
+
+
+@_compile(parallel=True)
+def _class_sums(features: AnyArray, labels: IntArray, cross: FloatArray) -> None:
+    """cross[label] += features, by columns: the order of each sum does not depend on the threads."""
+    p = features.shape[1]
+    for block in prange((p + 255) // 256):
+        columns = slice(256 * block, min(256 * (block + 1), p))
+        for i in range(len(features)):
+            row, more = cross[labels[i], columns], features[i, columns]
+            for j in range(len(row)):
+                row[j] += more[j]
+
+
+@_compile(parallel=True)
+def _count_correct(scores: AnyArray, labels: IntArray, correct: IntArray) -> None:
+    """correct[l] += the number of rows i of scores (n, L, k) whose first largest score is that of labels[i]."""
+    n, models, k = scores.shape
+    for model in prange(models):
+        count = 0
+        for i in range(n):
+            row = scores[i, model]
+            best = 0
+            for c in range(1, k):
+                if row[c] > row[best]:
+                    best = c
+            count += best == labels[i]
+        correct[model] += count
