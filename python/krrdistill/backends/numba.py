@@ -14,14 +14,15 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg.blas
+import scipy.linalg
 from numba import prange, types
+from scipy.linalg import blas, lapack
 from threadpoolctl import ThreadpoolController
 
 from krrdistill.errors import DataError
 
 from .array import ArrayBackend
-from .base import Chain, FloatArray, IntArray, Layer
+from .base import Chain, FloatArray, IntArray, Layer, PathSolution
 from .tiles import tile_rows
 
 __all__ = ["NumbaBackend"]
@@ -32,7 +33,7 @@ _ONE_AT_A_TIME = threading.Lock()  # Numba's "workqueue" threads end the process
 
 
 class NumbaBackend(ArrayBackend):
-    """Passes over the data by Numba and BLAS; the solvers are those of ``ArrayBackend``, LAPACK either way."""
+    """Passes over the data by Numba and BLAS; the other solvers are those of ``ArrayBackend``, LAPACK either way."""
 
     name = "numba"
 
@@ -91,6 +92,33 @@ class NumbaBackend(ArrayBackend):
             _run(_count_correct, found.reshape(-1, models, k), labels[picked], correct)
         return correct
 
+    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+        """G = Q T Q^T once for all lambdas, T tridiagonal, see ``Backend.ridge_path``."""
+        p, k = len(gram), len(cross)
+        if p == 1:  # nothing to reduce
+            return super().ridge_path(gram, cross, lambdas, rounding=rounding)
+        size = int(lapack.dsytrd_lwork(p, lower=1)[0])
+        reflectors, diagonal, beside, tau, _ = lapack.dsytrd(gram, lower=1, lwork=size)
+        largest = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(p - 1, p - 1))[0])
+        floor = rounding * max(largest, 0.0)
+        resolved = np.array([lapack.dpttrf(diagonal + value - floor, beside)[2] == 0 for value in lambdas])
+        rotated = _rotate("T", reflectors, tau, cross.T)
+        factors = [lapack.dpttrf(diagonal + value, beside) for value in lambdas]
+        positive_definite = np.array([info == 0 for *_, info in factors])
+        solutions = [lapack.dpttrs(d, e, rotated)[0] for d, e, info in factors if info == 0]
+        weights = np.full((len(lambdas), k, p), np.nan)
+        if solutions:
+            weights[positive_definite] = _rotate("N", reflectors, tau, np.hstack(solutions)).T.reshape(-1, k, p)
+        return PathSolution(weights, positive_definite, resolved, largest)
+
+
+def _rotate(transpose: str, reflectors: FloatArray, tau: FloatArray, columns: FloatArray) -> FloatArray:
+    """Q A, or Q^T A for "T", with the Q of ``dsytrd``: it leaves the first row alone."""
+    A = np.array(columns, order="F")
+    work = lapack.dormqr("L", transpose, reflectors[1:, :-1], tau, A[1:], -1)[1]
+    A[1:] = lapack.dormqr("L", transpose, reflectors[1:, :-1], tau, A[1:], int(work[0]))[0]
+    return A
+
 
 def _feature_tiles(
     chain: Chain, X: AnyArray, rows: IntArray | None, dtype: np.dtype[Any], out: AnyArray | None = None
@@ -132,11 +160,11 @@ def _cast(layer: Layer, dtype: np.dtype[Any]) -> Layer:
 
 
 def _gemm(dtype: np.dtype[Any]) -> Callable[..., AnyArray]:
-    return scipy.linalg.blas.sgemm if dtype == np.float32 else scipy.linalg.blas.dgemm  # type: ignore[no-any-return]
+    return blas.sgemm if dtype == np.float32 else blas.dgemm  # type: ignore[no-any-return]
 
 
 def _syrk(dtype: np.dtype[Any]) -> Callable[..., AnyArray]:
-    return scipy.linalg.blas.ssyrk if dtype == np.float32 else scipy.linalg.blas.dsyrk  # type: ignore[no-any-return]
+    return blas.ssyrk if dtype == np.float32 else blas.dsyrk  # type: ignore[no-any-return]
 
 
 def _times_transposed(a: AnyArray, b: AnyArray, out: AnyArray) -> None:
