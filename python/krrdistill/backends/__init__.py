@@ -17,10 +17,10 @@ __all__ = ["BACKENDS", "Backend", "Chain", "Layer", "backend_status", "get_backe
 BACKENDS = ("native", "numba", "array")  # the order of preference
 _BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"
 _NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
-# What takes over, and what it costs against native: the pass over CIFAR-100 and the grid of lambdas (docs/backends.md).
+# What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/backends.md).
 _FALLBACKS = {
-    "numba": "using Numba instead: COSTN",
-    "array": "using NumPy instead: COSTA",
+    "numba": "using Numba instead: about 1.2 times slower, after 5 seconds of compilation once",
+    "array": "using NumPy instead: about 2 times slower",
 }
 
 
