@@ -255,7 +255,7 @@ _SIN = tuple(map(np.float32, (-1.666665467e-1, 8.332165526e-3, -1.951592062e-4))
 _REDUCTION_LIMIT = np.float32(8192.0)
 
 
-@numba.njit(nogil=True, inline="always")
+@_compile(inline="always")
 def _cos_reduced(x: Any) -> Any:
     """cos for float32, |x| <= 8192: the reduction and the polynomials of csrc/cpu/elementwise_impl.h."""
     q = (x * _TWO_OVER_PI + _ROUND) - _ROUND
@@ -296,7 +296,7 @@ def _flush(scratch: AnyArray, gram: FloatArray) -> None:
     p = len(gram)
     for pair in prange((p + 1) // 2):
         top = np.int64(pair)
-        for i in range(top, p - top, max(p - 1 - 2 * top, 1)):  # top and p - 1 - top, the middle row once
+        for i in range(top, p - top, p - 1 - 2 * top or 1):  # top and p - 1 - top, the middle row once
             row, more = gram[i, : i + 1], scratch[i, : i + 1]
             for j in range(len(row)):
                 row[j] += more[j]

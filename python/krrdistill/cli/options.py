@@ -194,7 +194,7 @@ Precision = Annotated[
 ]
 Backend = Annotated[
     str | None,
-    _option("--backend", text="native, numba or array.", metavar="NAME", default="the first of them that is there", panel=RUN),
+    _option("--backend", text="native, numba or array.", metavar="NAME", default="the first that works", panel=RUN),
 ]
 Threads = Annotated[
     int | None, _option("--threads", text="Number of threads.", metavar="T", default="all cores", panel=RUN)
