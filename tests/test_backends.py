@@ -335,6 +335,17 @@ def test_accumulate_many_rows(
     check_accumulate(backend, make_chain("random_fourier", 3, 7, rng), X, rng.integers(0, 3, n), dtype)
 
 
+def test_float32_sums_end_after_4096_rows(any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_tile_rows(monkeypatch, any_backend, 1)
+    X = np.ones((2 * 4096, 1), np.float32)
+    X[0] = 4096.0  # in float32, 4096^2 + 1 is 4096^2
+    gram = np.zeros((1, 1))
+    any_backend.accumulate(
+        Chain(1, ()), X, np.zeros(len(X), np.int64), gram, np.zeros((1, 1)), dtype=np.dtype(np.float32)
+    )
+    assert 2.0**24 + 4096 <= gram[0, 0] < 2.0**24 + len(X)
+
+
 def test_accumulate_wider_than_a_block_of_columns(backend: Backend, dtype: Any, rng: np.random.Generator) -> None:
     for p in (255, 256, 257, 513):  # class sums go in blocks of 256 columns
         chain = make_chain("FCNN_1", 4, p, rng)
