@@ -19,7 +19,7 @@ from krrdistill.feature_gram import FeatureGram, fit_features
 from krrdistill.features import LayeredMap, map_from_spec
 from krrdistill.files import read_npz, write_npz
 
-__all__ = ["FORMAT", "DistilledDataset"]
+__all__ = ["FORMAT", "DistilledDataset", "read_distilled_data"]
 
 FloatArray = npt.NDArray[np.float64]
 FORMAT = "krrdistill-1"
@@ -162,6 +162,21 @@ class DistilledDataset:
             weights=arrays.get("W"),
             meta=meta,
         )
+
+
+def read_distilled_data(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+    """(meta, distilled_data) of a file: what there is to look at, without building its map.
+
+    Raises DataError as ``DistilledDataset.load`` does.
+    """
+    arrays = read_npz(path)
+    meta = _read_meta(path, arrays)
+    images, shape = arrays["distilled_data"], meta.get("shape")
+    if images.dtype != np.float32 or not isinstance(shape, list) or images.shape != (len(arrays["X"]), *shape):
+        raise DataError(f"{path}: distilled_data is {images.dtype} {images.shape}, meta says {shape!r} a sample")
+    if not np.isfinite(images).all():
+        raise DataError(f"{path}: distilled_data holds NaN or infinity")
+    return meta, images
 
 
 def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:

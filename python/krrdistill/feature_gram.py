@@ -30,6 +30,7 @@ class FeatureGram:
         self.wide = F.shape[0] <= F.shape[1]
         self.gram: FloatArray = F @ F.T if self.wide else F.T @ F
         self._factors: dict[float, tuple[FloatArray | None, float]] = {}
+        self._values: FloatArray | None = None
 
     def inverse(self, lambda_s: float) -> FloatArray:
         """(F F^T + lambda_s I)^-1 F, shape (m, p); for lambda_s = 0 the transposed pseudo-inverse (F^+)^T.
@@ -73,8 +74,12 @@ class FeatureGram:
                 condition = float(np.sqrt(largest * inverse_largest))
                 if condition < _LANCZOS_CONDITION:
                     return condition
-        values = scipy.linalg.svdvals(self.F)
-        return float(values[0] / values[-1]) if values[-1] > 0.0 else float("inf")
+        self._values = scipy.linalg.svdvals(self.F)
+        return float(self._values[0] / self._values[-1]) if self._values[-1] > 0.0 else float("inf")
+
+    def singular_values(self) -> FloatArray | None:
+        """All min(m, p) of F, descending, where ``condition_number`` computed them; None elsewhere."""
+        return self._values
 
     def _lower(self, shift: float) -> FloatArray | None:
         """The Cholesky factor of gram + shift I, None where it is too ill-conditioned to be used."""

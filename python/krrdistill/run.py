@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
@@ -18,6 +19,7 @@ from krrdistill.artifact import DistilledDataset
 from krrdistill.certificate import Certificate
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.features import make_map
+from krrdistill.floor import pass_floor
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation, distill
 from krrdistill.ridge import RidgePath
@@ -36,6 +38,7 @@ class RunResult:
     distilled: DistilledDataset
     path: RidgePath
     start_images: npt.NDArray[Any] | None
+    singular_values: npt.NDArray[np.float64] | None  # of the distilled features, where the certificate needed them
 
 
 def run_distillation(
@@ -86,8 +89,11 @@ def run_distillation(
             keys = ("original", "distilled", "certificate", "seconds")
             reloaded = reloaded.with_meta(**{key: report[key] for key in keys})
             reloaded.save(path, embed_map=options.embed_map)
+        n_passed = len(dataset.x_train) - report["n_val"]
+        chain = feature_map.chain(preprocessing)
+        report["floor_seconds"] = {"statistics": pass_floor(chain, n_passed, options.precision)}
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-    return RunResult(report, reloaded, result.original.path, images)
+    return RunResult(report, reloaded, result.original.path, images, certificate.singular_values)
 
 
 def _report(

@@ -72,7 +72,7 @@ def krrdistill(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        raise status.UsageError("no command given: distill, verify or info (--help shows more)")
+        raise status.UsageError("no command given: distill, verify, report, compare or info (--help shows more)")
 
 
 @app.command("distill")
@@ -132,6 +132,31 @@ def verify(
 
     outcome = run_verify(file, dataset=dataset, data_dir=data_dir, tolerance=tolerance, as_json=as_json)
     raise typer.Exit(outcome)
+
+
+@app.command("report")
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Write the page of a run, report.html, again from what its folder holds."""
+    from krrdistill.cli.pages import write_report
+
+    write_report(folder, as_json=as_json)
+
+
+@app.command("compare")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.", show_default=False)],
+    out: options.ComparePage = None,
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Show runs side by side: what they were asked, how exact they are, what they took."""
+    from krrdistill.cli.pages import compare_runs
+
+    compare_runs(folders, out=out, as_json=as_json)
 
 
 @app.command("info")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,22 @@ class Settings:
             "sigma2": self.sigma2,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+
+def command_line(settings: Settings) -> list[str]:
+    """The words that ask for ``settings`` again: every option that differs from its default, and the data set."""
+    words = ["krrdistill", "distill", "--dataset", settings.dataset]
+    for field in fields(settings):
+        name, value = field.name.replace("_", "-"), getattr(settings, field.name)
+        if field.name == "dataset" or value == field.default:
+            continue
+        if field.name == "lambda_s" and value == "auto":
+            words.append("--reg-s")
+        elif isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", ",".join(map(repr, value)) if isinstance(value, tuple) else str(value)]
+    return words
 
 
 def resolve(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, list[str]]:

@@ -208,3 +208,6 @@ Tolerance = Annotated[
         show_default="1e-6; 1e-4 where float32 statistics are made again, 1e-2 for float32 files",
     ),
 ]
+ComparePage = Annotated[
+    Path | None, typer.Option("--out", help="Write a page too.", metavar="FILE.html", show_default=False)
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from krrdistill.text import number, percent
 
 
 def say(text: str) -> None:
@@ -89,7 +91,7 @@ def print_summary(report: Mapping[str, Any]) -> None:
     seconds = report["seconds"]
     parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if stage != "total")
     print(f"{seconds['total']:.2f} s with the {report['backend']} backend ({parts})")
-    files = [Path(report[key]) for key in ("artifact", "figure", "lambda_path_figure", "report")]
+    files = [Path(report[key]) for key in ("artifact", "figure", "lambda_path_figure", "report", "page")]
     print(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
 
 
@@ -129,19 +131,15 @@ def working(text: str) -> Iterator[None]:
         yield
 
 
-def percent(fraction: float | None) -> str:
-    """0.8641 -> "86.41 %"; None (unknown) -> "-"."""
-    return "-" if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def number(value: Any, *, digits: int = 4) -> str:
-    """Up to ``digits`` significant digits for a float, anything else as text; None (unknown) -> "-"."""
-    if value is None:
-        return "-"
-    if not isinstance(value, float):
-        return str(value)
-    rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:.{digits + 6}g}"  # 1e+04 reads 10000
+def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """One column per run, one row per fact."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for name, values in rows:
+        table.add_row(name, *values)
+    _show(table)
 
 
 def _show(table: Table) -> None:

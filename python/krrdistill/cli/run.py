@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from krrdistill.arrays import check_number
 from krrdistill.cli import output, status
-from krrdistill.cli.config import Settings
+from krrdistill.cli.config import Settings, command_line
 from krrdistill.cli.folder import output_folder
 from krrdistill.errors import BackendUnavailable
 from krrdistill.files import write_atomically
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
 
 FIGURE = "distilled.png"
 PATH_FIGURE = "lambda_path.png"
-REPORT = "report.json"
 ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
 
 def distill(settings: Settings, *, as_json: bool) -> int:
-    """Distil one data set; write the artefact, two figures and the report; print the outcome."""
+    """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.data import load_dataset
+    from krrdistill.report import write_figure_data, write_page
+    from krrdistill.report.record import PAGE, REPORT
     from krrdistill.run import run_distillation
 
     if importlib.util.find_spec("matplotlib") is None:
@@ -50,9 +53,20 @@ def distill(settings: Settings, *, as_json: bool) -> int:
             load_seconds=load_seconds,
             progress=progress,
         )
-        report = {**result.report, **_draw(folder, settings, dataset, result), "report": str(folder / REPORT)}
+        report = {
+            **result.report,
+            **_draw(folder, settings, dataset, result),
+            "report": str(folder / REPORT),
+            "page": str(folder / PAGE),
+            "value_range": _value_range(dataset),
+            "command": shlex.join(command_line(settings)),
+            "machine": _machine(options.threads),
+            "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        }
+        write_figure_data(folder, result)
         text = output.to_json(report, indent=2) + "\n"
         write_atomically(folder / REPORT, lambda stream: stream.write(text.encode()))
+        write_page(folder)
     for warning in report.get("warnings", ()):
         output.say(f"warning: {warning}")
     if as_json:
@@ -107,6 +121,23 @@ def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult)
     )
     save_figure(figure, folder / PATH_FIGURE)
     return {"figure": str(folder / FIGURE), "lambda_path_figure": str(folder / PATH_FIGURE)}
+
+
+def _machine(threads: int | None) -> dict[str, str]:
+    """What the time of a run depends on, in words."""
+    from krrdistill.info import gather
+
+    facts = gather()
+    native = facts["backends"].get("native", {})
+    detail = native.get("detail")
+    pools = (" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in facts["blas"])
+    return {
+        "platform": facts["platform"],
+        "CPUs": f"{facts['usable_cpus']} usable of {facts['cpus']}",
+        "threads": "all" if threads is None else str(threads),
+        "BLAS": ", ".join(dict.fromkeys(pools)),
+        **({"instruction set": str(detail["isa"])} if isinstance(detail, dict) and "isa" in detail else {}),
+    }
 
 
 def _value_range(dataset: Dataset) -> tuple[float, float]:

@@ -1,5 +1,19 @@
-"""Pictures of a run. Matplotlib is imported only when a figure is drawn."""
+"""Pictures and pages of runs. Matplotlib is imported only when one of its figures is drawn."""
 
+from krrdistill.report.compare import compare_page, comparison, run_names
 from krrdistill.report.figures import distilled_figure, lambda_path_figure, save_figure
+from krrdistill.report.page import write_page
+from krrdistill.report.record import RunRecord, read_run, write_figure_data
 
-__all__ = ["distilled_figure", "lambda_path_figure", "save_figure"]
+__all__ = [
+    "RunRecord",
+    "compare_page",
+    "comparison",
+    "distilled_figure",
+    "lambda_path_figure",
+    "read_run",
+    "run_names",
+    "save_figure",
+    "write_figure_data",
+    "write_page",
+]

@@ -115,7 +115,7 @@ def distilled_figure(
         raise ValueError(f"distilled_figure: value_range must be increasing, got {value_range}")
     k = len(class_names)
     values = _grid(np.asarray(images), k, "images")
-    distilled = _Block("distilled", values, _windows(values, value_range), LINE)
+    distilled = _Block("distilled", values, display_windows(values, value_range), LINE)
     blocks = [distilled]
     if start_images is not None:
         real = _grid(np.asarray(start_images), k, "start_images")
@@ -135,22 +135,27 @@ def distilled_figure(
 
 
 def _grid(samples: npt.NDArray[Any], k: int, name: str) -> npt.NDArray[Any]:
-    """(m, *shape), row i of class i mod k -> what is shown: (copies, classes, h, w[, 3]) or (.., .., d)."""
+    """What is shown of ``by_class``."""
+    return by_class(samples, k, f"distilled_figure: {name}")[:MAX_COPIES, :MAX_CLASSES]
+
+
+def by_class(samples: npt.NDArray[Any], k: int, name: str) -> npt.NDArray[Any]:
+    """(m, *shape), row i of class i mod k -> (copies, classes, h, w[, 3]), or (copies, classes, d) for no images.
+
+    Raises ValueError, which names ``name``, when m is not a positive multiple of k.
+    """
     m = len(samples) if samples.ndim else 0
     if k < 1 or m < 1 or m % k or samples.ndim < 2:
-        raise ValueError(
-            f"distilled_figure: {name} of shape {samples.shape} is not a whole number of samples for each "
-            f"of {k} classes"
-        )
+        raise ValueError(f"{name} of shape {samples.shape} is not a whole number of samples for each of {k} classes")
     shape = samples.shape[1:]
     if len(shape) == 3 and shape[-1] == 1:
         shape = shape[:2]
     elif len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
         shape = (int(np.prod(shape)),)
-    return samples.reshape(m // k, k, *shape)[:MAX_COPIES, :MAX_CLASSES]
+    return samples.reshape(m // k, k, *shape)
 
 
-def _windows(values: npt.NDArray[Any], value_range: tuple[float, float]) -> npt.NDArray[np.float64]:
+def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float]) -> npt.NDArray[np.float64]:
     """Per sample the pixel range, or the sample's own percentiles where the range would show it badly."""
     low, high = value_range
     width = high - low

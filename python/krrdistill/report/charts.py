@@ -1,0 +1,171 @@
+"""Line charts as inline SVG; colours come from the page's style sheet, so that they follow light, dark and print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.report.html import Markup, element, join
+
+__all__ = ["Chart", "power_of_ten"]
+
+FloatArray = npt.NDArray[np.float64]
+WIDTH, HEIGHT = 360.0, 230.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 14.0, 40.0
+_MAX_TICKS = 6
+_MAX_MARKERS = 80
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_TICK_DIGITS = 4
+
+
+def power_of_ten(exponent: int) -> str:
+    """10 with its exponent raised."""
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """y against x, with gaps where y is not finite.
+
+    x, y : arrays of the same shape (n,), n >= 1; positive on a log axis
+    x_label, y_label : what stands on the axes
+    description : what a reader who does not see the chart is told
+    chosen : index of the point that is marked, with ``chosen_text`` beside it
+    shade_to : x up to which the area is shaded, with ``shade_text`` in it
+    y_limits : of the axis, by default those of the values
+    """
+
+    x: FloatArray
+    y: FloatArray
+    x_label: str
+    y_label: str
+    description: str
+    x_log: bool = True
+    y_log: bool = False
+    chosen: int | None = None
+    chosen_text: str = ""
+    shade_to: float | None = None
+    shade_text: str = ""
+    y_limits: tuple[float, float] | None = None
+    point_text: Callable[[int], str] = field(default=lambda index: "")
+
+    def svg(self) -> Markup:
+        """The chart as one ``<svg>``."""
+        to_x = _Axis.of(self.x, log=self.x_log, start=LEFT, end=WIDTH - RIGHT)
+        known = self.y[np.isfinite(self.y)] if self.y_limits is None else np.asarray(self.y_limits)
+        to_y = _Axis.of(known, log=self.y_log, start=HEIGHT - BOTTOM, end=TOP, margin=0.08)
+        parts = [
+            self._shade(to_x),
+            _grid(to_x, to_y),
+            element("text", self.x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, class_="label middle"),
+            element("text", self.y_label, transform=f"translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)",
+                    class_="label middle"),
+            self._line(to_x, to_y),
+            self._choice(to_x, to_y),
+        ]  # fmt: skip
+        return element(
+            "svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=self.description, class_="chart"
+        )
+
+    def _shade(self, to_x: _Axis) -> Markup | None:
+        if self.shade_to is None:
+            return None
+        right = min(max(to_x(self.shade_to), LEFT), WIDTH - RIGHT)
+        area = element("rect", x=LEFT, y=TOP, width=f"{right - LEFT:.1f}", height=HEIGHT - TOP - BOTTOM, class_="shade")
+        return join(area, element("text", self.shade_text, x=LEFT + 5, y=HEIGHT - BOTTOM - 6, class_="note"))
+
+    def _line(self, to_x: _Axis, to_y: _Axis) -> Markup:
+        runs: list[list[str]] = [[]]
+        markers = []
+        for index, (x, y) in enumerate(zip(self.x, self.y, strict=True)):
+            if not math.isfinite(y):
+                runs.append([])
+                continue
+            at = (f"{to_x(x):.1f}", f"{to_y(y):.1f}")
+            runs[-1].append(",".join(at))
+            if len(self.x) <= _MAX_MARKERS:
+                kind = "point hollow" if self.shade_to is not None and x <= self.shade_to else "point"
+                tip = element("title", self.point_text(index)) if self.point_text(index) else None
+                markers.append(element("circle", tip, cx=at[0], cy=at[1], r=2.6, class_=kind))
+        lines = [element("polyline", points=" ".join(run), class_="line") for run in runs if len(run) > 1]
+        return join(*lines, *markers)
+
+    def _choice(self, to_x: _Axis, to_y: _Axis) -> Markup | None:
+        if self.chosen is None or not math.isfinite(self.y[self.chosen]):
+            return None
+        x, y = to_x(float(self.x[self.chosen])), to_y(float(self.y[self.chosen]))
+        left_half = x < (LEFT + WIDTH - RIGHT) / 2
+        text = element(
+            "text",
+            self.chosen_text,
+            x=f"{x + 7 if left_half else x - 7:.1f}",
+            y=f"{max(y - 8, TOP + 9):.1f}",
+            class_="choice" if left_half else "choice end",
+        )
+        rule = element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=HEIGHT - BOTTOM, class_="rule")
+        return join(rule, element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="chosen"), text)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values to pixels, and the values that get a tick."""
+
+    low: float
+    high: float
+    log: bool
+    start: float
+    end: float
+
+    @classmethod
+    def of(cls, values: FloatArray, *, log: bool, start: float, end: float, margin: float = 0.03) -> _Axis:
+        """An axis on which all ``values`` lie, with a margin (a fraction of its length) at both ends."""
+        scaled = np.log10(values) if log else values
+        low, high = (float(scaled.min()), float(scaled.max())) if scaled.size else (0.0, 1.0)
+        if high - low < 1e-12 * max(abs(high), 1.0):
+            low, high = low - 0.5, high + 0.5
+        pad = margin * (high - low)
+        return cls(low - pad, high + pad, log, start, end)
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        scaled = math.log10(value) if self.log else value
+        return self.start + (scaled - self.low) / (self.high - self.low) * (self.end - self.start)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """(pixel, text) of at most seven round values."""
+        step = _round_step((self.high - self.low) / _MAX_TICKS)
+        if self.log:
+            step = max(1.0, math.ceil(step))
+        at = np.arange(math.ceil(self.low / step), math.floor(self.high / step) + 1) * step
+        if self.log and at.size < 2:
+            return self._log_ends()
+        scale = (self.end - self.start) / (self.high - self.low)
+        texts = [power_of_ten(round(t)) if self.log else f"{t:.{_TICK_DIGITS}g}" for t in at]
+        return [(self.start + (t - self.low) * scale, text) for t, text in zip(at, texts, strict=True)]
+
+    def _log_ends(self) -> list[tuple[float, str]]:
+        """Ticks where less than two powers of ten lie on the axis: its ends."""
+        return [(self.start, f"{10**self.low:.2g}"), (self.end, f"{10**self.high:.2g}")]
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is at least ``least``."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next((factor * power for factor in (1.0, 2.0, 5.0) if factor * power >= least), 10.0 * power)
+
+
+def _grid(to_x: _Axis, to_y: _Axis) -> Markup:
+    """Lines and texts of the ticks, and the two axes."""
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = []
+    for x, text in to_x.ticks():
+        parts.append(element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=bottom, class_="grid"))
+        parts.append(element("text", text, x=f"{x:.1f}", y=bottom + 15, class_="tick middle"))
+    for y, text in to_y.ticks():
+        parts.append(element("line", x1=LEFT, x2=right, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid"))
+        parts.append(element("text", text, x=LEFT - 5, y=f"{y + 3.5:.1f}", class_="tick end"))
+    return join(*parts, element("path", d=f"M{LEFT:g} {TOP:g}V{bottom:g}H{right:g}", class_="axis"))

@@ -1,0 +1,354 @@
+"""The page of a run: one HTML file that refers to nothing outside of itself and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from krrdistill.files import write_atomically
+from krrdistill.report.canvas import plain_number
+from krrdistill.report.charts import Chart
+from krrdistill.report.html import Markup, document, element, join
+from krrdistill.report.record import DATA, DISTILLED, PAGE, REPORT, RunRecord, read_run
+from krrdistill.report.sprites import ClassPictures, Gallery, gallery
+from krrdistill.text import megabytes, number, percent, seconds
+
+__all__ = ["accuracy_chart", "facts", "gallery_of", "pictures", "run_page", "table", "write_page"]
+
+LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
+
+
+def write_page(folder: Path) -> Path:
+    """Writes ``folder``/report.html from what the folder holds; the same folder gives the same bytes.
+
+    Raises DataError for a folder that is not that of a run, OSError when it cannot be written.
+    """
+    page = run_page(read_run(folder))
+    write_atomically(folder / PAGE, lambda stream: stream.write(page))
+    return folder / PAGE
+
+
+def run_page(run: RunRecord) -> bytes:
+    """The page of one run."""
+    return document(
+        f"{run.title}: krrdistill",
+        element("header", element("h1", run.title), _summary(run.report), _verdict(run), _warnings(run)),
+        element(
+            "main",
+            _accuracies(run),
+            _section("pictures", "Distilled samples", _pictures(run)),
+            _section("certificate", "Certificate", _certificate(run)),
+            _section("path", f"Choice of {LAMBDA}", _lambda_path(run)),
+            _section("spectrum", "Singular values of the distilled features", _spectrum(run)),
+            _section("asked", "What was asked", _asked(run.report, run.meta)),
+            _section("time", "Time and memory", _time(run.report)),
+            _section("again", "Versions and how to run it again", _again(run)),
+        ),
+    )
+
+
+def _section(name: str, title: str, *content: str | None) -> Markup:
+    heading = f"{name}-title"
+    return element("section", element("h2", title, id=heading), *content, id=name, aria_labelledby=heading)
+
+
+def _summary(report: dict[str, Any]) -> Markup:
+    return element(
+        "p",
+        f"{report['n_train']} training samples of {report['k']} classes distilled to {report['m']}. "
+        f"{report['init'].capitalize()} start, seed {report['seed']}, finished {report['finished']}.",
+        class_="muted",
+    )
+
+
+def _verdict(run: RunRecord) -> Markup:
+    error, agreement = (run.report["certificate"][key] for key in ("weight_relative_error", "prediction_agreement"))
+    numbers = (
+        f"relative weight error {number(error, digits=2)}, target {run.target:.0e} for {run.report['store']} storage; "
+        f"{percent(agreement)} of the test predictions agree."
+    )
+    if run.exact:
+        text = f"The model retrained from the file is the original one: {numbers}"
+        return element("p", element("strong", "Exact. "), text, class_="verdict good")
+    text = f"The model retrained from the file differs from the original one: {numbers}"
+    return element("p", element("strong", "NOT EXACT. "), text, class_="verdict bad", role="alert")
+
+
+def _warnings(run: RunRecord) -> Markup | None:
+    items = [element("li", f"Note: {warning}") for warning in run.report["warnings"]]
+    return element("ul", *items, class_="warnings muted") if items else None
+
+
+def facts(pairs: Iterable[tuple[str, str | None]], *, small: bool = False) -> Markup:
+    """Names and values as cards."""
+    cards = (element("div", element("dt", name), element("dd", value)) for name, value in pairs)
+    return element("dl", *cards, class_="facts small" if small else "facts")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str | None]]) -> Markup:
+    """A table whose first column names the rows; wide ones scroll."""
+    header = element("thead", element("tr", *(element("th", name, scope="col") for name in head)))
+    body = []
+    for first, *rest in rows:
+        body.append(element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest)))
+    return element("div", element("table", header, element("tbody", *body)), class_="scroll", tabindex="0",
+                   role="region", aria_label="table")  # fmt: skip
+
+
+def _accuracies(run: RunRecord) -> Markup:
+    report = run.report
+    pairs = (
+        ("test accuracy, original", percent(report["original"]["test_accuracy"])),
+        ("test accuracy, distilled", percent(report["distilled"]["test_accuracy"])),
+        ("predictions that agree", percent(report["certificate"]["prediction_agreement"])),
+        ("samples", f"{report['n_train']} \N{RIGHTWARDS ARROW} {report['m']}"),
+        ("time", seconds(report["seconds"]["total"])),
+    )
+    return facts(pairs)
+
+
+def _certificate(run: RunRecord) -> Markup:
+    report, values = run.report, run.report["certificate"]
+    rows = (
+        ("test accuracy", percent(report["original"]["test_accuracy"]), percent(report["distilled"]["test_accuracy"])),
+        (f"{LAMBDA}, absolute", number(report["lambda"]), number(report["lambda_s"])),
+        ("relative weight error", "", number(values["weight_relative_error"])),
+        ("cosine of the weights", "", number(values["weight_cosine"], digits=10)),
+        ("predictions that agree", "", percent(values["prediction_agreement"])),
+        ("condition number of the distilled features", "", number(values["condition"])),
+    )
+    note = "Measured on the file after it was written and read back."
+    return join(table(("", "original", "distilled"), rows), element("p", note, class_="muted"))
+
+
+def _lambda_path(run: RunRecord) -> Markup:
+    path = run.path
+    cells = zip(*(path[name] for name in ("lambdas", "val_accuracy", "train_rmse", "below_noise_floor")), strict=True)
+    rows = [
+        (
+            number(float(lam)) + (" (chosen)" if index == run.best else ""),
+            percent(_finite(accuracy)),
+            number(_finite(rmse)),
+            "under the noise floor" if below else "",
+        )
+        for index, (lam, accuracy, rmse, below) in enumerate(cells)
+    ]
+    count = f"{run.report['n_val']} validation samples"
+    return join(
+        element("p", f"{LAMBDA} = {plain_number(run.report['lambda'])} has the best accuracy on {count}.", _floor(run)),
+        element(
+            "div",
+            element("figure", accuracy_chart(run).svg(), element("figcaption", "Validation accuracy")),
+            element("figure", _rmse_chart(run).svg(), element("figcaption", "Training error")),
+            class_="charts",
+        ),
+        element(
+            "details",
+            element("summary", "The numbers"),
+            table((LAMBDA, "validation accuracy", "training RMSE", ""), rows),
+        ),
+    )
+
+
+def _floor(run: RunRecord) -> str | None:
+    if not run.path["below_noise_floor"].any():
+        return None
+    floor = plain_number(run.noise_floor)
+    return (
+        f" Those under the noise floor of the Gram matrix, {floor}, are shaded; they count only if there are no others."
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def accuracy_chart(run: RunRecord, *, y_limits: tuple[float, float] | None = None) -> Chart:
+    """Validation accuracy in per cent against lambda."""
+    accuracy = 100.0 * run.path["val_accuracy"].astype(np.float64)
+    return _path_chart(run, accuracy, "validation accuracy (%)", unit=" %", y_limits=y_limits)
+
+
+def _rmse_chart(run: RunRecord) -> Chart:
+    rmse = run.path["train_rmse"].astype(np.float64)
+    return _path_chart(run, np.where(rmse > 0.0, rmse, np.nan), "training RMSE", unit="", y_limits=None)
+
+
+def _path_chart(run: RunRecord, y: Any, label: str, *, unit: str, y_limits: tuple[float, float] | None) -> Chart:
+    lambdas, below = run.path["lambdas"].astype(np.float64), run.path["below_noise_floor"]
+    lam, value = float(lambdas[run.best]), float(y[run.best])
+    chosen = f"{plain_number(value)}{unit} at {LAMBDA} = {plain_number(lam)}"
+    return Chart(
+        x=lambdas,
+        y=y,
+        x_label=LAMBDA,
+        y_label=label,
+        description=f"Line chart: {label}, {LAMBDA} from {lambdas.min():.3g} to {lambdas.max():.3g}; chosen: {chosen}",
+        chosen=run.best,
+        chosen_text=chosen,
+        shade_to=_shade_edge(lambdas, below, run.noise_floor) if below.any() else None,
+        shade_text="under the noise floor",
+        y_limits=y_limits,
+        point_text=lambda index: f"{LAMBDA} = {plain_number(lambdas[index])}: {plain_number(float(y[index]))}{unit}",
+    )
+
+
+def _shade_edge(lambdas: Any, below: Any, noise_floor: float) -> float:
+    """The floor, kept between the last point below it and the first one above."""
+    return float(min(max(noise_floor, lambdas[below].max()), lambdas[~below].min(initial=np.inf)))
+
+
+def gallery_of(run: RunRecord) -> Gallery:
+    """The pictures of a run."""
+    low, high = run.report["value_range"]
+    return gallery(run.images, run.class_names, start=run.start_images, value_range=(low, high))
+
+
+def _pictures(run: RunRecord) -> Markup:
+    shown = gallery_of(run)
+    if run.start_images is None:
+        start = "Made from noise: no real sample went into them as a start."
+    else:
+        start = "Above, the real training samples that they started from; below, the distilled ones."
+    notes = [element("li", note[0].upper() + note[1:] + ".") for note in shown.notes]
+    return join(
+        element("p", start, " Choose a class to see it large."),
+        element("ul", *notes, class_="muted") if notes else None,
+        _zoom(),
+        pictures(shown, width=f"{min(34.0, 5.5 * min(shown.columns, 5) + 0.5):g}rem"),
+    )
+
+
+def _zoom() -> Markup:
+    parts: list[str] = ["Size: "]
+    for factor in (1, 2, 4):
+        name = f"zoom-{factor}"
+        checked = "checked" if factor == 1 else None
+        parts.append(element("input", type="radio", name="zoom", id=name, checked=checked))
+        parts.append(element("label", f"{factor}\N{MULTIPLICATION SIGN}", for_=name))
+    return element("p", *parts, class_="zoom")
+
+
+def pictures(shown: Gallery, *, width: str) -> Markup:
+    """One card per class, which its link enlarges to the whole window (``:target``)."""
+    last = len(shown.classes) - 1
+    cards = (_card(c, last, picture, shown.copies) for c, picture in enumerate(shown.classes))
+    return element("ul", *cards, class_="gallery", style=f"--card-width: {width}")
+
+
+def _card(c: int, last: int, picture: ClassPictures, copies: int) -> Markup:
+    what = picture.name if copies == 1 else f"{picture.name}, {copies} samples"
+    images = [("real start", picture.start), ("distilled", picture.distilled)]
+    pair = (
+        element(
+            "span",
+            element("span", role, class_="role"),
+            element("img", src=uri, alt=f"{role}: {what}", width=picture.width, height=picture.height),
+        )
+        for role, uri in images
+        if uri is not None
+    )
+    near = ((c - 1, "previous"), (c + 1, "next"))
+    links = (element("a", text, href=f"#class-{to}") for to, text in near if 0 <= to <= last)
+    link = element("a", element("span", *pair, class_="pair"), href=f"#class-{c}")
+    figure = element(
+        "figure",
+        element("nav", element("a", "close", href=f"#at-{c}"), *links, aria_label=f"pictures of {picture.name}"),
+        element("figcaption", picture.name),
+        link,
+        id=f"class-{c}",
+    )
+    return element("li", figure, id=f"at-{c}")
+
+
+def _spectrum(run: RunRecord) -> Markup:
+    values = run.singular_values
+    condition = number(run.report["certificate"]["condition"])
+    if not values.size:
+        return element("p", f"Only their ratio, the condition number, was computed: {condition}.")
+    chart = Chart(
+        x=np.arange(1.0, values.size + 1.0),
+        y=np.where(values > 0.0, values, np.nan),
+        x_label="index",
+        y_label="singular value",
+        description=f"Line chart of {values.size} singular values, from {values[0]:.3g} down to {values[-1]:.3g}",
+        x_log=False,
+        y_log=True,
+        point_text=lambda index: f"{index + 1}: {values[index]:.3g}",
+    )
+    text = f"{values.size} values from {values[0]:.4g} to {values[-1]:.4g}; condition number {condition}."
+    return join(element("p", text), element("div", element("figure", chart.svg()), class_="charts"))
+
+
+def _asked(report: dict[str, Any], meta: dict[str, Any]) -> Markup:
+    pairs: list[tuple[str, str]] = [
+        ("data set", report["dataset"]),
+        ("kernel", report["kernel"]),
+        ("samples per class", str(report["ipc"])),
+        ("start", report["init"]),
+        ("samples: train, validation, test", ", ".join(str(report[key]) for key in ("n_train", "n_val", "n_test"))),
+        ("input size d", str(report["d"])),
+        ("features p", str(report["p"])),
+        ("classes k", str(report["k"])),
+        ("storage", report["store"]),
+        ("precision", report["precision"]),
+        ("backend", report["backend"]),
+        ("seed", str(report["seed"])),
+    ]
+    options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}
+    for name in ("preprocessing", "lambda_s", "root", "scale_labels", "refit", "validation_fraction"):
+        if options.get(name) is not None:
+            pairs.append((name.replace("_", " ") + (" asked for" if name == "lambda_s" else ""), str(options[name])))
+    if report["range_scale"] != 1.0:
+        pairs.append(("features scaled to the range of the map by", number(float(report["range_scale"]))))
+    return facts(pairs, small=True)
+
+
+def _dictionary(meta: dict[str, Any], key: str) -> dict[str, Any]:
+    value = meta.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _time(report: dict[str, Any]) -> Markup:
+    stages = {stage: value for stage, value in report["seconds"].items() if stage != "total"}
+    longest = max(stages.values(), default=0.0)
+    floors = report["floor_seconds"]
+    known = any(value is not None for value in floors.values())
+    rows: list[tuple[str | None, ...]] = [
+        (stage, seconds(value), seconds(floors.get(stage)), _bar(value, floors.get(stage), longest))
+        for stage, value in stages.items()
+    ]
+    rows.append(("total", seconds(report["seconds"]["total"]), "", ""))
+    if known:
+        note = (
+            "Floor: the arithmetic of the pass over the data at the rate of a matrix product, measured after the run."
+        )
+    else:
+        note = "The pass over the data was too short for its floor to be measured."
+    memory = f"Peak memory of the process: {megabytes(report['peak_memory_bytes'])}."
+    return join(table(("stage", "time", "floor", ""), rows), element("p", note, class_="muted"), element("p", memory))
+
+
+def _bar(value: float, floor: float | None, longest: float) -> Markup:
+    """A bar as long as the stage took, and a mark at its floor."""
+    scale = 100.0 / longest if longest > 0.0 else 0.0
+    mark = None
+    if floor is not None:
+        x = f"{min(scale * floor, 100.0):.2f}"
+        mark = element("line", x1=x, x2=x, y1=0, y2=8, vector_effect="non-scaling-stroke")
+    bar = element("rect", x=0, y=0, width=f"{scale * value:.2f}", height=8)
+    return element("svg", bar, mark, viewBox="0 0 100 8", preserveAspectRatio="none", class_="bar", aria_hidden="true")
+
+
+def _again(run: RunRecord) -> Markup:
+    versions, machine = _dictionary(run.meta, "versions"), run.report["machine"]
+    pairs = [(name, str(value)) for name, value in (*versions.items(), *machine.items())]
+    files = f"This page is made of {REPORT}, {DISTILLED} and {DATA}; krrdistill report FOLDER writes it again."
+    return join(
+        element("pre", element("code", run.report["command"])),
+        element("p", f"krrdistill verify {DISTILLED} recomputes the certificate. {files}", class_="muted"),
+        facts(pairs, small=True),
+    )

@@ -1,0 +1,37 @@
+"""Numbers as people read them, on the terminal and on pages alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["megabytes", "number", "percent", "seconds"]
+
+
+def percent(fraction: float | None) -> str:
+    """0.8641 -> "86.41 %"; None (unknown) -> "-"."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def number(value: Any, *, digits: int = 4) -> str:
+    """Up to ``digits`` significant digits for a float, anything else as text; None (unknown) -> "-"."""
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:.{digits + 6}g}"  # 1e+04 reads 10000
+
+
+def seconds(value: float | None) -> str:
+    """0.01234 -> "0.0123 s", 12.34 -> "12.3 s", 754 -> "12 min 34 s"; None (unknown) -> "-"."""
+    if value is None:
+        return "-"
+    if value < 100:
+        return f"{number(float(value), digits=3)} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def megabytes(size: int) -> str:
+    """Bytes as MB (10^6): 1234567 -> "1.2 MB"."""
+    return f"{size / 1e6:.1f} MB"
