@@ -18,6 +18,7 @@ pytest.importorskip("sklearn", reason="the cli extra is not installed")
 
 import krrdistill.artifact
 import krrdistill.options
+import krrdistill.report
 import krrdistill.run
 from krrdistill.certificate import Certificate
 from krrdistill.cli import main
@@ -29,7 +30,7 @@ from krrdistill.errors import (
     NotSurjective,
 )
 
-FILES = ["distilled.npz", "distilled.png", "lambda_path.png", "report.json"]
+FILES = ["distilled.npz", "distilled.png", "figure_data.npz", "lambda_path.png", "report.html", "report.json"]
 JSON_KEYS = {
     "dataset", "kernel", "ipc", "seed", "n_train", "n_val", "n_test", "d", "p", "k", "m", "lambda",
     "lambda_s", "val_accuracy", "original", "distilled", "certificate", "seconds", "peak_memory_bytes",
@@ -85,6 +86,9 @@ class FakeRun:
 def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
     monkeypatch.setattr(krrdistill.run, "run_distillation", fake)
+    # The page needs a real file; test_report.py makes and reads it.
+    monkeypatch.setattr(krrdistill.report, "write_figure_data", lambda out, _: (out / "figure_data.npz").touch())
+    monkeypatch.setattr(krrdistill.report, "write_page", lambda out: (out / "report.html").touch())
     return fake
 
 

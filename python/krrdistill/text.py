@@ -23,9 +23,11 @@ def number(value: Any, *, digits: int = 4) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """0.01234 -> "0.0123 s", 12.34 -> "12.3 s", 754 -> "12 min 34 s"; None (unknown) -> "-"."""
+    """0.01234 -> "12.3 ms", 12.34 -> "12.3 s", 754 -> "12 min 34 s"; None (unknown) -> "-"."""
     if value is None:
         return "-"
+    if value < 0.1:
+        return f"{number(1000.0 * value, digits=3)} ms"
     if value < 100:
         return f"{number(float(value), digits=3)} s"
     minutes, rest = divmod(round(value), 60)

@@ -103,7 +103,7 @@ class Chart:
             "text",
             self.chosen_text,
             x=f"{x + 7 if left_half else x - 7:.1f}",
-            y=f"{max(y - 8, TOP + 9):.1f}",
+            y=TOP + 10 if y > (TOP + HEIGHT - BOTTOM) / 2 else HEIGHT - BOTTOM - 20,  # away from the curve
             class_="choice" if left_half else "choice end",
         )
         rule = element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=HEIGHT - BOTTOM, class_="rule")
@@ -142,14 +142,18 @@ class _Axis:
             step = max(1.0, math.ceil(step))
         at = np.arange(math.ceil(self.low / step), math.floor(self.high / step) + 1) * step
         if self.log and at.size < 2:
-            return self._log_ends()
+            return self._within_decades()
         scale = (self.end - self.start) / (self.high - self.low)
         texts = [power_of_ten(round(t)) if self.log else f"{t:.{_TICK_DIGITS}g}" for t in at]
         return [(self.start + (t - self.low) * scale, text) for t, text in zip(at, texts, strict=True)]
 
-    def _log_ends(self) -> list[tuple[float, str]]:
-        """Ticks where less than two powers of ten lie on the axis: its ends."""
-        return [(self.start, f"{10**self.low:.2g}"), (self.end, f"{10**self.high:.2g}")]
+    def _within_decades(self) -> list[tuple[float, str]]:
+        """Ticks where less than two powers of ten lie on the axis: 1, 2 and 5 times them, or its ends."""
+        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
+        at = [t for e in decades for t in (e, e + math.log10(2.0), e + math.log10(5.0)) if self.low <= t <= self.high]
+        ends = (self.low, self.high)
+        scale = (self.end - self.start) / (self.high - self.low)
+        return [(self.start + (t - self.low) * scale, f"{10**t:.2g}") for t in (at if len(at) > 1 else ends)]
 
 
 def _round_step(least: float) -> float:

@@ -27,11 +27,12 @@ class Row:
 
     name: str
     values: tuple[str, ...]
+    fluctuates: bool = False  # from one run to the next of the same command
 
     @property
     def differs(self) -> bool:
-        """Whether the runs do not all have the same."""
-        return len(set(self.values)) > 1
+        """Whether the runs do not all have the same, and that means something."""
+        return not self.fluctuates and len(set(self.values)) > 1
 
 
 def run_names(runs: Sequence[RunRecord]) -> list[str]:
@@ -49,8 +50,8 @@ def comparison(runs: Sequence[RunRecord]) -> list[Row]:
     """What the runs were asked, what came out, and what it took."""
     reports = [run.report for run in runs]
 
-    def row(name: str, values: Sequence[str]) -> Row:
-        return Row(name, tuple(values))
+    def row(name: str, values: Sequence[str], *, fluctuates: bool = False) -> Row:
+        return Row(name, tuple(values), fluctuates)
 
     certificates = [report["certificate"] for report in reports]
     stages = [stage for report in reports for stage in report["seconds"] if stage != "total"]
@@ -67,11 +68,11 @@ def comparison(runs: Sequence[RunRecord]) -> list[Row]:
         row("condition number", [number(values["condition"]) for values in certificates]),
         row("exact", ["yes" if run.exact else "NOT EXACT" for run in runs]),
         *(
-            row(f"time: {stage}", [seconds(report["seconds"].get(stage)) for report in reports])
+            row(f"time: {stage}", [seconds(report["seconds"].get(stage)) for report in reports], fluctuates=True)
             for stage in dict.fromkeys(stages)
         ),
-        row("time: total", [seconds(report["seconds"]["total"]) for report in reports]),
-        row("peak memory", [megabytes(report["peak_memory_bytes"]) for report in reports]),
+        row("time: total", [seconds(report["seconds"]["total"]) for report in reports], fluctuates=True),
+        row("peak memory", [megabytes(report["peak_memory_bytes"]) for report in reports], fluctuates=True),
     ]
 
 
@@ -90,7 +91,7 @@ def compare_page(runs: Sequence[RunRecord]) -> bytes:
         element(
             "main",
             element("h2", "Facts"),
-            element("p", "Rows in which the runs differ stand out.", class_="muted"),
+            element("p", "Rows in which the runs differ stand out, time and memory aside.", class_="muted"),
             _table(names, comparison(runs)),
             element("h2", f"Choice of {LAMBDA}"),
             _charts(names, runs),

@@ -19,6 +19,14 @@ from krrdistill.text import megabytes, number, percent, seconds
 __all__ = ["accuracy_chart", "facts", "gallery_of", "pictures", "run_page", "table", "write_page"]
 
 LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
+_OPTIONS = {
+    "preprocessing": "preprocessing",
+    "lambda_s": f"{LAMBDA}_S asked for",
+    "root": "root of Theorem 5.1",
+    "scale_labels": "labels may be scaled",
+    "refit": "refit on all data",
+    "validation_fraction": "held out for validation",
+}
 
 
 def write_page(folder: Path) -> Path:
@@ -78,7 +86,7 @@ def _verdict(run: RunRecord) -> Markup:
 
 
 def _warnings(run: RunRecord) -> Markup | None:
-    items = [element("li", f"Note: {warning}") for warning in run.report["warnings"]]
+    items = [element("li", str(warning)) for warning in run.report["warnings"]]
     return element("ul", *items, class_="warnings muted") if items else None
 
 
@@ -218,7 +226,7 @@ def _pictures(run: RunRecord) -> Markup:
         element("p", start, " Choose a class to see it large."),
         element("ul", *notes, class_="muted") if notes else None,
         _zoom(),
-        pictures(shown, width=f"{min(34.0, 5.5 * min(shown.columns, 5) + 0.5):g}rem"),
+        pictures(shown, width=f"min({5.5 * min(shown.columns, 5):g}rem, {21 if shown.columns == 1 else 43}vw)"),
     )
 
 
@@ -299,12 +307,16 @@ def _asked(report: dict[str, Any], meta: dict[str, Any]) -> Markup:
         ("seed", str(report["seed"])),
     ]
     options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}
-    for name in ("preprocessing", "lambda_s", "root", "scale_labels", "refit", "validation_fraction"):
+    for name, label in _OPTIONS.items():
         if options.get(name) is not None:
-            pairs.append((name.replace("_", " ") + (" asked for" if name == "lambda_s" else ""), str(options[name])))
+            pairs.append((label, _plain(options[name])))
     if report["range_scale"] != 1.0:
         pairs.append(("features scaled to the range of the map by", number(float(report["range_scale"]))))
     return facts(pairs, small=True)
+
+
+def _plain(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else number(value)
 
 
 def _dictionary(meta: dict[str, Any], key: str) -> dict[str, Any]:

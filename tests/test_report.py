@@ -1,0 +1,418 @@
+"""The page of a run and of runs side by side: what stands on it, that it is whole, and what a bad folder gives."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_files import tiny_images, write_npz
+
+pytest.importorskip("typer", reason="the cli extra is not installed")
+pytest.importorskip("matplotlib", reason="the cli extra is not installed")
+
+import krrdistill as kd
+from krrdistill.cli import main
+from krrdistill.cli.config import Settings, command_line
+from krrdistill.floor import pass_floor, pass_flops
+from krrdistill.report.charts import Chart
+from krrdistill.report.html import Markup, element
+from krrdistill.report.png import encode_png
+from krrdistill.report.record import read_run
+from krrdistill.report.sprites import gallery
+from krrdistill.text import megabytes, number, percent, seconds
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NASTY = "<script>alert(1)<b>&amp;\"'"
+NAMES = ["<img src=x>", 'b"c', "d'e", "f&g"]
+MAP = ["--backend", "array", "--hidden-layer", "1", "--kernel", "FCNN"]
+
+
+class Page(HTMLParser):
+    """Tags of a page, in order; fails where a tag is closed that is not the innermost open one."""
+
+    VOID = frozenset({"meta", "img", "input", "br"})
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(content.decode())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def check_page(content: bytes) -> Page:
+    """What holds for every page: balanced, no script, no address outside, alt texts, unique ids that links reach."""
+    page = Page(content)
+    assert content.startswith(b"<!DOCTYPE html>")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert not page.all("script")
+    for name, attributes in page.tags:
+        assert not any(key.startswith("on") for key in attributes), name
+        for key in ("href", "src"):
+            assert re.match(r"#|data:image/png;base64,", attributes.get(key) or "#"), attributes
+        if "href" in attributes:
+            assert (attributes["href"] or "")[1:] in ids
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
+    assert not re.search(rb"https?:|@import|url\(", content)
+    assert all(attributes.get("alt") for attributes in page.all("img"))
+    assert all(attributes.get("aria-label") for attributes in page.all("svg") if attributes.get("role") == "img")
+    return page
+
+
+def png_pixels(data: bytes) -> Any:
+    """Decodes what ``encode_png`` writes: filters 0 and 2, 8 bits."""
+    width, height, _, kind = np.frombuffer(data[16:26], ">u4,>u4,u1,u1")[0]
+    channels = {0: 1, 4: 2, 2: 3, 6: 4}[int(kind)]
+    size = int.from_bytes(data[33:37], "big")
+    assert data[37:41] == b"IDAT"
+    assert zlib.crc32(data[37 : 41 + size]) == int.from_bytes(data[41 + size : 45 + size], "big")
+    rows = np.frombuffer(zlib.decompress(data[41 : 41 + size]), np.uint8).reshape(height, 1 + width * channels)
+    out = rows[:, 1:].copy()
+    for y in range(1, height):
+        if rows[y, 0] == 2:
+            out[y] += out[y - 1]
+    return out.reshape(height, width, channels)
+
+
+def make_run(folder: Path, name: str, *options: str, shape: tuple[int, ...] = (4, 5, 3), k: int = 4) -> Path:
+    """A run on random images, from a file called ``name``.npz."""
+    data = write_npz(folder / f"{name}.npz", tiny_images(shape, k=k, n_train=80), class_names=np.array(NAMES[:k]))
+    out = folder / f"run-{len(list(folder.iterdir()))}"
+    words = ["distill", "--dataset", str(data), *MAP, "--lambdas", "1,10,100", "--out", str(out), *options]
+    assert main(words) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A run with a real start and a nasty name, and one from noise."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        make_run(folder, NASTY, "--init", "real", "--ipc", "3", "--precision", "float64"),
+        make_run(folder, "plain", "--precision", "float64"),
+    ]
+
+
+@pytest.fixture
+def run(runs: list[Path], tmp_path: Path) -> Path:
+    """A copy of the first run, to be damaged."""
+    return Path(shutil.copytree(runs[0], tmp_path / "copy"))
+
+
+def edit(run: Path, change: Any) -> None:
+    """Changes report.json."""
+    report = json.loads((run / "report.json").read_text())
+    change(report)
+    (run / "report.json").write_text(json.dumps(report))
+
+
+def edit_data(run: Path, **arrays: Any) -> None:
+    """Replaces arrays of figure_data.npz; None removes one."""
+    with np.load(run / "figure_data.npz") as archive:
+        kept = {**archive, **arrays}
+    np.savez(run / "figure_data.npz", **{name: array for name, array in kept.items() if array is not None})
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    return line.removeprefix("krrdistill: error: ")
+
+
+def test_the_page_is_whole_and_says_what_the_run_says(runs: list[Path]) -> None:
+    page = check_page((runs[0] / "report.html").read_bytes())
+    report = json.loads((runs[0] / "report.json").read_text())
+    for accuracy in (report["original"]["test_accuracy"], report["distilled"]["test_accuracy"], report["val_accuracy"]):
+        assert percent(accuracy) in page.words
+    for value in ("weight_relative_error", "condition"):
+        assert number(report["certificate"][value]) in page.words
+    assert all(stage in page.words for stage in report["seconds"])
+    assert megabytes(report["peak_memory_bytes"]) in page.words
+    assert report["command"] in page.words
+    assert all(version in page.words for version in read_run(runs[0]).meta["versions"].values())
+    assert "Exact." in page.words
+    assert "NOT EXACT" not in page.words
+    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 3
+    alts = [attributes["alt"] for attributes in page.all("img")]
+    assert alts == [f"{role}: {name}, 3 samples" for name in NAMES for role in ("real start", "distilled")]
+
+
+def test_names_are_escaped(runs: list[Path]) -> None:
+    content = (runs[0] / "report.html").read_bytes()
+    page = check_page(content)
+    assert NASTY in page.words
+    assert all(name in page.words for name in NAMES)
+    assert b"<script" not in content
+
+
+def test_a_noise_start_has_no_starts(runs: list[Path]) -> None:
+    page = check_page((runs[1] / "report.html").read_bytes())
+    assert [attributes["alt"] for attributes in page.all("img")] == [f"distilled: {name}" for name in NAMES]
+
+
+def test_pictures_hold_the_samples(runs: list[Path]) -> None:
+    record = read_run(runs[0])
+    assert record.start_images is not None
+    sources = [attributes["src"] for attributes in Page((runs[0] / "report.html").read_bytes()).all("img")]
+    for c, source in enumerate(sources[::2]):
+        pixels = png_pixels(base64.b64decode((source or "").split(",")[1]))
+        assert pixels.shape == (4, 17, 4)  # three samples of 4 x 5 with a transparent column between
+        for copy in range(3):
+            part = pixels[:, 6 * copy : 6 * copy + 5]
+            np.testing.assert_array_equal(part[..., :3], record.start_images[4 * copy + c])
+            assert (part[..., 3] == 255).all()
+        assert (pixels[:, [5, 11], 3] == 0).all()
+
+
+def test_written_again_from_the_folder_it_has_the_same_bytes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"page": str(run / "report.html"), "bytes": len(before)}
+    assert (run / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [1e-3, None])
+def test_a_run_that_is_not_exact_says_so_first(error: float | None, run: Path) -> None:
+    edit(run, lambda report: report["certificate"].update(weight_relative_error=error))
+    assert main(["report", str(run)]) == 0
+    page = check_page((run / "report.html").read_bytes())
+    assert 0 < page.words.index("NOT EXACT") < page.words.index("test accuracy")
+    assert "Exact." not in page.words
+
+
+def test_known_floor_is_shown(run: Path) -> None:
+    edit(run, lambda report: report["floor_seconds"].update(statistics=0.125))
+    assert main(["report", str(run)]) == 0
+    words = check_page((run / "report.html").read_bytes()).words
+    assert "0.125 s" in words
+    assert "measured after the run" in words
+
+
+@pytest.mark.parametrize("name", ["report.json", "distilled.npz", "figure_data.npz"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_a_damaged_folder_is_one_line(name: str, damage: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "report.html").read_bytes()
+    content = (run / name).read_bytes()
+    (run / name).unlink()
+    if damage != "missing":
+        (run / name).write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    assert main(["report", str(run)]) == 1
+    assert str(run / name) in error_of(capsys)
+    assert (run / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: r.pop("kernel"), "kernel is missing"),
+        (lambda r: r.update(ipc="3"), "ipc is '3'"),
+        (lambda r: r.update(k=True), "k is True"),
+        (lambda r: r.update(m=11), "holds 12 samples"),
+        (lambda r: r.update(store="float16"), "store is 'float16'"),
+        (lambda r: r.update(value_range=[1, 1]), "value_range must be"),
+        (lambda r: r["certificate"].pop("condition"), "certificate.condition is ''"),
+        (lambda r: r["seconds"].update(ridge="long"), "seconds.ridge is 'long'"),
+        (lambda r: r["seconds"].update(total=float("inf")), "not JSON"),
+    ],
+)
+def test_a_report_that_no_run_writes(change: Any, words: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(run, change)
+    assert main(["report", str(run)]) == 1
+    assert words in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"lambdas": None}, "lambdas is missing"),
+        ({"lambdas": np.array([0.0, 1.0, 2.0])}, "lambdas must be positive"),
+        ({"train_rmse": np.ones(2)}, "must be of one length"),
+        ({"best": np.array(3)}, "best must be one index below 3"),
+        ({"singular_values": np.array([np.nan])}, "singular_values must be finite"),
+        ({"val_accuracy": np.array(["a", "b", "c"])}, "val_accuracy has dtype"),
+        ({"start_images": np.zeros((12, 4, 5))}, "start_images are"),
+    ],
+)
+def test_figure_data_that_no_run_writes(arrays: Any, words: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_data(run, **arrays)
+    assert main(["report", str(run)]) == 1
+    assert words in error_of(capsys)
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert error_of(capsys) == f"no such folder: {tmp_path / 'none'}"
+    assert main(["compare", str(runs[0])]) == 2
+    assert error_of(capsys) == "compare needs at least two runs, got 1"
+    assert main(["compare", str(runs[0]), str(tmp_path), "--out", str(tmp_path / "c.html")]) == 1
+    assert "is" in error_of(capsys)
+    assert not (tmp_path / "c.html").exists()
+
+
+def test_runs_side_by_side(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", *map(str, runs)]
+    assert main([*words, "--out", str(tmp_path / "c.html")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line.split("  ")[0]: line.split()[-2:] for line in lines}
+    assert shown["init"] == ["real", "noise"]
+    assert shown["samples m"] == ["12", "4"]
+    assert shown["exact"] == ["yes", "yes"]
+    page = check_page((tmp_path / "c.html").read_bytes())
+    assert len(page.all("img")) == 8
+    different = page.tags[[tag for tag, _ in page.tags].index("tbody") :]
+    classes = [attributes.get("class") for tag, attributes in different if tag == "tr"]
+    assert classes[0] == "different"  # the data sets
+    assert classes[1] is None  # the kernel
+    assert main([*words, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)["runs"]
+    assert [entry["folder"] for entry in entries] == [str(run) for run in runs]
+    assert [entry["init"] for entry in entries] == ["real", "noise"]
+    assert [entry["exact"] for entry in entries] == [True, True]
+
+
+def test_a_comparison_names_the_runs_that_are_not_exact(run: Path, runs: list[Path], tmp_path: Path) -> None:
+    edit(run, lambda report: report["certificate"].update(weight_relative_error=0.5))
+    assert main(["compare", str(run), str(runs[1]), "--out", str(tmp_path / "c.html")]) == 0
+    assert "NOT EXACT: copy" in check_page((tmp_path / "c.html").read_bytes()).words
+
+
+def test_the_command_asks_for_the_same_run(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import krrdistill.cli.run
+
+    settings = Settings(
+        dataset="digits", kernel="random_fourier", lambda_s="auto", sigma2=2.5, zca=True, embed_map=False,
+        lambdas=(0.1, 1e-7), seed=3, out=Path("a b"), store="float32", refit=True,
+    )  # fmt: skip
+    seen: list[Settings] = []
+    monkeypatch.setattr(krrdistill.cli.run, "distill", lambda settings, as_json: seen.append(settings) or 0)
+    words = shlex.split(shlex.join(command_line(settings)))
+    assert words[0] == "krrdistill"
+    assert main(words[1:]) == 0
+    assert seen == [settings]
+
+
+def test_png_round_trip(rng: np.random.Generator) -> None:
+    for shape in ((1, 1), (3, 5), (7, 4, 2), (5, 6, 3), (2, 9, 4)):
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        np.testing.assert_array_equal(png_pixels(encode_png(pixels)).reshape(shape), pixels)
+    smooth = np.repeat(np.arange(64, dtype=np.uint8)[:, None], 64, axis=1)
+    assert len(encode_png(smooth)) < 200
+    np.testing.assert_array_equal(png_pixels(encode_png(smooth))[..., 0], smooth)
+
+
+def test_pictures_keep_within_three_megabytes(rng: np.random.Generator) -> None:
+    """CIFAR-100 at 10 per class, as incompressible as can be."""
+    images = rng.uniform(0, 255, (1000, 32, 32, 3)).astype(np.float32)
+    shown = gallery(images, [f"class {c}" for c in range(100)], start=images[::-1], value_range=(0.0, 255.0))
+    assert (len(shown.classes), shown.copies) == (100, 3)
+    assert sum(len(c.distilled) + len(c.start or "") for c in shown.classes) < 2.8e6
+    assert "the first 3 of 10 samples per class are shown; distilled.npz holds all" in shown.notes
+    few = gallery(images, [f"class {c}" for c in range(100)], start=None, value_range=(0.0, 255.0), budget=10_000)
+    assert (len(few.classes), few.copies) == (2, 1)
+    assert any(note.startswith("the first 2 of 100 classes") for note in few.notes)
+
+
+def test_vectors_are_drawn_row_by_row() -> None:
+    vectors = np.array([[0, 255, 0, 255, 255], [255, 0, 0, 0, 0]], dtype=np.float32)
+    shown = gallery(vectors, ["a", "b"], start=None, value_range=(0.0, 255.0))
+    pixels = [png_pixels(base64.b64decode(c.distilled.split(",")[1]))[..., 0].tolist() for c in shown.classes]
+    assert pixels == [[[0, 255, 0], [255, 255, 0]], [[255, 0, 0], [0, 0, 0]]]
+
+
+def chart(y: Any, **options: Any) -> str:
+    x = 10.0 ** np.arange(len(y))
+    facts: dict[str, Any] = {"x_label": "x", "y_label": "y", "description": "a chart", **options}
+    return Chart(x=x, y=np.asarray(y, dtype=np.float64), **facts).svg()
+
+
+def test_charts_mark_the_choice_and_leave_gaps() -> None:
+    svg = chart([1.0, 2.0, np.nan, 3.0, 4.0], chosen=3, chosen_text="best", shade_to=10.0)
+    assert svg.count("<polyline") == 2
+    assert svg.count('class="point hollow"') == 2
+    assert svg.count('class="point"') == 2
+    assert ">best<" in svg
+    assert "nan" not in svg
+
+
+@pytest.mark.parametrize("y", [[5.0], [0.0, 0.0], [np.nan, np.nan], [1e-300, 1e300], [-1.0, 1e-9]])
+def test_charts_of_few_or_equal_values(y: Any) -> None:
+    numbers = [float(text) for text in re.findall(r'[xy]\d?="([^"]*)"', chart(y))]
+    assert numbers
+    assert np.isfinite(numbers).all()
+
+
+def test_elements_escape_and_leave_out() -> None:
+    assert element("p", "<&>", None, Markup("<b></b>"), class_="\"'", id=None) == (
+        '<p class="&quot;&#x27;">&lt;&amp;&gt;<b></b></p>'
+    )
+    assert element("img", alt="x") == '<img alt="x">'
+
+
+def test_numbers_in_words() -> None:
+    assert [seconds(value) for value in (None, 0.01234, 12.34, 754.0)] == ["-", "12.3 ms", "12.3 s", "12 min 34 s"]
+    assert (percent(None), percent(0.8641), number(1e4), megabytes(1_234_567)) == ("-", "86.41 %", "10000", "1.2 MB")
+
+
+def test_the_floor_is_measured_for_long_passes_only() -> None:
+    chain = kd.FCNN(100, hidden_layers=2).chain(kd.Preprocessing.none(100))
+    assert pass_flops(chain, 1000) == 1000 * (2 * sum(layer.weight.size for layer in chain.layers) + 100**2)
+    assert pass_floor(chain, 1000, "float32") is None
+    short, long = (pass_floor(chain, n, "float32") for n in (10_000_000, 1_000_000_000))
+    assert short is not None
+    assert long is not None
+    assert 0.0 < short < long
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("size", ["1280,1600", "500,1600"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_chromium_renders_the_page(size: str, scheme: str, runs: list[Path], tmp_path: Path) -> None:
+    """The pictures have their size, nothing is logged, and the page is as dark as asked for."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the PATH")
+    imread = pytest.importorskip("matplotlib.image").imread
+    shot = tmp_path / "shot.png"
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
+               f"--user-data-dir={tmp_path / 'profile'}", *dark, f"--window-size={size}", f"--screenshot={shot}",
+               (runs[0] / "report.html").as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    pixels = imread(shot)[..., :3]
+    corner = pixels[:4, :4].mean()
+    assert corner < 0.2 if scheme == "dark" else corner > 0.9
+    assert np.ptp(pixels, axis=-1).max() > 0.5  # the random colours of the pictures
