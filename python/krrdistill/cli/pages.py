@@ -23,6 +23,8 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, as_json: bool) ->
     """Print runs side by side, and write the page that was asked for."""
     if len(folders) < 2:
         raise status.UsageError(f"compare needs at least two runs, got {len(folders)}")
+    if out is not None:
+        _existing(out.parent)
     runs = [read_run(_existing(folder)) for folder in folders]
     if out is not None:
         page = compare_page(runs)
