@@ -118,7 +118,7 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
 # ---- sanitizers
 
 SANITIZE := build/sanitize
-SANITIZE_TESTS := tests/test_backends.py tests/test_statistics.py tests/test_ridge.py tests/test_features.py
+SANITIZE_TESTS := tests/test_backends.py tests/test_hadamard.py tests/test_statistics.py tests/test_ridge.py tests/test_features.py
 
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
-# (weight, bias, activation, parameter) as the package's layers are; nothing of the package is needed for that.
+# (weight, bias, activation, parameter) as the package's layers are; nothing of the package is needed for that. A weight
+# that is no matrix has inputs, signs and scale.
 Layers = Iterable[tuple[Any, Any, str, float]]
 
 _MASK = (1 << 64) - 1
@@ -38,7 +39,7 @@ def features(X: Any, layers: Layers = (), scale: Any = None, shift: Any = None) 
     """phi(X): h_0 = x scale + shift, h_l = act_l(W_l h_{l-1} + b_l)."""
     H = _affine(X, scale, shift)
     for weight, bias, activation, parameter in layers:
-        H = _as_float64(weight) @ H + _column(bias)
+        H = dense(weight) @ H + _column(bias)
         if activation == "cosine":
             H = parameter * np.cos(H)
         elif activation == "leaky_relu":
@@ -47,17 +48,47 @@ def features(X: Any, layers: Layers = (), scale: Any = None, shift: Any = None) 
 
 
 def feature_magnitude(X: Any, layers: Layers = (), scale: Any = None, shift: Any = None) -> FloatArray:
-    """What the rounding errors of ``features`` are relative to: the same chain with every term in absolute value."""
+    """What the rounding errors of ``features`` are relative to: the same chain with every term in absolute value.
+
+    In a structured weight the terms are the entries between the transforms: at most the norm of the input.
+    """
     H = np.abs(_as_float64(X))
     if scale is not None:
         H = H * np.abs(_column(scale)) + np.abs(_column(shift))
     for weight, bias, activation, parameter in layers:
-        H = np.abs(_as_float64(weight)) @ H + np.abs(_column(bias))
+        if hasattr(weight, "signs"):
+            H = _column(weight.scale) * np.linalg.norm(H, axis=0)
+        else:
+            H = np.abs(_as_float64(weight)) @ H
+        H = H + np.abs(_column(bias))
         if activation == "cosine":
             H = parameter * (H + 1.0)
         elif activation == "leaky_relu":
             H = max(1.0, parameter) * H
     return H
+
+
+def dense(weight: Any) -> FloatArray:
+    """The matrix (p, d) of a layer: the weight itself, or the product of the factors of a structured one.
+
+    In a round the first and the last c rows change places, then H D multiplies the first n and H D' the last n of them.
+    """
+    if not hasattr(weight, "signs"):
+        return _as_float64(weight)
+    d, n = weight.inputs, weight.signs.shape[2]
+    H = np.ones((1, 1))
+    while len(H) < n:
+        H = np.kron(H, np.array([[1.0, 1.0], [1.0, -1.0]])) / np.sqrt(2.0)
+    order = np.arange(d)
+    c = (d - n + 1) // 2
+    for i in range(c):
+        order[[i, d - c + i]] = d - c + i, i
+    Q = np.eye(d)
+    for first, last in weight.signs:
+        Q = Q[order]
+        Q[:n] = H @ (first[:, None] * Q[:n])
+        Q[d - n :] = H @ (last[:, None] * Q[d - n :])
+    return weight.scale.astype(np.float64)[:, None] * Q[: len(weight.scale)]
 
 
 def one_hot(labels: Any, k: int) -> FloatArray:

@@ -21,13 +21,13 @@ import threadpoolctl
 import oracles
 import tolerances
 from krrdistill import backends
-from krrdistill.backends import Backend, Chain, Layer, backend_status, get_backend
+from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.tiles import tile_rows
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite, NotSurjective
 
 SIZES = (1, 15, 16, 17, 31, 64, 65)
 SAMPLES = (0, *SIZES)
-MAPS = ("identity", "random_fourier", "FCNN_1", "FCNN_2", "ZCA_FCNN_2")
+MAPS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN_1", "FCNN_2", "ZCA_FCNN_2", "mixed_3")
 INPUT_TYPES = ("uint8", "float32", "float64")
 LAYOUTS = ("contiguous", "row_strided", "reversed", "broadcast", "read_only", "memmap")
 
@@ -35,17 +35,27 @@ Array = npt.NDArray[Any]
 
 
 def make_chain(kind: str, d: int, p: int, rng: np.random.Generator, *, affine: bool = False) -> Chain:
-    """A chain from d inputs to p features (identity: p = d), with weights as the maps have them."""
+    """A chain from d inputs to p features (identity: p = d), with weights as the maps have them.
+
+    Structured weights have at most as many outputs as inputs: orthogonal_fourier has min(p, d) features.
+    """
 
     def layer(outputs: int, inputs: int, activation: Any, parameter: float, *, bias: bool, dtype: str) -> Layer:
         weight = rng.standard_normal((outputs, inputs)) / np.sqrt(inputs)
         offset = rng.uniform(0.0, 6.0, outputs).astype(dtype) if bias else None
         return Layer(weight.astype(dtype), offset, activation, parameter)
 
+    def structured(outputs: int, inputs: int, activation: Any, parameter: float) -> Layer:
+        signs = rng.choice(np.array([-1, 1], np.int8), (3, 2, 2 ** int(np.log2(inputs))))
+        scale = rng.uniform(0.5, 2.0, outputs).astype(np.float32)
+        offset = rng.uniform(0.0, 6.0, outputs).astype(np.float32)
+        return Layer(HadamardWeight(inputs, signs, scale), offset, activation, parameter)
+
     hidden = 17
     layers: dict[str, Callable[[], tuple[Layer, ...]]] = {
         "identity": lambda: (),
         "random_fourier": lambda: (layer(p, d, "cosine", float(np.sqrt(2 / p)), bias=True, dtype="float32"),),
+        "orthogonal_fourier": lambda: (structured(min(p, d), d, "cosine", float(np.sqrt(2 / p))),),
         "FCNN_1": lambda: (layer(p, d, "leaky_relu", 0.1, bias=False, dtype="float32"),),
         "FCNN_2": lambda: (
             layer(hidden, d, "leaky_relu", 0.1, bias=False, dtype="float32"),
@@ -55,6 +65,11 @@ def make_chain(kind: str, d: int, p: int, rng: np.random.Generator, *, affine: b
             layer(d, d, "linear", 1.0, bias=True, dtype="float64"),
             layer(hidden, d, "leaky_relu", 0.1, bias=True, dtype="float32"),
             layer(p, hidden, "leaky_relu", 0.2, bias=False, dtype="float32"),
+        ),
+        "mixed_3": lambda: (
+            layer(hidden, d, "linear", 1.0, bias=False, dtype="float32"),
+            structured(hidden - 2, hidden, "leaky_relu", 0.1),
+            layer(p, hidden - 2, "leaky_relu", 0.2, bias=True, dtype="float32"),
         ),
     }
     if affine:
@@ -745,6 +760,10 @@ def test_the_compiled_module_takes_good_arguments(native_module: ModuleType, fun
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), None, 3, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), None, -1, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), None, 0)]),
+        ("FeatureMapF32", "layers", [((np.ones((1, 2, 4), "f4"), np.ones(2, "f4")), None, 0, 1.0)]),
+        ("FeatureMapF32", "layers", [((np.ones((1, 2, 1), "f4"), np.ones(2, "f4")), None, 0, 1.0)]),
+        ("FeatureMapF32", "layers", [((np.ones((1, 2, 2), "f4"), np.ones(4, "f4")), None, 0, 1.0)]),
+        ("FeatureMapF32", "layers", [((np.ones((1, 2, 2), "f4"), np.ones(2, "f4")), np.ones(3, "f4"), 0, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), None, 0, 1.0), (np.ones((2, 3), "f4"), None, 0, 1.0)]),
         ("transform", "x", np.ones((4, 2))),
         ("transform", "x", np.ones(4)),

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -65,17 +66,26 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim)
   return input;
 }
 
+// A structured weight of `inputs` columns from (diagonals (rounds, 2, block), scale (outputs)), which must outlive it.
+template <typename T>
+Hadamard<T> make_hadamard(const Array<T>& diagonals, const Array<T>& scale, int64_t inputs) {
+  require(diagonals.ndim() == 3 && diagonals.shape(1) == 2, "diagonals: (rounds, 2, block)");
+  const int64_t block = diagonals.shape(2);
+  require(std::has_single_bit(static_cast<uint64_t>(block)) && block <= inputs && inputs < 2 * block,
+          "block: the largest power of two <= inputs");
+  require(scale.ndim() == 1 && scale.size() >= 1 && scale.size() <= inputs, "scale: (outputs), at most inputs");
+  return {.diagonals = diagonals.data(),
+          .scale = scale.data(),
+          .rounds = diagonals.shape(0),
+          .block = block,
+          .inputs = inputs,
+          .outputs = scale.size()};
+}
+
 // A feature map that keeps its arrays alive.
 template <typename T>
 class MapHandle {
  public:
-  struct LayerArrays {
-    Array<T> weight;
-    std::optional<Array<T>> bias;
-    int activation;
-    double parameter;
-  };
-
   MapHandle(int64_t input_dim, std::optional<Array<T>> scale, std::optional<Array<T>> shift, const py::list& layers)
       : scale_(std::move(scale)), shift_(std::move(shift)) {
     require(input_dim >= 1, "input_dim must be at least 1");
@@ -89,25 +99,46 @@ class MapHandle {
     for (const auto& item : layers) {
       const auto entry = item.cast<py::tuple>();
       require(entry.size() == 4, "a layer is (weight, bias, activation, parameter)");
-      arrays_.push_back({entry[0].cast<Array<T>>(), entry[1].cast<std::optional<Array<T>>>(), entry[2].cast<int>(),
-                         entry[3].cast<double>()});
-      const LayerArrays& layer = arrays_.back();
-      require(layer.weight.ndim() == 2 && layer.weight.shape(1) == width, "weight: (outputs, inputs of the layer)");
-      require(layer.activation >= 0 && layer.activation <= 2, "unknown activation");
-      require(!layer.bias || layer.bias->size() == layer.weight.shape(0), "bias: (outputs,)");
-      map_.layers.push_back({layer.weight.data(), width, layer.weight.shape(0), width,
-                             layer.bias ? layer.bias->data() : nullptr, static_cast<Activation>(layer.activation),
-                             static_cast<T>(layer.parameter)});
-      width = layer.weight.shape(0);
+      Layer<T> layer = weighted(entry[0], width);
+      const auto bias = entry[1].cast<std::optional<Array<T>>>();
+      require(!bias || bias->size() == layer.outputs, "bias: (outputs,)");
+      layer.bias = bias ? keep(*bias) : nullptr;
+      const int activation = entry[2].cast<int>();
+      require(activation >= 0 && activation <= 2, "unknown activation");
+      layer.activation = static_cast<Activation>(activation);
+      layer.parameter = static_cast<T>(entry[3].cast<double>());
+      map_.layers.push_back(layer);
+      width = layer.outputs;
     }
   }
 
   [[nodiscard]] const FeatureMap<T>& map() const { return map_; }
 
  private:
+  const T* keep(const Array<T>& array) { return arrays_.emplace_back(array).data(); }
+
+  // A layer of `inputs` columns that has nothing but its weight: dense, or a tuple (diagonals, scale).
+  Layer<T> weighted(const py::handle& weight, int64_t inputs) {
+    Layer<T> layer;
+    layer.ld = layer.inputs = inputs;
+    if (py::isinstance<py::tuple>(weight)) {
+      const auto [diagonals, scale] = weight.cast<std::pair<Array<T>, Array<T>>>();
+      layer.hadamard = make_hadamard(diagonals, scale, inputs);
+      layer.outputs = layer.hadamard.outputs;
+      keep(diagonals);
+      keep(scale);
+    } else {
+      const auto dense = weight.cast<Array<T>>();
+      require(dense.ndim() == 2 && dense.shape(1) == inputs, "weight: (outputs, inputs of the layer)");
+      layer.outputs = dense.shape(0);
+      layer.weight = keep(dense);
+    }
+    return layer;
+  }
+
   std::optional<Array<T>> scale_;
   std::optional<Array<T>> shift_;
-  std::vector<LayerArrays> arrays_;
+  std::vector<Array<T>> arrays_;
   FeatureMap<T> map_;
 };
 

@@ -13,6 +13,7 @@
 #include "bindings/scipy_blas.h"
 #include "bindings/workspace.h"
 #include "krrdistill/errors.h"
+#include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
 #include "krrdistill/normal.h"
 #include "krrdistill/preimage.h"
@@ -146,6 +147,18 @@ double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double
   return preimage_solve(weight_data, rhs_data, x_data, p, d, m, rcond_floor, workspace.get(), pivots.get());
 }
 
+void structured_preimage(const Array<double>& diagonals, const Array<double>& scale, const Array<double>& rhs,
+                         Array<double> x) {
+  require(x.ndim() == 2, "x: (m, d)");
+  const Hadamard<double> weight = make_hadamard(diagonals, scale, x.shape(1));
+  const int64_t m = x.shape(0);
+  require(rhs.ndim() == 2 && rhs.shape(0) == m && rhs.shape(1) == weight.outputs, "rhs: (m, p)");
+  const double* rhs_data = rhs.data();
+  double* x_data = x.mutable_data();
+  const py::gil_scoped_release nogil;
+  hadamard_solve(weight, rhs_data, x_data, m);
+}
+
 void normal(const Array<uint64_t>& bits, Array<double> out) {
   require(out.size() == bits.size(), "out: as many numbers as bits");
   double* out_data = out.mutable_data();
@@ -219,6 +232,8 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert());
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
              pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
+  module.def("hadamard_solve", &bindings::structured_preimage, pybind11::arg("diagonals"), pybind11::arg("scale"),
+             pybind11::arg("rhs"), pybind11::arg("x").noconvert());
   module.def("normal_from_bits", &bindings::normal, pybind11::arg("bits").noconvert(),
              pybind11::arg("out").noconvert());
   module.def("build_facts", &bindings::build_facts);

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "cpu/elementwise_tables.h"
+#include "cpu/hadamard_impl.h"
 
 namespace krrdistill {
 namespace {
@@ -122,6 +123,13 @@ inline void scaled_cos(double* x, const double* bias, double scale, int64_t n) {
 }
 
 template <typename T>
+void multiply(const T* x, const T* factor, T* out, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) {
+    out[j] = x[j] * factor[j];
+  }
+}
+
+template <typename T>
 void accumulate(const T* x, double* sum, int64_t n) {
   for (int64_t j = 0; j < n; ++j) {
     sum[j] += static_cast<double>(x[j]);
@@ -137,7 +145,9 @@ constexpr ElementwiseKernels<T> make_table() {
   table.add_bias = &add_bias<T>;
   table.leaky_relu = &leaky_relu<T>;
   table.scaled_cos = static_cast<void (*)(T*, const T*, T, int64_t)>(&scaled_cos);
+  table.multiply = &multiply<T>;
   table.accumulate = &accumulate<T>;
+  table.walsh_hadamard = &walsh_hadamard<T>;
   return table;
 }
 

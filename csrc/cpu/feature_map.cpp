@@ -1,4 +1,5 @@
-// phi(x) of one tile: load and standardise, then one GEMM and one in-place epilogue per layer.
+// phi(x) of one tile: load and standardise, then per layer one GEMM, or the rounds of a structured weight, and one
+// in-place epilogue.
 #include "krrdistill/feature_map.h"
 
 #include <algorithm>
@@ -43,25 +44,42 @@ void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int6
 }
 
 template <typename T>
-void apply_activation(const Layer<T>& layer, T* features, int64_t count) {
+void apply_activation(const Layer<T>& layer, T* row) {
   const auto& kernels = elementwise<T>();
+  switch (layer.activation) {
+    case Activation::linear:
+      kernels.add_bias(row, layer.bias, layer.outputs);
+      break;
+    case Activation::leaky_relu:
+      kernels.leaky_relu(row, layer.bias, layer.parameter, layer.outputs);
+      break;
+    case Activation::cosine:
+      kernels.scaled_cos(row, layer.bias, layer.parameter, layer.outputs);
+      break;
+  }
+}
+
+template <typename T>
+void apply_dense(const Layer<T>& layer, const T* inputs, int64_t count, T* features) {
+  // Row-major features = H W^T; column-major sees (outputs, count) = W^T-transposed times H.
+  gemm<T>('T', 'N', layer.outputs, count, layer.inputs, T(1), layer.weight, layer.ld, inputs, layer.inputs, T(0),
+          features, layer.outputs);
   if (layer.activation == Activation::linear && layer.bias == nullptr) {
     return;
   }
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < count; ++i) {
-    T* row = features + i * layer.outputs;
-    switch (layer.activation) {
-      case Activation::linear:
-        kernels.add_bias(row, layer.bias, layer.outputs);
-        break;
-      case Activation::leaky_relu:
-        kernels.leaky_relu(row, layer.bias, layer.parameter, layer.outputs);
-        break;
-      case Activation::cosine:
-        kernels.scaled_cos(row, layer.bias, layer.parameter, layer.outputs);
-        break;
-    }
+    apply_activation(layer, features + i * layer.outputs);
+  }
+}
+
+// Overwrites the inputs.
+template <typename T>
+void apply_structured(const Layer<T>& layer, T* inputs, int64_t count, T* features) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < count; ++i) {
+    hadamard_apply(layer.hadamard, inputs + i * layer.inputs, features + i * layer.outputs);
+    apply_activation(layer, features + i * layer.outputs);
   }
 }
 
@@ -95,10 +113,11 @@ void transform_tile(const FeatureMap<T>& map, const Input& input, int64_t first,
   load_tile(map, input, first, count, current);
   for (const auto& layer : map.layers) {
     T* target = &layer == &map.layers.back() ? out : next;
-    // Row-major features = H W^T; column-major sees (outputs, count) = W^T-transposed times H.
-    gemm<T>('T', 'N', layer.outputs, count, layer.inputs, T(1), layer.weight, layer.ld, current, layer.inputs, T(0),
-            target, layer.outputs);
-    apply_activation(layer, target, count);
+    if (layer.weight != nullptr) {
+      apply_dense(layer, current, count, target);
+    } else {
+      apply_structured(layer, current, count, target);
+    }
     next = current;
     current = target;
   }

@@ -1,10 +1,12 @@
-// Feature maps as a chain of dense layers:  h_0 = x * scale + shift,  h_l = act_l(W_l h_{l-1} + b_l).
-// identity: no layer. Random Fourier: one layer with cosine. FCNN: layers with LeakyReLU.
+// Feature maps as a chain of layers:  h_0 = x * scale + shift,  h_l = act_l(W_l h_{l-1} + b_l).
+// identity: no layer. Fourier features: one layer with cosine. FCNN: layers with LeakyReLU.
 // ZCA whitening: a leading linear layer with a bias.
 #pragma once
 
 #include <cstdint>
 #include <vector>
+
+#include "krrdistill/hadamard.h"
 
 namespace krrdistill {
 
@@ -13,13 +15,14 @@ enum class Activation : int { linear = 0, leaky_relu = 1, cosine = 2 };
 // Row-major weights (outputs, inputs), row stride ld. `parameter`: LeakyReLU's slope, or the cosine's scale.
 template <typename T>
 struct Layer {
-  const T* weight;
-  int64_t ld;
-  int64_t outputs;
-  int64_t inputs;
-  const T* bias;  // (outputs) or null
-  Activation activation;
-  T parameter;
+  const T* weight = nullptr;  // null: `hadamard` is the weight
+  int64_t ld = 0;
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  const T* bias = nullptr;  // (outputs) or null
+  Activation activation = Activation::linear;
+  T parameter = 1;
+  Hadamard<T> hadamard;
 };
 
 template <typename T>

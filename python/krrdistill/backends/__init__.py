@@ -10,9 +10,10 @@ from typing import Any
 from krrdistill.compiled import load_native
 from krrdistill.errors import BackendUnavailable
 
-from .base import Backend, Chain, Layer
+from .base import Backend, Chain, Layer, Weight
+from .hadamard import HadamardWeight
 
-__all__ = ["BACKENDS", "Backend", "Chain", "Layer", "backend_status", "get_backend"]
+__all__ = ["BACKENDS", "Backend", "Chain", "HadamardWeight", "Layer", "Weight", "backend_status", "get_backend"]
 
 BACKENDS = ("native", "numba", "array")  # the order of preference
 _BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"

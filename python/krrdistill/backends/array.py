@@ -11,7 +11,8 @@ import scipy.linalg
 
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Layer, PathSolution
+from .base import Chain, FloatArray, IntArray, Layer, PathSolution, Weight
+from .hadamard import HadamardWeight
 from .tiles import rcond_floor, tile_rows
 
 __all__ = ["ArrayBackend"]
@@ -98,9 +99,11 @@ class ArrayBackend:
         except np.linalg.LinAlgError as error:
             raise NotPositiveDefinite(f"{error}; raise lambda") from error
 
-    def preimage_solve(self, weight: FloatArray, rhs: FloatArray) -> FloatArray:
+    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
         """See ``Backend.preimage_solve``."""
-        q, r = scipy.linalg.qr(weight.T, mode="economic")
+        if isinstance(weight, HadamardWeight):
+            return weight.solve(rhs)
+        q, r = scipy.linalg.qr(weight.T.astype(np.float64), mode="economic")
         diagonal = np.abs(np.diag(r))
         if diagonal.min() <= rcond_floor(weight.shape) * diagonal.max():
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
@@ -130,7 +133,8 @@ def _feature_tiles(
 
 
 def _apply(layer: Layer, H: AnyArray) -> AnyArray:
-    H = H @ layer.weight.T.astype(H.dtype)
+    weight = layer.weight
+    H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight.T.astype(H.dtype)
     if layer.bias is not None:
         H = H + layer.bias.astype(H.dtype)
     parameter = H.dtype.type(layer.parameter)

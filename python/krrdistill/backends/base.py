@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Activation", "Backend", "Chain", "Layer"]
+from .hadamard import HadamardWeight
+
+__all__ = ["Activation", "Backend", "Chain", "Layer", "Weight", "weight_arrays"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
+Weight: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
 
 
 class Layer(NamedTuple):
     """act(W x + b): LeakyReLU with slope ``parameter``, or ``parameter`` times the cosine."""
 
-    weight: npt.NDArray[Any]  # (outputs, inputs)
+    weight: Weight
     bias: npt.NDArray[Any] | None  # (outputs,)
     activation: Activation
     parameter: float
+
+
+def weight_arrays(weight: Weight) -> dict[str, npt.NDArray[Any]]:
+    """What a weight is made of, by the names of the file format."""
+    if isinstance(weight, HadamardWeight):
+        return {"signs": weight.signs, "scale": weight.scale}
+    return {"weight": weight}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +47,10 @@ class Chain:
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides the features: equal for equal maps of equal inputs."""
         digest = hashlib.sha256()
-        for array in (self.scale, self.shift, *(a for layer in self.layers for a in (layer.weight, layer.bias))):
+        arrays = [self.scale, self.shift]
+        for layer in self.layers:
+            arrays += [*weight_arrays(layer.weight).values(), layer.bias]
+        for array in arrays:
             digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=np.float32).tobytes())
         forms = [(layer.activation, float(layer.parameter)) for layer in self.layers]
         digest.update(repr((self.input_dim, forms)).encode())
@@ -111,6 +124,6 @@ class Backend(Protocol):
         """A^-1 B by Cholesky; A (..., n, n) symmetric positive definite, B (..., n, r). Raises NotPositiveDefinite."""
         ...
 
-    def preimage_solve(self, weight: FloatArray, rhs: FloatArray) -> FloatArray:
+    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
         """The least-norm X (m, d) with X W^T = rhs, W (p, d), rhs (m, p). Raises NotSurjective."""
         ...

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from krrdistill.compiled import load_native
 from krrdistill.errors import NotSurjective
 
-from .base import Chain, FloatArray, IntArray, PathSolution
+from .base import Chain, FloatArray, IntArray, PathSolution, Weight
+from .hadamard import HadamardWeight
 from .tiles import rcond_floor, tile_rows
 
 if TYPE_CHECKING:
@@ -84,11 +85,15 @@ class NativeBackend:
         _native.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
-    def preimage_solve(self, weight: FloatArray, rhs: FloatArray) -> FloatArray:
-        """LU for square weights, QR of W^T for wide ones, see ``Backend.preimage_solve``."""
+    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
+        """Transposed rounds for structured weights, LU for square, QR of W^T for wide ones, see ``Backend``."""
         X = np.empty((len(rhs), weight.shape[1]))
+        if isinstance(weight, HadamardWeight):
+            _native.hadamard_solve(*_structured(weight, np.dtype(np.float64)), np.ascontiguousarray(rhs), X)
+            return X
         floor = rcond_floor(weight.shape)
-        rcond = _native.preimage_solve(np.array(weight, order="C"), np.array(rhs, order="C"), X, floor)
+        dense = np.array(weight, dtype=np.float64, order="C")
+        rcond = _native.preimage_solve(dense, np.array(rhs, order="C"), X, floor)
         if not rcond >= floor:
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
         return X
@@ -100,8 +105,14 @@ def _handle(chain: Chain, dtype: np.dtype[Any]) -> Any:
     def cast(array: AnyArray | None) -> AnyArray | None:
         return None if array is None else np.ascontiguousarray(array, dtype=dtype)
 
-    layers = [
-        (cast(layer.weight), cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter)
-        for layer in chain.layers
-    ]
+    layers = []
+    for layer in chain.layers:
+        weight = layer.weight
+        form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else cast(weight)
+        layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
     return kind(chain.input_dim, cast(chain.scale), cast(chain.shift), layers)
+
+
+def _structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:
+    """(diagonals, scale) as the compiled module takes them."""
+    return weight.diagonals.astype(dtype), weight.scale.astype(dtype)

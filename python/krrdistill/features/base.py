@@ -1,7 +1,8 @@
-"""Feature maps as chains of dense layers: h_0 = x, h_l = act_l(W_l h_{l-1} + b_l), phi(x) = h_L.
+"""Feature maps as chains of layers: h_0 = x, h_l = act_l(W_l h_{l-1} + b_l), phi(x) = h_L.
 
-identity has no layer, random Fourier one with a cosine, an FCNN one per hidden layer with LeakyReLU. What a map adds
-to this file is how its weights are drawn; transform, range and preimage are the same for all.
+identity has no layer, Fourier features one with a cosine, an FCNN one per hidden layer with LeakyReLU; weights are
+dense or structured. What a map adds to this file is how its weights are drawn; transform, range and preimage are the
+same for all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from krrdistill.arrays import as_matrix, as_samples, check_choice
 from krrdistill.backends import Backend, get_backend
-from krrdistill.backends.base import Chain, Layer
+from krrdistill.backends.base import Chain, Layer, weight_arrays
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
 
@@ -116,9 +117,8 @@ class LayeredMap:
         H = as_matrix(where, "F", F, (m, self.output_dim))
         references = self._layer_inputs(None if near is None else as_matrix(where, "near", near, (m, self.input_dim)))
         for layer, reference in zip(reversed(self.layers), reversed(references), strict=True):
-            weight = layer.weight.astype(np.float64)
-            at_reference = reference @ weight.T + (0.0 if layer.bias is None else layer.bias.astype(np.float64))
-            H = reference + solver.preimage_solve(weight, _inverse(layer, H, at_reference) - at_reference)
+            at_reference = _apply(solver, layer._replace(activation="linear"), reference)
+            H = reference + solver.preimage_solve(layer.weight, _inverse(layer, H, at_reference) - at_reference)
         return H
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
@@ -128,14 +128,14 @@ class LayeredMap:
         oracle = get_backend("array")
         for layer in self.layers:
             inputs.append(H)
-            H = oracle.transform(Chain(input_dim=H.shape[1], layers=(layer,)), H, dtype=np.dtype(np.float64))
+            H = _apply(oracle, layer, H)
         return inputs
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The weights under the names of the file format: map_weight_0, map_bias_0, ..."""
+        """The weights under the names of the file format: map_weight_0 (or map_signs_0, map_scale_0), map_bias_0 ..."""
         named: dict[str, npt.NDArray[Any]] = {}
         for number, layer in enumerate(self.layers):
-            named[f"map_weight_{number}"] = layer.weight
+            named |= {f"map_{name}_{number}": array for name, array in weight_arrays(layer.weight).items()}
             if layer.bias is not None:
                 named[f"map_bias_{number}"] = layer.bias
         return named
@@ -166,6 +166,11 @@ class LayeredMap:
             "fingerprint": self.fingerprint(),
             **self.parameters,
         }
+
+
+def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
+    """One layer alone, in float64."""
+    return np.asarray(backend.transform(Chain(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
 
 
 def _inverse(layer: Layer, H: FloatArray, near: FloatArray) -> FloatArray:
