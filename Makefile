@@ -20,7 +20,7 @@ BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-KERNELS := identity random_fourier FCNN
+KERNELS := identity random_fourier orthogonal_fourier FCNN
 
 # The data sets are optional: the tests that need them skip, and say so.
 KRRDISTILL_DATA ?= $(wildcard ../shared/data)

@@ -168,7 +168,11 @@ def test_config_file_with_an_option_over_it(run: FakeRun, tmp_path: Path, capsys
     [
         ("distill --dataset imagenet", 2, "--dataset must be one of digits, mnist, cifar10, cifar100"),
         ("distill --dataset none.npz", 2, "no such file: none.npz"),
-        ("distill --kernel rbf", 2, "--kernel must be one of identity, random_fourier, FCNN, got 'rbf'"),
+        (
+            "distill --kernel rbf",
+            2,
+            "--kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, got 'rbf'",
+        ),
         ("distill --ipc 0", 2, "--ipc must be at least 1, got 0"),
         ("distill --ipc many", 2, "'--ipc'"),
         ("distill --reg-s --lambda-s 1", 2, "--reg-s and --lambda-s exclude each other"),
@@ -413,6 +417,7 @@ no_native = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarni
     [
         ["--kernel", "identity", "--init", "real", "--ipc", "3"],
         ["--kernel", "random_fourier", "--reg-s", "--include-weights"],
+        ["--kernel", "orthogonal_fourier", "--n-features", "60", "--sigma2", "30"],
         ["--kernel", "FCNN", "--hidden-layer", "2", "--zca"],
         ["--kernel", "identity", "--store", "float32", "--precision", "float64", "--refit"],
     ],
@@ -441,6 +446,11 @@ def test_a_run_on_digits_is_exact_and_verifies(
         (["--init", "real", "--ipc", "200"], 2, "fewer than points_per_class = 200"),
         (["--lambda-s", "1e9"], 2, "lambda_s = 1e+09 exceeds"),
         (["--kernel", "random_fourier", "--n-features", "65"], 2, "at most 64 features"),
+        (
+            ["--kernel", "orthogonal_fourier", "--n-features", "65"],
+            2,
+            "n_features must be at most input_dim = 64, got 65",
+        ),
         (["--dataset", "nan.npz"], 1, "NaN"),
         (["--dataset", "pickle.npz"], 1, "pickle"),
         (["--backend", "abacus"], 2, "'abacus'"),

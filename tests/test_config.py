@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("yaml", reason="the cli extra is not installed")
 pytest.importorskip("typer", reason="the cli extra is not installed")
 
-from krrdistill.cli.config import PUBLISHED_KEYS, Settings, parse_lambdas, read_config, resolve
+from krrdistill import features
+from krrdistill.cli.config import KERNELS, PUBLISHED_KEYS, Settings, parse_lambdas, read_config, resolve
 from krrdistill.cli.status import UsageError
 
 PUBLISHED = """\
@@ -136,7 +137,7 @@ def test_hidden_layer_of_the_file_is_dropped_for_other_kernels(write: Any) -> No
         ("distill: {IPC: 0}\n", "distill.IPC must be at least 1, got 0"),
         (
             "distill: {kernel: rbf}\n",
-            "distill.kernel must be one of identity, random_fourier, FCNN, got 'rbf'",
+            "distill.kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, got 'rbf'",
         ),
         ("distill: {reg_s: 1}\n", "distill.reg_s must be true or false, got 1"),
         ("model: {seed: -1}\n", "model.seed must be at least 0, got -1"),
@@ -169,7 +170,7 @@ def test_missing_file() -> None:
         ({"ipc": 0}, "--ipc must be at least 1, got 0"),
         ({"seed": -3}, "--seed must be at least 0, got -3"),
         ({"threads": 0}, "--threads must be at least 1, got 0"),
-        ({"kernel": "rbf"}, "--kernel must be one of identity, random_fourier, FCNN, got 'rbf'"),
+        ({"kernel": "rbf"}, "--kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, got 'rbf'"),
         ({"init": "zero"}, "--init must be one of noise, real, got 'zero'"),
         ({"root": "times"}, "--root must be one of plus, minus, got 'times'"),
         ({"store": "int8"}, "--store must be one of float64, float32, got 'int8'"),
@@ -180,8 +181,11 @@ def test_missing_file() -> None:
         ({"lambda_s": -1.0}, "--lambda-s must be finite and not negative, got -1.0"),
         ({"lambda_s": float("nan")}, "--lambda-s must be finite and not negative, got nan"),
         ({"kernel": "random_fourier", "sigma2": 0.0}, "--sigma2 must be positive and finite, got 0.0"),
-        ({"sigma2": 3.0}, "--sigma2 belongs to --kernel random_fourier, not to identity"),
-        ({"kernel": "FCNN", "n_features": 3}, "--n-features belongs to --kernel random_fourier, not to FCNN"),
+        ({"sigma2": 3.0}, "--sigma2 belongs to --kernel random_fourier or orthogonal_fourier, not to identity"),
+        (
+            {"kernel": "FCNN", "n_features": 3},
+            "--n-features belongs to --kernel random_fourier or orthogonal_fourier, not to FCNN",
+        ),
         ({"hidden_layer": 2}, "--hidden-layer belongs to --kernel FCNN, not to identity"),
         ({"lambdas": "1,x"}, "--lambdas must be numbers with commas between, got 'x'"),
         ({"lambdas": "1,-2"}, "--lambdas must be positive and finite, got -2"),
@@ -195,12 +199,17 @@ def test_bad_options_are_named_with_what_came(flags: dict[str, Any], expected: s
     assert expected in str(caught.value)
 
 
+def test_kernels_are_those_of_the_package() -> None:
+    assert KERNELS == features.KERNELS
+
+
 def test_lambdas() -> None:
     assert parse_lambdas("1e-3, 1e-2,5") == (1e-3, 1e-2, 5.0)
 
 
-def test_map_options_hold_only_what_was_given() -> None:
-    settings, _ = resolve({"kernel": "random_fourier", "n_features": 40, "sigma2": 2.5})
+@pytest.mark.parametrize("kernel", ["random_fourier", "orthogonal_fourier"])
+def test_map_options_hold_only_what_was_given(kernel: str) -> None:
+    settings, _ = resolve({"kernel": kernel, "n_features": 40, "sigma2": 2.5})
     assert settings.map_options == {"n_features": 40, "sigma2": 2.5}
     assert resolve({"kernel": "FCNN"})[0].map_options == {}
 

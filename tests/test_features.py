@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.backends import Backend, Layer
+from krrdistill.backends.base import weight_arrays
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError, NotSurjective
 from krrdistill.features import KERNELS, LayeredMap, map_from_spec, median_sigma2
@@ -31,11 +34,18 @@ def fourier(p: int, seed: int = 0) -> kd.RandomFourier:
     return kd.RandomFourier(D, p, sigma2=6.0, seed=seed)
 
 
+def orthogonal(p: int, seed: int = 0) -> kd.OrthogonalFourier:
+    return kd.OrthogonalFourier(D, p, sigma2=6.0, seed=seed)
+
+
 MAPS: dict[str, LayeredMap] = {
     "identity": kd.Identity(D),
     "fourier_square": fourier(D),
     "fourier_wide": fourier(5),
     "fourier_one": fourier(1),
+    "fourier_orthogonal": orthogonal(D),
+    "fourier_orthogonal_wide": orthogonal(5),
+    "fourier_orthogonal_one": orthogonal(1),
     "fcnn_square": kd.FCNN(D),
     "fcnn_wide": kd.FCNN(D, [5]),
     "fcnn_deep": kd.FCNN(D, hidden_layers=3, seed=1),
@@ -53,7 +63,7 @@ def gaussian(*shape: int, seed: int = 0) -> Array:
 def condition_of(phi: LayeredMap) -> float:
     """Product of the layers' condition numbers and of what their activations' inverses multiply errors by."""
     slopes = [1.0 / layer.parameter if layer.activation == "leaky_relu" else 1.0 for layer in phi.layers]
-    return math.prod(slopes) * math.prod(oracles.condition(layer.weight.astype(float)) for layer in phi.layers)
+    return math.prod(slopes) * math.prod(oracles.condition(oracles.dense(layer.weight)) for layer in phi.layers)
 
 
 def features_in_range(phi: LayeredMap, m: int, seed: int = 0) -> Array:
@@ -75,6 +85,19 @@ def test_fourier_weights(d: int, p: int, sigma2: float, seed: int) -> None:
     tolerances.assert_exact(layer.bias, (2 * np.pi * uniform(seed, Stream.FOURIER_BIAS, p)).astype(np.float32))
     assert (layer.activation, layer.parameter) == ("cosine", math.sqrt(2 / p))
     assert layer.weight.dtype == np.float32
+
+
+@pytest.mark.parametrize(("d", "p", "sigma2", "seed"), [(8, 5, 6.0, 0), (7, 7, 0.5, 2**64 - 1), (1, 1, 3.0, 1)])
+def test_orthogonal_fourier_weights(d: int, p: int, sigma2: float, seed: int) -> None:
+    (layer,) = kd.OrthogonalFourier(d, p, sigma2=sigma2, seed=seed).layers
+    n = {8: 8, 7: 4, 1: 1}[d]
+    expected = np.where(uniform(seed, Stream.WEIGHTS, 6 * n) > 0.5, -1, 1).reshape(3, 2, n)
+    tolerances.assert_exact(layer.weight.signs, expected)
+    tolerances.assert_exact(layer.weight.scale, np.full(p, np.sqrt(d / sigma2), np.float32))
+    tolerances.assert_exact(layer.bias, kd.RandomFourier(d, p, sigma2=1.0, seed=seed).layers[0].bias)
+    assert (layer.activation, layer.parameter) == ("cosine", math.sqrt(2 / p))
+    matrix = oracles.dense(layer.weight)
+    tolerances.assert_solve(matrix @ matrix.T, float(layer.weight.scale[0]) ** 2 * np.eye(p))
 
 
 def test_fcnn_weights() -> None:
@@ -125,6 +148,34 @@ def test_fourier_features_approximate_the_gaussian_kernel() -> None:
     squares = np.sum((X[:, None] - X[None]) ** 2, axis=2)
     kernel = np.exp(-squares / (2 * sigma2))
     assert np.abs(Phi @ Phi.T - kernel).max() <= tolerances.statistical(p, deviation=1.5)
+
+
+def kernel_error(phi: LayeredMap, X: Array, sigma2: float) -> Array:
+    """phi(x) . phi(y) - exp(-||x - y||^2 / (2 sigma^2)) over all pairs of different rows."""
+    Phi = phi.transform(X, dtype=np.float32).astype(np.float64)
+    square = np.sum(X * X, axis=1)
+    kernel = np.exp((2.0 * X @ X.T - square[:, None] - square) / (2.0 * sigma2))
+    return np.asarray((Phi @ Phi.T - kernel)[np.triu_indices(len(X), k=1)])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "d"), [("cifar100", 3072), ("cifar100", 2047), ("mnist", 784)])
+def test_orthogonal_features_approximate_the_kernel_as_well_as_random_ones(
+    real_data_dir: Path, name: str, d: int
+) -> None:
+    """2047 = 2 * 1024 - 1: the two blocks of a round overlap in one coordinate."""
+    data = kd.load_dataset(name, data_dir=real_data_dir)
+    X = kd.standardize(data).apply(data.x_train[:2000:20])[:, :d]
+    seeds, sigma2 = 8, 1000.0
+    errors = {
+        kind: np.stack([kernel_error(kind(d, sigma2=sigma2, seed=seed), X, sigma2) for seed in range(seeds)])
+        for kind in (kd.OrthogonalFourier, kd.RandomFourier)
+    }
+    spread = {kind: float(np.sqrt(np.mean(error**2))) for kind, error in errors.items()}
+    assert spread[kd.OrthogonalFourier] <= 1.05 * spread[kd.RandomFourier]
+    # No bias: the mean over seeds is as much smaller than one seed's error as for independent errors.
+    mean = float(np.sqrt(np.mean(errors[kd.OrthogonalFourier].mean(axis=0) ** 2)))
+    assert mean <= 1.25 * spread[kd.RandomFourier] / math.sqrt(seeds)
 
 
 def test_fcnn_weights_have_the_variance_of_the_fan_in() -> None:
@@ -202,7 +253,7 @@ def test_nearest_preimage_of_a_network(name: str) -> None:
     phi, near = MAPS[name], gaussian(6, D, seed=1)
     F = features_in_range(phi, 6)
     X = phi.preimage(F, near=near)
-    weight = phi.layers[0].weight.astype(float)
+    weight = oracles.dense(phi.layers[0].weight)
     inner = np.where(F > 0, F, F / phi.layers[0].parameter)
     expected = near.T + oracles.least_norm(weight, inner.T - weight @ near.T)
     tolerances.assert_solve(X, expected.T, condition_of(phi))
@@ -217,7 +268,7 @@ def test_nearest_branch_of_the_cosine(name: str) -> None:
     assert layer.bias is not None
     F = features_in_range(phi, 40)
     X = phi.preimage(F, near=near)
-    weight, bias = layer.weight.astype(float), layer.bias.astype(float)
+    weight, bias = oracles.dense(layer.weight), layer.bias.astype(float)
     at_reference = near @ weight.T + bias
     principal = np.arccos(F / layer.parameter)
     turns = 2.0 * np.pi * np.arange(-30, 31)[:, None, None]
@@ -317,6 +368,14 @@ def test_identity_preimage_checks_its_argument() -> None:
             kd.RandomFourier(5, 4, sigma2=2.0, seed=3),
             "bcd142968de2f3e194153b38a0bf089a4af6b47ae6ef6af15808d3c4a6fd415b",
         ),
+        (
+            kd.OrthogonalFourier(5, 4, sigma2=2.0, seed=3),
+            "ff93551062751ea0d6e161277a2ca69d27f11d510e61b03382108759e0100642",
+        ),
+        (
+            kd.OrthogonalFourier(8, sigma2=3.0, seed=2**64 - 1),
+            "d356cd42c76eb61cac1734e778104ef040506bc5f2704761a701c492cfec4cf8",
+        ),
         (kd.FCNN(5, [4, 3], seed=3), "bb021f4ba232c4919fe73383458f2948b1b0a2cd010d58992b7aeef5d39b3072"),
         (
             kd.FCNN(3, [3], slope=0.5, seed=2**64 - 1),
@@ -336,7 +395,10 @@ def test_description_rebuilds_the_map(name: str) -> None:
     assert type(rebuilt) is type(phi)
     assert rebuilt.spec() == phi.spec()
     for mine, theirs in zip(phi.layers, rebuilt.layers, strict=True):
-        tolerances.assert_exact(mine.weight, theirs.weight)
+        for array, other in zip(
+            weight_arrays(mine.weight).values(), weight_arrays(theirs.weight).values(), strict=True
+        ):
+            tolerances.assert_exact(array, other)
         assert (mine.bias is None) == (theirs.bias is None)
         assert (mine.activation, mine.parameter) == (theirs.activation, theirs.parameter)
 
@@ -348,6 +410,7 @@ def test_description_states_the_formula() -> None:
     assert spec["layers"] == [{"activation": "leaky_relu", "parameter": 0.3}] * 3
     assert list(MAPS["fcnn_narrowing"].arrays()) == ["map_weight_0", "map_weight_1", "map_weight_2"]
     assert list(MAPS["fourier_wide"].arrays()) == ["map_weight_0", "map_bias_0"]
+    assert list(MAPS["fourier_orthogonal"].arrays()) == ["map_signs_0", "map_scale_0", "map_bias_0"]
     assert MAPS["identity"].arrays() == {}
 
 
@@ -363,6 +426,12 @@ def test_description_states_the_formula() -> None:
         ("fourier_wide", {"kernel": "FCNN"}, "incomplete"),
         ("fourier_wide", {"kernel": "poly"}, "unknown kernel 'poly'"),
         ("fourier_wide", {"output_dim": 6}, "output_dim of the description contradicts"),
+        ("fourier_orthogonal_wide", {"seed": 1}, "do not match the recorded fingerprint"),
+        ("fourier_orthogonal_wide", {"sigma2": 6.5}, "do not match the recorded fingerprint"),
+        ("fourier_orthogonal_wide", {"n_features": 4}, "do not match the recorded fingerprint"),
+        ("fourier_orthogonal_wide", {"n_features": 9}, "n_features must be at most input_dim = 8, got 9"),
+        ("fourier_orthogonal_wide", {"input_dim": 9}, "do not match the recorded fingerprint"),
+        ("fourier_orthogonal_wide", {"kernel": "random_fourier"}, "do not match the recorded fingerprint"),
         ("fcnn_narrowing", {"seed": 0}, "do not match the recorded fingerprint"),
         ("fcnn_narrowing", {"widths": [7, 7]}, "do not match the recorded fingerprint"),
         ("fcnn_narrowing", {"widths": None}, "incomplete"),
@@ -388,6 +457,8 @@ def test_tampered_descriptions(name: str, change: dict[str, Any], message: str) 
         ("fourier_wide", "sigma2"),
         ("fourier_wide", "n_features"),
         ("fourier_wide", "seed"),
+        ("fourier_orthogonal_wide", "sigma2"),
+        ("fourier_orthogonal_wide", "n_features"),
         ("fcnn_wide", "widths"),
         ("fcnn_wide", "slope"),
     ],
@@ -415,6 +486,22 @@ def test_fingerprint_sees_every_number() -> None:
     assert len(prints | {before}) == 4
 
 
+def test_fingerprint_sees_every_number_of_a_structured_weight() -> None:
+    phi = MAPS["fourier_orthogonal_wide"]
+    (layer,) = phi.layers
+    signs, scale = layer.weight.signs.copy(), layer.weight.scale.copy()
+    signs[-1, -1, -1] *= -1
+    scale[-1] = np.nextafter(scale[-1], np.float32(9))
+    weights = [
+        replace(layer.weight, signs=signs),
+        replace(layer.weight, scale=scale),
+        replace(layer.weight, signs=layer.weight.signs[:2]),
+    ]
+    changed = [LayeredMap(D, (layer._replace(weight=weight),), {}) for weight in weights]
+    assert len({other.fingerprint() for other in [phi, *changed]}) == 4
+    assert len({other.chain().fingerprint() for other in [phi, *changed]}) == 4
+
+
 # Bad arguments
 
 
@@ -436,6 +523,13 @@ def test_fingerprint_sees_every_number() -> None:
         (lambda: kd.RandomFourier(3, sigma2=1.0, seed=-1), ValueError, "RandomFourier: seed must be at least 0"),
         (lambda: kd.RandomFourier(3, sigma2=1.0, seed=2**64), ValueError, "RandomFourier: seed must be below"),
         (lambda: kd.RandomFourier(3, sigma2=1.0, seed=0.5), TypeError, "seed must be an integer, got 0.5"),
+        (lambda: kd.OrthogonalFourier(0, sigma2=1.0), ValueError, "OrthogonalFourier: input_dim must be at least 1"),
+        (lambda: kd.OrthogonalFourier(3, 4, sigma2=1.0), ValueError, "n_features must be at most input_dim = 3, got 4"),
+        (lambda: kd.OrthogonalFourier(3, 0, sigma2=1.0), ValueError, "n_features must be at least 1, got 0"),
+        (lambda: kd.OrthogonalFourier(3, sigma2=0.0), ValueError, "sigma2 must be finite and > 0, got 0.0"),
+        (lambda: kd.OrthogonalFourier(3, sigma2=1e-90), ValueError, "scale must be positive and finite, got inf"),
+        (lambda: kd.OrthogonalFourier(3, sigma2=1e200), ValueError, "scale must be positive and finite, got 0.0"),
+        (lambda: kd.OrthogonalFourier(3, sigma2=1.0, seed=-1), ValueError, "seed must be at least 0"),
         (lambda: kd.FCNN(0), ValueError, "FCNN: input_dim must be at least 1, got 0"),
         (lambda: kd.FCNN(3, []), ValueError, "FCNN: widths must name at least one layer"),
         (lambda: kd.FCNN(3, [3, 0]), ValueError, r"widths\[1\] must be at least 1, got 0"),
@@ -498,15 +592,16 @@ def dataset(name: str) -> Dataset:
     return Dataset(name, gaussian(30, 2, 4), y, gaussian(4, 2, 4), y[:4], ("a", "b", "c"))
 
 
+@pytest.mark.parametrize("kernel", ["random_fourier", "orthogonal_fourier"])
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "mine"])
-def test_sigma2_by_default(name: str) -> None:
+def test_sigma2_by_default(name: str, kernel: str) -> None:
     data = dataset(name)
     preprocessing = kd.standardize(data)
-    phi = kd.make_map("random_fourier", data, preprocessing, seed=3)
+    phi = kd.make_map(kernel, data, preprocessing, seed=3)
     published = 1000.0
     expected = median_sigma2(preprocessing.apply(data.x_train), seed=3) if name == "mine" else published
     assert phi.parameters == {"n_features": D, "sigma2": expected, "seed": 3}
-    given_one = kd.make_map("random_fourier", data, preprocessing, seed=3, sigma2=2.5, n_features=4)
+    given_one = kd.make_map(kernel, data, preprocessing, seed=3, sigma2=2.5, n_features=4)
     assert given_one.parameters == {"n_features": 4, "sigma2": 2.5, "seed": 3}
 
 
@@ -517,13 +612,16 @@ def test_make_map() -> None:
     assert {kernel: type(phi) for kernel, phi in made.items()} == {
         "identity": kd.Identity,
         "random_fourier": kd.RandomFourier,
+        "orthogonal_fourier": kd.OrthogonalFourier,
         "FCNN": kd.FCNN,
     }
     assert made["FCNN"].fingerprint() == kd.FCNN(D, seed=5).fingerprint()
     deep = kd.make_map("FCNN", data, preprocessing, hidden_layers=2, slope=0.2)
     assert deep.fingerprint() == kd.FCNN(D, hidden_layers=2).fingerprint()
     assert deep.parameters["slope"] == 0.2
-    with pytest.raises(ValueError, match="kernel must be one of identity, random_fourier, FCNN; got 'CNN'"):
+    with pytest.raises(
+        ValueError, match="kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN; got 'CNN'"
+    ):
         kd.make_map("CNN", data, preprocessing)
     with pytest.raises(ValueError, match="FCNN does not take sigma2"):
         kd.make_map("FCNN", data, preprocessing, sigma2=1.0)

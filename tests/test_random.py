@@ -17,11 +17,11 @@ from scipy.special import ndtri
 import oracles
 import tolerances
 from krrdistill import random
-from krrdistill.random import Stream, normal, permutation, uniform
+from krrdistill.random import Stream, normal, permutation, signs, uniform
 
 SEEDS = st.integers(0, 2**64 - 1)
 STREAMS = st.sampled_from([*Stream, Stream.WEIGHTS + 1, Stream.WEIGHTS + 7])
-DRAWS = (uniform, normal, permutation)
+DRAWS = (uniform, normal, permutation, signs)
 # Where AS 241 goes from one rational function to the next, and the ends of what uniform can return.
 BRANCHES = (0.075, 0.925, float(np.exp(-25.0)))
 EXTREMES = (2.0**-53, 1.0 - 2.0**-53, 0.5 - 2.0**-53, 0.5 + 2.0**-53)
@@ -53,16 +53,22 @@ def test_golden_permutations() -> None:
     assert permutation(7, Stream.REAL_POINTS, 10).tolist() == [2, 5, 9, 7, 3, 0, 6, 8, 4, 1]
 
 
+def test_golden_signs() -> None:
+    assert signs(0, Stream.WEIGHTS, 10).tolist() == [-1, -1, 1, -1, 1, 1, -1, 1, 1, 1]
+    assert signs(7, Stream.WEIGHTS + 1, 10).tolist() == [-1, -1, 1, -1, -1, 1, 1, -1, 1, -1]
+
+
 @given(SEEDS, STREAMS, st.integers(0, 9))
 def test_bits_are_philox(seed: int, stream: int, n: int) -> None:
     words = oracles.philox(seed | (int(stream) << 64), n)
     tolerances.assert_exact(uniform(seed, stream, n), [((word >> 12) + 0.5) / 2**52 for word in words])
     assert permutation(seed, stream, n).tolist() == sorted(range(n), key=words.__getitem__)
+    assert signs(seed, stream, n).tolist() == [-1 if word >> 63 else 1 for word in words]
 
 
 @given(SEEDS, STREAMS, st.integers(1, 200), st.integers(0, 200))
 def test_shorter_draws_are_prefixes(seed: int, stream: int, n: int, more: int) -> None:
-    for draw in (uniform, normal):
+    for draw in (uniform, normal, signs):
         tolerances.assert_exact(draw(seed, stream, n + more)[:n], draw(seed, stream, n))
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         NotSurjective,
     )
     from krrdistill.feature_gram import fit_features
-    from krrdistill.features import FCNN, Identity, RandomFourier, make_map
+    from krrdistill.features import FCNN, Identity, OrthogonalFourier, RandomFourier, make_map
     from krrdistill.options import DistillOptions
     from krrdistill.pipeline import Distillation, distill
     from krrdistill.ridge import RidgePath, default_lambdas, fit_ridge, ridge_path
@@ -51,7 +51,7 @@ _HOMES = {
         "NotSurjective",
     ),
     "feature_gram": ("fit_features",),
-    "features": ("FCNN", "Identity", "RandomFourier", "make_map"),
+    "features": ("FCNN", "Identity", "OrthogonalFourier", "RandomFourier", "make_map"),
     "options": ("DistillOptions",),
     "pipeline": ("Distillation", "distill"),
     "ridge": ("RidgePath", "default_lambdas", "fit_ridge", "ridge_path"),
@@ -74,6 +74,7 @@ __all__ = [
     "LambdaOutOfRange",
     "NotPositiveDefinite",
     "NotSurjective",
+    "OrthogonalFourier",
     "Preprocessing",
     "RandomFourier",
     "RidgePath",

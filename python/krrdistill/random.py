@@ -14,7 +14,7 @@ import numpy.typing as npt
 from krrdistill.arrays import check_seed
 from krrdistill.compiled import load_native
 
-__all__ = ["Stream", "normal", "permutation", "uniform"]
+__all__ = ["Stream", "normal", "permutation", "signs", "uniform"]
 
 FloatArray = npt.NDArray[np.float64]
 _CHUNK = 1 << 16  # numbers at a time: the temporaries stay in the L2 cache
@@ -45,6 +45,11 @@ def _to_unit(raw: npt.NDArray[np.uint64]) -> FloatArray:
 def uniform(seed: int, stream: int, n: int) -> FloatArray:
     """n numbers from U(0, 1), shape (n,)."""
     return _to_unit(_bits(seed, stream, n))
+
+
+def signs(seed: int, stream: int, n: int) -> npt.NDArray[np.int8]:
+    """n signs of equal probability, shape (n,): -1 where the first of 64 random bits is set, else 1."""
+    return np.where(_bits(seed, stream, n) >> np.uint64(63), -1, 1).astype(np.int8)
 
 
 def permutation(seed: int, stream: int, n: int) -> npt.NDArray[np.int64]:

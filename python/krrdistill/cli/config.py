@@ -11,7 +11,7 @@ from typing import Any
 
 from krrdistill.cli.status import UsageError
 
-KERNELS = ("identity", "random_fourier", "FCNN")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 CHOICES: dict[str, tuple[str, ...]] = {
     "kernel": KERNELS,
     "init": ("noise", "real"),
@@ -20,7 +20,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("float32", "float64"),
 }
 MINIMUM = {"ipc": 1, "seed": 0, "threads": 1, "hidden_layer": 1, "n_features": 1}
-KERNEL_OPTIONS = {"hidden_layer": "FCNN", "n_features": "random_fourier", "sigma2": "random_fourier"}
+_FOURIER = ("random_fourier", "orthogonal_fourier")
+KERNEL_OPTIONS = {"hidden_layer": ("FCNN",), "n_features": _FOURIER, "sigma2": _FOURIER}
 
 # Key of the published configuration -> (field of Settings, type). A field of None is read and ignored.
 PUBLISHED_KEYS: dict[str, tuple[str | None, type]] = {
@@ -133,9 +134,9 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Setti
     _check(given, sources)
     given["dataset"] = _dataset_name(given.get("dataset", Settings.dataset), sources.get("dataset", "--dataset"))
     settings = Settings(**given)
-    for name, kernel in KERNEL_OPTIONS.items():
-        if flags.get(name) is not None and settings.kernel != kernel:
-            raise UsageError(f"{sources[name]} belongs to --kernel {kernel}, not to {settings.kernel}")
+    for name, kernels in KERNEL_OPTIONS.items():
+        if flags.get(name) is not None and settings.kernel not in kernels:
+            raise UsageError(f"{sources[name]} belongs to --kernel {' or '.join(kernels)}, not to {settings.kernel}")
     return settings, notes
 
 

@@ -86,7 +86,7 @@ Kernel = Annotated[
     str | None,
     _option(
         "--kernel",
-        text="Feature map: identity, random_fourier or FCNN.",
+        text="Feature map: identity, random_fourier, orthogonal_fourier or FCNN.",
         metavar="NAME",
         default="identity",
         panel=MODEL,
@@ -98,13 +98,13 @@ HiddenLayer = Annotated[
 ]
 NFeatures = Annotated[
     int | None,
-    _option("--n-features", text="Random Fourier features.", metavar="P", default="the input size", panel=MODEL),
+    _option("--n-features", text="Fourier features.", metavar="P", default="the input size", panel=MODEL),
 ]
 Sigma2 = Annotated[
     float | None,
     _option(
         "--sigma2",
-        text="Squared width of the random Fourier kernel.",
+        text="Squared width of the Fourier features' kernel.",
         metavar="V",
         default="1000 on MNIST and CIFAR, else the median heuristic",
         panel=MODEL,

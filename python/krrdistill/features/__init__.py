@@ -12,11 +12,23 @@ from krrdistill.errors import DataError
 from .base import LayeredMap
 from .fcnn import FCNN
 from .identity import Identity
+from .orthogonal_fourier import OrthogonalFourier
 from .random_fourier import RandomFourier, median_sigma2
 
-__all__ = ["FCNN", "KERNELS", "Identity", "LayeredMap", "RandomFourier", "make_map", "map_from_spec", "median_sigma2"]
+__all__ = [
+    "FCNN",
+    "KERNELS",
+    "Identity",
+    "LayeredMap",
+    "OrthogonalFourier",
+    "RandomFourier",
+    "make_map",
+    "map_from_spec",
+    "median_sigma2",
+]
 
-KERNELS = ("identity", "random_fourier", "FCNN")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
+_FOURIER = {"random_fourier": RandomFourier, "orthogonal_fourier": OrthogonalFourier}
 _PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
 
 
@@ -25,15 +37,16 @@ def make_map(
 ) -> LayeredMap:
     """The map named ``kernel`` for a data set, with the published defaults.
 
-    random_fourier: ``n_features`` (d), ``sigma2`` (1000 on MNIST and CIFAR, else the median heuristic).
+    random_fourier, orthogonal_fourier: ``n_features`` (d), ``sigma2`` (1000 on MNIST and CIFAR, else the median
+    heuristic).
     FCNN: ``hidden_layers`` (1) or ``widths``, ``slope`` (0.1). Raises ValueError for an unknown kernel.
     """
     check_choice("make_map", "kernel", kernel, KERNELS)
-    if kernel == "random_fourier" and options.get("sigma2") is None:
+    if kernel in _FOURIER and options.get("sigma2") is None:
         options["sigma2"] = _PUBLISHED_SIGMA2.get(dataset.name) or _median_of(dataset, preprocessing, seed)
     if kernel != "identity":
         options["seed"] = seed
-    classes: Mapping[str, Any] = {"identity": Identity, "random_fourier": RandomFourier, "FCNN": FCNN}
+    classes: Mapping[str, Any] = {"identity": Identity, **_FOURIER, "FCNN": FCNN}
     try:
         made: LayeredMap = classes[kernel](dataset.input_dim, **options)
     except TypeError as error:
@@ -55,8 +68,8 @@ def map_from_spec(spec: Mapping[str, Any]) -> LayeredMap:
         made: LayeredMap
         if kernel == "identity":
             made = Identity(d)
-        elif kernel == "random_fourier":
-            made = RandomFourier(d, spec["n_features"], sigma2=spec["sigma2"], seed=spec["seed"])
+        elif kernel in _FOURIER:
+            made = _FOURIER[kernel](d, spec["n_features"], sigma2=spec["sigma2"], seed=spec["seed"])
         elif kernel == "FCNN":
             made = FCNN(d, list(spec["widths"]), slope=spec["slope"], seed=spec["seed"])
         else:

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.arrays import check_count, check_number, check_seed
-from krrdistill.backends.base import Layer
+from krrdistill.backends.base import Layer, Weight
 from krrdistill.random import Stream, permutation, uniform
 
 from .base import LayeredMap
 from .weights import gaussian_weight
 
-__all__ = ["RandomFourier", "median_sigma2"]
+__all__ = ["RandomFourier", "fourier_layer", "median_sigma2"]
 
 
 class RandomFourier(LayeredMap):
@@ -43,9 +43,15 @@ class RandomFourier(LayeredMap):
         check_number("RandomFourier", "sigma2", sigma2, positive=True)
         check_seed("RandomFourier", seed)
         weight = gaussian_weight(seed, Stream.WEIGHTS, p, d, precision=sigma2)
-        bias = 2.0 * math.pi * uniform(seed, Stream.FOURIER_BIAS, p)
-        layer = Layer(weight, bias.astype(np.float32), "cosine", math.sqrt(2.0 / p))
-        super().__init__(d, (layer,), {"n_features": p, "sigma2": float(sigma2), "seed": int(seed)})
+        parameters = {"n_features": p, "sigma2": float(sigma2), "seed": int(seed)}
+        super().__init__(d, (fourier_layer(weight, seed),), parameters)
+
+
+def fourier_layer(weight: Weight, seed: int) -> Layer:
+    """sqrt(2/p) cos(W x + b) with b ~ U[0, 2 pi], W (p, d)."""
+    p = weight.shape[0]
+    bias = 2.0 * math.pi * uniform(seed, Stream.FOURIER_BIAS, p)
+    return Layer(weight, bias.astype(np.float32), "cosine", math.sqrt(2.0 / p))
 
 
 def median_sigma2(X: npt.NDArray[np.float64], *, seed: int = 0) -> float:
