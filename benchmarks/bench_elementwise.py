@@ -1,4 +1,5 @@
-"""The element-wise parts of the pass on every instruction set: uint8 to standardised float, bias, LeakyReLU, cosine.
+"""The parts of the pass that are no product, on every instruction set: uint8 to standardised float, bias, LeakyReLU,
+cosine, and the rounds of a structured weight.
 
 A map with one input per sample makes the layer's product a mere write of its outputs, so the epilogue is what is timed;
 ``linear`` is that write alone. The note of a row: its time against the floor of the FCNN's pass over as many rows.
@@ -18,7 +19,7 @@ import pytest
 import oracles
 import tolerances
 from harness import Recorder, backend_or_skip
-from krrdistill.backends import Chain, Layer
+from krrdistill.backends import Chain, HadamardWeight, Layer
 from numpy_pipeline import features
 from problem import Problem
 from work import Work, map_work, pass_work
@@ -75,3 +76,17 @@ def test_epilogue(record: Recorder, problem: Problem, activation: Any, name: str
     wanted = oracles.features(X.T, chain.layers).T
     magnitude = oracles.feature_magnitude(X.T, chain.layers).T
     tolerances.assert_reduction(found, wanted, np.float32, 1, magnitude)
+
+
+def test_rounds(record: Recorder, problem: Problem, name: str) -> None:
+    """H W^T with the weight of orthogonal_fourier: at least, rows are read and results written."""
+    (layer,) = problem.feature_map("orthogonal_fourier").layers
+    assert isinstance(layer.weight, HadamardWeight)
+    p, d = layer.weight.shape
+    chain = Chain(d, (Layer(layer.weight, None, "linear", 1.0),))
+    X = np.random.default_rng(0).standard_normal((_ROWS, d)).astype(np.float32)
+    work, the_pass = Work(bytes=4.0 * _ROWS * (d + p)), pass_work(problem.chain("FCNN"), _ROWS)
+    found = record(_transform(name, chain, X), work, share_of=the_pass, elements=_ROWS * p)
+    wanted = oracles.features(X.T, chain.layers).T
+    magnitude = oracles.feature_magnitude(X.T, chain.layers).T
+    tolerances.assert_reduction(found, wanted, np.float32, d, magnitude)

@@ -1,7 +1,7 @@
 """Least-norm solutions X of X W^T = R: square layers (LU) and wide ones (QR), and whole preimages."""
 
 # mypy: disable-error-code="import-not-found"
-# tolerances are the tests'.
+# oracles and tolerances are the tests'.
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import oracles
 import tolerances
 from harness import BACKENDS, Recorder, backend_or_skip, relative_error
+from krrdistill.backends import HadamardWeight
 from numpy_pipeline import preimage as numpy_preimage
 from problem import Problem
-from work import Work
+from work import Work, product_flops
 
 
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
@@ -37,7 +39,7 @@ def test_preimage_solve(record: Recorder, problem: Problem, shape: str, name: st
 
 
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
-@pytest.mark.parametrize("kernel", ["random_fourier", "FCNN"])
+@pytest.mark.parametrize("kernel", ["random_fourier", "orthogonal_fourier", "FCNN"])
 def test_preimage(record: Recorder, problem: Problem, kernel: str, name: str) -> None:
     phi = problem.feature_map(kernel)
     p, m = phi.output_dim, problem.dataset.n_classes
@@ -47,6 +49,9 @@ def test_preimage(record: Recorder, problem: Problem, kernel: str, name: str) ->
     if name != "numpy":
         backend = backend_or_skip(name)
         call = lambda: phi.preimage(F, backend=backend)  # noqa: E731
-    X = record(call, Work({"dgemm": 2.0 / 3.0 * p**3 + 2.0 * p * p * m}), p=p, m=m)
-    condition = float(np.linalg.cond(phi.layers[0].weight.astype(np.float64)))
+    weight = phi.layers[0].weight
+    structured = isinstance(weight, HadamardWeight)
+    work = Work({"dgemm": m * product_flops(weight) if structured else 2.0 / 3.0 * p**3 + 2.0 * p * p * m})
+    X = record(call, work, p=p, m=m)
+    condition = float(np.linalg.cond(oracles.dense(weight)))
     assert relative_error(phi.transform(X), F) <= tolerances.solve(condition)

@@ -32,11 +32,12 @@ def expected(problem: Problem) -> Expected:
     @cache
     def compute(kernel: str, n: int) -> tuple[FloatArray, FloatArray]:
         chain = problem.chain(kernel)
+        layers = [layer._replace(weight=oracles.dense(layer.weight)) for layer in chain.layers]
         gram = np.zeros((chain.output_dim, chain.output_dim))
         cross = np.zeros((problem.dataset.n_classes, chain.output_dim))
         for start in range(0, n, _TILE):
             rows = slice(start, min(start + _TILE, n))
-            phi = oracles.features(problem.x_train[rows].T, chain.layers, chain.scale, chain.shift)
+            phi = oracles.features(problem.x_train[rows].T, layers, chain.scale, chain.shift)
             gram += oracles.gram(phi)
             cross += oracles.cross(oracles.one_hot(problem.dataset.y_train[rows], len(cross)), phi)
         return gram, cross

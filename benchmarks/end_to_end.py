@@ -22,7 +22,7 @@ import report
 from ceilings import Ceilings, describe, measure
 from machine import machine_facts
 from memory import last_json, run_watched
-from problem import KERNELS, Problem, load_problem
+from problem import KERNELS, PUBLISHED_KERNELS, Problem, load_problem
 from work import Work, pipeline_work
 
 _HERE = Path(__file__).resolve().parent
@@ -32,18 +32,18 @@ _WATCH_INTERVAL = 0.05  # seconds; a look takes 0.1 ms of a core
 _ONCE = ("published", "sklearn")  # run once, not --repeats times
 
 
-def contestants(arguments: argparse.Namespace) -> list[str]:
+def contestants(kernel: str, arguments: argparse.Namespace) -> list[str]:
     """Who runs, in this order."""
     chosen = ["ours"]
     chosen += ["numpy"] if arguments.numpy else []
-    chosen += ["published"] if arguments.published else []
+    chosen += ["published"] if arguments.published and kernel in PUBLISHED_KERNELS else []
     return chosen + (["sklearn"] if arguments.sklearn else [])
 
 
-def plan(arguments: argparse.Namespace) -> Iterator[tuple[int, str, int]]:
+def plan(kernel: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str, int]]:
     """(repeat, contestant, ipc): contestants alternate; the slow ones come in the first round only."""
     for repeat in range(arguments.repeats):
-        for name in contestants(arguments):
+        for name in contestants(kernel, arguments):
             ipcs = arguments.published_ipcs if name == "published" else arguments.ipcs
             if name == "sklearn":  # it distils nothing
                 ipcs = arguments.ipcs[:1]
@@ -82,7 +82,7 @@ def run_kernel(problem: Problem, kernel: str, arguments: argparse.Namespace) -> 
     ceilings: Ceilings | None = None
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     previous = -1
-    for repeat, name, ipc in plan(arguments):
+    for repeat, name, ipc in plan(kernel, arguments):
         if repeat != previous:
             found = measure(arguments.ceiling_p, factor_p=p, repeats=3)
             ceilings = found if ceilings is None else ceilings.better_of(found)

@@ -22,7 +22,7 @@ import numpy as np
 import krrdistill as kd
 from machine import machine_facts
 
-KERNELS = ("identity", "random_fourier", "FCNN")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 TARGETS = {"float64": (1e-6, 1.0), "float32": (1e-2, 0.998)}  # relative weight error, agreement
 # Test accuracy (%) of the original models in Chen, Huang, Weng, NeurIPS 2024, Table 3.
 PUBLISHED = {

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import krrdistill as kd
-from krrdistill.backends import Chain
+from krrdistill.backends import Chain, HadamardWeight
 
 __all__ = ["apply_activation", "construct", "correct_counts", "features", "preimage", "ridge_path", "run", "statistics"]
 
@@ -41,7 +41,8 @@ def features(chain: Chain, X: AnyArray, dtype: Any = np.float32) -> AnyArray:
         H *= chain.scale.astype(dtype)
         H += chain.shift.astype(dtype)
     for layer in chain.layers:
-        H = H @ layer.weight.T.astype(dtype, copy=False)
+        weight = layer.weight
+        H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight.T.astype(dtype, copy=False)
         if layer.bias is not None:
             H += layer.bias.astype(dtype, copy=False)
         H = apply_activation(H, layer.activation, layer.parameter)
@@ -101,7 +102,11 @@ def preimage(chain: Chain, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, Fl
             F = np.where(F > 0, F, F / layer.parameter)
         if layer.bias is not None:
             F = F - layer.bias
-        F = np.linalg.lstsq(layer.weight.astype(np.float64), F.T)[0].T
+        weight = layer.weight
+        if isinstance(weight, HadamardWeight):
+            F = weight.solve(F)
+        else:
+            F = np.asarray(np.linalg.lstsq(weight.astype(np.float64), F.T)[0].T)
     return F, Y
 
 

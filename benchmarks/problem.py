@@ -15,10 +15,11 @@ import krrdistill as kd
 from krrdistill.backends import Chain
 from krrdistill.features import LayeredMap
 
-__all__ = ["KERNELS", "SIZES", "Problem", "load_problem", "problem_of_size", "training_statistics"]
+__all__ = ["KERNELS", "PUBLISHED_KERNELS", "SIZES", "Problem", "load_problem", "problem_of_size", "training_statistics"]
 
 AnyArray = npt.NDArray[Any]
-KERNELS = ("identity", "random_fourier", "FCNN")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
+PUBLISHED_KERNELS = ("identity", "random_fourier", "FCNN")  # of the paper, and so of published.py
 # --size: data set, training rows (None: all), test rows
 SIZES: dict[str, tuple[str, int | None, int | None]] = {
     "small": ("mnist", 4000, 1000),

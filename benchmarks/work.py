@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ceilings import Ceilings
-from krrdistill.backends import Chain
+from krrdistill.backends import Chain, HadamardWeight, Weight
 
-__all__ = ["Work", "factor_work", "map_work", "pass_work", "pipeline_work"]
+__all__ = ["Work", "factor_work", "map_work", "pass_work", "pipeline_work", "product_flops"]
 
 _RATES = ("sgemm", "ssyrk", "dgemm", "dsyrk", "eigvalsh", "dpotrf")
 
@@ -46,9 +47,17 @@ def _prefix(dtype: str) -> str:
     return {"float32": "s", "float64": "d"}[dtype]
 
 
+def product_flops(weight: Weight) -> float:
+    """W h for one h: 2 p d, or per round and block n log2 n additions and n products, and p at the end."""
+    p, d = weight.shape
+    if not isinstance(weight, HadamardWeight):
+        return float(2 * p * d)
+    return float(weight.signs.size * (math.log2(weight.signs.shape[2]) + 1.0) + p)
+
+
 def map_work(chain: Chain, n: int, dtype: str = "float32", *, input_bytes: int = 1, stored: bool = False) -> Work:
-    """phi of n samples: one GEMM per layer; ``stored`` counts the features written."""
-    flops = sum(2.0 * n * layer.weight.shape[0] * layer.weight.shape[1] for layer in chain.layers)
+    """phi of n samples: one product per layer, all at the rate of GEMM; ``stored`` counts the features written."""
+    flops = float(n) * sum(product_flops(layer.weight) for layer in chain.layers)
     traffic = float(n) * chain.input_dim * input_bytes
     if stored:
         traffic += float(n) * chain.output_dim * (4 if dtype == "float32" else 8)
@@ -69,7 +78,7 @@ def factor_work(p: int, columns: int = 0) -> Work:
 def pipeline_work(chain: Chain, n_train: int, n_validation: int, n_test: int) -> dict[str, Work]:
     """The floor of a run by stage: the pass, one eigenvalue-only factorisation, and the features of held-out rows.
 
-    train 2 n p d + n p^2, validation and test 2 n p d flops (the identity map has no 2 n p d).
+    train 2 n p d + n p^2, validation and test 2 n p d flops (identity: no 2 n p d; structured: ``product_flops``).
     """
     p = chain.output_dim
     factorisation = Work({"eigvalsh": 4.0 / 3.0 * p**3})
