@@ -23,6 +23,7 @@ from krrdistill.errors import DataError
 
 from .array import ArrayBackend
 from .base import Chain, FloatArray, IntArray, Layer, PathSolution
+from .hadamard import HadamardWeight
 from .tiles import tile_rows
 
 __all__ = ["NumbaBackend"]
@@ -143,16 +144,22 @@ def _feature_tiles(
         if not finite[: stop - start].all():
             raise DataError(f"row {picked[np.argmin(finite[: stop - start])]} holds NaN or infinity")
         for layer, source, target in zip(layers, stages, stages[1:], strict=False):
-            _times_transposed(source, layer.weight, target)
+            if isinstance(layer.weight, HadamardWeight):
+                target[:] = layer.weight.apply(source)
+            else:
+                _times_transposed(source, layer.weight, target)
             _run(_epilogue(layer, dtype), target, layer.bias, dtype.type(layer.parameter))
         yield picked, stages[-1]
 
 
 def _cast(layer: Layer, dtype: np.dtype[Any]) -> Layer:
     """The layer in ``dtype``; no bias is a bias of zero, linear is LeakyReLU of slope 1."""
-    bias = np.zeros(len(layer.weight), dtype) if layer.bias is None else np.array(layer.bias, dtype)
+    bias = np.zeros(layer.weight.shape[0], dtype) if layer.bias is None else np.array(layer.bias, dtype)
     parameter = 1.0 if layer.activation == "linear" else layer.parameter
-    return layer._replace(weight=np.ascontiguousarray(layer.weight, dtype), bias=bias, parameter=parameter)
+    weight = layer.weight
+    if not isinstance(weight, HadamardWeight):
+        weight = np.ascontiguousarray(weight, dtype)
+    return layer._replace(weight=weight, bias=bias, parameter=parameter)
 
 
 # Matrix products. A row-major matrix is the transpose of a column-major one: BLAS takes and fills views, nothing is
