@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BackendUnavailable",
     "DataError",
+    "Diverged",
     "KrrDistillError",
     "LambdaOutOfRange",
     "NotPositiveDefinite",
@@ -34,3 +35,7 @@ class NotSurjective(KrrDistillError, ValueError):  # noqa: N818
 
 class LambdaOutOfRange(KrrDistillError, ValueError):  # noqa: N818
     """lambda_s is beyond the bound 1 / (4 s1^2) of Theorem 4.1."""
+
+
+class Diverged(KrrDistillError, ArithmeticError):  # noqa: N818
+    """An iteration left the numbers that its loss can have; the message says what to change."""

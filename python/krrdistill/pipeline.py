@@ -25,7 +25,7 @@ from krrdistill.ridge import RidgePath, fit_ridge, ridge_path, select
 from krrdistill.stages import Progress, Stopwatch
 from krrdistill.statistics import RidgeStatistics
 
-__all__ = ["Distillation", "Original", "distill", "retrain_original", "train_original"]
+__all__ = ["Distillation", "Original", "choose_model", "distill", "retrain_original", "train_original"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ def distill(
     shape = tuple(np.shape(X)[1:])
     samples = as_samples("distill", X, input_dim=feature_map.input_dim)
     labels = as_labels("distill", y, len(samples), n_classes=n_classes)
-    k = _check_classes(labels, n_classes)
+    k = count_classes("distill", labels, n_classes)
     preprocessing = preprocessing or Preprocessing.none(feature_map.input_dim)
     feature_map.check_surjective()  # before the long part
     watch = Stopwatch(progress)
@@ -127,14 +127,14 @@ def distill(
     return Distillation(distilled, original, start_rows, points.range_scale, watch.seconds)
 
 
-def _check_classes(labels: IntArray, n_classes: int | None) -> int:
-    """The number of classes, each of which has a sample."""
+def count_classes(where: str, labels: IntArray, n_classes: int | None = None) -> int:
+    """k = n_classes, by default the largest label + 1, where every class has a sample."""
     if labels.size == 0:
-        raise DataError("distill: there are no samples")
+        raise DataError(f"{where}: there are no samples")
     k = int(labels.max()) + 1 if n_classes is None else n_classes
     absent = np.setdiff1d(np.arange(k), labels)
     if absent.size:
-        raise DataError(f"distill: y has no sample of class {absent[0]} ({absent.size} of {k} classes are missing)")
+        raise DataError(f"{where}: y has no sample of class {absent[0]} ({absent.size} of {k} classes are missing)")
     return k
 
 
@@ -149,11 +149,23 @@ def train_original(
     watch: Stopwatch,
 ) -> Original:
     """Statistics once, all lambdas from them, the best one on the held-out part (ties to the larger)."""
-    validation, train = rows
-    dtype = np.dtype(options.precision)
     with watch.stage("statistics") as report:
         statistics = RidgeStatistics(chain, k, precision=options.precision, backend=backend)
-        statistics.update(X, y, rows=train, progress=report)
+        statistics.update(X, y, rows=rows[1], progress=report)
+    return choose_model(statistics, X, y, rows, options, watch)
+
+
+def choose_model(
+    statistics: RidgeStatistics,
+    X: npt.NDArray[Any],
+    y: IntArray,
+    rows: tuple[IntArray, IntArray],
+    options: DistillOptions,
+    watch: Stopwatch,
+) -> Original:
+    """The model of the best lambda; ``statistics`` are those of the training rows, and with refit of all rows after."""
+    validation, train = rows
+    chain, backend, dtype = statistics.chain, statistics.backend, np.dtype(options.precision)
     with watch.stage("ridge"):
         path = ridge_path(statistics, options.lambdas)
         usable = np.nan_to_num(path.weights)
@@ -242,12 +254,17 @@ def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict
         "val_accuracy": float(original.path.val_accuracy[original.path.best]),
         "n_train": original.n_train,
         "n_val": original.n_validation,
-        "versions": {
-            "krrdistill": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that every result depends on."""
+    return {
+        "krrdistill": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
     }
 
 

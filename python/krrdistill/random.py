@@ -29,6 +29,7 @@ class Stream(IntEnum):
     SUBSAMPLE = 4
     FOURIER_BIAS = 5
     WEIGHTS = 16  # layer l uses WEIGHTS + l
+    BATCHES = 1 << 32  # epoch e uses BATCHES + e
 
 
 def _bits(seed: int, stream: int, n: int) -> npt.NDArray[np.uint64]:
