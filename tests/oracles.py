@@ -184,6 +184,30 @@ def unregularised(Phi: FloatArray, lambda_s: float) -> FloatArray:
     return np.linalg.pinv(regularised_inverse(Phi, lambda_s))
 
 
+def kip_labels(Phi_S: FloatArray, Phi: FloatArray, Y: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """(Y_S, M, lambda_s): Y_S = Y M^+, M = (K_SS + lambda_s I)^-1 K_SX, lambda_s = 1e-6 trace(K_SS) / m."""
+    kernel = Phi_S.T @ Phi_S
+    lambda_s = 1e-6 * float(np.trace(kernel)) / len(kernel)
+    M = np.linalg.inv(kernel + lambda_s * np.eye(len(kernel))) @ Phi_S.T @ Phi
+    return Y @ np.linalg.pinv(M), M, lambda_s
+
+
+def kip_loss(Phi_S: FloatArray, Phi: FloatArray, Y: FloatArray, batch: Any = slice(None)) -> float:
+    """||Y_S (K_SS + lambda_s I)^-1 K_SB - Y_B||^2 with the best labels for all of (Phi, Y)."""
+    labels, M, _ = kip_labels(Phi_S, Phi, Y)
+    return float(np.sum((labels @ M[:, batch] - Y[:, batch]) ** 2))
+
+
+def adam(X: FloatArray, gradients: list[FloatArray], lr: float) -> FloatArray:
+    """X after one step of Adam per gradient, beta = (0.9, 0.999), eps = 1e-8; every average as the sum that it is."""
+    X = X.copy()
+    for t in range(1, len(gradients) + 1):
+        first = sum(0.1 * 0.9 ** (t - i) * gradients[i - 1] for i in range(1, t + 1)) / (1.0 - 0.9**t)
+        second = sum(0.001 * 0.999 ** (t - i) * gradients[i - 1] ** 2 for i in range(1, t + 1)) / (1.0 - 0.999**t)
+        X -= lr * first / (np.sqrt(second) + 1e-8)
+    return X
+
+
 def least_norm(weight: FloatArray, rhs: FloatArray) -> FloatArray:
     """X = W^+ R."""
     return np.linalg.pinv(weight) @ rhs

@@ -26,7 +26,7 @@ PYTHON_HEADER = re.compile(r"Python\.h|pybind11/|nanobind/|numpy/|bindings/")
 CUDA_HEADER = re.compile(r"cuda|cublas|cusolver|cusparse|curand|nvrtc|nvtx|thrust/|cub/")
 # What may be imported where (paths below the package); nobody may import what is not listed.
 HOMES = {
-    "torch": ("backends/", "interop/", "arrays.py"),
+    "torch": ("backends/", "interop/", "arrays.py", "kip/published.py"),
     "cupy": ("backends/", "interop/", "arrays.py"),
     "numba": ("backends/",),
     "matplotlib": ("report/", "info.py"),
@@ -92,7 +92,7 @@ _STATISTICS = """
 import krrdistill as kd
 s = kd.RidgeStatistics(kd.FCNN(3), 2, backend={0!r}).update([[1.0, 2, 3], [4, 5, 7]], [0, 1])
 kd.fit_features(kd.FCNN(3).transform([[1.0, 2, 3]], backend={0!r}), [[1.0]])
-kd.ridge_path(s); kd.DistillOptions; kd.distill; kd.DistilledDataset; kd.run_distillation
+kd.ridge_path(s); kd.DistillOptions; kd.distill; kd.DistilledDataset; kd.run_distillation; kd.run_kip
 """
 USES = {
     "import": "import krrdistill",

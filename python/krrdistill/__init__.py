@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from krrdistill.errors import (
         BackendUnavailable,
         DataError,
+        Diverged,
         KrrDistillError,
         LambdaOutOfRange,
         NotPositiveDefinite,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
     from krrdistill.feature_gram import fit_features
     from krrdistill.features import FCNN, Identity, OrthogonalFourier, RandomFourier, make_map
+    from krrdistill.kip import KipOptions, KipResult, kip_distill, run_kip
     from krrdistill.options import DistillOptions
     from krrdistill.pipeline import Distillation, distill
     from krrdistill.ridge import RidgePath, default_lambdas, fit_ridge, ridge_path
@@ -45,6 +47,7 @@ _HOMES = {
     "errors": (
         "BackendUnavailable",
         "DataError",
+        "Diverged",
         "KrrDistillError",
         "LambdaOutOfRange",
         "NotPositiveDefinite",
@@ -52,6 +55,7 @@ _HOMES = {
     ),
     "feature_gram": ("fit_features",),
     "features": ("FCNN", "Identity", "OrthogonalFourier", "RandomFourier", "make_map"),
+    "kip": ("KipOptions", "KipResult", "kip_distill", "run_kip"),
     "options": ("DistillOptions",),
     "pipeline": ("Distillation", "distill"),
     "ridge": ("RidgePath", "default_lambdas", "fit_ridge", "ridge_path"),
@@ -69,7 +73,10 @@ __all__ = [
     "DistillOptions",
     "Distillation",
     "DistilledDataset",
+    "Diverged",
     "Identity",
+    "KipOptions",
+    "KipResult",
     "KrrDistillError",
     "LambdaOutOfRange",
     "NotPositiveDefinite",
@@ -87,10 +94,12 @@ __all__ = [
     "fit_features",
     "fit_ridge",
     "get_backend",
+    "kip_distill",
     "load_dataset",
     "make_map",
     "ridge_path",
     "run_distillation",
+    "run_kip",
     "standardize",
     "zca",
 ]
