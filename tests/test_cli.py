@@ -180,7 +180,7 @@ def test_config_file_with_an_option_over_it(run: FakeRun, tmp_path: Path, capsys
         ("distill --config bad.yaml", 2, "bad.yaml, line 2: malformed YAML"),
         ("distill --nonsense", 2, "--nonsense"),
         ("distil", 2, "distil"),
-        ("", 2, "no command given: distill, verify, report, compare or info"),
+        ("", 2, "no command given: distill, kip, verify, report, compare or info"),
         ("verify", 2, "FILE"),
         ("verify none.npz", 2, "no such file: none.npz"),
         ("distill --dataset broken.npz", 1, "broken.npz"),

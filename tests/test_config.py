@@ -10,8 +10,19 @@ import pytest
 pytest.importorskip("yaml", reason="the cli extra is not installed")
 pytest.importorskip("typer", reason="the cli extra is not installed")
 
+from dataclasses import fields
+
 from krrdistill import features
-from krrdistill.cli.config import KERNELS, PUBLISHED_KEYS, Settings, parse_lambdas, read_config, resolve
+from krrdistill.cli.config import (
+    KERNELS,
+    PUBLISHED_KEYS,
+    KipSettings,
+    Settings,
+    parse_lambdas,
+    read_config,
+    resolve,
+    resolve_as,
+)
 from krrdistill.cli.status import UsageError
 
 PUBLISHED = """\
@@ -103,6 +114,92 @@ def test_keys_of_the_kip_script_are_ignored_with_a_note(write: Any) -> None:
     ]
 
 
+KIP = """\
+data:
+  dataset: CIFAR100
+  zca_whiten: False
+  gpu: 0
+
+model:
+  batch_size: 5000
+  lr: 1e-2
+  iterations: 30000
+  seed: 3
+  hidden_layer: 1
+
+distill:
+  IPC: 10
+  kernel: FCNN
+  generate_from_real_data: True
+  reg_s: True
+"""
+
+
+def test_published_kip_file_is_taken_unchanged(write: Any) -> None:
+    settings, notes = resolve_as(KipSettings, {}, write(KIP))
+    assert settings == KipSettings(
+        dataset="cifar100",
+        batch_size=5000,
+        lr=0.01,
+        iterations=30000,
+        seed=3,
+        hidden_layer=1,
+        ipc=10,
+        kernel="FCNN",
+        init="real",
+    )
+    assert [note.split(": ")[1].split()[0] for note in notes] == ["data.gpu", "distill.reg_s"]
+
+
+def test_kip_options_win_over_the_file_and_real_images_are_its_default_start(write: Any) -> None:
+    flags = {"lr": 0.5, "variant": "PUBLISHED", "batch_size": 7}
+    settings, _ = resolve_as(KipSettings, flags, write(KIP))
+    assert (settings.lr, settings.variant, settings.batch_size, settings.iterations) == (0.5, "published", 7, 30000)
+    assert resolve_as(KipSettings, {})[0].init == "real"
+    noise = "distill: {generate_from_real_data: false}\n"
+    assert resolve_as(KipSettings, {}, write(noise))[0].init == "noise"
+
+
+def test_kip_folder_names_the_variant() -> None:
+    assert KipSettings(kernel="FCNN").folder == Path("runs/digits_FCNN_ipc1_real_seed0_kip_gram")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model: {lr: fast}\n", "model.lr must be a number, got 'fast'"),
+        ("model: {lr: true}\n", "model.lr must be a number, got True"),
+        ("model: {lr: [1]}\n", "model.lr must be a number, got [1]"),
+        ("model: {lr: 0}\n", "model.lr must be positive and finite, got 0.0"),
+        ("model: {lr: .nan}\n", "model.lr must be positive and finite, got nan"),
+        ("model: {iterations: 1.5}\n", "model.iterations must be a whole number, got 1.5"),
+        ("model: {iterations: 0}\n", "model.iterations must be at least 1, got 0"),
+        ("model: {batch_size: -1}\n", "model.batch_size must be at least 1, got -1"),
+    ],
+)
+def test_bad_kip_files_are_named_with_what_is_wrong(write: Any, text: str, expected: str) -> None:
+    path = write(text)
+    with pytest.raises(UsageError) as caught:
+        resolve_as(KipSettings, {}, path)
+    assert str(caught.value) == f"{path}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"variant": "fast"}, "--variant must be one of gram, published, got 'fast'"),
+        ({"lr": -1.0}, "--lr must be positive and finite, got -1.0"),
+        ({"time_budget": 0.0}, "--time-budget must be positive and finite, got 0.0"),
+        ({"checkpoint_every": 0}, "--checkpoint-every must be at least 1, got 0"),
+        ({"evaluate_every": 0}, "--evaluate-every must be at least 1, got 0"),
+    ],
+)
+def test_bad_kip_options_are_named_with_what_came(flags: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_as(KipSettings, flags)
+    assert str(caught.value) == expected
+
+
 def test_empty_section_is_no_error(write: Any) -> None:
     assert resolve({}, write("model:\ndistill: {IPC: 4}\n"))[0].ipc == 4
 
@@ -155,8 +252,10 @@ def test_bad_files_are_named_with_what_is_wrong(write: Any, text: str | bytes, e
 
 
 def test_every_published_key_is_read(write: Any) -> None:
-    values = {name: key for name, (key, _) in read_config(write(PUBLISHED))[0].items()}
-    assert set(values.values()) == {key for key, (field, _) in PUBLISHED_KEYS.items() if field is not None}
+    for kind, text in ((Settings, PUBLISHED), (KipSettings, KIP)):
+        known = {field.name for field in fields(kind)}
+        values = read_config(write(text), kind)[0].values()
+        assert {key for key, _ in values} == {key for key, (field, _) in PUBLISHED_KEYS.items() if field in known}
 
 
 def test_missing_file() -> None:

@@ -37,6 +37,18 @@ def test_missing_extra_is_named_with_its_install_command(monkeypatch: pytest.Mon
     }
 
 
+def test_torch_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = importlib.util.find_spec("torch") is not None
+    assert krrdistill.info.gather()["torch"]["available"] is expected
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
+    missing = krrdistill.info.gather()["torch"]
+    assert missing == {
+        "available": False,
+        "detail": "kip --variant published needs it",
+        "install": "pip install torch",
+    }
+
+
 def test_missing_backend_is_shown_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

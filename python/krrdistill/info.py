@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -21,7 +22,7 @@ def gather() -> dict[str, Any]:
 
     Keys: ``version``, ``python``, ``platform``, ``numpy``, ``scipy``, ``backends`` (name -> available,
     detail, remedy), ``blas`` (one entry per loaded library), ``cpus`` and ``usable_cpus``, ``extras``
-    (name -> available, missing, install) and ``cuda``.
+    (name -> available, missing, install), ``torch`` (available, detail, install) and ``cuda``.
     """
     import numpy
     import scipy
@@ -39,6 +40,7 @@ def gather() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "usable_cpus": _usable_cpus(),
         "extras": {name: _extra(name, modules) for name, modules in EXTRAS.items()},
+        "torch": _torch(),
         "cuda": "not built",
     }
 
@@ -66,6 +68,13 @@ def _usable_cpus() -> int | None:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
+
+
+def _torch() -> dict[str, Any]:
+    """PyTorch, which only the published variant of KIP uses; looked up, not imported."""
+    available = importlib.util.find_spec("torch") is not None
+    detail = importlib.metadata.version("torch") if available else "kip --variant published needs it"
+    return {"available": available, "detail": detail, "install": "pip install torch"}
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def krrdistill(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        raise status.UsageError("no command given: distill, verify, report, compare or info (--help shows more)")
+        raise status.UsageError("no command given: distill, kip, verify, report, compare or info (--help shows more)")
 
 
 @app.command("distill")
@@ -116,6 +116,50 @@ def distill(
     for note in notes:
         say(f"note: {note}")
     raise typer.Exit(run_distill(settings, as_json=as_json))
+
+
+@app.command("kip")
+def kip(
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    download: options.Download = False,
+    config: options.Config = None,
+    out: options.Out = None,
+    kernel: options.Kernel = None,
+    hidden_layer: options.HiddenLayer = None,
+    n_features: options.NFeatures = None,
+    sigma2: options.Sigma2 = None,
+    zca: options.Zca = None,
+    lambdas: options.Lambdas = None,
+    ipc: options.Ipc = None,
+    init: options.KipInit = None,
+    embed_map: options.EmbedMap = None,
+    variant: options.Variant = None,
+    warm_start: options.WarmStart = False,
+    iterations: options.Iterations = None,
+    lr: options.LearningRate = None,
+    batch_size: options.BatchSize = None,
+    time_budget: options.TimeBudget = None,
+    evaluate_every: options.EvaluateEvery = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    seed: options.Seed = None,
+    precision: options.Precision = "float32",
+    backend: options.Backend = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Compress a data set by kernel inducing points, the iterative baseline; resumes from its checkpoint."""
+    given = dict(locals())
+    from krrdistill.cli.config import KipSettings, resolve_as
+    from krrdistill.cli.kip import kip as run_kip
+
+    for switch in ("config", "as_json", "show_traceback"):
+        del given[switch]
+    settings, notes = resolve_as(KipSettings, given, config)
+    for note in notes:
+        say(f"note: {note}")
+    raise typer.Exit(run_kip(settings, as_json=as_json))
 
 
 @app.command("verify")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from krrdistill.cli.status import UsageError
 
@@ -18,32 +19,36 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "root": ("plus", "minus"),
     "store": ("float64", "float32"),
     "precision": ("float32", "float64"),
+    "variant": ("gram", "published"),
 }
-MINIMUM = {"ipc": 1, "seed": 0, "threads": 1, "hidden_layer": 1, "n_features": 1}
+_COUNTS = ("ipc", "threads", "hidden_layer", "n_features", "iterations", "batch_size", "evaluate_every",
+           "checkpoint_every")  # fmt: skip
+MINIMUM = {"seed": 0, **dict.fromkeys(_COUNTS, 1)}
+POSITIVE = ("sigma2", "lr", "time_budget")
 _FOURIER = ("random_fourier", "orthogonal_fourier")
 KERNEL_OPTIONS = {"hidden_layer": ("FCNN",), "n_features": _FOURIER, "sigma2": _FOURIER}
 
-# Key of the published configuration -> (field of Settings, type). A field of None is read and ignored.
+# Key of the published configurations -> (field of the settings, type). A field that a command lacks is ignored.
 PUBLISHED_KEYS: dict[str, tuple[str | None, type]] = {
     "data.dataset": ("dataset", str),
     "data.zca_whiten": ("zca", bool),
     "data.gpu": (None, object),
     "model.seed": ("seed", int),
     "model.hidden_layer": ("hidden_layer", int),
-    "model.batch_size": (None, object),
-    "model.lr": (None, object),
-    "model.iterations": (None, object),
+    "model.batch_size": ("batch_size", int),
+    "model.lr": ("lr", float),
+    "model.iterations": ("iterations", int),
     "distill.IPC": ("ipc", int),
     "distill.kernel": ("kernel", str),
     "distill.generate_from_real_data": ("init", bool),
     "distill.reg_s": ("lambda_s", bool),
 }
-_TYPE_NAMES = {bool: "true or false", int: "a whole number", str: "a name"}
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """One run of ``krrdistill distill``. The defaults are the command's."""
+class RunSettings:
+    """What ``distill`` and ``kip`` share. The defaults are the commands'."""
 
     dataset: str = "digits"
     data_dir: Path | None = None
@@ -51,12 +56,8 @@ class Settings:
     kernel: str = "identity"
     ipc: int = 1
     init: str = "noise"
-    lambda_s: float | str = 0.0
-    root: str = "plus"
     seed: int = 0
     zca: bool = False
-    store: str = "float64"
-    refit: bool = False
     precision: str = "float32"
     backend: str | None = None
     threads: int | None = None
@@ -64,18 +65,16 @@ class Settings:
     n_features: int | None = None
     sigma2: float | None = None
     lambdas: tuple[float, ...] | None = None
-    include_weights: bool = False
     embed_map: bool | None = None
-    scale_labels: bool = False
     out: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Where the run's files go: ``--out`` or a name made of what distinguishes the run."""
-        if self.out is not None:
-            return self.out
-        name = Path(self.dataset).stem
-        return Path("runs", f"{name}_{self.kernel}_ipc{self.ipc}_{self.init}_seed{self.seed}")
+        return Path("runs", self._name()) if self.out is None else self.out
+
+    def _name(self) -> str:
+        return f"{Path(self.dataset).stem}_{self.kernel}_ipc{self.ipc}_{self.init}_seed{self.seed}"
 
     @property
     def map_options(self) -> dict[str, Any]:
@@ -86,6 +85,39 @@ class Settings:
             "sigma2": self.sigma2,
         }
         return {name: value for name, value in options.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(RunSettings):
+    """One run of ``krrdistill distill``."""
+
+    lambda_s: float | str = 0.0
+    root: str = "plus"
+    store: str = "float64"
+    refit: bool = False
+    include_weights: bool = False
+    scale_labels: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class KipSettings(RunSettings):
+    """One run of ``krrdistill kip``."""
+
+    init: str = "real"
+    variant: str = "gram"
+    warm_start: bool = False
+    iterations: int = 30_000
+    lr: float = 0.01
+    batch_size: int | None = None
+    time_budget: float | None = None
+    evaluate_every: int = 100
+    checkpoint_every: int = 100
+
+    def _name(self) -> str:
+        return f"{super()._name()}_kip_{self.variant}"
+
+
+_AnySettings = TypeVar("_AnySettings", bound=RunSettings)
 
 
 def command_line(settings: Settings) -> list[str]:
@@ -105,10 +137,17 @@ def command_line(settings: Settings) -> list[str]:
 
 
 def resolve(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Settings, list[str]]:
+    """The settings of ``distill``, see ``resolve_as``."""
+    return resolve_as(Settings, flags, config)
+
+
+def resolve_as(
+    kind: type[_AnySettings], flags: Mapping[str, Any], config: Path | None = None
+) -> tuple[_AnySettings, list[str]]:
     """Merge what was given on the command line over the file; returns the settings and notes for the user.
 
-    ``flags`` has the fields of ``Settings`` (None: not given), with ``lambdas`` as text, and ``reg_s``, the
-    switch that stands for ``lambda_s="auto"``.
+    ``flags`` has the fields of ``kind`` (None: not given), with ``lambdas`` as text, and for ``distill`` ``reg_s``,
+    the switch that stands for ``lambda_s="auto"``.
 
     Raises
     ------
@@ -126,14 +165,14 @@ def resolve(flags: Mapping[str, Any], config: Path | None = None) -> tuple[Setti
     if "lambdas" in given:
         given["lambdas"] = parse_lambdas(given["lambdas"])
     sources = {name: "--" + name.replace("_", "-") for name in given}
-    from_file, notes = read_config(config) if config is not None else ({}, [])
+    from_file, notes = read_config(config, kind) if config is not None else ({}, [])
     for name, (key, value) in from_file.items():
         if name not in given:
             given[name] = value
             sources[name] = f"{config}: {key}"
     _check(given, sources)
-    given["dataset"] = _dataset_name(given.get("dataset", Settings.dataset), sources.get("dataset", "--dataset"))
-    settings = Settings(**given)
+    given["dataset"] = _dataset_name(given.get("dataset", kind.dataset), sources.get("dataset", "--dataset"))
+    settings = kind(**given)
     for name, kernels in KERNEL_OPTIONS.items():
         if flags.get(name) is not None and settings.kernel not in kernels:
             raise UsageError(f"{sources[name]} belongs to --kernel {' or '.join(kernels)}, not to {settings.kernel}")
@@ -165,8 +204,9 @@ def _check(given: dict[str, Any], sources: Mapping[str, str]) -> None:
     for name, least in MINIMUM.items():
         if name in given and given[name] < least:
             raise UsageError(f"{sources[name]} must be at least {least}, got {given[name]}")
-    if "sigma2" in given and not (math.isfinite(given["sigma2"]) and given["sigma2"] > 0):
-        raise UsageError(f"{sources['sigma2']} must be positive and finite, got {given['sigma2']}")
+    for name in POSITIVE:
+        if name in given and not (math.isfinite(given[name]) and given[name] > 0):
+            raise UsageError(f"{sources[name]} must be positive and finite, got {given[name]}")
     lambda_s = given.get("lambda_s", 0.0)
     if lambda_s != "auto" and not (math.isfinite(lambda_s) and lambda_s >= 0):
         raise UsageError(f"{sources['lambda_s']} must be finite and not negative, got {lambda_s}")
@@ -186,8 +226,8 @@ def _dataset_name(name: str, source: str) -> str:
     return name.lower()
 
 
-def read_config(path: Path) -> tuple[dict[str, tuple[str, Any]], list[str]]:
-    """Fields of ``Settings`` from a published YAML file, ``{field: (key, value)}``, and what was ignored.
+def read_config(path: Path, kind: type[RunSettings] = Settings) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+    """Fields of ``kind`` from a published YAML file, ``{field: (key, value)}``, and what was ignored.
 
     Raises
     ------
@@ -198,14 +238,14 @@ def read_config(path: Path) -> tuple[dict[str, tuple[str, Any]], list[str]]:
     """
     values: dict[str, tuple[str, Any]] = {}
     ignored = []
-    for key, value in _flat_keys(path, _load_yaml(path)).items():
-        field, kind = PUBLISHED_KEYS[key]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            got = "nothing" if value is None else repr(value)
-            raise UsageError(f"{path}: {key} must be {_TYPE_NAMES[kind]}, got {got}")
-        if field is None:
+    known = {field.name for field in fields(kind)}
+    for key, given in _flat_keys(path, _load_yaml(path)).items():
+        field, of = PUBLISHED_KEYS[key]
+        if field not in known:
             ignored.append(key)
-        elif key == "distill.generate_from_real_data":
+            continue
+        value = _typed(f"{path}: {key}", given, of)
+        if key == "distill.generate_from_real_data":
             values[field] = key, "real" if value else "noise"
         elif key == "distill.reg_s":
             values[field] = key, "auto" if value else 0.0
@@ -215,8 +255,23 @@ def read_config(path: Path) -> tuple[dict[str, tuple[str, Any]], list[str]]:
     return values, notes
 
 
+def _typed(source: str, value: Any, kind: type) -> Any:
+    """``value`` if it is of this kind; YAML 1.1 reads a number like ``1e-2``, without a point, as text."""
+    if kind is float and not isinstance(value, bool):
+        with contextlib.suppress(TypeError, ValueError):
+            value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        got = "nothing" if value is None else repr(value)
+        raise UsageError(f"{source} must be {_TYPE_NAMES[kind]}, got {got}")
+    return value
+
+
 def _why_ignored(key: str) -> str:
-    return "this runs on the CPU" if key == "data.gpu" else "it belongs to the iterative KIP method"
+    if key == "data.gpu":
+        return "this runs on the CPU"
+    if key == "distill.reg_s":
+        return "KIP trains on the distilled set with 1e-6 of the mean eigenvalue of its kernel"
+    return "it belongs to the iterative KIP method"
 
 
 def _load_yaml(path: Path) -> Any:

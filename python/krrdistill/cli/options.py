@@ -15,6 +15,7 @@ MODEL = "Model"
 RESULT = "Distilled set"
 RUN = "Computation"
 FILES = "Files"
+ITERATION = "Iteration"
 
 
 @dataclass
@@ -210,4 +211,68 @@ Tolerance = Annotated[
 ]
 ComparePage = Annotated[
     Path | None, typer.Option("--out", help="Write a page too.", metavar="FILE.html", show_default=False)
+]
+KipInit = Annotated[
+    str | None,
+    _option("--init", text="Start from noise or from real samples.", metavar="NAME", default="real", panel=RESULT),
+]
+Variant = Annotated[
+    str | None,
+    _option(
+        "--variant",
+        text="gram: from the sufficient statistics; published: from all training features, with PyTorch.",
+        metavar="NAME",
+        default="gram",
+        panel=ITERATION,
+    ),
+]
+WarmStart = Annotated[
+    bool,
+    _option("--warm-start", text="Start from the closed form that distill makes of this --init.", panel=ITERATION),
+]
+Iterations = Annotated[
+    int | None, _option("--iterations", text="Steps of Adam.", metavar="N", default="30000", panel=ITERATION)
+]
+LearningRate = Annotated[
+    float | None, _option("--lr", text="Learning rate of Adam.", metavar="V", default="0.01", panel=ITERATION)
+]
+BatchSize = Annotated[
+    int | None,
+    _option(
+        "--batch-size",
+        text="Training samples in the loss of a step.",
+        metavar="N",
+        default="5000 for published, all for gram",
+        panel=ITERATION,
+    ),
+]
+TimeBudget = Annotated[
+    float | None,
+    _option(
+        "--time-budget",
+        text="End after this many seconds of steps.",
+        metavar="V",
+        default="none",
+        panel=ITERATION,
+    ),
+]
+EvaluateEvery = Annotated[
+    int | None,
+    _option(
+        "--evaluate-every",
+        text="Iterations between two looks at the validation set.",
+        metavar="N",
+        default="100",
+        panel=ITERATION,
+    ),
+]
+CheckpointEvery = Annotated[
+    int | None,
+    _option(
+        "--checkpoint-every",
+        text="Iterations between two checkpoints; the same command goes on from the last one.",
+        metavar="N",
+        default="100",
+        panel=ITERATION,
+    ),
 ]

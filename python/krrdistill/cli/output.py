@@ -88,10 +88,41 @@ def print_summary(report: Mapping[str, Any]) -> None:
     table.add_row("validation accuracy", percent(report["val_accuracy"]), "")
     table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
     _show(table)
+    _print_time(report)
+    _print_files(report, ("artifact", "figure", "lambda_path_figure", "report", "page"))
+
+
+def print_kip_summary(report: Mapping[str, Any]) -> None:
+    """The original model beside the best and the last iteration of KIP."""
+    print(
+        f"{report['dataset']}, {report['kernel']}: {report['n_train']} samples distilled to {report['m']} by KIP "
+        f"({report['variant']}, {report['ipc']} per class, p = {report['p']}, seed {report['seed']})"
+    )
+    table = _table("", "original", "best by validation", "last")
+    ends = (report["best"], report["last"])
+    table.add_row("iteration", "", *(str(end["iteration"]) for end in ends))
+    table.add_row("test accuracy", *(percent(end["test_accuracy"]) for end in (report["original"], *ends)))
+    table.add_row(
+        "validation accuracy", percent(report["val_accuracy"]), *(percent(end["val_accuracy"]) for end in ends)
+    )
+    table.add_row("loss per training sample", "", *(number(end["train_loss"]) for end in ends))
+    table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
+    _show(table)
+    if report["resumed_from"]:
+        print(f"went on from the checkpoint at iteration {report['resumed_from']}")
+    print(f"{1e3 * report['seconds_per_iteration']:.2f} ms per iteration")
+    _print_time(report)
+    _print_files(report, ("artifact", "last_artifact", "curve", "figure", "report"))
+
+
+def _print_time(report: Mapping[str, Any]) -> None:
     seconds = report["seconds"]
     parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if stage != "total")
     print(f"{seconds['total']:.2f} s with the {report['backend']} backend ({parts})")
-    files = [Path(report[key]) for key in ("artifact", "figure", "lambda_path_figure", "report", "page")]
+
+
+def _print_files(report: Mapping[str, Any], keys: Sequence[str]) -> None:
+    files = [Path(report[key]) for key in keys]
     print(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
 
 
@@ -107,16 +138,21 @@ def print_certificate(outcome: Mapping[str, Any]) -> None:
 def _comparison(report: Mapping[str, Any]) -> Table:
     """Rows that a run and a verification share."""
     certificate = report["certificate"]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
-    table.add_column("")
-    table.add_column("original", justify="right")
-    table.add_column("distilled", justify="right")
+    table = _table("", "original", "distilled")
     accuracies = (report[model]["test_accuracy"] for model in ("original", "distilled"))
     table.add_row("test accuracy", *(percent(accuracy) for accuracy in accuracies))
     table.add_row("predictions that agree", "", percent(certificate["prediction_agreement"]))
     table.add_row("relative weight error", "", number(certificate["weight_relative_error"]))
     table.add_row("cosine of the weights", "", number(certificate["weight_cosine"], digits=10))
     table.add_row("condition number", "", number(certificate["condition"]))
+    return table
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
     return table
 
 
@@ -158,6 +194,7 @@ def print_info(facts: Mapping[str, Any]) -> None:
             detail = ", ".join(f"{key} {_words(value)}" for key, value in detail.items())
         _print_item(name, backend["available"], detail, backend["remedy"])
     _print_item("cuda", False, facts["cuda"], None)
+    _print_item("torch", facts["torch"]["available"], facts["torch"]["detail"], facts["torch"]["install"])
     print("linear algebra and thread pools")
     for pool in facts["blas"]:
         known = [pool[key] for key in ("version", "architecture") if pool[key]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import time
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,7 @@ def distill(settings: Settings, *, as_json: bool) -> int:
     from krrdistill.report.record import PAGE, REPORT
     from krrdistill.run import run_distillation
 
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendUnavailable('the figures need matplotlib: pip install "krrdistill[cli]"')
+    require_matplotlib()
     options = _options(settings)
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
@@ -58,22 +58,40 @@ def distill(settings: Settings, *, as_json: bool) -> int:
             **_draw(folder, settings, dataset, result),
             "report": str(folder / REPORT),
             "page": str(folder / PAGE),
-            "value_range": _value_range(dataset),
+            "value_range": value_range(dataset),
             "command": shlex.join(command_line(settings)),
             "machine": _machine(options.threads),
             "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         }
         write_figure_data(folder, result)
-        text = output.to_json(report, indent=2) + "\n"
-        write_atomically(folder / REPORT, lambda stream: stream.write(text.encode()))
+        write_report(folder, report)
         write_page(folder)
-    for warning in report.get("warnings", ()):
+    show_report(report, as_json, output.print_summary)
+    return status.OK
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """The report as ``folder``/report.json."""
+    from krrdistill.report.record import REPORT
+
+    text = output.to_json(report, indent=2) + "\n"
+    write_atomically(folder / REPORT, lambda stream: stream.write(text.encode()))
+
+
+def show_report(report: Mapping[str, Any], as_json: bool, summary: Callable[[Mapping[str, Any]], None]) -> None:
+    """Warnings on stderr, then one JSON object or the summary on stdout."""
+    for warning in report["warnings"]:
         output.say(f"warning: {warning}")
     if as_json:
         output.emit_json(report)
     else:
-        output.print_summary(report)
-    return status.OK
+        summary(report)
+
+
+def require_matplotlib() -> None:
+    """Raises BackendUnavailable, before any work, where the figures of a run cannot be drawn."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise BackendUnavailable('the figures need matplotlib: pip install "krrdistill[cli]"')
 
 
 def _options(settings: Settings) -> DistillOptions:
@@ -106,7 +124,7 @@ def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult)
         result.distilled.distilled_data,
         dataset.class_names,
         start_images=result.start_images,
-        value_range=_value_range(dataset),
+        value_range=value_range(dataset),
         title=f"{title}, {settings.init} start",
     )
     save_figure(figure, folder / FIGURE)
@@ -140,7 +158,7 @@ def _machine(threads: int | None) -> dict[str, str]:
     }
 
 
-def _value_range(dataset: Dataset) -> tuple[float, float]:
+def value_range(dataset: Dataset) -> tuple[float, float]:
     """Black and white of the raw data: 0 to 255 for bytes that use that range, else their extremes."""
     low, high = float(dataset.x_train.min()), float(dataset.x_train.max())
     if dataset.x_train.dtype == "uint8":
