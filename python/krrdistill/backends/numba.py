@@ -1,7 +1,7 @@
 """The operations with kernels that Numba compiles on first use, and the matrix products of SciPy's BLAS.
 
 Every thread owns its rows of a tile, its columns of C or its models: sums do not depend on how many threads Numba has.
-The element-wise arithmetic is that of the compiled core (csrc/cpu/elementwise_impl.h).
+The element-wise formulas are those of the compiled core (csrc/cpu/elementwise_impl.h).
 """
 
 from __future__ import annotations
