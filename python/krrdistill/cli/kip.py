@@ -7,7 +7,7 @@ import time
 from krrdistill.cli import output, status
 from krrdistill.cli.config import KipSettings
 from krrdistill.cli.folder import output_folder
-from krrdistill.cli.run import FIGURE, REPORT, require_matplotlib, show_report, value_range, write_report
+from krrdistill.cli.run import FIGURE, require_matplotlib, show_report, value_range, write_report
 
 
 def kip(settings: KipSettings, *, as_json: bool) -> int:
@@ -15,6 +15,7 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
     from krrdistill.data import load_dataset
     from krrdistill.kip import KipOptions, run_kip
     from krrdistill.report import distilled_figure, save_figure
+    from krrdistill.report.record import REPORT
 
     require_matplotlib()
     options = KipOptions(

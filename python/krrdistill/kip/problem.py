@@ -14,10 +14,10 @@ import numpy.typing as npt
 from krrdistill.arrays import as_labels, as_samples
 from krrdistill.backends import get_backend
 from krrdistill.data import Preprocessing
+from krrdistill.feature_gram import fit_features
 from krrdistill.features import LayeredMap
 from krrdistill.pipeline import Original, choose_model, choose_real_points, count_classes, distill, split, versions
 from krrdistill.random import Stream, normal
-from krrdistill.ridge import fit_features
 from krrdistill.stages import Stopwatch
 from krrdistill.statistics import RidgeStatistics
 
@@ -59,8 +59,8 @@ class Problem:
         options: KipOptions,
     ) -> Problem:
         samples = as_samples("kip", X, input_dim=feature_map.input_dim)
-        k = n_classes if n_classes is not None else count_classes("kip", y)
-        classes = as_labels("kip", y, len(samples), n_classes=k)
+        classes = as_labels("kip", y, len(samples), n_classes=n_classes)
+        k = count_classes("kip", classes, n_classes)
         if options.warm_start:
             feature_map.check_surjective()  # before the long part
         common = options.distillation()
@@ -154,7 +154,7 @@ class Problem:
         F, labels, lambda_s = self.solve(X, objective)
         if not np.isfinite(labels).all():
             return math.nan, math.nan
-        W = fit_features(F, labels, lambda_s, backend=self.options.backend)
+        W = fit_features(F, labels, lambda_s)
         gain = 2.0 * np.vdot(W, statistics.cross) - np.vdot(W @ statistics.gram, W)
         predicted = (val_features @ W.T.astype(self.dtype)).argmax(axis=1)
         accuracy = float(np.mean(predicted == self.classes[self.validation]))
