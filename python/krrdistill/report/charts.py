@@ -14,8 +14,9 @@ from krrdistill.report.html import Markup, element, join
 __all__ = ["Chart", "power_of_ten"]
 
 FloatArray = npt.NDArray[np.float64]
-WIDTH, HEIGHT = 360.0, 230.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 14.0, 40.0
+WIDTH, HEIGHT = 360.0, 250.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 36.0, 40.0
+_NOTE, _CHOICE = 13.0, 28.0  # heights of the texts above the plot, where no curve crosses them
 _MAX_TICKS = 6
 _MAX_MARKERS = 80
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -67,8 +68,14 @@ class Chart:
             self._line(to_x, to_y),
             self._choice(to_x, to_y),
         ]  # fmt: skip
+        top = 0.0 if self.shade_to is not None else _NOTE if self.chosen is not None else _CHOICE
         return element(
-            "svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=self.description, class_="chart"
+            "svg",
+            *parts,
+            viewBox=f"0 {top:g} {WIDTH:g} {HEIGHT - top:g}",
+            role="img",
+            aria_label=self.description,
+            class_="chart",
         )
 
     def _shade(self, to_x: _Axis) -> Markup | None:
@@ -76,7 +83,7 @@ class Chart:
             return None
         right = min(max(to_x(self.shade_to), LEFT), WIDTH - RIGHT)
         area = element("rect", x=LEFT, y=TOP, width=f"{right - LEFT:.1f}", height=HEIGHT - TOP - BOTTOM, class_="shade")
-        return join(area, element("text", self.shade_text, x=LEFT + 5, y=HEIGHT - BOTTOM - 6, class_="note"))
+        return join(area, element("text", f"shaded: {self.shade_text}", x=LEFT, y=_NOTE, class_="note"))
 
     def _line(self, to_x: _Axis, to_y: _Axis) -> Markup:
         runs: list[list[str]] = [[]]
@@ -103,10 +110,10 @@ class Chart:
             "text",
             self.chosen_text,
             x=f"{x + 7 if left_half else x - 7:.1f}",
-            y=TOP + 10 if y > (TOP + HEIGHT - BOTTOM) / 2 else HEIGHT - BOTTOM - 20,  # away from the curve
+            y=_CHOICE,
             class_="choice" if left_half else "choice end",
         )
-        rule = element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=HEIGHT - BOTTOM, class_="rule")
+        rule = element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=_CHOICE - 8, y2=HEIGHT - BOTTOM, class_="rule")
         return join(rule, element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="chosen"), text)
 
 
