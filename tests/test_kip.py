@@ -36,11 +36,12 @@ except ImportError:
 FloatArray = npt.NDArray[np.float64]
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed (pip install torch)")
 VARIANTS = ("gram", pytest.param("published", marks=needs_torch))
-KERNELS = ("identity", "random_fourier", "FCNN")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 N, D, K, M = 90, 12, 3, 6
 MAPS: dict[str, LayeredMap] = {
     "identity": kd.Identity(D),
     "random_fourier": kd.RandomFourier(D, 11, sigma2=12.0),
+    "orthogonal_fourier": kd.OrthogonalFourier(D, 11, sigma2=12.0),
     "FCNN": kd.FCNN(D, [14, 10], slope=0.2),
 }
 

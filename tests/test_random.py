@@ -32,7 +32,9 @@ def test_streams_are_pinned() -> None:
     pinned = {"SPLIT": 1, "NOISE": 2, "REAL_POINTS": 3, "SUBSAMPLE": 4, "FOURIER_BIAS": 5, "WEIGHTS": 16}
     assert {name: names[name] for name in pinned} == pinned
     assert len(set(names.values())) == len(names)
-    assert max(value for name, value in names.items() if name != "WEIGHTS") < Stream.WEIGHTS
+    families = ("WEIGHTS", "BATCHES")  # of one stream per layer, and of one per epoch
+    assert max(value for name, value in names.items() if name not in families) < Stream.WEIGHTS
+    assert Stream.WEIGHTS + 1_000_000 < Stream.BATCHES
 
 
 @pytest.mark.parametrize(

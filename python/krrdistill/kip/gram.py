@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Layer
+from krrdistill.backends import HadamardWeight, Layer
 from krrdistill.statistics import RidgeStatistics
 
-__all__ = ["LAMBDA_S", "GramObjective", "regularised_kernel"]
+__all__ = ["LAMBDA_S", "GramObjective", "dense_weight", "regularised_kernel"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -154,21 +154,17 @@ class _Network:
     """phi and its derivative, layer by layer."""
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
-        self.layers = tuple(
-            layer._replace(
-                weight=layer.weight.astype(dtype, copy=False),
-                bias=None if layer.bias is None else layer.bias.astype(dtype, copy=False),
-            )
-            for layer in layers
-        )
+        self.layers = tuple(layers)
+        self.weights = [dense_weight(layer).astype(dtype, copy=False) for layer in layers]
+        self.biases = [None if layer.bias is None else layer.bias.astype(dtype, copy=False) for layer in layers]
 
     def forward(self, X: Array) -> tuple[Array, list[Array]]:
         """(phi(X), the slope of every activation)."""
         H, slopes = X, []
-        for layer in self.layers:
-            T = H @ layer.weight.T
-            if layer.bias is not None:
-                T += layer.bias
+        for layer, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
+            T = H @ weight.T
+            if bias is not None:
+                T += bias
             if layer.activation == "cosine":
                 slopes.append(-layer.parameter * np.sin(T))
                 H = layer.parameter * np.cos(T)
@@ -179,7 +175,13 @@ class _Network:
 
     def backward(self, slopes: list[Array], gradient: Array) -> Array:
         """The gradient with respect to X from that with respect to phi(X), which it overwrites."""
-        for layer, slope in zip(reversed(self.layers), reversed(slopes), strict=True):
+        for weight, slope in zip(reversed(self.weights), reversed(slopes), strict=True):
             gradient *= slope
-            gradient = gradient @ layer.weight
+            gradient = gradient @ weight
         return gradient
+
+
+def dense_weight(layer: Layer) -> Array:
+    """W (outputs, inputs) of a layer; structured weights are formed, gradients go through their transposes."""
+    weight = layer.weight
+    return weight.apply(np.eye(weight.inputs)).T if isinstance(weight, HadamardWeight) else weight

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.arrays import as_labels, as_samples
-from krrdistill.backends import HadamardWeight, Layer, get_backend
+from krrdistill.backends import get_backend
 from krrdistill.data import Preprocessing
 from krrdistill.feature_gram import fit_features
 from krrdistill.features import LayeredMap
@@ -104,7 +104,7 @@ class Problem:
 
     def objective(self, statistics: RidgeStatistics) -> Objective:
         """The variant's loss; only one that sees training points holds their features."""
-        layers, classes = _dense(self.feature_map.layers), self.classes[self.train]
+        layers, classes = self.feature_map.layers, self.classes[self.train]
         if self.options.variant == "published":
             return PublishedObjective(layers, self.features(self.train), classes, self.k)
         sees_points = self.options.batch(statistics.n) is not None
@@ -179,13 +179,3 @@ class Problem:
             "n_val": original.n_validation,
             "versions": versions(),
         }
-
-
-def _dense(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The layers with structured weights formed: gradients go through their transposes."""
-    return tuple(
-        layer._replace(weight=layer.weight.apply(np.eye(layer.weight.inputs)).T)
-        if isinstance(layer.weight, HadamardWeight)
-        else layer
-        for layer in layers
-    )

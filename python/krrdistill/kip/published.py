@@ -16,7 +16,7 @@ import numpy.typing as npt
 from krrdistill.backends import Layer
 from krrdistill.errors import BackendUnavailable
 
-from .gram import LAMBDA_S
+from .gram import LAMBDA_S, dense_weight
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,7 +67,7 @@ class PublishedObjective:
         targets = torch.nn.functional.one_hot(torch.from_numpy(labels), n_classes)
         self._targets: Tensor = targets.T.to(self._features.dtype).contiguous()
         self._layers = [
-            (self._tensor(layer.weight), None if layer.bias is None else self._tensor(layer.bias), layer)
+            (self._tensor(dense_weight(layer)), None if layer.bias is None else self._tensor(layer.bias), layer)
             for layer in layers
         ]
 
