@@ -15,26 +15,29 @@ namespace {
 
 constexpr int64_t lanczos_steps = 64;
 
+// B and k right-hand sides in LAPACK's integers, checked before threads start: an exception must not leave them.
+struct ShiftedBand {
+  const double* band;
+  int p, width, ld, k;
+};
+
 // factor <- Cholesky factor of B + shift I; false when it is not positive definite.
-bool factor_shifted(const BandReduction& r, double shift, double* factor) {
-  const int64_t ld = r.width + 1;
-  std::copy(r.band, r.band + r.p * ld, factor);
-  for (int64_t i = 0; i < r.p; ++i) {
+bool factor_shifted(const ShiftedBand& b, double shift, double* factor) {
+  const int64_t p = b.p, ld = b.ld;
+  std::copy(b.band, b.band + p * ld, factor);
+  for (int64_t i = 0; i < p; ++i) {
     factor[i * ld] += shift;
   }
   char uplo = 'L';
-  int p = blas_int(r.p), width = blas_int(std::min(r.width, r.p - 1)), ild = blas_int(ld), info = 0;
-  blas<double>().pbtrf(&uplo, &p, &width, factor, &ild, &info);
-  check_info("pbtrf", info);
+  int n = b.p, width = b.width, ldab = b.ld, info = 0;
+  blas<double>().pbtrf(&uplo, &n, &width, factor, &ldab, &info);
   return info == 0;
 }
 
-void solve_factored(const BandReduction& r, double* factor, double* columns, int64_t k) {
+void solve_factored(const ShiftedBand& b, double* factor, double* columns) {
   char uplo = 'L';
-  int p = blas_int(r.p), width = blas_int(std::min(r.width, r.p - 1)), ld = blas_int(r.width + 1), ik = blas_int(k);
-  int info = 0;
-  blas<double>().pbtrs(&uplo, &p, &width, &ik, factor, &ld, columns, &p, &info);
-  check_info("pbtrs", info);
+  int n = b.p, width = b.width, ldab = b.ld, k = b.k, info = 0;
+  blas<double>().pbtrs(&uplo, &n, &width, &k, factor, &ldab, columns, &n, &info);
 }
 
 // y = B x
@@ -129,15 +132,20 @@ double ridge_path(double* gram, const double* cross, int64_t p, int64_t k, const
   // Row-major (k, p) is column-major (p, k): the targets are the columns.
   std::copy(cross, cross + k * p, rotated);
   apply_q(r, true, rotated, k, scratch);
+  const ShiftedBand shifted{.band = band,
+                            .p = blas_int(p),
+                            .width = blas_int(std::min(width, p - 1)),
+                            .ld = blas_int(width + 1),
+                            .k = blas_int(k)};
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t l = 0; l < lambdas; ++l) {
     double* factor = scratch + thread_number() * p * (width + 1);
     double* solution = weights + l * k * p;
     std::copy(rotated, rotated + k * p, solution);
-    resolved[l] = factor_shifted(r, lambda[l] - floor, factor) ? 1 : 0;
-    positive_definite[l] = factor_shifted(r, lambda[l], factor) ? 1 : 0;
+    resolved[l] = factor_shifted(shifted, lambda[l] - floor, factor) ? 1 : 0;
+    positive_definite[l] = factor_shifted(shifted, lambda[l], factor) ? 1 : 0;
     if (positive_definite[l] != 0) {
-      solve_factored(r, factor, solution, k);
+      solve_factored(shifted, factor, solution);
     }
   }
   apply_q(r, false, weights, k * lambdas, scratch);
