@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.feature_gram import FeatureGram
+from krrdistill.products import product
 
 __all__ = ["Certificate", "certify"]
 
@@ -77,10 +78,12 @@ def _predict(
     stacked = np.concatenate(models)
     k = len(stacked) // len(models)
     predictions = [np.empty(len(X), dtype=np.int64) for _ in models]
+    buffer = np.empty((min(_BATCH_ROWS, len(X)), stacked.shape[1]))
     for start in range(0, len(X), _BATCH_ROWS):
         rows = np.arange(start, min(start + _BATCH_ROWS, len(X)))
-        features = backend.transform(chain, X, dtype=np.dtype(precision), rows=rows).astype(np.float64, copy=False)
-        scores = (features @ stacked.T).reshape(len(features), len(models), k)
+        features = buffer[: len(rows)]
+        features[:] = backend.transform(chain, X, dtype=np.dtype(precision), rows=rows)
+        scores = product(features, stacked.T).reshape(len(rows), len(models), k)
         for index, predicted in enumerate(predictions):
             predicted[rows] = scores[:, index].argmax(axis=1)
     return predictions

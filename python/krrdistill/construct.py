@@ -17,6 +17,7 @@ import scipy.linalg
 from krrdistill.arrays import check_choice
 from krrdistill.errors import DataError, LambdaOutOfRange
 from krrdistill.feature_gram import FeatureGram, pseudo_inverse
+from krrdistill.products import gram, product
 from krrdistill.random import Stream, normal
 
 __all__ = [
@@ -69,7 +70,7 @@ def _label_inverse(Y: FloatArray) -> FloatArray:
 
 def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
     """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
-    return Z + _label_inverse(Y) @ (W - Y.T @ Z)
+    return Z + product(_label_inverse(Y), W - product(Y.T, Z))
 
 
 def noise_start(W: FloatArray, points_per_class: int, *, seed: int) -> tuple[FloatArray, FloatArray]:
@@ -88,11 +89,11 @@ def real_start(W: FloatArray, F_real: FloatArray, lambda_s: float) -> tuple[Floa
     least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
     pseudo-inverse is R^T, with singular values below s1 / 10 raised to that.
     """
-    gram = FeatureGram(F_real)
-    inverse = gram.inverse(0.0)
-    Y = F_real @ W.T + lambda_s * (inverse @ W.T)  # learned_labels, with the inverse at hand
+    features = FeatureGram(F_real)
+    inverse = features.inverse(0.0)
+    Y = product(F_real, W.T) + lambda_s * product(inverse, W.T)  # learned_labels, with the inverse at hand
     Y = raise_singular_values(Y, _MAX_LABEL_CONDITION)
-    return dual(W, Y, gram.inverse(lambda_s) if lambda_s > 0.0 else inverse), Y
+    return dual(W, Y, features.inverse(lambda_s) if lambda_s > 0.0 else inverse), Y
 
 
 def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
@@ -107,7 +108,7 @@ def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
 
     Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
     """
-    return np.asarray(F @ W.T + lambda_s * (pseudo_inverse(F) @ W.T))
+    return product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T)
 
 
 class _Spectrum:
@@ -116,7 +117,7 @@ class _Spectrum:
     def __init__(self, D: FloatArray) -> None:
         self.D = D
         self.wide = D.shape[0] <= D.shape[1]
-        self.square, self.basis = scipy.linalg.eigh(D @ D.T if self.wide else D.T @ D)
+        self.square, self.basis = scipy.linalg.eigh(gram(D if self.wide else D.T))
         self.largest_square = float(self.square[-1])
         if self.square[0] < _MIN_SQUARE_RATIO * self.largest_square:
             U, s, Vt = scipy.linalg.svd(D, full_matrices=False)
@@ -127,8 +128,8 @@ class _Spectrum:
         """The matrix with singular values s * ratio(s^2) and the vectors of D."""
         factors = ratio(self.square)
         if self.wide:
-            return np.asarray((self.basis * factors) @ (self.basis.T @ self.D))
-        return np.asarray(((self.D @ self.basis) * factors) @ self.basis.T)
+            return product(self.basis * factors, product(self.basis.T, self.D))
+        return product(product(self.D, self.basis) * factors, self.basis.T)
 
 
 def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> FloatArray:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from krrdistill.arrays import check_number
 from krrdistill.errors import DataError
+from krrdistill.products import gram, product
 
 __all__ = ["FeatureGram", "condition_number", "fit_features", "pseudo_inverse"]
 
@@ -18,7 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 # Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
 _MAX_GRAM_CONDITION = 1e10
 _RANK_CUTOFF = 1e-10  # relative to the largest singular value
-_EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from singular values
+_EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from all singular values
+_GRAM_VALUES_CONDITION = 1e5  # of F; up to it the eigenvalues of the Gram matrix give s_min to a relative 1e-6
 _LANCZOS_CONDITION = 1e7  # of F; beyond it the rounding of the Gram matrix hides s_min
 
 
@@ -28,7 +30,7 @@ class FeatureGram:
     def __init__(self, F: FloatArray) -> None:
         self.F = F
         self.wide = F.shape[0] <= F.shape[1]
-        self.gram: FloatArray = F @ F.T if self.wide else F.T @ F
+        self.gram = gram(F if self.wide else F.T)
         self._factors: dict[float, tuple[FloatArray | None, float]] = {}
         self._values: FloatArray | None = None
 
@@ -40,7 +42,7 @@ class FeatureGram:
         lower = self._lower(lambda_s)
         if lower is None:
             U, s, Vt = _svd(self.F)
-            return np.asarray((U * (s / (s * s + lambda_s))) @ Vt)
+            return product(U * (s / (s * s + lambda_s)), Vt)
         return _solve(lower, self.F) if self.wide else _solve(lower, self.F.T).T
 
     def fit(self, Y: FloatArray, lambda_s: float) -> FloatArray:
@@ -54,22 +56,27 @@ class FeatureGram:
             return np.asarray(((Y.T @ U) * (s / (s * s + lambda_s))) @ Vt)
         if self.wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
             dual = _solve(lower, Y)
-            dual = dual + _solve(lower, Y - F @ (F.T @ dual) - lambda_s * dual)
-            return np.ascontiguousarray(dual.T @ F)
-        W = _solve(lower, F.T @ Y)
-        W = W + _solve(lower, F.T @ (Y - F @ W) - lambda_s * W)
+            dual = dual + _solve(lower, Y - product(F, product(F.T, dual)) - lambda_s * dual)
+            return product(dual.T, F)
+        W = _solve(lower, product(F.T, Y))
+        W = W + _solve(lower, product(F.T, Y - product(F, W)) - lambda_s * W)
         return np.ascontiguousarray(W.T)
 
     def condition_number(self) -> float:
         """s_1 / s_min(m, p) of F; inf when F is rank deficient.
 
-        Above 1200 rows and columns from the extreme eigenvalues of the Gram matrix, by Lanczos iterations with it and
-        with its Cholesky factor (relative accuracy 1e-3; SVD beyond 1e7).
+        Up to 1200 rows or columns from all eigenvalues of the Gram matrix (relative accuracy 1e-6; SVD beyond 1e5),
+        above from its extreme ones, by Lanczos iterations with it and with its factor (1e-3; SVD beyond 1e7).
         """
-        if len(self.gram) > _EXACT_CONDITION:
+        if len(self.gram) <= _EXACT_CONDITION:
+            square = scipy.linalg.eigvalsh(self.gram)[::-1]
+            if square[-1] * _GRAM_VALUES_CONDITION**2 > square[0]:
+                self._values = np.sqrt(square)
+                return float(self._values[0] / self._values[-1])
+        else:
             lower, _ = self._factor(0.0)
             if lower is not None:
-                largest = _largest_eigenvalue(len(self.gram), lambda x: self.gram @ x)
+                largest = _largest_eigenvalue(len(self.gram), lambda x: np.asarray(blas.dsymv(1.0, self.gram.T, x)))
                 inverse_largest = _largest_eigenvalue(len(self.gram), lambda x: _solve(lower, x))
                 condition = float(np.sqrt(largest * inverse_largest))
                 if condition < _LANCZOS_CONDITION:

@@ -168,7 +168,7 @@ def choose_model(
     chain, backend, dtype = statistics.chain, statistics.backend, np.dtype(options.precision)
     with watch.stage("ridge"):
         path = ridge_path(statistics, options.lambdas)
-        usable = np.nan_to_num(path.weights)
+        usable = path.weights if path.positive_definite.all() else np.nan_to_num(path.weights)
         correct = backend.score_path(chain, X, y, usable, dtype=dtype, rows=validation)
         path = select(path, correct, len(validation))
         W, lambda_ = path.weights[path.best].copy(), float(path.lambdas[path.best])
