@@ -33,7 +33,7 @@ HOMES = {
     "typer": ("cli/",),
     "rich": ("cli/",),
     "yaml": ("cli/",),
-    "sklearn": ("data/",),
+    "sklearn": ("data/", "interop/"),
     "pooch": ("data/",),
 }
 CORE_DEPENDENCIES = {"numpy", "scipy", "threadpoolctl"}

@@ -14,6 +14,7 @@ EXTRAS = {
     "cli": ("typer", "rich", "yaml", "matplotlib", "sklearn"),
     "download": ("pooch",),
     "numba": ("numba",),
+    "sklearn": ("sklearn",),
 }
 
 

@@ -1,0 +1,201 @@
+"""RidgeDistiller: scikit-learn's own checks, exactness, composition with its tools and with imbalanced-learn."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import krrdistill as kd
+from oracles import ridge
+from tolerances import assert_exact, assert_solve
+
+pytest.importorskip("sklearn", reason='scikit-learn is not installed (pip install "krrdistill[sklearn]")')
+
+from imblearn.pipeline import make_pipeline as make_resampling_pipeline
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from krrdistill.features import KERNELS
+from krrdistill.interop.sklearn import RidgeDistiller
+
+Array = npt.NDArray[Any]
+LETTERS = np.array(list("qwertzuiop"))  # not in alphabetical order
+
+
+@parametrize_with_checks([RidgeDistiller(kernel) for kernel in KERNELS])
+def test_scikit_learn_accepts_the_estimator(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Array, Array, Array, Array]:
+    """X, y to fit and X, y to test, pixels uint8."""
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    X, y = X[order].astype(np.uint8), y[order]
+    return X[:1200], y[:1200], X[1200:], y[1200:]
+
+
+def standardized(X: Array) -> Array:
+    return StandardScaler().fit_transform(X)
+
+
+def test_learns_ridge_regression_on_all_rows(digits: tuple[Array, ...]) -> None:
+    X, y, _, _ = digits
+    model = RidgeDistiller(lam=10.0, precision="float64").fit(X, y)
+    Z = standardized(X)
+    assert model.lambda_ == 10.0
+    expected = ridge(np.eye(10)[y].T, Z.T, 10.0)
+    condition = np.linalg.cond(Z.T @ Z + 10.0 * np.eye(64))
+    assert_solve(model.coef_original_, expected, condition)
+
+
+def test_rows_held_out_stay_out_without_refit(digits: tuple[Array, ...]) -> None:
+    X, y, _, _ = digits
+    model = RidgeDistiller(refit=False, validation_fraction=0.25).fit(X, y)
+    path = model.ridge_path_
+    assert model.distilled_.meta["n_train"] == 900
+    assert model.lambda_ == path.lambdas[path.best]
+    assert_exact(model.coef_original_, path.weights[path.best])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("init", ["noise", "real"])
+def test_the_distilled_points_retrain_to_the_model(digits: tuple[Array, ...], kernel: str, init: str) -> None:
+    X, y, X_test, y_test = digits
+    model = RidgeDistiller(kernel, points_per_class=2, init=init, lambda_s="auto").fit(X, LETTERS[y])
+    assert model.X_distilled_.shape == (20, 64)
+    assert model.Y_distilled_.shape == (20, 10)
+    assert_exact(model.y_distilled_, np.tile(np.sort(LETTERS), 2))
+
+    distilled = model.distilled_
+    phi = distilled.feature_map.transform(distilled.preprocessing.apply(model.X_distilled_))
+    retrained = kd.fit_features(phi, model.Y_distilled_, model.lambda_s_)
+    certificate = model.certificate_
+    assert certificate.weight_relative_error < 1e-6
+    assert certificate.prediction_agreement == 1.0
+    for weights in (retrained, model.coef_):
+        assert np.linalg.norm(weights - model.coef_original_) <= 1e-6 * np.linalg.norm(model.coef_original_)
+
+    features = distilled.feature_map.transform(distilled.preprocessing.apply(X_test))
+    assert_exact(model.predict(X_test), np.sort(LETTERS)[(features @ model.coef_original_.T).argmax(axis=1)])
+    assert model.score(X_test, LETTERS[y_test]) > 0.85
+
+
+def test_two_classes_have_one_score(digits: tuple[Array, ...]) -> None:
+    X, y, X_test, y_test = digits
+    model = RidgeDistiller().fit(X, np.where(y < 5, "low", "high"))
+    scores = model.decision_function(X_test)
+    assert scores.shape == (len(X_test),)
+    assert_exact(model.predict(X_test), np.where(scores > 0, "low", "high"))
+    assert model.score(X_test, np.where(y_test < 5, "low", "high")) > 0.8
+
+
+def test_types_and_orders_of_the_data_do_not_matter(digits: tuple[Array, ...]) -> None:
+    X, y, X_test, _ = digits
+    expected = RidgeDistiller().fit(X, y).predict(X_test)
+    for other in (X.astype(np.float32), X.astype(np.int64), np.asfortranarray(X, dtype=np.float64), X.tolist()):
+        model = RidgeDistiller().fit(other, y)
+        assert_exact(model.predict(np.asfortranarray(X_test)), expected)
+
+
+def test_resampling_feeds_another_classifier(digits: tuple[Array, ...]) -> None:
+    """Least squares on the resampled points, with hard labels, makes the decisions of the distiller."""
+    X, y, X_test, y_test = digits
+    least_squares = RidgeClassifier(1e-10, fit_intercept=False, solver="svd")
+    pipeline = make_resampling_pipeline(StandardScaler(), RidgeDistiller(preprocessing="none"), least_squares)
+    pipeline.fit(X, LETTERS[y])
+    distiller = pipeline.named_steps["ridgedistiller"]
+    assert_exact(pipeline.predict(X_test), distiller.predict(pipeline[0].transform(X_test)))
+    assert pipeline.score(X_test, LETTERS[y_test]) > 0.85
+
+    resampled, labels = RidgeDistiller().fit_resample(X, y)
+    again = RidgeDistiller().fit(X, y)
+    assert_exact(resampled, again.X_distilled_)
+    assert_exact(labels, again.y_distilled_)
+
+
+def test_features_of_other_transformers_can_be_distilled(digits: tuple[Array, ...]) -> None:
+    X, y, X_test, y_test = digits
+    pipeline = make_pipeline(
+        MinMaxScaler(), Nystroem(n_components=150, gamma=0.02, random_state=0), RidgeDistiller(preprocessing="none")
+    )
+    pipeline.fit(X, y)
+    assert pipeline[-1].X_distilled_.shape == (10, 150)
+    assert pipeline[-1].certificate_.prediction_agreement == 1.0
+    assert pipeline.score(X_test, y_test) > 0.9
+
+
+def test_searches_set_every_parameter(digits: tuple[Array, ...]) -> None:
+    X, y, X_test, y_test = digits
+    grid = {
+        "ridgedistiller__kernel": ["FCNN", "random_fourier"],
+        "ridgedistiller__lam": [1e6, 10.0],
+        "ridgedistiller__points_per_class": [1, 2],
+    }
+    search = GridSearchCV(make_pipeline(StandardScaler(), RidgeDistiller(preprocessing="none")), grid, cv=2)
+    search.fit(X, y)
+    assert search.best_params_["ridgedistiller__lam"] == 10.0
+    assert search.score(X_test, y_test) > 0.85
+    scores = search.cv_results_["mean_test_score"].reshape(4, 2)
+    assert_exact(scores[:, 0], scores[:, 1])  # the number of points does not change an exact model
+
+
+def test_kernel_options_reach_the_map(digits: tuple[Array, ...]) -> None:
+    X, y, _, _ = digits
+    model = clone(RidgeDistiller("FCNN", kernel_options={"widths": [40, 20]}, seed=3)).fit(X, y)
+    assert model.coef_.shape == (10, 20)
+    assert model.distilled_.feature_map.spec()["seed"] == 3
+
+
+def test_fitted_models_can_be_pickled_and_saved(digits: tuple[Array, ...], tmp_path: Path) -> None:
+    X, y, X_test, _ = digits
+    model = RidgeDistiller("random_fourier", seed=1).fit(X, y)
+    predicted = model.predict(X_test)
+    assert_exact(pickle.loads(pickle.dumps(model)).predict(X_test), predicted)
+    model.distilled_.save(tmp_path / "distilled.npz")
+    assert_exact(kd.DistilledDataset.load(tmp_path / "distilled.npz").predict(X_test), predicted)
+
+
+def test_the_seed_alone_decides(digits: tuple[Array, ...]) -> None:
+    X, y, _, _ = digits
+    first, again, other = (RidgeDistiller("FCNN", seed=seed).fit(X, y) for seed in (5, 5, 6))
+    assert_exact(first.X_distilled_, again.X_distilled_)
+    assert not np.array_equal(first.X_distilled_, other.X_distilled_)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "message"),
+    [
+        ({"preprocessing": "whiten"}, ValueError, "preprocessing must be one of none, standardize, zca; got 'whiten'"),
+        ({"kernel": "rbf"}, ValueError, "kernel must be one of .*; got 'rbf'"),
+        ({"kernel": "FCNN", "kernel_options": {"depth": 2}}, ValueError, "FCNN does not take depth"),
+        ({"kernel": "FCNN", "kernel_options": {"widths": [65]}}, kd.NotSurjective, "64 inputs to 65 features"),
+        ({"points_per_class": 0}, ValueError, "points_per_class must be at least 1, got 0"),
+        ({"init": "real", "points_per_class": 500}, ValueError, "fewer than points_per_class = 500"),
+        ({"lam": -1.0}, ValueError, "lambdas must be finite and > 0, got -1.0"),
+        ({"lam": []}, ValueError, "lambdas must hold at least one value"),
+        ({"lambda_s": 1e9}, kd.LambdaOutOfRange, "lambda_s = 1e\\+09 exceeds"),
+        ({"backend": "cupid"}, ValueError, "backend must be one of"),
+    ],
+)
+def test_bad_parameters_are_named_when_fitting(
+    digits: tuple[Array, ...], parameters: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    model = RidgeDistiller(**parameters)
+    with pytest.raises(kind, match=message):
+        model.fit(digits[0], digits[1])
+    with pytest.raises(NotFittedError):
+        model.predict(digits[0])
