@@ -4,6 +4,7 @@
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
 #   make lint       ruff, mypy, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+#   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
 #   make clean      remove everything that these targets made
@@ -37,6 +38,7 @@ export PIP_NO_INPUT := 1
 
 CXX_SOURCES := $(sort $(shell find csrc -name '*.cpp'))
 CXX_HEADERS := $(sort $(shell find csrc -name '*.h'))
+CXX_EXAMPLES := $(sort $(shell find examples -name '*.cpp' -o -name '*.h'))
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake) $(CXX_SOURCES) $(CXX_HEADERS) \
 	python/krrdistill/_version.py
 
@@ -44,7 +46,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test lint lint-python lint-cxx sanitize bench wheel clean
+.PHONY: help demo test lint lint-python lint-cxx sanitize embed embed-static embed-shared bench wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -106,7 +108,7 @@ lint-python: $(STAMPS)/lint
 	$(BIN)/mypy
 
 lint-cxx: build/tidy.ok
-	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)
 
 # The clang-tidy of PyPI has Clang's own headers but no omp.h: the compiler's folder is searched last for it.
 build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
@@ -139,6 +141,26 @@ sanitize: $(SANITIZE)/installed
 	status=$$?; \
 	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
 	exit $$status
+
+# ---- the C++ library, as a program outside of this repository finds it
+
+EMBED := build/embed
+EMBED_CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" cmake
+EMBED_WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion $(if $(filter ON,$(WERROR)),-Werror)
+
+embed: embed-static embed-shared
+
+# all_verify_interface_header_sets compiles every public header alone.
+embed-static embed-shared: embed-%: $(STAMPS)/tools
+	@rm -rf $(EMBED)/$*/prefix
+	$(EMBED_CMAKE) -S . -B $(EMBED)/$* -DBUILD_SHARED_LIBS=$(if $(filter shared,$*),ON,OFF) \
+		-DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(EMBED)/$*/prefix -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
+	$(EMBED_CMAKE) --build $(EMBED)/$* --parallel $(JOBS) --target all all_verify_interface_header_sets
+	$(EMBED_CMAKE) --install $(EMBED)/$*
+	$(EMBED_CMAKE) -S examples/embed_cpp -B $(EMBED)/$*/example -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix \
+		-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
+	$(EMBED_CMAKE) --build $(EMBED)/$*/example
+	$(EMBED)/$*/example/embed_cpp
 
 clean:
 	rm -rf $(VENV) build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "common/blas_routines.h"
 #include "krrdistill/blas.h"
 
 namespace py = pybind11;
@@ -36,24 +37,10 @@ void load(const py::dict& exported, const std::string& name, Function& target) {
 template <typename T>
 void load_table(const py::dict& blas_functions, const py::dict& lapack_functions, const std::string& prefix) {
   BlasTable<T>& table = blas<T>();
-  load(blas_functions, prefix + "gemm", table.gemm);
-  load(blas_functions, prefix + "syrk", table.syrk);
-  load(blas_functions, prefix + "symm", table.symm);
-  load(blas_functions, prefix + "syr2k", table.syr2k);
-  load(lapack_functions, prefix + "potrf", table.potrf);
-  load(lapack_functions, prefix + "potrs", table.potrs);
-  load(lapack_functions, prefix + "geqrt", table.geqrt);
-  load(lapack_functions, prefix + "larft", table.larft);
-  load(lapack_functions, prefix + "sterf", table.sterf);
-  load(lapack_functions, prefix + "pbtrf", table.pbtrf);
-  load(lapack_functions, prefix + "pbtrs", table.pbtrs);
-  load(lapack_functions, prefix + "getrf", table.getrf);
-  load(lapack_functions, prefix + "getrs", table.getrs);
-  load(lapack_functions, prefix + "gecon", table.gecon);
-  load(lapack_functions, prefix + "geqrf", table.geqrf);
-  load(lapack_functions, prefix + "ormqr", table.ormqr);
-  load(lapack_functions, prefix + "trtrs", table.trtrs);
-  load(lapack_functions, prefix + "trcon", table.trcon);
+#define LOAD_BLAS(name) load(blas_functions, prefix + #name, table.name);
+#define LOAD_LAPACK(name) load(lapack_functions, prefix + #name, table.name);
+  KRRDISTILL_BLAS_ROUTINES(LOAD_BLAS)
+  KRRDISTILL_LAPACK_ROUTINES(LOAD_LAPACK)
 }
 
 }  // namespace

@@ -1,3 +1,4 @@
+// The table of the Python module: empty until bindings/scipy_blas.cpp fills it at import.
 #include "krrdistill/blas.h"
 
 namespace krrdistill {

@@ -1,6 +1,6 @@
-// BLAS and LAPACK as a table of function pointers, filled once by the embedder:
-// Python fills it with the functions that SciPy exports, so nothing is linked and
-// there is one thread pool. LP64 (32-bit integers) Fortran interfaces only.
+// BLAS and LAPACK as a table of function pointers. In the stand-alone library it holds the BLAS that the library was
+// linked with. The Python module fills it with the functions that SciPy exports, so nothing is linked and there is one
+// thread pool. LP64 (32-bit integers) Fortran interfaces only.
 #pragma once
 
 namespace krrdistill {
@@ -33,7 +33,7 @@ struct BlasTable {
                 int* info) = nullptr;
 };
 
-// The process-wide table. Set every entry before the first call of anything else.
+// The process-wide table. Entries may be replaced before the first call of anything else.
 template <typename T>
 BlasTable<T>& blas();
 
