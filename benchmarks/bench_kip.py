@@ -32,7 +32,8 @@ Statistics = Callable[[str], kd.RidgeStatistics]
 @pytest.fixture(scope="module")
 def features(problem: Problem) -> AnyArray:
     """phi of the training set, float32."""
-    return kd.get_backend().transform(problem.chain(KERNEL), problem.x_train, dtype=np.dtype(np.float32))
+    found = kd.get_backend().transform(problem.chain(KERNEL), problem.x_train, dtype=np.dtype(np.float32))
+    return np.asarray(found)
 
 
 def _objective(variant: str, problem: Problem, found: kd.RidgeStatistics, features: AnyArray) -> Objective:

@@ -6,9 +6,11 @@ import importlib
 import importlib.util
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from hypothesis import settings
 
 import krrdistill as kd
 from krrdistill.backends import Backend
+from krrdistill.backends.array import ArrayBackend
 
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
@@ -41,8 +44,49 @@ def pytest_report_header() -> list[str]:
     return [f"krrdistill: native backend {native}; Numba {numba}; real data {data}"]
 
 
+OPERATIONS = ("transform", "accumulate", "score_path", "ridge_path", "solve_spd", "preimage_solve")
+PARITY: dict[str, tuple[str, tuple[str, ...]]] = {}  # test -> its backend, and what it counts for
+
+
+def remember_parity(item: pytest.Item) -> None:
+    """Notes what a test of every backend covers: an operation (by its name), a precision, a map."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    name = parameters.get("backend", parameters.get("any_backend"))
+    if item.path.name == "test_backends.py" and isinstance(name, str):
+        operation = next((operation for operation in OPERATIONS if f"_{operation}" in item.name), "other")
+        covered = (operation, parameters.get("dtype", "float64"), parameters.get("kind", "other maps"))
+        PARITY[item.nodeid] = (name, covered)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The parity matrix: how many tests of test_backends.py each backend passed."""
+    counts: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            if report.nodeid in PARITY:
+                name, covered = PARITY[report.nodeid]
+                counts.setdefault(name, Counter()).update((*covered, "total") if outcome == "passed" else (outcome,))
+    if not counts:
+        return
+    found = set().union(*counts.values())
+    seen = [*OPERATIONS, "other", "float32", "float64", *sorted(found), "total", "failed", "skipped"]
+    columns = [name for name in dict.fromkeys(seen) if name in found]
+    columns.sort(
+        key=lambda name: ("total", "failed", "skipped").index(name) if name in ("total", "failed", "skipped") else -1
+    )
+    terminalreporter.section("parity of the backends: tests passed by operation, by precision and by map")
+    width = max(map(len, counts))
+    for index in range(0, len(columns), 9):
+        part = columns[index : index + 9]
+        terminalreporter.write_line(" ".join([f"{'':{width}}", *(f"{name:>14}" for name in part)]))
+        for name, row in counts.items():
+            terminalreporter.write_line(" ".join([f"{name:{width}}", *(f"{row[column]:>14}" for column in part)]))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked ``data`` are skipped, with the reason, where the real data sets are not at hand."""
+    for item in items:
+        remember_parity(item)
     if REAL_DATA.is_dir():
         return
     absent = pytest.mark.skip(reason=f"no real data sets in {REAL_DATA} (set KRRDISTILL_DATA)")
@@ -82,13 +126,29 @@ def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[s
     native_module.set_isa(before)
 
 
-@pytest.fixture(params=["array", "numba", *(f"native-{isa}" for isa in ISAS)])
+def framework(name: str) -> Any:
+    """A framework's module; the test is skipped where it is not installed."""
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+def array_backend(name: str) -> Backend:
+    """The array backend "array", or "array-FRAMEWORK" on arrays of that framework."""
+    of = name.partition("-")[2]
+    return ArrayBackend(framework(of).zeros(1)) if of else kd.get_backend(name)
+
+
+ARRAY_BACKENDS = ("array", "array-torch", "array-array_api_strict")
+
+
+@pytest.fixture(params=[*ARRAY_BACKENDS, "numba", *(f"native-{isa}" for isa in ISAS)])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend in turn, the native one on every instruction set of this CPU and build."""
+    if request.param in ARRAY_BACKENDS:
+        yield array_backend(request.param)
+        return
     name, _, isa = request.param.partition("-")
     if name != "native":
-        if name == "numba":
-            request.getfixturevalue("numba_module")
+        request.getfixturevalue("numba_module")
         yield kd.get_backend(name)
         return
     native = request.getfixturevalue("native_module")
@@ -98,11 +158,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     native.set_isa(before)
 
 
-@pytest.fixture(scope="session", params=["array", "numba", "native"])
+@pytest.fixture(scope="session", params=[*ARRAY_BACKENDS, "numba", "native"])
 def any_backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn, on the instruction set that users get."""
-    if request.param != "array":
-        request.getfixturevalue(f"{request.param}_module")
+    if request.param in ARRAY_BACKENDS:
+        return array_backend(request.param)
+    request.getfixturevalue(f"{request.param}_module")
     return kd.get_backend(request.param)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import krrdistill as kd
+from conftest import framework
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".h", ".hpp", ".cpp", ".cu", ".cuh"})
@@ -28,6 +29,7 @@ CUDA_HEADER = re.compile(r"cuda|cublas|cusolver|cusparse|curand|nvrtc|nvtx|thrus
 HOMES = {
     "torch": ("backends/", "interop/", "arrays.py", "kip/published.py"),
     "cupy": ("backends/", "interop/", "arrays.py"),
+    "jax": ("arrays.py",),
     "numba": ("backends/",),
     "matplotlib": ("report/", "info.py"),
     "typer": ("cli/",),
@@ -36,7 +38,7 @@ HOMES = {
     "sklearn": ("data/", "interop/"),
     "pooch": ("data/",),
 }
-CORE_DEPENDENCIES = {"numpy", "scipy", "threadpoolctl"}
+CORE_DEPENDENCIES = {"numpy", "scipy", "threadpoolctl", "array_api_compat"}
 
 pytestmark = pytest.mark.skipif(not SOURCES, reason="the C++ sources are not beside the tests")
 
@@ -153,6 +155,8 @@ def test_modules_export_what_they_say(path: Path, request: pytest.FixtureRequest
     dotted = ".".join(("krrdistill", *(part for part in parts if part != "__init__")))
     if parts[-1] in ("native", "numba"):
         request.getfixturevalue(f"{parts[-1]}_module")
+    if parts == ("interop", "torch"):
+        framework("torch")
     if "report" in parts:
         pytest.importorskip("matplotlib", reason="the cli extra is not installed")
     module = importlib.import_module(dotted)

@@ -44,7 +44,7 @@ def test_torch_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) ->
     missing = krrdistill.info.gather()["torch"]
     assert missing == {
         "available": False,
-        "detail": "kip --variant published needs it",
+        "detail": "kip --variant published and krrdistill.interop.torch need it",
         "install": "pip install torch",
     }
 

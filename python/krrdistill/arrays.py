@@ -1,10 +1,17 @@
-"""Checks at the edge: user arrays to what the backends take, with errors that name the argument."""
+"""The edge: arrays of any framework to what the backends take and back, with errors that name the argument.
+
+The only file that knows the frameworks. Host memory is the same for all of them: an array there becomes a NumPy view of
+itself, through DLPack. An array on another device stays what it is, and the backend of its framework works on it.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
+import array_api_compat as compat
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 import numpy.typing as npt
 
@@ -17,40 +24,191 @@ __all__ = [
     "as_samples",
     "check_choice",
     "check_count",
+    "check_device",
     "check_number",
     "check_seed",
+    "check_writable",
+    "device_of",
+    "dtype_name",
+    "in_namespace",
+    "is_on_host",
+    "like",
+    "namespace_of",
+    "take_rows",
+    "to_host",
 ]
 
 Array = npt.NDArray[Any]
-_INPUT_DTYPES = (np.uint8, np.float32, np.float64)
+_HOST_DEVICES = (1, 3)  # DLPack's numbers for memory that the CPU reads: its own, and pinned for CUDA
 
 
-def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Array:
-    """View of ``X`` as (n, d) uint8, float32 or float64 with contiguous rows; copies only other types.
+# Frameworks
 
-    Raises ``TypeError`` for what is no numeric array, ``DataError`` for a wrong shape.
+
+def is_on_host(X: Any) -> bool:
+    """Whether the CPU can read X: NumPy, numbers and lists, and arrays of other frameworks in host memory."""
+    if not _is_framework_array(X):
+        return True
+    try:
+        return int(X.__dlpack_device__()[0]) in _HOST_DEVICES
+    except ValueError:  # a device that DLPack does not know
+        return False
+
+
+def namespace_of(X: Any) -> Any:
+    """The array API namespace of an array, NumPy's for what is none."""
+    return compat.array_namespace(X) if _is_framework_array(X) else numpy_namespace
+
+
+def device_of(X: Any) -> Any:
+    """The device of an array as its framework names it; "cpu" for NumPy and for what is no array."""
+    return compat.device(X) if _is_framework_array(X) else "cpu"
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name that a dtype has in NumPy, whatever the framework: "float32" for ``torch.float32``."""
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError:
+        return str(dtype).rpartition(".")[2]
+
+
+def to_host(where: str, name: str, X: Any) -> Array:
+    """X as a NumPy array: a view where it lies in host memory, a copy of what lies elsewhere.
+
+    Raises ``TypeError`` for arrays that carry gradients and for types that NumPy does not have.
+    """
+    _refuse_gradients(where, name, X)
+    try:
+        return _as_numpy(X)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        if not _is_framework_array(X):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"{where}: {name} is a {_kind(X)} that NumPy cannot read ({reason}); convert it") from error
+
+
+def in_namespace(array: Any, xp: Any, device: Any) -> Any:
+    """A NumPy array, or one of ``xp``, on ``device`` of ``xp``: the same memory where that is the host's.
+
+    Frameworks other than NumPy have no read-only arrays and no strides below zero: such arrays are copied.
+    """
+    if xp is numpy_namespace:
+        return _as_numpy(array)
+    if isinstance(array, np.ndarray) and (not array.flags.writeable or min(array.strides, default=0) < 0):
+        array = array.copy()
+    return xp.asarray(array, device=device)
+
+
+def like(result: Any, X: Any) -> Any:
+    """``result``, of NumPy or of the framework of X, as an array of the kind and on the device of X.
+
+    JAX rounds float64 to float32 unless ``jax_enable_x64`` is set.
+    """
+    return in_namespace(result, namespace_of(X), device_of(X))
+
+
+def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Array:
+    """A few rows of X (n, d) as a NumPy array, gathered where X is."""
+    if isinstance(X, np.ndarray):
+        return X[rows]
+    xp = namespace_of(X)
+    return _as_numpy(xp.take(X, in_namespace(rows, xp, device_of(X)), axis=0))
+
+
+def check_device(where: str, **arrays: Any) -> None:
+    """Raises ``TypeError`` unless all of these lie on one device; for NumPy arrays, lists and numbers any is right."""
+    places = {name: _place(X) for name, X in arrays.items() if _is_framework_array(X)}
+    if len(set(places.values())) > 1:
+        found = ", ".join(f"{name} on {place}" for name, place in places.items())
+        raise TypeError(f"{where}: all arrays must be on one device, got {found}")
+
+
+def check_writable(where: str, X: Any) -> None:
+    """Raises ``TypeError`` for a framework whose arrays cannot be written to, which operations on a device do."""
+    if compat.is_jax_array(X):
+        raise TypeError(f"{where}: JAX arrays cannot be written to; copy this one from {device_of(X)} to the host")
+
+
+def _is_framework_array(X: Any) -> bool:
+    """An array of another framework than NumPy."""
+    known = compat.is_array_api_obj(X) and not isinstance(X, (np.ndarray, np.generic))
+    return known and hasattr(type(X), "__dlpack__")
+
+
+def _kind(X: Any) -> str:
+    return f"{type(X).__module__.partition('.')[0]} array of {getattr(X, 'dtype', 'unknown dtype')}"
+
+
+def _place(X: Any) -> str:
+    return "the host" if is_on_host(X) else str(device_of(X))
+
+
+def _refuse_gradients(where: str, name: str, X: Any) -> None:
+    if getattr(X, "requires_grad", False):
+        raise TypeError(
+            f"{where}: {name} requires gradients, which end here; pass {name}.detach(), "
+            "or use the operations of krrdistill.interop.torch"
+        )
+    if compat.is_jax_array(X) and isinstance(X, sys.modules["jax"].core.Tracer):
+        raise TypeError(
+            f"{where}: {name} is being traced by JAX (jit, grad or vmap) and has no values; call it outside"
+        )
+
+
+def _as_numpy(X: Any) -> Array:
+    if not _is_framework_array(X):
+        return np.asanyarray(X)
+    if not is_on_host(X):
+        if compat.is_jax_array(X):
+            return np.asarray(X)
+        if compat.is_torch_array(X) or compat.is_cupy_array(X):
+            X = compat.to_device(X, "cpu")
+        else:  # as the standard has it
+            X = X.to_device(namespace_of(X).__array_namespace_info__().default_device())
+    return np.asarray(np.from_dlpack(X))
+
+
+# Data
+
+
+def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
+    """X as (n, d) uint8, float32 or float64 with contiguous rows: a view, copied only for other types and layouts.
+
+    A NumPy array, or for data on another device an array of its framework on that device. Raises ``TypeError`` for what
+    is no numeric array, ``DataError`` for a wrong shape.
     """
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError(f"{where}: X is a masked array; fill or drop what is masked")
-    array: Array = np.asanyarray(X)
-    if array.dtype.kind not in "uifb":
+    _refuse_gradients(where, "X", X)
+    array = to_host(where, "X", X) if is_on_host(X) else X
+    xp = namespace_of(array)
+    if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
         raise TypeError(f"{where}: X must be a numeric array, got dtype {array.dtype}")
     if array.ndim < 2:
-        raise DataError(f"{where}: X must have shape (n, ...), one row per sample, got {array.shape}")
+        raise DataError(f"{where}: X must have shape (n, ...), one row per sample, got {tuple(array.shape)}")
     width = math.prod(array.shape[1:])
-    array = array.reshape(array.shape[0], width)
-    if array.dtype.type not in _INPUT_DTYPES or not array.dtype.isnative:
-        array = array.astype(np.float64 if array.dtype.itemsize > 2 else np.float32)
-    if (width > 1 and array.strides[1] != array.itemsize) or not array.flags.aligned:
+    array = xp.reshape(array, (array.shape[0], width))
+    if array.dtype not in (xp.uint8, xp.float32, xp.float64):
+        array = xp.astype(array, xp.float64 if _bits(xp, array.dtype) > 16 else xp.float32)
+    if isinstance(array, np.ndarray) and (
+        (width > 1 and array.strides[1] != array.itemsize) or not array.flags.aligned
+    ):
         array = array.copy(order="C")
     if input_dim is not None and width != input_dim:
         raise DataError(f"{where}: X has {width} columns, the map takes {input_dim}")
     return array
 
 
+def _bits(xp: Any, dtype: Any) -> int:
+    if xp.isdtype(dtype, "bool"):
+        return 8
+    return int((xp.finfo if xp.isdtype(dtype, "real floating") else xp.iinfo)(dtype).bits)
+
+
 def as_labels(where: str, y: Any, n: int, *, n_classes: int | None = None) -> npt.NDArray[np.int64]:
     """Class labels as int64 (n,), each in [0, n_classes)."""
-    array = np.asarray(y)
+    array = to_host(where, "y", y)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{where}: y must hold integer class labels, got dtype {array.dtype}")
     if array.shape != (n,):
@@ -65,7 +223,7 @@ def as_labels(where: str, y: Any, n: int, *, n_classes: int | None = None) -> np
 
 def as_matrix(where: str, name: str, values: Any, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
     """``values`` as a finite float64 matrix of this shape."""
-    array = np.asarray(values, dtype=np.float64)
+    array = np.asarray(to_host(where, name, values), dtype=np.float64)
     if array.shape != shape:
         raise DataError(f"{where}: {name} must have shape {shape}, got {array.shape}")
     if not np.isfinite(array).all():
@@ -75,7 +233,7 @@ def as_matrix(where: str, name: str, values: Any, shape: tuple[int, int]) -> npt
 
 def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:
     """Row indices as int64 (r,), each in [0, n)."""
-    array = np.asarray(rows)
+    array = to_host(where, "rows", rows)
     if array.dtype.kind not in "iu" and array.size > 0:
         raise TypeError(f"{where}: rows must hold integer row indices, got dtype {array.dtype}")
     if array.ndim != 1:
@@ -84,6 +242,9 @@ def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:
         if not 0 <= index < n:
             raise DataError(f"{where}: rows holds the index {index}, X has {n} rows")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+# Options
 
 
 def check_choice(where: str, name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend
-from krrdistill.certificate import Certificate, certify
+from krrdistill.arrays import as_samples, like
+from krrdistill.backends import Backend, get_backend
+from krrdistill.certificate import Certificate, certify, predict_classes
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.feature_gram import FeatureGram, fit_features
@@ -57,20 +58,28 @@ class DistilledDataset:
     def distilled_data(self) -> npt.NDArray[np.float32]:
         """The inputs undone to the units of the raw data, shape (m, *shape): for looking at, rounded to float32."""
         with np.errstate(over="ignore"):  # infinite where float32 ends; ``save`` refuses it
-            return self.preprocessing.invert(self.X, self.shape).astype(np.float32)
+            return np.asarray(self.preprocessing.invert(self.X, self.shape), dtype=np.float32)
 
     def features(self, *, backend: Backend | str | None = None) -> FloatArray:
         """phi(X) in float64, shape (m, p)."""
-        return np.asarray(self.feature_map.transform(self.X, backend=backend))
+        return np.asarray(self.feature_map.transform(self.X, dtype=np.float64, backend=backend))
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
-        return fit_features(self.features(backend=backend), self.Y, self.lambda_s)
+        return np.asarray(fit_features(self.features(backend=backend), self.Y, self.lambda_s))
 
-    def predict(self, X: Any, *, backend: Backend | str | None = None) -> npt.NDArray[np.int64]:
-        """Classes of raw samples X (n, *shape) under the model retrained from this set."""
-        features = self.feature_map.transform(self.preprocessing.apply(X), backend=backend)
-        return np.asarray((features @ self.fit(backend=backend).T).argmax(axis=1))
+    def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
+        """Classes of raw samples X (n, *shape) under the model retrained from this set: int64, of the kind of X."""
+        samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        W = self.fit(backend=backend)
+        chain, solver = self.feature_map.chain(self.preprocessing), get_backend(backend, data=samples)
+        return like(predict_classes(chain, samples, (W,), precision="float64", backend=solver)[0], X)
+
+    def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
+        """The points as ``torch.utils.data.TensorDataset`` (X, Y), see ``krrdistill.interop.torch.tensor_dataset``."""
+        from krrdistill.interop.torch import tensor_dataset
+
+        return tensor_dataset(self, device=device, dtype=dtype)
 
     def verify(self, dataset: Dataset, *, weights: FloatArray | None = None, backend: Any = None) -> Certificate:
         """Retrains from this set and compares with the original model on the test part of ``dataset``.

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.arrays import to_host
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.feature_gram import FeatureGram
 from krrdistill.products import product
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "certify", "predict_classes"]
 
 FloatArray = npt.NDArray[np.float64]
 _BATCH_ROWS = 2048
@@ -58,7 +59,8 @@ def certify(
 
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
-    original, distilled = _predict(chain, X_test, (W, W_S), precision, get_backend(backend))
+    solver = get_backend(backend)
+    original, distilled = predict_classes(chain, X_test, (W, W_S), precision=precision, backend=solver)
     error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
     return Certificate(
         weight_relative_error=error / scale if scale > 0.0 else (float("inf") if error > 0.0 else 0.0),
@@ -71,18 +73,19 @@ def certify(
     )
 
 
-def _predict(
-    chain: Chain, X: npt.NDArray[Any], models: tuple[FloatArray, ...], precision: str, backend: Backend
+def predict_classes(
+    chain: Chain, X: Any, models: tuple[FloatArray, ...], *, precision: str, backend: Backend
 ) -> list[npt.NDArray[np.int64]]:
-    """Predicted class of every row of X under every model."""
+    """Predicted class of every row of X under every model (k, p): features in ``precision``, scores in float64."""
     stacked = np.concatenate(models)
     k = len(stacked) // len(models)
-    predictions = [np.empty(len(X), dtype=np.int64) for _ in models]
-    buffer = np.empty((min(_BATCH_ROWS, len(X)), stacked.shape[1]))
-    for start in range(0, len(X), _BATCH_ROWS):
-        rows = np.arange(start, min(start + _BATCH_ROWS, len(X)))
+    n = X.shape[0]
+    predictions = [np.empty(n, dtype=np.int64) for _ in models]
+    buffer = np.empty((min(_BATCH_ROWS, n), stacked.shape[1]))
+    for start in range(0, n, _BATCH_ROWS):
+        rows = np.arange(start, min(start + _BATCH_ROWS, n))
         features = buffer[: len(rows)]
-        features[:] = backend.transform(chain, X, dtype=np.dtype(precision), rows=rows)
+        features[:] = to_host("predict", "features", backend.transform(chain, X, dtype=np.dtype(precision), rows=rows))
         scores = product(features, stacked.T).reshape(len(rows), len(models), k)
         for index, predicted in enumerate(predictions):
             predicted[rows] = scores[:, index].argmax(axis=1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 from scipy.linalg import blas, lapack
 
-from krrdistill.arrays import check_number
+from krrdistill.arrays import check_device, check_number, like, to_host
 from krrdistill.errors import DataError
 from krrdistill.products import gram, product
 
@@ -113,7 +114,7 @@ def pseudo_inverse(D: FloatArray) -> FloatArray:
     return FeatureGram(D).inverse(0.0)
 
 
-def fit_features(F: FloatArray, Y: FloatArray, lambda_s: float = 0.0) -> FloatArray:
+def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
     """W_S trained on m features: Y^T (F F^T + lambda_s I)^-1 F, or Y^T (F^+)^T for lambda_s = 0.
 
     Cholesky of the smaller Gram matrix with one step of iterative refinement, or the SVD where that is too
@@ -126,7 +127,7 @@ def fit_features(F: FloatArray, Y: FloatArray, lambda_s: float = 0.0) -> FloatAr
 
     Returns
     -------
-    W_S : array of shape (k, p)
+    W_S : array of shape (k, p), float64, of the kind of F
 
     Raises
     ------
@@ -134,10 +135,13 @@ def fit_features(F: FloatArray, Y: FloatArray, lambda_s: float = 0.0) -> FloatAr
         For shapes that do not fit, NaN or infinity.
     """
     check_number("fit_features", "lambda_s", lambda_s)
-    F, Y = np.asarray(F, dtype=np.float64), np.asarray(Y, dtype=np.float64)
-    if F.ndim != 2 or Y.ndim != 2 or len(F) != len(Y) or F.size == 0:
-        raise DataError(f"fit_features: F must have shape (m, p) and Y (m, k), got {F.shape} and {Y.shape}")
-    return FeatureGram(F).fit(Y, lambda_s)
+    check_device("fit_features", F=F, Y=Y)
+    features = np.asarray(to_host("fit_features", "F", F), dtype=np.float64)
+    labels = np.asarray(to_host("fit_features", "Y", Y), dtype=np.float64)
+    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or features.size == 0:
+        found = f"{features.shape} and {labels.shape}"
+        raise DataError(f"fit_features: F must have shape (m, p) and Y (m, k), got {found}")
+    return like(FeatureGram(features).fit(labels, lambda_s), F)
 
 
 def condition_number(F: FloatArray) -> float:

@@ -72,9 +72,13 @@ def _usable_cpus() -> int | None:
 
 
 def _torch() -> dict[str, Any]:
-    """PyTorch, which only the published variant of KIP uses; looked up, not imported."""
+    """PyTorch, which the published variant of KIP and ``krrdistill.interop.torch`` use; looked up, not imported."""
     available = importlib.util.find_spec("torch") is not None
-    detail = importlib.metadata.version("torch") if available else "kip --variant published needs it"
+    detail = (
+        importlib.metadata.version("torch")
+        if available
+        else "kip --variant published and krrdistill.interop.torch need it"
+    )
     return {"available": available, "detail": detail, "install": "pip install torch"}
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import scipy
 
 from krrdistill._version import __version__
-from krrdistill.arrays import as_labels, as_samples
+from krrdistill.arrays import as_labels, as_samples, check_device, take_rows
 from krrdistill.artifact import DistilledDataset
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.construct import Construction, construct, learned_labels, noise_start, real_start, shrink_to_bound
@@ -73,8 +73,8 @@ def distill(
 
     Parameters
     ----------
-    X : array of shape (n, *shape), uint8 or float
-    y : integer labels of shape (n,)
+    X : array of shape (n, *shape), uint8 or float, of any framework; on a device it stays there
+    y : integer labels of shape (n,), where X is
     feature_map : the map phi on preprocessed inputs
     preprocessing : affine map before phi, by default none
     options, keywords : a ``DistillOptions``, or its fields as keywords
@@ -87,16 +87,18 @@ def distill(
     options = replace(options or DistillOptions(), **keywords)
     shape = tuple(np.shape(X)[1:])
     samples = as_samples("distill", X, input_dim=feature_map.input_dim)
-    labels = as_labels("distill", y, len(samples), n_classes=n_classes)
+    check_device("distill", X=X, y=y)
+    n = samples.shape[0]
+    labels = as_labels("distill", y, n, n_classes=n_classes)
     k = count_classes("distill", labels, n_classes)
     preprocessing = preprocessing or Preprocessing.none(feature_map.input_dim)
     feature_map.check_surjective()  # before the long part
     watch = Stopwatch(progress)
-    backend = get_backend(options.backend)
+    backend = get_backend(options.backend, data=samples)
     chain = feature_map.chain(preprocessing)
 
-    validation, train = split(len(samples), options)
-    known = np.arange(len(samples)) if options.refit else train
+    validation, train = split(n, options)
+    known = np.arange(n) if options.refit else train
     start_rows = choose_real_points(labels, known, k, options) if options.init == "real" else None
     if original is None:
         original = train_original(samples, labels, k, chain, (validation, train), options, backend, watch)
@@ -105,14 +107,14 @@ def distill(
     if not original.W.any():
         raise DataError("distill: the original model is zero; the features of X carry nothing about y")
     with watch.stage("construct"):
-        near = None if start_rows is None else preprocessing.apply(samples[start_rows])
+        near = None if start_rows is None else preprocessing.apply(take_rows(samples, start_rows))
         points = _construct(original, feature_map, near, options, backend)
     with watch.stage("preimage"):
         inputs = feature_map.preimage(points.F, near=near, backend=backend)
         stored, targets = inputs, points.Y
         if options.store == "float32":
             stored = inputs.astype(np.float32)
-            features = feature_map.transform(stored, backend=backend)
+            features = feature_map.transform(stored, dtype=np.float64, backend=backend)
             targets = learned_labels(features, original.W, points.lambda_s)
     distilled = DistilledDataset(
         X=stored,
@@ -139,7 +141,7 @@ def count_classes(where: str, labels: IntArray, n_classes: int | None = None) ->
 
 
 def train_original(
-    X: npt.NDArray[Any],
+    X: Any,
     y: IntArray,
     k: int,
     chain: Chain,
@@ -157,7 +159,7 @@ def train_original(
 
 def choose_model(
     statistics: RidgeStatistics,
-    X: npt.NDArray[Any],
+    X: Any,
     y: IntArray,
     rows: tuple[IntArray, IntArray],
     options: DistillOptions,
@@ -174,7 +176,7 @@ def choose_model(
         W, lambda_ = path.weights[path.best].copy(), float(path.lambdas[path.best])
         if options.refit:
             W = fit_ridge(statistics.update(X, y, rows=validation), lambda_)
-    n_train = len(X) if options.refit else len(train)
+    n_train = X.shape[0] if options.refit else len(train)
     training = {**options.training(), "features": chain.fingerprint()}
     return Original(W, lambda_, path, n_train, len(validation), training)
 
@@ -227,7 +229,7 @@ def _construct(
         D, Y = noise_start(original.W, options.points_per_class, seed=options.seed)
     else:
         target = original.lambda_ if lambda_s is None else lambda_s
-        D, Y = real_start(original.W, feature_map.transform(near, backend=backend), target)
+        D, Y = real_start(original.W, feature_map.transform(near, dtype=np.float64, backend=backend), target)
     if lambda_s:
         D, Y = shrink_to_bound(D, Y, original.W, lambda_s, scale_labels=options.scale_labels)
     return construct(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import check_number
+from krrdistill.arrays import check_number, to_host
 from krrdistill.errors import NotPositiveDefinite
 from krrdistill.statistics import RidgeStatistics
 
@@ -79,7 +79,8 @@ def ridge_path(statistics: RidgeStatistics, lambdas: Sequence[float] | FloatArra
 def _check_lambdas(lambdas: Sequence[float] | FloatArray | None) -> FloatArray:
     if lambdas is None:
         return default_lambdas()
-    grid = np.array([check_number("ridge_path", "lambdas", value, positive=True) for value in lambdas])
+    values = lambdas if isinstance(lambdas, Sequence) else to_host("ridge_path", "lambdas", lambdas).ravel().tolist()
+    grid = np.array([check_number("ridge_path", "lambdas", value, positive=True) for value in values])
     if grid.size == 0:
         raise ValueError("ridge_path: lambdas must hold at least one value")
     return np.unique(grid)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import as_labels, as_rows, as_samples, check_choice, check_count
+from krrdistill.arrays import as_labels, as_rows, as_samples, check_choice, check_count, check_device, to_host
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.errors import DataError
 from krrdistill.files import read_npz, write_npz
@@ -47,6 +47,7 @@ class RidgeStatistics:
         self.chain: Chain = chain if isinstance(chain, Chain) else chain.chain()
         self.precision = check_choice("RidgeStatistics", "precision", precision, PRECISIONS)
         self.backend = get_backend(backend)
+        self._chosen = backend
         k = check_count("RidgeStatistics", "n_targets", n_targets)
         p = self.chain.output_dim
         self.n = 0
@@ -71,15 +72,19 @@ class RidgeStatistics:
         rows: npt.NDArray[np.int64] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> RidgeStatistics:
-        """Adds samples. X (n, d) or (n, *shape), uint8 or float; Y labels (n,) or targets (n, k).
+        """Adds samples. X (n, d) or (n, *shape), uint8 or float; Y labels (n,) or targets (n, k), of any framework.
 
-        ``rows`` picks samples without copying. Raises DataError (NaN, wrong shape, label or row out of range, features
-        that overflow), after which the statistics hold an unknown part of the batch and must not be used.
+        X is not copied; on a device it stays there, and the sums come back. ``rows`` picks samples without copying.
+        Raises DataError (NaN, wrong shape, label or row out of range, features that overflow), after which the
+        statistics hold an unknown part of the batch and must not be used.
         """
         samples = as_samples("statistics.update", X, input_dim=self.chain.input_dim)
-        targets = self._check_targets(Y, len(samples))
-        picked = None if rows is None else as_rows("statistics.update", rows, len(samples))
-        count = len(samples) if picked is None else len(picked)
+        check_device("statistics.update", X=X, Y=Y)
+        self.backend = get_backend(self._chosen, data=samples)
+        n = samples.shape[0]
+        targets = self._check_targets(Y, n)
+        picked = None if rows is None else as_rows("statistics.update", rows, n)
+        count = n if picked is None else len(picked)
         for start in range(0, count, _BATCH_ROWS):
             stop = min(start + _BATCH_ROWS, count)
             part = np.arange(start, stop) if picked is None else picked[start:stop]
@@ -97,7 +102,7 @@ class RidgeStatistics:
 
     def _check_targets(self, Y: Any, n: int) -> npt.NDArray[Any]:
         k = len(self.cross)
-        targets = np.asarray(Y)
+        targets = to_host("statistics.update", "Y", Y)
         if targets.ndim == 1:
             return as_labels("statistics.update", targets, n, n_classes=k)
         if targets.shape != (n, k):

@@ -1,4 +1,7 @@
-"""Backends by name; ``get_backend(None)`` is the first of ``BACKENDS`` that works, and says so if it is not native."""
+"""Backends by name; ``get_backend(None)`` is the first of ``BACKENDS`` that works, and says so if it is not native.
+
+Data that is not in host memory decides too: it stays where it is, so its backend must be one that can work there.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from krrdistill.arrays import device_of, is_on_host
 from krrdistill.compiled import load_native
 from krrdistill.errors import BackendUnavailable
 
@@ -17,6 +21,7 @@ from .hadamard import HadamardWeight
 __all__ = ["BACKENDS", "Backend", "Chain", "HadamardWeight", "Layer", "Weight", "backend_status", "get_backend"]
 
 BACKENDS = ("native", "numba", "array")  # the order of preference
+_HOST_ONLY = ("native", "numba")
 _BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"
 _NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
 # What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/backends.md).
@@ -26,8 +31,24 @@ _FALLBACKS = {
 }
 
 
-def get_backend(backend: Backend | str | None = None) -> Backend:
-    """The backend called ``backend`` (or itself, if it is one already). Raises BackendUnavailable, ValueError."""
+def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Backend:
+    """The backend called ``backend`` (or itself, if it is one already), for ``data`` where it lies.
+
+    Raises BackendUnavailable; ValueError for an unknown name; TypeError for data that the backend cannot reach.
+    """
+    if isinstance(backend, str) and backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if data is not None and not is_on_host(data):
+        name = backend if backend is None or isinstance(backend, str) else backend.name
+        if name in _HOST_ONLY:
+            raise TypeError(
+                f"backend {name!r} works in host memory, the data is on {device_of(data)}; "
+                "use backend='array', or copy the data to the host"
+            )
+        if name in (None, "array"):
+            from .array import ArrayBackend
+
+            return ArrayBackend(data)
     if backend is None:
         return _default()
     if not isinstance(backend, str):
@@ -41,12 +62,10 @@ def get_backend(backend: Backend | str | None = None) -> Backend:
         from .numba import NumbaBackend
 
         return NumbaBackend()
-    if backend == "native":
-        _native_module()
-        from .native import NativeBackend
+    _native_module()
+    from .native import NativeBackend
 
-        return NativeBackend()
-    raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    return NativeBackend()
 
 
 @functools.cache
@@ -83,7 +102,7 @@ def backend_status() -> dict[str, dict[str, Any]]:
     return {
         "native": _status(lambda: _native_module().build_facts(), _BUILD_REMEDY),
         "numba": _status(lambda: f"Numba {_numba_module().__version__}, compiles on first use", _NUMBA_REMEDY),
-        "array": _status(lambda: "NumPy, no compiled code", None),
+        "array": _status(lambda: "NumPy, and PyTorch or CuPy on their devices; no compiled code", None),
     }
 
 

@@ -1,4 +1,4 @@
-"""The operations in plain NumPy, without compiled code; in float64 it is the oracle of the tests."""
+"""The operations over the array API, without compiled code; on NumPy in float64 it is the oracle of the tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
+from krrdistill.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
 from .base import Chain, FloatArray, IntArray, Layer, PathSolution, Weight
@@ -18,25 +18,39 @@ from .tiles import rcond_floor, tile_rows
 __all__ = ["ArrayBackend"]
 
 AnyArray = npt.NDArray[Any]
+_SMALL = 256  # order up to which a triangular system is solved as a general one, and a Gram matrix sums few rows
+_ROWS_OF_SMALL = 512  # at a time: BLAS libraries sum large products in blocks, small ones in float32 from end to end
 
 
 class ArrayBackend:
-    """NumPy (and SciPy's LAPACK) on tiles."""
+    """Tiles of any array API namespace whose arrays can be written to: NumPy, PyTorch, CuPy.
+
+    Operations take NumPy arrays or those of the namespace, and answer in the kind of their first array.
+
+    Parameters
+    ----------
+    kind : array, optional
+        The namespace and device of this array do the arithmetic, by default NumPy.
+    """
 
     name = "array"
 
-    def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> AnyArray:
+    def __init__(self, kind: Any = None) -> None:
+        check_writable("array backend", kind)
+        self._xp, self._device = namespace_of(kind), device_of(kind)
+
+    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
-        n = len(X) if rows is None else len(rows)
-        out = np.empty((n, chain.output_dim), dtype)
-        for tile, _, features in _feature_tiles(chain, X, rows, dtype):
-            out[tile] = features
-        return out
+        n = X.shape[0] if rows is None else len(rows)
+        out = self._xp.empty((n, chain.output_dim), dtype=self._dtype(dtype), device=self._device)
+        for tile, _, features in self._feature_tiles(chain, X, rows, dtype):
+            out[tile, :] = features
+        return like(out, X)
 
     def accumulate(
         self,
         chain: Chain,
-        X: AnyArray,
+        X: Any,
         Y: AnyArray,
         gram: FloatArray,
         cross: FloatArray,
@@ -45,37 +59,43 @@ class ArrayBackend:
         rows: IntArray | None = None,
     ) -> None:
         """Adds to G and C, see ``Backend.accumulate``."""
-        for _, picked, features in _feature_tiles(chain, X, rows, dtype):
-            gram += features.T @ features
+        G, C = self._take(gram), self._take(cross)
+        for _, picked, features in self._feature_tiles(chain, X, rows, dtype):
+            n = features.shape[0]
+            step = _ROWS_OF_SMALL if len(gram) <= _SMALL else n
+            for start in range(0, n, step):
+                part = features[start : min(start + step, n), :]
+                G += part.T @ part
             targets = Y[picked]
             if Y.ndim == 1:
                 targets = np.eye(len(cross), dtype=dtype)[targets]
-            cross += targets.T.astype(dtype, copy=False) @ features
+            C += self._take(targets, dtype).T @ features
+        for total, summed in ((gram, G), (cross, C)):
+            if summed is not total:
+                total[...] = like(summed, total)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
         gram[...] = np.tril(gram) + np.tril(gram, -1).T
 
-    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
-        """One Cholesky factorisation per lambda, see ``Backend.ridge_path``."""
-        weights = np.full((len(lambdas), *cross.shape), np.nan)
-        positive_definite = np.zeros(len(lambdas), dtype=bool)
-        for index, value in enumerate(lambdas):
-            try:
-                factor = scipy.linalg.cho_factor(gram + value * np.eye(len(gram)), lower=True)
-            except np.linalg.LinAlgError:
-                continue
-            weights[index] = scipy.linalg.cho_solve(factor, cross.T).T
-            positive_definite[index] = True
-        eigenvalues = scipy.linalg.eigvalsh(gram)
-        largest = float(eigenvalues[-1])
-        resolved = eigenvalues[0] + lambdas > rounding * max(largest, 0.0)
-        return PathSolution(weights, positive_definite, resolved, largest)
+    def ridge_path(self, gram: Any, cross: Any, lambdas: Any, *, rounding: float) -> PathSolution:
+        """G = V diag(s) V^T once for all lambdas, W = C V diag(1 / (s + lambda)) V^T, see ``Backend.ridge_path``."""
+        xp, steps = self._xp, self._take(lambdas)
+        s, V = xp.linalg.eigh(self._take(gram))
+        largest = max(float(s[-1]), 0.0)
+        positive_definite = s[0] + steps > 0.0
+        rotated, shape = self._take(cross) @ V, (lambdas.shape[0], *cross.shape)
+        weights = xp.full(shape, xp.nan, dtype=s.dtype, device=self._device)
+        for index in range(lambdas.shape[0]):
+            if positive_definite[index]:
+                weights[index, ...] = (rotated / (s + steps[index])) @ V.T
+        resolved = s[0] + steps > float(rounding * largest)
+        return PathSolution(like(weights, gram), like(positive_definite, gram), like(resolved, gram), largest)
 
     def score_path(
         self,
         chain: Chain,
-        X: AnyArray,
+        X: Any,
         labels: IntArray,
         weights: FloatArray,
         *,
@@ -83,63 +103,131 @@ class ArrayBackend:
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
-        correct = np.zeros(len(weights), dtype=np.int64)
-        for _, picked, features in _feature_tiles(chain, X, rows, dtype):
-            for index, weight in enumerate(weights):
-                scores = features @ weight.T.astype(dtype)
-                correct[index] += np.count_nonzero(scores.argmax(axis=1) == labels[picked])
+        xp, (models, k, p) = self._xp, weights.shape
+        stacked = xp.reshape(self._take(weights, dtype), (models * k, p))
+        correct = np.zeros(models, dtype=np.int64)
+        for _, picked, features in self._feature_tiles(chain, X, rows, dtype):
+            scores = xp.reshape(features @ stacked.T, (features.shape[0], models, k))
+            right = xp.argmax(scores, axis=2) == self._take(labels[picked])[:, None]
+            correct += like(xp.sum(xp.astype(right, xp.int64), axis=0), correct)
         return correct
 
-    def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
+    def solve_spd(self, A: Any, B: Any) -> Any:
         """See ``Backend.solve_spd``."""
-        if A.ndim > 2:
-            return np.stack([self.solve_spd(a, b) for a, b in zip(A, B, strict=True)])
-        try:
-            return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(A, lower=True), B))
-        except np.linalg.LinAlgError as error:
-            raise NotPositiveDefinite(f"{error}; raise lambda") from error
+        factor = self._cholesky(self._take(A))
+        half = self._solve_lower(factor, self._take(B))
+        # L^T x = y is a lower triangular system once rows and columns are in reverse order.
+        upper = self._xp.flip(self._xp.matrix_transpose(factor), axis=(-2, -1))
+        return like(self._xp.flip(self._solve_lower(upper, self._xp.flip(half, axis=-2)), axis=-2), A)
 
-    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
-        """See ``Backend.preimage_solve``."""
+    def preimage_solve(self, weight: Weight, rhs: Any) -> Any:
+        """QR of W^T, see ``Backend.preimage_solve``."""
         if isinstance(weight, HadamardWeight):
-            return weight.solve(rhs)
-        q, r = scipy.linalg.qr(weight.T.astype(np.float64), mode="economic")
-        diagonal = np.abs(np.diag(r))
-        if diagonal.min() <= rcond_floor(weight.shape) * diagonal.max():
+            return like(weight.solve(self._take(rhs)), rhs)
+        xp = self._xp
+        q, r = xp.linalg.qr(self._take(weight, np.dtype(np.float64)).T)
+        diagonal = xp.abs(xp.linalg.diagonal(r))
+        if not xp.min(diagonal) > rcond_floor(weight.shape) * xp.max(diagonal):
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
-        return np.asarray((q @ scipy.linalg.solve_triangular(r, rhs.T, trans="T")).T)
+        return like((q @ self._solve_lower(r.T, self._take(rhs).T)).T, rhs)
 
+    def _take(self, array: Any, dtype: np.dtype[Any] | None = None) -> Any:
+        """``array`` in this namespace, on this device and in ``dtype``; the same memory where nothing has to change."""
+        taken = in_namespace(array, self._xp, self._device)
+        return taken if dtype is None else self._xp.astype(taken, self._dtype(dtype), copy=False)
 
-def _feature_tiles(
-    chain: Chain, X: AnyArray, rows: IntArray | None, dtype: np.dtype[Any]
-) -> Iterator[tuple[slice, AnyArray | slice, AnyArray]]:
-    """(rows of the batch, the same as an index into X, features) tile by tile."""
-    n = len(X) if rows is None else len(rows)
-    step = tile_rows(chain, dtype)
-    for start in range(0, n, step):
-        tile = slice(start, min(start + step, n))
-        picked = tile if rows is None else rows[tile]
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
-            H = X[picked].astype(dtype)
-            if chain.scale is not None and chain.shift is not None:
-                H = H * chain.scale.astype(dtype) + chain.shift.astype(dtype)
-        finite = np.isfinite(H).all(axis=1)
-        if not finite.all():
-            first = start + int(np.argmin(finite))
-            raise DataError(f"row {first if rows is None else rows[first]} holds NaN or infinity")
-        for layer in chain.layers:
-            H = _apply(layer, H)
-        yield tile, picked, H
+    def _dtype(self, dtype: np.dtype[Any]) -> Any:
+        return getattr(self._xp, dtype.name)
 
+    def _feature_tiles(
+        self, chain: Chain, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
+    ) -> Iterator[tuple[slice, AnyArray | slice, Any]]:
+        """(rows of the batch, the same as an index into X, features) tile by tile."""
+        xp, n = self._xp, X.shape[0] if rows is None else len(rows)
+        step = tile_rows(chain, dtype)
+        scale, shift = (None if a is None else self._take(a, dtype) for a in (chain.scale, chain.shift))
+        layers = [self._prepare(layer, dtype) for layer in chain.layers]
+        for start in range(0, n, step):
+            tile = slice(start, min(start + step, n))
+            picked = tile if rows is None else rows[tile]
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
+                H = self._load(X, picked, dtype)
+                if scale is not None:
+                    H *= scale
+                    H += shift
+            finite = xp.all(xp.isfinite(H), axis=1)
+            if not xp.all(finite):
+                first = start + int(xp.argmin(xp.astype(finite, xp.int32)))
+                raise DataError(f"row {first if rows is None else rows[first]} holds NaN or infinity")
+            for layer in layers:
+                H = self._apply(layer, H)
+            yield tile, picked, H
 
-def _apply(layer: Layer, H: AnyArray) -> AnyArray:
-    weight = layer.weight
-    H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight.T.astype(H.dtype)
-    if layer.bias is not None:
-        H = H + layer.bias.astype(H.dtype)
-    parameter = H.dtype.type(layer.parameter)
-    if layer.activation == "leaky_relu":
-        return np.where(H > 0, H, parameter * H)
-    if layer.activation == "cosine":
-        return np.asarray(parameter * np.cos(H))
-    return H
+    def _load(self, X: Any, picked: IntArray | slice, dtype: np.dtype[Any]) -> Any:
+        """A copy of some rows of X, gathered where X is."""
+        if isinstance(X, np.ndarray):
+            part = X[picked]
+        elif isinstance(picked, slice):
+            part = X[picked, :]
+        else:
+            part = self._xp.take(X, self._take(picked), axis=0)
+        return self._xp.astype(self._take(part), self._dtype(dtype), copy=True)
+
+    def _prepare(self, layer: Layer, dtype: np.dtype[Any]) -> Layer:
+        """The layer with W^T, or its structured weight, and bias ready for ``_apply``."""
+        weight: Any = layer.weight
+        if not isinstance(weight, HadamardWeight):
+            weight = self._take(weight, dtype).T
+        bias = None if layer.bias is None else self._take(layer.bias, dtype)
+        return layer._replace(weight=weight, bias=bias)
+
+    def _apply(self, layer: Layer, H: Any) -> Any:
+        weight: Any = layer.weight
+        H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight
+        if layer.bias is not None:
+            H += layer.bias
+        if layer.activation == "leaky_relu":
+            return self._xp.where(H > 0, H, layer.parameter * H)
+        if layer.activation == "cosine":
+            H = self._xp.cos(H)
+            H *= layer.parameter
+        return H
+
+    def _cholesky(self, A: Any) -> Any:
+        """The lower factors of A (..., n, n). Raises NotPositiveDefinite with the first leading minor that is not."""
+        factor = self._try_cholesky(A)
+        if factor is not None:
+            return factor
+        n = A.shape[-1]
+        matrices = self._xp.reshape(A, (-1, n, n))
+        factored = (self._try_cholesky(matrices[i, ...]) for i in range(matrices.shape[0]))
+        failed = next(i for i, found in enumerate(factored) if found is None)
+        good, bad = 0, n
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            if self._try_cholesky(matrices[failed, :middle, :middle]) is None:
+                bad = middle
+            else:
+                good = middle
+        raise NotPositiveDefinite(f"leading minor {bad}; raise lambda")
+
+    def _try_cholesky(self, A: Any) -> Any:
+        """The lower factors, or None. Some namespaces raise, each an error of its own, others leave a bad diagonal."""
+        xp = self._xp
+        try:
+            factor = xp.linalg.cholesky(A)
+        except Exception as error:
+            if "LinAlgError" in type(error).__name__:
+                return None
+            raise
+        return factor if xp.all(xp.linalg.diagonal(factor) > 0.0) else None
+
+    def _solve_lower(self, L: Any, B: Any) -> Any:
+        """L^-1 B by halves: the standard has no triangular solve, and a general one is cheap where L is small."""
+        n = L.shape[-1]
+        if n <= _SMALL:
+            return self._xp.linalg.solve(L, B)
+        half = n // 2
+        top = self._solve_lower(L[..., :half, :half], B[..., :half, :])
+        below = B[..., half:, :] - L[..., half:, :half] @ top
+        return self._xp.concat([top, self._solve_lower(L[..., half:, half:], below)], axis=-2)

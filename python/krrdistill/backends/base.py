@@ -72,20 +72,21 @@ class PathSolution(NamedTuple):
 
 
 class Backend(Protocol):
-    """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy."""
+    """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy.
+
+    X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays.
+    """
 
     name: str
 
-    def transform(
-        self, chain: Chain, X: npt.NDArray[Any], *, dtype: np.dtype[Any], rows: IntArray | None = None
-    ) -> npt.NDArray[Any]:
-        """phi(X) of shape (n, p) in ``dtype``. Raises DataError for NaN or infinity."""
+    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+        """phi(X) of shape (n, p) in ``dtype``, an array of the kind of X. Raises DataError for NaN or infinity."""
         ...
 
     def accumulate(
         self,
         chain: Chain,
-        X: npt.NDArray[Any],
+        X: Any,
         Y: npt.NDArray[Any],
         gram: FloatArray,
         cross: FloatArray,
@@ -110,7 +111,7 @@ class Backend(Protocol):
     def score_path(
         self,
         chain: Chain,
-        X: npt.NDArray[Any],
+        X: Any,
         labels: IntArray,
         weights: FloatArray,
         *,

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HadamardWeight", "block_size"]
+from krrdistill.arrays import device_of, in_namespace, namespace_of
+
+__all__ = ["HadamardWeight", "block_size", "structured_product", "sylvester_factors"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -60,30 +62,44 @@ class HadamardWeight:
         """The signs over sqrt(n): with them the transforms need no factor of their own. Shape (rounds, 2, n)."""
         return np.asarray(self.signs / np.sqrt(self.signs.shape[2]))
 
-    def apply(self, H: AnyArray) -> AnyArray:
-        """H W^T in the precision of H: array of shape (n, d) -> (n, p)."""
-        n, d = self.signs.shape[2], self.inputs
-        for first, last in self.diagonals.astype(H.dtype):
-            H = self._swap_ends(H)
-            H[:, :n] = _walsh_hadamard(first * H[:, :n])
-            H[:, d - n :] = _walsh_hadamard(last * H[:, d - n :])
-        return np.asarray(H[:, : len(self.scale)] * self.scale.astype(H.dtype))
+    def apply(self, H: Any) -> Any:
+        """H W^T in the precision of H, an array (n, d) of any framework -> (n, p)."""
+        return structured_product(namespace_of(H), H, *self._factors(H))
 
-    def solve(self, rhs: AnyArray) -> AnyArray:
+    def solve(self, rhs: Any) -> Any:
         """The least-norm X (m, d) with X W^T = rhs (m, p): rows are orthogonal, so W^+ is W^T over squared norms."""
-        n, d, p = self.signs.shape[2], self.inputs, len(self.scale)
-        X = np.zeros((len(rhs), d), rhs.dtype)
-        X[:, :p] = rhs / self.scale
-        for first, last in self.diagonals.astype(rhs.dtype)[::-1]:
-            X[:, d - n :] = last * _walsh_hadamard(X[:, d - n :])
-            X[:, :n] = first * _walsh_hadamard(X[:, :n])
-            X = self._swap_ends(X)
+        xp, (p, d), n = namespace_of(rhs), self.shape, self.signs.shape[2]
+        diagonals, scale, left, right = self._factors(rhs)
+        X = xp.concat([rhs / scale, xp.zeros((rhs.shape[0], d - p), dtype=rhs.dtype, device=device_of(rhs))], axis=1)
+        for number in reversed(range(diagonals.shape[0])):
+            first, last = diagonals[number, 0, :], diagonals[number, 1, :]
+            X[:, d - n :] = last * _walsh_hadamard(xp, X[:, d - n :], left, right)
+            X[:, :n] = first * _walsh_hadamard(xp, X[:, :n], left, right)
+            X = _swap_ends(xp, X, n)
         return X
 
-    def _swap_ends(self, H: AnyArray) -> AnyArray:
-        d = self.inputs
-        c = (d - self.signs.shape[2] + 1) // 2
-        return np.hstack([H[:, d - c :], H[:, c : d - c], H[:, :c]])
+    def _factors(self, H: Any) -> list[Any]:
+        """What ``structured_product`` takes, in the namespace, on the device and in the precision of H."""
+        xp, device = namespace_of(H), device_of(H)
+        arrays = (self.diagonals, self.scale, *sylvester_factors(self.signs.shape[2]))
+        return [xp.astype(in_namespace(array, xp, device), H.dtype, copy=False) for array in arrays]
+
+
+def structured_product(xp: Any, H: Any, diagonals: Any, scale: Any, left: Any, right: Any) -> Any:
+    """H W^T in a namespace, (n, d) -> (n, p), from ``diagonals``, ``scale`` and ``sylvester_factors`` of the weight."""
+    d, n = H.shape[1], diagonals.shape[2]
+    for number in range(diagonals.shape[0]):
+        first, last = diagonals[number, 0, :], diagonals[number, 1, :]
+        H = _swap_ends(xp, H, n)
+        H[:, :n] = _walsh_hadamard(xp, first * H[:, :n], left, right)
+        H[:, d - n :] = _walsh_hadamard(xp, last * H[:, d - n :], left, right)
+    return H[:, : scale.shape[0]] * scale
+
+
+def _swap_ends(xp: Any, H: Any, n: int) -> Any:
+    d = H.shape[1]
+    c = (d - n + 1) // 2
+    return xp.concat([H[:, d - c :], H[:, c : d - c], H[:, :c]], axis=1)
 
 
 def block_size(d: int) -> int:
@@ -91,16 +107,21 @@ def block_size(d: int) -> int:
     return 1 << (d.bit_length() - 1)
 
 
-def _walsh_hadamard(H: AnyArray) -> AnyArray:
-    """Each row of H (m, n) times the matrix of +-1 (not orthonormal): H_ab = H_a (x) H_b, so two small products."""
-    m, n = H.shape
+def sylvester_factors(n: int) -> tuple[AnyArray, AnyArray]:
+    """Matrices of +-1 whose Kronecker product is the Walsh-Hadamard matrix of order n: H_ab = H_a (x) H_b."""
     a = block_size(int(np.sqrt(n)))
-    return np.asarray(_sylvester(a, H.dtype) @ H.reshape(m, a, n // a) @ _sylvester(n // a, H.dtype)).reshape(m, n)
+    return _sylvester(a), _sylvester(n // a)
 
 
-def _sylvester(n: int, dtype: Any) -> AnyArray:
+def _walsh_hadamard(xp: Any, H: Any, left: Any, right: Any) -> Any:
+    """Each row of H (m, n) times the matrix of +-1 (not orthonormal), by two small products."""
+    m, n = H.shape
+    return xp.reshape(left @ xp.reshape(H, (m, left.shape[0], right.shape[0])) @ right, (m, n))
+
+
+def _sylvester(n: int) -> AnyArray:
     """The symmetric n x n matrix of +-1 with H_2n = [[H_n, H_n], [H_n, -H_n]]."""
-    H = np.ones((1, 1), dtype)
+    H = np.ones((1, 1))
     while len(H) < n:
         H = np.block([[H, H], [H, -H]])
     return H

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from krrdistill.arrays import like, to_host
 from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks
@@ -81,10 +82,10 @@ class Preprocessing:
         """d, the number of entries of one sample."""
         return len(self.scale)
 
-    def apply(self, X: ArrayLike) -> Vector:
+    def apply(self, X: Any) -> Any:
         """z = x * scale + shift, then (z - mean) @ matrix with ZCA.
 
-        X : array of shape (n, *shape) or (n, d), any real dtype. Returns float64 (n, d).
+        X : array of shape (n, *shape) or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
         """
         rows = self._rows("apply", "X", X)
         out = np.empty(rows.shape)
@@ -93,12 +94,13 @@ class Preprocessing:
             out[block] += self.shift
             if self.mean is not None and self.matrix is not None:
                 out[block] = (out[block] - self.mean) @ self.matrix
-        return out
+        return like(out, X)
 
-    def invert(self, Z: ArrayLike, shape: tuple[int, ...]) -> Vector:
+    def invert(self, Z: Any, shape: tuple[int, ...]) -> Any:
         """x = (z - shift) / scale, with ZCA after z @ unmixing + mean: the inverse of ``apply``.
 
-        Z : array of shape (n, d); shape : of one sample, d entries. Returns float64 (n, *shape) in raw units.
+        Z : array of shape (n, d); shape : of one sample, d entries. Returns float64 (n, *shape) in raw units, of the
+        kind of Z.
         """
         rows = self._rows("invert", "Z", Z)
         if math.prod(shape) != self.input_dim:
@@ -110,7 +112,7 @@ class Preprocessing:
                 z = z @ self.unmixing + self.mean
             np.subtract(z, self.shift, out=out[block])
             out[block] /= self.scale
-        return out.reshape(len(out), *shape)
+        return like(out.reshape(len(out), *shape), Z)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays that ``from_arrays`` needs, their names prefixed "preprocess_"."""
@@ -131,8 +133,8 @@ class Preprocessing:
         fields: dict[str, Any] = {name: arrays[stored] for name, stored in names.items()}
         return Preprocessing(kind, eps=spec.get("eps"), constants=spec.get("constants", {}), **fields)
 
-    def _rows(self, method: str, argument: str, values: ArrayLike) -> NDArray[Any]:
-        array = np.asarray(values)
+    def _rows(self, method: str, argument: str, values: Any) -> NDArray[Any]:
+        array = to_host(f"Preprocessing.{method}", argument, values)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"Preprocessing.{method}: {argument} must hold real numbers, got {array.dtype}")
         if array.ndim < 2 or math.prod(array.shape[1:]) != self.input_dim:

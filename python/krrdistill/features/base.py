@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import as_matrix, as_samples, check_choice
+from krrdistill.arrays import as_matrix, as_samples, check_choice, check_device, dtype_name, like
 from krrdistill.backends import Backend, get_backend
 from krrdistill.backends.base import Chain, Layer, weight_arrays
 from krrdistill.data import Preprocessing
@@ -65,13 +65,20 @@ class LayeredMap:
             layers = (Layer(preprocessing.matrix, bias, "linear", 1.0), *layers)
         return Chain(self.input_dim, layers, preprocessing.scale, preprocessing.shift)
 
-    def transform(self, X: Any, *, dtype: Any = np.float64, backend: Backend | str | None = None) -> Any:
-        """phi(X): array of shape (n, d) -> (n, p). Raises DataError for NaN, infinity or a wrong width."""
+    def transform(self, X: Any, *, dtype: Any = None, backend: Backend | str | None = None) -> Any:
+        """phi(X): array of shape (n, d) -> (n, p), of the kind and on the device of X.
+
+        ``dtype`` is "float32" or "float64", by default that of X, and float64 where X has neither. Raises DataError for
+        NaN, infinity or a wrong width.
+        """
         where = f"{type(self).__name__}.transform"
         samples = as_samples(where, X, input_dim=self.input_dim)
-        precision = np.dtype(dtype)
-        check_choice(where, "dtype", str(precision), ("float32", "float64"))
-        return get_backend(backend).transform(self.chain(), samples, dtype=precision)
+        if dtype is None:
+            precision = "float32" if dtype_name(getattr(X, "dtype", None)) == "float32" else "float64"
+        else:
+            precision = check_choice(where, "dtype", dtype_name(dtype), ("float32", "float64"))
+        solver = get_backend(backend, data=samples)
+        return like(solver.transform(self.chain(), samples, dtype=np.dtype(precision)), X)
 
     def feature_limit(self) -> float:
         """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""
@@ -89,10 +96,8 @@ class LayeredMap:
                     f"an exact preimage needs at most {d} features"
                 )
 
-    def preimage(
-        self, F: FloatArray, *, near: FloatArray | None = None, backend: Backend | str | None = None
-    ) -> FloatArray:
-        """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 and 5.4).
+    def preimage(self, F: Any, *, near: Any = None, backend: Backend | str | None = None) -> Any:
+        """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 and 5.4): float64, of the kind of F.
 
         Per layer, from the last: t = act^-1(f), then x = x_0 + W^+ (t - (W x_0 + b)); of the arccos branches
         +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken.
@@ -113,13 +118,15 @@ class LayeredMap:
         """
         self.check_surjective()
         solver = get_backend(backend)
-        m, where = (len(F) if np.ndim(F) else 0), f"{type(self).__name__}.preimage"
+        where = f"{type(self).__name__}.preimage"
+        check_device(where, F=F, near=near)
+        m = next(iter(np.shape(F)), 0)
         H = as_matrix(where, "F", F, (m, self.output_dim))
         references = self._layer_inputs(None if near is None else as_matrix(where, "near", near, (m, self.input_dim)))
         for layer, reference in zip(reversed(self.layers), reversed(references), strict=True):
             at_reference = _apply(solver, layer._replace(activation="linear"), reference)
             H = reference + solver.preimage_solve(layer.weight, _inverse(layer, H, at_reference) - at_reference)
-        return H
+        return like(H, F)
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
         """What each layer gets for the references; one row, the origin's, serves all where none are given."""

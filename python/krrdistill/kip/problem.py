@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import as_labels, as_samples
+from krrdistill.arrays import as_labels, as_samples, to_host
 from krrdistill.backends import get_backend
 from krrdistill.data import Preprocessing
 from krrdistill.feature_gram import fit_features
@@ -58,7 +58,7 @@ class Problem:
         n_classes: int | None,
         options: KipOptions,
     ) -> Problem:
-        samples = as_samples("kip", X, input_dim=feature_map.input_dim)
+        samples = as_samples("kip", to_host("kip", "X", X), input_dim=feature_map.input_dim)
         classes = as_labels("kip", y, len(samples), n_classes=n_classes)
         k = count_classes("kip", classes, n_classes)
         if options.warm_start:
@@ -90,7 +90,8 @@ class Problem:
     def features(self, rows: IntArray) -> Array:
         """phi of raw samples, (len(rows), p), in the run's precision."""
         chain = self.feature_map.chain(self.preprocessing)
-        return get_backend(self.options.backend).transform(chain, self.samples, dtype=self.dtype, rows=rows)
+        solver = get_backend(self.options.backend)
+        return np.asarray(solver.transform(chain, self.samples, dtype=self.dtype, rows=rows))
 
     def train_original(self, watch: Stopwatch) -> tuple[Original, RidgeStatistics]:
         """The ridge model that ``distill`` would distil, and the statistics that it comes from."""
@@ -144,7 +145,7 @@ class Problem:
 
     def solve(self, X: Array, objective: Objective) -> tuple[FloatArray, FloatArray, float]:
         """(features, labels, lambda_s) of inputs X, in float64."""
-        F = np.asarray(self.feature_map.transform(X, backend=self.options.backend))
+        F = np.asarray(self.feature_map.transform(X, dtype=np.float64, backend=self.options.backend))
         return F, objective.labels(X, F), regularised_kernel(F)[1]
 
     def validate(
