@@ -240,6 +240,7 @@ def test_the_loss_falls_and_the_curve_is_complete(digits: kd.Dataset, variant: s
     assert result.losses[-1] < 0.95 * result.losses[0]
     assert_exact(result.curve["iteration"], [0, 15, 30, 40])
     assert (np.diff(result.curve["train_loss"]) < 0).all()
+    assert result.curve["seconds"][0] == 0.0, "a point of the curve counts the steps before it, and no part of the next"
     assert (np.diff(result.curve["seconds"]) > 0).all()
     assert result.last.iteration == 40
     assert result.seconds["optimize"] == result.curve["seconds"][-1]

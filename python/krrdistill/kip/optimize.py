@@ -22,7 +22,7 @@ __all__ = ["Objective", "adam_step", "batch_rows", "check_loss", "evaluate", "op
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
-_DECAY = (0.9, 0.999)  # of Adam's two averages, and what keeps its division finite
+_DECAY = (0.9, 0.999)  # of Adam's averages of gradients and of their squares
 _EPSILON = 1e-8
 _LOSS_LIMIT = 10.0  # per point; labels of zero reach 1
 _BLOCK = 1 << 16  # numbers of Adam's update at a time: they stay in the L2 cache
@@ -105,8 +105,8 @@ def optimize(
         loss, gradient = objective.loss_and_gradient(state.X, rows)
         loss /= n if rows is None else len(rows)
         check_loss(loss, state.step, options)
-        state.seconds += time.perf_counter() - start
-        if state.step % options.evaluate_every == 0:
+        seconds = time.perf_counter() - start
+        if state.step % options.evaluate_every == 0:  # only inputs that have a loss
             evaluate(state, validate, options)
         start = time.perf_counter()
         adam_step(state, gradient, options.lr)
@@ -114,7 +114,7 @@ def optimize(
             check_loss(math.inf, state.step, options)
         state.losses.append(loss)
         state.step += 1
-        state.seconds += time.perf_counter() - start
+        state.seconds += seconds + time.perf_counter() - start
         progress(state.step / options.iterations)
         if checkpoint is not None and state.step % options.checkpoint_every == 0:
             save_checkpoint(checkpoint, state, configuration)
