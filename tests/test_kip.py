@@ -348,6 +348,34 @@ def test_the_closed_form_is_a_global_minimum_for_fewer_points_than_features(digi
     assert cold.losses[0] > 0.1
 
 
+def test_the_closed_form_stands_beside_the_curve(digits: kd.Dataset) -> None:
+    """Judged from the set that distill makes, it is the ridge model."""
+    result = distill(digits, precision="float64", points_per_class=2)
+    path = result.original.path
+    assert result.closed_form is not None
+    assert_solve(result.closed_form.train_loss, path.train_rmse[path.best] ** 2, 1e4)
+    assert result.closed_form.val_accuracy == path.val_accuracy[path.best]
+    stages = ("statistics", "ridge", "closed_form")
+    assert sum(result.seconds[stage] for stage in stages[:2]) < result.closed_form.seconds
+    assert result.closed_form.seconds <= sum(result.seconds[stage] for stage in stages)
+
+
+def test_a_model_that_is_trained_already_changes_nothing(digits: kd.Dataset) -> None:
+    scaling = kd.standardize(digits)
+    phi = kd.make_map("FCNN", digits, scaling)
+    options = kd.KipOptions(iterations=5, backend="array")
+    problem = Problem.of(digits.x_train, digits.y_train, phi, scaling, 10, options)
+    trained = problem.train(None, None)
+    arguments: Any = (digits.x_train, digits.y_train, phi)
+    shared = kd.kip_distill(*arguments, preprocessing=scaling, options=options, trained=trained)
+    alone = kd.kip_distill(*arguments, preprocessing=scaling, options=options)
+    assert_exact(shared.last.distilled.X, alone.last.distilled.X)
+    assert_exact(shared.last.distilled.Y, alone.last.distilled.Y)
+    assert shared.seconds["statistics"] == trained.seconds["statistics"]
+    with pytest.raises(ValueError, match="kip: original was trained with other seed"):
+        kd.kip_distill(*arguments, preprocessing=scaling, options=replace(options, seed=1), trained=trained)
+
+
 # ---- checkpoints
 
 
@@ -557,7 +585,9 @@ def test_a_map_that_is_not_onto_serves_without_a_warm_start(digits: kd.Dataset) 
     phi = kd.RandomFourier(64, 100, sigma2=60.0)
     arguments = (digits.x_train, digits.y_train, phi)
     options = {"preprocessing": scaling, "iterations": 5, "backend": "array"}
-    assert kd.kip_distill(*arguments, **options).losses[-1] < 1
+    result = kd.kip_distill(*arguments, **options)
+    assert result.losses[-1] < 1
+    assert result.closed_form is None
     with pytest.raises(kd.NotSurjective):
         kd.kip_distill(*arguments, warm_start=True, **options)
 
@@ -663,7 +693,7 @@ def test_the_command_writes_its_files_and_json(cli: Any, tmp_path: Path, capsys:
     assert found == {"ipc": 2, "init": "noise", "seed": 3, "iterations": 9, "lr": 0.02, "batch_size": 100,
                      "variant": "gram", "m": 20}  # fmt: skip
     assert json.loads((tmp_path / "o" / "report.json").read_text()) == report
-    assert set(report["seconds"]) >= {"load", "statistics", "ridge", "start", "optimize", "validate", "save", "total"}
+    assert set(report["seconds"]) >= {"load", "statistics", "ridge", "closed_form", "optimize", "validate", "save", "total"}
     assert "distill.reg_s is ignored" in captured.err
 
 

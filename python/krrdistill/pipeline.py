@@ -25,7 +25,7 @@ from krrdistill.ridge import RidgePath, fit_ridge, ridge_path, select
 from krrdistill.stages import Progress, Stopwatch
 from krrdistill.statistics import RidgeStatistics
 
-__all__ = ["Distillation", "Original", "choose_model", "distill", "retrain_original", "train_original"]
+__all__ = ["Distillation", "Original", "Trained", "choose_model", "distill", "retrain_original", "train_original"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,6 +41,15 @@ class Original:
     n_train: int
     n_validation: int
     training: dict[str, Any]  # DistillOptions.training, and the fingerprint of the features
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The original model, the statistics of the training part that it comes from, and the seconds of both."""
+
+    original: Original
+    statistics: RidgeStatistics
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +110,11 @@ def distill(
     known = np.arange(n) if options.refit else train
     start_rows = choose_real_points(labels, known, k, options) if options.init == "real" else None
     if original is None:
-        original = train_original(samples, labels, k, chain, (validation, train), options, backend, watch)
+        trained = train_original(samples, labels, k, chain, (validation, train), options, backend, progress)
+        original = trained.original
+        watch.seconds.update(trained.seconds)
     else:
-        _check_original(original, k, chain, options)
+        check_original("distill", original, k, chain, options)
     if not original.W.any():
         raise DataError("distill: the original model is zero; the features of X carry nothing about y")
     with watch.stage("construct"):
@@ -148,13 +159,17 @@ def train_original(
     rows: tuple[IntArray, IntArray],
     options: DistillOptions,
     backend: Backend,
-    watch: Stopwatch,
-) -> Original:
-    """Statistics once, all lambdas from them, the best one on the held-out part (ties to the larger)."""
+    progress: Progress | None,
+) -> Trained:
+    """Statistics once, all lambdas from them, the best one on the held-out part (ties to the larger).
+
+    ``rows`` are the validation and the training rows; with ``options.refit`` the statistics end up with both.
+    """
+    watch = Stopwatch(progress)
     with watch.stage("statistics") as report:
         statistics = RidgeStatistics(chain, k, precision=options.precision, backend=backend)
         statistics.update(X, y, rows=rows[1], progress=report)
-    return choose_model(statistics, X, y, rows, options, watch)
+    return Trained(choose_model(statistics, X, y, rows, options, watch), statistics, watch.seconds)
 
 
 def choose_model(
@@ -181,16 +196,16 @@ def choose_model(
     return Original(W, lambda_, path, n_train, len(validation), training)
 
 
-def _check_original(original: Original, k: int, chain: Chain, options: DistillOptions) -> None:
-    """A model that is distilled again must be the one that these arguments would train."""
+def check_original(where: str, original: Original, k: int, chain: Chain, options: DistillOptions) -> None:
+    """A model that is used again must be the one that these arguments would train."""
     if not isinstance(original, Original):
-        raise TypeError(f"distill: original must be Distillation.original, got {type(original).__name__}")
+        raise TypeError(f"{where}: original must be Distillation.original, got {type(original).__name__}")
     if original.W.shape != (k, chain.output_dim):
-        raise ValueError(f"distill: original has weights {original.W.shape}, expected {(k, chain.output_dim)}")
+        raise ValueError(f"{where}: original has weights {original.W.shape}, expected {(k, chain.output_dim)}")
     wanted = {**options.training(), "features": chain.fingerprint()}
     different = sorted(name for name, value in wanted.items() if original.training[name] != value)
     if different:
-        raise ValueError(f"distill: original was trained with other {', '.join(different)}")
+        raise ValueError(f"{where}: original was trained with other {', '.join(different)}")
 
 
 def split(n: int, options: DistillOptions) -> tuple[IntArray, IntArray]:
@@ -281,4 +296,4 @@ def retrain_original(distilled: DistilledDataset, dataset: Dataset, *, backend: 
     chain = distilled.feature_map.chain(distilled.preprocessing)
     solver = get_backend(backend)
     rows = split(len(X), options)
-    return train_original(X, dataset.y_train, dataset.n_classes, chain, rows, options, solver, Stopwatch(None)).W
+    return train_original(X, dataset.y_train, dataset.n_classes, chain, rows, options, solver, None).original.W

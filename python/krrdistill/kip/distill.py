@@ -15,7 +15,7 @@ import threadpoolctl
 from krrdistill.artifact import DistilledDataset
 from krrdistill.data import Preprocessing
 from krrdistill.features import LayeredMap
-from krrdistill.pipeline import Original
+from krrdistill.pipeline import Distillation, Original, Trained
 from krrdistill.stages import Progress, Stopwatch
 
 from .checkpoint import State, load_checkpoint
@@ -24,7 +24,7 @@ from .options import KipOptions
 from .problem import Problem
 from .published import limit_threads
 
-__all__ = ["KipPoint", "KipResult", "kip_distill"]
+__all__ = ["ClosedForm", "KipPoint", "KipResult", "kip_distill"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -45,10 +45,23 @@ class KipPoint:
         return {name: getattr(self, name) for name in ("iteration", "train_loss", "val_accuracy")}
 
 
+@dataclass(frozen=True)
+class ClosedForm:
+    """What ``distill`` makes of the same model, points per class and start, judged as the points of KIP's curve are.
+
+    seconds : of statistics, ridge, construction and preimage
+    """
+
+    seconds: float
+    train_loss: float
+    val_accuracy: float
+
+
 @dataclass(frozen=True, eq=False)
 class KipResult:
-    """Both ends of a run, the ridge model to compare with, and the curve.
+    """Both ends of a run, the ridge model and the closed form to compare with, and the curve.
 
+    closed_form : None for a map that is not onto, which has none
     best : the iteration of the best validation accuracy (the first of equals); last : the final one
     losses : (iterations,) loss per point of each step's batch, before the step
     curve : iteration, train_loss (per point, all training points), val_accuracy, seconds, each (evaluations,)
@@ -58,6 +71,7 @@ class KipResult:
     best: KipPoint
     last: KipPoint
     original: Original
+    closed_form: ClosedForm | None
     start_rows: IntArray | None
     losses: FloatArray
     curve: Mapping[str, Array]
@@ -74,6 +88,7 @@ def kip_distill(
     n_classes: int | None = None,
     options: KipOptions | None = None,
     checkpoint: Path | None = None,
+    trained: Trained | None = None,
     progress: Progress | None = None,
     **keywords: Any,
 ) -> KipResult:
@@ -90,6 +105,7 @@ def kip_distill(
     preprocessing : affine map before phi, by default none
     options, keywords : a ``KipOptions``, or its fields as keywords
     checkpoint : file to write every ``checkpoint_every`` iterations, and to go on from where it exists
+    trained : the ridge model of the same data, map and options with its statistics, which are then not made again
 
     Raises
     ------
@@ -109,13 +125,17 @@ def kip_distill(
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step
         watch, validation_watch = Stopwatch(progress), Stopwatch(None)
-        original, statistics = problem.train_original(watch)
+        trained = problem.train(trained, progress)
+        watch.seconds.update(trained.seconds)
+        original, statistics = trained.original, trained.statistics
         with watch.stage("features"):
             objective = problem.objective(statistics)
             val_features = problem.features(problem.validation)
+        with watch.stage("closed_form"):
+            closed = problem.closed_form(original)
+            closed_form = None if closed is None else _judge(problem, closed, trained, val_features)
         if state is None:
-            with watch.stage("start"):
-                state = State.start(problem.start(original))
+            state = State.start(problem.start(closed))
 
         def validate(inputs: Array) -> tuple[float, float]:
             with validation_watch.stage("validate"):
@@ -137,6 +157,7 @@ def kip_distill(
             best=_point(problem, objective, original, state, state.best, state.best_index),
             last=_point(problem, objective, original, state, state.X, -1),
             original=original,
+            closed_form=closed_form,
             start_rows=problem.start_rows,
             losses=np.array(state.losses),
             curve={
@@ -162,6 +183,13 @@ def _resume(checkpoint: Path, problem: Problem) -> State | None:
             "write elsewhere, or delete it to start again"
         )
     return state
+
+
+def _judge(problem: Problem, closed: Distillation, trained: Trained, val_features: Array) -> ClosedForm:
+    """Of the model that the closed form retrains to; its seconds include those of the ridge model."""
+    seconds = sum((*trained.seconds.values(), *closed.seconds.values()))
+    W = closed.distilled.fit(backend=problem.options.backend)
+    return ClosedForm(seconds, *problem.judge(W, trained.statistics, val_features))
 
 
 def _point(problem: Problem, objective: Objective, original: Original, state: State, X: Array, index: int) -> KipPoint:

@@ -14,11 +14,23 @@ import numpy.typing as npt
 from krrdistill.arrays import as_labels, as_samples, to_host
 from krrdistill.backends import get_backend
 from krrdistill.data import Preprocessing
+from krrdistill.errors import NotSurjective
 from krrdistill.feature_gram import fit_features
 from krrdistill.features import LayeredMap
-from krrdistill.pipeline import Original, choose_model, choose_real_points, count_classes, distill, split, versions
+from krrdistill.pipeline import (
+    Distillation,
+    Original,
+    Trained,
+    check_original,
+    choose_real_points,
+    count_classes,
+    distill,
+    split,
+    train_original,
+    versions,
+)
 from krrdistill.random import Stream, normal
-from krrdistill.stages import Stopwatch
+from krrdistill.stages import Progress
 from krrdistill.statistics import RidgeStatistics
 
 from .gram import GramObjective, regularised_kernel
@@ -45,7 +57,7 @@ class Problem:
     preprocessing: Preprocessing
     options: KipOptions
     validation: IntArray
-    train: IntArray
+    train_rows: IntArray
     start_rows: IntArray | None
 
     @classmethod
@@ -75,7 +87,7 @@ class Problem:
             preprocessing=preprocessing or Preprocessing.none(feature_map.input_dim),
             options=options,
             validation=validation,
-            train=train,
+            train_rows=train,
             start_rows=start_rows,
         )
 
@@ -93,43 +105,49 @@ class Problem:
         solver = get_backend(self.options.backend)
         return np.asarray(solver.transform(chain, self.samples, dtype=self.dtype, rows=rows))
 
-    def train_original(self, watch: Stopwatch) -> tuple[Original, RidgeStatistics]:
-        """The ridge model that ``distill`` would distil, and the statistics that it comes from."""
+    def train(self, known: Trained | None, progress: Progress | None) -> Trained:
+        """The ridge model that ``distill`` would distil, and its statistics; ``known`` after a check, where given."""
         common = self.options.distillation()
         chain = self.feature_map.chain(self.preprocessing)
-        with watch.stage("statistics") as report:
-            statistics = RidgeStatistics(chain, self.k, precision=common.precision, backend=common.backend)
-            statistics.update(self.samples, self.classes, rows=self.train, progress=report)
-        rows = (self.validation, self.train)
-        return choose_model(statistics, self.samples, self.classes, rows, common, watch), statistics
+        if known is not None:
+            check_original("kip", known.original, self.k, chain, common)
+            return known
+        rows, backend = (self.validation, self.train_rows), get_backend(common.backend)
+        return train_original(self.samples, self.classes, self.k, chain, rows, common, backend, progress)
 
     def objective(self, statistics: RidgeStatistics) -> Objective:
         """The variant's loss; only one that sees training points holds their features."""
-        layers, classes = self.feature_map.layers, self.classes[self.train]
+        layers, classes = self.feature_map.layers, self.classes[self.train_rows]
         if self.options.variant == "published":
-            return PublishedObjective(layers, self.features(self.train), classes, self.k)
+            return PublishedObjective(layers, self.features(self.train_rows), classes, self.k)
         sees_points = self.options.batch(statistics.n) is not None
-        points = (self.features(self.train), classes) if sees_points else None
+        points = (self.features(self.train_rows), classes) if sees_points else None
         return GramObjective(layers, statistics, dtype=self.dtype, points=points)
 
-    def start(self, original: Original) -> Array:
+    def closed_form(self, original: Original) -> Distillation | None:
+        """What ``distill`` makes of the same model, points per class and start; None for a map that is not onto."""
+        try:
+            self.feature_map.check_surjective()
+        except NotSurjective:
+            return None
+        return distill(
+            self.samples,
+            self.classes,
+            self.feature_map,
+            preprocessing=self.preprocessing,
+            n_classes=self.k,
+            options=self.options.distillation(),
+            original=original,
+        )
+
+    def start(self, closed_form: Distillation | None) -> Array:
         """Inputs (m, d) of iteration 0."""
-        common = self.options.distillation()
-        if self.options.warm_start:
-            closed_form = distill(
-                self.samples,
-                self.classes,
-                self.feature_map,
-                preprocessing=self.preprocessing,
-                n_classes=self.k,
-                options=common,
-                original=original,
-            )
+        if self.options.warm_start and closed_form is not None:
             return closed_form.distilled.X.astype(self.dtype)
         if self.start_rows is not None:
             return np.asarray(self.preprocessing.apply(self.samples[self.start_rows]).astype(self.dtype))
         d = self.feature_map.input_dim
-        return normal(common.seed, Stream.NOISE, self.m * d).reshape(self.m, d).astype(self.dtype)
+        return normal(self.options.seed, Stream.NOISE, self.m * d).reshape(self.m, d).astype(self.dtype)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -137,7 +155,7 @@ class Problem:
         data = hashlib.sha256(np.ascontiguousarray(self.samples).data)
         data.update(self.classes.data)
         return {
-            **self.options.configuration(len(self.train)),
+            **self.options.configuration(len(self.train_rows)),
             "backend": get_backend(self.options.backend).name,
             "features": self.feature_map.chain(self.preprocessing).fingerprint(),
             "data": data.hexdigest(),
@@ -155,7 +173,10 @@ class Problem:
         F, labels, lambda_s = self.solve(X, objective)
         if not np.isfinite(labels).all():
             return math.nan, math.nan
-        W = fit_features(F, labels, lambda_s)
+        return self.judge(fit_features(F, labels, lambda_s), statistics, val_features)
+
+    def judge(self, W: FloatArray, statistics: RidgeStatistics, val_features: Array) -> tuple[float, float]:
+        """(loss per training point, validation accuracy) of a model W (k, p)."""
         gain = 2.0 * np.vdot(W, statistics.cross) - np.vdot(W @ statistics.gram, W)
         predicted = (val_features @ W.T.astype(self.dtype)).argmax(axis=1)
         accuracy = float(np.mean(predicted == self.classes[self.validation]))
