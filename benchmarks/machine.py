@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import scipy.linalg.cython_blas  # the BLAS that the package calls must be loade
 import threadpoolctl
 
 import krrdistill as kd
+from krrdistill.info import cpu_model
 
 
 def machine_facts() -> dict[str, Any]:
@@ -20,7 +20,7 @@ def machine_facts() -> dict[str, Any]:
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     native = kd.backend_status()["native"]["detail"]
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
         "blas": sorted({f"{pool['internal_api']} {pool['version']} {pool['architecture']}" for pool in pools}),
@@ -57,16 +57,3 @@ def _memory_gib() -> float | None:
     except (ValueError, OSError, AttributeError):
         return None
     return round(total / 2**30, 1)
-
-
-def _cpu_model() -> str:
-    """Model name and the widest vector instructions."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = names.get("flags", "").split()
-    widest = next((flag for flag in ("amx_tile", "avx512f", "avx2") if flag in flags), "")
-    return f"{names.get('model name', 'unknown')} ({widest})"

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 from krrdistill._version import __version__
@@ -44,6 +45,33 @@ def gather() -> dict[str, Any]:
         "torch": _torch(),
         "cuda": "not built",
     }
+
+
+def machine(threads: int | None) -> dict[str, str]:
+    """What the time of a run depends on, in words; ``threads`` are those asked for."""
+    facts = gather()
+    detail = facts["backends"].get("native", {}).get("detail")
+    pools = (" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in facts["blas"])
+    return {
+        "platform": facts["platform"],
+        "CPUs": f"{cpu_model()}, {facts['usable_cpus']} usable of {facts['cpus']}",
+        "threads": "all" if threads is None else str(threads),
+        "BLAS": ", ".join(dict.fromkeys(pools)),
+        **({"instruction set": str(detail["isa"])} if isinstance(detail, dict) and "isa" in detail else {}),
+    }
+
+
+def cpu_model() -> str:
+    """Model name and the widest vector instructions."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = names.get("flags", "").split()
+    widest = next((flag for flag in ("amx_tile", "avx512f", "avx2") if flag in flags), "")
+    return f"{names.get('model name', 'unknown')} ({widest})"
 
 
 def _blas() -> list[dict[str, Any]]:

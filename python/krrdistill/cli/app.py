@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_NOT_OF_TABLES = ("table", "data_dir", "out", "as_json", "show_traceback")
 
 
 def run_app(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +73,9 @@ def krrdistill(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        raise status.UsageError("no command given: distill, kip, verify, report, compare or info (--help shows more)")
+        raise status.UsageError(
+            "no command given: distill, kip, verify, report, compare, reproduce or info (--help shows more)"
+        )
 
 
 @app.command("distill")
@@ -201,6 +204,30 @@ def compare(
     from krrdistill.cli.pages import compare_runs
 
     compare_runs(folders, out=out, as_json=as_json)
+
+
+@app.command("reproduce")
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="table3|table4", help="The published table.", show_default=False)],
+    datasets: options.Datasets = None,
+    kernels: options.Kernels = None,
+    ipcs: options.Ipcs = None,
+    seeds: options.Seeds = None,
+    methods: options.Methods = None,
+    kip_iterations: options.KipIterations = None,
+    time_budget: options.CellBudget = None,
+    data_dir: options.DataDir = None,
+    out: options.TableFolder = None,
+    backend: options.Backend = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Make a published table again: every cell on its own data, finished cells are kept, published figures beside."""
+    given = {name: value for name, value in locals().items() if name not in _NOT_OF_TABLES}
+    from krrdistill.cli.reproduce import reproduce as run_reproduce
+
+    raise typer.Exit(run_reproduce(table, given, data_dir=data_dir, out=out, as_json=as_json))
 
 
 @app.command("info")

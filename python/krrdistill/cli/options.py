@@ -276,3 +276,34 @@ CheckpointEvery = Annotated[
         panel=ITERATION,
     ),
 ]
+
+
+def _several(name: str, text: str, metavar: str, default: str) -> Any:
+    return _option(name, text=f"{text}, with commas between.", metavar=metavar, default=default, panel=RESULT)
+
+
+Datasets = Annotated[str | None, _several("--datasets", "Data sets", "NAME,..", "mnist,cifar100")]
+Kernels = Annotated[
+    str | None, _several("--kernels", "Feature maps", "NAME,..", "identity,random_fourier,FCNN; table4 FCNN")
+]
+Ipcs = Annotated[str | None, _several("--ipcs", "Distilled samples per class", "N,..", "1,10,50")]
+Seeds = Annotated[str | None, _several("--seeds", "Seeds", "S,..", "0,1,2,3")]
+Methods = Annotated[str | None, _several("--methods", "Rows of table4", "NAME,..", "closed_form,gram,published")]
+KipIterations = Annotated[
+    int | None,
+    _option("--kip-iterations", text="Steps of a whole KIP run.", metavar="N", default="30000", panel=ITERATION),
+]
+CellBudget = Annotated[
+    float | None,
+    _option(
+        "--time-budget",
+        text="Seconds of steps of one KIP cell; the rest of its time is extrapolated, and marked.",
+        metavar="V",
+        default="60",
+        panel=ITERATION,
+    ),
+]
+TableFolder = Annotated[
+    Path | None,
+    _option("--out", text="Output folder; a run goes on from it.", metavar="DIR", default="runs/TABLE", panel=FILES),
+]

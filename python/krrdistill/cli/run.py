@@ -32,6 +32,7 @@ RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float
 def distill(settings: Settings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.data import load_dataset
+    from krrdistill.info import machine
     from krrdistill.report import write_figure_data, write_page
     from krrdistill.report.record import PAGE, REPORT
     from krrdistill.run import run_distillation
@@ -60,7 +61,7 @@ def distill(settings: Settings, *, as_json: bool) -> int:
             "page": str(folder / PAGE),
             "value_range": value_range(dataset),
             "command": shlex.join(command_line(settings)),
-            "machine": _machine(options.threads),
+            "machine": machine(options.threads),
             "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         }
         write_figure_data(folder, result)
@@ -139,23 +140,6 @@ def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult)
     )
     save_figure(figure, folder / PATH_FIGURE)
     return {"figure": str(folder / FIGURE), "lambda_path_figure": str(folder / PATH_FIGURE)}
-
-
-def _machine(threads: int | None) -> dict[str, str]:
-    """What the time of a run depends on, in words."""
-    from krrdistill.info import gather
-
-    facts = gather()
-    native = facts["backends"].get("native", {})
-    detail = native.get("detail")
-    pools = (" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in facts["blas"])
-    return {
-        "platform": facts["platform"],
-        "CPUs": f"{facts['usable_cpus']} usable of {facts['cpus']}",
-        "threads": "all" if threads is None else str(threads),
-        "BLAS": ", ".join(dict.fromkeys(pools)),
-        **({"instruction set": str(detail["isa"])} if isinstance(detail, dict) and "isa" in detail else {}),
-    }
 
 
 def value_range(dataset: Dataset) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from krrdistill.report.html import Markup, element, join
 
-__all__ = ["Chart", "power_of_ten"]
+__all__ = ["Chart", "Curve", "Curves", "power_of_ten", "race_charts"]
 
 FloatArray = npt.NDArray[np.float64]
 WIDTH, HEIGHT = 360.0, 250.0
@@ -62,12 +62,10 @@ class Chart:
         parts = [
             self._shade(to_x),
             _grid(to_x, to_y),
-            element("text", self.x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, class_="label middle"),
-            element("text", self.y_label, transform=f"translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)",
-                    class_="label middle"),
+            *_labels(self.x_label, self.y_label),
             self._line(to_x, to_y),
             self._choice(to_x, to_y),
-        ]  # fmt: skip
+        ]
         top = 0.0 if self.shade_to is not None else _NOTE if self.chosen is not None else _CHOICE
         return element(
             "svg",
@@ -115,6 +113,78 @@ class Chart:
         )
         rule = element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=_CHOICE - 8, y2=HEIGHT - BOTTOM, class_="rule")
         return join(rule, element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="chosen"), text)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One of several; a single point is something that is there from then on, drawn with a line to its right."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Up to three curves on one pair of axes, with their names above; x is positive, on a log axis."""
+
+    curves: tuple[Curve, ...]
+    x_label: str
+    y_label: str
+    description: str
+
+    def svg(self) -> Markup:
+        """The chart as one ``<svg>``."""
+        x, y = (np.concatenate([np.asarray(getattr(curve, name), float) for curve in self.curves]) for name in "xy")
+        to_x = _Axis.of(x[x > 0.0], log=True, start=LEFT, end=WIDTH - RIGHT)
+        to_y = _Axis.of(y[np.isfinite(y)], log=False, start=HEIGHT - BOTTOM, end=TOP, margin=0.08)
+        drawn = (self._draw(index, curve, to_x, to_y) for index, curve in enumerate(self.curves))
+        parts = [_grid(to_x, to_y), *_labels(self.x_label, self.y_label), *drawn]
+        said = f"{self.description}: {', '.join(curve.name for curve in self.curves)}"
+        return element("svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=said, class_="chart")
+
+    def _draw(self, index: int, curve: Curve, to_x: _Axis, to_y: _Axis) -> Markup:
+        pairs = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if x > 0.0 and math.isfinite(y)]
+        points = [(f"{to_x(x):.1f}", f"{to_y(y):.1f}") for x, y in pairs]
+        drawn = [(*points[-1:], (f"{WIDTH - RIGHT:g}", points[-1][1]))] if len(points) == 1 else [points]
+        lines = [element("polyline", points=" ".join(map(",".join, line)), class_="line") for line in drawn if line]
+        marked = points if len(points) <= _MAX_MARKERS else points[-1:]
+        dots = (
+            element(
+                "circle",
+                element("title", f"{curve.name}: {y:.4g} at {x:.3g}"),
+                cx=at[0],
+                cy=at[1],
+                r=2.6,
+                class_="point",
+            )
+            for at, (x, y) in zip(marked, pairs[-len(marked) :], strict=True)
+        )
+        left = LEFT + index * (WIDTH - LEFT - RIGHT) / 3
+        key = element("line", x1=left, x2=left + 14, y1=_NOTE, y2=_NOTE, class_="line")
+        name = element("text", curve.name, x=left + 18, y=_NOTE + 3.5, class_="tick")
+        return element("g", *lines, *dots, key, name, class_=f"curve-{index}")
+
+
+def race_charts(
+    methods: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], title: str
+) -> tuple[tuple[str, Markup], ...]:
+    """(caption, chart) of the loss and of the accuracy of methods, name -> (seconds, loss, accuracy), against time."""
+    kinds = (("loss per training sample", 1, 1.0), ("validation accuracy (%)", 2, 100.0))
+    return tuple(
+        (
+            f"{label[0].upper()}{label[1:]} against seconds",
+            Curves(
+                curves=tuple(
+                    Curve(name, of[0], [scale * value for value in of[index]]) for name, of in methods.items()
+                ),
+                x_label="seconds",
+                y_label=label,
+                description=f"{title}: {label} against seconds",
+            ).svg(),
+        )
+        for label, index, scale in kinds
+    )
 
 
 @dataclass(frozen=True)
@@ -167,6 +237,15 @@ def _round_step(least: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is at least ``least``."""
     power = 10.0 ** math.floor(math.log10(least))
     return next((factor * power for factor in (1.0, 2.0, 5.0) if factor * power >= least), 10.0 * power)
+
+
+def _labels(x_label: str, y_label: str) -> tuple[Markup, Markup]:
+    """What stands on the axes."""
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    return (
+        element("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, class_="label middle"),
+        element("text", y_label, transform=f"translate(12 {middle}) rotate(-90)", class_="label middle"),
+    )
 
 
 def _grid(to_x: _Axis, to_y: _Axis) -> Markup:

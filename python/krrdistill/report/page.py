@@ -16,7 +16,7 @@ from krrdistill.report.record import DATA, DISTILLED, PAGE, REPORT, RunRecord, r
 from krrdistill.report.sprites import ClassPictures, Gallery, gallery
 from krrdistill.text import megabytes, number, percent, seconds
 
-__all__ = ["accuracy_chart", "facts", "gallery_of", "pictures", "run_page", "table", "write_page"]
+__all__ = ["accuracy_chart", "facts", "gallery_of", "pictures", "run_page", "section", "table", "write_page"]
 
 LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
 _OPTIONS = {
@@ -47,18 +47,19 @@ def run_page(run: RunRecord) -> bytes:
         element(
             "main",
             _accuracies(run),
-            _section("pictures", "Distilled samples", _pictures(run)),
-            _section("certificate", "Certificate", _certificate(run)),
-            _section("path", f"Choice of {LAMBDA}", _lambda_path(run)),
-            _section("spectrum", "Singular values of the distilled features", _spectrum(run)),
-            _section("asked", "What was asked", _asked(run.report, run.meta)),
-            _section("time", "Time and memory", _time(run.report)),
-            _section("again", "Versions and how to run it again", _again(run)),
+            section("pictures", "Distilled samples", _pictures(run)),
+            section("certificate", "Certificate", _certificate(run)),
+            section("path", f"Choice of {LAMBDA}", _lambda_path(run)),
+            section("spectrum", "Singular values of the distilled features", _spectrum(run)),
+            section("asked", "What was asked", _asked(run.report, run.meta)),
+            section("time", "Time and memory", _time(run.report)),
+            section("again", "Versions and how to run it again", _again(run)),
         ),
     )
 
 
-def _section(name: str, title: str, *content: str | None) -> Markup:
+def section(name: str, title: str, *content: str | None) -> Markup:
+    """A part of a page under its heading."""
     heading = f"{name}-title"
     return element("section", element("h2", title, id=heading), *content, id=name, aria_labelledby=heading)
 
