@@ -693,7 +693,16 @@ def test_the_command_writes_its_files_and_json(cli: Any, tmp_path: Path, capsys:
     assert found == {"ipc": 2, "init": "noise", "seed": 3, "iterations": 9, "lr": 0.02, "batch_size": 100,
                      "variant": "gram", "m": 20}  # fmt: skip
     assert json.loads((tmp_path / "o" / "report.json").read_text()) == report
-    assert set(report["seconds"]) >= {"load", "statistics", "ridge", "closed_form", "optimize", "validate", "save", "total"}
+    assert set(report["seconds"]) >= {
+        "load",
+        "statistics",
+        "ridge",
+        "closed_form",
+        "optimize",
+        "validate",
+        "save",
+        "total",
+    }
     assert "distill.reg_s is ignored" in captured.err
 
 

@@ -73,7 +73,8 @@ def _cells_section(cells: Iterable[Result]) -> Section:
         "Test accuracy in per cent, mean over seeds. “Equal” counts the seeds in which the model retrained from the "
         "file has the accuracy of the original, the same prediction for every test sample, and weights that differ by "
         f"at most {_WEIGHT_ERROR:.0e} of their norm; the largest difference of the weights stands beside it. Seconds "
-        "are of a whole run from loaded arrays to the distilled set, its share of the pass over the data included."
+        "are of a whole run from loaded arrays to the distilled set; the pass over the data, made once per seed, "
+        "counts in every cell."
     )
     there = (
         f"In the published table {differing_cells(shown)} of the {3 * len(shown)} cells of these rows differ, "

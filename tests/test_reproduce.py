@@ -1,0 +1,374 @@
+"""The published tables made again: cells and their files, going on after a kill, and what was not measured."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer", reason="the cli extra is not installed")
+
+import krrdistill as kd
+from krrdistill.cli import main
+from krrdistill.reproduce import ReproduceOptions, publication, reproduce, to_markdown, to_page
+from krrdistill.reproduce import case as case_module
+from krrdistill.reproduce.case import Case
+from krrdistill.reproduce.cells import Cell, Store
+from krrdistill.reproduce.published import TABLE3, TABLE4, differing_cells, spread
+from pages import check_page, screenshot
+
+TABLE3_DIGITS = ["reproduce", "table3", "--datasets", "digits", "--backend", "array"]
+TABLE4_DIGITS = ["reproduce", "table4", "--datasets", "digits", "--backend", "array", "--methods", "closed_form,gram"]
+
+
+def options(**changes: Any) -> ReproduceOptions:
+    chosen = {"datasets": ("digits",), "kernels": ("FCNN",), "ipcs": (1,), "seeds": (0,), "backend": "array"}
+    return ReproduceOptions(**{**chosen, **changes})
+
+
+def closed(**changes: Any) -> ReproduceOptions:
+    return options(methods=("closed_form",), **changes)
+
+
+def gram(**changes: Any) -> ReproduceOptions:
+    return options(methods=("closed_form", "gram"), **changes)
+
+
+# ---- the published figures
+
+
+def test_published_tables_say_what_is_said_of_them() -> None:
+    """Counts and speed-ups that the paper, and the project after it, state."""
+    assert differing_cells(TABLE3) == 12
+    assert differing_cells({key: row for key, row in TABLE3.items() if key[0] != "cifar10"}) == 7
+    speed_ups = {key: race.kip.seconds / race.closed_form.seconds for key, race in TABLE4.items()}
+    expected = {
+        ("mnist", 1): 9.9, ("mnist", 10): 34.6, ("mnist", 50): 194.6, ("cifar10", 1): 10.7, ("cifar10", 10): 29.7,
+        ("cifar10", 50): 175.5, ("cifar100", 1): 30.8, ("cifar100", 10): 466.1, ("cifar100", 50): 15840.0,
+    }  # fmt: skip
+    assert speed_ups == pytest.approx(expected, abs=0.06)
+    assert [key for key, race in TABLE4.items() if race.kip.extrapolated] == [("cifar100", 50)]
+    assert (spread("mnist", "FCNN"), spread("mnist", "identity")) == (0.24, None)
+
+
+# ---- table 3
+
+
+def test_table3_writes_json_markdown_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*TABLE3_DIGITS, "--ipcs", "1,3", "--seeds", "0,1", "--out", str(tmp_path)]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    document = json.loads((tmp_path / "table3.json").read_text())
+    assert len(document["cells"]) == 3 * 2 * 2
+    for cell in document["cells"]:
+        assert cell["original_accuracy"] == cell["distilled_accuracy"] > 0.85
+        assert cell["certificate"]["weight_relative_error"] < 1e-6
+        assert cell["seconds"]["total"] == pytest.approx(sum(cell["seconds"].values()) / 2)
+        assert {"preprocess", "statistics", "ridge", "construct", "preimage"} <= cell["seconds"].keys()
+    markdown = (tmp_path / "table3.md").read_text()
+    assert markdown in printed
+    assert "Distilled equals original in 12 of 12 cells." in markdown
+    accuracy = 50 * sum(cell["original_accuracy"] for cell in document["cells"][:4:2])
+    assert f"| digits | identity | 1 | {accuracy:.2f} | {accuracy:.2f} | 2 of 2 |" in markdown
+    page = check_page((tmp_path / "table3.html").read_bytes())
+    assert "12 of 12" in page.words
+    assert document["command"] in page.words
+    capsys.readouterr()
+    assert main([*line, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["cells"] == document["cells"]
+    assert again["passed"] is True
+
+
+def test_the_model_is_that_of_distill(tmp_path: Path) -> None:
+    (cell,) = reproduce("table3", closed(seeds=(3,), ipcs=(2,)), out=tmp_path)["cells"]
+    data = kd.load_dataset("digits")
+    scaling = kd.standardize(data)
+    phi = kd.make_map("FCNN", data, scaling, seed=3)
+    result = kd.distill(
+        data.x_train, data.y_train, phi, preprocessing=scaling, points_per_class=2, seed=3, backend="array"
+    )
+    certificate = result.distilled.verify(data, weights=result.original.W, backend="array")
+    assert cell["lambda"] == result.original.lambda_
+    assert cell["certificate"] == certificate.numbers()
+    assert cell["distilled_accuracy"] == certificate.distilled_accuracy
+
+
+def test_one_pass_over_the_data_serves_all_cells_of_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    train = case_module.train_original
+    monkeypatch.setattr(case_module, "train_original", lambda *rest: passes.append(rest) or train(*rest))
+    reproduce("table4", gram(ipcs=(1, 2, 5), kip_iterations=3), out=tmp_path)
+    assert len(passes) == 1
+    reproduce("table4", gram(ipcs=(1, 2, 5), seeds=(0, 1), kip_iterations=3), out=tmp_path)
+    assert len(passes) == 2
+
+
+def test_an_interrupted_table_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = closed(ipcs=(1, 2, 3))
+    run = Case.closed_form
+    ran: list[int] = []
+
+    def note(self: Case, ipc: int, folder: Path) -> Any:
+        if ipc == stop_at:
+            raise KeyboardInterrupt
+        ran.append(ipc)
+        return run(self, ipc, folder)
+
+    monkeypatch.setattr(Case, "closed_form", note)
+    stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("table3", wanted, out=tmp_path)
+    first = Store(tmp_path / "cells").read(Cell("digits", "FCNN", 0, 1, "closed_form"))
+    stop_at = 0
+    done = reproduce("table3", wanted, out=tmp_path)
+    assert ran == [1, 2, 3]
+    assert [cell["ipc"] for cell in done["cells"]] == [1, 2, 3]
+    assert first is not None
+    assert first.items() <= done["cells"][0].items()
+    assert sorted(path.suffix for path in (tmp_path / "cells").iterdir()) == [".json"] * 3
+
+
+def document_of(accuracies: list[float], *, kernel: str = "FCNN", **changes: Any) -> dict[str, Any]:
+    """Table 3 with one cell per seed, nothing of which was run."""
+    certificate = {"weight_relative_error": 1e-12, "prediction_agreement": 1.0}
+    cells = [
+        {"dataset": "mnist", "kernel": kernel, "ipc": 1, "seed": seed, "original_accuracy": accuracy,
+         "distilled_accuracy": accuracy, "certificate": certificate, "seconds": {"total": 2.0},
+         "machine": {"CPUs": "x"}, "versions": {"numpy": "1"}, "finished": "2026-01-01 00:00 UTC", **changes}
+        for seed, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    return {"table": "table3", "asked": {}, "command": "krrdistill", "cells": cells, "not_run": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({}, "2 of 2"),
+        ({"distilled_accuracy": 0.9388}, "0 of 2"),
+        ({"certificate": {"weight_relative_error": 1e-5, "prediction_agreement": 1.0}}, "0 of 2"),
+        ({"certificate": {"weight_relative_error": 1e-9, "prediction_agreement": 0.9999}}, "0 of 2"),
+    ],
+)
+def test_equal_means_equal(change: dict[str, Any], count: str) -> None:
+    found = publication(document_of([0.9389, 0.9389], **change))
+    assert found.verdict.startswith(f"Distilled equals original in {count} cells.")
+    assert found.passed == (count == "2 of 2")
+
+
+def test_the_noise_of_seeds_decides_whether_an_original_is_reached() -> None:
+    def row(accuracies: list[float], kernel: str = "FCNN") -> tuple[str, ...]:
+        return publication(document_of(accuracies, kernel=kernel)).sections[1].rows[0]
+
+    # MNIST, FCNN: published 93.89, its deviation at most 0.24, so 2 * 0.24 * sqrt(1 + 1/2) = 0.59
+    assert row([0.9340, 0.9340])[3:] == ("93.40", "0.00", "0.24", "93.89", "-0.49", "0.59", "yes")
+    assert row([0.9320, 0.9320])[-1] == "NO"
+    assert row([0.91, 0.95])[-3:] == ("-0.89", "6.93", "yes")  # our own spread is the larger one
+    assert row([0.9381], "random_fourier")[-2:] == ("–", "unknown")  # one seed, and no published spread
+    low = publication(document_of([0.9320, 0.9320]))
+    assert "Originals beyond the noise of seeds below the published ones: mnist, FCNN." in low.verdict
+
+
+def test_a_cell_that_is_not_exact_has_its_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*TABLE3_DIGITS, "--kernels", "FCNN", "--ipcs", "1", "--seeds", "0", "--out", str(tmp_path)]
+    assert main(line) == 0
+    (file,) = (tmp_path / "cells").glob("*.json")
+    content = json.loads(file.read_text())
+    content["result"]["distilled_accuracy"] = 0.5
+    file.write_text(json.dumps(content))
+    assert main(line) == 3
+    assert "0 of 1 cells" in capsys.readouterr().out
+    assert "verdict bad" in (tmp_path / "table3.html").read_text()
+
+
+# ---- table 4
+
+
+def test_what_the_budget_ends_is_extrapolated_marked_and_gone_on_with(tmp_path: Path) -> None:
+    short = reproduce("table4", gram(kip_iterations=200, time_budget=1e-9), out=tmp_path)
+    ours, cut = short["cells"]
+    assert (cut["method"], cut["iterations"]) == ("gram", 1)
+    markdown = to_markdown(publication(short))
+    expected = cut["seconds"]["setup"] + 200 * cut["seconds"]["steps"]
+    ratio = expected / ours["seconds"]["total"]
+    (line,) = (line for line in markdown.splitlines() if "KIP, gram" in line and line.startswith("|"))
+    assert f"| 1 of 200 | {float(f'{expected:.3g}'):g} (extrapolated) | " in line
+    assert f"{float(f'{ratio:.3g}'):,g} × (extrapolated)" in line
+    whole = reproduce("table4", gram(kip_iterations=200), out=tmp_path)
+    assert [cell["iterations"] for cell in whole["cells"][1:]] == [200]
+    assert whole["cells"][0] == ours
+    assert "extrapolated)" not in to_markdown(publication(whole)).split("## How")[0].split("| data set")[1]
+    data = kd.load_dataset("digits")
+    scaling = kd.standardize(data)
+    phi = kd.make_map("FCNN", data, scaling)
+    alone = kd.kip_distill(data.x_train, data.y_train, phi, preprocessing=scaling, iterations=200, backend="array")
+    assert whole["cells"][1]["last"]["train_loss"] == alone.last.train_loss
+
+
+def test_fewer_iterations_than_were_run_are_refused_in_words(tmp_path: Path) -> None:
+    reproduce("table4", gram(kip_iterations=20), out=tmp_path)
+    found = reproduce("table4", gram(kip_iterations=10), out=tmp_path)
+    (missing,) = found["not_run"]
+    assert "is at iteration 20, beyond iterations = 10" in missing["reason"]
+    assert missing["reason"] in to_markdown(publication(found))
+
+
+def race_document(steps: dict[str, float], iterations: dict[str, int], accuracy: dict[str, float]) -> dict[str, Any]:
+    """Table 4 for CIFAR-100, FCNN, ipc 10: a closed form of 20 s, and what KIP's variants are said to have done."""
+    common = {"dataset": "cifar100", "kernel": "FCNN", "ipc": 10, "seed": 0, "machine": {"CPUs": "x"},
+              "versions": {"numpy": "1"}, "finished": "2026-01-01 00:00 UTC"}  # fmt: skip
+    cells: list[dict[str, Any]] = [
+        {**common, "method": "closed_form", "distilled_accuracy": 0.2150, "train_loss": 0.9, "val_accuracy": 0.21,
+         "seconds": {"total": 20.0}}
+    ]  # fmt: skip
+    for method, taken in steps.items():
+        end = {"test_accuracy": accuracy[method]}
+        curve = {"seconds": [0.0, taken], "train_loss": [1.0, 0.95], "val_accuracy": [0.1, 0.2]}
+        cells.append({**common, "method": method, "iterations": iterations[method], "best": end, "last": end,
+                      "seconds": {"setup": 10.0, "steps": taken}, "curve": curve})  # fmt: skip
+    asked = {"kip_iterations": 30_000, "time_budget": 60.0}
+    return {"table": "table4", "asked": asked, "command": "krrdistill", "cells": cells, "not_run": []}
+
+
+def test_ratios_and_differences_are_those_of_the_cells() -> None:
+    document = race_document(
+        {"gram": 60.0, "published": 100.0}, {"gram": 100, "published": 5}, {"gram": 0.21, "published": 0.19}
+    )
+    found = publication(document)
+    race, duel = found.sections[0].rows, found.sections[1].rows
+    assert race[0][4:] == ("21.50", "–", "–", "20", "–", "21.59 ± 0.15 (-0.09)", "20", "–")
+    assert race[1][4:] == ("21.00", "21.00", "100 of 30,000", "18,000 (extrapolated)", "900 × (extrapolated)",
+                           "–", "–", "–")  # fmt: skip
+    assert race[2][6:] == ("5 of 30,000", "600,000 (extrapolated)", "30,000 × (extrapolated)",
+                           "21.56 ± 0.16 (-2.56)", "9,320", "466 ×")  # fmt: skip
+    assert duel[0][3:] == ("20", "0.6", "33.3 ×", "19.00", "21.00", "+2.00")
+    assert "30,000 times fewer seconds than KIP, published (extrapolated)" in found.verdict
+    assert "33 times fewer seconds from the statistics than as published" in found.verdict
+    assert "not lower in any cell" in found.verdict
+    document["cells"][1]["last"] = {"test_accuracy": 0.18}
+    assert "LOWER for cifar100, FCNN, 10 per class" in publication(document).verdict
+    page = check_page(to_page(found))
+    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 2
+    assert "9,320" in page.words
+
+
+def test_a_published_extrapolation_is_marked_too() -> None:
+    document = race_document({"published": 100.0}, {"published": 30_000}, {"published": 0.19})
+    for cell in document["cells"]:
+        cell["ipc"] = 50
+    row = publication(document).sections[0].rows[1]
+    assert row[6:] == ("30,000", "110", "5.5 ×", "–", "396,000 (extrapolated)", "15,800 × (extrapolated)")
+
+
+def test_without_torch_the_published_cells_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    line = ["reproduce", "table4", "--datasets", "digits", "--ipcs", "1", "--seeds", "0", "--backend", "array",
+            "--kip-iterations", "5", "--out", str(tmp_path)]  # fmt: skip
+    assert main(line) == 1
+    assert "pip install torch" in capsys.readouterr().err
+    markdown = (tmp_path / "table4.md").read_text()
+    assert "## Not run" in markdown
+    assert "| digits | FCNN | 1 | 0 | published | kip: variant 'published' needs PyTorch" in markdown
+    assert "KIP, gram" in markdown
+    assert not list((tmp_path / "cells").glob("*published*"))
+
+
+def test_published_kip_is_a_row_of_the_table(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    found = reproduce("table4", options(kip_iterations=12), out=tmp_path)
+    assert [cell["method"] for cell in found["cells"]] == ["closed_form", "gram", "published"]
+    gram_cell, published = found["cells"][1:]
+    assert published["curve"]["iteration"] == [0, 10, 12]
+    assert published["last"]["train_loss"] == pytest.approx(gram_cell["last"]["train_loss"], rel=0.02)
+    assert [part.name for part in publication(found).sections] == ["race", "kip", "curve-digits-FCNN-1", "how"]
+
+
+def test_sigkill_and_the_same_command_finish_the_table(tmp_path: Path) -> None:
+    """Killed inside of a cell of KIP: the cells before it stay, it goes on from its checkpoint to the same result."""
+    words = [*TABLE4_DIGITS, "--ipcs", "1", "--seeds", "0", "--kip-iterations", "1500", "--threads", "1"]
+    command = [sys.executable, "-m", "krrdistill.cli", *words, "--out"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    cell = Cell("digits", "FCNN", 0, 1, "gram")
+    while not Store(killed / "cells").checkpoint(cell).exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not Store(killed / "cells").path(cell).exists(), "the cell was over before the run was killed"
+    first = (Store(killed / "cells").path(replace(cell, method="closed_form"))).read_bytes()
+    for folder in (killed, whole):
+        subprocess.run([*command, str(folder)], check=True, capture_output=True)
+    found, expected = (Store(folder / "cells").read(cell) for folder in (killed, whole))
+    assert found is not None
+    assert expected is not None
+    for name in ("last", "best", "iterations"):
+        assert found[name] == expected[name]
+    assert found["curve"]["train_loss"] == expected["curve"]["train_loss"]
+    assert (Store(killed / "cells").path(replace(cell, method="closed_form"))).read_bytes() == first
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"format": "krrdistill-cell-1", "cell": {"dataset": "mnist"}, "result": {}}']
+)
+def test_a_file_that_is_no_cell_is_named(content: str, tmp_path: Path) -> None:
+    path = Store(tmp_path / "cells").path(Cell("digits", "FCNN", 0, 1, "closed_form"))
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(kd.DataError, match=r"digits-FCNN-ipc1-seed0-closed_form\.json: not the result of this cell"):
+        reproduce("table3", closed(), out=tmp_path)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table5"], "the tables are table3, table4; got 'table5'"),
+        (["table3", "--methods", "gram"], "--methods belongs to table4"),
+        (["table3", "--time-budget", "5"], "--time-budget belongs to table4"),
+        (["table4", "--ipcs", "1,x"], "--ipcs must be whole numbers with commas between, got '1,x'"),
+        (["table4", "--ipcs", "0"], "ipcs must be at least 1, got 0"),
+        (["table4", "--seeds", ","], "seeds must name at least one"),
+        (["table4", "--datasets", "imagenet"], "datasets must be one of digits, mnist"),
+        (["table4", "--kernels", "rbf"], "kernels must be one of identity"),
+        (["table4", "--kip-iterations", "0"], "kip_iterations must be at least 1"),
+        (["table4", "--time-budget", "0"], "time_budget must be finite and > 0"),
+    ],
+)
+def test_bad_words_are_usage_errors(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *words, "--out", str(tmp_path / "o")]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_absent_data_set_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none").mkdir()
+    line = ["reproduce", "table3", "--datasets", "cifar10", "--data-dir", str(tmp_path / "none")]
+    assert main([*line, "--out", str(tmp_path / "o")]) == 1
+    (line_,) = capsys.readouterr().err.strip().splitlines()
+    assert "cifar10" in line_
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_chromium_renders_the_tables(scheme: str, tmp_path: Path) -> None:
+    document = race_document(
+        {"gram": 60.0, "published": 100.0}, {"gram": 100, "published": 5}, {"gram": 0.21, "published": 0.19}
+    )
+    page = tmp_path / "table4.html"
+    page.write_bytes(to_page(publication(document)))
+    screenshot(page, tmp_path, size="1280,1600", scheme=scheme)
