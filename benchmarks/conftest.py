@@ -30,6 +30,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--results", type=Path, default=None, help="folder to write operations-<size>.json to")
 
 
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """--benchmark-json says what the machine is, not what it is called."""
+    machine_info.clear()
+    machine_info.update(machine_facts())
+
+
+def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
+    """The commit, without the names of folder and branch."""
+    for name in ("project", "branch"):
+        commit_info.pop(name, None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Rows of the final table gather here."""
     config.stash[_ROWS] = []

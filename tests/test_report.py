@@ -22,7 +22,7 @@ pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 
 import krrdistill as kd
 from krrdistill.cli import main
-from krrdistill.cli.config import Settings, command_line
+from krrdistill.cli.config import KipSettings, Settings, command_line
 from krrdistill.floor import pass_floor, pass_flops
 from krrdistill.report.charts import Chart
 from krrdistill.report.html import Markup, element
@@ -274,6 +274,93 @@ def test_the_command_asks_for_the_same_run(runs: list[Path], monkeypatch: pytest
     assert seen == [settings]
 
 
+@pytest.fixture(scope="module")
+def kip_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty iterations on random images."""
+    folder = tmp_path_factory.mktemp("kip")
+    data = write_npz(folder / "plain.npz", tiny_images((4, 5, 3), k=4, n_train=80), class_names=np.array(NAMES))
+    out = folder / "run"
+    words = ["kip", "--dataset", str(data), *MAP, "--lambdas", "1,10", "--iterations", "20", "--evaluate-every", "5"]
+    assert main([*words, "--out", str(out)]) == 0
+    return out
+
+
+def test_the_page_of_kip_has_its_curves_beside_the_closed_form(kip_run: Path) -> None:
+    page = check_page((kip_run / "report.html").read_bytes())
+    report = json.loads((kip_run / "report.json").read_text())
+    assert "Exact" not in page.words
+    assert "NOT EXACT" not in page.words
+    charts = [svg["aria-label"] or "" for svg in page.all("svg") if svg.get("role") == "img"]
+    assert [label.split(": ")[-1] for label in charts[:2]] == ["closed form, KIP, gram"] * 2
+    for end in ("best", "last"):
+        assert number(report[end]["train_loss"]) in page.words
+        assert percent(report[end]["test_accuracy"]) in page.words
+    assert seconds(report["closed_form"]["seconds"]) in page.words
+    assert report["command"] in page.words
+    assert report["command"].startswith("krrdistill kip --dataset")
+    before = (kip_run / "report.html").read_bytes()
+    assert main(["report", str(kip_run)]) == 0
+    assert (kip_run / "report.html").read_bytes() == before
+
+
+def test_the_closed_form_is_one_point_and_stays(kip_run: Path) -> None:
+    (group,) = re.findall(r'<g class="curve-0">(.*?)</g>', (kip_run / "report.html").read_text())[:1]
+    (line,) = re.findall(r'points="([^"]*)"', group)
+    (x, y), (right, level) = (map(float, point.split(",")) for point in line.split())
+    assert x < right == 348.0
+    assert y == level
+    curve = re.findall(r'<g class="curve-1">(.*?)</g>', (kip_run / "report.html").read_text())[0]
+    assert curve.count("<circle") == 5  # iterations 0, 5, 10, 15, 20
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("report.json", {"lr": "fast"}, "lr is 'fast'"),
+        ("report.json", {"best": {}}, "best.iteration is ''"),
+        ("report.json", {"closed_form": {"seconds": "long"}}, "closed_form.seconds is 'long'"),
+        ("curve.npz", {"seconds": None}, "seconds is missing"),
+        ("curve.npz", {"train_loss": np.full(5, np.nan)}, "must be finite and of one length"),
+        ("curve.npz", {"seconds": np.ones(3)}, "must be finite and of one length"),
+    ],
+)
+def test_a_damaged_run_of_kip_is_one_line(
+    name: str, change: dict[str, Any], words: str, kip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(kip_run, tmp_path / "copy"))
+    if name == "report.json":
+        edit(copy, lambda report: report.update(change))
+    else:
+        with np.load(copy / name) as archive:
+            kept = {**archive, **change}
+        np.savez(copy / name, **{key: array for key, array in kept.items() if array is not None})
+    assert main(["report", str(copy)]) == 1
+    message = error_of(capsys)
+    assert str(copy / name) in message
+    assert words in message
+
+
+def test_kip_beside_the_closed_form(
+    runs: list[Path], kip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(runs[1]), str(kip_run), "--out", str(tmp_path / "c.html")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("method") and "closed form" in line and "KIP, gram, 20 steps" in line for line in lines)
+    words = check_page((tmp_path / "c.html").read_bytes()).words
+    assert "Every closed form is exact; 1 of the runs are KIP." in words
+    assert "NOT EXACT" not in words
+
+
+def test_the_command_asks_for_the_same_run_of_kip(kip_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import krrdistill.cli.kip
+
+    settings = KipSettings(dataset="digits", kernel="FCNN", iterations=7, lr=0.5, warm_start=True, variant="published")
+    seen: list[KipSettings] = []
+    monkeypatch.setattr(krrdistill.cli.kip, "kip", lambda settings, as_json: seen.append(settings) or 0)
+    assert main(shlex.split(shlex.join(command_line(settings)))[1:]) == 0
+    assert seen == [settings]
+
+
 def test_png_round_trip(rng: np.random.Generator) -> None:
     for shape in ((1, 1), (3, 5), (7, 4, 2), (5, 6, 3), (2, 9, 4)):
         pixels = rng.integers(0, 256, shape, dtype=np.uint8)
@@ -347,6 +434,12 @@ def test_the_floor_is_measured_for_long_passes_only() -> None:
     assert short is not None
     assert long is not None
     assert 0.0 < short < long
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_chromium_renders_the_page_of_kip(scheme: str, kip_run: Path, tmp_path: Path) -> None:
+    screenshot(kip_run / "report.html", tmp_path, size="500,1600", scheme=scheme)
 
 
 @pytest.mark.chromium

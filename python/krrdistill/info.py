@@ -51,12 +51,12 @@ def machine(threads: int | None) -> dict[str, str]:
     """What the time of a run depends on, in words; ``threads`` are those asked for."""
     facts = gather()
     detail = facts["backends"].get("native", {}).get("detail")
-    pools = (" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in facts["blas"])
+    pools = {" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in facts["blas"]}
     return {
         "platform": facts["platform"],
         "CPUs": f"{cpu_model()}, {facts['usable_cpus']} usable of {facts['cpus']}",
         "threads": "all" if threads is None else str(threads),
-        "BLAS": ", ".join(dict.fromkeys(pools)),
+        "BLAS": ", ".join(sorted(pools)),
         **({"instruction set": str(detail["isa"])} if isinstance(detail, dict) and "isa" in detail else {}),
     }
 

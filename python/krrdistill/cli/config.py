@@ -120,9 +120,10 @@ class KipSettings(RunSettings):
 _AnySettings = TypeVar("_AnySettings", bound=RunSettings)
 
 
-def command_line(settings: Settings) -> list[str]:
+def command_line(settings: RunSettings) -> list[str]:
     """The words that ask for ``settings`` again: every option that differs from its default, and the data set."""
-    words = ["krrdistill", "distill", "--dataset", settings.dataset]
+    command = "kip" if isinstance(settings, KipSettings) else "distill"
+    words = ["krrdistill", command, "--dataset", settings.dataset]
     for field in fields(settings):
         name, value = field.name.replace("_", "-"), getattr(settings, field.name)
         if field.name == "dataset" or value == field.default:

@@ -7,15 +7,14 @@ import time
 from krrdistill.cli import output, status
 from krrdistill.cli.config import KipSettings
 from krrdistill.cli.folder import output_folder
-from krrdistill.cli.run import FIGURE, require_matplotlib, show_report, value_range, write_report
+from krrdistill.cli.run import FIGURE, page_facts, require_matplotlib, show_report, value_range, write_report
 
 
 def kip(settings: KipSettings, *, as_json: bool) -> int:
-    """Run KIP on one data set; write the artefacts, the curve, a figure and the report; print the outcome."""
+    """Run KIP on one data set; write the artefacts, the curve, a figure, the report and its page; print the outcome."""
     from krrdistill.data import load_dataset
     from krrdistill.kip import KipOptions, run_kip
-    from krrdistill.report import distilled_figure, save_figure
-    from krrdistill.report.record import REPORT
+    from krrdistill.report import distilled_figure, save_figure, write_figure_data, write_page
 
     require_matplotlib()
     options = KipOptions(
@@ -58,7 +57,9 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
             title=f"{dataset.name}, {settings.kernel}, {settings.ipc} per class, KIP ({settings.variant})",
         )
         save_figure(figure, folder / FIGURE)
-        report = {**run.report, "figure": str(folder / FIGURE), "report": str(folder / REPORT)}
+        report = {**run.report, "figure": str(folder / FIGURE), **page_facts(folder, settings, dataset)}
+        write_figure_data(folder, run.result.original.path, run.singular_values, run.start_images)
         write_report(folder, report)
+        write_page(folder)
     show_report(report, as_json, output.print_kip_summary)
     return status.OK

@@ -112,7 +112,7 @@ def print_kip_summary(report: Mapping[str, Any]) -> None:
         print(f"went on from the checkpoint at iteration {report['resumed_from']}")
     print(f"{1e3 * report['seconds_per_iteration']:.2f} ms per iteration")
     _print_time(report)
-    _print_files(report, ("artifact", "last_artifact", "curve", "figure", "report"))
+    _print_files(report, ("artifact", "last_artifact", "curve", "figure", "report", "page"))
 
 
 def _print_time(report: Mapping[str, Any]) -> None:

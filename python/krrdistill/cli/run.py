@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from krrdistill.arrays import check_number
 from krrdistill.cli import output, status
-from krrdistill.cli.config import Settings, command_line
+from krrdistill.cli.config import RunSettings, Settings, command_line
 from krrdistill.cli.folder import output_folder
 from krrdistill.errors import BackendUnavailable
 from krrdistill.files import write_atomically
@@ -32,9 +32,7 @@ RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float
 def distill(settings: Settings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.data import load_dataset
-    from krrdistill.info import machine
     from krrdistill.report import write_figure_data, write_page
-    from krrdistill.report.record import PAGE, REPORT
     from krrdistill.run import run_distillation
 
     require_matplotlib()
@@ -57,18 +55,28 @@ def distill(settings: Settings, *, as_json: bool) -> int:
         report = {
             **result.report,
             **_draw(folder, settings, dataset, result),
-            "report": str(folder / REPORT),
-            "page": str(folder / PAGE),
-            "value_range": value_range(dataset),
-            "command": shlex.join(command_line(settings)),
-            "machine": machine(options.threads),
-            "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+            **page_facts(folder, settings, dataset),
         }
-        write_figure_data(folder, result)
+        write_figure_data(folder, result.path, result.singular_values, result.start_images)
         write_report(folder, report)
         write_page(folder)
     show_report(report, as_json, output.print_summary)
     return status.OK
+
+
+def page_facts(folder: Path, settings: RunSettings, dataset: Dataset) -> dict[str, Any]:
+    """What the page of a run says beyond what was computed."""
+    from krrdistill.info import machine
+    from krrdistill.report.record import PAGE, REPORT
+
+    return {
+        "report": str(folder / REPORT),
+        "page": str(folder / PAGE),
+        "value_range": value_range(dataset),
+        "command": shlex.join(command_line(settings)),
+        "machine": machine(settings.threads),
+        "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+    }
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
@@ -17,6 +18,7 @@ from krrdistill.certificate import Certificate
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.features import make_map
 from krrdistill.files import write_npz
+from krrdistill.floor import pass_floor
 from krrdistill.run import peak_memory_bytes
 from krrdistill.stages import Progress, Stopwatch
 
@@ -34,6 +36,7 @@ class KipRun:
     distilled: DistilledDataset
     result: KipResult
     start_images: npt.NDArray[Any] | None
+    singular_values: npt.NDArray[np.float64] | None  # of the best set's features, where the certificate needed them
 
 
 def run_kip(
@@ -86,8 +89,11 @@ def run_kip(
             write_npz(out / "curve.npz", {"losses": result.losses, **result.curve})
     report = _report(dataset, kernel, options, result, certificates, out)
     report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
+    passed = len(dataset.x_train) - report["n_val"]
+    chain = feature_map.chain(preprocessing)
+    report["floor_seconds"] = {"statistics": pass_floor(chain, passed, options.precision)}
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-    return KipRun(report, reloaded["distilled"], result, images)
+    return KipRun(report, reloaded["distilled"], result, images, certificates["distilled"].singular_values)
 
 
 def _report(
@@ -99,13 +105,15 @@ def _report(
     out: Path,
 ) -> dict[str, Any]:
     best, meta = certificates["distilled"], result.best.distilled.meta
-    iterations = len(result.losses)
+    iterations, published = len(result.losses), options.variant == "published"
     warnings = [result.original.path.statement(), _rise(result, options)]
     return {
         "dataset": dataset.name,
         "kernel": kernel,
         "variant": options.variant,
         "ipc": options.points_per_class,
+        "store": str(result.best.distilled.X.dtype),
+        "range_scale": 1.0,
         "init": options.init,
         "warm_start": options.warm_start,
         "seed": options.seed,
@@ -127,6 +135,8 @@ def _report(
         "best": {**result.best.facts(), "test_accuracy": best.distilled_accuracy},
         "last": {**result.last.facts(), "test_accuracy": certificates["last"].distilled_accuracy},
         "certificate": {name: value if math.isfinite(value) else None for name, value in best.numbers().items()},
+        "closed_form": None if result.closed_form is None else asdict(result.closed_form),
+        "setup_seconds": result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
         "seconds_per_iteration": result.seconds["optimize"] / iterations,
         "resumed_from": result.resumed_from,
         "peak_memory_bytes": peak_memory_bytes(),

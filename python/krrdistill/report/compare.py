@@ -17,6 +17,7 @@ from krrdistill.text import megabytes, number, percent, seconds
 __all__ = ["Row", "compare_page", "comparison", "run_names"]
 
 _ASKED = ("dataset", "kernel", "ipc", "init", "store", "precision", "backend", "seed", "n_train", "d", "p")
+_INEXACT = "NOT EXACT"
 _PICTURE_BUDGET = 600_000  # bytes of pixels of all runs together
 _PICTURED_CLASSES = 10
 
@@ -66,7 +67,8 @@ def comparison(runs: Sequence[RunRecord]) -> list[Row]:
         row("predictions that agree", [percent(values["prediction_agreement"]) for values in certificates]),
         row("relative weight error", [number(values["weight_relative_error"], digits=2) for values in certificates]),
         row("condition number", [number(values["condition"]) for values in certificates]),
-        row("exact", ["yes" if run.exact else "NOT EXACT" for run in runs]),
+        row("method", [_method(run) for run in runs]),
+        row("exact", [_exactness(run) for run in runs]),
         *(
             row(f"time: {stage}", [seconds(report["seconds"].get(stage)) for report in reports], fluctuates=True)
             for stage in dict.fromkeys(stages)
@@ -76,14 +78,25 @@ def comparison(runs: Sequence[RunRecord]) -> list[Row]:
     ]
 
 
+def _method(run: RunRecord) -> str:
+    return "closed form" if run.curve is None else f"KIP, {run.report['variant']}, {run.report['iterations']} steps"
+
+
+def _exactness(run: RunRecord) -> str:
+    """KIP does not claim to be exact."""
+    return "yes" if run.exact else _INEXACT if run.curve is None else "no, KIP"
+
+
 def compare_page(runs: Sequence[RunRecord]) -> bytes:
     """The table, the lambda paths on one scale and the first pictures of every run."""
     names = run_names(runs)
-    inexact = [name for name, run in zip(names, runs, strict=True) if not run.exact]
+    inexact = [name for name, run in zip(names, runs, strict=True) if _exactness(run) == _INEXACT]
+    iterative = sum(run.curve is not None for run in runs)
+    good = "Every run is exact." if not iterative else f"Every closed form is exact; {iterative} of the runs are KIP."
     verdict = (
         element("p", element("strong", "NOT EXACT: "), ", ".join(inexact), class_="verdict bad", role="alert")
         if inexact
-        else element("p", element("strong", "Every run is exact."), class_="verdict good")
+        else element("p", element("strong", good), class_="verdict good")
     )
     return document(
         f"{len(runs)} runs: krrdistill",

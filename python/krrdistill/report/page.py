@@ -10,9 +10,9 @@ import numpy as np
 
 from krrdistill.files import write_atomically
 from krrdistill.report.canvas import plain_number
-from krrdistill.report.charts import Chart
+from krrdistill.report.charts import Chart, race_charts
 from krrdistill.report.html import Markup, document, element, join
-from krrdistill.report.record import DATA, DISTILLED, PAGE, REPORT, RunRecord, read_run
+from krrdistill.report.record import CURVE, DATA, DISTILLED, PAGE, REPORT, RunRecord, read_run
 from krrdistill.report.sprites import ClassPictures, Gallery, gallery
 from krrdistill.text import megabytes, number, percent, seconds
 
@@ -26,6 +26,14 @@ _OPTIONS = {
     "scale_labels": "labels may be scaled",
     "refit": "refit on all data",
     "validation_fraction": "held out for validation",
+}
+_KIP_OPTIONS = {
+    "variant": "variant of KIP",
+    "iterations": "iterations asked for",
+    "lr": "learning rate",
+    "batch_size": "samples per step",
+    "warm_start": "started at the closed form",
+    "time_budget": "seconds of steps at most",
 }
 
 
@@ -47,6 +55,7 @@ def run_page(run: RunRecord) -> bytes:
         element(
             "main",
             _accuracies(run),
+            None if run.curve is None else section("kip", "KIP against the closed form", _race(run)),
             section("pictures", "Distilled samples", _pictures(run)),
             section("certificate", "Certificate", _certificate(run)),
             section("path", f"Choice of {LAMBDA}", _lambda_path(run)),
@@ -74,6 +83,14 @@ def _summary(report: dict[str, Any]) -> Markup:
 
 
 def _verdict(run: RunRecord) -> Markup:
+    if run.curve is not None:
+        best, last = run.report["best"], run.report["last"]
+        text = (
+            f"{run.report['iterations']} iterations of KIP: test accuracy {percent(last['test_accuracy'])} at the "
+            f"last, {percent(best['test_accuracy'])} at the best by validation, iteration {best['iteration']}; the "
+            f"original model has {percent(run.report['original']['test_accuracy'])}."
+        )
+        return element("p", text, class_="verdict")
     error, agreement = (run.report["certificate"][key] for key in ("weight_relative_error", "prediction_agreement"))
     numbers = (
         f"relative weight error {number(error, digits=2)}, target {run.target:.0e} for {run.report['store']} storage; "
@@ -89,6 +106,39 @@ def _verdict(run: RunRecord) -> Markup:
 def _warnings(run: RunRecord) -> Markup | None:
     items = [element("li", str(warning)) for warning in run.report["warnings"]]
     return element("ul", *items, class_="warnings muted") if items else None
+
+
+def _race(run: RunRecord) -> Markup:
+    """KIP's loss and accuracy against time, on one axis with what ``distill`` makes of the same model."""
+    report, curve = run.report, run.curve
+    assert curve is not None
+    name, ours = f"KIP, {report['variant']}", report["closed_form"]
+    methods = {} if ours is None else {"closed form": ([ours["seconds"]], [ours["train_loss"]], [ours["val_accuracy"]])}
+    at = report["setup_seconds"] + curve["seconds"]
+    methods[name] = (at.tolist(), curve["train_loss"].tolist(), curve["val_accuracy"].tolist())
+    charts = (element("figure", svg, element("figcaption", text)) for text, svg in race_charts(methods, run.title))
+    ends = [(f"KIP, {end}", report[end]) for end in ("best", "last")]
+    rows = [
+        (text, f"{end['iteration']}", number(end["train_loss"]), percent(end["val_accuracy"]),
+         percent(end["test_accuracy"])) for text, end in ends
+    ]  # fmt: skip
+    if ours is not None:
+        accuracy = percent(report["original"]["test_accuracy"])
+        rows.append(("closed form", "none", number(ours["train_loss"]), percent(ours["val_accuracy"]), accuracy))
+    note = "The map is not onto, so there is no closed form." if ours is None else (
+        f"The closed form, for the same model, points per class and start, took {seconds(ours['seconds'])}; "
+        "its test accuracy is the original model's."
+    )  # fmt: skip
+    pace = (
+        f"{seconds(report['setup_seconds'])} before the first step, then {seconds(report['seconds_per_iteration'])} "
+        "per iteration; looks at the validation set are not counted. The best iteration is chosen by validation "
+        "accuracy. "
+    )
+    return join(
+        element("p", pace, note),
+        element("div", *charts, class_="charts"),
+        table(("", "iteration", "loss per training sample", "validation accuracy", "test accuracy"), rows),
+    )
 
 
 def facts(pairs: Iterable[tuple[str, str | None]], *, small: bool = False) -> Markup:
@@ -307,6 +357,8 @@ def _asked(report: dict[str, Any], meta: dict[str, Any]) -> Markup:
         ("backend", report["backend"]),
         ("seed", str(report["seed"])),
     ]
+    kip = _dictionary(meta, "kip")
+    pairs += [(label, _plain(kip[name])) for name, label in _KIP_OPTIONS.items() if kip.get(name) is not None]
     options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}
     for name, label in _OPTIONS.items():
         if options.get(name) is not None:
@@ -359,7 +411,8 @@ def _bar(value: float, floor: float | None, longest: float) -> Markup:
 def _again(run: RunRecord) -> Markup:
     versions, machine = _dictionary(run.meta, "versions"), run.report["machine"]
     pairs = [(name, str(value)) for name, value in (*versions.items(), *machine.items())]
-    files = f"This page is made of {REPORT}, {DISTILLED} and {DATA}; krrdistill report FOLDER writes it again."
+    of = (REPORT, DISTILLED, DATA) if run.curve is None else (REPORT, DISTILLED, CURVE, DATA)
+    files = f"This page is made of {', '.join(of[:-1])} and {of[-1]}; krrdistill report FOLDER writes it again."
     return join(
         element("pre", element("code", run.report["command"])),
         element("p", f"krrdistill verify {DISTILLED} recomputes the certificate. {files}", class_="muted"),

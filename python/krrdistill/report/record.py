@@ -3,7 +3,8 @@
 report.json       the facts of the run, as ``krrdistill distill --json`` prints them
 distilled.npz     the distilled set (docs/file-format.md)
 figure_data.npz   the lambda path, singular values and start images
-report.html       the page, made of the three above
+curve.npz         of KIP only: its loss and accuracy
+report.html       the page, made of those above
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from krrdistill.errors import DataError
 from krrdistill.files import read_npz, write_npz
 
 if TYPE_CHECKING:
-    from krrdistill.run import RunResult
+    from krrdistill.ridge import RidgePath
 
-__all__ = ["DATA", "DISTILLED", "PAGE", "REPORT", "RunRecord", "read_run", "write_figure_data"]
+__all__ = ["CURVE", "DATA", "DISTILLED", "PAGE", "REPORT", "RunRecord", "read_run", "write_figure_data"]
 
 REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
+CURVE = "curve.npz"
 
 _NUMBER = (int, float)
 _UNKNOWN = (int, float, type(None))  # infinity and NaN are null in JSON
@@ -38,6 +40,15 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "val_accuracy": _UNKNOWN, "original": dict, "distilled": dict, "certificate": dict, "seconds": dict,
     "floor_seconds": dict, "machine": dict, "value_range": list, "warnings": list,
 }  # fmt: skip
+_KIP_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "variant": str, "iterations": int, "lr": _NUMBER, "best": dict, "last": dict, "setup_seconds": _NUMBER,
+    "seconds_per_iteration": _NUMBER, "closed_form": (dict, type(None)),
+}  # fmt: skip
+_KIP_NUMBERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("best", "last"), ("iteration", "train_loss", "val_accuracy", "test_accuracy")),
+    "closed_form": ("seconds", "train_loss", "val_accuracy"),
+}
+_CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
 _NUMBERS = {
     "original": ("test_accuracy",),
     "distilled": ("test_accuracy",),
@@ -61,12 +72,14 @@ class RunRecord:
     noise_floor: float
     best: int
     singular_values: npt.NDArray[np.float64]  # of the distilled features; empty where they were not computed
+    curve: Mapping[str, npt.NDArray[Any]] | None  # of KIP: iteration, train_loss, val_accuracy, seconds; else None
 
     @property
     def title(self) -> str:
         """What tells this run from others."""
         report = self.report
-        return f"{report['dataset']}, {report['kernel']}, {report['ipc']} per class"
+        name = f"{report['dataset']}, {report['kernel']}, {report['ipc']} per class"
+        return name if self.curve is None else f"{name}, KIP ({report['variant']})"
 
     @property
     def target(self) -> float:
@@ -82,9 +95,13 @@ class RunRecord:
         return error is not None and error <= self.target
 
 
-def write_figure_data(folder: Path, result: RunResult) -> None:
+def write_figure_data(
+    folder: Path,
+    path: RidgePath,
+    singular_values: npt.NDArray[np.float64] | None,
+    start_images: npt.NDArray[Any] | None,
+) -> None:
     """Writes what the page draws and no other file of the run holds."""
-    path = result.path
     arrays = {
         "lambdas": path.lambdas,
         "val_accuracy": path.val_accuracy,
@@ -92,10 +109,10 @@ def write_figure_data(folder: Path, result: RunResult) -> None:
         "below_noise_floor": path.below_noise_floor,
         "noise_floor": np.float64(path.noise_floor),
         "best": np.int64(path.best),
-        "singular_values": np.empty(0) if result.singular_values is None else result.singular_values,
+        "singular_values": np.empty(0) if singular_values is None else singular_values,
     }
-    if result.start_images is not None:
-        arrays["start_images"] = result.start_images
+    if start_images is not None:
+        arrays["start_images"] = start_images
     write_npz(folder / DATA, {name: np.asarray(array) for name, array in arrays.items()})
 
 
@@ -128,7 +145,22 @@ def read_run(folder: Path) -> RunRecord:
         noise_floor=float(data["noise_floor"]),
         best=int(data["best"]),
         singular_values=data["singular_values"],
+        curve=_read_curve(folder / CURVE) if "variant" in report else None,
     )
+
+
+def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """KIP's curve."""
+    arrays = read_npz(path)
+    missing = [name for name in _CURVE if name not in arrays]
+    if missing:
+        raise DataError(f"{path}: {missing[0]} is missing")
+    curve = {name: arrays[name] for name in _CURVE}
+    lengths = {array.shape for array in curve.values()}
+    finite = all(array.dtype.kind in "if" and np.isfinite(array).all() for array in curve.values())
+    if not finite or len(lengths) != 1 or curve["iteration"].ndim != 1 or not curve["iteration"].size:
+        raise DataError(f"{path}: {', '.join(_CURVE)} must be finite and of one length")
+    return curve
 
 
 def _read_report(path: Path) -> dict[str, Any]:
@@ -140,13 +172,15 @@ def _read_report(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(report, dict):
         raise DataError(f"{path}: expected an object, got {type(report).__name__}")
-    for name, kind in _FIELDS.items():
+    is_kip = "variant" in report
+    for name, kind in {**_FIELDS, **(_KIP_FIELDS if is_kip else {})}.items():
         if name not in report:
             raise DataError(f"{path}: {name} is missing; was the run made by another version?")
         _check(path, name, report[name], kind)
-    for name, keys in _NUMBERS.items():
+    for name, keys in {**_NUMBERS, **(_KIP_NUMBERS if is_kip else {})}.items():
         for key in keys:
-            _check(path, f"{name}.{key}", report[name].get(key, ""), _UNKNOWN)
+            if report[name] is not None:
+                _check(path, f"{name}.{key}", report[name].get(key, ""), _UNKNOWN)
     _check_values(path, report)
     return report
 
