@@ -272,7 +272,7 @@ def test_missing_file() -> None:
         ({"kernel": "rbf"}, "--kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, got 'rbf'"),
         ({"init": "zero"}, "--init must be one of noise, real, got 'zero'"),
         ({"root": "times"}, "--root must be one of plus, minus, got 'times'"),
-        ({"store": "int8"}, "--store must be one of float64, float32, got 'int8'"),
+        ({"store": "int8"}, "--store must be one of float64, float32, float16, uint8, got 'int8'"),
         ({"precision": "half"}, "--precision must be one of float32, float64, got 'half'"),
         ({"dataset": "imagenet"}, "--dataset must be one of digits, mnist, cifar10, cifar100"),
         ({"dataset": "nowhere/x.npz"}, "--dataset: no such file: nowhere/x.npz"),

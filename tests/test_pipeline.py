@@ -217,7 +217,7 @@ def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path)
         ({"scale_labels": True}, ValueError, "scale_labels needs a fixed lambda_s > 0, got 0.0"),
         ({"scale_labels": True, "lambda_s": "auto"}, ValueError, "scale_labels needs a fixed lambda_s > 0, got auto"),
         ({"precision": "float16"}, ValueError, "precision must be one of float32, float64"),
-        ({"store": "uint8"}, ValueError, "store must be one of"),
+        ({"store": "uint4"}, ValueError, "store must be one of float64, float32, float16, uint8; got"),
         ({"seed": -1}, ValueError, "seed must be at least 0"),
         ({"seed": 1 << 64}, ValueError, "seed must be below"),
         ({"validation_fraction": 1.0}, ValueError, r"validation_fraction must be in \(0, 1\)"),

@@ -19,6 +19,7 @@ from krrdistill.errors import DataError
 from krrdistill.feature_gram import FeatureGram, fit_features
 from krrdistill.features import LayeredMap, map_from_spec
 from krrdistill.files import read_npz, write_npz
+from krrdistill.storage import Encoding
 
 __all__ = ["FORMAT", "DistilledDataset", "read_distilled_data"]
 
@@ -35,6 +36,8 @@ class DistilledDataset:
     ----------
     X : array of shape (m, d)
         Inputs as the map takes them (preprocessed), float64 or float32. Row i has class i mod k.
+    encoding : Encoding, optional
+        How a compact file stores X, which is float64 then and holds what its codes stand for.
     Y : array of shape (m, k)
         Labels.
     lambda_s : float
@@ -51,8 +54,14 @@ class DistilledDataset:
     feature_map: LayeredMap
     preprocessing: Preprocessing
     shape: tuple[int, ...]
+    encoding: Encoding | None = None
     weights: FloatArray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def store(self) -> str:
+        """How the file stores the inputs: float64, float32, float16 or uint8."""
+        return str(self.X.dtype) if self.encoding is None else self.encoding.store
 
     @property
     def distilled_data(self) -> npt.NDArray[np.float32]:
@@ -123,6 +132,12 @@ class DistilledDataset:
         for name, array in (("X", self.X), ("Y", self.Y), ("distilled_data", self.distilled_data)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
+        stored: dict[str, npt.NDArray[Any]] = {"X": self.X}
+        if self.encoding is not None:
+            codes = self.encoding.encode(self.X)
+            if not np.array_equal(self.encoding.decode(codes), self.X):
+                raise DataError(f"{path}: X is not what its {self.store} codes stand for; nothing was written")
+            stored = {"X": codes, "X_scale": self.encoding.scale, "X_offset": self.encoding.offset}
         map_arrays = self.feature_map.arrays()
         if embed_map is None:
             embed_map = sum(array.size for array in map_arrays.values()) <= _EMBED_LIMIT
@@ -134,7 +149,7 @@ class DistilledDataset:
             "shape": list(self.shape),
         }
         arrays: dict[str, npt.NDArray[Any]] = {
-            "X": self.X,
+            **stored,
             "Y": self.Y,
             "lambda_s": np.asarray(self.lambda_s, dtype=np.float64),
             "distilled_data": self.distilled_data,
@@ -158,6 +173,9 @@ class DistilledDataset:
             feature_map = map_from_spec(meta["map"])
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
             shape = _checked_shape(meta["shape"], d)
+            encoding = _read_encoding(arrays)
+            if encoding is not None:
+                arrays["X"] = encoding.decode(arrays["X"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
         _check_arrays(path, arrays, feature_map, shape)
@@ -168,6 +186,7 @@ class DistilledDataset:
             feature_map=feature_map,
             preprocessing=preprocessing,
             shape=shape,
+            encoding=encoding,
             weights=arrays.get("W"),
             meta=meta,
         )
@@ -202,6 +221,13 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
     return meta
 
 
+def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:
+    """Of a compact file; None where X holds the inputs themselves."""
+    if "X_scale" not in arrays:
+        return None
+    return Encoding(str(arrays["X"].dtype), arrays["X_scale"], arrays["X_offset"])
+
+
 def _checked_shape(value: Any, d: int) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(isinstance(s, int) and s > 0 for s in value) or math.prod(value) != d:
         raise DataError(f"shape {value!r} does not have {d} entries")
@@ -214,7 +240,7 @@ def _check_arrays(
     X, Y, lambda_s = arrays["X"], arrays["Y"], arrays["lambda_s"]
     d, p = feature_map.input_dim, feature_map.output_dim
     if X.ndim != 2 or X.shape[1] != d or X.dtype not in (np.float32, np.float64):
-        raise DataError(f"{path}: X has shape {X.shape} and dtype {X.dtype}, expected floating (m, {d})")
+        raise DataError(f"{path}: X has shape {X.shape} and dtype {X.dtype}, expected float64 or float32 (m, {d})")
     if Y.ndim != 2 or len(Y) != len(X) or Y.size == 0 or Y.dtype != np.float64:
         raise DataError(f"{path}: Y has shape {Y.shape} and dtype {Y.dtype}, expected float64 ({len(X)}, k)")
     if lambda_s.shape != () or lambda_s.dtype != np.float64 or not float(lambda_s) >= 0.0:

@@ -9,11 +9,11 @@ from typing import Any
 from krrdistill.arrays import check_choice, check_count, check_number, check_seed
 from krrdistill.construct import ROOTS
 from krrdistill.statistics import PRECISIONS
+from krrdistill.storage import STORES
 
 __all__ = ["DistillOptions"]
 
 INITS = ("noise", "real")
-STORES = ("float64", "float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class DistillOptions:
     validation_fraction : held out, by a seeded permutation, to choose lambda
     refit : train the original model on all data with the lambda chosen, instead of on the 95% part
     include_weights, embed_map : store W, and the map's weights (by default when they are at most 2^20 numbers)
-    store : dtype of the stored inputs; for float32 the labels are learned again from the rounded inputs
+    store : float64, float32, float16 or uint8, of the stored inputs; labels are learned again from rounded inputs
     """
 
     points_per_class: int = 1

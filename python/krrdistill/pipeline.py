@@ -24,6 +24,7 @@ from krrdistill.random import Stream, permutation
 from krrdistill.ridge import RidgePath, fit_ridge, ridge_path, select
 from krrdistill.stages import Progress, Stopwatch
 from krrdistill.statistics import RidgeStatistics
+from krrdistill.storage import round_inputs
 
 __all__ = ["Distillation", "Original", "Trained", "choose_model", "distill", "retrain_original", "train_original"]
 
@@ -122,9 +123,9 @@ def distill(
         points = _construct(original, feature_map, near, options, backend)
     with watch.stage("preimage"):
         inputs = feature_map.preimage(points.F, near=near, backend=backend)
-        stored, targets = inputs, points.Y
-        if options.store == "float32":
-            stored = inputs.astype(np.float32)
+        targets = points.Y
+        stored, encoding = round_inputs(inputs, options.store)
+        if options.store != "float64":
             features = feature_map.transform(stored, dtype=np.float64, backend=backend)
             targets = learned_labels(features, original.W, points.lambda_s)
     distilled = DistilledDataset(
@@ -134,6 +135,7 @@ def distill(
         feature_map=feature_map,
         preprocessing=preprocessing,
         shape=shape,
+        encoding=encoding,
         weights=original.W if options.include_weights else None,
         meta=_meta(original, options, backend),
     )

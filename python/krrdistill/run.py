@@ -27,7 +27,8 @@ from krrdistill.stages import Progress, Stopwatch
 
 __all__ = ["WEIGHT_ERROR_TARGETS", "RunResult", "peak_memory_bytes", "run_distillation"]
 
-WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2}  # relative weight error that a file must not exceed
+# Relative weight error that a file must not exceed.
+WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "kernel": KERNELS,
     "init": ("noise", "real"),
     "root": ("plus", "minus"),
-    "store": ("float64", "float32"),
+    "store": ("float64", "float32", "float16", "uint8"),
     "precision": ("float32", "float64"),
     "variant": ("gram", "published"),
 }

@@ -162,7 +162,13 @@ Root = Annotated[
 ]
 Store = Annotated[
     str,
-    _option("--store", text="Storage of the file: float64 or float32.", metavar="NAME", default=True, panel=RESULT),
+    _option(
+        "--store",
+        text="Storage of the file: float64, float32, float16 or uint8.",
+        metavar="NAME",
+        default=True,
+        panel=RESULT,
+    ),
 ]
 IncludeWeights = Annotated[
     bool, _option("--include-weights", text="Store the original model's weights too.", panel=RESULT)
@@ -206,7 +212,7 @@ Tolerance = Annotated[
         "--tolerance",
         help="Largest relative weight error that passes.",
         metavar="V",
-        show_default="1e-6; 1e-4 where float32 statistics are made again, 1e-2 for float32 files",
+        show_default="1e-6; 1e-4 where float32 statistics are made again, 1e-2 for smaller storage",
     ),
 ]
 ComparePage = Annotated[

@@ -178,13 +178,12 @@ def verify(
     data = load_dataset(_recorded_dataset(distilled, file) if dataset is None else dataset, data_dir=data_dir)
     with output.working("retraining"):
         certificate = distilled.verify(data, backend=_recorded_backend(distilled))
-    storage = str(distilled.X.dtype)
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
     passed = certificate.weight_relative_error <= limit
     outcome: dict[str, Any] = {
         "artifact": file,
         "dataset": data.name,
-        "store": storage,
+        "store": distilled.store,
         "lambda_s": distilled.lambda_s,
         "original": {"test_accuracy": certificate.original_accuracy},
         "distilled": {"test_accuracy": certificate.distilled_accuracy},
@@ -220,7 +219,7 @@ def _retrains_in_float32(distilled: DistilledDataset) -> bool:
 def _default_tolerance(distilled: DistilledDataset) -> float:
     from krrdistill.run import WEIGHT_ERROR_TARGETS
 
-    tolerance = WEIGHT_ERROR_TARGETS[str(distilled.X.dtype)]
+    tolerance = WEIGHT_ERROR_TARGETS[distilled.store]
     return max(tolerance, RETRAINED_TOLERANCE) if _retrains_in_float32(distilled) else tolerance
 
 

@@ -186,7 +186,7 @@ def _read_report(path: Path) -> dict[str, Any]:
 
 
 def _check_values(path: Path, report: dict[str, Any]) -> None:
-    from krrdistill.options import STORES
+    from krrdistill.storage import STORES
 
     if report["store"] not in STORES:
         raise DataError(f"{path}: store is {report['store']!r}, expected one of {', '.join(STORES)}")

@@ -1,0 +1,126 @@
+"""What compact storage costs: data sets x kernels x points per class x start x storage, every file read back.
+
+    python benchmarks/storage.py --data-dir ../shared/data --dataset mnist
+    python benchmarks/storage.py --data-dir ../shared/data --dataset cifar100 --ipcs 1 10
+
+Writes benchmarks/results/storage-NAME.json, then docs/storage.md from all of these files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import krrdistill as kd
+from krrdistill.storage import STORES
+from machine import machine_facts, one_line
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "storage.md"
+INTRODUCTION = """# Compact storage
+
+`--store float64|float32|float16|uint8` chooses how a file keeps its inputs. float16 and uint8 files keep one code
+per number and two numbers per sample, x = scale · code + offset:
+
+| store | bytes per number | code | error of x |
+|---|---|---|---|
+| `float64` | 8 | x itself | none |
+| `float32` | 4 | x itself | 2⁻²⁴ of x |
+| `float16` | 2 | x / 2ᵉ, 2ᵉ above the sample's largest: any size fits | 2⁻¹¹ of x, or 2⁻²⁵ of the sample's largest |
+| `uint8` | 1 | 256 levels from the smallest to the largest entry of the sample | 1/510 of that span |
+
+After rounding, the labels are learned again from the features of what was stored, Y = F Wᵀ + λ_S (F⁺)ᵀ Wᵀ
+(Theorem 4.2): the best labels for these inputs. What is left is the part of W outside of the row space of the rounded
+features. So **any storage is exact from m = p points on** (where those have rank p), and with fewer points the error
+grows with the rounding and with the condition of the map: behind square Gaussian weights (random Fourier, FCNN) inputs
+are 10² to 10⁶ in size and their small differences matter; one byte a number is not enough there. A file that is off by
+more than 1e-2 says NOT EXACT.
+
+The tables are of files after they were written and read back; bytes are those of `X` (with scale and offset) and `Y`,
+without the map and the pictures. The original model's W alone has 8 k p bytes.
+"""
+
+
+def measure(data: kd.Dataset, kernels: list[str], ipcs: list[int]) -> list[dict[str, Any]]:
+    """All cells of one data set; the original model is trained once per kernel."""
+    scaling = kd.standardize(data)
+    rows = []
+    for kernel in kernels:
+        phi, original = kd.make_map(kernel, data, scaling), None
+        for ipc, init, store in itertools.product(ipcs, ("noise", "real"), STORES):
+            options = kd.DistillOptions(points_per_class=ipc, init=init, store=store)
+            result = kd.distill(
+                data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original
+            )
+            original = result.original
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "distilled.npz"
+                result.distilled.save(path, embed_map=False)
+                loaded = kd.DistilledDataset.load(path)
+            certificate = loaded.verify(data, weights=original.W)
+            size = 0 if loaded.encoding is None else 16 * len(loaded.X)
+            row = {
+                "kernel": kernel,
+                "p": phi.output_dim,
+                "ipc": ipc,
+                "m": len(loaded.X),
+                "init": init,
+                "store": store,
+                "bytes": size + loaded.X.size * {"float64": 8, "float32": 4, "float16": 2, "uint8": 1}[store]
+                + loaded.Y.nbytes,
+                "original_accuracy": certificate.original_accuracy,
+                "distilled_accuracy": certificate.distilled_accuracy,
+                "agreement": certificate.prediction_agreement,
+                "weight_error": certificate.weight_relative_error,
+            }  # fmt: skip
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """docs/storage.md."""
+    lines = [INTRODUCTION]
+    for result in results:
+        lines += [
+            f"## {result['dataset']}",
+            "",
+            f"Written by `benchmarks/storage.py` on {one_line(result['machine'])}.",
+            "",
+            "| kernel (p) | m | start | storage | MB | accuracy (%) | agreement | weight error |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for row in result["rows"]:
+            accuracy = f"{100 * row['original_accuracy']:.2f} → {100 * row['distilled_accuracy']:.2f}"
+            lines.append(
+                f"| {row['kernel']} ({row['p']}) | {row['m']} | {row['init']} | {row['store']} | "
+                f"{row['bytes'] / 1e6:.3f} | {accuracy} | {row['agreement']:.4f} | {row['weight_error']:.1e} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures what was asked for and writes the page from all that was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--dataset", default=None, help="without it the page is written again from what is there")
+    parser.add_argument("--kernels", nargs="+", default=["identity", "random_fourier", "FCNN"])
+    parser.add_argument("--ipcs", nargs="+", type=int, default=[1, 10, 50, 100])
+    arguments = parser.parse_args()
+    if arguments.dataset is not None:
+        data = kd.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
+        rows = measure(data, arguments.kernels, arguments.ipcs)
+        content = {"dataset": data.name, "machine": machine_facts(), "rows": rows}
+        (RESULTS / f"storage-{data.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("storage-*.json"))]
+    PAGE.write_text(page(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
