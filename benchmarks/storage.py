@@ -1,9 +1,9 @@
 """What compact storage costs: data sets x kernels x points per class x start x storage, every file read back.
 
     python benchmarks/storage.py --data-dir ../shared/data --dataset mnist
-    python benchmarks/storage.py --data-dir ../shared/data --dataset cifar100 --ipcs 1 10
+    python benchmarks/storage.py --data-dir ../shared/data --dataset cifar100 --kernels FCNN --ipcs 1 10
 
-Writes benchmarks/results/storage-NAME.json, then docs/storage.md from all of these files.
+Writes benchmarks/results/storage-NAME-KERNEL.json, then docs/storage.md from all of these files.
 """
 
 from __future__ import annotations
@@ -46,40 +46,37 @@ without the map and the pictures. The original model's W alone has 8 k p bytes.
 """
 
 
-def measure(data: kd.Dataset, kernels: list[str], ipcs: list[int]) -> list[dict[str, Any]]:
-    """All cells of one data set; the original model is trained once per kernel."""
+def measure(data: kd.Dataset, kernel: str, ipcs: list[int]) -> list[dict[str, Any]]:
+    """All cells of one data set and kernel; the original model is trained once."""
     scaling = kd.standardize(data)
+    phi, original = kd.make_map(kernel, data, scaling), None
     rows = []
-    for kernel in kernels:
-        phi, original = kd.make_map(kernel, data, scaling), None
-        for ipc, init, store in itertools.product(ipcs, ("noise", "real"), STORES):
-            options = kd.DistillOptions(points_per_class=ipc, init=init, store=store)
-            result = kd.distill(
-                data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original
-            )
-            original = result.original
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "distilled.npz"
-                result.distilled.save(path, embed_map=False)
-                loaded = kd.DistilledDataset.load(path)
-            certificate = loaded.verify(data, weights=original.W)
-            size = 0 if loaded.encoding is None else 16 * len(loaded.X)
-            row = {
-                "kernel": kernel,
-                "p": phi.output_dim,
-                "ipc": ipc,
-                "m": len(loaded.X),
-                "init": init,
-                "store": store,
-                "bytes": size + loaded.X.size * {"float64": 8, "float32": 4, "float16": 2, "uint8": 1}[store]
-                + loaded.Y.nbytes,
-                "original_accuracy": certificate.original_accuracy,
-                "distilled_accuracy": certificate.distilled_accuracy,
-                "agreement": certificate.prediction_agreement,
-                "weight_error": certificate.weight_relative_error,
-            }  # fmt: skip
-            rows.append(row)
-            print(json.dumps(row), file=sys.stderr, flush=True)
+    for ipc, init, store in itertools.product(ipcs, ("noise", "real"), STORES):
+        options = kd.DistillOptions(points_per_class=ipc, init=init, store=store)
+        result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original)
+        original = result.original
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "distilled.npz"
+            result.distilled.save(path, embed_map=False)
+            loaded = kd.DistilledDataset.load(path)
+        certificate = loaded.verify(data, weights=original.W)
+        size = 0 if loaded.encoding is None else 16 * len(loaded.X)
+        row = {
+            "kernel": kernel,
+            "p": phi.output_dim,
+            "ipc": ipc,
+            "m": len(loaded.X),
+            "init": init,
+            "store": store,
+            "bytes": size + loaded.X.size * {"float64": 8, "float32": 4, "float16": 2, "uint8": 1}[store]
+            + loaded.Y.nbytes,
+            "original_accuracy": certificate.original_accuracy,
+            "distilled_accuracy": certificate.distilled_accuracy,
+            "agreement": certificate.prediction_agreement,
+            "weight_error": certificate.weight_relative_error,
+        }  # fmt: skip
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
 
 
@@ -88,17 +85,17 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [INTRODUCTION]
     for result in results:
         lines += [
-            f"## {result['dataset']}",
+            f"## {result['dataset']}, {result['kernel']}",
             "",
             f"Written by `benchmarks/storage.py` on {one_line(result['machine'])}.",
             "",
-            "| kernel (p) | m | start | storage | MB | accuracy (%) | agreement | weight error |",
+            "| p | m | start | storage | MB | accuracy (%) | agreement | weight error |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for row in result["rows"]:
             accuracy = f"{100 * row['original_accuracy']:.2f} → {100 * row['distilled_accuracy']:.2f}"
             lines.append(
-                f"| {row['kernel']} ({row['p']}) | {row['m']} | {row['init']} | {row['store']} | "
+                f"| {row['p']} | {row['m']} | {row['init']} | {row['store']} | "
                 f"{row['bytes'] / 1e6:.3f} | {accuracy} | {row['agreement']:.4f} | {row['weight_error']:.1e} |"
             )
         lines.append("")
@@ -115,9 +112,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.dataset is not None:
         data = kd.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
-        rows = measure(data, arguments.kernels, arguments.ipcs)
-        content = {"dataset": data.name, "machine": machine_facts(), "rows": rows}
-        (RESULTS / f"storage-{data.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        for kernel in arguments.kernels:
+            rows = measure(data, kernel, arguments.ipcs)
+            content = {"dataset": data.name, "kernel": kernel, "machine": machine_facts(), "rows": rows}
+            path = RESULTS / f"storage-{data.name}-{kernel}.json"
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("storage-*.json"))]
     PAGE.write_text(page(found), encoding="utf-8")
 

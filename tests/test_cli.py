@@ -180,7 +180,7 @@ def test_config_file_with_an_option_over_it(run: FakeRun, tmp_path: Path, capsys
         ("distill --config bad.yaml", 2, "bad.yaml, line 2: malformed YAML"),
         ("distill --nonsense", 2, "--nonsense"),
         ("distil", 2, "distil"),
-        ("", 2, "no command given: distill, kip, verify, report, compare or info"),
+        ("", 2, "no command given: distill, kip, verify, privacy, report, compare or info"),
         ("verify", 2, "FILE"),
         ("verify none.npz", 2, "no such file: none.npz"),
         ("distill --dataset broken.npz", 1, "broken.npz"),
@@ -281,7 +281,7 @@ class FakeDistilled:
     lambda_s = 0.0
 
     def __init__(self, dtype: str, error: float, made_from: str = "digits") -> None:
-        self.X = np.zeros((2, 3), dtype)
+        self.store = dtype
         self.meta = {"dataset": made_from, "options": {"backend": "array", "precision": "float32"}}
         self.weights: Any = None
         self.error = error

@@ -187,7 +187,7 @@ def test_a_damaged_folder_is_one_line(name: str, damage: str, run: Path, capsys:
         (lambda r: r.update(ipc="3"), "ipc is '3'"),
         (lambda r: r.update(k=True), "k is True"),
         (lambda r: r.update(m=11), "holds 12 samples"),
-        (lambda r: r.update(store="float16"), "store is 'float16'"),
+        (lambda r: r.update(store="int4"), "store is 'int4'"),
         (lambda r: r.update(value_range=[1, 1]), "value_range must be"),
         (lambda r: r["certificate"].pop("condition"), "certificate.condition is ''"),
         (lambda r: r["seconds"].update(ridge="long"), "seconds.ridge is 'long'"),

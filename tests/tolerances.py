@@ -89,6 +89,11 @@ def assert_solve(
     _within(np.linalg.norm(actual - expected), 0.0, solve(condition, dtype) * size)
 
 
+def assert_within(actual: Any, expected: Any, bound: Any) -> None:
+    """|actual - expected| <= bound, a bound that one of the functions above gave."""
+    _within(actual, expected, bound)
+
+
 def assert_at_bound(actual: float, bound: float) -> None:
     """As large as a bound allows, on its safe side."""
     assert bound * (1.0 - _BOUND_MARGIN) <= actual <= bound

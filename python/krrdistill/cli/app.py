@@ -74,7 +74,7 @@ def krrdistill(
 ) -> None:
     if context.invoked_subcommand is None:
         raise status.UsageError(
-            "no command given: distill, kip, verify, report, compare, reproduce or info (--help shows more)"
+            "no command given: distill, kip, verify, privacy, report, compare, reproduce or info (--help shows more)"
         )
 
 
@@ -179,6 +179,44 @@ def verify(
 
     outcome = run_verify(file, dataset=dataset, data_dir=data_dir, tolerance=tolerance, as_json=as_json)
     raise typer.Exit(outcome)
+
+
+@app.command("privacy")
+def privacy(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A distilled.npz to audit.", show_default=False)
+    ] = None,
+    dataset: options.Dataset = None,
+    data_dir: options.DataDir = None,
+    download: options.Download = False,
+    epsilon: options.Epsilon = None,
+    delta: options.Delta = None,
+    norm_bound: options.NormBound = None,
+    secret_labels: options.SecretLabels = False,
+    mechanism: options.Mechanism = None,
+    model_lambda: options.ModelLambda = None,
+    out: options.Out = None,
+    kernel: options.Kernel = None,
+    hidden_layer: options.HiddenLayer = None,
+    n_features: options.NFeatures = None,
+    sigma2: options.Sigma2 = None,
+    ipc: options.Ipc = None,
+    store: options.PrivateStore = None,
+    seed: options.MapSeed = None,
+    backend: options.Backend = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+    show_traceback: options.Traceback = False,
+) -> None:
+    """Say what FILE reveals, what noise Theorem 6.2 asks for, or (--mechanism) make a differentially private file."""
+    given = dict(locals())
+    from krrdistill.cli.config import PrivacySettings, resolve_as
+    from krrdistill.cli.privacy import privacy as run_privacy
+
+    for switch in ("file", "as_json", "show_traceback"):
+        del given[switch]
+    settings, _ = resolve_as(PrivacySettings, given)
+    raise typer.Exit(run_privacy(file, settings, given, as_json=as_json))
 
 
 @app.command("report")

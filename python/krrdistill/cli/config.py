@@ -20,11 +20,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "store": ("float64", "float32", "float16", "uint8"),
     "precision": ("float32", "float64"),
     "variant": ("gram", "published"),
+    "mechanism": ("statistics", "output"),
 }
 _COUNTS = ("ipc", "threads", "hidden_layer", "n_features", "iterations", "batch_size", "evaluate_every",
            "checkpoint_every")  # fmt: skip
 MINIMUM = {"seed": 0, **dict.fromkeys(_COUNTS, 1)}
-POSITIVE = ("sigma2", "lr", "time_budget")
+POSITIVE = ("sigma2", "lr", "time_budget", "epsilon", "norm_bound", "model_lambda")
 _FOURIER = ("random_fourier", "orthogonal_fourier")
 KERNEL_OPTIONS = {"hidden_layer": ("FCNN",), "n_features": _FOURIER, "sigma2": _FOURIER}
 
@@ -115,6 +116,22 @@ class KipSettings(RunSettings):
 
     def _name(self) -> str:
         return f"{super()._name()}_kip_{self.variant}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacySettings(RunSettings):
+    """One run of ``krrdistill privacy``; ``mechanism`` makes it a private release."""
+
+    epsilon: float = 1.0
+    delta: float = 1e-5
+    mechanism: str | None = None
+    norm_bound: float | None = None
+    model_lambda: float | None = None
+    secret_labels: bool = False
+    store: str = "float64"
+
+    def _name(self) -> str:
+        return f"{super()._name()}_private_{self.mechanism}_epsilon{self.epsilon:g}"
 
 
 _AnySettings = TypeVar("_AnySettings", bound=RunSettings)
@@ -208,6 +225,8 @@ def _check(given: dict[str, Any], sources: Mapping[str, str]) -> None:
     for name in POSITIVE:
         if name in given and not (math.isfinite(given[name]) and given[name] > 0):
             raise UsageError(f"{sources[name]} must be positive and finite, got {given[name]}")
+    if not 0.0 < given.get("delta", 0.5) < 1.0:
+        raise UsageError(f"{sources['delta']} must be in (0, 1), got {given['delta']}")
     lambda_s = given.get("lambda_s", 0.0)
     if lambda_s != "auto" and not (math.isfinite(lambda_s) and lambda_s >= 0):
         raise UsageError(f"{sources['lambda_s']} must be finite and not negative, got {lambda_s}")

@@ -16,6 +16,7 @@ RESULT = "Distilled set"
 RUN = "Computation"
 FILES = "Files"
 ITERATION = "Iteration"
+PRIVACY = "Privacy"
 
 
 @dataclass
@@ -312,4 +313,56 @@ CellBudget = Annotated[
 TableFolder = Annotated[
     Path | None,
     _option("--out", text="Output folder; a run goes on from it.", metavar="DIR", default="runs/TABLE", panel=FILES),
+]
+Epsilon = Annotated[
+    float | None, _option("--epsilon", text="Of differential privacy.", metavar="V", default="1", panel=PRIVACY)
+]
+Delta = Annotated[
+    float | None, _option("--delta", text="Of differential privacy.", metavar="V", default="1e-5", panel=PRIVACY)
+]
+NormBound = Annotated[
+    float | None,
+    _option(
+        "--norm-bound",
+        text="Norm that no feature vector exceeds: checked, and with --mechanism enforced by clipping.",
+        metavar="B",
+        default="read off the data; with --mechanism sqrt(p), 1 for Fourier features",
+        panel=PRIVACY,
+    ),
+]
+SecretLabels = Annotated[
+    bool, _option("--secret-labels", text="Assume that the distilled labels stay unknown.", panel=PRIVACY)
+]
+Mechanism = Annotated[
+    str | None,
+    _option(
+        "--mechanism",
+        text="Make a private file: noise on the sufficient statistics (statistics) or on W (output).",
+        metavar="NAME",
+        panel=PRIVACY,
+    ),
+]
+ModelLambda = Annotated[
+    float | None,
+    _option(
+        "--model-lambda",
+        text="Ridge parameter of the model (absolute), chosen without the data.",
+        metavar="V",
+        default="0 for Theorem 6.2; with --mechanism from epsilon, delta, n, p and B",
+        panel=PRIVACY,
+    ),
+]
+PrivateStore = Annotated[
+    str | None,
+    _option(
+        "--store",
+        text="Storage of the file: float64, float32, float16 or uint8.",
+        metavar="NAME",
+        default="float64",
+        panel=RESULT,
+    ),
+]
+MapSeed = Annotated[
+    int | None,
+    _option("--seed", text="Seed of the map and of Z; never of the noise.", metavar="S", default="0", panel=RUN),
 ]

@@ -115,6 +115,51 @@ def print_kip_summary(report: Mapping[str, Any]) -> None:
     _print_files(report, ("artifact", "last_artifact", "curve", "figure", "report", "page"))
 
 
+def print_privacy(report: Mapping[str, Any]) -> None:
+    """Findings first, then every condition and every limit, in full."""
+    print(f"{report.get('artifact', report['dataset'])}: privacy (data set {report['dataset']})")
+    if "reconstruction" in report:
+        found, near = report["reconstruction"], report["neighbours"]
+        print(
+            f"W rebuilt from the file alone: relative error {number(found['relative_error'])}, "
+            f"test accuracy {percent(found['test_accuracy'])}"
+        )
+        table = _table("distance to the nearest training sample (RMS per entry)", "distilled", "held-out")
+        for name in ("median", "minimum"):
+            table.add_row(name, number(near[name]), number(near[f"baseline_{name}"]))
+        _show(table)
+        print(f"{percent(near['near_share'])} are nearer than 95 % of held-out samples are; fresh data: 5 %")
+    if "theorem" in report:
+        _print_theorem(report["theorem"], report)
+    if "release" in report:
+        _print_release(report)
+    print("limits")
+    for limit in report["limits"]:
+        print(f"  {limit}")
+    if "page" in report:
+        print(f"wrote {report['page']}")
+
+
+def _print_theorem(theorem: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    verdict = "applies" if theorem["holds"] else "DOES NOT APPLY"
+    sigma = "none" if theorem["sigma"] is None else number(theorem["sigma"])
+    print(f"Theorem 6.2 {verdict}: sigma of Z for epsilon {report['epsilon']:g}, delta {report['delta']:g}: {sigma}")
+    for condition in theorem["conditions"]:
+        print(f"  {'holds   ' if condition['holds'] else 'VIOLATED'} {condition['name']}: {condition['statement']}")
+
+
+def _print_release(report: Mapping[str, Any]) -> None:
+    release = report["release"]
+    print(
+        f"private release, mechanism {release['mechanism']}: epsilon {release['epsilon']:g}, delta "
+        f"{release['delta']:g}, B {number(release['norm_bound'])}, lambda {number(release['lambda'])}, noise "
+        f"{number(release['noise_std'])} (sensitivity {number(release['sensitivity'])})"
+    )
+    if "private" in report:
+        print(f"test accuracy of the private model: {percent(report['private']['test_accuracy'])}")
+        print(f"wrote {Path(report['artifact']).name} to {Path(report['artifact']).parent}")
+
+
 def _print_time(report: Mapping[str, Any]) -> None:
     seconds = report["seconds"]
     parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if stage != "total")

@@ -175,7 +175,7 @@ def verify(
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
     distilled = DistilledDataset.load(file)
-    data = load_dataset(_recorded_dataset(distilled, file) if dataset is None else dataset, data_dir=data_dir)
+    data = load_dataset(recorded_dataset(distilled, file) if dataset is None else dataset, data_dir=data_dir)
     with output.working("retraining"):
         certificate = distilled.verify(data, backend=_recorded_backend(distilled))
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
@@ -201,7 +201,7 @@ def verify(
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
 
 
-def _recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
+def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
     """The named data set that a file says it was made from."""
     from krrdistill.data import available_datasets
 

@@ -2,19 +2,46 @@
 
 from krrdistill.privacy.audit import Neighbours, Reconstruction, nearest_neighbours, noise_deviation, reconstruct
 from krrdistill.privacy.clipping import ClippedStatistics, clipped_statistics
+from krrdistill.privacy.mechanisms import (
+    MECHANISMS,
+    STATISTICS_SENSITIVITY,
+    PrivateModel,
+    default_lambda,
+    gaussian_noise_multiplier,
+    output_sensitivity,
+    perturb,
+    secret_generator,
+)
+from krrdistill.privacy.release import GUARANTEE, PrivateRelease, ReleaseOptions, private_release
+from krrdistill.privacy.report import audit_file, digest, theorem_for_data
 from krrdistill.privacy.theorem import LIMITS, Condition, PrivacyBudget, TheoremNoise, theorem_noise
 
 __all__ = [
+    "GUARANTEE",
     "LIMITS",
+    "MECHANISMS",
+    "STATISTICS_SENSITIVITY",
     "ClippedStatistics",
     "Condition",
     "Neighbours",
     "PrivacyBudget",
+    "PrivateModel",
+    "PrivateRelease",
     "Reconstruction",
+    "ReleaseOptions",
     "TheoremNoise",
+    "audit_file",
     "clipped_statistics",
+    "default_lambda",
+    "digest",
+    "gaussian_noise_multiplier",
     "nearest_neighbours",
     "noise_deviation",
+    "output_sensitivity",
+    "perturb",
+    "private_release",
     "reconstruct",
+    "secret_generator",
+    "theorem_for_data",
     "theorem_noise",
 ]

@@ -117,14 +117,11 @@ def theorem_noise(
         _norm(B, largest_norm, enforced=norm_bound is not None),
         _rank(smallest_square, rank, len(gram)),
         _neighbours(smallest_square, B),
-        Condition("freedom", free, f"m = {m} points, k = {k}: " + (
-            "every row of D has room for noise" if free else "a row of D has no room for noise: Y_S^+ Y_S = 1 there")),
-        Condition("epsilon", budget.epsilon <= 1.0, f"epsilon = {budget.epsilon:g}: the classical Gaussian mechanism "
-                  "behind the theorem " + ("covers it" if budget.epsilon <= 1.0 else "needs epsilon <= 1")),
-        Condition("labels", labels_secret, "Y_S is kept secret by the one who releases" if labels_secret else
-                  "Y_S is in the file, or one-hot in a known order: the adversary knows it"),
+        _freedom(free, m, k),
+        _epsilon(budget.epsilon),
+        _labels(Y_S, secret=labels_secret),
         *_noise(noise_std, sigma),
-    )  # fmt: skip
+    )
     return TheoremNoise(sigma, budget, B, math.sqrt(smallest_square), conditions)
 
 
@@ -160,6 +157,29 @@ def _neighbours(smallest_square: float, B: float) -> Condition:
         "that sigma_0 of this data set bounds no sensitivity"
     )
     return Condition("neighbours", False, statement)
+
+
+def _freedom(free: bool, m: int, k: int) -> Condition:
+    if free:
+        return Condition("freedom", True, f"m = {m} points, k = {k}: every row of D has room for noise")
+    return Condition("freedom", False, f"m = {m} points, k = {k}: a row of D has no room for noise")
+
+
+def _epsilon(epsilon: float) -> Condition:
+    """Dwork and Roth, The Algorithmic Foundations of Differential Privacy (2014), Theorem A.1."""
+    if epsilon <= 1.0:
+        return Condition(
+            "epsilon", True, f"epsilon = {epsilon:g} is in (0, 1], as the classical Gaussian mechanism asks"
+        )
+    return Condition("epsilon", False, f"epsilon = {epsilon:g}: the classical Gaussian mechanism needs epsilon <= 1")
+
+
+def _labels(Y_S: FloatArray, *, secret: bool) -> Condition:
+    if not secret:
+        return Condition("labels", False, "Y_S is part of the file: the adversary knows it")
+    if np.count_nonzero(Y_S) == len(Y_S):
+        return Condition("labels", False, "Y_S is one-hot: the adversary guesses it, the order of classes repeats")
+    return Condition("labels", True, "Y_S is kept secret by the one who releases")
 
 
 def _noise(noise_std: float | None, sigma: float) -> tuple[Condition, ...]:

@@ -60,6 +60,7 @@ def run_page(run: RunRecord) -> bytes:
             section("certificate", "Certificate", _certificate(run)),
             section("path", f"Choice of {LAMBDA}", _lambda_path(run)),
             section("spectrum", "Singular values of the distilled features", _spectrum(run)),
+            section("privacy", "Privacy", _privacy(run)),
             section("asked", "What was asked", _asked(run.report, run.meta)),
             section("time", "Time and memory", _time(run.report)),
             section("again", "Versions and how to run it again", _again(run)),
@@ -340,6 +341,43 @@ def _spectrum(run: RunRecord) -> Markup:
     )
     text = f"{values.size} values from {values[0]:.4g} to {values[-1]:.4g}; condition number {condition}."
     return join(element("p", text), element("div", element("figure", chart.svg()), class_="charts"))
+
+
+def _privacy(run: RunRecord) -> Markup:
+    """What the file gives away: said always, measured where ``krrdistill privacy`` was asked."""
+    if run.privacy is None:
+        shown = " The real samples that it started from show through." if run.report["init"] == "real" else ""
+        text = f"W is revealed to whoever has this file: it retrains to it by the certificate above.{shown} "
+        ask = f"krrdistill privacy {DISTILLED} measures what else it gives away."
+        return join(element("p", text), element("p", ask, class_="muted"))
+    audit = run.privacy
+    near, theorem, rebuilt = audit["neighbours"], audit["theorem"], audit["reconstruction"]
+    distances = [(name, number(near[name]), number(near[f"baseline_{name}"])) for name in ("median", "minimum")]
+    conditions = [
+        (c["name"], "holds" if c["holds"] else "VIOLATED", str(c["statement"])) for c in theorem["conditions"]
+    ]
+    verdict = "applies" if all(c["holds"] for c in theorem["conditions"]) else "does not apply"
+    return join(
+        element(
+            "p",
+            f"W rebuilt from the file alone: relative error {number(rebuilt['relative_error'])}, "
+            f"test accuracy {percent(rebuilt['test_accuracy'])}.",
+        ),
+        table(("distance to the nearest training sample (RMS per entry)", "distilled", "held-out"), distances),
+        element(
+            "p",
+            f"{percent(near['near_share'])} of {near['count']} distilled samples are nearer than 95 % of held-out "
+            "samples are; fresh data: 5 %. Small distances show copies, large ones prove nothing.",
+            class_="muted",
+        ),
+        element(
+            "p",
+            f"Theorem 6.2 {verdict}. The deviation of Z that it asks for at epsilon {number(audit['epsilon'])}, "
+            f"delta {number(audit['delta'])}: {number(theorem['sigma'])}.",
+        ),
+        table(("assumption", "", ""), conditions),
+        element("ul", *(element("li", str(limit)) for limit in audit["limits"])),
+    )
 
 
 def _asked(report: dict[str, Any], meta: dict[str, Any]) -> Markup:

@@ -4,11 +4,13 @@ report.json       the facts of the run, as ``krrdistill distill --json`` prints 
 distilled.npz     the distilled set (docs/file-format.md)
 figure_data.npz   the lambda path, singular values and start images
 curve.npz         of KIP only: its loss and accuracy
-report.html       the page, made of those above
+privacy.json      what ``krrdistill privacy`` found out about distilled.npz, where it was asked
+report.html       the page, made of the others
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -26,10 +28,11 @@ from krrdistill.files import read_npz, write_npz
 if TYPE_CHECKING:
     from krrdistill.ridge import RidgePath
 
-__all__ = ["CURVE", "DATA", "DISTILLED", "PAGE", "REPORT", "RunRecord", "read_run", "write_figure_data"]
+__all__ = ["CURVE", "DATA", "DISTILLED", "PAGE", "PRIVACY", "REPORT", "RunRecord", "read_run", "write_figure_data"]
 
 REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
 CURVE = "curve.npz"
+PRIVACY = "privacy.json"
 
 _NUMBER = (int, float)
 _UNKNOWN = (int, float, type(None))  # infinity and NaN are null in JSON
@@ -55,6 +58,14 @@ _NUMBERS = {
     "certificate": ("weight_relative_error", "weight_cosine", "prediction_agreement", "condition"),
     "seconds": ("total",),
 }
+# privacy.json, audit of a run's file.
+_AUDIT: dict[str, type | tuple[type, ...]] = {
+    "sha256": str, "epsilon": _NUMBER, "delta": _NUMBER, "limits": list, "reconstruction": dict,
+    "reconstruction.relative_error": _UNKNOWN, "reconstruction.test_accuracy": _NUMBER, "neighbours": dict,
+    **{f"neighbours.{name}": _NUMBER for name in
+       ("count", "median", "minimum", "baseline_median", "baseline_minimum", "near_share")},
+    "theorem": dict, "theorem.sigma": _UNKNOWN, "theorem.conditions": list,
+}  # fmt: skip
 _PATH = ("lambdas", "val_accuracy", "train_rmse", "below_noise_floor")
 
 
@@ -73,6 +84,7 @@ class RunRecord:
     best: int
     singular_values: npt.NDArray[np.float64]  # of the distilled features; empty where they were not computed
     curve: Mapping[str, npt.NDArray[Any]] | None  # of KIP: iteration, train_loss, val_accuracy, seconds; else None
+    privacy: dict[str, Any] | None  # None where no audit of this very distilled.npz is there
 
     @property
     def title(self) -> str:
@@ -146,6 +158,7 @@ def read_run(folder: Path) -> RunRecord:
         best=int(data["best"]),
         singular_values=data["singular_values"],
         curve=_read_curve(folder / CURVE) if "variant" in report else None,
+        privacy=_read_privacy(folder),
     )
 
 
@@ -163,7 +176,7 @@ def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
     return curve
 
 
-def _read_report(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_bytes(), parse_constant=_no_constant)
     except FileNotFoundError:
@@ -172,6 +185,27 @@ def _read_report(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(report, dict):
         raise DataError(f"{path}: expected an object, got {type(report).__name__}")
+    return report
+
+
+def _read_privacy(folder: Path) -> dict[str, Any] | None:
+    """The audit, if there is one and it is of the distilled set that lies beside it."""
+    path = folder / PRIVACY
+    if not path.is_file():
+        return None
+    audit = _read_json(path)
+    for name, kind in _AUDIT.items():
+        group, _, key = name.rpartition(".")
+        holder = audit.get(group) if group else audit
+        _check(path, name, holder.get(key) if isinstance(holder, dict) else None, kind)
+    for condition in audit["theorem"]["conditions"]:
+        if not isinstance(condition, dict) or condition.keys() != {"name", "holds", "statement"}:
+            raise DataError(f"{path}: theorem.conditions holds {condition!r}, which no audit writes")
+    return audit if audit["sha256"] == hashlib.sha256((folder / DISTILLED).read_bytes()).hexdigest() else None
+
+
+def _read_report(path: Path) -> dict[str, Any]:
+    report = _read_json(path)
     is_kip = "variant" in report
     for name, kind in {**_FIELDS, **(_KIP_FIELDS if is_kip else {})}.items():
         if name not in report:

@@ -1,0 +1,484 @@
+"""Privacy: sensitivities against the worst that was found, noise against its stated scale, audits, the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import scipy.integrate
+import scipy.stats
+
+import krrdistill as kd
+import oracles
+import tolerances
+from krrdistill import privacy
+from krrdistill.backends import Chain
+from krrdistill.cli import main
+from krrdistill.privacy.mechanisms import default_lambda
+from krrdistill.privacy.release import default_norm_bound, public_inputs
+
+Array = npt.NDArray[Any]
+P, K, N = 6, 3, 40
+BUDGET = privacy.PrivacyBudget(1.0, 1e-5)
+
+
+def gaussian(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def clipped(n: int = N, bound: float = 2.0, seed: int = 0) -> privacy.ClippedStatistics:
+    labels = np.arange(n) % K
+    return privacy.clipped_statistics(gaussian(n, P, seed=seed), labels, Chain(P, ()), K, norm_bound=bound)
+
+
+def unit(x: Array) -> Array:
+    return np.asarray(x / np.linalg.norm(x))
+
+
+@pytest.fixture(scope="module")
+def digits() -> kd.Dataset:
+    return kd.load_dataset("digits")
+
+
+# Clipping
+
+
+@pytest.mark.parametrize("bound", [0.5, 2.0, math.inf])
+def test_clipped_statistics(bound: float) -> None:
+    X, labels = gaussian(N, P), np.arange(N) % K
+    norms = np.linalg.norm(X, axis=1)
+    Phi = (X * np.minimum(1.0, bound / norms)[:, None]).T
+    actual = clipped(bound=bound)
+    assert actual.n_clipped == np.count_nonzero(norms > bound)
+    tolerances.assert_solve(actual.largest_norm, norms.max())
+    tolerances.assert_solve(actual.statistics.gram, oracles.gram(Phi))
+    tolerances.assert_solve(actual.statistics.cross, oracles.cross(oracles.one_hot(labels, K), Phi))
+    assert actual.statistics.n == N
+
+
+def test_clipping_is_of_features_and_of_chosen_rows() -> None:
+    X, phi, rows = gaussian(N, 9), kd.FCNN(9, [P], seed=1), np.arange(3, N, 2)
+    actual = privacy.clipped_statistics(X, np.arange(N) % K, phi.chain(), K, norm_bound=0.7, rows=rows)
+    Phi = oracles.features(X[rows].T, phi.layers)
+    Phi = Phi * np.minimum(1.0, 0.7 / np.linalg.norm(Phi, axis=0))
+    tolerances.assert_solve(actual.statistics.gram, oracles.gram(Phi))
+    assert actual.statistics.n == len(rows)
+
+
+# The analytic Gaussian mechanism
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.5, 1.0, 8.0, 100.0])
+@pytest.mark.parametrize("delta", [1e-10, 1e-5, 0.1])
+def test_noise_multiplier_meets_the_definition(epsilon: float, delta: float) -> None:
+    """delta = integral of max(0, p - e^epsilon q) for the densities p, q of N(1, sigma^2) and N(0, sigma^2)."""
+    sigma = privacy.gaussian_noise_multiplier(privacy.PrivacyBudget(epsilon, delta))
+    start = 0.5 + epsilon * sigma**2  # where p = e^epsilon q
+
+    def excess(x: float) -> float:
+        return float(scipy.stats.norm.pdf(x, 1, sigma) - np.exp(epsilon + scipy.stats.norm.logpdf(x, 0, sigma)))
+
+    spent, _ = scipy.integrate.quad(excess, start, max(start, 1.0) + 40.0 * sigma, epsabs=0.0, epsrel=1e-10, limit=400)
+    tolerances.assert_estimate(spent, delta)
+    assert spent <= delta * (1.0 + 1e-6)
+
+
+def test_noise_multiplier_is_below_the_classical_one_and_monotone() -> None:
+    epsilons = np.geomspace(1e-3, 1.0, 13)
+    sigmas = [privacy.gaussian_noise_multiplier(privacy.PrivacyBudget(float(e), 1e-5)) for e in epsilons]
+    assert all(s < math.sqrt(2.0 * math.log(1.25e5)) / e for s, e in zip(sigmas, epsilons, strict=True))
+    assert sigmas == sorted(sigmas, reverse=True)
+    tolerances.assert_estimate(sigmas[-1], 3.7306)  # epsilon = 1, delta = 1e-5: the value that is quoted for it
+
+
+# Sensitivities
+
+
+def statistics_shift(f: Array, y: Array, other: Array, other_y: Array) -> float:
+    """Distance of (G / B^2, C / B), B = 1, when (f, y) is replaced."""
+    gram, cross = np.outer(f, f) - np.outer(other, other), np.outer(y, f) - np.outer(other_y, other)
+    return float(np.sqrt(np.sum(gram**2) + np.sum(cross**2)))
+
+
+def test_statistics_sensitivity_is_the_worst_case() -> None:
+    eye, rng = np.eye(K), np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(4000):
+        f, other = (rng.uniform() ** 0.2 * unit(rng.standard_normal(2)) for _ in range(2))
+        worst = max(worst, statistics_shift(f, eye[0], other, eye[rng.integers(2)]))
+    assert 0.95 * privacy.STATISTICS_SENSITIVITY < worst <= privacy.STATISTICS_SENSITIVITY
+    angle = np.arccos(-0.5)
+    attained = statistics_shift(np.array([1.0, 0.0]), eye[0], np.array([np.cos(angle), np.sin(angle)]), eye[0])
+    tolerances.assert_solve(attained, privacy.STATISTICS_SENSITIVITY)
+
+
+@pytest.mark.parametrize("lambda_", [0.01, 0.3, 4.0, 200.0])
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_output_sensitivity_bounds_every_replacement(lambda_: float, n: int) -> None:
+    B = 1.5
+    bound = privacy.output_sensitivity(lambda_, B, n)
+    rng, worst = np.random.default_rng(n), 0.0
+    for trial in range(300):
+        d = 1 + trial % 3  # few features: the hard cases are nearly collinear
+        Phi = rng.standard_normal((d, n))
+        Phi *= B / np.maximum(B, np.linalg.norm(Phi, axis=0)) if trial % 2 else B / np.linalg.norm(Phi, axis=0)
+        labels = rng.integers(0, 2, n)
+        other, other_labels = Phi.copy(), labels.copy()
+        other[:, 0] = -Phi[:, 0] if trial % 5 else B * unit(rng.standard_normal(d))
+        other_labels[0] = 1 - labels[0]
+        W, W_other = (
+            oracles.ridge(oracles.one_hot(y, 2), F, lambda_) for F, y in ((Phi, labels), (other, other_labels))
+        )
+        worst = max(worst, float(np.linalg.norm(W - W_other)))
+    assert 0.0 < worst <= bound
+
+
+def test_output_sensitivity_needs_the_residual() -> None:
+    """A model of the largest norm sqrt(n - 1) / (2 sqrt(lambda)), and a sample that it gets wrong by five."""
+    n, lambda_ = 1001, 10.0
+    Phi = np.full((1, n), np.sqrt(lambda_ / (n - 1)))
+    labels = oracles.one_hot(np.zeros(n, np.int64), 2)
+    Phi[0, 0], labels[:, 0] = 1.0, [0.0, 1.0]
+    other = Phi.copy()
+    other[0, 0] = 0.0
+    moved = np.linalg.norm(oracles.ridge(labels, Phi, lambda_) - oracles.ridge(labels, other, lambda_))
+    without_residual = 2.0 / (lambda_ + 1.0)
+    assert without_residual < moved <= privacy.output_sensitivity(lambda_, 1.0, n)
+
+
+def test_output_sensitivity_needs_both_steps() -> None:
+    """Two samples with lambda and B such that half of the bound is passed: one of the two steps is not enough."""
+    B, lambda_ = 1.0, 100.0
+    one, other = np.array([[B, B]]), np.array([[B, -B]])
+    Y = np.array([[1.0, 1.0], [0.0, 0.0]])
+    moved = np.linalg.norm(oracles.ridge(Y, one, lambda_) - oracles.ridge(Y, other, lambda_))
+    assert 0.5 * privacy.output_sensitivity(lambda_, B, 2) < moved <= privacy.output_sensitivity(lambda_, B, 2)
+
+
+# The noise itself
+
+
+def draws(mechanism: str, count: int, **keywords: Any) -> tuple[list[Array], Array, privacy.PrivateModel]:
+    """Models of the same statistics under fresh noise, and the one without noise."""
+    statistics = clipped()
+    models = [
+        privacy.perturb(statistics, mechanism, BUDGET, generator=np.random.default_rng(seed), **keywords)
+        for seed in range(count)
+    ]
+    exact = oracles.ridge_of_statistics(statistics.statistics.gram, statistics.statistics.cross, models[0].lambda_)
+    return [model.W for model in models], exact, models[0]
+
+
+def assert_standard_normal(sample: Array) -> None:
+    """Mean, variance and shape of what should be independent N(0, 1)."""
+    tolerances.assert_within(np.mean(sample), 0.0, tolerances.statistical(sample.size))
+    tolerances.assert_within(np.mean(sample**2), 1.0, tolerances.statistical(sample.size, math.sqrt(2.0)))
+    assert scipy.stats.kstest(sample.ravel(), "norm").pvalue > 1e-4
+
+
+def test_output_noise_has_the_stated_scale() -> None:
+    models, exact, model = draws("output", 600, lambda_=3.0)
+    expected = privacy.gaussian_noise_multiplier(BUDGET) * privacy.output_sensitivity(3.0, 2.0, N)
+    assert model.noise_std == expected
+    assert_standard_normal((np.array(models) - exact) / expected)
+
+
+def test_statistics_noise_has_the_stated_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W = C~ (G~ + lambda I)^-1 at a lambda so large that W lambda is C~ gives the noise in C; the noise in G is read
+    where its eigenvalues are asked for."""
+    seen: list[Array] = []
+    eigh = privacy.mechanisms.scipy.linalg.eigh
+    monkeypatch.setattr(privacy.mechanisms.scipy.linalg, "eigh", lambda A: (seen.append(A.copy()), eigh(A))[1])
+    models, _, model = draws("statistics", 600, lambda_=1e13)
+    statistics = clipped().statistics
+    expected = privacy.gaussian_noise_multiplier(BUDGET) * privacy.STATISTICS_SENSITIVITY
+    assert model.noise_std == expected
+    assert_standard_normal((1e13 * np.array(models) - statistics.cross) / (expected * 2.0))
+    noise = (np.array(seen) - statistics.gram) / (expected * 4.0)
+    tolerances.assert_exact(noise, noise.transpose(0, 2, 1))
+    above = np.triu_indices(P, 1)
+    assert_standard_normal(np.array([math.sqrt(2.0) * one[above] for one in noise]))
+    assert_standard_normal(np.array([np.diagonal(one) for one in noise]))
+
+
+def test_statistics_model_is_that_of_the_noisy_statistics() -> None:
+    statistics, generator = clipped(), np.random.default_rng(7)
+    model = privacy.perturb(statistics, "statistics", BUDGET, lambda_=5.0, generator=np.random.default_rng(7))
+    cross = statistics.statistics.cross + 2.0 * model.noise_std * generator.standard_normal((K, P))
+    square = generator.standard_normal((P, P))
+    gram = statistics.statistics.gram + 2.0 * model.noise_std * (square + square.T)
+    values, V = np.linalg.eigh(gram)
+    assert values[0] < 0.0 < values[-1]
+    positive = V @ np.diag(np.maximum(values, 0.0)) @ V.T
+    tolerances.assert_solve(model.W, oracles.ridge_of_statistics(positive, cross, 5.0), 100.0)
+
+
+@pytest.mark.parametrize("mechanism", privacy.MECHANISMS)
+def test_noise_is_fresh_and_vanishes_for_a_large_epsilon(mechanism: str) -> None:
+    statistics = clipped()
+    first, second = (privacy.perturb(statistics, mechanism, BUDGET).W for _ in range(2))
+    assert np.abs(first - second).max() > 1e-6
+    loose = privacy.perturb(statistics, mechanism, privacy.PrivacyBudget(1e14, 0.5), lambda_=5.0)
+    exact = oracles.ridge_of_statistics(statistics.statistics.gram, statistics.statistics.cross, 5.0)
+    assert np.linalg.norm(loose.W - exact) < 1e-4 * np.linalg.norm(exact)
+
+
+def test_default_lambdas_owe_nothing_to_the_data() -> None:
+    sigma = privacy.gaussian_noise_multiplier(BUDGET)
+    noise = sigma * privacy.STATISTICS_SENSITIVITY * 9.0
+    tolerances.assert_solve(default_lambda("statistics", BUDGET, 3.0, N, 50), noise * math.sqrt(100.0))
+    for n in (10, 60_000):
+        chosen = default_lambda("output", BUDGET, 3.0, n, 50)
+        tolerances.assert_estimate(3.0 * sigma * privacy.output_sensitivity(chosen, 3.0, n), 0.05)
+    for mechanism in privacy.MECHANISMS:
+        models = [privacy.perturb(clipped(seed=seed), mechanism, BUDGET) for seed in (0, 1)]
+        assert models[0].lambda_ == models[1].lambda_ == default_lambda(mechanism, BUDGET, 2.0, N, P)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: privacy.perturb(clipped(), "laplace", BUDGET), ValueError, "mechanism must be one of"),
+        (lambda: privacy.perturb(clipped(bound=math.inf), "output", BUDGET), kd.DataError, "features were not clipped"),
+        (lambda: privacy.perturb(clipped(n=1), "output", BUDGET), kd.DataError, "1 samples are too few"),
+        (lambda: privacy.perturb(clipped(), "output", BUDGET, lambda_=0.0), ValueError, "lambda must be finite"),
+        (lambda: privacy.PrivacyBudget(0.0, 1e-5), ValueError, "epsilon must be finite and > 0, got 0.0"),
+        (lambda: privacy.PrivacyBudget(math.inf, 1e-5), ValueError, "epsilon must be finite"),
+        (lambda: privacy.PrivacyBudget(1.0, 1.0), ValueError, r"delta must be in \(0, 1\), got 1.0"),
+        (lambda: privacy.PrivacyBudget(1.0, "small"), TypeError, "delta must be a number, got 'small'"),  # type: ignore[arg-type]
+        (lambda: privacy.ReleaseOptions(mechanism="output", budget=BUDGET, norm_bound=-1.0), ValueError, "norm_bound"),
+        (lambda: privacy.ReleaseOptions(mechanism="output", budget=BUDGET, points_per_class=0), ValueError, "points"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+# A private release
+
+
+@pytest.mark.parametrize("mechanism", privacy.MECHANISMS)
+@pytest.mark.parametrize("kernel", ["identity", "FCNN", "random_fourier"])
+def test_release_holds_the_private_model(digits: kd.Dataset, tmp_path: Path, mechanism: str, kernel: str) -> None:
+    options = privacy.ReleaseOptions(mechanism=mechanism, budget=privacy.PrivacyBudget(1e4, 1e-5), points_per_class=2)
+    map_options = {"sigma2": 3000.0} if kernel == "random_fourier" else {}
+    release = privacy.private_release(digits, kernel=kernel, map_options=map_options, options=options, out=tmp_path)
+    tolerances.assert_exact(kd.DistilledDataset.load(tmp_path / "distilled.npz").weights, release.model.W)
+    assert release.certificate.weight_relative_error < 1e-6
+    assert release.certificate.original_accuracy > 0.7
+    assert release.model.n == len(digits.x_train)
+
+
+def test_nothing_in_a_release_but_the_noisy_model_depends_on_the_data(
+    digits: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two data sets of one size, the noisy W held equal: the files are the same, byte for byte."""
+    W = gaussian(10, 64)
+    real = privacy.release.perturb
+    monkeypatch.setattr(
+        privacy.release, "perturb", lambda *a, **k: privacy.PrivateModel(**{**vars(real(*a, **k)), "W": W})
+    )
+    options = privacy.ReleaseOptions(mechanism="statistics", budget=BUDGET, points_per_class=2, store="uint8")
+    rng = np.random.default_rng(0)
+    other = kd.Dataset(
+        digits.name,
+        rng.integers(0, 17, digits.x_train.shape, dtype=np.uint8),
+        9 - digits.y_train,
+        digits.x_test,
+        digits.y_test,
+        digits.class_names,
+    )
+    contents = []
+    for name, data in (("a", digits), ("b", other)):
+        (tmp_path / name).mkdir()
+        privacy.private_release(data, kernel="FCNN", options=options, out=tmp_path / name)
+        contents.append((tmp_path / name / "distilled.npz").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_release_says_its_guarantee(digits: kd.Dataset, tmp_path: Path) -> None:
+    options = privacy.ReleaseOptions(mechanism="output", budget=BUDGET, norm_bound=50.0)
+    distilled = privacy.private_release(digits, options=options, out=tmp_path).distilled
+    facts = distilled.meta["privacy"]
+    assert (facts["epsilon"], facts["delta"], facts["norm_bound"]) == (1.0, 1e-5, 50.0)
+    assert facts["guarantee"] == list(privacy.GUARANTEE)
+    assert not {"val_accuracy", "original", "certificate", "seconds"} & distilled.meta.keys()
+    audit = privacy.audit_file(distilled, digits, BUDGET)
+    assert audit["release"] == facts
+    assert "theorem" not in audit
+
+
+def test_public_inputs(digits: kd.Dataset) -> None:
+    preprocessing, _ = public_inputs(digits, "FCNN", {}, seed=0)
+    assert preprocessing.kind == "none"  # the spread of the digits is a fact about them
+    with pytest.raises(
+        kd.DataError, match="random_fourier needs sigma2: finding it from digits would look at the private"
+    ):
+        public_inputs(digits, "random_fourier", {}, seed=0)
+    images = kd.Dataset("mnist", *(a for _ in range(2) for a in (np.arange(784, dtype=np.uint8).reshape(1, 28, 28),
+                                                                 np.zeros(1, np.int64))), ("zero",))  # fmt: skip
+    preprocessing, phi = public_inputs(images, "random_fourier", {}, seed=0)
+    assert preprocessing.constants["source"] == "published"
+    assert default_norm_bound(phi) == 1.0
+    assert default_norm_bound(kd.Identity(784)) == 28.0
+
+
+# Audits
+
+
+def test_nearest_neighbours(digits: kd.Dataset) -> None:
+    scaling = kd.standardize(digits)
+    copies = digits.x_train[[5, 900, 33]]
+    distilled = kd.DistilledDataset(scaling.apply(copies), np.eye(10)[:3], 0.0, kd.Identity(64), scaling, digits.shape)
+    near = privacy.nearest_neighbours(distilled, digits)
+    tolerances.assert_exact(near.nearest, np.array([5, 900, 33]))
+    assert near.distances.max() < 1e-5
+    assert near.near_share == 1.0
+    train, test = (x.reshape(len(x), -1).astype(float) for x in (digits.x_train, digits.x_test))
+    expected = [np.sqrt(np.mean((train - row) ** 2, axis=1)).min() for row in test]
+    tolerances.assert_solve(near.baseline, expected)
+    noise = kd.DistilledDataset(
+        1e3 * gaussian(20, 64), np.eye(10).repeat(2, axis=0), 0.0, kd.Identity(64), scaling, digits.shape
+    )
+    far = privacy.nearest_neighbours(noise, digits, limit=7)
+    assert len(far.distances) == len(far.baseline) == 7
+    assert far.near_share == 0.0
+
+
+@pytest.mark.parametrize(("kernel", "lambda_s"), [("FCNN", 0.0), ("identity", "auto"), ("random_fourier", 0.0)])
+def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda_s: Any) -> None:
+    scaling = kd.standardize(digits)
+    phi = kd.make_map(kernel, digits, scaling)
+    result = kd.distill(
+        digits.x_train, digits.y_train, phi, preprocessing=scaling, points_per_class=5, lambda_s=lambda_s
+    )
+    expected = np.std(result.original.W) / 5 / result.range_scale
+    freedom = 40 * 64
+    measured = privacy.noise_deviation(result.distilled)
+    tolerances.assert_within(measured / expected, 1.0, tolerances.statistical(freedom, math.sqrt(0.5)))
+    real = kd.distill(digits.x_train, digits.y_train, phi, preprocessing=scaling, points_per_class=5, init="real")
+    assert privacy.noise_deviation(real.distilled) == 0.0
+
+
+def test_audit_of_a_file(digits: kd.Dataset) -> None:
+    scaling = kd.standardize(digits)
+    phi = kd.make_map("FCNN", digits, scaling)
+    result = kd.distill(digits.x_train, digits.y_train, phi, preprocessing=scaling, points_per_class=3)
+    audit = json.loads(
+        json.dumps(privacy.audit_file(result.distilled, digits, BUDGET, labels_secret=True), allow_nan=False)
+    )
+    assert audit["reconstruction"]["relative_error"] < 1e-6
+    failed = {c["name"] for c in audit["theorem"]["conditions"] if not c["holds"]}
+    assert {"lambda", "norm", "labels", "noise"} <= failed
+    assert audit["limits"] == list(privacy.LIMITS)
+    broken = result.distilled.with_meta(options={"seed": "x"})
+    with pytest.raises(kd.DataError, match="does not record how its model was trained"):
+        privacy.audit_file(broken, digits, BUDGET)
+
+
+# The command
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main(["privacy", *words, "--json"]) == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_command_audits_a_file_and_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["distill", "--dataset", "digits", "--kernel", "FCNN", "--ipc", "2", "--out", str(run)]) == 0
+    before = (run / "report.html").read_text(encoding="utf-8")
+    assert "krrdistill privacy distilled.npz measures what else it gives away" in before
+    capsys.readouterr()
+    report = run_json(capsys, str(run / "distilled.npz"))
+    assert report["reconstruction"]["relative_error"] < 1e-6
+    assert report["dataset"] == "digits"
+    after = (run / "report.html").read_text(encoding="utf-8")
+    assert "W rebuilt from the file alone" in after
+    assert "Theorem 6.2 does not apply" in after
+    for limit in privacy.LIMITS:
+        assert limit.split(":")[0] in after
+    assert main(["privacy", str(run / "distilled.npz")]) == 0
+    shown = capsys.readouterr().out
+    assert "VIOLATED lambda" in shown
+    assert "W is always revealed" in shown
+    # Another file in the same folder: the audit is no longer about it.
+    assert main(["distill", "--dataset", "digits", "--kernel", "FCNN", "--ipc", "3", "--out", str(run)]) == 0
+    assert "measures what else" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_damaged_audits_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["distill", "--dataset", "digits", "--out", str(run)]) == 0
+    capsys.readouterr()
+    run_json(capsys, str(run / "distilled.npz"))
+    audit = json.loads((run / "privacy.json").read_text(encoding="utf-8"))
+    for name, damage in (
+        ("sha256", {"sha256": 3}),
+        ("neighbours.median", {"neighbours": {**audit["neighbours"], "median": "small"}}),
+        ("theorem.conditions", {"theorem": {**audit["theorem"], "conditions": [1]}}),
+    ):
+        (run / "privacy.json").write_text(json.dumps({**audit, **damage}), encoding="utf-8")
+        assert main(["report", str(run)]) == 1
+        assert f"privacy.json: {name}" in capsys.readouterr().err
+
+
+def test_command_asks_the_theorem_about_data(capsys: pytest.CaptureFixture[str]) -> None:
+    report = run_json(capsys, "--dataset", "digits", "--ipc", "3", "--norm-bound", "40", "--epsilon", "0.5")
+    assert report["theorem"]["norm_bound"] == 40.0
+    held = {c["name"]: c["holds"] for c in report["theorem"]["conditions"]}
+    assert held["lambda"]
+    assert held["epsilon"]
+    assert not held["rank"]  # constant pixels
+    assert report["theorem"]["sigma"] is None
+    assert main(["privacy", "--dataset", "digits"]) == 0
+    assert "Theorem 6.2 DOES NOT APPLY" in capsys.readouterr().out
+
+
+def test_command_makes_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "private"
+    words = ["--dataset", "digits", "--mechanism", "output", "--epsilon", "50", "--out", str(out), "--ipc", "2"]
+    report = run_json(capsys, *words)
+    assert report["release"]["epsilon"] == 50.0
+    assert json.loads((out / "privacy.json").read_text(encoding="utf-8"))["release"] == report["release"]
+    assert main(["verify", str(out / "distilled.npz"), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["privacy", *words]) == 0
+    assert "labels included" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x.npz", "--mechanism", "output"], "--mechanism makes a new file and belongs to --dataset, not to FILE"),
+        (["x.npz", "--kernel", "FCNN"], "--kernel is what FILE says itself"),
+        (["x.npz"], "no such file: x.npz"),
+        (["--out", "there"], "--out belongs to a release: give --mechanism"),
+        (["--mechanism", "output", "--secret-labels"], "--secret-labels belongs to Theorem 6.2"),
+        (["--mechanism", "laplace"], "--mechanism must be one of statistics, output, got 'laplace'"),
+        (["--epsilon", "-1"], "--epsilon must be positive and finite, got -1"),
+        (["--delta", "2"], "--delta must be in (0, 1), got 2"),
+        (["--norm-bound", "nan"], "--norm-bound must be positive and finite"),
+        (["--model-lambda", "0"], "--model-lambda must be positive and finite"),
+        (["--store", "int4"], "--store must be one of"),
+        (["--mechanism", "output", "--kernel", "random_fourier"], "random_fourier needs sigma2"),
+        (["--kernel", "random_fourier", "--n-features", "80", "--sigma2", "5", "--mechanism", "output"], "80 features"),
+    ],
+)
+def test_command_refuses(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["privacy", *words]) in (1, 2)
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+    assert len(shown.err.strip().splitlines()) == 1
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
