@@ -447,7 +447,7 @@ def test_command_makes_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[s
     words = ["--dataset", "digits", "--mechanism", "output", "--epsilon", "50", "--out", str(out), "--ipc", "2"]
     report = run_json(capsys, *words)
     assert report["release"]["epsilon"] == 50.0
-    assert json.loads((out / "privacy.json").read_text(encoding="utf-8"))["release"] == report["release"]
+    assert json.loads((out / "release.json").read_text(encoding="utf-8"))["release"] == report["release"]
     assert main(["verify", str(out / "distilled.npz"), "--json"]) == 0
     capsys.readouterr()
     assert main(["privacy", *words]) == 0

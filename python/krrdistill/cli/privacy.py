@@ -14,6 +14,7 @@ from krrdistill.files import write_atomically
 if TYPE_CHECKING:
     from krrdistill.privacy import PrivacyBudget
 
+RELEASE = "release.json"
 _OF_A_FILE = ("kernel", "hidden_layer", "n_features", "sigma2", "ipc", "seed", "store", "model_lambda", "out")
 _OF_A_RELEASE = ("out", "store", "threads")
 
@@ -101,7 +102,6 @@ def _theorem(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]
 def _release(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]:
     from krrdistill.data import load_dataset
     from krrdistill.privacy import ReleaseOptions, private_release
-    from krrdistill.report.record import PRIVACY
 
     options = ReleaseOptions(
         mechanism=str(settings.mechanism),
@@ -137,7 +137,7 @@ def _release(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]
             "seconds": dict(release.seconds),
             "artifact": str(folder / "distilled.npz"),
         }
-        write_report(folder / PRIVACY, report)
+        write_report(folder / RELEASE, report)
     return report
 
 
