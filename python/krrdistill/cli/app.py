@@ -184,7 +184,7 @@ def verify(
 @app.command("privacy")
 def privacy(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A distilled.npz to audit.", show_default=False)
+        Path | None, typer.Argument(metavar="FILE", help="A distilled.npz to audit.", show_default=False)
     ] = None,
     dataset: options.Dataset = None,
     data_dir: options.DataDir = None,
