@@ -10,11 +10,9 @@ endif()
 
 # Listed flags, never -ffast-math: no errno from libm, no trapping FP; results stay IEEE.
 function(krrdistill_target_options target)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
-                                           -fno-math-errno -fno-trapping-math)
-  if(KRRDISTILL_WERROR)
-    target_compile_options(${target} PRIVATE -Werror)
-  endif()
+  set(flags -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -fno-math-errno -fno-trapping-math
+            $<$<BOOL:${KRRDISTILL_WERROR}>:-Werror>)
+  target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
   if(KRRDISTILL_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE} -fno-omit-frame-pointer
                                              -fno-sanitize-recover=undefined -g)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hypothesis import settings
 import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
+from krrdistill.errors import BackendUnavailable
 
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
@@ -32,6 +34,15 @@ except ImportError:
     with warnings.catch_warnings():  # said once; test_backends.py looks at it
         warnings.simplefilter("ignore")
         kd.get_backend()
+try:
+    CUDA_EMULATED: ModuleType | None = importlib.import_module("krrdistill._cuda_emulated")
+except ImportError:
+    CUDA_EMULATED = None
+try:
+    importlib.import_module("krrdistill.backends.cuda").cuda_facts()
+    NO_GPU = ""
+except BackendUnavailable as unavailable:
+    NO_GPU = str(unavailable)
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 REAL_DATA = Path(os.environ.get("KRRDISTILL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
@@ -40,8 +51,10 @@ def pytest_report_header() -> list[str]:
     """What this run covers."""
     native = "not built: its tests are skipped" if NATIVE is None else f"tested on {', '.join(ISAS)}"
     numba = "tested" if HAS_NUMBA else "not installed: its tests are skipped"
+    emulated = "not built: its tests are skipped" if CUDA_EMULATED is None else "tested on an emulated device"
+    gpu = f"tests marked gpu did not run: {NO_GPU}" if NO_GPU else "tested on this machine's GPU"
     data = f"{'in' if REAL_DATA.is_dir() else 'not in'} {REAL_DATA}"
-    return [f"krrdistill: native backend {native}; Numba {numba}; real data {data}"]
+    return [f"krrdistill: native backend {native}; Numba {numba}; real data {data}", f"CUDA: {emulated}; {gpu}"]
 
 
 OPERATIONS = ("transform", "accumulate", "score_path", "ridge_path", "solve_spd", "preimage_solve")
@@ -83,10 +96,21 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             terminalreporter.write_line(" ".join([f"{name:{width}}", *(f"{row[column]:>14}" for column in part)]))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``data`` are skipped, with the reason, where the real data sets are not at hand."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``data`` are skipped, with the reason, where the real data sets are not at hand.
+
+    Those marked ``gpu`` are left out where there is no GPU (the header says so), or skipped if they were asked for.
+    """
     for item in items:
         remember_parity(item)
+    if NO_GPU and "gpu" in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=f"did not run: {NO_GPU}"))
+    elif NO_GPU:
+        left_out = [item for item in items if item.get_closest_marker("gpu")]
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=left_out)
     if REAL_DATA.is_dir():
         return
     absent = pytest.mark.skip(reason=f"no real data sets in {REAL_DATA} (set KRRDISTILL_DATA)")
@@ -117,6 +141,21 @@ def numba_module() -> ModuleType:
     return importlib.import_module("krrdistill.backends.numba")
 
 
+@pytest.fixture(scope="session")
+def cuda_emulated() -> ModuleType:
+    """The CUDA backend on an emulated device, in the place of the real one; skipped where it was not built."""
+    if CUDA_EMULATED is None:
+        pytest.skip("the emulated CUDA backend is not built (KRRDISTILL_CUDA_EMULATED=ON)")
+    return CUDA_EMULATED
+
+
+def emulated_backend(module: ModuleType) -> Backend:
+    """A CUDA backend on the emulated device; krrdistill._cuda is afterwards what it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "krrdistill._cuda", module)
+        return kd.get_backend("cuda")
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[str]:
     """Every instruction set of this CPU and build in turn, the element-wise kernels set to it."""
@@ -140,15 +179,22 @@ def array_backend(name: str) -> Backend:
 ARRAY_BACKENDS = ("array", "array-torch", "array-array_api_strict")
 
 
-@pytest.fixture(params=[*ARRAY_BACKENDS, "numba", *(f"native-{isa}" for isa in ISAS)])
+CUDA_ROWS = ("cuda-emulated", pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@pytest.fixture(params=[*ARRAY_BACKENDS, "numba", *(f"native-{isa}" for isa in ISAS), *CUDA_ROWS])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Every backend in turn, the native one on every instruction set of this CPU and build."""
     if request.param in ARRAY_BACKENDS:
         yield array_backend(request.param)
         return
     name, _, isa = request.param.partition("-")
+    if isa == "emulated":
+        yield emulated_backend(request.getfixturevalue("cuda_emulated"))
+        return
     if name != "native":
-        request.getfixturevalue("numba_module")
+        if name == "numba":
+            request.getfixturevalue("numba_module")
         yield kd.get_backend(name)
         return
     native = request.getfixturevalue("native_module")
@@ -158,12 +204,15 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     native.set_isa(before)
 
 
-@pytest.fixture(scope="session", params=[*ARRAY_BACKENDS, "numba", "native"])
+@pytest.fixture(scope="session", params=[*ARRAY_BACKENDS, "numba", "native", *CUDA_ROWS])
 def any_backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn, on the instruction set that users get."""
     if request.param in ARRAY_BACKENDS:
         return array_backend(request.param)
-    request.getfixturevalue(f"{request.param}_module")
+    if request.param == "cuda-emulated":
+        return emulated_backend(request.getfixturevalue("cuda_emulated"))
+    if request.param in ("native", "numba"):
+        request.getfixturevalue(f"{request.param}_module")
     return kd.get_backend(request.param)
 
 

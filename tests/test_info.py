@@ -19,9 +19,8 @@ def test_gather_tells_versions_backends_blas_and_extras() -> None:
     assert facts["version"] == krrdistill.info.__version__
     assert (facts["numpy"], facts["scipy"]) == (np.__version__, scipy.__version__)
     assert facts["backends"]["array"]["available"] is True
-    assert set(facts["backends"]) == {"native", "numba", "array"}
+    assert set(facts["backends"]) == {"native", "numba", "array", "cuda"}
     assert facts["cpus"] >= facts["usable_cpus"] >= 1
-    assert facts["cuda"] == "not built"
     assert any(pool["kind"] == "blas" and pool["threads"] >= 1 for pool in facts["blas"])
     assert json.loads(json.dumps(facts)) == facts
 

@@ -23,7 +23,7 @@ template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 using Rows = std::optional<Array<int64_t>>;
 
-[[noreturn]] inline void bad_argument(const std::string& message) { throw py::value_error("_native: " + message); }
+[[noreturn]] inline void bad_argument(const std::string& message) { throw py::value_error("krrdistill: " + message); }
 
 inline void require(bool condition, const char* message) {
   if (!condition) {
@@ -64,6 +64,20 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim)
     input.n = rows->size();
   }
   return input;
+}
+
+inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
+  require(y.ndim() >= 1 && y.shape(0) == rows_of_data, "y must have a row for each row of x");
+  if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
+    const auto* labels = static_cast<const int64_t*>(y.data());
+    for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
+      const int64_t label = labels[input.rows == nullptr ? i : input.rows[i]];
+      require(label >= 0 && label < k, "a label lies outside of [0, k)");
+    }
+    return {.labels = labels, .values = nullptr, .k = k};
+  }
+  require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
+  return {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k};
 }
 
 // A structured weight of `inputs` columns from (diagonals (rounds, 2, block), scale (outputs)), which must outlive it.

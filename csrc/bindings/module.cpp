@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <exception>
 #include <optional>
 #include <string>
 
 #include "bindings/arrays.h"
+#include "bindings/errors.h"
 #include "bindings/scipy_blas.h"
 #include "bindings/workspace.h"
-#include "krrdistill/errors.h"
 #include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
 #include "krrdistill/normal.h"
@@ -43,20 +42,6 @@ void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows,
   for (int64_t first = 0; first < input.n; first += tile_rows) {
     transform_tile(map, input, first, std::min(tile_rows, input.n - first), target + first * p, workspace.get());
   }
-}
-
-Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
-  require(y.ndim() >= 1 && y.shape(0) == rows_of_data, "y must have a row for each row of x");
-  if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
-    const auto* labels = static_cast<const int64_t*>(y.data());
-    for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
-      const int64_t label = labels[input.rows == nullptr ? i : input.rows[i]];
-      require(label >= 0 && label < k, "a label lies outside of [0, k)");
-    }
-    return {.labels = labels, .values = nullptr, .k = k};
-  }
-  require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
-  return {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k};
 }
 
 template <typename T>
@@ -166,22 +151,6 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
   const int64_t n = bits.size();
   const py::gil_scoped_release nogil;
   normal_from_bits(bit_data, out_data, n);
-}
-
-// NOLINTNEXTLINE(performance-unnecessary-value-param): the signature is pybind11's
-void translate(std::exception_ptr pointer) {
-  const auto raise = [](const char* name, const char* message) {
-    py::set_error(py::module_::import("krrdistill.errors").attr(name), message);
-  };
-  try {
-    if (pointer) {
-      std::rethrow_exception(pointer);
-    }
-  } catch (const NotPositiveDefinite& error) {
-    raise("NotPositiveDefinite", error.what());
-  } catch (const NonFinite& error) {
-    raise("DataError", error.what());
-  }
 }
 
 template <typename T>

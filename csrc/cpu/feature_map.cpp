@@ -86,15 +86,6 @@ void apply_structured(const Layer<T>& layer, T* inputs, int64_t count, T* featur
 }  // namespace
 
 template <typename T>
-int64_t FeatureMap<T>::max_width() const {
-  int64_t width = input_dim;
-  for (const auto& layer : layers) {
-    width = std::max(width, layer.outputs);
-  }
-  return width;
-}
-
-template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows) {
   return map.layers.empty() ? 0 : 2 * tile_rows * map.max_width();
 }
@@ -123,8 +114,6 @@ void transform_tile(const FeatureMap<T>& map, const Input& input, int64_t first,
   }
 }
 
-template struct FeatureMap<float>;
-template struct FeatureMap<double>;
 template int64_t tile_workspace(const FeatureMap<float>&, int64_t);
 template int64_t tile_workspace(const FeatureMap<double>&, int64_t);
 template void transform_tile(const FeatureMap<float>&, const Input&, int64_t, int64_t, float*, float*);

@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = [
     "BackendUnavailable",
     "DataError",
+    "DeviceError",
+    "DeviceOutOfMemory",
     "Diverged",
     "KrrDistillError",
     "LambdaOutOfRange",
@@ -39,3 +41,11 @@ class LambdaOutOfRange(KrrDistillError, ValueError):  # noqa: N818
 
 class Diverged(KrrDistillError, ArithmeticError):  # noqa: N818
     """An iteration left the numbers that its loss can have; the message says what to change."""
+
+
+class DeviceError(KrrDistillError, RuntimeError):
+    """A call of CUDA, cuBLAS or cuSOLVER failed; the message names it and says why."""
+
+
+class DeviceOutOfMemory(KrrDistillError, MemoryError):  # noqa: N818
+    """The memory of a device, or the budget for it, is too small; the message shows both."""

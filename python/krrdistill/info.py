@@ -24,7 +24,7 @@ def gather() -> dict[str, Any]:
 
     Keys: ``version``, ``python``, ``platform``, ``numpy``, ``scipy``, ``backends`` (name -> available,
     detail, remedy), ``blas`` (one entry per loaded library), ``cpus`` and ``usable_cpus``, ``extras``
-    (name -> available, missing, install), ``torch`` (available, detail, install) and ``cuda``.
+    (name -> available, missing, install) and ``torch`` (available, detail, install).
     """
     import numpy
     import scipy
@@ -43,7 +43,6 @@ def gather() -> dict[str, Any]:
         "usable_cpus": _usable_cpus(),
         "extras": {name: _extra(name, modules) for name, modules in EXTRAS.items()},
         "torch": _torch(),
-        "cuda": "not built",
     }
 
 

@@ -26,4 +26,14 @@ struct NonFinite : std::runtime_error {
   int64_t row;
 };
 
+// A call of the CUDA runtime, cuBLAS or cuSOLVER, or the launch of a kernel failed.
+struct DeviceError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// The device, or the memory budget, is too small.
+struct DeviceOutOfMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 }  // namespace krrdistill

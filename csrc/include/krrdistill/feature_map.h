@@ -3,6 +3,7 @@
 // ZCA whitening: a leading linear layer with a bias.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -33,7 +34,13 @@ struct FeatureMap {
   std::vector<Layer<T>> layers;
 
   [[nodiscard]] int64_t output_dim() const { return layers.empty() ? input_dim : layers.back().outputs; }
-  [[nodiscard]] int64_t max_width() const;
+  [[nodiscard]] int64_t max_width() const {
+    int64_t width = input_dim;
+    for (const auto& layer : layers) {
+      width = std::max(width, layer.outputs);
+    }
+    return width;
+  }
 };
 
 enum class InputType { u8, f32, f64 };

@@ -20,8 +20,9 @@ from .hadamard import HadamardWeight
 
 __all__ = ["BACKENDS", "Backend", "Chain", "HadamardWeight", "Layer", "Weight", "backend_status", "get_backend"]
 
-BACKENDS = ("native", "numba", "array")  # the order of preference
-_HOST_ONLY = ("native", "numba")
+BACKENDS = ("native", "numba", "array", "cuda")
+_PREFERENCE = ("native", "numba", "array")  # without a name: the first that works; a GPU is never taken unasked
+_HOST_ONLY = ("native", "numba", "cuda")
 _BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"
 _NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
 # What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/backends.md).
@@ -42,7 +43,7 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
         name = backend if backend is None or isinstance(backend, str) else backend.name
         if name in _HOST_ONLY:
             raise TypeError(
-                f"backend {name!r} works in host memory, the data is on {device_of(data)}; "
+                f"backend {name!r} takes arrays in host memory, the data is on {device_of(data)}; "
                 "use backend='array', or copy the data to the host"
             )
         if name in (None, "array"):
@@ -62,6 +63,10 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
         from .numba import NumbaBackend
 
         return NumbaBackend()
+    if backend == "cuda":
+        from .cuda import CudaBackend
+
+        return CudaBackend()
     _native_module()
     from .native import NativeBackend
 
@@ -71,7 +76,7 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
 @functools.cache
 def _default() -> Backend:
     missing = []
-    for name in BACKENDS:
+    for name in _PREFERENCE:
         try:
             backend = get_backend(name)
         except BackendUnavailable as error:
@@ -99,10 +104,13 @@ def _numba_module() -> Any:
 
 def backend_status() -> dict[str, dict[str, Any]]:
     """For each backend: ``available``, ``detail`` (facts, or the reason) and ``remedy`` (or None)."""
+    from .cuda import cuda_facts
+
     return {
         "native": _status(lambda: _native_module().build_facts(), _BUILD_REMEDY),
         "numba": _status(lambda: f"Numba {_numba_module().__version__}, compiles on first use", _NUMBA_REMEDY),
         "array": _status(lambda: "NumPy, and PyTorch or CuPy on their devices; no compiled code", None),
+        "cuda": _status(cuda_facts, None),  # the reason names the remedy, which depends on it
     }
 
 

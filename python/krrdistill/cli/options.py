@@ -202,7 +202,9 @@ Precision = Annotated[
 ]
 Backend = Annotated[
     str | None,
-    _option("--backend", text="native, numba or array.", metavar="NAME", default="the first that works", panel=RUN),
+    _option(
+        "--backend", text="native, numba, array or cuda.", metavar="NAME", default="the first that works", panel=RUN
+    ),
 ]
 Threads = Annotated[
     int | None, _option("--threads", text="Number of threads.", metavar="T", default="all cores", panel=RUN)

@@ -238,7 +238,6 @@ def print_info(facts: Mapping[str, Any]) -> None:
         if isinstance(detail, Mapping):
             detail = ", ".join(f"{key} {_words(value)}" for key, value in detail.items())
         _print_item(name, backend["available"], detail, backend["remedy"])
-    _print_item("cuda", False, facts["cuda"], None)
     _print_item("torch", facts["torch"]["available"], facts["torch"]["detail"], facts["torch"]["install"])
     print("linear algebra and thread pools")
     for pool in facts["blas"]:

@@ -1,0 +1,154 @@
+#include "cuda/elementwise.h"
+
+namespace krrdistill::cuda {
+namespace {
+
+constexpr int threads = 256;
+
+// One 16-byte vector of T, and as many elements of another type.
+template <typename T>
+constexpr int lanes = static_cast<int>(16 / sizeof(T));
+
+template <typename T, int n>
+struct alignas(sizeof(T) * n < 16 ? sizeof(T) * n : 16) Pack {
+  T v[n];
+};
+
+__device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
+
+template <typename In, typename T>
+__global__ void __launch_bounds__(threads)
+    standardise_kernel(const In* x, const T* scale, const T* shift, T* out, unsigned packs, unsigned total, int64_t d,
+                       int64_t first, unsigned long long* first_bad) {
+  constexpr int n = lanes<T>;
+  const unsigned index = flat_index();
+  if (index >= total) {
+    return;
+  }
+  const unsigned row = index / packs;
+  const int64_t column = static_cast<int64_t>(index % packs) * n;
+  const auto source = reinterpret_cast<const Pack<In, n>*>(x)[index];
+  Pack<T, n> value;
+  bool finite = true;
+#pragma unroll
+  for (int j = 0; j < n; ++j) {
+    T v = static_cast<T>(source.v[j]);
+    if (column + j >= d) {
+      v = T(0);
+    } else {
+      if (scale != nullptr) {
+        v = v * scale[column + j] + shift[column + j];
+      }
+      finite = finite && v - v == T(0);
+    }
+    value.v[j] = v;
+  }
+  reinterpret_cast<Pack<T, n>*>(out)[index] = value;
+  if (!finite) {
+    atomicMin(first_bad, static_cast<unsigned long long>(first + row));
+  }
+}
+
+__device__ inline float cosine(float x) { return cosf(x); }
+__device__ inline double cosine(double x) { return cos(x); }
+
+template <Activation activation, typename T>
+__global__ void __launch_bounds__(threads)
+    epilogue_kernel(T* x, const T* bias, T parameter, unsigned packs, unsigned total) {
+  constexpr int n = lanes<T>;
+  const unsigned index = flat_index();
+  if (index >= total) {
+    return;
+  }
+  auto value = reinterpret_cast<Pack<T, n>*>(x)[index];
+  if (bias != nullptr) {
+    const auto offset = reinterpret_cast<const Pack<T, n>*>(bias)[index % packs];
+#pragma unroll
+    for (int j = 0; j < n; ++j) {
+      value.v[j] += offset.v[j];
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < n; ++j) {
+    if constexpr (activation == Activation::leaky_relu) {
+      value.v[j] = value.v[j] > T(0) ? value.v[j] : parameter * value.v[j];
+    } else if constexpr (activation == Activation::cosine) {
+      value.v[j] = parameter * cosine(value.v[j]);
+    }
+  }
+  reinterpret_cast<Pack<T, n>*>(x)[index] = value;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(threads) add_kernel(const T* x, double* sum, int64_t rows, int64_t p, bool lower) {
+  const int64_t column = flat_index();
+  for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
+    if (column < (lower ? row + 1 : p)) {
+      sum[row * p + column] += static_cast<double>(x[row * p + column]);
+    }
+  }
+}
+
+// Launch one thread per vector of `count` rows of `width` elements.
+template <typename T, typename... Parameters, typename... Arguments>
+void launch_flat(const char* name, void (*kernel)(Parameters...), cudaStream_t stream, int64_t count, int64_t width,
+                 Arguments... arguments) {
+  launch(name, kernel, grid_of(ceil_div(narrow(count * (pitch(width) / lanes<T>)), threads)), threads, 0, stream,
+         arguments...);
+}
+
+}  // namespace
+
+template <typename T>
+void standardise(cudaStream_t stream, const void* x, InputType type, const T* scale, const T* shift, T* out,
+                 int64_t count, int64_t d, int64_t first, unsigned long long* first_bad) {
+  const int64_t packs = pitch(d) / lanes<T>;
+  const auto run = [&](auto kernel, const auto* typed) {
+    launch_flat<T>("standardise", kernel, stream, count, d, typed, scale, shift, out, packs, count * packs, d, first,
+                   first_bad);
+  };
+  switch (type) {
+    case InputType::u8:
+      return run(&standardise_kernel<uint8_t, T>, static_cast<const uint8_t*>(x));
+    case InputType::f32:
+      return run(&standardise_kernel<float, T>, static_cast<const float*>(x));
+    case InputType::f64:
+      return run(&standardise_kernel<double, T>, static_cast<const double*>(x));
+  }
+}
+
+template <typename T>
+void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count) {
+  const int64_t packs = pitch(layer.outputs) / lanes<T>;
+  const auto run = [&](auto kernel) {
+    launch_flat<T>("epilogue", kernel, stream, count, layer.outputs, x, layer.bias, layer.parameter, packs,
+                   count * packs);
+  };
+  switch (layer.activation) {
+    case Activation::linear:
+      if (layer.bias != nullptr) {
+        run(&epilogue_kernel<Activation::linear, T>);
+      }
+      return;
+    case Activation::leaky_relu:
+      return run(&epilogue_kernel<Activation::leaky_relu, T>);
+    case Activation::cosine:
+      return run(&epilogue_kernel<Activation::cosine, T>);
+  }
+}
+
+template <typename T>
+void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower) {
+  launch("add", &add_kernel<T>, grid_of(ceil_div(p, threads), rows), threads, 0, stream, x, sum, rows, p, lower);
+}
+
+template void standardise(cudaStream_t, const void*, InputType, const float*, const float*, float*, int64_t, int64_t,
+                          int64_t, unsigned long long*);
+template void standardise(cudaStream_t, const void*, InputType, const double*, const double*, double*, int64_t, int64_t,
+                          int64_t, unsigned long long*);
+template void epilogue(cudaStream_t, const Layer<float>&, float*, int64_t);
+template void epilogue(cudaStream_t, const Layer<double>&, double*, int64_t);
+template void add(cudaStream_t, const float*, double*, int64_t, int64_t, bool);
+template void add(cudaStream_t, const double*, double*, int64_t, int64_t, bool);
+
+}  // namespace krrdistill::cuda

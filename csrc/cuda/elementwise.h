@@ -1,0 +1,26 @@
+// Element-wise kernels over whole 16-byte vectors. Device matrices have row strides of pitch(width): a kernel also
+// works on the few elements between the width and the stride, which nobody reads.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/runtime.h"
+
+namespace krrdistill::cuda {
+
+// out (count rows, stride pitch(d)) = x * scale + shift, zero beyond column d; scale == nullptr means a plain
+// conversion. x has the same stride in its own elements. first_bad becomes at most first + row for every row that
+// holds NaN or infinity.
+template <typename T>
+void standardise(cudaStream_t stream, const void* x, InputType type, const T* scale, const T* shift, T* out,
+                 int64_t count, int64_t d, int64_t first, unsigned long long* first_bad);
+
+// x (count rows, stride pitch(layer.outputs)) = act(x + bias).
+template <typename T>
+void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count);
+
+// sum += x (rows of p, both with stride p) in double; `lower`: only elements (i, j) with j <= i.
+template <typename T>
+void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower);
+
+}  // namespace krrdistill::cuda

@@ -1,0 +1,199 @@
+// phi(x) of one tile: standardise, then per layer one GEMM, or the rounds of a structured weight, and one epilogue.
+#include "cuda/feature_map.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "cuda/elementwise.h"
+#include "cuda/hadamard.h"
+#include "cuda/products.h"
+#include "krrdistill/errors.h"
+
+namespace krrdistill::cuda {
+namespace {
+
+constexpr unsigned long long none_bad = std::numeric_limits<unsigned long long>::max();
+
+int64_t element_bytes(InputType type) {
+  return type == InputType::u8 ? 1 : type == InputType::f32 ? sizeof(float) : sizeof(double);
+}
+
+// Two slots of raw rows and of what an operation adds, the standardised rows or features, and those of the next layer.
+template <typename T>
+int64_t bytes_per_row(const FeatureMap<T>& map, int64_t staged) {
+  return 2 * staged + 2 * static_cast<int64_t>(sizeof(T)) * pitch(map.max_width());
+}
+
+}  // namespace
+
+template <typename T>
+int64_t map_bytes(const FeatureMap<T>& map) {
+  int64_t elements = 2 * pitch(map.input_dim);
+  for (const auto& layer : map.layers) {
+    elements += pitch(layer.outputs);
+    elements += layer.weight != nullptr ? layer.outputs * pitch(layer.inputs)
+                                        : 2 * layer.hadamard.rounds * layer.hadamard.block + pitch(layer.outputs);
+  }
+  return elements * static_cast<int64_t>(sizeof(T));
+}
+
+template <typename T>
+FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
+  const auto vector = [&](const T* host, int64_t n) -> const T* {
+    return host == nullptr ? nullptr : scope.upload_rows(host, 1, n, pitch(n));
+  };
+  FeatureMap<T> result = map;
+  result.scale = vector(map.scale, map.input_dim);
+  result.shift = vector(map.shift, map.input_dim);
+  for (auto& layer : result.layers) {
+    layer.bias = vector(layer.bias, layer.outputs);
+    if (layer.weight != nullptr) {
+      layer.weight = scope.upload_rows(layer.weight, layer.outputs, layer.inputs, pitch(layer.inputs));
+      layer.ld = pitch(layer.inputs);
+    } else {
+      layer.hadamard = upload(scope, layer.hadamard);
+    }
+  }
+  return result;
+}
+
+template <typename T>
+TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Input& input,
+                          int64_t tile_rows, int64_t fixed, int64_t per_row, int64_t extra_fixed, int64_t extra_per_row)
+    : scope_(scope),
+      input_(input),
+      row_bytes_(pitch(map.input_dim) * element_bytes(input.type)),
+      extra_fixed_(extra_fixed),
+      extra_per_row_(extra_per_row) {
+  const int64_t staged = row_bytes_ + extra_per_row;
+  const int64_t sync = static_cast<int64_t>(sizeof(*first_bad_));
+  rows_ = scope.fit_rows(operation, fixed + map_bytes(map) + 2 * extra_fixed + sync,
+                         per_row + bytes_per_row(map, staged), std::min(tile_rows, std::max<int64_t>(input.n, 1)));
+  map_ = upload(scope, map);
+  for (Slot& slot : slots_) {
+    slot.pinned = scope.template pinned<std::byte>(rows_ * staged + extra_fixed);
+    slot.device = scope.template device<std::byte>(rows_ * staged + extra_fixed);
+    slot.copied = scope.event();
+    slot.computed = scope.event();
+  }
+  current_ = scope.template device<T>(rows_ * pitch(map.max_width()));
+  next_ = scope.template device<T>(rows_ * pitch(map.max_width()));
+  first_bad_ = scope.template device<unsigned long long>(1);
+}
+
+template <typename T>
+void TileStream<T>::gather(int64_t first, int64_t count, std::byte* to) const {
+  const int64_t size = element_bytes(input_.type);
+  const auto width = static_cast<size_t>(map_.input_dim * size);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = input_.rows == nullptr ? first + i : input_.rows[first + i];
+    std::memcpy(to + i * row_bytes_, static_cast<const std::byte*>(input_.data) + row * input_.row_stride * size,
+                width);
+  }
+}
+
+template <typename T>
+T* TileStream<T>::features_of(const std::byte* staged, int64_t first, int64_t count) {
+  cudaStream_t stream = scope_.context.compute;
+  standardise(stream, staged, input_.type, map_.scale, map_.shift, current_, count, map_.input_dim, first, first_bad_);
+  for (const auto& layer : map_.layers) {
+    if (layer.weight != nullptr) {
+      // Row-major (count, inputs) is column-major (inputs, count), so features^T = W^T-transposed times H.
+      gemm<T>(scope_, CUBLAS_OP_T, CUBLAS_OP_N, layer.outputs, count, layer.inputs, layer.weight, layer.ld, current_,
+              pitch(layer.inputs), T(0), next_, pitch(layer.outputs));
+    } else {
+      hadamard_apply(stream, layer.hadamard, current_, next_, count);
+    }
+    epilogue(stream, layer, next_, count);
+    std::swap(current_, next_);
+  }
+  return current_;
+}
+
+template <typename T>
+void TileStream<T>::for_each(const Fill& fill, const std::function<void(const Tile&)>& use) {
+  cudaStream_t compute = scope_.context.compute;
+  cudaStream_t copy = scope_.context.copy;
+  KRRDISTILL_CHECK(cudaMemsetAsync(first_bad_, 0xFF, sizeof(*first_bad_), compute));
+  for (int64_t first = 0, number = 0; first < input_.n; first += rows_, ++number) {
+    const int64_t count = std::min(rows_, input_.n - first);
+    Slot& slot = slots_[static_cast<size_t>(number % 2)];
+    const int64_t raw = rows_ * row_bytes_;
+    if (number >= 2) {
+      KRRDISTILL_CHECK(cudaEventSynchronize(slot.copied));
+      KRRDISTILL_CHECK(cudaStreamWaitEvent(copy, slot.computed, 0));
+    }
+    gather(first, count, slot.pinned);
+    if (fill) {
+      fill(first, count, slot.pinned + raw);
+      KRRDISTILL_CHECK(cudaMemcpyAsync(slot.device + raw, slot.pinned + raw,
+                                       static_cast<size_t>(extra_fixed_ + count * extra_per_row_),
+                                       cudaMemcpyHostToDevice, copy));
+    }
+    KRRDISTILL_CHECK(cudaMemcpyAsync(slot.device, slot.pinned, static_cast<size_t>(count * row_bytes_),
+                                     cudaMemcpyHostToDevice, copy));
+    KRRDISTILL_CHECK(cudaEventRecord(slot.copied, copy));
+    KRRDISTILL_CHECK(cudaStreamWaitEvent(compute, slot.copied, 0));
+    T* features = features_of(slot.device, first, count);
+    use({.first = first, .count = count, .features = features, .extra = slot.device + raw});
+    KRRDISTILL_CHECK(cudaEventRecord(slot.computed, compute));
+  }
+  unsigned long long bad = none_bad;
+  scope_.download(&bad, first_bad_, 1);
+  if (bad != none_bad) {
+    const auto row = static_cast<int64_t>(bad);
+    throw NonFinite(input_.rows == nullptr ? row : input_.rows[row]);
+  }
+}
+
+// Features go back through pinned memory, two slots like the inputs: the host copies one out while the device works
+// on the next.
+template <typename T>
+void transform(Context& context, const FeatureMap<T>& map, const Input& input, int64_t tile_rows, T* out) {
+  Scope scope(context);
+  TileStream<T> tiles(scope, "transform", map, input, tile_rows);
+  const int64_t p = map.output_dim();
+  struct Pending {
+    T* pinned;
+    cudaEvent_t arrived;
+    int64_t first;
+    int64_t count;
+  };
+  std::array<Pending, 2> slots{};
+  for (auto& slot : slots) {
+    slot = {.pinned = scope.pinned<T>(tiles.rows() * p), .arrived = scope.event(), .first = 0, .count = 0};
+  }
+  const auto collect = [&](Pending& slot) {
+    if (slot.count > 0) {
+      KRRDISTILL_CHECK(cudaEventSynchronize(slot.arrived));
+      std::copy(slot.pinned, slot.pinned + slot.count * p, out + slot.first * p);
+      slot.count = 0;
+    }
+  };
+  size_t number = 0;
+  tiles.for_each(nullptr, [&](const typename TileStream<T>::Tile& tile) {
+    Pending& slot = slots[number++ % 2];
+    collect(slot);
+    const auto width = static_cast<size_t>(p) * sizeof(T);
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(slot.pinned, width, tile.features, static_cast<size_t>(pitch(p)) * sizeof(T),
+                                       width, static_cast<size_t>(tile.count), cudaMemcpyDeviceToHost,
+                                       context.compute));
+    KRRDISTILL_CHECK(cudaEventRecord(slot.arrived, context.compute));
+    slot.first = tile.first;
+    slot.count = tile.count;
+  });
+  for (auto& slot : slots) {
+    collect(slot);
+  }
+}
+
+template FeatureMap<float> upload(Scope&, const FeatureMap<float>&);
+template FeatureMap<double> upload(Scope&, const FeatureMap<double>&);
+template class TileStream<float>;
+template class TileStream<double>;
+template void transform(Context&, const FeatureMap<float>&, const Input&, int64_t, float*);
+template void transform(Context&, const FeatureMap<double>&, const Input&, int64_t, double*);
+
+}  // namespace krrdistill::cuda

@@ -1,0 +1,73 @@
+// Feature maps on the device, and the tiles of host data that stream through them.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "cuda/runtime.h"
+
+namespace krrdistill::cuda {
+
+// The same map with arrays on the device; rows of dense weights are `ld = pitch(inputs)` apart.
+template <typename T>
+FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map);
+
+// Bytes that `upload` takes.
+template <typename T>
+int64_t map_bytes(const FeatureMap<T>& map);
+
+// Rows of the host on their way through the device:
+//
+//     host     gather 0 | gather 1 |          | gather 2 ...          pinned memory, two slots
+//     copy              | copy 0   | copy 1   |          | copy 2     waits until the slot's last tile was computed
+//     compute                      | tile 0   | tile 1   |   ...      waits for the copy of its tile
+//
+// `extra` bytes of each slot are the operation's own (labels, targets), filled on the host beside the rows.
+template <typename T>
+class TileStream {
+ public:
+  using Fill = std::function<void(int64_t first, int64_t count, std::byte* extra)>;
+  struct Tile {
+    int64_t first;
+    int64_t count;
+    T* features;  // (count, output_dim), stride pitch(output_dim)
+    const std::byte* extra;
+  };
+
+  // Tiles of at most tile_rows rows, fewer where `fixed` bytes, which the operation still allocates, and `per_row`
+  // bytes for each row leave less room.
+  TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Input& input, int64_t tile_rows,
+             int64_t fixed = 0, int64_t per_row = 0, int64_t extra_fixed = 0, int64_t extra_per_row = 0);
+
+  // Calls use(tile) for every tile; what `use` enqueues on the compute stream may read the tile. Then waits for all of
+  // it. Throws NonFinite with the row's index in the data.
+  void for_each(const Fill& fill, const std::function<void(const Tile&)>& use);
+
+  [[nodiscard]] int64_t rows() const { return rows_; }
+
+ private:
+  struct Slot {
+    std::byte* pinned;
+    std::byte* device;
+    cudaEvent_t copied;
+    cudaEvent_t computed;
+  };
+  void gather(int64_t first, int64_t count, std::byte* to) const;
+  T* features_of(const std::byte* staged, int64_t first, int64_t count);
+
+  Scope& scope_;
+  const Input& input_;
+  FeatureMap<T> map_;  // on the device
+  int64_t row_bytes_;  // of staged raw rows
+  int64_t extra_fixed_;
+  int64_t extra_per_row_;
+  int64_t rows_ = 0;
+  std::array<Slot, 2> slots_{};
+  T* current_ = nullptr;
+  T* next_ = nullptr;
+  unsigned long long* first_bad_ = nullptr;
+};
+
+}  // namespace krrdistill::cuda

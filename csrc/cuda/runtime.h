@@ -1,0 +1,136 @@
+// What every operation on the device needs: checked calls, launches, the context, and the memory of one operation.
+#pragma once
+
+#include <cublas_v2.h>
+#include <cuda_runtime.h>
+#include <cusolverDn.h>
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "krrdistill/cuda.h"
+
+namespace krrdistill::cuda {
+
+// Throw DeviceOutOfMemory or DeviceError with the call and the reason.
+void check(cudaError_t status, const char* call);
+void check(cublasStatus_t status, const char* call);
+void check(cusolverStatus_t status, const char* call);
+
+// NOLINTNEXTLINE(cppcoreguidelines-macro-usage): the text of the call goes into the message
+#define KRRDISTILL_CHECK(call) ::krrdistill::cuda::check((call), #call)
+
+// Sizes of cuBLAS, cuSOLVER and grids are 32 bits wide. Throws std::length_error.
+int narrow(int64_t value);
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Elements between rows of a device matrix with `width` columns: every row starts on a 16-byte boundary, and reads
+// and writes of whole 16-byte vectors stay inside of it.
+inline int64_t pitch(int64_t width) { return ceil_div(width, 16) * 16; }
+
+// A grid of at most 65535 rows (kernels stride over the rest), never empty.
+inline dim3 grid_of(int64_t x, int64_t y = 1) {
+  const int64_t rows = y > 65535 ? 65535 : y;
+  return dim3(static_cast<unsigned>(narrow(x > 0 ? x : 1)), static_cast<unsigned>(rows > 0 ? rows : 1));
+}
+
+class Context {
+ public:
+  explicit Context(const Options& options);
+  ~Context();
+  Context(const Context&) = delete;
+  Context(Context&&) = delete;
+  Context& operator=(const Context&) = delete;
+  Context& operator=(Context&&) = delete;
+
+  Options options;
+  cudaStream_t compute = nullptr;  // kernels and products
+  cudaStream_t copy = nullptr;     // tiles on their way to the device
+  cublasHandle_t blas = nullptr;
+  cusolverDnHandle_t solver = nullptr;
+  std::mutex mutex;
+
+ private:
+  void destroy() noexcept;
+};
+
+// One operation: makes the device current, keeps other operations out, and owns the memory and events that it asks
+// for. The end waits for both streams before it frees them, also when an exception ends it.
+class Scope {
+ public:
+  explicit Scope(Context& context);
+  ~Scope();
+  Scope(const Scope&) = delete;
+  Scope(Scope&&) = delete;
+  Scope& operator=(const Scope&) = delete;
+  Scope& operator=(Scope&&) = delete;
+
+  // Uninitialised memory; n = 0 is one element.
+  template <typename T>
+  T* device(int64_t n) {
+    return static_cast<T*>(device_bytes((n > 0 ? n : 1) * static_cast<int64_t>(sizeof(T))));
+  }
+  template <typename T>
+  T* pinned(int64_t n) {
+    return static_cast<T*>(pinned_bytes((n > 0 ? n : 1) * static_cast<int64_t>(sizeof(T))));
+  }
+  cudaEvent_t event();
+
+  // A copy of n elements on the device; returns when the source may change.
+  template <typename T>
+  T* upload(const T* host, int64_t n) {
+    return upload_rows(host, 1, n, n);
+  }
+  // Rows of `width` elements, `ld` elements apart on the device.
+  template <typename T>
+  T* upload_rows(const T* host, int64_t rows, int64_t width, int64_t ld) {
+    T* memory = device<T>(rows * ld);
+    copy_rows(memory, ld * static_cast<int64_t>(sizeof(T)), host, width * static_cast<int64_t>(sizeof(T)), rows,
+              cudaMemcpyHostToDevice);
+    return memory;
+  }
+  // Waits for all work before it, and for the copy.
+  template <typename T>
+  void download(T* host, const T* device, int64_t n) {
+    copy_rows(host, 0, device, n * static_cast<int64_t>(sizeof(T)), 1, cudaMemcpyDeviceToHost);
+  }
+
+  // Bytes of the budget that are left.
+  [[nodiscard]] int64_t available() const { return budget_ - used_; }
+  // The most rows, at most `wanted`, that fit beside `fixed` bytes. Throws DeviceOutOfMemory when none does.
+  [[nodiscard]] int64_t fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const;
+
+  Context& context;
+
+ private:
+  void* device_bytes(int64_t bytes);
+  void* pinned_bytes(int64_t bytes);
+  void copy_rows(void* to, int64_t to_pitch, const void* from, int64_t row_bytes, int64_t rows, cudaMemcpyKind kind);
+
+  std::lock_guard<std::mutex> lock_;
+  int previous_device_ = 0;
+  int64_t budget_ = 0;
+  int64_t used_ = 0;
+  std::vector<void*> device_;
+  std::vector<void*> pinned_;
+  std::vector<cudaEvent_t> events_;
+};
+
+// The one way to start a kernel. More than 48 KiB of shared memory must be asked for.
+template <typename... Parameters, typename... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared_bytes,
+            cudaStream_t stream, Arguments... arguments) {
+  if (shared_bytes > (48 << 10)) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, narrow(shared_bytes)), name);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), name);
+}
+
+}  // namespace krrdistill::cuda

@@ -1,0 +1,75 @@
+// The operations on an NVIDIA GPU. Arrays are in host memory; rows of data stream through the device tile by tile, so
+// that data of any size fit. No CUDA type appears here. Sizes and meanings are those of the headers of each operation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "krrdistill/feature_map.h"
+#include "krrdistill/statistics.h"
+
+namespace krrdistill::cuda {
+
+struct Options {
+  int device = 0;
+  void* stream = nullptr;     // a cudaStream_t of the caller; null: a stream of the context's own
+  int64_t memory_budget = 0;  // bytes of device memory; 0: nine tenths of what is free when an operation starts
+  bool tf32 = false;          // float32 products may use TF32 tensor cores (10 bits of mantissa)
+};
+
+// A device, its two streams and the handles of cuBLAS and cuSOLVER. One operation at a time, from any thread.
+class Context;
+std::shared_ptr<Context> make_context(const Options& options);
+
+struct DeviceFacts {
+  std::string name;
+  int major;  // compute capability
+  int minor;
+  int64_t memory;  // bytes
+};
+
+// Versions are 1000 major + 10 minor; driver 0: none is loaded. `error` is empty when devices could be asked for.
+struct DriverFacts {
+  int driver = 0;
+  int runtime = 0;
+  std::string error;
+  std::vector<DeviceFacts> devices;
+};
+DriverFacts driver_facts();
+
+// Every operation waits for its result. Besides the errors of its CPU counterpart it throws DeviceError and
+// DeviceOutOfMemory. Tiles have at most tile_rows rows, fewer where the memory budget asks for it.
+
+// out (n, output_dim), contiguous.
+template <typename T>
+void transform(Context& context, const FeatureMap<T>& map, const Input& input, int64_t tile_rows, T* out);
+
+// Adds to the lower triangle of gram (p, p) and to cross (k, p).
+template <typename T>
+void accumulate(Context& context, const FeatureMap<T>& map, const Input& input, const Targets& targets,
+                int64_t tile_rows, double* gram, double* cross);
+
+void symmetrize(Context& context, double* gram, int64_t p);
+
+// One Cholesky factorisation per lambda, batched; gram is not overwritten.
+double ridge_path(Context& context, const double* gram, const double* cross, int64_t p, int64_t k, const double* lambda,
+                  int64_t lambdas, double rounding, double* weights, unsigned char* positive_definite,
+                  unsigned char* resolved);
+
+template <typename T>
+void score_path(Context& context, const FeatureMap<T>& map, const Input& input, const int64_t* labels, const T* weights,
+                int64_t models, int64_t k, int64_t tile_rows, int64_t* correct);
+
+// rhs (batch, r, n) is overwritten by the solutions.
+void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, int64_t n, int64_t r);
+
+// QR of W^T. Returns the smallest over the largest diagonal entry of R, which bounds the reciprocal condition number
+// from above, and leaves x untouched when it is below `rcond_floor`.
+double preimage_solve(Context& context, const double* weight, const double* rhs, double* x, int64_t p, int64_t d,
+                      int64_t m, double rcond_floor);
+
+void hadamard_solve(Context& context, const Hadamard<double>& a, const double* rhs, double* x, int64_t m);
+
+}  // namespace krrdistill::cuda

@@ -1,0 +1,127 @@
+"""What the compiled backends share: arrays in the form that their modules take, results in arrays made here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.errors import NotSurjective
+
+from .base import Chain, FloatArray, IntArray, PathSolution, Weight
+from .hadamard import HadamardWeight
+from .tiles import rcond_floor, tile_rows
+
+__all__ = ["CompiledBackend"]
+
+AnyArray = npt.NDArray[Any]
+_ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
+
+
+class CompiledBackend:
+    """Calls compiled operations; sizes and types are checked by the callers, memory safety again in the module.
+
+    Parameters
+    ----------
+    name : str
+        Of the backend.
+    module : Any
+        The compiled module; it has the classes ``FeatureMapF32`` and ``FeatureMapF64``.
+    operations : Any
+        What has the operations: the module itself, or an object of it.
+    """
+
+    def __init__(self, name: str, module: Any, operations: Any) -> None:
+        self.name = name
+        self._module = module
+        self._operations = operations
+
+    def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> AnyArray:
+        """phi(X), see ``Backend.transform``."""
+        out = np.empty((len(X) if rows is None else len(rows), chain.output_dim), dtype)
+        self._operations.transform(self._map(chain, dtype), X, rows, out, tile_rows(chain, dtype))
+        return out
+
+    def accumulate(
+        self,
+        chain: Chain,
+        X: AnyArray,
+        Y: AnyArray,
+        gram: FloatArray,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> None:
+        """Adds to G and C, see ``Backend.accumulate``."""
+        self._operations.accumulate(self._map(chain, dtype), X, rows, Y, gram, cross, tile_rows(chain, dtype))
+
+    def symmetrize(self, gram: FloatArray) -> None:
+        """See ``Backend.symmetrize``."""
+        self._operations.symmetrize(gram)
+
+    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+        """All lambdas in one call, see ``Backend.ridge_path``."""
+        weights = np.empty((len(lambdas), *cross.shape))
+        positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
+        largest = self._operations.ridge_path(
+            gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
+        )
+        return PathSolution(weights, positive_definite, resolved, largest)
+
+    def score_path(
+        self,
+        chain: Chain,
+        X: AnyArray,
+        labels: IntArray,
+        weights: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> IntArray:
+        """See ``Backend.score_path``."""
+        correct = np.empty(len(weights), dtype=np.int64)
+        models = np.ascontiguousarray(weights, dtype=dtype)
+        self._operations.score_path(self._map(chain, dtype), X, rows, labels, models, correct, tile_rows(chain, dtype))
+        return correct
+
+    def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
+        """See ``Backend.solve_spd``."""
+        n, r = B.shape[-2:]
+        factors = np.array(A, dtype=np.float64, order="C").reshape(-1, n, n)
+        columns = np.array(np.swapaxes(B, -1, -2), dtype=np.float64, order="C").reshape(-1, r, n)
+        self._operations.solve_spd(factors, columns)
+        return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
+
+    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
+        """Transposed rounds for structured weights, a factorisation for dense ones, see ``Backend``."""
+        X = np.empty((len(rhs), weight.shape[1]))
+        if isinstance(weight, HadamardWeight):
+            form = _structured(weight, np.dtype(np.float64))
+            self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
+            return X
+        floor = rcond_floor(weight.shape)
+        dense = np.array(weight, dtype=np.float64, order="C")
+        rcond = self._operations.preimage_solve(dense, np.array(rhs, order="C"), X, floor)
+        if not rcond >= floor:
+            raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
+        return X
+
+    def _map(self, chain: Chain, dtype: np.dtype[Any]) -> Any:
+        kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64
+
+        def cast(array: AnyArray | None) -> AnyArray | None:
+            return None if array is None else np.ascontiguousarray(array, dtype=dtype)
+
+        layers = []
+        for layer in chain.layers:
+            weight = layer.weight
+            form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else cast(weight)
+            layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
+        return kind(chain.input_dim, cast(chain.scale), cast(chain.shift), layers)
+
+
+def _structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:
+    """(diagonals, scale) as the compiled modules take them."""
+    return weight.diagonals.astype(dtype), weight.scale.astype(dtype)

@@ -1,0 +1,99 @@
+"""The operations in C++/CUDA (csrc/cuda): fused kernels, cuBLAS and cuSOLVER. Arrays stay in host memory."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from krrdistill.errors import BackendUnavailable
+
+from .compiled import CompiledBackend
+
+__all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts"]
+
+BUILD_REMEDY = (
+    'install the CUDA 13 toolkit (nvcc), then: pip install "krrdistill[cuda13]" && pip install --force-reinstall '
+    "--no-deps --no-binary krrdistill krrdistill -C cmake.define.KRRDISTILL_CUDA=ON"
+)
+_DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
+_CAPABILITY = (8, 0)
+
+
+class CudaBackend(CompiledBackend):
+    """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
+
+    Parameters
+    ----------
+    device : int
+        Index of the GPU.
+    stream : int, optional
+        Address of a ``cudaStream_t`` of this device, which must outlive the backend; without it, a stream of its own.
+    memory_budget : int, optional
+        Bytes of device memory that an operation may take; without it, nine tenths of what is free when it starts.
+    tf32 : bool
+        Whether float32 products may use TF32 tensor cores, which keep 10 bits of the mantissa.
+
+    Raises
+    ------
+    BackendUnavailable
+        If the module was not built, the driver is missing or too old, or there is no such device.
+    DeviceError
+        If CUDA fails; operations raise it too, and DeviceOutOfMemory.
+    """
+
+    def __init__(
+        self, *, device: int = 0, stream: int | None = None, memory_budget: int | None = None, tf32: bool = False
+    ) -> None:
+        if memory_budget is not None and memory_budget < 1:
+            raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
+        module = _load()
+        _check_device(module.driver_facts(), device)
+        operations = module.Device(device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32)
+        super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
+
+
+def cuda_facts() -> dict[str, Any]:
+    """``devices``, and the versions of ``driver`` and ``runtime``. Raises BackendUnavailable with the remedy."""
+    module = _load()
+    facts = dict(module.driver_facts())
+    _check_device(facts, 0)
+    names = [f"{d['name']} ({_version(d['compute_capability'])})" for d in facts["devices"]]
+    shown = {"devices": names, "driver": _cuda(facts["driver"]), "runtime": _cuda(facts["runtime"])}
+    return {**shown, "emulated": True} if module.emulated else shown
+
+
+def _load() -> Any:
+    try:
+        return importlib.import_module("krrdistill._cuda")
+    except ModuleNotFoundError as error:
+        raise BackendUnavailable(f"the CUDA backend is not built ({error}); {BUILD_REMEDY}") from error
+    except ImportError as error:
+        remedy = 'pip install "krrdistill[cuda13]"'
+        raise BackendUnavailable(f"the CUDA backend is built, but cannot be loaded ({error}); {remedy}") from error
+
+
+def _check_device(facts: dict[str, Any], device: int) -> None:
+    """Raises BackendUnavailable unless this device can run the module."""
+    driver, runtime, devices = facts["driver"], facts["runtime"], facts["devices"]
+    if driver == 0:
+        raise BackendUnavailable(f"the CUDA backend is built, but no NVIDIA driver is loaded; {_DRIVER_REMEDY}")
+    if driver // 1000 < runtime // 1000:
+        found = f"the NVIDIA driver supports CUDA {_cuda(driver)}, this build needs {_cuda(runtime)}"
+        raise BackendUnavailable(f"{found}; {_DRIVER_REMEDY}")
+    if not devices:
+        reason = facts["error"] or "none found"
+        raise BackendUnavailable(f"no CUDA device is visible ({reason}); check nvidia-smi and CUDA_VISIBLE_DEVICES")
+    if not 0 <= device < len(devices):
+        raise BackendUnavailable(f"CUDA device {device} does not exist: there are {len(devices)}; choose another one")
+    capability = tuple(devices[device]["compute_capability"])
+    if capability < _CAPABILITY:
+        found = f"CUDA device {device} ({devices[device]['name']}) has compute capability {_version(capability)}"
+        raise BackendUnavailable(f"{found}, this build needs {_version(_CAPABILITY)}; choose another one")
+
+
+def _cuda(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _version(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}.{pair[1]}"

@@ -1,0 +1,271 @@
+// cuBLAS and cuSOLVER on the BLAS and LAPACK that SciPy exports (krrdistill/blas.h). Host pointers are read when a
+// routine is called, device pointers when the stream gets there.
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "cublas_v2.h"
+#include "cusolverDn.h"
+#include "krrdistill/blas.h"
+
+using emulation::enqueue;
+using krrdistill::blas;
+
+namespace {
+
+char letter(cublasOperation_t op) { return op == CUBLAS_OP_N ? 'N' : 'T'; }
+char letter(cublasFillMode_t uplo) { return uplo == CUBLAS_FILL_MODE_LOWER ? 'L' : 'U'; }
+
+template <typename Status>
+Status make_handle(emulation::Handle** handle, const char* name, Status failed) {
+  if (emulation::fails(name)) {
+    return failed;
+  }
+  *handle = new emulation::Handle;
+  emulation::object_made();
+  return Status{};
+}
+
+void destroy_handle(emulation::Handle* handle) {
+  delete handle;
+  emulation::object_gone();
+}
+
+// Counts the call, then runs `work` in the handle's stream.
+template <typename Work>
+cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
+  if (emulation::fails(name)) {
+    return CUBLAS_STATUS_EXECUTION_FAILED;
+  }
+  enqueue(handle->stream, work);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+template <typename Work>
+cusolverStatus_t run_lapack(const char* name, cusolverDnHandle_t handle, Work work) {
+  if (emulation::fails(name)) {
+    return CUSOLVER_STATUS_EXECUTION_FAILED;
+  }
+  enqueue(handle->stream, work);
+  return CUSOLVER_STATUS_SUCCESS;
+}
+
+template <typename T>
+cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                    const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c, int ldc) {
+  return run_blas("cublasGemm", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    char la = letter(ta), lb = letter(tb);
+    blas<T>().gemm(&la, &lb, &m, &n, &k, &alpha, const_cast<T*>(a), &lda, const_cast<T*>(b), &ldb, &beta, c, &ldc);
+  });
+}
+
+template <typename T>
+cublasStatus_t syrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k, const T* alpha,
+                    const T* a, int lda, const T* beta, T* c, int ldc) {
+  return run_blas("cublasSyrk", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    char u = letter(uplo), t = letter(trans);
+    blas<T>().syrk(&u, &t, &n, &k, &alpha, const_cast<T*>(a), &lda, &beta, c, &ldc);
+  });
+}
+
+// b = op(a)^-1 b, a (m, m) triangular, column-major.
+void solve_triangular(bool lower, bool transposed, int m, int n, const double* a, int lda, double* b, int ldb) {
+  const auto at = [=](int i, int j) {
+    return transposed ? a[i * static_cast<int64_t>(lda) + j] : a[j * static_cast<int64_t>(lda) + i];
+  };
+  const bool forward = lower != transposed;
+  for (int column = 0; column < n; ++column) {
+    double* x = b + static_cast<int64_t>(column) * ldb;
+    for (int step = 0; step < m; ++step) {
+      const int i = forward ? step : m - 1 - step;
+      double sum = x[i];
+      for (int j = forward ? 0 : i + 1; j < (forward ? i : m); ++j) {
+        sum -= at(i, j) * x[j];
+      }
+      x[i] = sum / at(i, i);
+    }
+  }
+}
+
+int size_of(double value) { return std::max(1, static_cast<int>(value)); }
+
+// What a factorisation reports: its own result, or the one that a test asked for.
+int reported(int own) {
+  const int wanted = std::exchange(emulation::settings().factor_info, 0);
+  return wanted != 0 ? wanted : own;
+}
+
+}  // namespace
+
+cublasStatus_t cublasCreate(cublasHandle_t* handle) {
+  return make_handle(handle, "cublasCreate", CUBLAS_STATUS_EXECUTION_FAILED);
+}
+
+cublasStatus_t cublasDestroy(cublasHandle_t handle) {
+  destroy_handle(handle);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
+  handle->stream = stream;
+  return emulation::fails("cublasSetStream") ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) {
+  return emulation::fails("cublasSetMathMode") ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                           const float* alpha, const float* a, int lda, const float* b, int ldb, const float* beta,
+                           float* c, int ldc) {
+  return gemm(handle, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+cublasStatus_t cublasDgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                           const double* alpha, const double* a, int lda, const double* b, int ldb, const double* beta,
+                           double* c, int ldc) {
+  return gemm(handle, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+cublasStatus_t cublasSsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
+                           const float* alpha, const float* a, int lda, const float* beta, float* c, int ldc) {
+  return syrk(handle, uplo, trans, n, k, alpha, a, lda, beta, c, ldc);
+}
+
+cublasStatus_t cublasDsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
+                           const double* alpha, const double* a, int lda, const double* beta, double* c, int ldc) {
+  return syrk(handle, uplo, trans, n, k, alpha, a, lda, beta, c, ldc);
+}
+
+cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m, int n, const double* alpha,
+                           const double* a, int lda, const double* x, int, const double* beta, double* y, int) {
+  const cublasOperation_t none = CUBLAS_OP_N;
+  return cublasDgemm(handle, trans, none, trans == CUBLAS_OP_N ? m : n, 1, trans == CUBLAS_OP_N ? n : m, alpha, a, lda,
+                     x, trans == CUBLAS_OP_N ? n : m, beta, y, trans == CUBLAS_OP_N ? m : n);
+}
+
+// Results in host memory: these two wait.
+cublasStatus_t cublasDdot(cublasHandle_t handle, int n, const double* x, int, const double* y, int, double* result) {
+  const cublasStatus_t status = run_blas("cublasDdot", handle, [=] {
+    *result = 0.0;
+    for (int i = 0; i < n; ++i) {
+      *result += x[i] * y[i];
+    }
+  });
+  emulation::drain(handle->stream);
+  return status;
+}
+
+cublasStatus_t cublasDnrm2(cublasHandle_t handle, int n, const double* x, int, double* result) {
+  const cublasStatus_t status = run_blas("cublasDnrm2", handle, [=] {
+    double square = 0.0;
+    for (int i = 0; i < n; ++i) {
+      square += x[i] * x[i];
+    }
+    *result = std::sqrt(square);
+  });
+  emulation::drain(handle->stream);
+  return status;
+}
+
+cublasStatus_t cublasDaxpy(cublasHandle_t handle, int n, const double* alpha, const double* x, int, double* y, int) {
+  return run_blas("cublasDaxpy", handle, [=, alpha = *alpha] {
+    for (int i = 0; i < n; ++i) {
+      y[i] += alpha * x[i];
+    }
+  });
+}
+
+cublasStatus_t cublasDscal(cublasHandle_t handle, int n, const double* alpha, double* x, int) {
+  return run_blas("cublasDscal", handle, [=, alpha = *alpha] {
+    for (int i = 0; i < n; ++i) {
+      x[i] *= alpha;
+    }
+  });
+}
+
+cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
+                           cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
+                           double* b, int ldb) {
+  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  return run_blas("cublasDtrsm", handle, [=] {
+    solve_triangular(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, m, n, a, lda, b, ldb);
+  });
+}
+
+cublasStatus_t cublasDtrsmBatched(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo,
+                                  cublasOperation_t trans, cublasDiagType_t diag, int m, int n, const double* alpha,
+                                  const double* const a[], int lda, double* const b[], int ldb, int batch) {
+  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  return run_blas("cublasDtrsmBatched", handle, [=] {
+    for (int i = 0; i < batch; ++i) {
+      solve_triangular(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, m, n, a[i], lda, b[i], ldb);
+    }
+  });
+}
+
+cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
+  return make_handle(handle, "cusolverDnCreate", CUSOLVER_STATUS_EXECUTION_FAILED);
+}
+
+cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
+  destroy_handle(handle);
+  return CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
+  handle->stream = stream;
+  return emulation::fails("cusolverDnSetStream") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDpotrfBatched(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a[], int lda,
+                                         int* info, int batch) {
+  return run_lapack("cusolverDnDpotrfBatched", handle, [=]() mutable {
+    char u = letter(uplo);
+    for (int i = 0; i < batch; ++i) {
+      blas<double>().potrf(&u, &n, a[i], &lda, info + i);
+    }
+    info[0] = reported(info[0]);
+  });
+}
+
+cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, double*, int lda, int* lwork) {
+  double size = 0.0;
+  int query = -1, info = 0;
+  blas<double>().geqrf(&m, &n, nullptr, &lda, nullptr, &size, &query, &info);
+  *lwork = size_of(size);
+  return emulation::fails("cusolverDnDgeqrf_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDgeqrf(cusolverDnHandle_t handle, int m, int n, double* a, int lda, double* tau,
+                                  double* work, int lwork, int* info) {
+  return run_lapack("cusolverDnDgeqrf", handle, [=]() mutable {
+    blas<double>().geqrf(&m, &n, a, &lda, tau, work, &lwork, info);
+    *info = reported(*info);
+  });
+}
+
+cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_t, cublasOperation_t trans, int m,
+                                             int n, int k, const double*, int lda, const double*, const double*,
+                                             int ldc, int* lwork) {
+  double size = 0.0;
+  int query = -1, info = 0;
+  char side = 'L', t = letter(trans);
+  blas<double>().ormqr(&side, &t, &m, &n, &k, nullptr, &lda, nullptr, nullptr, &ldc, &size, &query, &info);
+  *lwork = size_of(size);
+  return emulation::fails("cusolverDnDormqr_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t, cublasOperation_t trans, int m, int n,
+                                  int k, const double* a, int lda, const double* tau, double* c, int ldc, double* work,
+                                  int lwork, int* info) {
+  return run_lapack("cusolverDnDormqr", handle, [=]() mutable {
+    char side = 'L', t = letter(trans);
+    blas<double>().ormqr(&side, &t, &m, &n, &k, const_cast<double*>(a), &lda, const_cast<double*>(tau), c, &ldc, work,
+                         &lwork, info);
+  });
+}
