@@ -295,7 +295,7 @@ def test_data_on_a_device_is_not_brought_to_the_host(closed_device: Any, monkeyp
 def test_backends_of_the_host_refuse_a_device(closed_device: Any, name: str, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue(f"{name}_module")
     X = framework("array_api_strict").asarray(samples(), device=closed_device)
-    message = rf"backend '{name}' works in host memory, the data is on .*device1.*; use backend='array', or copy"
+    message = rf"backend '{name}' takes arrays in host memory, the data is on .*device1.*; use backend='array', or copy"
     for backend in (name, get_backend(name)):
         with pytest.raises(TypeError, match=message):
             MAPS["FCNN"].transform(X, backend=backend)

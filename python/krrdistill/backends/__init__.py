@@ -54,23 +54,36 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
         return _default()
     if not isinstance(backend, str):
         return backend
-    if backend == "array":
-        from .array import ArrayBackend
+    return _LOADERS[backend]()
 
-        return ArrayBackend()
-    if backend == "numba":
-        _numba_module()
-        from .numba import NumbaBackend
 
-        return NumbaBackend()
-    if backend == "cuda":
-        from .cuda import CudaBackend
+def _array() -> Backend:
+    from .array import ArrayBackend
 
-        return CudaBackend()
+    return ArrayBackend()
+
+
+def _numba() -> Backend:
+    _numba_module()
+    from .numba import NumbaBackend
+
+    return NumbaBackend()
+
+
+def _cuda() -> Backend:
+    from .cuda import CudaBackend
+
+    return CudaBackend()
+
+
+def _native() -> Backend:
     _native_module()
     from .native import NativeBackend
 
     return NativeBackend()
+
+
+_LOADERS = {"native": _native, "numba": _numba, "array": _array, "cuda": _cuda}
 
 
 @functools.cache
