@@ -138,9 +138,8 @@ def _path_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
 
 
 def _gradients(W: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of G, of C for every lambda, and of lambda, for W (L, k, p) and T = dL/dW (G + lambda I)^-1."""
-    product = -(W.flatten(0, 1).T @ T.flatten(0, 1))
-    return (product + product.T) / 2, T, -(W * T).sum((1, 2))
+    """Those of G (``_symmetric`` takes its symmetric part), of C for every lambda, and of lambda; W and T (L, k, p)."""
+    return -(W.flatten(0, 1).T @ T.flatten(0, 1)), T, -(W * T).sum((1, 2))
 
 
 _solve.register_autograd(_solve_backward, setup_context=_keep_solve)
