@@ -327,6 +327,9 @@ def test_public_inputs(digits: kd.Dataset) -> None:
     assert preprocessing.constants["source"] == "published"
     assert default_norm_bound(phi) == 1.0
     assert default_norm_bound(kd.Identity(784)) == 28.0
+    phi = kd.FCNN(400, [400, 400], seed=0)
+    norms = np.linalg.norm(phi.transform(gaussian(500, 400)), axis=1)
+    assert abs(default_norm_bound(phi) / np.sqrt(np.mean(norms**2)) - 1.0) < 0.1  # one draw of weights
 
 
 # Audits

@@ -328,7 +328,7 @@ NormBound = Annotated[
         "--norm-bound",
         text="Norm that no feature vector exceeds: checked, and with --mechanism enforced by clipping.",
         metavar="B",
-        default="read off the data; with --mechanism sqrt(p), 1 for Fourier features",
+        default="read off the data; with --mechanism what standardised inputs have",
         panel=PRIVACY,
     ),
 ]

@@ -42,7 +42,7 @@ class ReleaseOptions:
     """Options of a private release.
 
     mechanism : "statistics" or "output"
-    norm_bound : B, features are clipped to it; by default sqrt(p), 1 for features with a cosine
+    norm_bound : B, features are clipped to it; by default what standardised inputs have (``default_norm_bound``)
     lambda_ : of the model, by default from public numbers (``mechanisms.default_lambda``)
     """
 
@@ -75,8 +75,14 @@ class PrivateRelease:
 
 
 def default_norm_bound(feature_map: LayeredMap) -> float:
-    """B without a look at the data: 1 for features with a cosine, whose mean square norm is 1, else sqrt(p)."""
-    return 1.0 if math.isfinite(feature_map.feature_limit()) else math.sqrt(feature_map.output_dim)
+    """B without a look at the data: the root mean square norm of features of independent standardised inputs.
+
+    1 for features with a cosine, else sqrt(p prod (1 + slope^2) / 2) over the layers with LeakyReLU; sqrt(p) without.
+    """
+    if math.isfinite(feature_map.feature_limit()):
+        return 1.0
+    slopes = (layer.parameter for layer in feature_map.layers if layer.activation == "leaky_relu")
+    return math.sqrt(feature_map.output_dim * math.prod(0.5 * (1.0 + slope * slope) for slope in slopes))
 
 
 def public_inputs(
