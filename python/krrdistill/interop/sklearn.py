@@ -161,7 +161,8 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         The labels are classes. With init = "noise" and no lambda_s they are the distilled labels up to a common factor,
         so that least squares on their one-hot form finds W up to that factor and predicts the same classes. With
-        init = "real" the distilled labels are soft: only ``Y_distilled_`` retrains to W.
+        init = "real", or inputs that are rounded for storage, the distilled labels are soft: only ``Y_distilled_``
+        retrains to W.
         """
         self.fit(X, y)
         return self.X_distilled_, self.y_distilled_
