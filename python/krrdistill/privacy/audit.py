@@ -12,6 +12,7 @@ from krrdistill.artifact import DistilledDataset
 from krrdistill.construct import dual
 from krrdistill.data import Dataset
 from krrdistill.feature_gram import FeatureGram
+from krrdistill.products import product
 
 __all__ = ["Neighbours", "Reconstruction", "nearest_neighbours", "noise_deviation", "reconstruct"]
 
@@ -95,7 +96,7 @@ def _nearest(rows: npt.NDArray[Any], train: npt.NDArray[Any]) -> tuple[npt.NDArr
     best, nearest = np.full(len(queries), np.inf), np.zeros(len(queries), dtype=np.int64)
     for start in range(0, len(train), _TRAIN_ROWS):
         block = train[start : start + _TRAIN_ROWS].astype(np.float64)
-        squares = np.einsum("ij,ij->i", block, block) - 2.0 * (queries @ block.T)
+        squares = np.einsum("ij,ij->i", block, block) - 2.0 * product(queries, block.T)
         index = squares.argmin(axis=1)
         value = squares[np.arange(len(queries)), index]
         closer = value < best

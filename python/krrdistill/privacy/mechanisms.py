@@ -24,6 +24,7 @@ from krrdistill.arrays import check_choice, check_number
 from krrdistill.errors import DataError
 from krrdistill.privacy.clipping import ClippedStatistics
 from krrdistill.privacy.theorem import PrivacyBudget
+from krrdistill.products import product
 
 __all__ = [
     "MECHANISMS",
@@ -159,5 +160,5 @@ def perturb(
         gram = statistics.gram + (0.5 * deviation * B * B) * (square + square.T)
         values, vectors = scipy.linalg.eigh(gram)
         cross = statistics.cross + B * noise
-        W = np.asarray(((cross @ vectors) / (np.maximum(values, 0.0) + lambda_)) @ vectors.T)
+        W = product(product(cross, vectors) / (np.maximum(values, 0.0) + lambda_), vectors.T)
     return PrivateModel(W, mechanism, budget, float(lambda_), B, statistics.n, sensitivity, deviation)
