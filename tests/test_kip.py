@@ -658,6 +658,33 @@ def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, option
             assert_exact(a[name], b[name])
 
 
+def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    """The kernel refuses to write beyond RLIMIT_FSIZE, as it does on a full disk: the last checkpoint stays."""
+    resource = pytest.importorskip("resource", reason="no limits of resources on this system")
+    pytest.importorskip("typer", reason="the cli extra is not installed")
+    folder, checkpoint = tmp_path / "o", tmp_path / "o" / "checkpoint.npz"
+    subprocess.run(command("--iterations", "10", folder=folder), check=True, capture_output=True)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limit = checkpoint.stat().st_size + 400  # the curve of some fifty iterations more
+
+    def cap() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    longer = command("--iterations", "400", folder=folder)
+    done = subprocess.run(longer, capture_output=True, text=True, preexec_fn=cap, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line == f"krrdistill: error: {folder}: File too large"
+    with np.load(checkpoint) as archive:
+        reached = len(archive["losses"])
+    assert 10 < reached < 400
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"checkpoint.npz"}
+    assert after.keys() == before.keys()
+    report = json.loads(subprocess.run(longer, check=True, capture_output=True, text=True).stdout)
+    assert (report["resumed_from"], report["iterations"]) == (reached, 400)
+
+
 JSON_KEYS = {
     "dataset", "kernel", "variant", "ipc", "init", "seed", "n_train", "n_val", "n_test", "d", "p", "k", "m", "lambda",
     "lambda_s", "val_accuracy", "original", "distilled", "best", "last", "certificate", "seconds", "iterations", "lr",

@@ -254,6 +254,7 @@ def test_ratios_and_differences_are_those_of_the_cells() -> None:
     assert "not lower in any cell" in found.verdict
     document["cells"][1]["last"] = {"test_accuracy": 0.18}
     assert "LOWER for cifar100, FCNN, 10 per class" in publication(document).verdict
+    assert "## cifar100" not in to_markdown(found), "the Markdown has no charts, and so no headings of theirs"
     page = check_page(to_page(found))
     assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 2
     assert "9,320" in page.words

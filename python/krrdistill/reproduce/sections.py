@@ -37,6 +37,8 @@ def to_markdown(publication: Publication, *, level: int = 1) -> str:
     """The text, its title as a heading of this level."""
     lines = [f"{'#' * level} {publication.title}", "", publication.verdict, ""]
     for part in publication.sections:
+        if not part.text and not part.rows:
+            continue  # charts only
         lines += [f"{'#' * (level + 1)} {part.title}", ""]
         for paragraph in part.text:
             lines += [paragraph, ""]
