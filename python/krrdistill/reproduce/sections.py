@@ -57,7 +57,7 @@ def to_page(publication: Publication) -> bytes:
     return document(
         f"{publication.title}: krrdistill",
         element("header", element("h1", publication.title), element("p", publication.verdict, class_=kind)),
-        element("main", *(_section(part) for part in publication.sections)),
+        element("main", *(_section(part) for part in publication.sections), class_="publication"),
     )
 
 
