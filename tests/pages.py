@@ -54,7 +54,7 @@ def check_page(content: bytes) -> Page:
     for name, attributes in page.tags:
         assert not any(key.startswith("on") for key in attributes), name
         for key in ("href", "src"):
-            assert re.match(r"#|data:image/png;base64,", attributes.get(key) or "#"), attributes
+            assert re.match(r"#|data:image/(png|jpeg);base64,", attributes.get(key) or "#"), attributes
         if "href" in attributes:
             assert (attributes["href"] or "")[1:] in ids
         if "aria-labelledby" in attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_files import tiny_images, write_npz
 from pages import Page, check_page, screenshot
@@ -21,6 +23,7 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 
 import krrdistill as kd
+import krrdistill.report.sprites
 from krrdistill.cli import main
 from krrdistill.cli.config import KipSettings, Settings, command_line
 from krrdistill.floor import pass_floor, pass_flops
@@ -28,7 +31,7 @@ from krrdistill.report.charts import Chart
 from krrdistill.report.html import Markup, element
 from krrdistill.report.png import encode_png
 from krrdistill.report.record import read_run
-from krrdistill.report.sprites import gallery
+from krrdistill.report.sprites import Gallery, gallery
 from krrdistill.text import megabytes, number, percent, seconds
 
 NASTY = "<script>alert(1)<b>&amp;\"'"
@@ -370,19 +373,45 @@ def test_png_round_trip(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(png_pixels(encode_png(smooth))[..., 0], smooth)
 
 
-def test_pictures_keep_within_three_megabytes(rng: np.random.Generator) -> None:
+def test_pictures_keep_within_three_megabytes(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """CIFAR-100 at 10 per class: distilled images as incompressible as can be, starts with some structure."""
     images = rng.uniform(0, 255, (1000, 32, 32, 3)).astype(np.float32)
     starts = images[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+    names = [f"class {c}" for c in range(100)]
+
+    def size(shown: Gallery) -> int:
+        return sum(len(c.distilled) + len(c.start or "") for c in shown.classes)
+
+    whole = gallery(images, names, start=starts, value_range=(0.0, 255.0))
+    assert (len(whole.classes), whole.copies) == (100, 10)
+    assert 1.5e6 < size(whole) < 2.9e6  # the rest of the page takes 0.1e6
+    assert any("JPEG" in note for note in whole.notes)
+    assert not any("are shown" in note for note in whole.notes if "stretched" not in note)
+    first = whole.classes[0]
+    pixels = Image.open(io.BytesIO(base64.b64decode(first.distilled.split(",")[1])))
+    assert pixels.size == (first.width, first.height) == (329, 32)
+    error = np.asarray(pixels, float)[:, :32] - images[0]
+    assert np.sqrt(np.mean(error**2)) < 40.0, "noise of 74 loses some, but is recognised"
+    monkeypatch.setattr(krrdistill.report.sprites, "has_jpeg", lambda: False)
     for start, copies in ((starts, 3), (None, 6)):
-        names = [f"class {c}" for c in range(100)]
         shown = gallery(images, names, start=start, value_range=(0.0, 255.0))
         assert (len(shown.classes), shown.copies) == (100, copies)
-        assert sum(len(c.distilled) + len(c.start or "") for c in shown.classes) < 2.9e6  # the rest takes 0.1e6
+        assert size(shown) < 2.9e6
         assert f"the first {copies} of 10 samples per class are shown; distilled.npz holds all" in shown.notes
     few = gallery(images, names, start=None, value_range=(0.0, 255.0), budget=10_000)
     assert (len(few.classes), few.copies) == (2, 1)
     assert any(note.startswith("the first 2 of 100 classes") for note in few.notes)
+
+
+def test_grey_samples_are_compressed_too(rng: np.random.Generator) -> None:
+    images = rng.uniform(0, 255, (40, 20, 20)).astype(np.float32)
+    shown = gallery(images, ["a", "b"], start=None, value_range=(0.0, 255.0), budget=14_000)
+    assert shown.copies == 20
+    sheet = Image.open(io.BytesIO(base64.b64decode(shown.classes[1].distilled.split(",")[1])))
+    assert (sheet.mode, sheet.size) == ("L", (209, 41))
+    assert abs(int(np.asarray(sheet)[10, 20]) - 128) < 100
+    loose = gallery(images, ["a", "b"], start=None, value_range=(0.0, 255.0))
+    assert loose.classes[0].distilled.startswith("data:image/png")
 
 
 def test_vectors_are_drawn_row_by_row() -> None:

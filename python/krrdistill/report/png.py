@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import struct
 import zlib
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["data_uri", "encode_png"]
+__all__ = ["encode_png"]
 
 _COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels: grey, grey + alpha, RGB, RGBA
 
@@ -26,11 +25,6 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     data = min((_compress(rows, 0), _compress(differences, 2)), key=len)
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOR_TYPES[channels], 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
-
-
-def data_uri(pixels: npt.NDArray[np.uint8]) -> str:
-    """The PNG of ``pixels`` as the address of an image."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
 
 
 def _compress(rows: npt.NDArray[np.uint8], filter_type: int) -> bytes:

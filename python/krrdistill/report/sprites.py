@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,15 @@ import numpy.typing as npt
 
 from krrdistill.report.canvas import plain_number
 from krrdistill.report.figures import by_class, display_windows
-from krrdistill.report.png import data_uri
+from krrdistill.report.jpeg import encode_jpeg, has_jpeg
+from krrdistill.report.png import encode_png
 
 __all__ = ["ClassPictures", "Gallery", "gallery"]
 
 Bytes = npt.NDArray[np.uint8]
-_BUDGET = 2_000_000  # bytes of pixels: incompressible and in base64 they are 2.7 MB
+_BUDGET = 2_000_000  # bytes of pictures: in base64 they are 2.7 MB
+_QUALITIES = (95, 90, 85, 80, 70, 60)  # of JPEG, for more pictures than fit as PNG
+_GREY = 128  # between the samples of a JPEG, which has no transparent pixels
 _CARD = 1000  # bytes of HTML around the pictures of a class
 _MAX_COLUMNS = 10
 
@@ -52,7 +56,8 @@ def gallery(
 ) -> Gallery:
     """Pictures of distilled samples (m, *shape), row i of class i mod k, and of the real ones that they started from.
 
-    As many samples per class as fit the budget of pixel bytes are shown, at least one; then as many classes as fit.
+    All samples are shown where they fit the budget of bytes: as PNG, or else as JPEG of the best quality that fits.
+    Where no quality does, as many per class as fit as PNG, at least one; then as many classes as fit.
     Contrast is stretched as in ``distilled_figure``. Vectors are drawn as images, row by row in a near square.
     """
     k = len(names)
@@ -60,7 +65,17 @@ def gallery(
     started = None if start is None else by_class(np.asarray(start), k, "report: start_images")
     if started is not None and started.shape != values.shape:
         raise ValueError(f"report: start_images are {started.shape}, the distilled images {values.shape}")
-    copies, classes = _fit(values, started is not None, budget)
+    copies, classes = values.shape[:2]
+    fitting = _fit(values, started is not None, budget)
+    addresses = None
+    if fitting != (copies, classes) and has_jpeg():
+        sheets = _sheets(values, started, value_range)
+        addresses = _jpegs(sheets, budget)
+    lossy = addresses is not None
+    if addresses is None:
+        copies, classes = fitting
+        sheets = _sheets(values[:copies, :classes], started, value_range)
+        addresses = [[_uri("png", encode_png(sheet)) for sheet in kind] for kind in sheets]
     notes = _notes(values, copies, classes)
     values = values[:copies, :classes]
     windows = display_windows(values, value_range)
@@ -72,16 +87,49 @@ def gallery(
             f"percentile, since they leave the range of the real ones, {plain_number(low)} to {plain_number(high)} "
             f"(theirs is {plain_number(values.min())} to {plain_number(values.max())})"
         )
-    drawn = _pixels(values, windows)
-    real = None if started is None else _pixels(started[:copies, :classes], np.asarray(value_range))
+    if lossy:
+        notes.append("pictures are compressed with loss (JPEG); distilled.npz holds the numbers")
+    height, width = sheets[0][0].shape[:2]
+    starts = addresses[1] if len(addresses) > 1 else [None] * classes
+    pictures = (
+        ClassPictures(name.replace("_", " "), distilled, below, width, height)
+        for name, distilled, below in zip(names[:classes], addresses[0], starts, strict=True)
+    )
+    return Gallery(tuple(pictures), copies, min(copies, _MAX_COLUMNS), tuple(notes))
+
+
+def _uri(kind: str, content: bytes) -> str:
+    """The address of an image that is inside of the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _sheets(
+    values: npt.NDArray[np.generic], started: npt.NDArray[np.generic] | None, value_range: tuple[float, float]
+) -> list[list[Bytes]]:
+    """Per class the picture of its distilled samples, and then those of the starts, where there are some."""
+    copies, classes = values.shape[:2]
+    drawn = [_pixels(values, display_windows(values, value_range))]
+    if started is not None:
+        drawn.append(_pixels(started[:copies, :classes], np.asarray(value_range)))
     columns = min(copies, _MAX_COLUMNS)
-    pictures = []
-    for c, name in enumerate(names[:classes]):
-        picture = _tile(drawn[:, c], columns)
-        below = None if real is None else data_uri(_tile(real[:, c], columns))
-        height, width = picture.shape[:2]
-        pictures.append(ClassPictures(name.replace("_", " "), data_uri(picture), below, width, height))
-    return Gallery(tuple(pictures), copies, columns, tuple(notes))
+    return [[_tile(images[:, c], columns) for c in range(classes)] for images in drawn]
+
+
+def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
+    """All pictures as JPEG of the best quality that fits the budget, None where none does."""
+    opaque = [[_opaque(sheet) for sheet in kind] for kind in sheets]
+    for quality in _QUALITIES:
+        files = [[encode_jpeg(sheet, quality) for sheet in kind] for kind in opaque]
+        if sum(len(file) for kind in files for file in kind) + len(files[0]) * _CARD <= budget:
+            return [[_uri("jpeg", file) for file in kind] for kind in files]
+    return None
+
+
+def _opaque(picture: Bytes) -> Bytes:
+    """Without the channel of transparency, where there is one."""
+    if picture.shape[2:] not in ((2,), (4,)):
+        return picture
+    return np.where(picture[..., -1:] == 0, np.uint8(_GREY), picture[..., :-1])
 
 
 def _fit(values: npt.NDArray[np.generic], twice: bool, budget: int) -> tuple[int, int]:
