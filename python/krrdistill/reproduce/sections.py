@@ -62,11 +62,12 @@ def to_page(publication: Publication) -> bytes:
 
 
 def _section(part: Section) -> Markup:
+    rows = [[cell.replace(" (", "\n(") for cell in row] for row in part.rows]  # the style sheet keeps line breaks
     charts = (element("figure", svg, element("figcaption", caption)) for caption, svg in part.charts)
     return section(
         part.name,
         part.title,
         *(element("p", paragraph) for paragraph in part.text),
-        table(part.head, part.rows) if part.rows else None,
+        table(part.head, rows) if rows else None,
         element("div", *charts, class_="charts") if part.charts else None,
     )
