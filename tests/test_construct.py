@@ -256,13 +256,17 @@ def test_fixed_lambda_stays_when_features_are_scaled(m: int) -> None:
     tolerances.assert_exact(roomy.F, features_of_dual(D, lambda_s))
 
 
-@pytest.mark.parametrize("root", ROOTS)
-def test_fixed_lambda_that_fits_no_scale(root: str) -> None:
-    D, Y, _ = random_dual(6)
+@pytest.mark.parametrize("m", SHAPES)
+def test_fixed_lambda_that_only_the_minus_root_fits(m: int) -> None:
+    D, Y, W = random_dual(m)
     lambda_s = 0.9 * oracles.bound(D)
-    limit = 1e-3 * float(np.abs(features_of_dual(D, lambda_s, root=root)).max())
+    limit = 1e-3 * float(np.abs(features_of_dual(D, lambda_s)).max())
     with pytest.raises(LambdaOutOfRange, match=re.escape(f"lambda_s = {lambda_s:.6g}")):
-        construct(D, Y, lambda_s, lambda_=1.0, root=root, feature_limit=limit)
+        construct(D, Y, lambda_s, lambda_=1.0, feature_limit=limit)
+    points = construct(D, Y, lambda_s, lambda_=1.0, root="minus", feature_limit=limit)
+    assert_exact_construction(points, W, Y, limit)
+    assert points.lambda_s == lambda_s
+    assert points.range_scale > 1.0
 
 
 # A lambda_s that the user fixes

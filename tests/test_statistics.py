@@ -258,7 +258,7 @@ def spoil(arrays: dict[str, Array], **changes: Any) -> dict[str, Array]:
         lambda a: {**a, "target_square": np.array("many")},
         lambda a: {**a, "meta": np.array("{")},
         lambda a: {**a, "meta": np.array("[1]")},
-        lambda a: spoil(a, format="krrdistill-statistics-2"),
+        lambda a: spoil(a, format="krrdistill-statistics-1"),
         lambda a: spoil(a, format="krrdistill-1"),
         lambda a: spoil(a, precision="float16"),
         lambda a: spoil(a, precision=None),

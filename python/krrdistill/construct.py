@@ -23,6 +23,7 @@ from krrdistill.random import Stream, normal
 __all__ = [
     "ROOTS",
     "Construction",
+    "affine_labels",
     "construct",
     "dual",
     "features_of_dual",
@@ -31,6 +32,7 @@ __all__ = [
     "one_hot_labels",
     "real_start",
     "shrink_to_bound",
+    "target_labels",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,6 +40,7 @@ ROOTS = ("plus", "minus")
 _NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
 _MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
 _MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
+_OUTSIDE_LABELS = 1e-9  # the part of W that labels of lower rank may leave out
 _BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
 _MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
 _RANK_CUTOFF = 1e-10  # relative to the largest singular value
@@ -59,41 +62,74 @@ def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
     return np.tile(np.eye(n_classes), (points_per_class, 1))
 
 
-def _label_inverse(Y: FloatArray) -> FloatArray:
-    """P = Y (Y^T Y)^-1 = Q R^-T with Y = Q R, shape (m, k): Y^T Y itself would square the condition number of Y."""
+def target_labels(spread: FloatArray, m: int, *, seed: int) -> FloatArray:
+    """Y (m, k) of real-valued targets: normal, column c with standard deviation spread[c]."""
+    return np.asarray(normal(seed, Stream.LABELS, m * len(spread)).reshape(m, -1) * spread)
+
+
+def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
+    """P = Y (Y^T Y)^-1 = Q R^-T with Y = Q R, shape (m, k): Y^T Y itself would square the condition number of Y.
+
+    Labels of lower rank, which centred one-hot labels are, do for a W whose columns they span: P = (Y^+)^T then.
+    """
     m, k = Y.shape
     Q, R = np.linalg.qr(Y)
-    if m < k or np.linalg.cond(R) > _MAX_LABEL_RANK_CONDITION:
+    if m >= k and np.linalg.cond(R) <= _MAX_LABEL_RANK_CONDITION:
+        return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
+    U, s, Vt = np.linalg.svd(Y, full_matrices=False)
+    rank = int(np.count_nonzero(s * _MAX_LABEL_RANK_CONDITION > s[0]))
+    U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
+    if np.linalg.norm(W - Vt.T @ (Vt @ W)) > _OUTSIDE_LABELS * np.linalg.norm(W):
         raise DataError(f"construct: labels of shape {Y.shape} must have rank {k}; the construction needs m >= k")
-    return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
+    return np.asarray((U / s) @ Vt)
 
 
 def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
     """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
-    return Z + product(_label_inverse(Y), W - product(Y.T, Z))
+    return Z + product(_label_inverse(Y, W), W - product(Y.T, Z))
 
 
-def noise_start(W: FloatArray, points_per_class: int, *, seed: int) -> tuple[FloatArray, FloatArray]:
-    """(D, Y) for one-hot labels and Z ~ N(0, std(Y^+ W)^2)."""
+def noise_start(
+    W: FloatArray,
+    points_per_class: int,
+    *,
+    seed: int,
+    labels: FloatArray | None = None,
+    centered: bool = False,
+) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) for one-hot labels, or those given, and Z ~ N(0, std(W)^2 / ipc^2), the scale of Y^+ W of one-hot labels.
+
+    ``centered``: the columns of D and Y have mean 0, so that features and labels have, too.
+    """
     k, p = W.shape
-    Y = one_hot_labels(k, points_per_class)
+    Y = one_hot_labels(k, points_per_class) if labels is None else labels
     scale = _NOISE_SCALE * float(np.std(W)) / points_per_class
+    if labels is not None:
+        scale /= float(np.sqrt(np.mean(labels * labels)))
     Z = scale * normal(seed, Stream.NOISE, Y.shape[0] * p).reshape(-1, p)
+    if centered:
+        Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
     return dual(W, Y, Z), Y
 
 
-def real_start(W: FloatArray, F_real: FloatArray, lambda_s: float) -> tuple[FloatArray, FloatArray]:
+def real_start(
+    W: FloatArray, F_real: FloatArray, lambda_s: float, *, centered: bool = False
+) -> tuple[FloatArray, FloatArray]:
     """(D, Y) near the features of m balanced real points (Corollary 4.1.1).
 
     F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
     least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
-    pseudo-inverse is R^T, with singular values below s1 / 10 raised to that.
+    pseudo-inverse is R^T, with singular values below s1 / 10 raised to that. ``centered`` as in ``noise_start``, with
+    the features about their mean.
     """
-    features = FeatureGram(F_real)
+    features = FeatureGram(F_real - F_real.mean(axis=0) if centered else F_real)
     inverse = features.inverse(0.0)
-    Y = product(F_real, W.T) + lambda_s * product(inverse, W.T)  # learned_labels, with the inverse at hand
+    Y = product(features.F, W.T) + lambda_s * product(inverse, W.T)  # learned_labels, with the inverse at hand
     Y = raise_singular_values(Y, _MAX_LABEL_CONDITION)
-    return dual(W, Y, features.inverse(lambda_s) if lambda_s > 0.0 else inverse), Y
+    Z = features.inverse(lambda_s) if lambda_s > 0.0 else inverse
+    if centered:  # again, since rounding in the direction of the mean is all that is left there
+        Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
+    return dual(W, Y, Z), Y
 
 
 def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
@@ -109,6 +145,17 @@ def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
     Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
     """
     return product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T)
+
+
+def affine_labels(F: FloatArray, W: FloatArray, b: FloatArray, lambda_s: float) -> FloatArray:
+    """The labels Y (m, k) with which features F (m, p) train to W and an unpenalised intercept b.
+
+    They are ``learned_labels`` of the features about their mean.
+    The mean of the labels is b + W times that of the features.
+    """
+    mean = F.mean(axis=0)
+    centered = learned_labels(F - mean, W, lambda_s)
+    return np.asarray(centered - centered.mean(axis=0) + b + W @ mean)
 
 
 class _Spectrum:
@@ -171,7 +218,7 @@ def shrink_to_bound(
     limit = _BOUND_MARGIN * 0.25 / lambda_s
     if np.linalg.norm(D, 2) ** 2 <= limit:
         return D, Y
-    fixed = _label_inverse(Y) @ W
+    fixed = _label_inverse(Y, W) @ W
     free = D - fixed
     fixed_square = float(np.linalg.norm(fixed, 2)) ** 2
     if fixed_square > limit:
@@ -200,7 +247,8 @@ def construct(
 
     ``lambda_s = None`` takes min(lambda_, 1 / (4 s1^2)), the automatic choice of the published code. Features times c
     and labels times c leave W alone when lambda_s is multiplied by c^2; a lambda_s > 0 that the user fixes stays, so c
-    and the features are found together.
+    and the features are found together: a smaller c for the plus root, whose features fall with it, a larger one for
+    the minus root, whose features are at most sqrt(lambda_s) and fall as c rises.
     """
     check_choice("construct", "root", root, ROOTS)
     if lambda_s == 0.0:
@@ -222,10 +270,10 @@ def construct(
         shrink = _range_scale(F, feature_limit)
         if shrink == 1.0:
             return Construction(F, c * Y, lambda_s, c)
-        c *= shrink
+        c = c / shrink if root == "minus" else c * shrink
     raise LambdaOutOfRange(
         f"construct: lambda_s = {lambda_s:.6g} is too large for features within the range of the map; "
-        f"scaled by {c:.3g} to fit it, they allow at most {c * c * bound:.6g}"
+        f"scaled by {c:.3g} to fit it, they allow at most {c * c * bound:.6g}; the minus root fits any"
     )
 
 

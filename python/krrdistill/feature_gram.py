@@ -14,7 +14,7 @@ from krrdistill.arrays import check_device, check_number, like, to_host
 from krrdistill.errors import DataError
 from krrdistill.products import gram, product
 
-__all__ = ["FeatureGram", "condition_number", "fit_features", "pseudo_inverse"]
+__all__ = ["FeatureGram", "condition_number", "contrasts", "fit_features", "largest_eigenvalue", "pseudo_inverse"]
 
 FloatArray = npt.NDArray[np.float64]
 # Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
@@ -77,8 +77,8 @@ class FeatureGram:
         else:
             lower, _ = self._factor(0.0)
             if lower is not None:
-                largest = _largest_eigenvalue(len(self.gram), lambda x: np.asarray(blas.dsymv(1.0, self.gram.T, x)))
-                inverse_largest = _largest_eigenvalue(len(self.gram), lambda x: _solve(lower, x))
+                largest = largest_eigenvalue(len(self.gram), lambda x: np.asarray(blas.dsymv(1.0, self.gram.T, x)))
+                inverse_largest = largest_eigenvalue(len(self.gram), lambda x: _solve(lower, x))
                 condition = float(np.sqrt(largest * inverse_largest))
                 if condition < _LANCZOS_CONDITION:
                     return condition
@@ -144,6 +144,18 @@ def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
     return like(FeatureGram(features).fit(labels, lambda_s), F)
 
 
+def contrasts(A: FloatArray) -> FloatArray:
+    """The m - 1 rows of an orthonormal basis of what has mean 0, times A (m, q): ridge of A with an unpenalised
+    intercept is ridge of them without.
+
+    Rows 2 ... m of the Householder reflection that takes the vector of ones to the first axis.
+    """
+    m = len(A)
+    mirror = np.full(m, 1.0 / np.sqrt(m))
+    mirror[0] += 1.0  # the sign that does not cancel
+    return np.asarray((A - np.outer(mirror, (mirror @ A) / mirror[0]))[1:])
+
+
 def condition_number(F: FloatArray) -> float:
     """s_1 / s_min(m, p) of F (m, p), see ``FeatureGram.condition_number``."""
     return FeatureGram(F).condition_number()
@@ -161,7 +173,7 @@ def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     return U[:, :rank], s[:rank], Vt[:rank]
 
 
-def _largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
+def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
     """Of a symmetric positive definite operator, from a fixed starting vector (so that reports are reproducible)."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 

@@ -28,6 +28,7 @@ class Stream(IntEnum):
     REAL_POINTS = 3
     SUBSAMPLE = 4
     FOURIER_BIAS = 5
+    LABELS = 6
     WEIGHTS = 16  # layer l uses WEIGHTS + l
     BATCHES = 1 << 32  # epoch e uses BATCHES + e
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from krrdistill.arrays import check_number, to_host
 from krrdistill.errors import NotPositiveDefinite
 from krrdistill.statistics import RidgeStatistics
 
-__all__ = ["RidgePath", "default_lambdas", "fit_ridge", "ridge_path", "select"]
+__all__ = ["RidgePath", "default_lambdas", "fit_intercept", "fit_ridge", "ridge_path", "select", "select_by_r2"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,6 +39,21 @@ class RidgePath:
     train_rmse: FloatArray  # (L,), root of the mean squared training residual per sample
     val_accuracy: FloatArray  # (L,), NaN before selection or where there is no model
     best: int  # the chosen index, -1 before selection
+    intercepts: FloatArray | None = None  # (L, k): b of the predictions W phi + b; None for 0
+    val_r2: FloatArray | None = None  # (L, k), of real-valued targets: 1 - squared error / squared deviation
+    chosen: npt.NDArray[np.int64] | None = None  # (k,), where every target has an index of its own
+
+    @property
+    def score(self) -> FloatArray:
+        """What lambda is chosen by: validation accuracy (L,), of real-valued targets their mean R^2."""
+        return self.val_accuracy if self.val_r2 is None else np.asarray(self.val_r2.mean(axis=1))
+
+    def model(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(W (k, p), b (k,), lambda (k,)) of the chosen index, or of every target's."""
+        targets = np.arange(self.weights.shape[1])
+        chosen = np.full(len(targets), self.best) if self.chosen is None else self.chosen
+        intercepts = np.zeros(self.weights.shape[:2]) if self.intercepts is None else self.intercepts
+        return self.weights[chosen, targets], intercepts[chosen, targets], self.lambdas[chosen]
 
     def statement(self) -> str | None:
         """One sentence about the lambdas under the noise floor, or None if there are none."""
@@ -50,29 +66,36 @@ class RidgePath:
         )
 
 
-def ridge_path(statistics: RidgeStatistics, lambdas: Sequence[float] | FloatArray | None = None) -> RidgePath:
+def ridge_path(
+    statistics: RidgeStatistics,
+    lambdas: Sequence[float] | FloatArray | None = None,
+    *,
+    center: str = "none",
+) -> RidgePath:
     """All models of a grid from one factorisation of G.
 
+    ``center``: "both" for an unpenalised intercept, "targets" for targets about their mean, see
+    ``RidgeStatistics.centered``; predictions are W phi + b with b = y_mean - W phi_mean.
     Training residual: ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W.
     """
     grid = _check_lambdas(lambdas)
-    solution = statistics.backend.ridge_path(
-        statistics.gram, statistics.cross, grid, rounding=statistics.noise_floor(1.0)
-    )
+    data = statistics.centered(center)
+    solution = statistics.backend.ridge_path(data.gram, data.cross, grid, rounding=data.rounding)
     weights = solution.weights
-    products = np.einsum("lkp,kp->l", weights, statistics.cross)
+    products = np.einsum("lkp,kp->l", weights, data.cross)
     squares = np.einsum("lkp,lkp->l", weights, weights)
-    residual = np.maximum(statistics.target_square - products - grid * squares, 0.0)
+    residual = np.maximum(data.target_square - products - grid * squares, 0.0)
     return RidgePath(
         lambdas=grid,
         weights=weights,
         positive_definite=solution.positive_definite,
         largest_eigenvalue=solution.largest_eigenvalue,
-        noise_floor=statistics.noise_floor(solution.largest_eigenvalue),
+        noise_floor=data.rounding * max(solution.largest_eigenvalue, 0.0),
         below_noise_floor=~solution.resolved,
-        train_rmse=np.sqrt(residual / max(statistics.n, 1)),
+        train_rmse=np.sqrt(residual / (statistics.total_weight or 1.0)),
         val_accuracy=np.full(len(grid), np.nan),
         best=-1,
+        intercepts=None if center == "none" else data.target_mean - weights @ data.feature_mean,
     )
 
 
@@ -92,6 +115,20 @@ def select(path: RidgePath, correct: npt.NDArray[np.int64], n_validation: int) -
     Lambdas under the noise floor are eligible only if there is no other; raises NotPositiveDefinite if no model exists.
     """
     accuracy = np.where(path.positive_definite, correct / max(n_validation, 1), np.nan)
+    best = _best(accuracy[:, None], _eligible(path))
+    return replace(path, val_accuracy=accuracy, best=int(best[0]))
+
+
+def select_by_r2(path: RidgePath, r2: FloatArray, *, per_target: bool = False) -> RidgePath:
+    """The path with R^2 (L, k) on held-out data, and the lambda of the best mean over targets, or of every target."""
+    r2 = np.where(path.positive_definite[:, None], r2, np.nan)
+    eligible = _eligible(path)
+    best = int(_best(r2.mean(axis=1, keepdims=True), eligible)[0])
+    return replace(path, val_r2=r2, best=best, chosen=_best(r2, eligible) if per_target else None)
+
+
+def _eligible(path: RidgePath) -> npt.NDArray[np.bool_]:
+    """Which lambdas may be chosen."""
     eligible = path.positive_definite & ~path.below_noise_floor
     if not eligible.any():
         eligible = path.positive_definite
@@ -100,13 +137,38 @@ def select(path: RidgePath, correct: npt.NDArray[np.int64], n_validation: int) -
             f"ridge_path: no lambda up to {path.lambdas[-1]:.3g} makes G + lambda I positive definite in its precision "
             f"(noise floor {path.noise_floor:.3g}); raise lambda or use precision float64"
         )
-    scores = np.where(eligible, accuracy, -1.0)
-    best = len(scores) - 1 - int(np.argmax(scores[::-1]))
-    return replace(path, val_accuracy=accuracy, best=best)
+    return eligible
 
 
-def fit_ridge(statistics: RidgeStatistics, lambda_: float) -> FloatArray:
-    """W = C (G + lambda I)^-1, shape (k, p), by Cholesky in float64. Raises NotPositiveDefinite."""
-    check_number("fit_ridge", "lambda_", lambda_)
-    shifted = statistics.gram + lambda_ * np.eye(len(statistics.gram))
-    return np.ascontiguousarray(statistics.backend.solve_spd(shifted, statistics.cross.T).T)
+def _best(scores: FloatArray, eligible: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Per column of scores (L, k) the row of the largest eligible one, the last of equals."""
+    scores = np.where(eligible[:, None], scores, -np.inf)
+    return np.asarray(len(scores) - 1 - np.argmax(scores[::-1], axis=0), dtype=np.int64)
+
+
+def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none") -> FloatArray:
+    """W = C (G + lambda I)^-1, shape (k, p), by Cholesky in float64. Raises NotPositiveDefinite.
+
+    lambda_ : one number, or k of them, one per target
+    center : as in ``ridge_path``; the intercept is ``fit_intercept(statistics, W, center=center)``
+    """
+    data = statistics.centered(center)
+    per_target = np.ndim(lambda_) > 0
+    lambdas = np.array(
+        [check_number("fit_ridge", "lambda_", value) for value in (lambda_ if per_target else [lambda_])]
+    )
+    if lambdas.shape not in ((1,), (len(data.cross),)):
+        raise ValueError(f"fit_ridge: lambda_ must be one number or {len(data.cross)}, got {lambdas.size}")
+    lambdas = np.broadcast_to(lambdas, len(data.cross))
+    W = np.empty_like(data.cross)
+    for value in np.unique(lambdas):
+        rows = lambdas == value
+        shifted = data.gram + value * np.eye(len(data.gram))
+        W[rows] = statistics.backend.solve_spd(shifted, np.ascontiguousarray(data.cross[rows]).T).T
+    return W
+
+
+def fit_intercept(statistics: RidgeStatistics, W: FloatArray, *, center: str) -> FloatArray:
+    """b = y_mean - W phi_mean, shape (k,), of the predictions W phi + b; 0 without centring."""
+    data = statistics.centered(center)
+    return np.asarray(data.target_mean - W @ data.feature_mean)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +13,37 @@ import numpy.typing as npt
 from krrdistill.arrays import as_labels, as_rows, as_samples, check_choice, check_count, check_device, to_host
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.errors import DataError
+from krrdistill.feature_gram import largest_eigenvalue
 from krrdistill.files import read_npz, write_npz
 
-__all__ = ["PRECISIONS", "RidgeStatistics"]
+__all__ = ["CENTERS", "PRECISIONS", "CenteredStatistics", "RidgeStatistics", "check_weights"]
 
 FloatArray = npt.NDArray[np.float64]
 PRECISIONS = ("float32", "float64")
-_FORMAT = "krrdistill-statistics-1"
+CENTERS = ("none", "targets", "both")
+_FORMAT = "krrdistill-statistics-2"
 _BATCH_ROWS = 16384  # rows between two reports of progress; a multiple of the core's flush interval
+_SUMS = ("target_square", "target_sum", "feature_sum", "total_weight")
+_WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are multiplied by their weights
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
 
+class CenteredStatistics(NamedTuple):
+    """G and C of samples about their means, and those means: what one ridge regression is computed from."""
+
+    gram: FloatArray  # (p, p)
+    cross: FloatArray  # (k, p)
+    target_square: float
+    feature_mean: FloatArray  # (p,), 0 where features are not centred
+    target_mean: FloatArray  # (k,), 0 where targets are not centred
+    rounding: float  # of gram, relative to its largest eigenvalue
+
+
 class RidgeStatistics:
-    """G = phi(X)^T phi(X) (p, p), C = Y^T phi(X) (k, p), n and ||Y||^2, in float64 and one tile at a time.
+    """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), sum w ||y||^2, and the sums of w, w phi and w y.
+
+    Over samples, w = 1 unless ``update`` gets weights; in float64 and one tile at a time.
 
     Streaming, out-of-core and distributed runs are the same object: ``update`` as often as there is data, ``merge``
     the parts.
@@ -51,7 +68,10 @@ class RidgeStatistics:
         k = check_count("RidgeStatistics", "n_targets", n_targets)
         p = self.chain.output_dim
         self.n = 0
+        self.total_weight = 0.0
         self.target_square = 0.0
+        self.target_sum: FloatArray = np.zeros(k)
+        self.feature_sum: FloatArray = np.zeros(p)
         self.cross: FloatArray = np.zeros((k, p))
         self._gram: FloatArray = np.zeros((p, p))
         self._symmetric = True
@@ -70,13 +90,15 @@ class RidgeStatistics:
         Y: Any,
         *,
         rows: npt.NDArray[np.int64] | None = None,
+        weights: Any = None,
         progress: Callable[[float], None] | None = None,
     ) -> RidgeStatistics:
         """Adds samples. X (n, d) or (n, *shape), uint8 or float; Y labels (n,) or targets (n, k), of any framework.
 
         X is not copied; on a device it stays there, and the sums come back. ``rows`` picks samples without copying.
-        Raises DataError (NaN, wrong shape, label or row out of range, features that overflow), after which the
-        statistics hold an unknown part of the batch and must not be used.
+        ``weights`` (n,) >= 0 take a detour over the features, a matrix of 2048 rows at a time. Raises DataError (NaN,
+        wrong shape, label or row out of range, features that overflow), after which the statistics hold an unknown part
+        of the batch and must not be used.
         """
         samples = as_samples("statistics.update", X, input_dim=self.chain.input_dim)
         check_device("statistics.update", X=X, Y=Y)
@@ -85,20 +107,69 @@ class RidgeStatistics:
         targets = self._check_targets(Y, n)
         picked = None if rows is None else as_rows("statistics.update", rows, n)
         count = n if picked is None else len(picked)
-        for start in range(0, count, _BATCH_ROWS):
-            stop = min(start + _BATCH_ROWS, count)
+        shares = None if weights is None else check_weights("statistics.update", weights, n)
+        step = _BATCH_ROWS if shares is None else _WEIGHTED_ROWS
+        extended = None
+        if shares is not None or targets.ndim == 2:
+            values = np.eye(len(self.cross))[targets] if targets.ndim == 1 else targets
+            extended = np.column_stack([values, np.ones(n)])
+        for start in range(0, count, step):
+            stop = min(start + step, count)
             part = np.arange(start, stop) if picked is None else picked[start:stop]
             self._symmetric = False
-            dtype = np.dtype(self.precision)
-            self.backend.accumulate(self.chain, samples, targets, self._gram, self.cross, dtype=dtype, rows=part)
+            if extended is None:
+                self._add_labelled(samples, targets, part)
+            else:
+                self._add(samples, extended, part, shares)
             if progress is not None:
                 progress(stop / count)
         self.n += count
-        used = targets if picked is None else targets[picked]
-        self.target_square += float(count if used.ndim == 1 else np.vdot(used, used))
         if not (np.isfinite(self._gram.trace()) and np.isfinite(self.cross).all()):
             raise DataError(f"statistics.update: the features overflow {self.precision}; scale the inputs")
         return self
+
+    def _add_labelled(self, samples: npt.NDArray[Any], labels: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+        """Classes: C has a sum per class, and their sum is that of all features."""
+        before = self.cross.sum(axis=0)
+        dtype = np.dtype(self.precision)
+        self.backend.accumulate(self.chain, samples, labels, self._gram, self.cross, dtype=dtype, rows=rows)
+        self.feature_sum += self.cross.sum(axis=0) - before
+        self.target_sum += np.bincount(labels[rows], minlength=len(self.cross))
+        self.target_square += len(rows)
+        self.total_weight += len(rows)
+
+    def _add(
+        self,
+        samples: npt.NDArray[Any],
+        targets: FloatArray,
+        rows: npt.NDArray[np.int64],
+        shares: FloatArray | None,
+    ) -> None:
+        """Targets (n, k + 1) whose last column is 1: its products with the features are their sum.
+
+        With weights both are multiplied by their roots.
+        """
+        k, p, dtype = len(self.cross), self.chain.output_dim, np.dtype(self.precision)
+        products = np.zeros((k + 1, p))
+        used = targets[rows]
+        if shares is None:
+            w = np.ones(len(rows))
+            self.backend.accumulate(self.chain, samples, targets, self._gram, products, dtype=dtype, rows=rows)
+        else:
+            w = shares[rows]
+            root = np.sqrt(w)[:, None]
+            features = to_host(
+                "statistics.update", "X", self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
+            )
+            features = features * root.astype(dtype)
+            backend = get_backend(self._chosen, data=features)
+            backend.accumulate(Chain(p, ()), features, used * root, self._gram, products, dtype=dtype)
+        sums = w @ used
+        self.cross += products[:k]
+        self.feature_sum += products[k]
+        self.target_sum += sums[:k]
+        self.total_weight += float(sums[k])
+        self.target_square += float(w @ np.square(used[:, :k]).sum(axis=1))
 
     def _check_targets(self, Y: Any, n: int) -> npt.NDArray[Any]:
         k = len(self.cross)
@@ -123,10 +194,34 @@ class RidgeStatistics:
         self._gram = self.gram + other.gram
         self.cross = self.cross + other.cross
         self.n += other.n
-        self.target_square += other.target_square
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         if other.precision == "float32":
             self.precision = "float32"
         return self
+
+    def centered(self, center: str = "none") -> CenteredStatistics:
+        """The statistics of samples about their weighted means: of neither, of the targets, or of both.
+
+        "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
+        "targets" leaves G alone. The rounding of G stays, so relative to what is left of it, it grows.
+        """
+        check_choice("statistics", "center", center, CENTERS)
+        rounding, k, p = self.noise_floor(1.0), *self.cross.shape
+        if center == "none":
+            return CenteredStatistics(self.gram, self.cross, self.target_square, np.zeros(p), np.zeros(k), rounding)
+        if not self.total_weight > 0.0:
+            raise DataError("statistics: there are no samples to centre")
+        target_mean = self.target_sum / self.total_weight
+        cross = self.cross - np.outer(target_mean, self.feature_sum)
+        square = max(self.target_square - self.total_weight * float(target_mean @ target_mean), 0.0)
+        if center == "targets":
+            return CenteredStatistics(self.gram, cross, square, np.zeros(p), target_mean, rounding)
+        feature_mean = self.feature_sum / self.total_weight
+        gram = self.gram - np.outer(self.feature_sum, feature_mean)
+        before, after = (largest_eigenvalue(p, A.__matmul__) for A in (self.gram, gram))
+        rounding *= before / after if after > rounding * before else 1.0
+        return CenteredStatistics(gram, cross, square, feature_mean, target_mean, rounding)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
         """The size of the rounding errors in G: a lambda below it changes G by less than they do.
@@ -139,12 +234,12 @@ class RidgeStatistics:
         return u * max(largest_eigenvalue, 0.0)
 
     def save(self, path: str | Path) -> None:
-        """Writes G, C, n and ||Y||^2 to a .npz, atomically."""
+        """Writes G, C, n and the sums to a .npz, atomically."""
         meta = {"format": _FORMAT, "n": self.n, "precision": self.precision, "features": self.chain.fingerprint()}
         arrays = {
             "gram": self.gram,
             "cross": self.cross,
-            "target_square": np.float64(self.target_square),
+            **{name: getattr(self, name) for name in _SUMS},
             "meta": np.array(json.dumps(meta)),
         }
         write_npz(Path(path), {name: np.asarray(array) for name, array in arrays.items()})
@@ -160,13 +255,30 @@ class RidgeStatistics:
                 raise ValueError("it is of another feature map or preprocessing")
             other = RidgeStatistics(self.chain, len(self.cross), precision=meta["precision"], backend=self.backend)
             other.n = check_count("load", "n", meta["n"], minimum=0)
-            other.target_square = float(arrays["target_square"])
-            fits = arrays["gram"].shape == self._gram.shape and arrays["cross"].shape == self.cross.shape
-            numbers = [arrays[name] for name in ("gram", "cross", "target_square")]
+            numbers = {name: arrays[name] for name in ("gram", "cross", *_SUMS)}
+            fits = all(array.shape == np.shape(getattr(self, name)) for name, array in numbers.items())
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path}: not a file of ridge statistics ({error})") from error
-        if not fits or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers):
+        if not fits or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers.values()):
             raise DataError(f"{path}: the statistics do not fit p = {len(self._gram)}, k = {len(self.cross)}")
         other._gram = np.ascontiguousarray(arrays["gram"], dtype=np.float64)
         other.cross = np.ascontiguousarray(arrays["cross"], dtype=np.float64)
+        for name in _SUMS:
+            value = arrays[name].astype(np.float64)
+            setattr(other, name, float(value) if value.ndim == 0 else value)
         return self.merge(other)
+
+
+def check_weights(where: str, weights: Any, n: int) -> FloatArray:
+    """Sample weights as float64 (n,), finite, not negative, not all zero."""
+    array = np.asarray(weights)
+    if array.dtype.kind not in "uifb":
+        raise TypeError(f"{where}: weights must be numbers, got dtype {array.dtype}")
+    if array.shape != (n,):
+        raise DataError(f"{where}: weights must have shape ({n},), got {array.shape}")
+    checked = np.ascontiguousarray(array, dtype=np.float64)
+    if not (np.isfinite(checked).all() and (checked >= 0.0).all()):
+        raise DataError(f"{where}: weights must be finite and not negative")
+    if n and not checked.any():
+        raise DataError(f"{where}: weights are all zero")
+    return checked

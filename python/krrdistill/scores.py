@@ -1,0 +1,78 @@
+"""What models say about samples, batch by batch, and how far that is from real-valued targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend, Chain
+
+__all__ = ["TARGET_KINDS", "batched_scores", "kind_of_targets", "r_squared"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+TARGET_KINDS = ("classes", "multilabel", "real")
+_BATCH_ROWS = 2048
+
+
+def kind_of_targets(y: npt.NDArray[np.generic]) -> str:
+    """ "classes" for labels (n,); of targets (n, k) "multilabel" where all are 0 or 1, else "real"."""
+    if y.ndim == 1:
+        return "classes"
+    return "multilabel" if bool(((y == 0) | (y == 1)).all()) else "real"
+
+
+def batched_scores(
+    chain: Chain,
+    X: npt.NDArray[np.generic],
+    weights: FloatArray,
+    intercepts: FloatArray | None,
+    *,
+    precision: str,
+    backend: Backend,
+    rows: IntArray | None = None,
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """(rows of X, scores (b, L, k)) for models ``weights`` (L, k, p) and ``intercepts`` (L, k).
+
+    Features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
+    """
+    stacked = weights.reshape(-1, weights.shape[-1])
+    chosen = np.arange(len(X)) if rows is None else rows
+    for start in range(0, len(chosen), _BATCH_ROWS):
+        part = chosen[start : start + _BATCH_ROWS]
+        features = backend.transform(chain, X, dtype=np.dtype(precision), rows=part).astype(np.float64, copy=False)
+        scores = (features @ stacked.T).reshape(len(part), *weights.shape[:2])
+        yield part, scores if intercepts is None else scores + intercepts
+
+
+def r_squared(
+    chain: Chain,
+    X: npt.NDArray[np.generic],
+    Y: FloatArray,
+    weights: FloatArray,
+    intercepts: FloatArray | None,
+    *,
+    precision: str,
+    backend: Backend,
+    rows: IntArray | None = None,
+    sample_weight: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """(R^2, mean squared error), each (L, k), of models on targets Y (n, k): R^2 = 1 - mse / mean (y - y_mean)^2.
+
+    Means are weighted by ``sample_weight`` (n,). Where targets do not vary, R^2 is minus the mean squared error.
+    """
+    used = Y if rows is None else Y[rows]
+    w = np.ones(len(used)) if sample_weight is None else (sample_weight if rows is None else sample_weight[rows])
+    total = max(float(w.sum()), np.finfo(np.float64).tiny)
+    error = np.zeros(weights.shape[:2])
+    done = 0
+    for part, scores in batched_scores(chain, X, weights, intercepts, precision=precision, backend=backend, rows=rows):
+        share = w[done : done + len(part)]
+        error += np.einsum("b,blk->lk", share, np.square(scores - Y[part][:, None, :]))
+        done += len(part)
+    mse = error / total
+    variance = w @ np.square(used - w @ used / total) / total
+    varies = variance > 0.0
+    return np.where(varies, 1.0, 0.0) - mse / np.where(varies, variance, 1.0), mse
