@@ -12,8 +12,8 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill import certificate as module
 from krrdistill import feature_gram
+from krrdistill import scores as module
 from krrdistill.backends import Backend
 from krrdistill.certificate import certify
 from krrdistill.data import Preprocessing

@@ -49,6 +49,7 @@ def fake_report(out: Path) -> dict[str, Any]:
                         "condition": float("inf")},
         "seconds": dict.fromkeys(STAGES, 0.1), "peak_memory_bytes": 1, "backend": "array",
         "artifact": str(out), "warnings": ["a lambda lies under the noise floor"],
+        "realism": {"asked": None, "mse": None, "psnr": None, "out_of_range": 0.5},
     }  # fmt: skip
 
 

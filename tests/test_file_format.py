@@ -24,13 +24,16 @@ def documented_script() -> str:
 
 def test_script_is_short_and_uses_numpy_only() -> None:
     lines = [line for line in documented_script().splitlines() if line.strip()]
-    assert len(lines) <= 33
+    assert len(lines) <= 36
     imported = re.findall(r"^(?:import|from) (\w+)", documented_script(), re.MULTILINE)
     assert sorted(set(imported)) == ["json", "numpy", "sys"]
 
 
 @pytest.mark.parametrize("kernel", ["identity", "random_fourier", "orthogonal_fourier", "FCNN"])
-@pytest.mark.parametrize("points", [{"points_per_class": 1}, {"points_per_class": 10, "init": "real"}])
+@pytest.mark.parametrize(
+    "points",
+    [{"points_per_class": 1}, {"points_per_class": 10, "init": "real"}, {"points_per_class": 2, "intercept": True}],
+)
 @pytest.mark.parametrize(
     ("lambda_s", "store"), [(0.0, "float64"), ("auto", "float64"), (0.0, "float16"), (0.0, "uint8")]
 )

@@ -89,6 +89,9 @@ def test_both_roots_of_a_fixed_lambda_s(digits: kd.Dataset, tmp_path: Path, kern
 def test_lambda_s_beyond_the_range_of_the_map(digits: kd.Dataset, tmp_path: Path) -> None:
     with pytest.raises(kd.LambdaOutOfRange, match="too large for features within the range of the map"):
         run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-2)
+    result = run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-2, root="minus")
+    assert result.report["lambda_s"] == 1e-2
+    assert_certified(result.report, 1e-6)
 
 
 def test_lambda_s_beyond_its_bound(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -240,7 +243,9 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
         (lambda x, y: (x[:, :4], y), kd.DataError, "X has 32 columns, the map takes 64"),
         (lambda x, y: (x.astype(str), y), TypeError, "X must be a numeric array"),
         (lambda x, y: (x, y[:-1]), kd.DataError, "y must have shape"),
-        (lambda x, y: (x, y.astype(float)), TypeError, "integer class labels"),
+        (lambda x, y: (x, y.astype(str)), TypeError, "integer class labels or real-valued targets"),
+        (lambda x, y: (x, np.where(y == 4, np.nan, y)), kd.DataError, "y holds NaN"),
+        (lambda x, y: (x, y.reshape(2, -1).T), kd.DataError, "y must have shape"),
         (lambda x, y: (x, y - 1), kd.DataError, "label -1"),
         (lambda x, y: (x, np.where(y == 4, 5, y)), kd.DataError, "no sample of class 4"),
         (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "leave nothing to train on"),

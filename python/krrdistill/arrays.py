@@ -22,6 +22,7 @@ __all__ = [
     "as_matrix",
     "as_rows",
     "as_samples",
+    "as_targets",
     "check_choice",
     "check_count",
     "check_device",
@@ -219,6 +220,27 @@ def as_labels(where: str, y: Any, n: int, *, n_classes: int | None = None) -> np
     if n and n_classes is not None and labels.max() >= n_classes:
         raise DataError(f"{where}: y holds the label {labels.max()}, there are {n_classes} classes")
     return labels
+
+
+def as_targets(where: str, y: Any, n: int, *, n_classes: int | None = None) -> Array:
+    """Class labels as int64 (n,) for integers in one dimension, else real-valued targets as finite float64 (n, k).
+
+    Two-dimensional 0/1 targets are labels of their own each; one column is taken for floats (n,).
+    """
+    array = to_host(where, "y", y)
+    if array.dtype.kind not in "uifb":
+        raise TypeError(f"{where}: y must hold integer class labels or real-valued targets, got dtype {array.dtype}")
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        return as_labels(where, array, n, n_classes=n_classes)
+    values = array[:, None] if array.ndim == 1 else array
+    if values.ndim != 2 or len(values) != n or values.shape[1] == 0:
+        raise DataError(f"{where}: y must have shape ({n},) or ({n}, k), got {array.shape}")
+    if n_classes is not None and values.shape[1] != n_classes:
+        raise DataError(f"{where}: y has {values.shape[1]} columns of targets, n_classes is {n_classes}")
+    targets = np.ascontiguousarray(values, dtype=np.float64)
+    if not np.isfinite(targets).all():
+        raise DataError(f"{where}: y holds NaN or infinity")
+    return targets
 
 
 def as_matrix(where: str, name: str, values: Any, shape: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from krrdistill.arrays import as_samples, like
 from krrdistill.backends import Backend, get_backend
-from krrdistill.certificate import Certificate, certify, predict_classes
+from krrdistill.certificate import Certificate, certify, predictions
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
-from krrdistill.feature_gram import FeatureGram, fit_features
+from krrdistill.feature_gram import FeatureGram, contrasts
 from krrdistill.features import LayeredMap, map_from_spec
 from krrdistill.files import read_npz, write_npz
+from krrdistill.scores import TARGET_KINDS, all_scores
 from krrdistill.storage import Encoding
 
 __all__ = ["FORMAT", "DistilledDataset", "read_distilled_data"]
@@ -35,7 +36,7 @@ class DistilledDataset:
     Parameters
     ----------
     X : array of shape (m, d)
-        Inputs as the map takes them (preprocessed), float64 or float32. Row i has class i mod k.
+        Inputs as the map takes them (preprocessed), float64 or float32. Of classes, row i has class i mod k.
     encoding : Encoding, optional
         How a compact file stores X, which is float64 then and holds what its codes stand for.
     Y : array of shape (m, k)
@@ -44,6 +45,14 @@ class DistilledDataset:
         The (absolute) ridge parameter to train with.
     weights : array of shape (k, p), optional
         The original model W; W can be rebuilt from X and Y in any case.
+    intercept : array of shape (k,), optional
+        b of the original model, with ``weights``.
+    targets : "classes", "multilabel" or "real"
+        What the columns of Y stand for.
+    centered : bool
+        Train with an unpenalised intercept: on features and labels about their means over the m points.
+    offset : array of shape (k,), optional
+        Mean of the training targets, to be added to predictions; labels are about it already.
     meta : dict
         JSON-able facts: data set, split, lambda, accuracies, certificate, timings, versions.
     """
@@ -56,6 +65,10 @@ class DistilledDataset:
     shape: tuple[int, ...]
     encoding: Encoding | None = None
     weights: FloatArray | None = None
+    intercept: FloatArray | None = None
+    targets: str = "classes"
+    centered: bool = False
+    offset: FloatArray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,14 +88,23 @@ class DistilledDataset:
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
-        return np.asarray(fit_features(self.features(backend=backend), self.Y, self.lambda_s))
+        return self.fit_model(backend=backend)[0]
+
+    def fit_model(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
+        """(W_S (k, p), b_S (k,)) of the predictions W_S phi + b_S."""
+        F = self.features(backend=backend)
+        return self._model(F, self._gram(F))
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
-        """Classes of raw samples X (n, *shape) under the model retrained from this set: int64, of the kind of X."""
+        """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.
+
+        Classes int64 (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
+        """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
-        W = self.fit(backend=backend)
+        W, b = self.fit_model(backend=backend)
         chain, solver = self.feature_map.chain(self.preprocessing), get_backend(backend, data=samples)
-        return like(predict_classes(chain, samples, (W,), precision="float64", backend=solver)[0], X)
+        scores = all_scores(chain, samples, W[None], b[None], precision="float64", backend=solver)
+        return like(predictions(scores[:, 0], self.targets), X)
 
     def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
         """The points as ``torch.utils.data.TensorDataset`` (X, Y), see ``krrdistill.interop.torch.tensor_dataset``."""
@@ -90,33 +112,59 @@ class DistilledDataset:
 
         return tensor_dataset(self, device=device, dtype=dtype)
 
-    def verify(self, dataset: Dataset, *, weights: FloatArray | None = None, backend: Any = None) -> Certificate:
+    def _gram(self, F: FloatArray) -> FeatureGram:
+        return FeatureGram(contrasts(F) if self.centered else F)
+
+    def _model(self, F: FloatArray, gram: FeatureGram) -> tuple[FloatArray, FloatArray]:
+        if self.centered:
+            W = gram.fit(contrasts(self.Y), self.lambda_s)
+            return W, self.Y.mean(axis=0) - W @ F.mean(axis=0)
+        offset = np.zeros(self.Y.shape[1]) if self.offset is None else self.offset
+        return gram.fit(self.Y, self.lambda_s), offset
+
+    def verify(
+        self,
+        dataset: Dataset,
+        *,
+        weights: FloatArray | None = None,
+        intercept: FloatArray | None = None,
+        backend: Any = None,
+    ) -> Certificate:
         """Retrains from this set and compares with the original model on the test part of ``dataset``.
 
-        The original is ``weights``, else the stored one, else it is trained again from ``dataset`` as recorded in
-        ``meta``. Raises DataError if the data set does not fit.
+        The original is ``weights`` and ``intercept``, else the stored one, else it is trained again from ``dataset`` as
+        recorded in ``meta``. Raises DataError if the data set does not fit.
         """
         if dataset.input_dim != self.feature_map.input_dim or dataset.n_classes != self.Y.shape[1]:
             raise DataError(
                 f"verify: the data set has d = {dataset.input_dim}, k = {dataset.n_classes}; "
                 f"the file has d = {self.feature_map.input_dim}, k = {self.Y.shape[1]}"
             )
-        W = self.weights if weights is None else weights
+        if (dataset.y_test.ndim == 1) != (self.targets == "classes"):
+            raise DataError(f"verify: the file's targets are {self.targets}, the data set's {dataset.targets}")
+        W, b = (self.weights, self.intercept) if weights is None else (weights, intercept)
         if W is None:
             from krrdistill.pipeline import retrain_original
 
-            W = retrain_original(self, dataset, backend=backend)
+            original = retrain_original(self, dataset, backend=backend)
+            W, b = original.W, original.b
         precision = str(self.meta.get("options", {}).get("precision", "float32"))
-        features = FeatureGram(self.features(backend=backend))
+        F = self.features(backend=backend)
+        features = self._gram(F)
+        W_S, b_S = self._model(F, features)
+        if b is None:
+            b = np.zeros(len(W)) if self.offset is None else self.offset
         return certify(
             W,
-            features.fit(self.Y, self.lambda_s),
+            W_S,
             features,
             self.feature_map.chain(self.preprocessing),
             dataset.x_test.reshape(len(dataset.x_test), -1),
             dataset.y_test,
             precision=precision,
             backend=backend,
+            intercepts=(b, b_S),
+            targets=self.targets,
         )
 
     def with_meta(self, **facts: Any) -> DistilledDataset:
@@ -147,6 +195,8 @@ class DistilledDataset:
             "map": self.feature_map.spec(),
             "preprocessing": self.preprocessing.spec(),
             "shape": list(self.shape),
+            "targets": self.targets,
+            "centered": self.centered,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             **stored,
@@ -156,8 +206,8 @@ class DistilledDataset:
             "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False)),
             **self.preprocessing.arrays(),
         }
-        if self.weights is not None:
-            arrays["W"] = self.weights
+        optional = {"W": self.weights, "intercept": self.intercept, "target_offset": self.offset}
+        arrays |= {name: array for name, array in optional.items() if array is not None}
         write_npz(Path(path), {**arrays, **(map_arrays if embed_map else {})})
 
     @classmethod
@@ -179,6 +229,7 @@ class DistilledDataset:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
         _check_arrays(path, arrays, feature_map, shape)
+        _check_targets(path, arrays, meta)
         return cls(
             X=arrays["X"],
             Y=arrays["Y"],
@@ -188,6 +239,10 @@ class DistilledDataset:
             shape=shape,
             encoding=encoding,
             weights=arrays.get("W"),
+            intercept=arrays.get("intercept"),
+            targets=meta.get("targets", "classes"),
+            centered=meta.get("centered", False),
+            offset=arrays.get("target_offset"),
             meta=meta,
         )
 
@@ -250,9 +305,19 @@ def _check_arrays(
         raise DataError(f"{path}: W has {found}, expected float64 ({Y.shape[1]}, {p})")
     if arrays["distilled_data"].shape != (len(X), *shape) or arrays["distilled_data"].dtype != np.float32:
         raise DataError(f"{path}: distilled_data must be float32 of shape {(len(X), *shape)}")
-    for name in ("X", "Y", "lambda_s", "distilled_data", "W"):
+    for name in ("X", "Y", "lambda_s", "distilled_data", "W", "intercept", "target_offset"):
         if name in arrays and not np.isfinite(arrays[name]).all():
             raise DataError(f"{path}: {name} holds NaN or infinity")
     for name, weight in feature_map.arrays().items():
         if name in arrays and not np.array_equal(arrays[name], weight):
             raise DataError(f"{path}: {name} differs from the map that meta describes")
+
+
+def _check_targets(path: Path, arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
+    k = arrays["Y"].shape[1]
+    if meta.get("targets", "classes") not in TARGET_KINDS or not isinstance(meta.get("centered", False), bool):
+        raise DataError(f"{path}: meta has targets {meta.get('targets')!r} and centered {meta.get('centered')!r}")
+    for name in ("intercept", "target_offset"):
+        if name in arrays and (arrays[name].shape != (k,) or arrays[name].dtype != np.float64):
+            found = f"shape {arrays[name].shape} and dtype {arrays[name].dtype}"
+            raise DataError(f"{path}: {name} has {found}, expected float64 ({k},)")

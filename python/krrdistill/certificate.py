@@ -8,25 +8,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import to_host
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.feature_gram import FeatureGram
-from krrdistill.products import product
+from krrdistill.scores import all_scores, r_squared
 
-__all__ = ["Certificate", "certify", "predict_classes"]
+__all__ = ["Certificate", "certify", "predictions"]
 
 FloatArray = npt.NDArray[np.float64]
-_BATCH_ROWS = 2048
+_SAME_VALUE = 1e-6  # of the standard deviation of the original model's predictions
 
 
 @dataclass(frozen=True)
 class Certificate:
     """W against W_S, the model retrained from the file.
 
-    weight_relative_error : ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too
+    weight_relative_error : ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the
+        larger of it and ||b_S - b|| / ||b||
     weight_cosine : <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0
-    prediction_agreement : share of test rows on which both models predict the same class
+    prediction_agreement : share of test rows on which both models predict the same class; of labels (multi-label), or
+        of real values to 1e-6 of the original predictions' standard deviation
     condition : of the distilled features, s_1 / s_min(m, p)
+    original_accuracy, distilled_accuracy : on the test set; multi-label the mean over labels, real values NaN
+    per_target : of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy"
     singular_values : of the distilled features, descending; None where only the condition number was computed
     """
 
@@ -37,11 +40,19 @@ class Certificate:
     original_accuracy: float
     distilled_accuracy: float
     singular_values: FloatArray | None = field(default=None, repr=False, compare=False)
+    per_target: dict[str, dict[str, list[float]]] | None = field(default=None, compare=False)
 
     def numbers(self) -> dict[str, float]:
         """The four that a report lists under "certificate"."""
         names = ("weight_relative_error", "weight_cosine", "prediction_agreement", "condition")
         return {name: getattr(self, name) for name in names}
+
+
+def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:
+    """What scores (n, k) predict: classes (n,), labels 0 or 1 above a half, or the values."""
+    if targets == "classes":
+        return np.asarray(scores.argmax(axis=1))
+    return (scores > 0.5).astype(np.int64) if targets == "multilabel" else scores
 
 
 def certify(
@@ -50,43 +61,50 @@ def certify(
     features: FeatureGram,
     chain: Chain,
     X_test: npt.NDArray[Any],
-    y_test: npt.NDArray[np.int64],
+    y_test: npt.NDArray[Any],
     *,
     precision: str,
     backend: Backend | str | None = None,
+    intercepts: tuple[FloatArray, FloatArray] | None = None,
+    targets: str = "classes",
 ) -> Certificate:
-    """Compares W and W_S (k, p) as matrices and on the test set; ``features`` are the distilled ones.
+    """Compares two models as matrices and on the test set; ``features`` are the distilled ones.
 
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
     solver = get_backend(backend)
-    original, distilled = predict_classes(chain, X_test, (W, W_S), precision=precision, backend=solver)
+    models = np.stack([W, W_S])
+    b = None if intercepts is None else np.stack(intercepts)
+    common: Any = {"precision": precision, "backend": solver}
+    both = all_scores(chain, X_test, models, b, **common)
+    original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
+    relative = error / scale if scale > 0.0 else (float("inf") if error > 0.0 else 0.0)
+    if intercepts is not None and np.any(intercepts[0]):
+        relative = max(relative, float(np.linalg.norm(intercepts[1] - intercepts[0]) / np.linalg.norm(intercepts[0])))
+    hits = [predicted == y_test if targets != "real" else np.array(np.nan) for predicted in (original, distilled)]
+    per_target = None
+    if targets != "classes":
+        measures = dict(zip(("r2", "mse"), r_squared(chain, X_test, y_test, models, b, **common), strict=True))
+        if targets == "multilabel":
+            measures["accuracy"] = np.stack([hit.mean(axis=0) for hit in hits])
+        per_target = {
+            model: {name: values[index].tolist() for name, values in measures.items()}
+            for index, model in enumerate(("original", "distilled"))
+        }
     return Certificate(
-        weight_relative_error=error / scale if scale > 0.0 else (float("inf") if error > 0.0 else 0.0),
+        weight_relative_error=relative,
         weight_cosine=float(np.vdot(W_S, W)) / (size * scale) if size * scale > 0.0 else 0.0,
-        prediction_agreement=float(np.mean(original == distilled)),
+        prediction_agreement=_agreement(original, distilled, targets),
         condition=features.condition_number(),
-        original_accuracy=float(np.mean(original == y_test)),
-        distilled_accuracy=float(np.mean(distilled == y_test)),
+        original_accuracy=float(hits[0].mean()),
+        distilled_accuracy=float(hits[1].mean()),
         singular_values=features.singular_values(),
+        per_target=per_target,
     )
 
 
-def predict_classes(
-    chain: Chain, X: Any, models: tuple[FloatArray, ...], *, precision: str, backend: Backend
-) -> list[npt.NDArray[np.int64]]:
-    """Predicted class of every row of X under every model (k, p): features in ``precision``, scores in float64."""
-    stacked = np.concatenate(models)
-    k = len(stacked) // len(models)
-    n = X.shape[0]
-    predictions = [np.empty(n, dtype=np.int64) for _ in models]
-    buffer = np.empty((min(_BATCH_ROWS, n), stacked.shape[1]))
-    for start in range(0, n, _BATCH_ROWS):
-        rows = np.arange(start, min(start + _BATCH_ROWS, n))
-        features = buffer[: len(rows)]
-        features[:] = to_host("predict", "features", backend.transform(chain, X, dtype=np.dtype(precision), rows=rows))
-        scores = product(features, stacked.T).reshape(len(rows), len(models), k)
-        for index, predicted in enumerate(predictions):
-            predicted[rows] = scores[:, index].argmax(axis=1)
-    return predictions
+def _agreement(original: npt.NDArray[Any], distilled: npt.NDArray[Any], targets: str) -> float:
+    if targets == "real":
+        return float(np.mean(np.abs(distilled - original) <= _SAME_VALUE * original.std(axis=0)))
+    return float(np.mean(original == distilled))

@@ -20,7 +20,13 @@ INITS = ("noise", "real")
 class DistillOptions:
     """Options of a distillation; the defaults are the paper's.
 
-    lambda_s : 0, a number > 0, or "auto" for min(lambda, 1 / (4 s1^2)), the published ``reg_s``
+    lambda_s : 0, a number > 0, or "auto" for min(lambda, 1 / (4 s1^2)), the published ``reg_s``; lambda with
+        ``realism``
+    realism : None for the published construction; with init="real" a number from 0 to 1 for the exact set nearest to
+        inputs between noise (0) and the real points (1), see docs/realism.md
+    intercept : the original model has an unpenalised intercept, and so has the one retrained from the distilled set
+    center_targets : the original model is trained on targets about their mean; the file has the mean
+    lambda_per_target : every real-valued target has the lambda that is best for it
     root : which of the two solutions for lambda_s > 0
     scale_labels : allow the labels to be scaled where a fixed lambda_s needs it
     validation_fraction : held out, by a seeded permutation, to choose lambda
@@ -32,8 +38,12 @@ class DistillOptions:
     points_per_class: int = 1
     init: str = "noise"
     lambda_s: float | str = 0.0
+    realism: float | None = None
     root: str = "plus"
     scale_labels: bool = False
+    intercept: bool = False
+    center_targets: bool = False
+    lambda_per_target: bool = False
     lambdas: Sequence[float] | None = None
     validation_fraction: float = 0.05
     refit: bool = False
@@ -56,10 +66,7 @@ class DistillOptions:
             check_choice("distill", "lambda_s", self.lambda_s, ("auto",))
         else:
             check_number("distill", "lambda_s", self.lambda_s)
-        if self.root == "minus" and self.lambda_s == 0.0:
-            raise ValueError("distill: root = 'minus' needs lambda_s > 0; for lambda_s = 0 there is one solution")
-        if self.scale_labels and (isinstance(self.lambda_s, str) or self.lambda_s == 0.0):
-            raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
+        self._check_combinations()
         if not 0.0 < check_number("distill", "validation_fraction", self.validation_fraction) < 1.0:
             raise ValueError(f"distill: validation_fraction must be in (0, 1), got {self.validation_fraction}")
         if self.threads is not None:
@@ -71,14 +78,53 @@ class DistillOptions:
             "validation_fraction": float,
             "refit": bool,
             "scale_labels": bool,
+            "intercept": bool,
+            "center_targets": bool,
+            "lambda_per_target": bool,
         }
         if not isinstance(self.lambda_s, str):
             plain["lambda_s"] = float
+        if self.realism is not None:
+            plain["realism"] = float
         for name, kind in plain.items():
             object.__setattr__(self, name, kind(getattr(self, name)))
+
+    def _check_combinations(self) -> None:
+        if self.root == "minus" and self.lambda_s == 0.0:
+            raise ValueError("distill: root = 'minus' needs lambda_s > 0; for lambda_s = 0 there is one solution")
+        if self.scale_labels and (isinstance(self.lambda_s, str) or self.lambda_s == 0.0):
+            raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
+        if self.intercept and self.center_targets:
+            raise ValueError("distill: intercept implies center_targets; give one of them")
+        if self.realism is not None:
+            self._check_realism(self.realism)
+
+    def _check_realism(self, realism: float) -> None:
+        if check_number("distill", "realism", realism) > 1.0:
+            raise ValueError(f"distill: realism must be from 0 to 1, got {realism}")
+        if self.init != "real":
+            raise ValueError(f"distill: realism needs init = 'real', got {self.init!r}")
+        if self.root != "plus" or self.scale_labels:
+            raise ValueError(
+                "distill: realism finds the points first and then labels for any lambda_s; root and scale_labels "
+                "belong to the published construction"
+            )
+
+    @property
+    def center(self) -> str:
+        """What of the training samples is taken about its mean: "both", "targets" or "none"."""
+        return "both" if self.intercept else "targets" if self.center_targets else "none"
 
     def training(self) -> dict[str, Any]:
         """Those that decide how the original model is trained."""
         lambdas = None if self.lambdas is None else [float(value) for value in self.lambdas]
-        names = ("validation_fraction", "refit", "seed", "precision")
+        names = (
+            "validation_fraction",
+            "refit",
+            "seed",
+            "precision",
+            "intercept",
+            "center_targets",
+            "lambda_per_target",
+        )
         return {"lambdas": lambdas, **{name: getattr(self, name) for name in names}}

@@ -12,18 +12,29 @@ import numpy.typing as npt
 import scipy
 
 from krrdistill._version import __version__
-from krrdistill.arrays import as_labels, as_samples, check_device, take_rows
+from krrdistill.arrays import as_samples, as_targets, check_device, take_rows
 from krrdistill.artifact import DistilledDataset
 from krrdistill.backends import Backend, Chain, get_backend
-from krrdistill.construct import Construction, construct, learned_labels, noise_start, real_start, shrink_to_bound
+from krrdistill.construct import (
+    Construction,
+    affine_labels,
+    construct,
+    learned_labels,
+    noise_start,
+    real_start,
+    shrink_to_bound,
+    target_labels,
+)
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.features import LayeredMap
+from krrdistill.nearest import nearest_inputs
 from krrdistill.options import DistillOptions
-from krrdistill.random import Stream, permutation
-from krrdistill.ridge import RidgePath, fit_ridge, ridge_path, select
+from krrdistill.random import Stream, normal, permutation
+from krrdistill.ridge import RidgePath, fit_intercept, fit_ridge, ridge_path, select, select_by_r2
+from krrdistill.scores import batched_scores, kind_of_targets, r_squared
 from krrdistill.stages import Progress, Stopwatch
-from krrdistill.statistics import RidgeStatistics
+from krrdistill.statistics import RidgeStatistics, check_weights
 from krrdistill.storage import round_inputs
 
 __all__ = ["Distillation", "Original", "Trained", "choose_model", "distill", "retrain_original", "train_original"]
@@ -42,6 +53,8 @@ class Original:
     n_train: int
     n_validation: int
     training: dict[str, Any]  # DistillOptions.training, and the fingerprint of the features
+    b: FloatArray | None = None  # (k,), of the predictions W phi + b; None for 0
+    lambdas: FloatArray | None = None  # (k,), where every target has its own; ``lambda_`` is the smallest
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +84,7 @@ def distill(
     *,
     preprocessing: Preprocessing | None = None,
     n_classes: int | None = None,
+    sample_weight: Any = None,
     options: DistillOptions | None = None,
     original: Original | None = None,
     progress: Progress | None = None,
@@ -84,9 +98,11 @@ def distill(
     Parameters
     ----------
     X : array of shape (n, *shape), uint8 or float, of any framework; on a device it stays there
-    y : integer labels of shape (n,), where X is
+    y : integer labels of shape (n,), or real-valued (or 0/1) targets, float of shape (n,) or any of shape (n, k); where
+        X is
     feature_map : the map phi on preprocessed inputs
     preprocessing : affine map before phi, by default none
+    sample_weight : array of shape (n,), >= 0; the original minimises sum w ||y - W phi||^2 + lambda ||W||^2
     options, keywords : a ``DistillOptions``, or its fields as keywords
     original : ``Distillation.original`` of the same data and map, to distil that model again without training it
 
@@ -99,8 +115,11 @@ def distill(
     samples = as_samples("distill", X, input_dim=feature_map.input_dim)
     check_device("distill", X=X, y=y)
     n = samples.shape[0]
-    labels = as_labels("distill", y, n, n_classes=n_classes)
-    k = count_classes("distill", labels, n_classes)
+    labels = as_targets("distill", y, n, n_classes=n_classes)
+    if sample_weight is not None:
+        sample_weight = check_weights("distill", sample_weight, n)
+    k = labels.shape[1] if labels.ndim == 2 else count_classes("distill", labels, n_classes)
+    check_targets(labels, k, options)
     preprocessing = preprocessing or Preprocessing.none(feature_map.input_dim)
     feature_map.check_surjective()  # before the long part
     watch = Stopwatch(progress)
@@ -111,35 +130,48 @@ def distill(
     known = np.arange(n) if options.refit else train
     start_rows = choose_real_points(labels, known, k, options) if options.init == "real" else None
     if original is None:
-        trained = train_original(samples, labels, k, chain, (validation, train), options, backend, progress)
+        rows = (validation, train)
+        trained = train_original(samples, labels, k, chain, rows, options, backend, progress, sample_weight)
         original = trained.original
         watch.seconds.update(trained.seconds)
     else:
         check_original("distill", original, k, chain, options)
     if not original.W.any():
         raise DataError("distill: the original model is zero; the features of X carry nothing about y")
-    with watch.stage("construct"):
-        near = None if start_rows is None else preprocessing.apply(take_rows(samples, start_rows))
-        points = _construct(original, feature_map, near, options, backend)
+    near = None if start_rows is None else preprocessing.apply(take_rows(samples, start_rows))
+    if near is not None and options.realism is not None:
+        with watch.stage("construct"):
+            inputs = _nearest(original, chain, preprocessing, near, options)
+        lambda_s = original.lambda_ if isinstance(options.lambda_s, str) else options.lambda_s
+        targets, range_scale = None, 1.0
+    else:
+        with watch.stage("construct"):
+            spread = labels[train].std(axis=0) if labels.ndim == 2 else None
+            points = _construct(original, feature_map, near, spread, options, backend)
+        with watch.stage("preimage"):
+            inputs = feature_map.preimage(points.F, near=near, backend=backend)
+        targets, lambda_s, range_scale = points.Y, points.lambda_s, points.range_scale
     with watch.stage("preimage"):
-        inputs = feature_map.preimage(points.F, near=near, backend=backend)
-        targets = points.Y
         stored, encoding = round_inputs(inputs, options.store)
-        if options.store != "float64":
+        if targets is None or options.store != "float64":
             features = feature_map.transform(stored, dtype=np.float64, backend=backend)
-            targets = learned_labels(features, original.W, points.lambda_s)
+            targets = _labels_of(features, original, lambda_s, options)
     distilled = DistilledDataset(
         X=stored,
         Y=targets,
-        lambda_s=points.lambda_s,
+        lambda_s=lambda_s,
         feature_map=feature_map,
         preprocessing=preprocessing,
         shape=shape,
         encoding=encoding,
         weights=original.W if options.include_weights else None,
-        meta=_meta(original, options, backend),
+        intercept=original.b if options.include_weights and options.intercept else None,
+        targets=kind_of_targets(labels),
+        centered=options.intercept,
+        offset=original.b if options.center_targets else None,
+        meta={**_meta(original, options, backend), "weighted": sample_weight is not None},
     )
-    return Distillation(distilled, original, start_rows, points.range_scale, watch.seconds)
+    return Distillation(distilled, original, start_rows, range_scale, watch.seconds)
 
 
 def count_classes(where: str, labels: IntArray, n_classes: int | None = None) -> int:
@@ -153,49 +185,106 @@ def count_classes(where: str, labels: IntArray, n_classes: int | None = None) ->
     return k
 
 
+def check_targets(targets: npt.NDArray[Any], k: int, options: DistillOptions) -> None:
+    """Raises ValueError for options that these targets do not take."""
+    if options.lambda_per_target and targets.ndim == 1:
+        raise ValueError("distill: lambda_per_target needs real-valued targets; the classes of one label share lambda")
+    m = options.points_per_class * k
+    if options.intercept and m < (k + 1 if targets.ndim == 2 else max(k, 2)):
+        raise ValueError(
+            f"distill: an intercept takes one point more than the {k} of the targets; points_per_class = "
+            f"{options.points_per_class} gives {m}"
+        )
+
+
 def train_original(
     X: Any,
-    y: IntArray,
+    y: npt.NDArray[Any],
     k: int,
     chain: Chain,
     rows: tuple[IntArray, IntArray],
     options: DistillOptions,
     backend: Backend,
     progress: Progress | None,
+    sample_weight: FloatArray | None = None,
 ) -> Trained:
     """Statistics once, all lambdas from them, the best one on the held-out part (ties to the larger).
 
     ``rows`` are the validation and the training rows; with ``options.refit`` the statistics end up with both.
+    Real-valued targets to be centred are accumulated about their mean: in float32, their size would cost digits.
     """
     watch = Stopwatch(progress)
+    shift = np.average(y[rows[1]], axis=0) if y.ndim == 2 and options.center != "none" else None
+    if shift is not None:
+        y = y - shift
     with watch.stage("statistics") as report:
         statistics = RidgeStatistics(chain, k, precision=options.precision, backend=backend)
-        statistics.update(X, y, rows=rows[1], progress=report)
-    return Trained(choose_model(statistics, X, y, rows, options, watch), statistics, watch.seconds)
+        statistics.update(X, y, rows=rows[1], weights=sample_weight, progress=report)
+    original = choose_model(statistics, X, y, rows, options, watch, sample_weight)
+    if shift is not None and original.b is not None:
+        original = replace(original, b=original.b + shift)
+    return Trained(original, statistics, watch.seconds)
 
 
 def choose_model(
     statistics: RidgeStatistics,
     X: Any,
-    y: IntArray,
+    y: npt.NDArray[Any],
     rows: tuple[IntArray, IntArray],
     options: DistillOptions,
     watch: Stopwatch,
+    sample_weight: FloatArray | None = None,
 ) -> Original:
     """The model of the best lambda; ``statistics`` are those of the training rows, and with refit of all rows after."""
     validation, train = rows
-    chain, backend, dtype = statistics.chain, statistics.backend, np.dtype(options.precision)
     with watch.stage("ridge"):
-        path = ridge_path(statistics, options.lambdas)
-        usable = path.weights if path.positive_definite.all() else np.nan_to_num(path.weights)
-        correct = backend.score_path(chain, X, y, usable, dtype=dtype, rows=validation)
-        path = select(path, correct, len(validation))
-        W, lambda_ = path.weights[path.best].copy(), float(path.lambdas[path.best])
+        path = ridge_path(statistics, options.lambdas, center=options.center)
+        path = _select(path, statistics, X, y, validation, options, sample_weight)
+        W, b, lambdas = path.model()
         if options.refit:
-            W = fit_ridge(statistics.update(X, y, rows=validation), lambda_)
+            statistics.update(X, y, rows=validation, weights=sample_weight)
+            W = fit_ridge(statistics, lambdas, center=options.center)
+            b = fit_intercept(statistics, W, center=options.center)
+        if y.ndim == 1 and options.center != "none":
+            W = W - W.mean(axis=0)  # centred one-hot targets sum to 0, and so do the models, up to rounding
     n_train = X.shape[0] if options.refit else len(train)
-    training = {**options.training(), "features": chain.fingerprint()}
-    return Original(W, lambda_, path, n_train, len(validation), training)
+    training = {**options.training(), "features": statistics.chain.fingerprint()}
+    return Original(
+        W,
+        float(lambdas.min()),
+        path,
+        n_train,
+        len(validation),
+        training,
+        b=None if options.center == "none" else b,
+        lambdas=lambdas if options.lambda_per_target else None,
+    )
+
+
+def _select(
+    path: RidgePath,
+    statistics: RidgeStatistics,
+    X: Any,
+    y: npt.NDArray[Any],
+    validation: IntArray,
+    options: DistillOptions,
+    sample_weight: FloatArray | None,
+) -> RidgePath:
+    """The path with its choice: by correct classes, of real-valued targets by R^2."""
+    chain, backend, dtype = statistics.chain, statistics.backend, np.dtype(options.precision)
+    usable = path.weights if path.positive_definite.all() else np.nan_to_num(path.weights)
+    b = None if path.intercepts is None else np.nan_to_num(path.intercepts)
+    common: Any = {"precision": options.precision, "backend": backend, "rows": validation}
+    if y.ndim == 2:
+        r2, _ = r_squared(chain, X, y, usable, b, **common, sample_weight=sample_weight)
+        return select_by_r2(path, r2, per_target=options.lambda_per_target)
+    if b is None:
+        correct = backend.score_path(chain, X, y, usable, dtype=dtype, rows=validation)
+    else:
+        correct = np.zeros(len(usable), dtype=np.int64)
+        for part, scores in batched_scores(chain, X, usable, b, **common):
+            correct += np.count_nonzero(scores.argmax(axis=2) == y[part][:, None], axis=0)
+    return select(path, correct, len(validation))
 
 
 def check_original(where: str, original: Original, k: int, chain: Chain, options: DistillOptions) -> None:
@@ -219,13 +308,17 @@ def split(n: int, options: DistillOptions) -> tuple[IntArray, IntArray]:
     return np.sort(order[:held_out]), np.sort(order[held_out:])
 
 
-def choose_real_points(labels: IntArray, train_rows: IntArray, k: int, options: DistillOptions) -> IntArray:
+def choose_real_points(labels: npt.NDArray[Any], train_rows: IntArray, k: int, options: DistillOptions) -> IntArray:
     """Rows of points_per_class seeded training points per class, the order of classes repeating.
 
     Raises ValueError for a class that has fewer.
     """
     ipc = options.points_per_class
     order = train_rows[permutation(options.seed, Stream.REAL_POINTS, len(train_rows))]
+    if labels.ndim == 2:  # real-valued targets: any points
+        if len(order) < ipc * k:
+            raise ValueError(f"distill: points_per_class = {ipc} asks for {ipc * k} of {len(order)} training points")
+        return np.asarray(order[: ipc * k])
     chosen = np.empty((ipc, k), dtype=np.int64)
     for c in range(k):
         of_class = order[labels[order] == c]
@@ -238,25 +331,60 @@ def choose_real_points(labels: IntArray, train_rows: IntArray, k: int, options: 
     return chosen.ravel()
 
 
+def _nearest(
+    original: Original, chain: Chain, preprocessing: Preprocessing, real: FloatArray, options: DistillOptions
+) -> FloatArray:
+    """Preprocessed inputs of the exact set nearest, in raw units, to a blend of real points and noise."""
+    share = 1.0 if options.realism is None else options.realism
+    noise = normal(options.seed, Stream.NOISE, real.size).reshape(real.shape)
+    blend = share * real + (1.0 - share) * float(np.sqrt(np.mean(real * real))) * noise
+    shape = (chain.input_dim,)
+    raw = nearest_inputs(chain, original.W, preprocessing.invert(blend, shape), centered=options.intercept)
+    return np.asarray(preprocessing.apply(raw))
+
+
+def _labels_of(F: FloatArray, original: Original, lambda_s: float, options: DistillOptions) -> FloatArray:
+    """The labels with which features train to the original model."""
+    if options.intercept and original.b is not None:
+        return affine_labels(F, original.W, original.b, lambda_s)
+    return learned_labels(F, original.W, lambda_s)
+
+
 def _construct(
-    original: Original, feature_map: LayeredMap, near: FloatArray | None, options: DistillOptions, backend: Backend
+    original: Original,
+    feature_map: LayeredMap,
+    near: FloatArray | None,
+    spread: FloatArray | None,
+    options: DistillOptions,
+    backend: Backend,
 ) -> Construction:
+    """Features and labels that train to the original model; ``spread`` (k,) is that of real-valued targets.
+
+    With an intercept, features and labels about their means train to W; any mean f of the features then goes with the
+    mean b + W f of the labels. It is that of the real points, and 0 for noise.
+    """
+    W, k = original.W, len(original.W)
     lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
+    limit, base = feature_map.feature_limit(), np.zeros(W.shape[1])
     if near is None:
-        D, Y = noise_start(original.W, options.points_per_class, seed=options.seed)
+        labels = None
+        if spread is not None:
+            spread = np.where(spread > 0.0, spread, 1.0)
+            labels = target_labels(spread, k * options.points_per_class, seed=options.seed)
+        D, Y = noise_start(W, options.points_per_class, seed=options.seed, labels=labels, centered=options.intercept)
     else:
         target = original.lambda_ if lambda_s is None else lambda_s
-        D, Y = real_start(original.W, feature_map.transform(near, dtype=np.float64, backend=backend), target)
+        F_real = feature_map.transform(near, dtype=np.float64, backend=backend)
+        D, Y = real_start(W, F_real, target, centered=options.intercept)
+        if options.intercept:
+            base = F_real.mean(axis=0)
     if lambda_s:
-        D, Y = shrink_to_bound(D, Y, original.W, lambda_s, scale_labels=options.scale_labels)
-    return construct(
-        D,
-        Y,
-        lambda_s,
-        lambda_=original.lambda_,
-        root=options.root,
-        feature_limit=feature_map.feature_limit(),
-    )
+        D, Y = shrink_to_bound(D, Y, W, lambda_s, scale_labels=options.scale_labels)
+    limit -= float(np.abs(base).max())
+    points = construct(D, Y, lambda_s, lambda_=original.lambda_, root=options.root, feature_limit=limit)
+    if not options.intercept or original.b is None:
+        return points
+    return replace(points, F=points.F + base, Y=points.Y + original.b + W @ base)
 
 
 def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict[str, Any]:
@@ -270,11 +398,22 @@ def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict
     return {
         "options": {**kept, "backend": backend.name},
         "lambda": original.lambda_,
-        "val_accuracy": float(original.path.val_accuracy[original.path.best]),
+        **_selection(original),
         "n_train": original.n_train,
         "n_val": original.n_validation,
         "versions": versions(),
     }
+
+
+def _selection(original: Original) -> dict[str, Any]:
+    """How lambda did on the held-out part."""
+    path = original.path
+    if path.val_r2 is None:
+        return {"val_accuracy": float(path.val_accuracy[path.best])}
+    chosen = np.full(path.val_r2.shape[1], path.best) if path.chosen is None else path.chosen
+    r2 = [float(value) for value in path.val_r2[chosen, np.arange(len(chosen))]]
+    lambdas = None if original.lambdas is None else [float(value) for value in original.lambdas]
+    return {"val_accuracy": None, "val_r2": r2, "lambda_per_target": lambdas}
 
 
 def versions() -> dict[str, str]:
@@ -287,10 +426,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def retrain_original(distilled: DistilledDataset, dataset: Dataset, *, backend: Any = None) -> FloatArray:
-    """W of the original model, trained again from the data as the file's meta records."""
+def retrain_original(distilled: DistilledDataset, dataset: Dataset, *, backend: Any = None) -> Original:
+    """The original model, trained again from the data as the file's meta records."""
+    if distilled.meta.get("weighted"):
+        raise DataError("verify: the original was trained with sample weights; store it in the file (include_weights)")
     try:
-        recorded = dict(distilled.meta["options"], backend=None, lambdas=[distilled.meta["lambda"]])
+        lambdas = distilled.meta.get("lambda_per_target") or [distilled.meta["lambda"]]
+        recorded = dict(distilled.meta["options"], backend=None, lambdas=lambdas)
         options = DistillOptions(**recorded)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"verify: the file does not record how its model was trained ({error})") from error
@@ -298,4 +440,4 @@ def retrain_original(distilled: DistilledDataset, dataset: Dataset, *, backend: 
     chain = distilled.feature_map.chain(distilled.preprocessing)
     solver = get_backend(backend)
     rows = split(len(X), options)
-    return train_original(X, dataset.y_train, dataset.n_classes, chain, rows, options, solver, None).original.W
+    return train_original(X, dataset.y_train, dataset.n_classes, chain, rows, options, solver, None).original

@@ -22,10 +22,11 @@ from krrdistill.features import make_map
 from krrdistill.floor import pass_floor
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation, distill
+from krrdistill.realism import likeness, value_range
 from krrdistill.ridge import RidgePath
 from krrdistill.stages import Progress, Stopwatch
 
-__all__ = ["WEIGHT_ERROR_TARGETS", "RunResult", "peak_memory_bytes", "run_distillation"]
+__all__ = ["WEIGHT_ERROR_TARGETS", "RunResult", "measured", "peak_memory_bytes", "run_distillation"]
 
 # Relative weight error that a file must not exceed.
 WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
@@ -81,10 +82,16 @@ def run_distillation(
                 result.distilled.with_meta(**facts).save(unverified, embed_map=options.embed_map)
                 reloaded = DistilledDataset.load(unverified)
             with watch.stage("evaluate"):
-                certificate = reloaded.verify(dataset, weights=result.original.W, backend=options.backend)
+                original = result.original
+                certificate = reloaded.verify(
+                    dataset, weights=original.W, intercept=original.b, backend=options.backend
+                )
         finally:
             unverified.unlink(missing_ok=True)
+        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
         report = _report(dataset, kernel, options, result, certificate, path)
+        shown = likeness(reloaded.distilled_data, images, value_range(dataset))
+        report["realism"] = {"asked": options.realism, **shown}
         report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
         with watch.stage("save"):
             keys = ("original", "distilled", "certificate", "seconds")
@@ -93,7 +100,6 @@ def run_distillation(
         n_passed = len(dataset.x_train) - report["n_val"]
         chain = feature_map.chain(preprocessing)
         report["floor_seconds"] = {"statistics": pass_floor(chain, n_passed, options.precision)}
-    images = None if result.start_rows is None else dataset.x_train[result.start_rows]
     return RunResult(report, reloaded, result.original.path, images, certificate.singular_values)
 
 
@@ -125,8 +131,11 @@ def _report(
         "lambda_s": result.distilled.lambda_s,
         "range_scale": result.range_scale,
         "val_accuracy": meta["val_accuracy"],
-        "original": {"test_accuracy": certificate.original_accuracy},
-        "distilled": {"test_accuracy": certificate.distilled_accuracy},
+        "targets": dataset.targets,
+        "intercept": options.intercept,
+        **{key: meta[key] for key in ("val_r2", "lambda_per_target") if key in meta},
+        "original": measured(certificate, "original"),
+        "distilled": measured(certificate, "distilled"),
         "certificate": {name: value if math.isfinite(value) else None for name, value in certificate.numbers().items()},
         "peak_memory_bytes": peak_memory_bytes(),
         "backend": meta["options"]["backend"],
@@ -134,6 +143,13 @@ def _report(
         "artifact": str(path),
         "warnings": [warning for warning in warnings if warning is not None],
     }
+
+
+def measured(certificate: Certificate, model: str) -> dict[str, Any]:
+    """Test accuracy of a model (None for real values), and what ``Certificate.per_target`` has of it."""
+    accuracy = getattr(certificate, f"{model}_accuracy")
+    per_target = {} if certificate.per_target is None else {"test_per_target": certificate.per_target[model]}
+    return {"test_accuracy": accuracy if math.isfinite(accuracy) else None, **per_target}
 
 
 def _shortfall(certificate: Certificate, options: DistillOptions) -> str | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.arrays import to_host
 from krrdistill.backends import Backend, Chain
+from krrdistill.products import product
 
-__all__ = ["TARGET_KINDS", "batched_scores", "kind_of_targets", "r_squared"]
+__all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "kind_of_targets", "r_squared"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -26,7 +29,7 @@ def kind_of_targets(y: npt.NDArray[np.generic]) -> str:
 
 def batched_scores(
     chain: Chain,
-    X: npt.NDArray[np.generic],
+    X: Any,
     weights: FloatArray,
     intercepts: FloatArray | None,
     *,
@@ -38,18 +41,36 @@ def batched_scores(
 
     Features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
-    stacked = weights.reshape(-1, weights.shape[-1])
-    chosen = np.arange(len(X)) if rows is None else rows
+    stacked = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
+    chosen = np.arange(X.shape[0]) if rows is None else rows
+    buffer = np.empty((min(_BATCH_ROWS, len(chosen)), stacked.shape[1]))
     for start in range(0, len(chosen), _BATCH_ROWS):
         part = chosen[start : start + _BATCH_ROWS]
-        features = backend.transform(chain, X, dtype=np.dtype(precision), rows=part).astype(np.float64, copy=False)
-        scores = (features @ stacked.T).reshape(len(part), *weights.shape[:2])
+        features = buffer[: len(part)]
+        features[:] = to_host("predict", "features", backend.transform(chain, X, dtype=np.dtype(precision), rows=part))
+        scores = product(features, stacked.T).reshape(len(part), *weights.shape[:2])
         yield part, scores if intercepts is None else scores + intercepts
+
+
+def all_scores(
+    chain: Chain,
+    X: Any,
+    weights: FloatArray,
+    intercepts: FloatArray | None,
+    *,
+    precision: str,
+    backend: Backend,
+) -> FloatArray:
+    """The scores (n, L, k) of all rows, see ``batched_scores``."""
+    scores = np.empty((X.shape[0], *weights.shape[:2]))
+    for part, some in batched_scores(chain, X, weights, intercepts, precision=precision, backend=backend):
+        scores[part] = some
+    return scores
 
 
 def r_squared(
     chain: Chain,
-    X: npt.NDArray[np.generic],
+    X: Any,
     Y: FloatArray,
     weights: FloatArray,
     intercepts: FloatArray | None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["megabytes", "number", "percent", "seconds"]
+__all__ = ["mean_r2", "megabytes", "number", "percent", "score_name", "seconds"]
 
 
 def percent(fraction: float | None) -> str:
@@ -32,6 +33,17 @@ def seconds(value: float | None) -> str:
         return f"{number(float(value), digits=3)} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s"
+
+
+def score_name(report: Mapping[str, Any]) -> str:
+    """What lambda was chosen by on the held-out samples."""
+    return "accuracy" if report.get("targets", "classes") == "classes" else "R\N{SUPERSCRIPT TWO}"
+
+
+def mean_r2(measured: Mapping[str, Any]) -> float | None:
+    """The mean over targets of a model's R^2 on the test set; None for classes."""
+    values = measured.get("test_per_target", {}).get("r2")
+    return sum(values) / len(values) if values else None
 
 
 def megabytes(size: int) -> str:

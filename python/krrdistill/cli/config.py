@@ -19,6 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "root": ("plus", "minus"),
     "store": ("float64", "float32", "float16", "uint8"),
     "precision": ("float32", "float64"),
+    "targets": ("classes", "real"),
     "variant": ("gram", "published"),
     "mechanism": ("statistics", "output"),
 }
@@ -93,6 +94,11 @@ class Settings(RunSettings):
     """One run of ``krrdistill distill``."""
 
     lambda_s: float | str = 0.0
+    realism: float | None = None
+    targets: str = "classes"
+    intercept: bool = False
+    center_targets: bool = False
+    lambda_per_target: bool = False
     root: str = "plus"
     store: str = "float64"
     refit: bool = False
@@ -183,6 +189,8 @@ def resolve_as(
     if "lambdas" in given:
         given["lambdas"] = parse_lambdas(given["lambdas"])
     sources = {name: "--" + name.replace("_", "-") for name in given}
+    if given.get("realism") is not None:
+        given.setdefault("init", "real")  # it is a distance to real samples
     from_file, notes = read_config(config, kind) if config is not None else ({}, [])
     for name, (key, value) in from_file.items():
         if name not in given:
@@ -211,6 +219,13 @@ def parse_lambdas(text: str) -> tuple[float, ...]:
     return tuple(values)
 
 
+def _check_fractions(given: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    if not 0.0 < given.get("delta", 0.5) < 1.0:
+        raise UsageError(f"{sources['delta']} must be in (0, 1), got {given['delta']}")
+    if not 0.0 <= given.get("realism", 0.0) <= 1.0:
+        raise UsageError(f"{sources['realism']} must be from 0 to 1, got {given['realism']}")
+
+
 def _check(given: dict[str, Any], sources: Mapping[str, str]) -> None:
     """Every given value lies where it may; names of choices take their canonical spelling."""
     for name, choices in CHOICES.items():
@@ -225,8 +240,7 @@ def _check(given: dict[str, Any], sources: Mapping[str, str]) -> None:
     for name in POSITIVE:
         if name in given and not (math.isfinite(given[name]) and given[name] > 0):
             raise UsageError(f"{sources[name]} must be positive and finite, got {given[name]}")
-    if not 0.0 < given.get("delta", 0.5) < 1.0:
-        raise UsageError(f"{sources['delta']} must be in (0, 1), got {given['delta']}")
+    _check_fractions(given, sources)
     lambda_s = given.get("lambda_s", 0.0)
     if lambda_s != "auto" and not (math.isfinite(lambda_s) and lambda_s >= 0):
         raise UsageError(f"{sources['lambda_s']} must be finite and not negative, got {lambda_s}")

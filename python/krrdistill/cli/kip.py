@@ -7,13 +7,14 @@ import time
 from krrdistill.cli import output, status
 from krrdistill.cli.config import KipSettings
 from krrdistill.cli.folder import output_folder
-from krrdistill.cli.run import FIGURE, page_facts, require_matplotlib, show_report, value_range, write_report
+from krrdistill.cli.run import FIGURE, page_facts, require_matplotlib, show_report, write_report
 
 
 def kip(settings: KipSettings, *, as_json: bool) -> int:
     """Run KIP on one data set; write the artefacts, the curve, a figure, the report and its page; print the outcome."""
     from krrdistill.data import load_dataset
     from krrdistill.kip import KipOptions, run_kip
+    from krrdistill.realism import value_range
     from krrdistill.report import distilled_figure, save_figure, write_figure_data, write_page
 
     require_matplotlib()

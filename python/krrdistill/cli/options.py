@@ -157,6 +157,36 @@ LambdaS = Annotated[
         panel=RESULT,
     ),
 ]
+Targets = Annotated[
+    str,
+    _option(
+        "--targets",
+        text="What y of a FILE.npz holds: classes, or real values, one column or several (0 and 1: labels).",
+        metavar="NAME",
+        default=True,
+        panel=MODEL,
+    ),
+]
+Intercept = Annotated[
+    bool,
+    _option("--intercept", text="An unpenalised intercept, also when training on the distilled set.", panel=MODEL),
+]
+CenterTargets = Annotated[
+    bool, _option("--center-targets", text="Targets about their mean; the file has the mean.", panel=MODEL)
+]
+LambdaPerTarget = Annotated[
+    bool, _option("--lambda-per-target", text="For every real-valued target the lambda best for it.", panel=MODEL)
+]
+Realism = Annotated[
+    float | None,
+    _option(
+        "--realism",
+        text="The exact set nearest to inputs between noise (0) and real samples (1); implies --init real.",
+        metavar="0..1",
+        default="the published construction",
+        panel=RESULT,
+    ),
+]
 Root = Annotated[
     str,
     _option("--root", text="Root of Theorem 5.1: plus or minus.", metavar="NAME", default=True, panel=RESULT),

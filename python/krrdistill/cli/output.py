@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from krrdistill.text import number, percent
+from krrdistill.text import mean_r2, number, percent
 
 
 def say(text: str) -> None:
@@ -85,8 +85,14 @@ def print_summary(report: Mapping[str, Any]) -> None:
         f"({report['ipc']} per class, d = {report['d']}, p = {report['p']}, seed {report['seed']})"
     )
     table = _comparison(report)
-    table.add_row("validation accuracy", percent(report["val_accuracy"]), "")
+    r2 = [mean_r2(report[model]) for model in ("original", "distilled")]
+    if r2[0] is None:
+        table.add_row("validation accuracy", percent(report["val_accuracy"]), "")
+    else:
+        table.add_row("mean test R\N{SUPERSCRIPT TWO} of the targets", percent(r2[0]), percent(r2[1]))
     table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
+    if report["realism"]["psnr"] is not None:
+        table.add_row("PSNR to the real samples (dB)", "", f"{report['realism']['psnr']:.2f}")
     _show(table)
     _print_time(report)
     _print_files(report, ("artifact", "figure", "lambda_path_figure", "report", "page"))

@@ -16,6 +16,7 @@ from krrdistill.cli.config import RunSettings, Settings, command_line
 from krrdistill.cli.folder import output_folder
 from krrdistill.errors import BackendUnavailable
 from krrdistill.files import write_atomically
+from krrdistill.text import score_name
 
 if TYPE_CHECKING:
     from krrdistill.artifact import DistilledDataset
@@ -40,7 +41,9 @@ def distill(settings: Settings, *, as_json: bool) -> int:
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
-        dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+        dataset = load_dataset(
+            settings.dataset, data_dir=settings.data_dir, download=settings.download, targets=settings.targets
+        )
         load_seconds = time.perf_counter() - start
         result = run_distillation(
             dataset,
@@ -67,6 +70,7 @@ def distill(settings: Settings, *, as_json: bool) -> int:
 def page_facts(folder: Path, settings: RunSettings, dataset: Dataset) -> dict[str, Any]:
     """What the page of a run says beyond what was computed."""
     from krrdistill.info import machine
+    from krrdistill.realism import value_range
     from krrdistill.report.record import PAGE, REPORT
 
     return {
@@ -109,6 +113,10 @@ def _options(settings: Settings) -> DistillOptions:
     return DistillOptions(
         points_per_class=settings.ipc,
         init=settings.init,
+        realism=settings.realism,
+        intercept=settings.intercept,
+        center_targets=settings.center_targets,
+        lambda_per_target=settings.lambda_per_target,
         lambda_s=settings.lambda_s,
         root=settings.root,
         lambdas=settings.lambdas,
@@ -126,6 +134,7 @@ def _options(settings: Settings) -> DistillOptions:
 
 def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult) -> dict[str, str]:
     """Write both figures; returns their entries of the report."""
+    from krrdistill.realism import value_range
     from krrdistill.report import distilled_figure, lambda_path_figure, save_figure
 
     title = f"{dataset.name}, {settings.kernel}, {settings.ipc} per class"
@@ -140,22 +149,15 @@ def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult)
     path = result.path
     figure = lambda_path_figure(
         path.lambdas,
-        path.val_accuracy,
+        path.score,
         best=path.best,
         below_noise_floor=path.below_noise_floor,
         noise_floor=path.noise_floor,
         title=f"{dataset.name}, {settings.kernel}: choice of \N{GREEK SMALL LETTER LAMDA}",
+        score=score_name(result.report),
     )
     save_figure(figure, folder / PATH_FIGURE)
     return {"figure": str(folder / FIGURE), "lambda_path_figure": str(folder / PATH_FIGURE)}
-
-
-def value_range(dataset: Dataset) -> tuple[float, float]:
-    """Black and white of the raw data: 0 to 255 for bytes that use that range, else their extremes."""
-    low, high = float(dataset.x_train.min()), float(dataset.x_train.max())
-    if dataset.x_train.dtype == "uint8":
-        low, high = 0.0, 255.0 if high > 127 else max(high, 1.0)
-    return (low, high) if low < high else (low - 0.5, low + 0.5)
 
 
 def verify(
@@ -169,13 +171,15 @@ def verify(
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
     from krrdistill.artifact import DistilledDataset
     from krrdistill.data import load_dataset
+    from krrdistill.run import measured
 
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
     distilled = DistilledDataset.load(file)
-    data = load_dataset(recorded_dataset(distilled, file) if dataset is None else dataset, data_dir=data_dir)
+    name = recorded_dataset(distilled, file) if dataset is None else dataset
+    data = load_dataset(name, data_dir=data_dir, targets="classes" if distilled.targets == "classes" else "real")
     with output.working("retraining"):
         certificate = distilled.verify(data, backend=_recorded_backend(distilled))
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
@@ -185,8 +189,8 @@ def verify(
         "dataset": data.name,
         "store": distilled.store,
         "lambda_s": distilled.lambda_s,
-        "original": {"test_accuracy": certificate.original_accuracy},
-        "distilled": {"test_accuracy": certificate.distilled_accuracy},
+        "original": measured(certificate, "original"),
+        "distilled": measured(certificate, "distilled"),
         "certificate": certificate.numbers(),
         "tolerance": limit,
         "passed": passed,

@@ -37,17 +37,18 @@ class Dataset:
     name : what reports call it
     x_train, x_test : inputs (n, *shape), C-contiguous uint8, float32 or float64, one dtype for both. Given as
         float16 they become float32; as another integer type float32 when that is exact, else float64.
-    y_train, y_test : labels (n,) in [0, k), stored as int64. Any integer type and whole floats are taken.
-    class_names : k names. Every class has at least one training sample.
+    y_train, y_test : labels (n,) in [0, k), stored as int64. Any integer type and whole floats are taken. Or
+        real-valued or 0/1 targets (n, k), stored as float64.
+    class_names : k names, of classes or targets. Every class has at least one training sample.
 
     Raises TypeError for the wrong kind of object, DataError (a ValueError) for what is wrong inside it.
     """
 
     name: str
     x_train: NDArray[Any]
-    y_train: NDArray[np.int64]
+    y_train: NDArray[Any]
     x_test: NDArray[Any]
-    y_test: NDArray[np.int64]
+    y_test: NDArray[Any]
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -57,8 +58,10 @@ class Dataset:
         x_train, x_test = _checked_pair(self.x_train, self.x_test)
         y_train = _checked_labels("y_train", self.y_train, n=len(x_train), names=names)
         y_test = _checked_labels("y_test", self.y_test, n=len(x_test), names=names)
+        if y_train.ndim != y_test.ndim:
+            raise DataError(f"Dataset: y_test has shape {y_test.shape}, y_train {y_train.shape}")
         absent = np.setdiff1d(np.arange(len(names)), y_train)
-        if absent.size:
+        if y_train.ndim == 1 and absent.size:
             listed = ", ".join(str(c) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
             raise DataError(f"Dataset: y_train has no sample of {absent.size} of {len(names)} classes: {listed}")
         for field, value in zip(
@@ -83,6 +86,14 @@ class Dataset:
         """k, the number of classes."""
         return len(self.class_names)
 
+    @property
+    def targets(self) -> str:
+        """ "classes", "multilabel" (0 or 1 in every column of y) or "real"."""
+        if self.y_train.ndim == 1:
+            return "classes"
+        both = (self.y_train, self.y_test)
+        return "multilabel" if all(bool(((y == 0) | (y == 1)).all()) for y in both) else "real"
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, train {len(self.x_train)}, test {len(self.x_test)}, "
@@ -96,10 +107,13 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
-def read_npz(path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None) -> Dataset:
+def read_npz(
+    path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None, targets: str = "classes"
+) -> Dataset:
     """Data set from an ``.npz`` file with x_train, y_train, x_test, y_test and, optionally, class_names.
 
     name : of the result; the file's stem when None
+    targets : "real" takes one-dimensional y as real values, (n, 1); two-dimensional y always is
     class_names : taken when the file has none; None makes them "0", "1", ... from the largest label.
 
     Nothing in the file is executed: object arrays, which are pickles, are refused.
@@ -109,6 +123,8 @@ def read_npz(path: Path, *, name: str | None = None, class_names: Sequence[str] 
         raise DataError(f"no such file: {path}")
     try:
         arrays = _read_arrays(path)
+        if targets == "real":
+            arrays |= {key: _column(arrays[key]) for key in ("y_train", "y_test")}
         if "class_names" in arrays:
             class_names = _stored_names(arrays.pop("class_names"))
         elif class_names is None:
@@ -156,7 +172,13 @@ def one_line(error: BaseException, *, limit: int | None = 200) -> str:
     return " ".join(str(error).splitlines())[:limit] or type(error).__name__
 
 
+def _column(y: NDArray[Any]) -> NDArray[Any]:
+    return y[:, None] if y.ndim == 1 else y
+
+
 def _numbered_names(y_train: NDArray[Any]) -> tuple[str, ...]:
+    if y_train.ndim == 2:
+        return tuple(str(c) for c in range(y_train.shape[1]))
     top = y_train.max().item() if y_train.size and y_train.dtype.kind in "iuf" else 0
     if not top < y_train.size:  # also NaN
         raise DataError(f"y_train holds label {top}, but {y_train.size} samples have at most {y_train.size} classes")
@@ -221,9 +243,11 @@ def _stored_dtype(argument: str, x: NDArray[Any]) -> np.dtype[Any]:
     raise DataError(f"Dataset: {argument} must be uint8, float32 or float64 (or convert to one), got {x.dtype}")
 
 
-def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) -> NDArray[np.int64]:
+def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) -> NDArray[Any]:
     if not isinstance(y, np.ndarray) or isinstance(y, np.ma.MaskedArray):
         raise TypeError(f"Dataset: {argument} must be a NumPy array, got {type(y).__name__}")
+    if y.ndim == 2:
+        return _checked_targets(argument, y, shape=(n, len(names)))
     if y.shape != (n,):
         raise DataError(f"Dataset: {argument} must have one label for each of the {n} samples, got shape {y.shape}")
     if y.dtype.kind not in "iuf":
@@ -236,3 +260,11 @@ def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) ->
         if not 0 <= label < len(names):
             raise DataError(f"Dataset: {argument} holds label {label}, outside 0 ... {len(names) - 1}")
     return y.astype(np.int64)
+
+
+def _checked_targets(argument: str, y: NDArray[Any], *, shape: tuple[int, int]) -> NDArray[np.float64]:
+    if y.shape != shape or y.dtype.kind not in "biuf":
+        raise DataError(f"Dataset: {argument} must hold numbers of shape {shape}, got {y.dtype} of shape {y.shape}")
+    if not np.isfinite(y).all():
+        raise DataError(f"Dataset: {argument} holds NaN or infinity")
+    return np.ascontiguousarray(y, dtype=np.float64)

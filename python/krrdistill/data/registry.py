@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from krrdistill.arrays import check_choice
 from krrdistill.errors import BackendUnavailable, DataError
 
 from . import class_names
@@ -58,12 +59,14 @@ def load_dataset(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
+    targets: str = "classes",
 ) -> Dataset:
     """A data set by name, or from an ``.npz`` file.
 
     name : "digits" (bundled with scikit-learn, 8x8, split here 80/20 by class), "mnist", "cifar10",
         "cifar100", or a path ending in ".npz" with x_train, y_train, x_test, y_test and optional class_names
     data_dir : folder of the named sets; None means the environment variable KRRDISTILL_DATA, else ./data
+    targets : "real" takes y of an .npz file as real values, (n,) or (n, k); two-dimensional y always is
     download : fetch the official files of a named set into data_dir when they are not there
 
     Looked for in data_dir, in this order:
@@ -77,11 +80,14 @@ def load_dataset(
     unreadable or invalid data; BackendUnavailable without scikit-learn (digits) or pooch (download).
     """
     text = os.fspath(name)
+    check_choice("load_dataset", "targets", targets, ("classes", "real"))
     if not isinstance(text, str):
         raise TypeError(f"load_dataset: name must be a string or a path, got {type(name).__name__}")
     try:
         if text.lower().endswith(".npz"):
-            return read_npz(Path(text).expanduser())
+            return read_npz(Path(text).expanduser(), targets=targets)
+        if targets != "classes":
+            raise DataError(f"targets = {targets!r} needs a path ending in .npz, got {text!r}")
         if text.lower() == "digits":
             return _load_digits()
         if text.lower() in _KNOWN:

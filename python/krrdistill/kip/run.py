@@ -19,6 +19,7 @@ from krrdistill.data import Dataset, standardize, zca
 from krrdistill.features import make_map
 from krrdistill.files import write_npz
 from krrdistill.floor import pass_floor
+from krrdistill.realism import likeness, value_range
 from krrdistill.run import peak_memory_bytes
 from krrdistill.stages import Progress, Stopwatch
 
@@ -93,6 +94,8 @@ def run_kip(
     chain = feature_map.chain(preprocessing)
     report["floor_seconds"] = {"statistics": pass_floor(chain, passed, options.precision)}
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
+    shown = likeness(reloaded["distilled"].distilled_data, images, value_range(dataset))
+    report["realism"] = {"asked": None, **shown}
     return KipRun(report, reloaded["distilled"], result, images, certificates["distilled"].singular_values)
 
 

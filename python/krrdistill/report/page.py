@@ -14,7 +14,7 @@ from krrdistill.report.charts import Chart, race_charts
 from krrdistill.report.html import Markup, document, element, join
 from krrdistill.report.record import CURVE, DATA, DISTILLED, PAGE, REPORT, RunRecord, read_run
 from krrdistill.report.sprites import ClassPictures, Gallery, gallery
-from krrdistill.text import megabytes, number, percent, seconds
+from krrdistill.text import mean_r2, megabytes, number, percent, score_name, seconds
 
 __all__ = ["accuracy_chart", "facts", "gallery_of", "pictures", "run_page", "section", "table", "write_page"]
 
@@ -22,6 +22,7 @@ LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
 _OPTIONS = {
     "preprocessing": "preprocessing",
     "lambda_s": f"{LAMBDA}_S asked for",
+    "realism": "realism, from noise (0) to real samples (1)",
     "root": "root of Theorem 5.1",
     "scale_labels": "labels may be scaled",
     "refit": "refit on all data",
@@ -180,6 +181,9 @@ def _certificate(run: RunRecord) -> Markup:
         ("predictions that agree", "", percent(values["prediction_agreement"])),
         ("condition number of the distilled features", "", number(values["condition"])),
     )
+    r2 = [mean_r2(report[model]) for model in ("original", "distilled")]
+    if r2[0] is not None:
+        rows = (("R\N{SUPERSCRIPT TWO} on the test set, mean over targets", percent(r2[0]), percent(r2[1])), *rows)
     note = "Measured on the file after it was written and read back."
     return join(table(("", "original", "distilled"), rows), element("p", note, class_="muted"))
 
@@ -196,19 +200,19 @@ def _lambda_path(run: RunRecord) -> Markup:
         )
         for index, (lam, accuracy, rmse, below) in enumerate(cells)
     ]
-    count = f"{run.report['n_val']} validation samples"
+    count, score = f"{run.report['n_val']} validation samples", score_name(run.report)
     return join(
-        element("p", f"{LAMBDA} = {plain_number(run.report['lambda'])} has the best accuracy on {count}.", _floor(run)),
+        element("p", f"{LAMBDA} = {plain_number(run.report['lambda'])} has the best {score} on {count}.", _floor(run)),
         element(
             "div",
-            element("figure", accuracy_chart(run).svg(), element("figcaption", "Validation accuracy")),
+            element("figure", accuracy_chart(run).svg(), element("figcaption", f"Validation {score}")),
             element("figure", _rmse_chart(run).svg(), element("figcaption", "Training error")),
             class_="charts",
         ),
         element(
             "details",
             element("summary", "The numbers"),
-            table((LAMBDA, "validation accuracy", "training RMSE", ""), rows),
+            table((LAMBDA, f"validation {score}", "training RMSE", ""), rows),
         ),
     )
 
@@ -229,7 +233,8 @@ def _finite(value: float) -> float | None:
 def accuracy_chart(run: RunRecord, *, y_limits: tuple[float, float] | None = None) -> Chart:
     """Validation accuracy in per cent against lambda."""
     accuracy = 100.0 * run.path["val_accuracy"].astype(np.float64)
-    return _path_chart(run, accuracy, "validation accuracy (%)", unit=" %", y_limits=y_limits)
+    label = f"validation {score_name(run.report)} (%)"
+    return _path_chart(run, accuracy, label, unit=" %", y_limits=y_limits)
 
 
 def _rmse_chart(run: RunRecord) -> Chart:
@@ -276,10 +281,20 @@ def _pictures(run: RunRecord) -> Markup:
     notes = [element("li", note[0].upper() + note[1:] + ".") for note in shown.notes]
     return join(
         element("p", start, " Choose a class to see it large."),
+        _likeness(run.report["realism"]),
         element("ul", *notes, class_="muted") if notes else None,
         _zoom(),
         pictures(shown, width=f"min({5.5 * min(shown.columns, 5):g}rem, {21 if shown.columns == 1 else 43}vw)"),
     )
+
+
+def _likeness(measured: dict[str, Any]) -> Markup:
+    pairs: list[tuple[str, str | None]] = [("pixels out of range", percent(measured["out_of_range"]))]
+    if measured["mse"] is not None:
+        psnr = "identical" if measured["psnr"] is None else f"{measured['psnr']:.2f} dB"
+        pairs.insert(0, ("mean squared distance to the real samples, range 0 to 1", number(measured["mse"])))
+        pairs.insert(1, ("peak signal-to-noise ratio", psnr))
+    return facts(pairs, small=True)
 
 
 def _zoom() -> Markup:

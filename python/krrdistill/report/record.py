@@ -41,7 +41,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "finished": str, "ipc": int, "seed": int, "n_train": int, "n_val": int, "n_test": int, "d": int, "p": int, "k": int,
     "m": int, "peak_memory_bytes": int, "lambda": _NUMBER, "lambda_s": _NUMBER, "range_scale": _NUMBER,
     "val_accuracy": _UNKNOWN, "original": dict, "distilled": dict, "certificate": dict, "seconds": dict,
-    "floor_seconds": dict, "machine": dict, "value_range": list, "warnings": list,
+    "floor_seconds": dict, "machine": dict, "realism": dict, "value_range": list, "warnings": list,
 }  # fmt: skip
 _KIP_FIELDS: dict[str, type | tuple[type, ...]] = {
     "variant": str, "iterations": int, "lr": _NUMBER, "best": dict, "last": dict, "setup_seconds": _NUMBER,
@@ -57,6 +57,7 @@ _NUMBERS = {
     "distilled": ("test_accuracy",),
     "certificate": ("weight_relative_error", "weight_cosine", "prediction_agreement", "condition"),
     "seconds": ("total",),
+    "realism": ("mse", "psnr", "out_of_range"),
 }
 # privacy.json, audit of a run's file.
 _AUDIT: dict[str, type | tuple[type, ...]] = {
@@ -116,7 +117,7 @@ def write_figure_data(
     """Writes what the page draws and no other file of the run holds."""
     arrays = {
         "lambdas": path.lambdas,
-        "val_accuracy": path.val_accuracy,
+        "val_accuracy": path.score,
         "train_rmse": path.train_rmse,
         "below_noise_floor": path.below_noise_floor,
         "noise_floor": np.float64(path.noise_floor),

@@ -24,8 +24,9 @@ def lambda_path_figure(
     below_noise_floor: npt.ArrayLike,
     noise_floor: float,
     title: str | None = None,
+    score: str = "accuracy",
 ) -> Figure:
-    """Validation accuracy against lambda, the choice marked, the part under the noise floor shaded.
+    """Validation accuracy, or another ``score``, against lambda: the choice marked, the noise floor shaded.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def lambda_path_figure(
     order = np.argsort(lam, kind="stable")
     fig = new_figure(WIDTH, HEIGHT)
     axes = fig.add_axes((0.105, 0.145, 0.87, 0.76 if title else 0.82))
-    _style_path_axes(axes, lam)
+    _style_path_axes(axes, lam, score)
     axes.plot(lam[order], acc[order], color=LINE, linewidth=1.3, zorder=2)
     axes.plot(lam[~below], acc[~below], "o", color=LINE, markersize=4, zorder=3)
     axes.plot(lam[below], acc[below], "o", color=LINE, markerfacecolor="white", markersize=4, zorder=3)
@@ -67,13 +68,13 @@ def lambda_path_figure(
     return fig
 
 
-def _style_path_axes(axes: Axes, lam: npt.NDArray[np.float64]) -> None:
+def _style_path_axes(axes: Axes, lam: npt.NDArray[np.float64], score: str) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter("")
     margin = 2.0 if lam.max() >= 10 * lam.min() else 10.0  # at least one labelled decade
     axes.set_xlim(lam.min() / margin, lam.max() * margin)
     axes.set_xlabel("\N{GREEK SMALL LETTER LAMDA}", fontsize=10, fontfamily=FONT, color=INK)
-    axes.set_ylabel("validation accuracy (%)", fontsize=9, fontfamily=FONT, color=INK)
+    axes.set_ylabel(f"validation {score} (%)", fontsize=9, fontfamily=FONT, color=INK)
     axes.tick_params(labelsize=8, color=MUTED, labelcolor=INK, labelfontfamily=FONT)
     axes.grid(True, which="major", color="#e3e3e3", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -1,0 +1,40 @@
+"""How far distilled samples are from the real ones that they started from, in pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.data import Dataset
+
+__all__ = ["likeness", "value_range"]
+
+
+def value_range(dataset: Dataset) -> tuple[float, float]:
+    """Black and white of the raw data: 0 to 255 for bytes that use that range, else their extremes."""
+    low, high = float(dataset.x_train.min()), float(dataset.x_train.max())
+    if dataset.x_train.dtype == "uint8":
+        low, high = 0.0, 255.0 if high > 127 else max(high, 1.0)
+    return (low, high) if low < high else (low - 0.5, low + 0.5)
+
+
+def likeness(
+    samples: npt.NDArray[Any], start: npt.NDArray[Any] | None, limits: tuple[float, float]
+) -> dict[str, float | None]:
+    """Distances in units in which ``limits`` are 0 and 1.
+
+    mse : mean over pixels of (x - x_0)^2; None without real points x_0 = ``start``
+    psnr : -10 log10(mse), in dB; None also for mse = 0
+    out_of_range : share of pixels outside of ``limits`` by more than float32 rounds
+    """
+    low, width = limits[0], limits[1] - limits[0]
+    values = (np.asarray(samples, dtype=np.float64) - low) / width
+    excess = np.maximum(-values, values - 1.0)
+    facts: dict[str, float | None] = {"mse": None, "psnr": None}
+    if start is not None:
+        mse = float(np.mean(np.square(values - (np.asarray(start, dtype=np.float64) - low) / width)))
+        facts = {"mse": mse, "psnr": -10.0 * math.log10(mse) if mse > 0.0 else None}
+    return {**facts, "out_of_range": float(np.mean(excess > np.finfo(np.float32).eps))}
