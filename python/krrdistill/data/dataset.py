@@ -181,7 +181,10 @@ def _numbered_names(y_train: NDArray[Any]) -> tuple[str, ...]:
         return tuple(str(c) for c in range(y_train.shape[1]))
     top = y_train.max().item() if y_train.size and y_train.dtype.kind in "iuf" else 0
     if not top < y_train.size:  # also NaN
-        raise DataError(f"y_train holds label {top}, but {y_train.size} samples have at most {y_train.size} classes")
+        raise DataError(
+            f"y_train holds label {top}, but {y_train.size} samples have at most {y_train.size} classes; "
+            "real values need targets = 'real'"
+        )
     return tuple(str(c) for c in range(max(int(top), 0) + 1))
 
 
@@ -255,7 +258,9 @@ def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) ->
     if y.dtype.kind == "f":
         broken = y[np.floor(y) != y]  # NaN is never equal to itself
         if broken.size:
-            raise DataError(f"Dataset: {argument} must hold whole numbers, got {broken[0].item()}")
+            raise DataError(
+                f"Dataset: {argument} must hold whole numbers, got {broken[0].item()}; real values take shape (n, k)"
+            )
     for label in (y.min().item(), y.max().item()):
         if not 0 <= label < len(names):
             raise DataError(f"Dataset: {argument} holds label {label}, outside 0 ... {len(names) - 1}")
