@@ -57,9 +57,9 @@ class Dataset:
         names = _checked_names(self.class_names)
         x_train, x_test = _checked_pair(self.x_train, self.x_test)
         y_train = _checked_labels("y_train", self.y_train, n=len(x_train), names=names)
+        if isinstance(self.y_test, np.ndarray) and self.y_test.ndim != y_train.ndim:
+            raise DataError(f"Dataset: y_test has shape {self.y_test.shape}, y_train {y_train.shape}")
         y_test = _checked_labels("y_test", self.y_test, n=len(x_test), names=names)
-        if y_train.ndim != y_test.ndim:
-            raise DataError(f"Dataset: y_test has shape {y_test.shape}, y_train {y_train.shape}")
         absent = np.setdiff1d(np.arange(len(names)), y_train)
         if y_train.ndim == 1 and absent.size:
             listed = ", ".join(str(c) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
@@ -268,8 +268,13 @@ def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) ->
 
 
 def _checked_targets(argument: str, y: NDArray[Any], *, shape: tuple[int, int]) -> NDArray[np.float64]:
-    if y.shape != shape or y.dtype.kind not in "biuf":
-        raise DataError(f"Dataset: {argument} must hold numbers of shape {shape}, got {y.dtype} of shape {y.shape}")
+    n, k = shape
+    if y.shape != shape:
+        raise DataError(
+            f"Dataset: {argument} must have one label for each of the {n} samples, or {k} numbers, got shape {y.shape}"
+        )
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"Dataset: {argument} must hold numbers, got {y.dtype}")
     if not np.isfinite(y).all():
         raise DataError(f"Dataset: {argument} holds NaN or infinity")
     return np.ascontiguousarray(y, dtype=np.float64)
