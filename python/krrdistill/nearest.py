@@ -100,17 +100,17 @@ def nearest_inputs(chain: Chain, W: FloatArray, X: FloatArray, *, centered: bool
     if not start.features.any():
         raise DataError("nearest_inputs: no exact set was found near the given points: all their features are zero")
     constraint = _choose(start, Q, centered)
-    at, point, best, distance = start, X, X, np.inf
+    at, nearest, distance = start, X, np.inf
     for _ in range(_ROUNDS):
-        pulled = point + _least_step(at, constraint, X - point, tolerance=_PULL_TOLERANCE)
+        pulled = nearest + _least_step(at, constraint, X - nearest, tolerance=_PULL_TOLERANCE)
         candidate, at = _restore(weights, constraint, pulled)
         moved = float(np.linalg.norm(candidate - X))
         if moved >= distance:
             break
-        point, best, distance = candidate, candidate, moved
+        nearest, distance = candidate, moved
         if moved == 0.0 or not chain.layers:  # an affine map: nothing to gain
             break
-    return best
+    return nearest
 
 
 def _row_basis(W: FloatArray) -> FloatArray:
