@@ -71,8 +71,8 @@ class Linearization:
             return V * np.diag(middle)
         first, *others = self._rounded_slopes
         for weight, slope in zip(reversed(rounded), reversed(others), strict=True):
-            V = (V * slope) @ weight
-        V = ((V * first) @ middle) * first
+            V = np.asarray((V * slope) @ weight)
+        V = np.asarray(((V * first) @ middle) * first)
         for weight, slope in zip(rounded, others, strict=True):
             V = np.asarray((V @ weight.T) * slope)
         return V

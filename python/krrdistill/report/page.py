@@ -173,7 +173,7 @@ def _accuracies(run: RunRecord) -> Markup:
 
 def _certificate(run: RunRecord) -> Markup:
     report, values = run.report, run.report["certificate"]
-    rows = (
+    rows: tuple[tuple[str, str, str], ...] = (
         ("test accuracy", percent(report["original"]["test_accuracy"]), percent(report["distilled"]["test_accuracy"])),
         (f"{LAMBDA}, absolute", number(report["lambda"]), number(report["lambda_s"])),
         ("relative weight error", "", number(values["weight_relative_error"])),
