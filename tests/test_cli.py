@@ -69,7 +69,7 @@ class FakeRun:
         artifact.write_bytes(b"artefact")
         path = SimpleNamespace(
             lambdas=np.array([0.1, 1.0]),
-            val_accuracy=np.array([np.nan, 0.9]),
+            score=np.array([np.nan, 0.9]),
             below_noise_floor=np.array([True, False]),
             noise_floor=0.5,
             best=1,
@@ -280,6 +280,7 @@ class FakeDistilled:
     """Stands in for a loaded artefact with a given storage and weight error."""
 
     lambda_s = 0.0
+    targets = "classes"
 
     def __init__(self, dtype: str, error: float, made_from: str = "digits") -> None:
         self.store = dtype
