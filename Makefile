@@ -5,6 +5,7 @@
 #   make lint       ruff, mypy, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
+#   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
 #   make clean      remove everything that these targets made
@@ -39,14 +40,16 @@ export PIP_NO_INPUT := 1
 CXX_SOURCES := $(sort $(shell find csrc -name '*.cpp'))
 CXX_HEADERS := $(sort $(shell find csrc -name '*.h'))
 CXX_EXAMPLES := $(sort $(shell find examples -name '*.cpp' -o -name '*.h'))
-BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake) $(CXX_SOURCES) $(CXX_HEADERS) \
+CUDA_SOURCES := $(sort $(shell find csrc -name '*.cu'))
+EMULATION := $(sort $(shell find tests/cuda -name '*.cpp' -o -name '*.h'))
+BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake) $(CXX_SOURCES) $(CXX_HEADERS) $(CUDA_SOURCES) $(EMULATION) \
 	python/krrdistill/_version.py
 
 JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test lint lint-python lint-cxx sanitize embed embed-static embed-shared bench wheel clean
+.PHONY: help demo test lint lint-python lint-cxx sanitize cuda embed embed-static embed-shared bench wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -67,10 +70,13 @@ $(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 	@touch $@
 
 # .venv/stamps/EXTRA: the package in place, with that extra. Type checking needs what the code imports, so lint has all.
+# The CUDA backend on an emulated device comes with the test tools, and stays where it is.
+EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli,$*),ON,OFF)
 EXTRAS_lint := lint,test,bench
 $(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --no-build-isolation --check-build-dependencies \
-		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) -e '.[$(or $(EXTRAS_$*),$*)]'
+		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) \
+		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=$(EMULATED) -e '.[$(or $(EXTRAS_$*),$*)]'
 	@$(BIN)/python -c 'import krrdistill._native' || \
 		echo 'WARNING: installed without the compiled core; `$(BIN)/krrdistill info` tells how to get it' >&2
 	@touch $@
@@ -120,20 +126,21 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
 # ---- sanitizers
 
 SANITIZE := build/sanitize
-SANITIZE_TESTS := tests/test_backends.py tests/test_hadamard.py tests/test_statistics.py tests/test_ridge.py tests/test_features.py
+SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_hadamard.py tests/test_statistics.py tests/test_ridge.py tests/test_features.py
 
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv
 	KRRDISTILL_REQUIRE_NATIVE=1 $(SANITIZE)/venv/bin/pip install --quiet --config-settings=build-dir=$(SANITIZE)/cmake \
 		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=install.strip=false \
-		--config-settings=cmake.define.KRRDISTILL_SANITIZE=address,undefined -e '.[test]'
+		--config-settings=cmake.define.KRRDISTILL_SANITIZE=address,undefined \
+		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=ON -e '.[test]'
 	@touch $@
 
 # detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
 # Reports go to files, so that one from a child process cannot get lost.
 sanitize: $(SANITIZE)/installed
 	@rm -f $(SANITIZE)/report.*
-	@grep -q __asan_init $(SANITIZE)/cmake/_native*.so
+	@for module in _native _cuda_emulated; do grep -q __asan_init $(SANITIZE)/cmake/$$module*.so || exit 1; done
 	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
@@ -161,6 +168,25 @@ embed-static embed-shared: embed-%: $(STAMPS)/tools
 		-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
 	$(EMBED_CMAKE) --build $(EMBED)/$*/example
 	$(EMBED)/$*/example/embed_cpp
+
+# ---- CUDA: machine code for every architecture; no kernel may spill registers, and the module must load
+
+CUDA := build/cuda
+
+cuda: $(CUDA)/installed
+	$(CUDA)/venv/bin/python -c 'import krrdistill as kd; print(kd.backend_status()["cuda"])'
+	$(CUDA)/venv/bin/python -c 'import krrdistill._cuda as module; print(module.driver_facts())'
+
+$(CUDA)/installed: $(BUILD_INPUTS)
+	$(PYTHON) -m venv $(CUDA)/venv
+	$(CUDA)/venv/bin/pip install --quiet 'nvidia-cublas>=13' 'nvidia-cusolver>=12'  # the extra cuda13
+	KRRDISTILL_REQUIRE_NATIVE=1 $(CUDA)/venv/bin/pip install -v --config-settings=build-dir=$(CUDA)/cmake \
+		--config-settings=cmake.define.KRRDISTILL_CUDA=ON --config-settings=cmake.define.KRRDISTILL_WERROR=ON . >$(CUDA)/build.log 2>&1 || \
+		{ tail -60 $(CUDA)/build.log; exit 1; }
+	@printf '%s kernels compiled\n' `grep -c 'bytes spill stores' $(CUDA)/build.log`
+	@! grep -B1 -E '[1-9][0-9]* bytes spill' $(CUDA)/build.log || { echo 'kernels spill registers' >&2; exit 1; }
+	@grep -q 'bytes spill stores' $(CUDA)/build.log || { echo 'no report of ptxas in $(CUDA)/build.log' >&2; exit 1; }
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -14,7 +14,7 @@ import krrdistill.info
 DISTRIBUTION = importlib.metadata.distribution("krrdistill")
 PACKAGE = Path(krrdistill.__file__).parent
 DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn"}  # where it differs from the module's name
-TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13"}  # for this project's own work; users never need them
+TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13"}  # for work on this project, or for one build
 
 
 def requirements(extra: str) -> set[str]:

@@ -9,7 +9,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/errors.h"
-#include "krrdistill/cuda.h"
+#include "cuda/operations.h"
 
 namespace krrdistill::bindings {
 namespace {

@@ -12,14 +12,15 @@ template <typename T>
 void gemm(Scope& scope, cublasOperation_t ta, cublasOperation_t tb, int64_t m, int64_t n, int64_t k, const T* a,
           int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
   const T one = 1;
-  const auto run = [&](auto* routine) {
-    KRRDISTILL_CHECK(routine(scope.context.blas, ta, tb, narrow(m), narrow(n), narrow(k), &one, a, narrow(lda), b,
-                             narrow(ldb), &beta, c, narrow(ldc)));
+  const auto run = [&](auto* routine, const char* name) {
+    check(routine(scope.context.blas, ta, tb, narrow(m), narrow(n), narrow(k), &one, a, narrow(lda), b, narrow(ldb),
+                  &beta, c, narrow(ldc)),
+          name);
   };
   if constexpr (sizeof(T) == sizeof(float)) {
-    run(&cublasSgemm);
+    run(&cublasSgemm, "cublasSgemm");
   } else {
-    run(&cublasDgemm);
+    run(&cublasDgemm, "cublasDgemm");
   }
 }
 
@@ -27,14 +28,15 @@ void gemm(Scope& scope, cublasOperation_t ta, cublasOperation_t tb, int64_t m, i
 template <typename T>
 void syrk(Scope& scope, int64_t n, int64_t k, const T* a, int64_t lda, T beta, T* c, int64_t ldc) {
   const T one = 1;
-  const auto run = [&](auto* routine) {
-    KRRDISTILL_CHECK(routine(scope.context.blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, narrow(n), narrow(k), &one, a,
-                             narrow(lda), &beta, c, narrow(ldc)));
+  const auto run = [&](auto* routine, const char* name) {
+    check(routine(scope.context.blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, narrow(n), narrow(k), &one, a, narrow(lda),
+                  &beta, c, narrow(ldc)),
+          name);
   };
   if constexpr (sizeof(T) == sizeof(float)) {
-    run(&cublasSsyrk);
+    run(&cublasSsyrk, "cublasSsyrk");
   } else {
-    run(&cublasDsyrk);
+    run(&cublasDsyrk, "cublasDsyrk");
   }
 }
 

@@ -9,7 +9,7 @@
 #include <mutex>
 #include <vector>
 
-#include "krrdistill/cuda.h"
+#include "cuda/operations.h"
 
 namespace krrdistill::cuda {
 

@@ -1,11 +1,12 @@
 // The Python module krrdistill._cuda_emulated: the operations of _cuda on the emulated device, and its settings.
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <string>
 
 #include "bindings/cuda.h"
 #include "bindings/scipy_blas.h"
-#include "emulation.h"
+#include "cuda_runtime.h"
 
 namespace py = pybind11;
 
@@ -32,6 +33,14 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.def("emulate", set, py::kw_only(), py::arg("order") = "forward", py::arg("eager") = false,
              py::arg("fail_at") = 0, py::arg("factor_info") = 0, py::arg("driver_version") = 13000,
              py::arg("devices") = 1, py::arg("compute_major") = 9, py::arg("memory") = int64_t{1} << 32);
+  module.def("make_stream", [] {
+    cudaStream_t stream = nullptr;
+    static_cast<void>(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    return reinterpret_cast<std::uintptr_t>(stream);
+  });
+  module.def("destroy_stream", [](std::uintptr_t stream) {
+    static_cast<void>(cudaStreamDestroy(reinterpret_cast<cudaStream_t>(stream)));
+  });
   module.def("calls", [] { return emulation::settings().calls; });
   module.def("failed", [] { return emulation::settings().failed; });
   module.def("live_objects", &emulation::live_objects);

@@ -1,0 +1,343 @@
+"""The CUDA backend on an emulated device: orders of threads, late streams, failures, leaks, budgets, and its absence.
+
+That its numbers are right is shown in test_backends.py, where it is one more row.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import oracles
+import tolerances
+from conftest import emulated_backend
+from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
+from krrdistill.backends.cuda import CudaBackend
+from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory, NotPositiveDefinite
+from test_backends import make_chain, make_inputs, set_tile_rows, spd
+
+Array = npt.NDArray[Any]
+Operation = Callable[[Backend], list[Array]]
+FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
+ORDERS = ("forward", "reverse", "shuffled")
+
+
+@pytest.fixture(scope="session")
+def one_backend(cuda_emulated: ModuleType) -> Backend:
+    """A backend that exists before the objects of a test are counted."""
+    return emulated_backend(cuda_emulated)
+
+
+@pytest.fixture
+def device(cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The emulated module as krrdistill._cuda, with its settings as they were and nothing left when the test ends."""
+    monkeypatch.setitem(sys.modules, "krrdistill._cuda", cuda_emulated)
+    gc.collect()
+    before = cuda_emulated.live_objects()
+    yield cuda_emulated
+    cuda_emulated.emulate()
+    gc.collect()
+    assert cuda_emulated.live_objects() == before
+
+
+def transform(kind: str, dtype: Any, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(1)
+    chain = make_chain(kind, 19, 18, rng, affine=True)
+    return [backend.transform(chain, make_inputs(23, 19, "uint8", rng), dtype=dtype)]
+
+
+def accumulate(kind: str, dtype: Any, classes: bool, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(2)
+    chain = make_chain(kind, 19, 150, rng, affine=True)
+    p = chain.output_dim
+    X = make_inputs(23, 19, "float32", rng)
+    Y = rng.integers(0, 3, 23) if classes else rng.standard_normal((23, 3))
+    gram, cross = np.zeros((p, p)), np.zeros((3, p))
+    backend.accumulate(chain, X, Y, gram, cross, dtype=dtype, rows=rng.integers(0, 23, 40))
+    return [np.tril(gram), cross]
+
+
+def score_path(dtype: Any, k: int, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(3)
+    chain = make_chain("FCNN_1", 19, 18, rng)
+    W = rng.standard_normal((2, k, 18))
+    return [backend.score_path(chain, make_inputs(40, 19, "uint8", rng), rng.integers(0, k, 40), W, dtype=dtype)]
+
+
+def symmetrize(backend: Backend) -> list[Array]:
+    gram = np.random.default_rng(4).standard_normal((70, 70))
+    backend.symmetrize(gram)
+    return [gram]
+
+
+def ridge_path(p: int, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(5)
+    lambdas = np.array([1.0, 1e-3, -2.0, 0.1])
+    return list(map(np.asarray, backend.ridge_path(spd(p, rng), rng.standard_normal((18, p)), lambdas, rounding=1e-3)))
+
+
+def solve_spd(n: int, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(6)
+    return [backend.solve_spd(np.stack([spd(n, rng) for _ in range(3)]), rng.standard_normal((3, n, 17)))]
+
+
+def preimage_solve(p: int, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(7)
+    return [backend.preimage_solve(rng.standard_normal((p, 20)), rng.standard_normal((5, p)))]
+
+
+def structured_preimage(backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(8)
+    weight = make_chain("orthogonal_fourier", 45, 30, rng).layers[0].weight
+    return [backend.preimage_solve(weight, rng.standard_normal((5, 30)))]
+
+
+OPERATIONS: dict[str, Operation] = {
+    **{f"transform-{kind}": functools.partial(transform, kind, FLOAT32) for kind in ("identity", "ZCA_FCNN_2")},
+    "transform-structured": functools.partial(transform, "mixed_3", FLOAT64),
+    "accumulate-classes": functools.partial(accumulate, "random_fourier", FLOAT32, True),
+    "accumulate-targets": functools.partial(accumulate, "FCNN_1", FLOAT32, False),
+    "accumulate-float64": functools.partial(accumulate, "orthogonal_fourier", FLOAT64, True),
+    "score_path-2": functools.partial(score_path, FLOAT32, 2),
+    "score_path-40": functools.partial(score_path, FLOAT64, 40),
+    "symmetrize": symmetrize,
+    "ridge_path-fused": functools.partial(ridge_path, 37),
+    "ridge_path-batched": functools.partial(ridge_path, 130),
+    "solve_spd-fused": functools.partial(solve_spd, 37),
+    "solve_spd-batched": functools.partial(solve_spd, 130),
+    "preimage_solve-square": functools.partial(preimage_solve, 20),
+    "preimage_solve-wide": functools.partial(preimage_solve, 13),
+    "preimage_solve-structured": structured_preimage,
+}
+
+
+@pytest.fixture(params=OPERATIONS)
+def operation(request: pytest.FixtureRequest) -> Operation:
+    """Every operation in turn, on every path through its code."""
+    return OPERATIONS[request.param]
+
+
+@pytest.fixture
+def backend(one_backend: Backend, device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """On the emulated device, with so few rows in a tile that several are under way."""
+    set_tile_rows(monkeypatch, one_backend, 7)
+    return one_backend
+
+
+def same(actual: list[Array], expected: list[Array]) -> bool:
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(actual, expected, strict=True))
+
+
+# Threads and streams
+
+
+def test_no_order_of_threads_or_streams_changes_a_bit(
+    operation: Operation, backend: Backend, device: ModuleType
+) -> None:
+    expected = operation(backend)
+    for order in ORDERS:
+        for eager in (False, True):
+            device.emulate(order=order, eager=eager)
+            assert same(operation(backend), expected), f"{order}, {'eager' if eager else 'late'}"
+
+
+def test_a_stream_of_the_caller_is_used_and_left_alone(device: ModuleType) -> None:
+    before = device.live_objects()
+    stream = device.make_stream()
+    for operation in OPERATIONS.values():
+        assert same(operation(CudaBackend(stream=stream)), operation(CudaBackend()))
+    gc.collect()
+    assert device.live_objects() == before + 1
+    device.destroy_stream(stream)
+
+
+# Failures
+
+
+def test_every_call_that_fails_is_an_error_and_leaves_nothing(
+    operation: Operation, backend: Backend, device: ModuleType
+) -> None:
+    device.emulate()
+    expected = operation(backend)
+    calls, before = device.calls(), device.live_objects()
+    assert calls >= 5
+    told = set()
+    ends = {*range(1, 41), *range(calls - 39, calls + 1)}  # in between a long loop does the same again and again
+    for number in sorted((ends | {*range(1, calls, 11)}) & {*range(1, calls + 1)}):
+        device.emulate(fail_at=number)
+        try:
+            # The last calls of an operation only let go of things: its result is there.
+            assert same(operation(backend), expected), device.failed()
+            assert device.failed() in ("cudaStreamSynchronize", "cudaSetDevice")
+        except (DeviceError, DeviceOutOfMemory) as error:
+            told.add(str(error))
+        assert device.live_objects() == before, device.failed()
+    assert all(re.match(r"CUDA: \w+ failed: .+", message) for message in told)
+    assert any("cudaMalloc failed: out of memory (cudaErrorMemoryAllocation)" in message for message in told)
+    device.emulate()
+    assert same(operation(backend), expected)
+
+
+def test_a_launch_that_fails_names_its_kernel(backend: Backend, device: ModuleType) -> None:
+    device.emulate()
+    accumulate("random_fourier", FLOAT32, True, backend)
+    messages = []
+    for number in range(1, device.calls() + 1):
+        device.emulate(fail_at=number)
+        try:
+            accumulate("random_fourier", FLOAT32, True, backend)
+        except (DeviceError, DeviceOutOfMemory) as error:
+            messages.append((device.failed(), str(error)))
+    launches = {message.split()[1] for call, message in messages if call == "launch"}
+    assert launches >= {"standardise", "epilogue", "class_sums", "add"}
+
+
+def test_a_context_that_fails_leaves_nothing(device: ModuleType) -> None:
+    device.emulate()
+    before = device.live_objects()
+    CudaBackend()
+    gc.collect()
+    for number in range(1, device.calls() + 1):
+        device.emulate(fail_at=number)
+        with pytest.raises(DeviceError, match=f"CUDA: {device.failed() or 'cu'}"):
+            CudaBackend()
+        assert device.live_objects() == before
+
+
+def test_what_factorisations_report(backend: Backend, device: ModuleType) -> None:
+    device.emulate(factor_info=5)
+    with pytest.raises(NotPositiveDefinite, match="leading minor 5 is not positive definite; raise lambda"):
+        solve_spd(130, backend)
+    device.emulate(factor_info=-3)
+    with pytest.raises(DeviceError, match="potrfBatched: argument 3 is invalid"):
+        solve_spd(130, backend)
+    device.emulate(factor_info=-2)
+    with pytest.raises(DeviceError, match="geqrf failed with info -2"):
+        preimage_solve(13, backend)
+    device.emulate(factor_info=7)
+    weights, positive_definite, *_ = ridge_path(130, backend)
+    assert positive_definite.tolist() == [False, True, False, True]  # the first is the injected one
+    assert np.isnan(weights[0]).all()
+
+
+def test_nan_in_the_data_leaves_the_statistics_as_they_were(backend: Backend, rng: np.random.Generator) -> None:
+    X = make_inputs(30, 4, "float64", rng)
+    X[22, 3] = np.nan
+    gram, cross = np.full((4, 4), 0.5), np.full((2, 4), -0.5)
+    with pytest.raises(DataError, match="row 22 holds NaN or infinity"):
+        backend.accumulate(Chain(4, ()), X, np.zeros(30, np.int64), gram, cross, dtype=FLOAT32)
+    tolerances.assert_exact(gram, np.full((4, 4), 0.5))
+    tolerances.assert_exact(cross, np.full((2, 4), -0.5))
+
+
+# Memory
+
+
+def test_a_memory_budget_holds_and_changes_no_sum(device: ModuleType, rng: np.random.Generator) -> None:
+    X = rng.integers(0, 4, (500, 40)).astype(np.uint8)  # sums of small integers are exact in any order
+    labels, W = rng.integers(0, 3, 500), rng.integers(-2, 3, (5, 3, 40)).astype(np.float64)
+    chain = Chain(40, ())
+    expected = oracles.gram(X.T.astype(np.float64))
+    for budget in (40_000, 60_000, 200_000, 1 << 30):
+        backend = CudaBackend(memory_budget=budget)
+        device.peak_bytes()
+        gram, cross = np.zeros((40, 40)), np.zeros((3, 40))
+        backend.accumulate(chain, X, labels, gram, cross, dtype=FLOAT32)
+        backend.symmetrize(gram)
+        tolerances.assert_exact(gram, expected)
+        tolerances.assert_exact(backend.transform(chain, X, dtype=FLOAT32), X.astype(np.float32))
+        tolerances.assert_exact(
+            backend.score_path(chain, X, labels, W, dtype=FLOAT32),
+            [int((oracles.predictions(model, X.T) == labels).sum()) for model in W],
+        )
+        assert 0 < device.peak_bytes() <= budget
+
+
+def test_factorisations_that_do_not_fit_together_come_one_after_the_other(device: ModuleType) -> None:
+    square = 130 * 130 * 8
+    expected = ridge_path(130, CudaBackend())
+    for budget in (7 * square, 10 * square):  # two, then four systems at a time
+        device.peak_bytes()
+        assert same(ridge_path(130, CudaBackend(memory_budget=budget)), expected)
+        assert device.peak_bytes() <= budget
+
+
+def test_a_budget_that_is_too_small_is_told(device: ModuleType) -> None:
+    for name in ("accumulate-classes", "transform-identity", "score_path-2"):
+        operation = name.split("-")[0]
+        with pytest.raises(DeviceOutOfMemory, match=rf"CUDA: {operation} needs at least \d+ MiB of device memory"):
+            OPERATIONS[name](CudaBackend(memory_budget=256))
+    with pytest.raises(DeviceOutOfMemory, match=r"are needed, the budget has \d+ MiB left of 1 MiB"):
+        solve_spd(130, CudaBackend(memory_budget=1 << 18))
+    with pytest.raises(ValueError, match="memory_budget must be at least 1 byte, got 0"):
+        CudaBackend(memory_budget=0)
+    device.emulate(memory=50_000)  # of the device itself, from which the budget follows
+    with pytest.raises(DeviceOutOfMemory, match="accumulate needs at least 1 MiB"):
+        OPERATIONS["accumulate-classes"](CudaBackend())
+
+
+def test_structured_rows_that_do_not_fit_shared_memory(backend: Backend, rng: np.random.Generator) -> None:
+    signs = rng.choice(np.array([-1, 1], np.int8), (2, 2, 4096))
+    weight = HadamardWeight(6500, signs, rng.uniform(0.5, 2.0, 40).astype(np.float32))  # rows of 52 kB of float64
+    X, rhs = rng.standard_normal((2, 6500)), rng.standard_normal((2, 40))
+    features = backend.transform(Chain(6500, (Layer(weight, None, "linear", 1.0),)), X, dtype=FLOAT64)
+    tolerances.assert_reduction(features, weight.apply(X), FLOAT64, 6500, 1.0)
+    tolerances.assert_solve(backend.preimage_solve(weight, rhs), weight.solve(rhs))
+
+
+# Where it is, and where it is not
+
+
+def test_nothing_happens_on_the_device_at_import(cuda_emulated: ModuleType) -> None:
+    code = f"import {cuda_emulated.__name__} as module; print(module.calls(), module.live_objects())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0 0\n"
+
+
+def test_status_of_an_emulated_device_says_so(device: ModuleType) -> None:
+    before = device.live_objects()
+    status = backend_status()["cuda"]
+    assert status["available"]
+    assert status["detail"] == {
+        "devices": ["emulated GPU (9.0)"], "driver": "13.0", "runtime": "13.0", "emulated": True
+    }  # fmt: skip
+    assert device.live_objects() == before
+    assert emulated_backend(device).name == "cuda (emulated)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "index", "message"),
+    [
+        ({"driver_version": 0}, 0, "built, but no NVIDIA driver is loaded; install NVIDIA driver 580 or newer"),
+        ({"driver_version": 12040}, 0, "supports CUDA 12.4, this build needs 13.0; install NVIDIA driver 580 or newer"),
+        ({"devices": 0}, 0, r"no CUDA device is visible \(no CUDA-capable device is detected\); check nvidia-smi"),
+        ({"devices": 2}, 2, "CUDA device 2 does not exist: there are 2; choose another one"),
+        ({"compute_major": 7}, 0, r"\(emulated GPU\) has compute capability 7.0, this build needs 8.0"),
+    ],
+)
+def test_what_is_missing_is_told_with_its_remedy(
+    device: ModuleType, settings: dict[str, int], index: int, message: str
+) -> None:
+    device.emulate(**settings)
+    with pytest.raises(BackendUnavailable, match=message):
+        CudaBackend(device=index)
+
+
+def test_without_the_module_the_build_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "krrdistill._cuda", None)
+    message = r"CUDA backend is not built \(.*\); install the CUDA 13 toolkit.*pip install.*KRRDISTILL_CUDA=ON"
+    with pytest.raises(BackendUnavailable, match=message):
+        get_backend("cuda")
+    status = backend_status()["cuda"]
+    assert not status["available"]
+    assert "KRRDISTILL_CUDA=ON" in status["detail"]
