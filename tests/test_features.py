@@ -558,7 +558,12 @@ def test_bad_construction(make: Any, kind: type[Exception], message: str) -> Non
         (np.full((2, 8), "a"), {}, TypeError, "transform: X must be a numeric array"),
         (np.zeros((2, 8)), {"dtype": np.float16}, ValueError, "dtype must be one of float32, float64; got 'float16'"),
         (np.zeros((2, 8)), {"dtype": int}, ValueError, "dtype must be one of float32, float64; got 'int64'"),
-        (np.zeros((2, 8)), {"backend": "gpu"}, ValueError, "backend must be one of native, numba, array; got 'gpu'"),
+        (
+            np.zeros((2, 8)),
+            {"backend": "gpu"},
+            ValueError,
+            "backend must be one of native, numba, array, cuda; got 'gpu'",
+        ),
     ],
 )
 def test_transform_bad_arguments(

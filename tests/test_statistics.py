@@ -158,7 +158,7 @@ def test_tile_and_batch_size_do_not_matter(
 ) -> None:
     X, Y = samples(50)
     expected = statistics_of(X, Y, dtype, any_backend)
-    monkeypatch.setattr(f"{type(any_backend).__module__}.tile_rows", lambda chain, dtype: rows_of_tile)
+    monkeypatch.setattr(f"{type(any_backend).accumulate.__module__}.tile_rows", lambda chain, dtype: rows_of_tile)
     assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
     monkeypatch.setattr(module, "_BATCH_ROWS", 7)
     assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
@@ -403,7 +403,7 @@ def test_any_layout_and_number_type(any_backend: Backend, layout: str) -> None:
         ({"n_targets": 0}, ValueError, "n_targets must be at least 1, got 0"),
         ({"n_targets": 2.5}, TypeError, "n_targets must be an integer, got 2.5"),
         ({"precision": "float16"}, ValueError, "precision must be one of float32, float64; got 'float16'"),
-        ({"backend": "gpu"}, ValueError, "backend must be one of native, numba, array; got 'gpu'"),
+        ({"backend": "gpu"}, ValueError, "backend must be one of native, numba, array, cuda; got 'gpu'"),
     ],
 )
 def test_bad_construction(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
