@@ -4,7 +4,7 @@
     python -m pytest benchmarks/bench_kip.py --size cifar100 --benchmark-json=benchmarks/results/kip-cifar100-FCNN.json
     python benchmarks/tables.py [--results benchmarks/results] [--docs docs]
 
-Several files of one table (table4-mnist.json, table4-cifar100.json) become one; so do several kip-*.json.
+A table may come in several files (table4-mnist.json, table4-cifar100.json); so may the benchmark (kip-*.json).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from krrdistill.reproduce import publication, to_markdown
 from machine import one_line
@@ -29,29 +28,13 @@ JSON files with every cell, per seed, are in `benchmarks/results`. Every figure 
 marked as extrapolated: times of KIP runs that were not carried to their end.
 """
 
-Result = dict[str, Any]
-
-
-def _merged(paths: list[Path]) -> Result | None:
-    """One document of the same table from several."""
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    if not documents:
-        return None
-    for name in ("kip_iterations", "time_budget"):
-        if len({document["asked"][name] for document in documents}) > 1:
-            raise SystemExit(f"tables.py: {', '.join(map(str, paths))} were asked for different {name}")
-    whole: Result = dict(documents[0])
-    for name in ("cells", "not_run"):
-        whole[name] = [cell for document in documents for cell in document[name]]
-    whole["command"] = "; ".join(document["command"] for document in documents)
-    return whole
-
 
 def _tables(results: Path) -> str:
     lines = [_INTRODUCTION]
     for table in ("table3", "table4"):
-        document = _merged(sorted(results.glob(f"{table}*.json")))
-        lines.append(f"## {table}: not run\n" if document is None else to_markdown(publication(document), level=2))
+        paths = sorted(results.glob(f"{table}*.json"))
+        documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        lines += [to_markdown(publication(document), level=2) for document in documents] or [f"## {table}: not run\n"]
     return "\n".join(lines)
 
 

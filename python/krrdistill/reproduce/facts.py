@@ -7,7 +7,7 @@ from typing import Any
 
 from krrdistill.reproduce.sections import Section
 
-__all__ = ["common_section", "group", "missing_section", "range_of", "seconds_text"]
+__all__ = ["common_section", "group", "missing_section", "names_of", "range_of", "seconds_text"]
 
 Result = Mapping[str, Any]
 
@@ -18,6 +18,11 @@ def group(cells: Iterable[Result], *names: str) -> dict[Any, list[Result]]:
     for cell in cells:
         groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
     return groups
+
+
+def names_of(cells: Iterable[Result]) -> str:
+    """The data sets of cells, in the order in which they come."""
+    return ", ".join(dict.fromkeys(cell["dataset"] for cell in cells))
 
 
 def seconds_text(value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from krrdistill.reproduce.facts import common_section, group, missing_section, range_of
+from krrdistill.reproduce.facts import common_section, group, missing_section, names_of, range_of
 from krrdistill.reproduce.published import SOURCE, TABLE3, differing_cells, spread
 from krrdistill.reproduce.sections import Publication, Section
 
@@ -29,7 +29,7 @@ def publication(document: Mapping[str, Any]) -> Publication:
     if low:
         verdict += f" Originals beyond the noise of seeds below the published ones: {'; '.join(low)}."
     return Publication(
-        title="Table 3: distilled models against original ones",
+        title=f"Table 3, {names_of(cells)}: distilled models against original ones",
         passed=len(exact) == len(cells) > 0,
         verdict=verdict,
         sections=(

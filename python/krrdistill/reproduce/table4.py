@@ -9,7 +9,7 @@ from typing import Any
 
 from krrdistill.report.charts import race_charts
 from krrdistill.report.html import Markup
-from krrdistill.reproduce.facts import common_section, group, missing_section, seconds_text
+from krrdistill.reproduce.facts import common_section, group, missing_section, names_of, seconds_text
 from krrdistill.reproduce.published import SOURCE, TABLE4
 from krrdistill.reproduce.sections import Publication, Section
 
@@ -81,7 +81,7 @@ def publication(document: Mapping[str, Any]) -> Publication:
         rows.append((key, {name: _Entry(name, tuple(of), iterations) for (name,), of in methods.items()}))
     duels = [(key, found["gram"], found["published"]) for key, found in rows if {"gram", "published"} <= found.keys()]
     return Publication(
-        title="Table 4: the closed form against KIP",
+        title=f"Table 4, {names_of(cells)}: the closed form against KIP",
         passed=bool(cells),
         verdict=_verdict(rows, duels),
         sections=(
