@@ -80,6 +80,7 @@ class FakeRun:
             distilled=SimpleNamespace(distilled_data=images),
             path=path,
             start_images=None,
+            singular_values=None,
         )
 
 
@@ -88,7 +89,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
     monkeypatch.setattr(krrdistill.run, "run_distillation", fake)
     # The page needs a real file; test_report.py makes and reads it.
-    monkeypatch.setattr(krrdistill.report, "write_figure_data", lambda out, _: (out / "figure_data.npz").touch())
+    monkeypatch.setattr(krrdistill.report, "write_figure_data", lambda out, *_: (out / "figure_data.npz").touch())
     monkeypatch.setattr(krrdistill.report, "write_page", lambda out: (out / "report.html").touch())
     return fake
 
@@ -181,7 +182,7 @@ def test_config_file_with_an_option_over_it(run: FakeRun, tmp_path: Path, capsys
         ("distill --config bad.yaml", 2, "bad.yaml, line 2: malformed YAML"),
         ("distill --nonsense", 2, "--nonsense"),
         ("distil", 2, "distil"),
-        ("", 2, "no command given: distill, kip, verify, privacy, report, compare or info"),
+        ("", 2, "no command given: distill, kip, verify, privacy, report, compare, reproduce or info"),
         ("verify", 2, "FILE"),
         ("verify none.npz", 2, "no such file: none.npz"),
         ("distill --dataset broken.npz", 1, "broken.npz"),
