@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 import krrdistill as kd
 from krrdistill.backends import Chain, HadamardWeight
+from krrdistill.backends.base import matrix_of
 
 __all__ = ["apply_activation", "construct", "correct_counts", "features", "preimage", "ridge_path", "run", "statistics"]
 
@@ -41,7 +42,7 @@ def features(chain: Chain, X: AnyArray, dtype: Any = np.float32) -> AnyArray:
         H *= chain.scale.astype(dtype)
         H += chain.shift.astype(dtype)
     for layer in chain.layers:
-        weight = layer.weight
+        weight = matrix_of(layer)
         H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight.T.astype(dtype, copy=False)
         if layer.bias is not None:
             H += layer.bias.astype(dtype, copy=False)
@@ -102,7 +103,7 @@ def preimage(chain: Chain, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, Fl
             F = np.where(F > 0, F, F / layer.parameter)
         if layer.bias is not None:
             F = F - layer.bias
-        weight = layer.weight
+        weight = matrix_of(layer)
         if isinstance(weight, HadamardWeight):
             F = weight.solve(F)
         else:

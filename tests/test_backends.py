@@ -22,6 +22,7 @@ import oracles
 import tolerances
 from krrdistill import backends
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
+from krrdistill.backends.staged import StagedBackend
 from krrdistill.backends.tiles import tile_rows
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite, NotSurjective
 
@@ -148,7 +149,8 @@ def check_score_path(
 
 
 def set_tile_rows(monkeypatch: pytest.MonkeyPatch, backend: Backend, rows: int) -> None:
-    monkeypatch.setattr(sys.modules[type(backend).accumulate.__module__], "tile_rows", lambda chain, dtype: rows)
+    running = type(backend.inner if isinstance(backend, StagedBackend) else backend)
+    monkeypatch.setattr(sys.modules[running.accumulate.__module__], "tile_rows", lambda chain, dtype: rows)
 
 
 # Features

@@ -234,7 +234,7 @@ def test_hidden_layer_of_the_file_is_dropped_for_other_kernels(write: Any) -> No
         ("distill: {IPC: 0}\n", "distill.IPC must be at least 1, got 0"),
         (
             "distill: {kernel: rbf}\n",
-            "distill.kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, got 'rbf'",
+            "distill.kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, deep_linear, conv",
         ),
         ("distill: {reg_s: 1}\n", "distill.reg_s must be true or false, got 1"),
         ("model: {seed: -1}\n", "model.seed must be at least 0, got -1"),
@@ -269,7 +269,10 @@ def test_missing_file() -> None:
         ({"ipc": 0}, "--ipc must be at least 1, got 0"),
         ({"seed": -3}, "--seed must be at least 0, got -3"),
         ({"threads": 0}, "--threads must be at least 1, got 0"),
-        ({"kernel": "rbf"}, "--kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, got 'rbf'"),
+        (
+            {"kernel": "rbf"},
+            "orthogonal_fourier, FCNN, deep_linear, conv, got 'rbf'",
+        ),
         ({"init": "zero"}, "--init must be one of noise, real, got 'zero'"),
         ({"root": "times"}, "--root must be one of plus, minus, got 'times'"),
         ({"store": "int8"}, "--store must be one of float64, float32, float16, uint8, got 'int8'"),

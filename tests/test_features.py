@@ -51,6 +51,9 @@ MAPS: dict[str, LayeredMap] = {
     "fcnn_deep": kd.FCNN(D, hidden_layers=3, seed=1),
     "fcnn_narrowing": kd.FCNN(D, [7, 7, 4], slope=0.3, seed=2),
     "fcnn_one": kd.FCNN(D, [1]),
+    "fourier_laplacian": kd.RandomFourier(D, 5, sigma2=6.0, spectral="laplacian"),
+    "fourier_matern": kd.RandomFourier(D, 5, sigma2=6.0, spectral="matern", nu=1.5),
+    "deep_linear_narrowing": kd.DeepLinear(D, [7, 5]),
 }
 FOURIER = {name: phi for name, phi in MAPS.items() if name.startswith("fourier")}
 UNIQUE = ("identity", "fcnn_square", "fcnn_deep")  # invertible: the preimage is the input
@@ -271,7 +274,7 @@ def test_nearest_branch_of_the_cosine(name: str) -> None:
     weight, bias = oracles.dense(layer.weight), layer.bias.astype(float)
     at_reference = near @ weight.T + bias
     principal = np.arccos(F / layer.parameter)
-    turns = 2.0 * np.pi * np.arange(-30, 31)[:, None, None]
+    turns = 2.0 * np.pi * np.arange(-500, 501)[:, None, None]
     branches = np.concatenate([turns + principal, turns - principal])  # all angles with this cosine
     nearest = np.abs(branches - at_reference).min(axis=0)
     taken = X @ weight.T + bias
@@ -376,6 +379,16 @@ def test_identity_preimage_checks_its_argument() -> None:
             kd.OrthogonalFourier(8, sigma2=3.0, seed=2**64 - 1),
             "d356cd42c76eb61cac1734e778104ef040506bc5f2704761a701c492cfec4cf8",
         ),
+        (
+            kd.RandomFourier(5, 4, sigma2=2.0, seed=3, spectral="laplacian"),
+            "ee4a55be830e5a858e80ae94bdce018130deb0978f2f2fc17935745ee370dd0c",
+        ),
+        (
+            kd.RandomFourier(5, 4, sigma2=2.0, seed=3, spectral="matern", nu=2.5),
+            "c02c36c6e20e24bbd7902510a188f4c8ba29765f1160d94733494b2a02f285df",
+        ),
+        (kd.DeepLinear(5, [7, 3], seed=3), "f8c478ae11b801261932e3bcb61429921aca6a19092119468b49cacbd792bf29"),
+        (kd.ConvolutionalNetwork((4, 4), seed=3), "6208ed46fe8fcc856af82937b565f29ebcb4689f98d93b672b4fe41e11c836de"),
         (kd.FCNN(5, [4, 3], seed=3), "bb021f4ba232c4919fe73383458f2948b1b0a2cd010d58992b7aeef5d39b3072"),
         (
             kd.FCNN(3, [3], slope=0.5, seed=2**64 - 1),
@@ -619,13 +632,16 @@ def test_make_map() -> None:
         "random_fourier": kd.RandomFourier,
         "orthogonal_fourier": kd.OrthogonalFourier,
         "FCNN": kd.FCNN,
+        "deep_linear": kd.DeepLinear,
+        "conv": kd.ConvolutionalNetwork,
     }
     assert made["FCNN"].fingerprint() == kd.FCNN(D, seed=5).fingerprint()
     deep = kd.make_map("FCNN", data, preprocessing, hidden_layers=2, slope=0.2)
     assert deep.fingerprint() == kd.FCNN(D, hidden_layers=2).fingerprint()
     assert deep.parameters["slope"] == 0.2
     with pytest.raises(
-        ValueError, match="kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN; got 'CNN'"
+        ValueError,
+        match=r"kernel must be one of identity, .*, FCNN, deep_linear, conv; got 'CNN'",
     ):
         kd.make_map("CNN", data, preprocessing)
     with pytest.raises(ValueError, match="FCNN does not take sigma2"):

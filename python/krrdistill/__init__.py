@@ -31,7 +31,16 @@ if TYPE_CHECKING:
         NotSurjective,
     )
     from krrdistill.feature_gram import fit_features
-    from krrdistill.features import FCNN, Identity, OrthogonalFourier, RandomFourier, make_map
+    from krrdistill.features import (
+        FCNN,
+        ConvolutionalNetwork,
+        DeepLinear,
+        Identity,
+        OrthogonalFourier,
+        RandomFourier,
+        UserMap,
+        make_map,
+    )
     from krrdistill.kip import KipOptions, KipResult, kip_distill, run_kip
     from krrdistill.options import DistillOptions
     from krrdistill.pipeline import Distillation, distill
@@ -54,7 +63,16 @@ _HOMES = {
         "NotSurjective",
     ),
     "feature_gram": ("fit_features",),
-    "features": ("FCNN", "Identity", "OrthogonalFourier", "RandomFourier", "make_map"),
+    "features": (
+        "FCNN",
+        "ConvolutionalNetwork",
+        "DeepLinear",
+        "Identity",
+        "OrthogonalFourier",
+        "RandomFourier",
+        "UserMap",
+        "make_map",
+    ),
     "kip": ("KipOptions", "KipResult", "kip_distill", "run_kip"),
     "options": ("DistillOptions",),
     "pipeline": ("Distillation", "distill"),
@@ -68,8 +86,10 @@ __all__ = [
     "FCNN",
     "BackendUnavailable",
     "Certificate",
+    "ConvolutionalNetwork",
     "DataError",
     "Dataset",
+    "DeepLinear",
     "DistillOptions",
     "Distillation",
     "DistilledDataset",
@@ -87,6 +107,7 @@ __all__ = [
     "RidgePath",
     "RidgeStatistics",
     "RunResult",
+    "UserMap",
     "__version__",
     "backend_status",
     "default_lambdas",

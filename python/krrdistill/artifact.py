@@ -211,8 +211,11 @@ class DistilledDataset:
         write_npz(Path(path), {**arrays, **(map_arrays if embed_map else {})})
 
     @classmethod
-    def load(cls, path: str | Path) -> DistilledDataset:
-        """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected."""
+    def load(cls, path: str | Path, *, feature_map: LayeredMap | None = None) -> DistilledDataset:
+        """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected.
+
+        ``feature_map`` : the ``UserMap`` of a file made with one, checked against the features that the file records.
+        """
         path = Path(path)
         arrays = read_npz(path)
         meta = _read_meta(path, arrays)
@@ -220,7 +223,7 @@ class DistilledDataset:
             d = meta["map"]["input_dim"]
             if arrays["X"].shape[1:] != (d,):  # before weights of that size are drawn
                 raise DataError(f"X has shape {arrays['X'].shape}, the map takes input_dim = {d!r} columns")
-            feature_map = map_from_spec(meta["map"])
+            feature_map = map_from_spec(meta["map"], feature_map)
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
             shape = _checked_shape(meta["shape"], d)
             encoding = _read_encoding(arrays)

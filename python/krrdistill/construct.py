@@ -7,7 +7,7 @@ written here with samples as rows: P = Y (Y^T Y)^-1 is the transpose of the pape
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "construct",
     "dual",
     "features_of_dual",
+    "labels_only_errors",
     "learned_labels",
     "noise_start",
     "one_hot_labels",
@@ -156,6 +157,20 @@ def affine_labels(F: FloatArray, W: FloatArray, b: FloatArray, lambda_s: float) 
     mean = F.mean(axis=0)
     centered = learned_labels(F - mean, W, lambda_s)
     return np.asarray(centered - centered.mean(axis=0) + b + W @ mean)
+
+
+def labels_only_errors(F: FloatArray, W: FloatArray, sizes: Sequence[int]) -> list[float]:
+    """||W_S - W|| / ||W|| of the best labels for the first m of the features F (rows), for every m of ``sizes``.
+
+    What the labels cannot reach, ||W (F^+ F - I)||, falls to rounding at m = p where F has rank p (Theorem 4.2). It is
+    the same for every lambda_s.
+    """
+    scale = float(np.linalg.norm(W))
+    errors = []
+    for m in sizes:
+        W_S = FeatureGram(F[:m]).fit(product(F[:m], W.T), 0.0)
+        errors.append(float(np.linalg.norm(W_S - W)) / scale)
+    return errors
 
 
 class _Spectrum:

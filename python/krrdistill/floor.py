@@ -7,7 +7,7 @@ import time
 import numpy as np
 from scipy.linalg import blas
 
-from krrdistill.backends import Chain, HadamardWeight
+from krrdistill.backends import Chain
 
 __all__ = ["pass_floor", "pass_flops"]
 
@@ -18,7 +18,7 @@ _LEAST_FLOPS = 2e10  # of a pass that is worth the measurement, four products of
 
 def pass_flops(chain: Chain, n: int) -> float:
     """2 n (inputs x outputs) per dense layer for the features of n samples, and n p^2 for one triangle of G."""
-    dense = (layer.weight for layer in chain.layers if not isinstance(layer.weight, HadamardWeight))
+    dense = (layer.weight for layer in chain.layers if isinstance(layer.weight, np.ndarray))
     layers = sum(2.0 * float(weight.size) for weight in dense)
     return n * (layers + float(chain.output_dim) ** 2)
 

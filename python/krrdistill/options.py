@@ -22,6 +22,8 @@ class DistillOptions:
 
     lambda_s : 0, a number > 0, or "auto" for min(lambda, 1 / (4 s1^2)), the published ``reg_s``; lambda with
         ``realism``
+    labels_only : keep the real inputs of init "real" and learn labels for them (Theorem 4.2)
+    strict : raise NotSurjective where the map has no exact preimage, in place of approximate inputs
     realism : None for the published construction; with init="real" a number from 0 to 1 for the exact set nearest to
         inputs between noise (0) and the real points (1), see docs/realism.md
     intercept : the original model has an unpenalised intercept, and so has the one retrained from the distilled set
@@ -37,6 +39,8 @@ class DistillOptions:
 
     points_per_class: int = 1
     init: str = "noise"
+    labels_only: bool = False
+    strict: bool = False
     lambda_s: float | str = 0.0
     realism: float | None = None
     root: str = "plus"
@@ -77,6 +81,8 @@ class DistillOptions:
             "seed": int,
             "validation_fraction": float,
             "refit": bool,
+            "labels_only": bool,
+            "strict": bool,
             "scale_labels": bool,
             "intercept": bool,
             "center_targets": bool,
@@ -96,8 +102,18 @@ class DistillOptions:
             raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
         if self.intercept and self.center_targets:
             raise ValueError("distill: intercept implies center_targets; give one of them")
+        if self.labels_only:
+            self._check_labels_only()
         if self.realism is not None:
             self._check_realism(self.realism)
+
+    def _check_labels_only(self) -> None:
+        if self.init != "real":
+            raise ValueError(f"distill: labels_only keeps real inputs, it needs init = 'real', got {self.init!r}")
+        if self.root == "minus" or self.scale_labels:
+            raise ValueError("distill: root and scale_labels have no meaning with labels_only")
+        if self.realism is not None:
+            raise ValueError("distill: realism has no meaning with labels_only, which keeps the real inputs")
 
     def _check_realism(self, realism: float) -> None:
         if check_number("distill", "realism", realism) > 1.0:

@@ -26,10 +26,13 @@ from krrdistill.construct import (
     target_labels,
 )
 from krrdistill.data import Dataset, Preprocessing
-from krrdistill.errors import DataError
+from krrdistill.errors import DataError, NotSurjective
 from krrdistill.features import LayeredMap
+from krrdistill.features.ranges import layer_ranges
+from krrdistill.gauss_newton import centered, span_model
 from krrdistill.nearest import nearest_inputs
 from krrdistill.options import DistillOptions
+from krrdistill.products import product
 from krrdistill.random import Stream, normal, permutation
 from krrdistill.ridge import RidgePath, fit_intercept, fit_ridge, ridge_path, select, select_by_r2
 from krrdistill.scores import batched_scores, kind_of_targets, r_squared
@@ -55,6 +58,7 @@ class Original:
     training: dict[str, Any]  # DistillOptions.training, and the fingerprint of the features
     b: FloatArray | None = None  # (k,), of the predictions W phi + b; None for 0
     lambdas: FloatArray | None = None  # (k,), where every target has its own; ``lambda_`` is the smallest
+    outside_range: float | None = None  # relative part of W that a linear range of the map had cut off, if it has one
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +79,18 @@ class Distillation:
     start_rows: IntArray | None  # rows of X that a real start took
     range_scale: float
     seconds: Mapping[str, float] = field(default_factory=dict)
+    solution: Mapping[str, Any] = field(default_factory=dict)  # method, and what there is to say about it
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """Inputs X (m, d), before they are rounded to what is stored, and their labels, None for the best ones."""
+
+    X: FloatArray
+    Y: FloatArray | None
+    lambda_s: float
+    range_scale: float = 1.0
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def distill(
@@ -93,7 +109,8 @@ def distill(
     """Distils labelled data to points_per_class * k points that retrain to the same ridge model.
 
     Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D = Y^+ W + (I - Y^+ Y) Z;
-    features from D (Theorem 4.1); inputs by the map's preimage (Theorems 5.2 to 5.4).
+    features from D (Theorem 4.1); inputs by the map's preimage (Theorems 5.2 to 5.4). A map without one gets inputs
+    whose features span W as nearly as can be, and labels by Theorem 4.2; so do the kept inputs of ``labels_only``.
 
     Parameters
     ----------
@@ -111,6 +128,9 @@ def distill(
     DataError, NotSurjective, LambdaOutOfRange, NotPositiveDefinite, TypeError, ValueError
     """
     options = replace(options or DistillOptions(), **keywords)
+    if not isinstance(feature_map, LayeredMap):
+        kind = type(feature_map).__name__
+        raise TypeError(f"distill: feature_map must be a map, got {kind}; a callable is UserMap(callable, input_dim)")
     shape = tuple(np.shape(X)[1:])
     samples = as_samples("distill", X, input_dim=feature_map.input_dim)
     check_device("distill", X=X, y=y)
@@ -121,7 +141,7 @@ def distill(
     k = labels.shape[1] if labels.ndim == 2 else count_classes("distill", labels, n_classes)
     check_targets(labels, k, options)
     preprocessing = preprocessing or Preprocessing.none(feature_map.input_dim)
-    feature_map.check_surjective()  # before the long part
+    method = _choose_method(feature_map, options)  # before the long part
     watch = Stopwatch(progress)
     backend = get_backend(options.backend, data=samples)
     chain = feature_map.chain(preprocessing)
@@ -139,27 +159,23 @@ def distill(
     if not original.W.any():
         raise DataError("distill: the original model is zero; the features of X carry nothing about y")
     near = None if start_rows is None else preprocessing.apply(take_rows(samples, start_rows))
+    spread = labels[train].std(axis=0) if labels.ndim == 2 else None
     if near is not None and options.realism is not None:
-        with watch.stage("construct"):
-            inputs = _nearest(original, chain, preprocessing, near, options)
-        lambda_s = original.lambda_ if isinstance(options.lambda_s, str) else options.lambda_s
-        targets, range_scale = None, 1.0
+        found = _nearest(original, chain, preprocessing, near, options, watch)
+    elif method == "exact":
+        found = _exact_inputs(original, feature_map, near, spread, options, backend, watch)
     else:
-        with watch.stage("construct"):
-            spread = labels[train].std(axis=0) if labels.ndim == 2 else None
-            points = _construct(original, feature_map, near, spread, options, backend)
-        with watch.stage("preimage"):
-            inputs = feature_map.preimage(points.F, near=near, backend=backend)
-        targets, lambda_s, range_scale = points.Y, points.lambda_s, points.range_scale
+        found = _learned_inputs(original, feature_map, near, method, options, backend, watch)
     with watch.stage("preimage"):
-        stored, encoding = round_inputs(inputs, options.store)
+        targets = found.Y
+        stored, encoding = round_inputs(found.X, options.store)
         if targets is None or options.store != "float64":
             features = feature_map.transform(stored, dtype=np.float64, backend=backend)
-            targets = _labels_of(features, original, lambda_s, options)
+            targets = _labels_of(features, original, found.lambda_s, options)
     distilled = DistilledDataset(
         X=stored,
         Y=targets,
-        lambda_s=lambda_s,
+        lambda_s=found.lambda_s,
         feature_map=feature_map,
         preprocessing=preprocessing,
         shape=shape,
@@ -171,7 +187,36 @@ def distill(
         offset=original.b if options.center_targets else None,
         meta={**_meta(original, options, backend), "weighted": sample_weight is not None},
     )
-    return Distillation(distilled, original, start_rows, range_scale, watch.seconds)
+    solution = {"method": method, "outside_range": original.outside_range, **found.facts}
+    return Distillation(distilled, original, start_rows, found.range_scale, watch.seconds, solution)
+
+
+def _choose_method(feature_map: LayeredMap, options: DistillOptions) -> str:
+    """ "exact", "approximate" or "labels_only". Raises NotSurjective where the map does not allow what was asked."""
+    if options.realism is not None:
+        feature_map.check_surjective()
+    if options.labels_only:
+        return "labels_only"
+    if feature_map.reach == "exact":
+        return "exact"
+    try:
+        feature_map.range_projection()
+    except NotSurjective as error:
+        if options.strict:
+            raise NotSurjective(f"distill: strict: {error}") from error
+        if feature_map.reach == "none":
+            raise NotSurjective(f"distill: {error} and no gradients; use labels_only, or a torch module") from error
+    return feature_map.reach
+
+
+def _within_range(original: Original, chain: Chain) -> Original:
+    """W on the linear range of the features, where ridge keeps it but for rounding (Theorem 5.3), and what was cut."""
+    Q = (layer_ranges(chain.layers) or [None])[-1]
+    if Q is None:
+        return original
+    W = product(product(original.W, Q), Q.T)
+    cut_off = float(np.linalg.norm(original.W - W)) / (float(np.linalg.norm(original.W)) or 1.0)
+    return replace(original, W=W, outside_range=cut_off)
 
 
 def count_classes(where: str, labels: IntArray, n_classes: int | None = None) -> int:
@@ -220,7 +265,7 @@ def train_original(
     with watch.stage("statistics") as report:
         statistics = RidgeStatistics(chain, k, precision=options.precision, backend=backend)
         statistics.update(X, y, rows=rows[1], weights=sample_weight, progress=report)
-    original = choose_model(statistics, X, y, rows, options, watch, sample_weight)
+    original = _within_range(choose_model(statistics, X, y, rows, options, watch, sample_weight), chain)
     if shift is not None and original.b is not None:
         original = replace(original, b=original.b + shift)
     return Trained(original, statistics, watch.seconds)
@@ -332,15 +377,22 @@ def choose_real_points(labels: npt.NDArray[Any], train_rows: IntArray, k: int, o
 
 
 def _nearest(
-    original: Original, chain: Chain, preprocessing: Preprocessing, real: FloatArray, options: DistillOptions
-) -> FloatArray:
+    original: Original,
+    chain: Chain,
+    preprocessing: Preprocessing,
+    real: FloatArray,
+    options: DistillOptions,
+    watch: Stopwatch,
+) -> _Inputs:
     """Preprocessed inputs of the exact set nearest, in raw units, to a blend of real points and noise."""
     share = 1.0 if options.realism is None else options.realism
     noise = normal(options.seed, Stream.NOISE, real.size).reshape(real.shape)
     blend = share * real + (1.0 - share) * float(np.sqrt(np.mean(real * real))) * noise
     shape = (chain.input_dim,)
-    raw = nearest_inputs(chain, original.W, preprocessing.invert(blend, shape), centered=options.intercept)
-    return np.asarray(preprocessing.apply(raw))
+    with watch.stage("construct"):
+        raw = nearest_inputs(chain, original.W, preprocessing.invert(blend, shape), centered=options.intercept)
+    lambda_s = original.lambda_ if isinstance(options.lambda_s, str) else options.lambda_s
+    return _Inputs(np.asarray(preprocessing.apply(raw)), None, lambda_s)
 
 
 def _labels_of(F: FloatArray, original: Original, lambda_s: float, options: DistillOptions) -> FloatArray:
@@ -348,6 +400,48 @@ def _labels_of(F: FloatArray, original: Original, lambda_s: float, options: Dist
     if options.intercept and original.b is not None:
         return affine_labels(F, original.W, original.b, lambda_s)
     return learned_labels(F, original.W, lambda_s)
+
+
+def _exact_inputs(
+    original: Original,
+    feature_map: LayeredMap,
+    near: FloatArray | None,
+    spread: FloatArray | None,
+    options: DistillOptions,
+    backend: Backend,
+    watch: Stopwatch,
+) -> _Inputs:
+    """Features in closed form and their preimage."""
+    with watch.stage("construct"):
+        points = _construct(original, feature_map, near, spread, options, backend)
+    with watch.stage("preimage"):
+        X = feature_map.preimage(points.F, near=near, backend=backend)
+    Q = feature_map.range_projection()
+    facts = {"range_dimension": feature_map.output_dim if Q is None else Q.shape[1]}
+    return _Inputs(X, points.Y, points.lambda_s, points.range_scale, facts)
+
+
+def _learned_inputs(
+    original: Original,
+    feature_map: LayeredMap,
+    near: FloatArray | None,
+    method: str,
+    options: DistillOptions,
+    backend: Backend,
+    watch: Stopwatch,
+) -> _Inputs:
+    """The start's inputs, moved until their features span W unless only labels are learned."""
+    lambda_s = original.lambda_ if isinstance(options.lambda_s, str) else float(options.lambda_s)
+    facts: dict[str, Any] = {}
+    with watch.stage("preimage") as report:
+        if near is None:
+            d, m = feature_map.input_dim, options.points_per_class * len(original.W)
+            near = normal(options.seed, Stream.NOISE, m * d).reshape(m, d)
+        if method == "approximate":
+            linearize = centered(feature_map.linearize) if options.intercept else feature_map.linearize
+            found = span_model(original.W, near, linearize, progress=report)
+            near, facts = found.X, {"steps": found.steps}
+    return _Inputs(near, None, lambda_s, facts=facts)
 
 
 def _construct(
@@ -361,9 +455,11 @@ def _construct(
     """Features and labels that train to the original model; ``spread`` (k,) is that of real-valued targets.
 
     With an intercept, features and labels about their means train to W; any mean f of the features then goes with the
-    mean b + W f of the labels. It is that of the real points, and 0 for noise.
+    mean b + W f of the labels. It is that of the real points, and 0 for noise. Where the map's range is a subspace,
+    all of it runs in coordinates of an orthonormal basis Q.
     """
-    W, k = original.W, len(original.W)
+    Q = feature_map.range_projection()
+    W, k = original.W if Q is None else product(original.W, Q), len(original.W)
     lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
     limit, base = feature_map.feature_limit(), np.zeros(W.shape[1])
     if near is None:
@@ -375,6 +471,7 @@ def _construct(
     else:
         target = original.lambda_ if lambda_s is None else lambda_s
         F_real = feature_map.transform(near, dtype=np.float64, backend=backend)
+        F_real = F_real if Q is None else product(F_real, Q)
         D, Y = real_start(W, F_real, target, centered=options.intercept)
         if options.intercept:
             base = F_real.mean(axis=0)
@@ -382,9 +479,9 @@ def _construct(
         D, Y = shrink_to_bound(D, Y, W, lambda_s, scale_labels=options.scale_labels)
     limit -= float(np.abs(base).max())
     points = construct(D, Y, lambda_s, lambda_=original.lambda_, root=options.root, feature_limit=limit)
-    if not options.intercept or original.b is None:
-        return points
-    return replace(points, F=points.F + base, Y=points.Y + original.b + W @ base)
+    if options.intercept and original.b is not None:
+        points = replace(points, F=points.F + base, Y=points.Y + original.b + W @ base)
+    return points if Q is None else replace(points, F=product(points.F, Q.T))
 
 
 def _meta(original: Original, options: DistillOptions, backend: Backend) -> dict[str, Any]:

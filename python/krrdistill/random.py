@@ -29,6 +29,8 @@ class Stream(IntEnum):
     SUBSAMPLE = 4
     FOURIER_BIAS = 5
     LABELS = 6
+    PROBE = 8
+    SPECTRAL = 9
     WEIGHTS = 16  # layer l uses WEIGHTS + l
     BATCHES = 1 << 32  # epoch e uses BATCHES + e
 

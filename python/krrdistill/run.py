@@ -17,8 +17,9 @@ import threadpoolctl
 
 from krrdistill.artifact import DistilledDataset
 from krrdistill.certificate import Certificate
+from krrdistill.construct import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
-from krrdistill.features import make_map
+from krrdistill.features import given_map, make_map
 from krrdistill.floor import pass_floor
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation, distill
@@ -80,7 +81,7 @@ def run_distillation(
         try:
             with watch.stage("save"):
                 result.distilled.with_meta(**facts).save(unverified, embed_map=options.embed_map)
-                reloaded = DistilledDataset.load(unverified)
+                reloaded = DistilledDataset.load(unverified, feature_map=given_map(feature_map))
             with watch.stage("evaluate"):
                 original = result.original
                 certificate = reloaded.verify(
@@ -92,6 +93,8 @@ def run_distillation(
         report = _report(dataset, kernel, options, result, certificate, path)
         shown = likeness(reloaded.distilled_data, images, value_range(dataset))
         report["realism"] = {"asked": options.realism, **shown}
+        if options.labels_only and not options.intercept:
+            report["labels_only"] = _error_curve(reloaded, result.original.W)
         report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
         with watch.stage("save"):
             keys = ("original", "distilled", "certificate", "seconds")
@@ -112,7 +115,8 @@ def _report(
     path: Path,
 ) -> dict[str, Any]:
     meta = result.distilled.meta
-    warnings = [result.original.path.statement(), _shortfall(certificate, options)]
+    method = result.solution["method"]
+    warnings = [result.original.path.statement(), _shortfall(certificate, options, method)]
     return {
         "dataset": dataset.name,
         "kernel": kernel,
@@ -130,6 +134,7 @@ def _report(
         "lambda": meta["lambda"],
         "lambda_s": result.distilled.lambda_s,
         "range_scale": result.range_scale,
+        "solution": dict(result.solution),
         "val_accuracy": meta["val_accuracy"],
         "targets": dataset.targets,
         "intercept": options.intercept,
@@ -152,7 +157,22 @@ def measured(certificate: Certificate, model: str) -> dict[str, Any]:
     return {"test_accuracy": accuracy if math.isfinite(accuracy) else None, **per_target}
 
 
-def _shortfall(certificate: Certificate, options: DistillOptions) -> str | None:
+def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+    """The error of learned labels for the first 1, 2, ... points per class, at most nine sizes."""
+    F, k = distilled.features(), len(W)
+    per_class = np.unique(np.geomspace(1, len(F) // k, 9).round().astype(int))
+    sizes = [int(count) * k for count in per_class]
+    return {"m": sizes, "weight_relative_error": labels_only_errors(F, W, sizes)}
+
+
+_REMEDIES = {
+    "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
+    "approximate": "the map has no exact preimage, its inputs are approximate: use more points per class",
+    "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
+}
+
+
+def _shortfall(certificate: Certificate, options: DistillOptions, method: str) -> str | None:
     """What to say when the file does not retrain to the model as well as its storage should."""
     error, target = certificate.weight_relative_error, WEIGHT_ERROR_TARGETS[options.store]
     if error <= target:
@@ -160,8 +180,7 @@ def _shortfall(certificate: Certificate, options: DistillOptions) -> str | None:
     agreement = certificate.prediction_agreement
     return (
         f"NOT EXACT: the model retrained from the file is off by {error:.2g} (target {target:.0e} for "
-        f"{options.store} storage) and agrees on {agreement:.2%} of the predictions; deep maps lose digits in their "
-        "preimage: use fewer layers, more points per class, or float64 storage"
+        f"{options.store} storage) and agrees on {agreement:.2%} of the predictions; {_REMEDIES[method]}"
     )
 
 

@@ -17,8 +17,21 @@ from krrdistill.errors import BackendUnavailable
 
 from .base import Backend, Chain, Layer, Weight
 from .hadamard import HadamardWeight
+from .operators import Linearization, Operator
+from .staged import StagedBackend
 
-__all__ = ["BACKENDS", "Backend", "Chain", "HadamardWeight", "Layer", "Weight", "backend_status", "get_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Chain",
+    "HadamardWeight",
+    "Layer",
+    "Linearization",
+    "Operator",
+    "Weight",
+    "backend_status",
+    "get_backend",
+]
 
 BACKENDS = ("native", "numba", "array", "cuda")
 _PREFERENCE = ("native", "numba", "array")  # without a name: the first that works; a GPU is never taken unasked
@@ -54,7 +67,8 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
         return _default()
     if not isinstance(backend, str):
         return backend
-    return _LOADERS[backend]()
+    loaded = _LOADERS[backend]()
+    return loaded if backend == "array" else StagedBackend(loaded)
 
 
 def _array() -> Backend:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from krrdistill.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Layer, PathSolution, Weight
+from .base import Chain, FloatArray, IntArray, Layer, Matrix, PathSolution
 from .hadamard import HadamardWeight
+from .operators import Operator
 from .tiles import rcond_floor, tile_rows
 
 __all__ = ["ArrayBackend"]
@@ -43,7 +44,7 @@ class ArrayBackend:
         """phi(X), see ``Backend.transform``."""
         n = X.shape[0] if rows is None else len(rows)
         out = self._xp.empty((n, chain.output_dim), dtype=self._dtype(dtype), device=self._device)
-        for tile, _, features in self._feature_tiles(chain, X, rows, dtype):
+        for tile, _, features in self.feature_tiles(chain, X, rows, dtype):
             out[tile, :] = features
         return like(out, X)
 
@@ -60,7 +61,7 @@ class ArrayBackend:
     ) -> None:
         """Adds to G and C, see ``Backend.accumulate``."""
         G, C = self._take(gram), self._take(cross)
-        for _, picked, features in self._feature_tiles(chain, X, rows, dtype):
+        for _, picked, features in self.feature_tiles(chain, X, rows, dtype):
             n = features.shape[0]
             step = _ROWS_OF_SMALL if len(gram) <= _SMALL else n
             for start in range(0, n, step):
@@ -106,7 +107,7 @@ class ArrayBackend:
         xp, (models, k, p) = self._xp, weights.shape
         stacked = xp.reshape(self._take(weights, dtype), (models * k, p))
         correct = np.zeros(models, dtype=np.int64)
-        for _, picked, features in self._feature_tiles(chain, X, rows, dtype):
+        for _, picked, features in self.feature_tiles(chain, X, rows, dtype):
             scores = xp.reshape(features @ stacked.T, (features.shape[0], models, k))
             right = xp.argmax(scores, axis=2) == self._take(labels[picked])[:, None]
             correct += like(xp.sum(xp.astype(right, xp.int64), axis=0), correct)
@@ -120,7 +121,7 @@ class ArrayBackend:
         upper = self._xp.flip(self._xp.matrix_transpose(factor), axis=(-2, -1))
         return like(self._xp.flip(self._solve_lower(upper, self._xp.flip(half, axis=-2)), axis=-2), A)
 
-    def preimage_solve(self, weight: Weight, rhs: Any) -> Any:
+    def preimage_solve(self, weight: Matrix, rhs: Any) -> Any:
         """QR of W^T, see ``Backend.preimage_solve``."""
         if isinstance(weight, HadamardWeight):
             return like(weight.solve(self._take(rhs)), rhs)
@@ -139,7 +140,7 @@ class ArrayBackend:
     def _dtype(self, dtype: np.dtype[Any]) -> Any:
         return getattr(self._xp, dtype.name)
 
-    def _feature_tiles(
+    def feature_tiles(
         self, chain: Chain, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
     ) -> Iterator[tuple[slice, AnyArray | slice, Any]]:
         """(rows of the batch, the same as an index into X, features) tile by tile."""
@@ -176,14 +177,17 @@ class ArrayBackend:
     def _prepare(self, layer: Layer, dtype: np.dtype[Any]) -> Layer:
         """The layer with W^T, or its structured weight, and bias ready for ``_apply``."""
         weight: Any = layer.weight
-        if not isinstance(weight, HadamardWeight):
+        if not isinstance(weight, (HadamardWeight, Operator)):
             weight = self._take(weight, dtype).T
         bias = None if layer.bias is None else self._take(layer.bias, dtype)
         return layer._replace(weight=weight, bias=bias)
 
     def _apply(self, layer: Layer, H: Any) -> Any:
         weight: Any = layer.weight
-        H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight
+        if isinstance(weight, Operator):
+            H = self._take(weight.apply(like(H, np.empty(0))))
+        else:
+            H = weight.apply(H) if isinstance(weight, HadamardWeight) else H @ weight
         if layer.bias is not None:
             H += layer.bias
         if layer.activation == "leaky_relu":

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .hadamard import HadamardWeight
+from .operators import Operator
 
-__all__ = ["Activation", "Backend", "Chain", "Layer", "Weight", "weight_arrays"]
+__all__ = ["Activation", "Backend", "Chain", "Layer", "Matrix", "Weight", "matrix_of", "weight_arrays"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
-Weight: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
+Matrix: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
+Weight: TypeAlias = Matrix | Operator  # or applied in Python
 
 
 class Layer(NamedTuple):
@@ -28,8 +30,17 @@ class Layer(NamedTuple):
     parameter: float
 
 
+def matrix_of(layer: Layer) -> Matrix:
+    """The weight of a layer that is a matrix. Raises TypeError for one that runs in Python."""
+    if isinstance(layer.weight, Operator):
+        raise TypeError(f"a layer of {type(layer.weight).__name__} has no matrix")
+    return layer.weight
+
+
 def weight_arrays(weight: Weight) -> dict[str, npt.NDArray[Any]]:
     """What a weight is made of, by the names of the file format."""
+    if isinstance(weight, Operator):
+        return weight.arrays()
     if isinstance(weight, HadamardWeight):
         return {"signs": weight.signs, "scale": weight.scale}
     return {"weight": weight}
@@ -125,6 +136,6 @@ class Backend(Protocol):
         """A^-1 B by Cholesky; A (..., n, n) symmetric positive definite, B (..., n, r). Raises NotPositiveDefinite."""
         ...
 
-    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
         """The least-norm X (m, d) with X W^T = rhs, W (p, d), rhs (m, p). Raises NotSurjective."""
         ...

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import NotSurjective
 
-from .base import Chain, FloatArray, IntArray, PathSolution, Weight
+from .base import Chain, FloatArray, IntArray, Matrix, PathSolution, matrix_of
 from .hadamard import HadamardWeight
 from .tiles import rcond_floor, tile_rows
 
@@ -94,7 +94,7 @@ class CompiledBackend:
         self._operations.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
-    def preimage_solve(self, weight: Weight, rhs: FloatArray) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
         """Transposed rounds for structured weights, a factorisation for dense ones, see ``Backend``."""
         X = np.empty((len(rhs), weight.shape[1]))
         if isinstance(weight, HadamardWeight):
@@ -116,7 +116,7 @@ class CompiledBackend:
 
         layers = []
         for layer in chain.layers:
-            weight = layer.weight
+            weight = matrix_of(layer)
             form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else cast(weight)
             layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
         return kind(chain.input_dim, cast(chain.scale), cast(chain.shift), layers)

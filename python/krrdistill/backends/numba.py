@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 from krrdistill.errors import DataError
 
 from .array import ArrayBackend
-from .base import Chain, FloatArray, IntArray, Layer, PathSolution
+from .base import Chain, FloatArray, IntArray, Layer, PathSolution, matrix_of
 from .hadamard import HadamardWeight
 from .tiles import tile_rows
 
@@ -144,10 +144,11 @@ def _feature_tiles(
         if not finite[: stop - start].all():
             raise DataError(f"row {picked[np.argmin(finite[: stop - start])]} holds NaN or infinity")
         for layer, source, target in zip(layers, stages, stages[1:], strict=False):
-            if isinstance(layer.weight, HadamardWeight):
-                target[:] = layer.weight.apply(source)
+            weight = matrix_of(layer)
+            if isinstance(weight, HadamardWeight):
+                target[:] = weight.apply(source)
             else:
-                _times_transposed(source, layer.weight, target)
+                _times_transposed(source, weight, target)
             _run(_epilogue(layer, dtype), target, layer.bias, dtype.type(layer.parameter))
         yield picked, stages[-1]
 
@@ -156,7 +157,7 @@ def _cast(layer: Layer, dtype: np.dtype[Any]) -> Layer:
     """The layer in ``dtype``; no bias is a bias of zero, linear is LeakyReLU of slope 1."""
     bias = np.zeros(layer.weight.shape[0], dtype) if layer.bias is None else np.array(layer.bias, dtype)
     parameter = 1.0 if layer.activation == "linear" else layer.parameter
-    weight = layer.weight
+    weight = matrix_of(layer)
     if not isinstance(weight, HadamardWeight):
         weight = np.ascontiguousarray(weight, dtype)
     return layer._replace(weight=weight, bias=bias, parameter=parameter)

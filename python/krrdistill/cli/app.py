@@ -87,13 +87,22 @@ def distill(
     out: options.Out = None,
     kernel: options.Kernel = None,
     hidden_layer: options.HiddenLayer = None,
+    widths: options.Widths = None,
     n_features: options.NFeatures = None,
     sigma2: options.Sigma2 = None,
+    spectral: options.Spectral = None,
+    nu: options.Nu = None,
     zca: options.Zca = None,
     lambdas: options.Lambdas = None,
     refit: options.Refit = False,
     ipc: options.Ipc = None,
     init: options.Init = None,
+    channels: options.Channels = None,
+    kernel_size: options.KernelSize = None,
+    stride: options.Stride = None,
+    padding: options.Padding = None,
+    labels_only: options.LabelsOnly = False,
+    strict: options.Strict = False,
     reg_s: options.RegS = None,
     lambda_s: options.LambdaS = None,
     realism: options.Realism = None,
@@ -135,8 +144,11 @@ def kip(
     out: options.Out = None,
     kernel: options.Kernel = None,
     hidden_layer: options.HiddenLayer = None,
+    widths: options.Widths = None,
     n_features: options.NFeatures = None,
     sigma2: options.Sigma2 = None,
+    spectral: options.Spectral = None,
+    nu: options.Nu = None,
     zca: options.Zca = None,
     lambdas: options.Lambdas = None,
     ipc: options.Ipc = None,
@@ -175,6 +187,7 @@ def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A distilled.npz.", show_default=False)],
     dataset: options.VerifyDataset = None,
     data_dir: options.DataDir = None,
+    kernel: options.VerifyKernel = None,
     tolerance: options.Tolerance = None,
     as_json: options.Json = False,
     show_traceback: options.Traceback = False,
@@ -182,7 +195,7 @@ def verify(
     """Reload a distilled file, recompute its certificate; exit with 3 when it is worse than the tolerance."""
     from krrdistill.cli.run import verify as run_verify
 
-    outcome = run_verify(file, dataset=dataset, data_dir=data_dir, tolerance=tolerance, as_json=as_json)
+    outcome = run_verify(file, dataset=dataset, data_dir=data_dir, kernel=kernel, tolerance=tolerance, as_json=as_json)
     raise typer.Exit(outcome)
 
 

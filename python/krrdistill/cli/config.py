@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from krrdistill.cli.status import UsageError
 
-KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
 CHOICES: dict[str, tuple[str, ...]] = {
     "kernel": KERNELS,
     "init": ("noise", "real"),
@@ -20,15 +20,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "store": ("float64", "float32", "float16", "uint8"),
     "precision": ("float32", "float64"),
     "targets": ("classes", "real"),
+    "spectral": ("gaussian", "laplacian", "matern"),
     "variant": ("gram", "published"),
     "mechanism": ("statistics", "output"),
 }
-_COUNTS = ("ipc", "threads", "hidden_layer", "n_features", "iterations", "batch_size", "evaluate_every",
-           "checkpoint_every")  # fmt: skip
-MINIMUM = {"seed": 0, **dict.fromkeys(_COUNTS, 1)}
-POSITIVE = ("sigma2", "lr", "time_budget", "epsilon", "norm_bound", "model_lambda")
+_COUNTS = ("ipc", "threads", "hidden_layer", "n_features", "kernel_size", "stride", "iterations",
+           "batch_size", "evaluate_every", "checkpoint_every")  # fmt: skip
+MINIMUM = {"seed": 0, "padding": 0, **dict.fromkeys(_COUNTS, 1)}
+POSITIVE = ("sigma2", "nu", "lr", "time_budget", "epsilon", "norm_bound", "model_lambda")
 _FOURIER = ("random_fourier", "orthogonal_fourier")
-KERNEL_OPTIONS = {"hidden_layer": ("FCNN",), "n_features": _FOURIER, "sigma2": _FOURIER}
+KERNEL_OPTIONS: dict[str, tuple[str, ...]] = {
+    "hidden_layer": ("FCNN",),
+    "widths": ("FCNN", "deep_linear"),
+    "n_features": _FOURIER,
+    "sigma2": _FOURIER,
+    "spectral": ("random_fourier",),
+    "nu": ("random_fourier",),
+    **dict.fromkeys(("channels", "kernel_size", "stride", "padding"), ("conv",)),
+}
 
 # Key of the published configurations -> (field of the settings, type). A field that a command lacks is ignored.
 PUBLISHED_KEYS: dict[str, tuple[str | None, type]] = {
@@ -64,8 +73,11 @@ class RunSettings:
     backend: str | None = None
     threads: int | None = None
     hidden_layer: int | None = None
+    widths: tuple[int, ...] | None = None
     n_features: int | None = None
     sigma2: float | None = None
+    spectral: str | None = None
+    nu: float | None = None
     lambdas: tuple[float, ...] | None = None
     embed_map: bool | None = None
     out: Path | None = None
@@ -76,16 +88,14 @@ class RunSettings:
         return Path("runs", self._name()) if self.out is None else self.out
 
     def _name(self) -> str:
-        return f"{Path(self.dataset).stem}_{self.kernel}_ipc{self.ipc}_{self.init}_seed{self.seed}"
+        kernel = self.kernel.replace(":", "_")
+        return f"{Path(self.dataset).stem}_{kernel}_ipc{self.ipc}_{self.init}_seed{self.seed}"
 
     @property
     def map_options(self) -> dict[str, Any]:
         """Options of the feature map, only those that were given and that the kernel has."""
-        options = {
-            "hidden_layers": self.hidden_layer if self.kernel == "FCNN" else None,
-            "n_features": self.n_features,
-            "sigma2": self.sigma2,
-        }
+        options = {"hidden_layers": self.hidden_layer if self.kernel == "FCNN" else None}
+        options |= {name: getattr(self, name, None) for name in KERNEL_OPTIONS if name != "hidden_layer"}
         return {name: value for name, value in options.items() if value is not None}
 
 
@@ -93,6 +103,12 @@ class RunSettings:
 class Settings(RunSettings):
     """One run of ``krrdistill distill``."""
 
+    channels: tuple[int, ...] | None = None
+    kernel_size: int | None = None
+    stride: int | None = None
+    padding: int | None = None
+    labels_only: bool = False
+    strict: bool = False
     lambda_s: float | str = 0.0
     realism: float | None = None
     targets: str = "classes"
@@ -188,6 +204,8 @@ def resolve_as(
             given.setdefault("lambda_s", 0.0)
     if "lambdas" in given:
         given["lambdas"] = parse_lambdas(given["lambdas"])
+    for name in {"widths", "channels"} & given.keys():
+        given[name] = parse_counts(name, given[name])
     sources = {name: "--" + name.replace("_", "-") for name in given}
     if given.get("realism") is not None:
         given.setdefault("init", "real")  # it is a distance to real samples
@@ -199,10 +217,19 @@ def resolve_as(
     _check(given, sources)
     given["dataset"] = _dataset_name(given.get("dataset", kind.dataset), sources.get("dataset", "--dataset"))
     settings = kind(**given)
+    _check_map_options(settings, flags, sources)
+    return settings, notes
+
+
+def _check_map_options(settings: RunSettings, flags: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Options of a feature map that the command line gives belong to the kernel chosen."""
     for name, kernels in KERNEL_OPTIONS.items():
         if flags.get(name) is not None and settings.kernel not in kernels:
             raise UsageError(f"{sources[name]} belongs to --kernel {' or '.join(kernels)}, not to {settings.kernel}")
-    return settings, notes
+    if settings.hidden_layer is not None and settings.widths is not None:
+        raise UsageError(f"{sources['hidden_layer']} and {sources['widths']} exclude each other: give one of them")
+    if settings.nu is not None and settings.spectral != "matern":
+        raise UsageError(f"{sources['nu']} belongs to --spectral matern")
 
 
 def parse_lambdas(text: str) -> tuple[float, ...]:
@@ -226,10 +253,24 @@ def _check_fractions(given: Mapping[str, Any], sources: Mapping[str, str]) -> No
         raise UsageError(f"{sources['realism']} must be from 0 to 1, got {given['realism']}")
 
 
+def parse_counts(name: str, text: str) -> tuple[int, ...]:
+    """``"512,256"`` -> (512, 256); every number whole and at least 1."""
+    parts = [part.strip() for part in text.split(",")]
+    wrong = [part for part in parts if not (part.isascii() and part.isdigit() and int(part) > 0)]
+    if wrong:
+        raise UsageError(f"--{name} must be whole numbers of at least 1 with commas between, got {wrong[0]!r}")
+    return tuple(map(int, parts))
+
+
+def _is_object(name: str, given: Mapping[str, Any], sources: Mapping[str, str]) -> bool:
+    """Whether this is a kernel to import, package.module:object, which only the command line may name."""
+    return name == "kernel" and ":" in given[name] and sources[name] == "--kernel"
+
+
 def _check(given: dict[str, Any], sources: Mapping[str, str]) -> None:
     """Every given value lies where it may; names of choices take their canonical spelling."""
     for name, choices in CHOICES.items():
-        if name in given:
+        if name in given and not _is_object(name, given, sources):
             spelling = {choice.casefold(): choice for choice in choices}
             if given[name].casefold() not in spelling:
                 raise UsageError(f"{sources[name]} must be one of {', '.join(choices)}, got {given[name]!r}")

@@ -88,8 +88,9 @@ Kernel = Annotated[
     str | None,
     _option(
         "--kernel",
-        text="Feature map: identity, random_fourier, orthogonal_fourier or FCNN.",
-        metavar="NAME",
+        text="Feature map: identity, random_fourier, orthogonal_fourier, FCNN, deep_linear, conv, or an object to "
+        "import, a callable or torch module.",
+        metavar="NAME|PACKAGE.MODULE:OBJECT",
         default="identity",
         panel=MODEL,
     ),
@@ -97,6 +98,25 @@ Kernel = Annotated[
 HiddenLayer = Annotated[
     int | None,
     _option("--hidden-layer", text="Hidden layers of FCNN.", metavar="N", default="1", panel=MODEL),
+]
+VerifyKernel = Annotated[
+    str | None,
+    _option(
+        "--kernel",
+        text="The feature map of a file made with one of your own; no file loads it by itself.",
+        metavar="PACKAGE.MODULE:OBJECT",
+        panel=MODEL,
+    ),
+]
+Widths = Annotated[
+    str | None,
+    _option(
+        "--widths",
+        text="Outputs of each layer of FCNN or deep_linear, with commas between.",
+        metavar="P,P,..",
+        default="FCNN: the input size; deep_linear: twice the input size",
+        panel=MODEL,
+    ),
 ]
 NFeatures = Annotated[
     int | None,
@@ -111,6 +131,41 @@ Sigma2 = Annotated[
         default="1000 on MNIST and CIFAR, else the median heuristic",
         panel=MODEL,
     ),
+]
+Spectral = Annotated[
+    str | None,
+    _option(
+        "--spectral",
+        text="Kernel of random_fourier: gaussian, laplacian or matern.",
+        metavar="NAME",
+        default="gaussian",
+        panel=MODEL,
+    ),
+]
+Nu = Annotated[
+    float | None,
+    _option("--nu", text="Smoothness of matern, a multiple of 1/2.", metavar="V", default="1.5", panel=MODEL),
+]
+Channels = Annotated[
+    str | None,
+    _option(
+        "--channels",
+        text="Channels of each layer of conv, with commas between.",
+        metavar="C,C,..",
+        default="3 times those of the inputs",
+        panel=MODEL,
+    ),
+]
+KernelSize = Annotated[
+    int | None,
+    _option("--kernel-size", text="Side of the kernels of conv.", metavar="N", default="3", panel=MODEL),
+]
+Stride = Annotated[
+    int | None, _option("--stride", text="Stride of the layers of conv.", metavar="N", default="2", panel=MODEL)
+]
+Padding = Annotated[
+    int | None,
+    _option("--padding", text="Zeros around the inputs of the layers of conv.", metavar="N", default="1", panel=MODEL),
 ]
 Zca = Annotated[
     bool | None,
@@ -137,6 +192,14 @@ Ipc = Annotated[
 Init = Annotated[
     str | None,
     _option("--init", text="Start from noise or from real samples.", metavar="NAME", default="noise", panel=RESULT),
+]
+LabelsOnly = Annotated[
+    bool,
+    _option("--labels-only", text="Keep the real samples of --init real and learn labels for them.", panel=RESULT),
+]
+Strict = Annotated[
+    bool,
+    _option("--strict", text="Refuse a map that has approximate preimages only.", panel=RESULT),
 ]
 RegS = Annotated[
     bool | None,

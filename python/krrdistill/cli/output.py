@@ -94,8 +94,20 @@ def print_summary(report: Mapping[str, Any]) -> None:
     if report["realism"]["psnr"] is not None:
         table.add_row("PSNR to the real samples (dB)", "", f"{report['realism']['psnr']:.2f}")
     _show(table)
+    _print_solution(report)
     _print_time(report)
     _print_files(report, ("artifact", "figure", "lambda_path_figure", "report", "page"))
+
+
+def _print_solution(report: Mapping[str, Any]) -> None:
+    """Where inputs are no exact preimages: what they are, and for labels only how the error falls with m."""
+    solution, curve = report.get("solution", {}), report.get("labels_only")
+    if solution.get("method") == "approximate":
+        print(f"the map has no exact preimage: inputs are approximate, after {solution['steps']} steps")
+    if curve is not None:
+        pairs = zip(curve["m"], curve["weight_relative_error"], strict=True)
+        errors = ", ".join(f"{error:.1e} (m = {m})" for m, error in pairs)
+        print(f"real inputs with learned labels, p = {report['p']}; weight error {errors}")
 
 
 def print_kip_summary(report: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from krrdistill.text import score_name
 if TYPE_CHECKING:
     from krrdistill.artifact import DistilledDataset
     from krrdistill.data import Dataset
+    from krrdistill.features import LayeredMap
     from krrdistill.options import DistillOptions
     from krrdistill.run import RunResult
 
@@ -124,6 +125,8 @@ def _options(settings: Settings) -> DistillOptions:
         seed=settings.seed,
         precision=settings.precision,
         store=settings.store,
+        labels_only=settings.labels_only,
+        strict=settings.strict,
         backend=settings.backend,
         threads=settings.threads,
         include_weights=settings.include_weights,
@@ -165,6 +168,7 @@ def verify(
     *,
     dataset: str | None,
     data_dir: Path | None,
+    kernel: str | None,
     tolerance: float | None,
     as_json: bool,
 ) -> int:
@@ -177,7 +181,8 @@ def verify(
         raise status.UsageError(f"no such file: {file}")
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
-    distilled = DistilledDataset.load(file)
+    feature_map = None if kernel is None else _named_map(kernel, file)
+    distilled = DistilledDataset.load(file, feature_map=feature_map)
     name = recorded_dataset(distilled, file) if dataset is None else dataset
     data = load_dataset(name, data_dir=data_dir, targets="classes" if distilled.targets == "classes" else "real")
     with output.working("retraining"):
@@ -203,6 +208,17 @@ def verify(
     else:
         output.print_certificate(outcome)
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
+
+
+def _named_map(kernel: str, file: Path) -> LayeredMap:
+    """The map that --kernel names, for a file that was made with a user's map."""
+    from krrdistill.artifact import read_distilled_data
+    from krrdistill.features.user import load_object
+
+    if ":" not in kernel:
+        raise status.UsageError(f"--kernel names a map of your own, package.module:object, got {kernel!r}")
+    _, images = read_distilled_data(file)
+    return load_object(kernel, images[0].size)
 
 
 def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:

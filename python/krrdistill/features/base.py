@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.arrays import as_matrix, as_samples, check_choice, check_device, dtype_name, like
-from krrdistill.backends import Backend, get_backend
-from krrdistill.backends.base import Chain, Layer, weight_arrays
+from krrdistill.backends import Backend, Linearization, Operator, get_backend
+from krrdistill.backends.base import Chain, Layer, matrix_of, weight_arrays
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
+
+from .derivative import linearize
+from .ranges import layer_ranges, obstacle, preimage_in_range
 
 __all__ = ["LayeredMap"]
 
@@ -87,56 +90,81 @@ class LayeredMap:
         return float("inf")
 
     def check_surjective(self) -> None:
-        """Raises NotSurjective where some layer has more outputs than inputs, so that no exact preimage exists."""
-        for number, layer in enumerate(self.layers, start=1):
-            p, d = layer.weight.shape
-            if p > d:
-                raise NotSurjective(
-                    f"{self.kernel}: layer {number} maps {d} inputs to {p} features; "
-                    f"an exact preimage needs at most {d} features"
-                )
+        """Raises NotSurjective unless every feature vector (within ``feature_limit``) has an exact preimage."""
+        Q = self.range_projection()
+        if Q is not None:
+            raise NotSurjective(f"{self.kernel}: the features have dimension {Q.shape[1]} of {self.output_dim} only")
+
+    @property
+    def reach(self) -> str:
+        """How features get inputs: "exact", "approximate" (gradients lead near them) or "none"."""
+        if self._ranges is not None:
+            return "exact"
+        operators = [layer.weight for layer in self.layers if isinstance(layer.weight, Operator)]
+        return "approximate" if all(operator.differentiable for operator in operators) else "none"
+
+    def range_projection(self) -> FloatArray | None:
+        """Q (p, r), orthonormal: features are exactly what Q Q^T leaves alone; None where they are all of R^p.
+
+        Deep linear networks with p > d have such a range (Theorem 5.3). Raises NotSurjective where the range is no
+        linear subspace.
+        """
+        if self._ranges is None:
+            raise NotSurjective(f"{self.kernel}: {obstacle(self.layers)}")
+        return self._ranges[-1]
+
+    @cached_property
+    def _ranges(self) -> list[FloatArray | None] | None:
+        return layer_ranges(self.layers)
+
+    def linearize(self, X: FloatArray) -> Linearization:
+        """phi at X (m, d) with the products of its Jacobian. Where ``reach`` is not "none"."""
+        return linearize(self.layers, X)
 
     def preimage(self, F: Any, *, near: Any = None, backend: Backend | str | None = None) -> Any:
-        """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 and 5.4): float64, of the kind of F.
+        """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 to 5.4): float64, of the kind of F.
 
         Per layer, from the last: t = act^-1(f), then x = x_0 + W^+ (t - (W x_0 + b)); of the arccos branches
-        +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken.
+        +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken. Layers that run in Python invert themselves.
 
         Parameters
         ----------
         F : array of shape (m, p)
-            Features inside of the map's range.
+            Features inside of the map's range; what is outside of a linear range is lost.
         near : array of shape (m, d), optional
             Reference inputs x_0, by default the origin.
 
         Raises
         ------
         NotSurjective
-            If a layer has more outputs than inputs or rank-deficient weights.
+            If the range is no linear subspace, or weights are rank deficient.
         DataError
             If an entry of F lies outside of the map's range; for wrong shapes, NaN or infinity.
         """
-        self.check_surjective()
+        self.range_projection()
         solver = get_backend(backend)
         where = f"{type(self).__name__}.preimage"
         check_device(where, F=F, near=near)
         m = next(iter(np.shape(F)), 0)
         H = as_matrix(where, "F", F, (m, self.output_dim))
         references = self._layer_inputs(None if near is None else as_matrix(where, "near", near, (m, self.input_dim)))
-        for layer, reference in zip(reversed(self.layers), reversed(references), strict=True):
-            at_reference = _apply(solver, layer._replace(activation="linear"), reference)
-            H = reference + solver.preimage_solve(layer.weight, _inverse(layer, H, at_reference) - at_reference)
+        bases = [] if self._ranges is None else self._ranges[:-1]
+        for layer, reference, basis in zip(reversed(self.layers), reversed(references), reversed(bases), strict=True):
+            if isinstance(layer.weight, Operator):
+                H = layer.weight.preimage(_inverse(layer, H), reference)
+            else:
+                at_reference = _apply(solver, layer._replace(activation="linear"), reference)
+                T = _inverse(layer, H, at_reference)
+                H = reference + preimage_in_range(solver, matrix_of(layer), T - at_reference, basis)
         return like(H, F)
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
         """What each layer gets for the references; one row, the origin's, serves all where none are given."""
-        H = np.zeros((1, self.input_dim)) if near is None else near
-        inputs = []
+        inputs = [np.zeros((1, self.input_dim)) if near is None else near]
         oracle = get_backend("array")
-        for layer in self.layers:
-            inputs.append(H)
-            H = _apply(oracle, layer, H)
-        return inputs
+        for layer in self.layers[:-1]:
+            inputs.append(_apply(oracle, layer, inputs[-1]))
+        return inputs[: len(self.layers)]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The weights under the names of the file format: map_weight_0 (or map_signs_0, map_scale_0), map_bias_0 ..."""
@@ -180,7 +208,8 @@ def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
     return np.asarray(backend.transform(Chain(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
 
 
-def _inverse(layer: Layer, H: FloatArray, near: FloatArray) -> FloatArray:
+def _inverse(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> FloatArray:
+    """T with act(T) = H, of the branches of arccos the one nearest to ``near``."""
     if layer.activation == "linear":
         return H
     if layer.activation == "leaky_relu":

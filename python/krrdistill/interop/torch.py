@@ -13,7 +13,7 @@ import numpy as np
 
 from krrdistill.arrays import in_namespace, is_on_host, like, to_host
 from krrdistill.backends import Backend, Chain, HadamardWeight, get_backend
-from krrdistill.backends.base import weight_arrays
+from krrdistill.backends.base import matrix_of, weight_arrays
 from krrdistill.backends.hadamard import structured_product, sylvester_factors
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite
 
@@ -207,7 +207,7 @@ class FeatureMap(torch.nn.Module):
         self._activations = [(layer.activation, layer.parameter) for layer in chain.layers]
         arrays: dict[str, Any] = {"input_scale": chain.scale, "input_shift": chain.shift}
         for number, layer in enumerate(chain.layers):
-            parts = weight_arrays(layer.weight)
+            parts = weight_arrays(matrix_of(layer))
             if isinstance(layer.weight, HadamardWeight):
                 left, right = sylvester_factors(layer.weight.signs.shape[2])
                 parts = {**parts, "left": left, "right": right}

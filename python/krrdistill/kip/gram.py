@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import HadamardWeight, Layer
+from krrdistill.backends.base import matrix_of
 from krrdistill.statistics import RidgeStatistics
 
 __all__ = ["LAMBDA_S", "GramObjective", "dense_weight", "regularised_kernel"]
@@ -168,7 +169,7 @@ class _Network:
             if layer.activation == "cosine":
                 slopes.append(-layer.parameter * np.sin(T))
                 H = layer.parameter * np.cos(T)
-            else:  # LeakyReLU; no map of this package has a linear layer of its own
+            else:  # LeakyReLU, or linear with slope 1
                 slopes.append(np.where(T > 0, T.dtype.type(1.0), T.dtype.type(layer.parameter)))
                 H = T * slopes[-1]
         return H, slopes
@@ -183,5 +184,5 @@ class _Network:
 
 def dense_weight(layer: Layer) -> Array:
     """W (outputs, inputs) of a layer; structured weights are formed, gradients go through their transposes."""
-    weight = layer.weight
+    weight = matrix_of(layer)
     return weight.apply(np.eye(weight.inputs)).T if isinstance(weight, HadamardWeight) else weight

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.arrays import as_labels, as_samples, to_host
-from krrdistill.backends import get_backend
+from krrdistill.backends import Operator, get_backend
 from krrdistill.data import Preprocessing
 from krrdistill.errors import NotSurjective
 from krrdistill.feature_gram import fit_features
@@ -70,6 +70,8 @@ class Problem:
         n_classes: int | None,
         options: KipOptions,
     ) -> Problem:
+        if any(isinstance(layer.weight, Operator) for layer in feature_map.layers):
+            raise ValueError(f"kip: needs a map whose layers are matrices, got kernel {feature_map.kernel}")
         samples = as_samples("kip", to_host("kip", "X", X), input_dim=feature_map.input_dim)
         classes = as_labels("kip", y, len(samples), n_classes=n_classes)
         k = count_classes("kip", classes, n_classes)

@@ -17,7 +17,7 @@ from krrdistill.certificate import Certificate
 from krrdistill.construct import construct, learned_labels, noise_start
 from krrdistill.data import Dataset, Preprocessing, standardize
 from krrdistill.errors import DataError
-from krrdistill.features import LayeredMap, make_map
+from krrdistill.features import LayeredMap, given_map, make_map
 from krrdistill.pipeline import versions
 from krrdistill.privacy.clipping import clipped_statistics
 from krrdistill.privacy.mechanisms import PrivateModel, perturb
@@ -155,7 +155,7 @@ def private_release(
                 meta=meta,
             )
             complete.save(path)
-            loaded = DistilledDataset.load(path)
+            loaded = DistilledDataset.load(path, feature_map=given_map(feature_map))
         with watch.stage("evaluate"):
             certificate = loaded.verify(dataset, backend=options.backend)
     return PrivateRelease(loaded, model, certificate, watch.seconds)

@@ -13,6 +13,7 @@ from krrdistill.report.canvas import plain_number
 from krrdistill.report.charts import Chart, race_charts
 from krrdistill.report.html import Markup, document, element, join
 from krrdistill.report.record import CURVE, DATA, DISTILLED, PAGE, REPORT, RunRecord, read_run
+from krrdistill.report.solution import solution_section
 from krrdistill.report.sprites import ClassPictures, Gallery, gallery
 from krrdistill.text import mean_r2, megabytes, number, percent, score_name, seconds
 
@@ -50,6 +51,7 @@ def write_page(folder: Path) -> Path:
 
 def run_page(run: RunRecord) -> bytes:
     """The page of one run."""
+    found = solution_section(run.report)
     return document(
         f"{run.title}: krrdistill",
         element("header", element("h1", run.title), _summary(run.report), _verdict(run), _warnings(run)),
@@ -59,6 +61,7 @@ def run_page(run: RunRecord) -> bytes:
             None if run.curve is None else section("kip", "KIP against the closed form", _race(run)),
             section("pictures", "Distilled samples", _pictures(run)),
             section("certificate", "Certificate", _certificate(run)),
+            None if found is None else section("inputs", "How the inputs were found", found),
             section("path", f"Choice of {LAMBDA}", _lambda_path(run)),
             section("spectrum", "Singular values of the distilled features", _spectrum(run)),
             section("privacy", "Privacy", _privacy(run)),
