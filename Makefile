@@ -137,7 +137,8 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	@touch $@
 
 # detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
-# Reports go to files, so that one from a child process cannot get lost.
+# Reports go to files, so that one from a child process cannot get lost. One line is no finding: AddressSanitizer says at
+# the first swapcontext that it may not follow fibers, which those of the emulated GPU announce to it.
 sanitize: $(SANITIZE)/installed
 	@rm -f $(SANITIZE)/report.*
 	@for module in _native _cuda_emulated; do grep -q __asan_init $(SANITIZE)/cmake/$$module*.so || exit 1; done
@@ -146,7 +147,7 @@ sanitize: $(SANITIZE)/installed
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
 		$(SANITIZE)/venv/bin/python -m pytest $(SANITIZE_TESTS) $(PYTEST_ARGS); \
 	status=$$?; \
-	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ]; then cat "$$report"; status=1; fi; done; \
+	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ] && grep -v 'fully support makecontext/swapcontext' "$$report"; then status=1; fi; done; \
 	exit $$status
 
 # ---- the C++ library, as a program outside of this repository finds it
