@@ -22,8 +22,8 @@ class Device {
   Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32) {
     require(device >= 0, "device must not be negative");
     require(memory_budget >= 0, "memory_budget must not be negative");
-    context_ = cuda::make_context(
-        {.device = device, .stream = reinterpret_cast<void*>(stream), .memory_budget = memory_budget, .tf32 = tf32});
+    auto* handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): what Python knows of a stream
+    context_ = cuda::make_context({.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32});
   }
 
   template <typename T>

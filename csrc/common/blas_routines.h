@@ -13,6 +13,7 @@
 
 namespace krrdistill {
 
+// NOLINTNEXTLINE(bugprone-macro-parentheses): a term of a sum
 #define KRRDISTILL_COUNT(name) +1
 static_assert(sizeof(BlasTable<float>) / sizeof(void*) ==
                   size_t{0 KRRDISTILL_BLAS_ROUTINES(KRRDISTILL_COUNT) KRRDISTILL_LAPACK_ROUTINES(KRRDISTILL_COUNT)},
