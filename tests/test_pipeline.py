@@ -12,6 +12,7 @@ import pytest
 import threadpoolctl
 
 import krrdistill as kd
+from krrdistill import pipeline
 from krrdistill.backends import Backend
 from krrdistill.pipeline import Original, choose_real_points, split
 from tolerances import assert_exact, assert_solve
@@ -153,8 +154,11 @@ def test_threads_agree_to_rounding(digits: kd.Dataset, precision: str) -> None:
     assert_solve(models[0].W, models[1].W, model_condition(models[0]), precision)
 
 
-def test_backends_agree_to_rounding(digits: kd.Dataset, any_backend: Backend) -> None:
-    found, array = (distill_digits(digits, backend=name, precision="float64") for name in (any_backend.name, "array"))
+def test_backends_agree_to_rounding(digits: kd.Dataset, any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = distill_digits(digits, backend="array", precision="float64")
+    monkeypatch.setattr(pipeline, "get_backend", lambda *_, **__: any_backend)
+    found = distill_digits(digits, precision="float64")
+    assert found.distilled.meta["options"]["backend"] == any_backend.name
     assert found.original.lambda_ == array.original.lambda_
     assert_solve(found.original.W, array.original.W, model_condition(found.original))
     assert_solve(found.distilled.X, array.distilled.X, model_condition(found.original))
