@@ -422,6 +422,6 @@ def test_types_on_a_device_that_cannot_be(closed_device: Any) -> None:
         assert arrays.dtype_name(arrays.as_samples("f", whole).dtype) == "float32"
 
 
-def test_types_of_labels(kind: Kind) -> None:
-    with pytest.raises(TypeError, match="distill: y must hold integer class labels, got dtype float32"):
-        distill(kind.make(samples()), kind.make(labels().astype("float32")))
+def test_floats_are_no_labels(kind: Kind) -> None:
+    with pytest.raises(kd.DataError, match="distill: y has 1 columns of targets, n_classes is 3"):
+        distill(kind.make(samples()), kind.make(labels().astype("float32")), n_classes=3)

@@ -33,6 +33,7 @@ HOMES = {
     "jax": ("arrays.py",),
     "numba": ("backends/",),
     "matplotlib": ("report/", "info.py"),
+    "PIL": ("report/jpeg.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "yaml": ("cli/",),

@@ -1,4 +1,4 @@
-"""JPEG files from arrays of bytes, by Pillow, which Matplotlib brings along."""
+"""JPEG files from arrays of bytes, by Pillow (of the extra ``cli``)."""
 
 from __future__ import annotations
 
