@@ -392,7 +392,8 @@ def test_without_the_extra_the_entry_point_says_how_to_get_it() -> None:
 
 def test_control_c_ends_a_run_with_130(tmp_path: Path) -> None:
     code = (
-        "import sys, time, krrdistill.run\n"
+        "import signal, sys, time, krrdistill.run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background may ignore it
         "def run(dataset, **options):\n    print('running', flush=True)\n    time.sleep(60)\n"
         "krrdistill.run.run_distillation = run\n"
         "from krrdistill.cli import main\nsys.exit(main(['distill']))\n"

@@ -660,18 +660,17 @@ def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, option
 
 def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
     """The kernel refuses to write beyond RLIMIT_FSIZE, as it does on a full disk: the last checkpoint stays."""
-    resource = pytest.importorskip("resource", reason="no limits of resources on this system")
+    pytest.importorskip("resource", reason="no limits of resources on this system")
     pytest.importorskip("typer", reason="the cli extra is not installed")
     folder, checkpoint = tmp_path / "o", tmp_path / "o" / "checkpoint.npz"
     subprocess.run(command("--iterations", "10", folder=folder), check=True, capture_output=True)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     limit = checkpoint.stat().st_size + 400  # the curve of some fifty iterations more
 
-    def cap() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+    cap = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))"
+    limited = [sys.executable, "-c", f"{cap}; os.execv(sys.argv[2], sys.argv[2:])", str(limit)]
     longer = command("--iterations", "400", folder=folder)
-    done = subprocess.run(longer, capture_output=True, text=True, preexec_fn=cap, check=False)
+    done = subprocess.run([*limited, *longer], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line == f"krrdistill: error: {folder}: File too large"
