@@ -159,6 +159,16 @@ void* Scope::device_bytes(int64_t bytes) {
   return memory;
 }
 
+void Scope::release_to(const Mark& mark) {
+  KRRDISTILL_CHECK(cudaStreamSynchronize(context.compute));
+  while (device_.size() > mark.blocks) {
+    void* memory = device_.back();
+    device_.pop_back();
+    KRRDISTILL_CHECK(cudaFree(memory));
+  }
+  used_ = mark.used;
+}
+
 void* Scope::pinned_bytes(int64_t bytes) {
   pinned_.reserve(pinned_.size() + 1);
   void* memory = nullptr;

@@ -97,6 +97,14 @@ class Scope {
     copy_rows(host, 0, device, n * static_cast<int64_t>(sizeof(T)), 1, cudaMemcpyDeviceToHost);
   }
 
+  // What device() gave after mark() goes back to the budget once the compute stream has done its work.
+  struct Mark {
+    size_t blocks;
+    int64_t used;
+  };
+  [[nodiscard]] Mark mark() const { return {.blocks = device_.size(), .used = used_}; }
+  void release_to(const Mark& mark);
+
   // Bytes of the budget that are left.
   [[nodiscard]] int64_t available() const { return budget_ - used_; }
   // The most rows, at most `wanted`, that fit beside `fixed` bytes. Throws DeviceOutOfMemory when none does.

@@ -129,30 +129,35 @@ void solve_small(Scope& scope, const Systems& systems, int* info) {
 // Row-major right-hand sides are column-major columns, and the lower triangle of a symmetric matrix is either.
 void solve_large(Scope& scope, const Systems& systems, int* info) {
   const int64_t n = systems.n, square = n * n;
-  const int64_t system_bytes = (square + 2) * static_cast<int64_t>(sizeof(double));
-  const int64_t room = scope.fit_rows("a Cholesky factorisation", 0, system_bytes, systems.batch);
+  const auto pointer_bytes = static_cast<int64_t>(sizeof(double*));
+  const int64_t system_bytes = square * static_cast<int64_t>(sizeof(double)) + pointer_bytes;
+  const int64_t room =
+      scope.fit_rows("a Cholesky factorisation", systems.batch * pointer_bytes, system_bytes, systems.batch);
   const int64_t together = std::min<int64_t>(room, 65535);
   auto* factors = scope.device<double>(together * square);
-  std::vector<double*> pointers(static_cast<size_t>(2 * together));
+  std::vector<double*> pointers(static_cast<size_t>(together + systems.batch));
+  for (int64_t b = 0; b < together; ++b) {
+    pointers[static_cast<size_t>(b)] = factors + b * square;
+  }
+  for (int64_t b = 0; b < systems.batch; ++b) {
+    pointers[static_cast<size_t>(together + b)] = systems.rhs + b * systems.r * n;
+  }
+  double** factor_of = scope.upload(pointers.data(), together + systems.batch);
+  double** rhs_of = factor_of + together;
   for (int64_t first = 0; first < systems.batch; first += together) {
     const int64_t count = std::min(together, systems.batch - first);
-    for (int64_t b = 0; b < count; ++b) {
-      pointers[static_cast<size_t>(b)] = factors + b * square;
-      pointers[static_cast<size_t>(count + b)] = systems.rhs + (first + b) * systems.r * n;
-    }
-    double** device = scope.upload(pointers.data(), 2 * count);
     launch("shift", &shift_kernel, grid_of(ceil_div(square, threads), count), threads, 0, scope.context.compute,
            systems, first, factors);
-    KRRDISTILL_CHECK(cusolverDnDpotrfBatched(scope.context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), device, narrow(n),
-                                             info + first, narrow(count)));
+    KRRDISTILL_CHECK(cusolverDnDpotrfBatched(scope.context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), factor_of,
+                                             narrow(n), info + first, narrow(count)));
     if (systems.r == 0) {
       continue;
     }
     const double one = 1.0;
     for (const cublasOperation_t side : {CUBLAS_OP_N, CUBLAS_OP_T}) {
       KRRDISTILL_CHECK(cublasDtrsmBatched(scope.context.blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_LOWER, side,
-                                          CUBLAS_DIAG_NON_UNIT, narrow(n), narrow(systems.r), &one, device, narrow(n),
-                                          device + count, narrow(n), narrow(count)));
+                                          CUBLAS_DIAG_NON_UNIT, narrow(n), narrow(systems.r), &one, factor_of,
+                                          narrow(n), rhs_of + first, narrow(n), narrow(count)));
     }
   }
 }
@@ -161,6 +166,7 @@ void solve_large(Scope& scope, const Systems& systems, int* info) {
 
 std::vector<int> cholesky_solve(Scope& scope, const Systems& systems) {
   std::vector<int> info(static_cast<size_t>(systems.batch));
+  const Scope::Mark before = scope.mark();
   auto* device_info = scope.device<int>(systems.batch);
   if (systems.n <= small_n) {
     solve_small(scope, systems, device_info);
@@ -168,6 +174,7 @@ std::vector<int> cholesky_solve(Scope& scope, const Systems& systems) {
     solve_large(scope, systems, device_info);
   }
   scope.download(info.data(), device_info, systems.batch);
+  scope.release_to(before);
   for (const int value : info) {
     if (value < 0) {
       throw DeviceError("CUDA: potrfBatched: argument " + std::to_string(-value) + " is invalid");
