@@ -428,6 +428,12 @@ def test_solve_spd_batched(any_backend: Backend, batch: tuple[int, ...], rng: np
         tolerances.assert_solve(actual[index], np.linalg.solve(A[index], B[index]), oracles.condition(A[index]))
 
 
+@pytest.mark.parametrize("shape", [(5, 0), (0, 2), (0, 5, 2), (2, 0, 5, 0)])
+def test_solve_spd_of_nothing(any_backend: Backend, shape: tuple[int, ...]) -> None:
+    A = np.broadcast_to(np.eye(shape[-2]), (*shape[:-1], shape[-2]))
+    assert any_backend.solve_spd(A, np.ones(shape)).shape == shape
+
+
 def test_solve_spd_refuses_what_is_not_positive_definite(any_backend: Backend, rng: np.random.Generator) -> None:
     indefinite = spd(6, rng)
     indefinite[3] = indefinite[:, 3] = 0.0
@@ -521,6 +527,18 @@ def test_ridge_path_of_singular_and_zero_matrices(any_backend: Backend, rng: np.
     for W, value in zip(found.weights, lambdas, strict=True):
         condition = oracles.condition(A.T @ A + value * np.eye(p))
         tolerances.assert_solve(W, oracles.ridge_of_statistics(A.T @ A, C, value), condition)
+
+
+@pytest.mark.parametrize("p", [1, 16, 130])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_ridge_path_of_what_is_not_finite(any_backend: Backend, p: int, bad: float, rng: np.random.Generator) -> None:
+    G = spd(p, rng)
+    G[0, -1] = G[-1, 0] = bad
+    solution = any_backend.ridge_path(G, np.ones((2, p)), np.array([0.1, 1.0, 1e9]), rounding=1e-15)
+    assert solution.positive_definite.tolist() == solution.resolved.tolist() == [False] * 3
+    assert solution.weights.shape == (3, 2, p)
+    assert np.isnan(solution.weights).all()
+    assert np.isnan(solution.largest_eigenvalue)
 
 
 # Choice of backend and instruction set

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from krrdistill.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Layer, Matrix, PathSolution
+from .base import Chain, FloatArray, IntArray, Layer, Matrix, PathSolution, nonfinite_path
 from .hadamard import HadamardWeight
 from .operators import Operator
 from .tiles import rcond_floor, tile_rows
@@ -81,6 +81,9 @@ class ArrayBackend:
 
     def ridge_path(self, gram: Any, cross: Any, lambdas: Any, *, rounding: float) -> PathSolution:
         """G = V diag(s) V^T once for all lambdas, W = C V diag(1 / (s + lambda)) V^T, see ``Backend.ridge_path``."""
+        nonfinite = nonfinite_path(gram, cross, lambdas)
+        if nonfinite is not None:
+            return nonfinite
         xp, steps = self._xp, self._take(lambdas)
         s, V = xp.linalg.eigh(self._take(gram))
         largest = max(float(s[-1]), 0.0)

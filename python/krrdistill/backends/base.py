@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.arrays import device_of, namespace_of
+
 from .hadamard import HadamardWeight
 from .operators import Operator
 
@@ -82,6 +84,16 @@ class PathSolution(NamedTuple):
     largest_eigenvalue: float  # s, of G, to a relative 1e-3
 
 
+def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
+    """What ``ridge_path`` answers to a Gram matrix with NaN or infinity; None for one that is finite."""
+    xp, device, shape = namespace_of(gram), device_of(gram), (lambdas.shape[0], *cross.shape)
+    if xp.all(xp.isfinite(gram)):
+        return None
+    no = xp.zeros(shape[0], dtype=xp.bool, device=device)
+    weights = xp.full(shape, xp.nan, dtype=gram.dtype, device=device)
+    return PathSolution(weights, no, xp.asarray(no, copy=True), float("nan"))
+
+
 class Backend(Protocol):
     """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy.
 
@@ -116,7 +128,10 @@ class Backend(Protocol):
         ...
 
     def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
-        """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue."""
+        """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue.
+
+        With NaN or infinity in G no lambda is positive definite or resolved, and all of W and s are NaN.
+        """
         ...
 
     def score_path(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Matrix, PathSolution, matrix_of
+from .base import Chain, FloatArray, IntArray, Matrix, PathSolution, matrix_of, nonfinite_path
 from .hadamard import HadamardWeight
 from .tiles import rcond_floor, tile_rows
 
@@ -63,6 +63,9 @@ class CompiledBackend:
 
     def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
         """All lambdas in one call, see ``Backend.ridge_path``."""
+        nonfinite = nonfinite_path(gram, cross, lambdas)
+        if nonfinite is not None:
+            return nonfinite
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
         largest = self._operations.ridge_path(
@@ -88,6 +91,8 @@ class CompiledBackend:
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
         """See ``Backend.solve_spd``."""
+        if B.size == 0:
+            return np.zeros(B.shape)
         n, r = B.shape[-2:]
         factors = np.array(A, dtype=np.float64, order="C").reshape(-1, n, n)
         columns = np.array(np.swapaxes(B, -1, -2), dtype=np.float64, order="C").reshape(-1, r, n)

@@ -22,7 +22,7 @@ from threadpoolctl import ThreadpoolController
 from krrdistill.errors import DataError
 
 from .array import ArrayBackend
-from .base import Chain, FloatArray, IntArray, Layer, PathSolution, matrix_of
+from .base import Chain, FloatArray, IntArray, Layer, PathSolution, matrix_of, nonfinite_path
 from .hadamard import HadamardWeight
 from .tiles import tile_rows
 
@@ -95,6 +95,9 @@ class NumbaBackend(ArrayBackend):
 
     def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
         """G = Q T Q^T once for all lambdas, T tridiagonal, see ``Backend.ridge_path``."""
+        nonfinite = nonfinite_path(gram, cross, lambdas)
+        if nonfinite is not None:
+            return nonfinite
         p, k = len(gram), len(cross)
         if p == 1:  # nothing to reduce
             return super().ridge_path(gram, cross, lambdas, rounding=rounding)
