@@ -205,13 +205,30 @@ def test_a_launch_that_fails_names_its_kernel(backend: Backend, device: ModuleTy
 def test_a_context_that_fails_leaves_nothing(device: ModuleType) -> None:
     device.emulate()
     before = device.live_objects()
-    CudaBackend()
-    gc.collect()
-    for number in range(1, device.calls() + 1):
+    backend = CudaBackend()
+    calls = device.calls()
+    del backend
+    for number in range(1, calls + 1):
         device.emulate(fail_at=number)
         with pytest.raises(DeviceError, match=f"CUDA: {device.failed() or 'cu'}"):
             CudaBackend()
         assert device.live_objects() == before
+
+
+def test_the_device_of_the_caller_stays_current(device: ModuleType) -> None:
+    device.emulate(devices=2)
+    before = device.live_objects()
+    backend = CudaBackend(device=1)
+    solve_spd(130, backend)
+    assert device.current_device() == 0
+    device.emulate(devices=2, fail_at=3)
+    with pytest.raises(DeviceError, match="cudaMemGetInfo failed"):
+        solve_spd(130, backend)
+    assert device.current_device() == 0
+    del backend
+    gc.collect()
+    assert device.live_objects() == before  # handles can only be destroyed on their own device
+    assert device.current_device() == 0
 
 
 def test_what_factorisations_report(backend: Backend, device: ModuleType) -> None:

@@ -78,7 +78,13 @@ Context::Context(const Options& given) : options(given) {
   }
 }
 
-Context::~Context() { destroy(); }
+Context::~Context() {
+  int previous = options.device;
+  static_cast<void>(cudaGetDevice(&previous));
+  static_cast<void>(cudaSetDevice(options.device));
+  destroy();
+  static_cast<void>(cudaSetDevice(previous));
+}
 
 void Context::destroy() noexcept {
   if (solver != nullptr) {
@@ -125,7 +131,11 @@ Scope::Scope(Context& of) : context(of), lock_(of.mutex) {
   budget_ = context.options.memory_budget;
   if (budget_ == 0) {
     size_t free = 0, total = 0;
-    KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
+    const cudaError_t status = cudaMemGetInfo(&free, &total);
+    if (status != cudaSuccess) {  // no destructor will run
+      static_cast<void>(cudaSetDevice(previous_device_));
+    }
+    check(status, "cudaMemGetInfo");
     budget_ = static_cast<int64_t>(free / 10 * 9);
   }
 }

@@ -27,7 +27,8 @@ class CudaBackend(CompiledBackend):
     device : int
         Index of the GPU.
     stream : int, optional
-        Address of a ``cudaStream_t`` of this device, which must outlive the backend; without it, a stream of its own.
+        Address of a ``cudaStream_t`` of this device, which must outlive the backend; without it, or with 0 (the address
+        of the default stream), a stream of its own.
     memory_budget : int, optional
         Bytes of device memory that an operation may take; without it, nine tenths of what is free when it starts.
     tf32 : bool

@@ -13,6 +13,7 @@ enum cublasMath_t { CUBLAS_DEFAULT_MATH = 0, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
 namespace emulation {
 struct Handle {
   Stream* stream = nullptr;
+  int device = 0;  // the current one when it was made
 };
 }  // namespace emulation
 using cublasHandle_t = emulation::Handle*;

@@ -199,6 +199,11 @@ Settings& settings() {
   return value;
 }
 
+int& current_device() {
+  static int device = 0;
+  return device;
+}
+
 int64_t live_objects() { return objects; }
 
 int64_t peak_bytes() {
@@ -349,11 +354,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   return cudaSuccess;
 }
 
-static int current_device = 0;
-
 cudaError_t cudaGetDevice(int* device) {
   KRRDISTILL_FALLIBLE("cudaGetDevice")
-  *device = current_device;
+  *device = emulation::current_device();
   return cudaSuccess;
 }
 
@@ -362,7 +365,7 @@ cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= settings().devices) {
     return cudaErrorInvalidDevice;
   }
-  current_device = device;
+  emulation::current_device() = device;
   return cudaSuccess;
 }
 

@@ -44,6 +44,9 @@ struct Settings {
 };
 Settings& settings();
 
+// The device that cudaSetDevice made current.
+int& current_device();
+
 // Allocations, streams, events and handles that exist.
 int64_t live_objects();
 

@@ -21,12 +21,16 @@ Status make_handle(emulation::Handle** handle, const char* name, Status failed) 
   if (emulation::fails(name)) {
     return failed;
   }
-  *handle = new emulation::Handle;
+  *handle = new emulation::Handle{.device = emulation::current_device()};
   emulation::object_made();
   return Status{};
 }
 
+// Leaves a handle of a device that is not current where it is: a test then finds it among the live objects.
 void destroy_handle(emulation::Handle* handle) {
+  if (handle->device != emulation::current_device()) {
+    return;
+  }
   delete handle;
   emulation::object_gone();
 }

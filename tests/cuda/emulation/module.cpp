@@ -43,6 +43,7 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   });
   module.def("calls", [] { return emulation::settings().calls; });
   module.def("failed", [] { return emulation::settings().failed; });
+  module.def("current_device", [] { return emulation::current_device(); });
   module.def("live_objects", &emulation::live_objects);
   module.def("peak_bytes", &emulation::peak_bytes);
 }
