@@ -106,6 +106,27 @@ def test_models_that_do_not_exist_take_no_part_in_gradients() -> None:
         interop.ridge_solve(G, C, 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # PyTorch's own, at its first jvp
+@pytest.mark.parametrize("name", ["gram", "cross", "lambda"])
+@pytest.mark.parametrize("call", ["ridge_solve", "ridge_path"])
+def test_forward_mode_is_refused_rather_than_zero(call: str, name: str) -> None:
+    G, C, lambdas = (tensor.detach() for tensor in problem())
+    arguments = {"gram": G, "cross": C, "lambda": lambdas[:1]}
+
+    def of(value: Any) -> Any:
+        return getattr(interop, call)(*{**arguments, name: value}.values())
+
+    value = arguments[name]
+    with pytest.raises(TypeError, match=f"^{call}: {name} carries a forward tangent"):
+        torch.func.jvp(of, (value,), (torch.ones_like(value),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(value, torch.ones_like(value))
+        with pytest.raises(TypeError, match=f"^{call}: {name} carries a forward tangent"):
+            of(dual)
+    with pytest.raises(TypeError, match=f"^{call}: {name} carries a forward tangent"):
+        torch.func.jacfwd(of)(value)
+
+
 # torch.library and torch.compile
 
 

@@ -35,7 +35,7 @@ __all__ = ["FeatureMap", "ridge_path", "ridge_solve", "tensor_dataset"]
 
 
 def ridge_solve(gram: Tensor, cross: Tensor, lambda_: Tensor | float) -> Tensor:
-    """W = C (G + lambda I)^-1, differentiable in all three, any number of times.
+    """W = C (G + lambda I)^-1, differentiable in all three, any number of times, in reverse mode.
 
     With S = dL/dW and T = S (G + lambda I)^-1: dL/dC = T, dL/dG = -(W^T T + T^T W) / 2, dL/dlambda = -<W, T>.
     Arithmetic is float64, the result has the type of ``gram``.
@@ -158,7 +158,11 @@ def _check(where: str, gram: Any, cross: Any, lambdas: Any) -> Tensor:
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or cross.ndim != 2 or cross.shape[1] != gram.shape[0]:
         found = f"{tuple(gram.shape)} and {tuple(cross.shape)}"
         raise DataError(f"{where}: gram must have shape (p, p) and cross (k, p), got {found}")
-    return torch.as_tensor(lambdas, dtype=gram.dtype, device=gram.device)
+    values = torch.as_tensor(lambdas, dtype=gram.dtype, device=gram.device)
+    for name, tensor in (("gram", gram), ("cross", cross), ("lambda", values)):
+        if torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
+            raise TypeError(f"{where}: {name} carries a forward tangent, derivatives are reverse-mode only (backward)")
+    return values
 
 
 def _symmetric(gram: Tensor) -> Tensor:
