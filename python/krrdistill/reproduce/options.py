@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from krrdistill.arrays import check_choice, check_count, check_number
+from krrdistill.arrays import check_choice, check_count, check_number, check_seed
+from krrdistill.backends import get_backend
 
 __all__ = ["METHODS", "ReproduceOptions"]
 
@@ -42,9 +43,12 @@ class ReproduceOptions:
         for name, known in choices.items():
             self._keep(name, [check_choice("reproduce", name, value, tuple(known)) for value in getattr(self, name)])
         self._keep("ipcs", [check_count("reproduce", "ipcs", value) for value in self.ipcs])
-        self._keep("seeds", [check_count("reproduce", "seeds", value, minimum=0) for value in self.seeds])
+        self._keep("seeds", [check_seed("reproduce", value) for value in self.seeds])
         check_count("reproduce", "kip_iterations", self.kip_iterations)
         check_number("reproduce", "time_budget", self.time_budget, positive=True)
+        if self.threads is not None:
+            check_count("reproduce", "threads", self.threads)
+        get_backend(self.backend)  # raises where there is none of this name, or it does not work here
 
     def _keep(self, name: str, values: list[Any]) -> None:
         if not values:

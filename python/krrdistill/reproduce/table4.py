@@ -108,7 +108,10 @@ def _verdict(rows: list[_Row], duels: list[tuple[Any, _Entry, _Entry]]) -> str:
             ratios = [kip.seconds / ours.seconds for ours, kip in entries]
             marked = _MARK if any(kip.extrapolated for _, kip in entries) else ""
             span = " to ".join(dict.fromkeys((seconds_text(min(ratios)), seconds_text(max(ratios)))))
-            parts.append(f"The closed form takes {span} times fewer seconds than {_NAMES[method]}{marked}.")
+            if min(ratios) >= 1.0:
+                parts.append(f"The closed form takes {span} times fewer seconds than {_NAMES[method]}{marked}.")
+            else:
+                parts.append(f"{_NAMES[method]} takes {span} times the seconds of the closed form{marked}.")
     if duels:
         ratios = [_ratio(gram, published) for _, gram, published in duels]
         worse = [key for key, gram, published in duels if fmean(gram.accuracies()) < fmean(published.accuracies())]
