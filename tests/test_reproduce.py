@@ -218,6 +218,37 @@ def test_fewer_iterations_than_were_run_are_refused_in_words(tmp_path: Path) -> 
     (missing,) = found["not_run"]
     assert "is at iteration 20, beyond iterations = 10" in missing["reason"]
     assert missing["reason"] in to_markdown(publication(found))
+    assert [cell["method"] for cell in found["cells"]] == ["closed_form"]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_cells_of_another_budget_are_not_compared(noted: bool, tmp_path: Path) -> None:
+    reproduce("table4", gram(kip_iterations=20), out=tmp_path)
+    store, cell = Store(tmp_path / "cells"), Cell("digits", "FCNN", 0, 1, "gram")
+    stored = store.read(cell)
+    assert stored is not None
+    assert stored["time_budget"] == 60.0
+    if not noted:
+        del stored["time_budget"]
+        store.write(cell, stored)
+    found = reproduce("table4", gram(kip_iterations=20, time_budget=1e-9), out=tmp_path)
+    (missing,) = found["not_run"]
+    said = "a time budget of 60 s" if noted else "an unknown time budget"
+    assert f"was made under {said}, not 1e-09 s" in missing["reason"]
+    assert [cell["method"] for cell in found["cells"]] == ["closed_form"]
+    assert reproduce("table4", gram(kip_iterations=20, time_budget=50.0), out=tmp_path)["cells"][1:], "it took less"
+
+
+def test_a_cell_is_kept_under_the_budget_that_ended_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = gram(kip_iterations=20, time_budget=1e-9)
+    first = reproduce("table4", wanted, out=tmp_path)
+    monkeypatch.setattr(Case, "kip", None)
+    assert reproduce("table4", wanted, out=tmp_path) == first
+
+
+def test_the_command_asks_for_the_same_again(tmp_path: Path) -> None:
+    command = reproduce("table3", closed(threads=1), out=tmp_path)["command"]
+    assert command.endswith("--backend array --threads 1")
 
 
 def race_document(steps: dict[str, float], iterations: dict[str, int], accuracy: dict[str, float]) -> dict[str, Any]:
@@ -252,6 +283,8 @@ def test_ratios_and_differences_are_those_of_the_cells() -> None:
     assert "30,000 times fewer seconds than KIP, published (extrapolated)" in found.verdict
     assert "33 times fewer seconds from the statistics than as published" in found.verdict
     assert "not lower in any cell" in found.verdict
+    document["cells"][0]["seconds"]["total"] = 36_000.0
+    assert "KIP, gram takes 0.5 times the seconds of the closed form (extrapolated)." in publication(document).verdict
     document["cells"][1]["last"] = {"test_accuracy": 0.18}
     assert "LOWER for cifar100, FCNN, 10 per class" in publication(document).verdict
     assert "## cifar100" not in to_markdown(found), "the Markdown has no charts, and so no headings of theirs"
@@ -346,6 +379,9 @@ def test_a_file_that_is_no_cell_is_named(content: str, tmp_path: Path) -> None:
         (["table4", "--kernels", "rbf"], "kernels must be one of identity"),
         (["table4", "--kip-iterations", "0"], "kip_iterations must be at least 1"),
         (["table4", "--time-budget", "0"], "time_budget must be finite and > 0"),
+        (["table4", "--threads", "0"], "threads must be at least 1, got 0"),
+        (["table4", "--seeds", str(1 << 64)], "seed must be below 2^64"),
+        (["table4", "--backend", "fortran"], "backend must be one of native"),
     ],
 )
 def test_bad_words_are_usage_errors(

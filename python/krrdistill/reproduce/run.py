@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -40,7 +41,8 @@ def reproduce(
     """The table as one JSON-able object; ``publication`` makes text of it.
 
     Every finished cell has its file in ``out``/cells and is not run again; a KIP cell that the budget ended goes on
-    when it is asked for more iterations or more time. A cell that cannot be run says why, under "not_run".
+    when it is asked for more iterations or more time. A cell that cannot be run says why, under "not_run", and only
+    there: also one that was run for longer than is asked now.
 
     Raises
     ------
@@ -62,9 +64,9 @@ def reproduce(
                 pairs = itertools.product(options.ipcs, options.methods)
                 cells = [Cell(name, kernel, seed, ipc, method) for ipc, method in pairs]
                 missing = [cell for cell in cells if not _finished(store.read(cell), options)]
-                if missing:
-                    not_run += _run(missing, options, store, data_dir, progress, say)
-                found = ((cell, store.read(cell)) for cell in cells)
+                refused = _run(missing, options, store, data_dir, progress, say) if missing else {}
+                not_run += [{**asdict(cell), "reason": reason} for cell, reason in refused.items()]
+                found = ((cell, store.read(cell)) for cell in cells if cell not in refused)
                 results += [{**asdict(cell), **result} for cell, result in found if result is not None]
     command = _command(table, options)
     return {"table": table, "asked": asdict(options), "command": command, "cells": results, "not_run": not_run}
@@ -83,14 +85,24 @@ def _command(table: str, options: ReproduceOptions) -> str:
     if table == "table4":
         words += ["--methods", ",".join(options.methods), "--kip-iterations", str(options.kip_iterations)]
         words += ["--time-budget", f"{options.time_budget:g}"]
+    for name in ("backend", "threads"):
+        if getattr(options, name) is not None:
+            words += [f"--{name}", str(getattr(options, name))]
     return " ".join(words)
 
 
 def _finished(result: Result | None, options: ReproduceOptions) -> bool:
     if result is None or "iterations" not in result:
         return result is not None
-    done = result["iterations"] == options.kip_iterations
-    return done or (result["iterations"] < options.kip_iterations and _steps(result) >= options.time_budget)
+    if _overran(result, options) or result["iterations"] > options.kip_iterations:
+        return False
+    ended = _steps(result) >= options.time_budget and result.get("time_budget") == options.time_budget
+    return ended or result["iterations"] == options.kip_iterations
+
+
+def _overran(result: Result, options: ReproduceOptions) -> bool:
+    """Whether a cell of KIP took more time than is asked for now, under a larger budget or one that it does not say."""
+    return _steps(result) > options.time_budget and result.get("time_budget", math.inf) > options.time_budget
 
 
 def _steps(result: Result) -> float:
@@ -104,30 +116,39 @@ def _run(
     data_dir: Path | None,
     progress: Progress | None,
     say: Callable[[str], None],
-) -> list[Result]:
+) -> dict[Cell, str]:
     """Runs cells of one data set, kernel and seed; returns those that cannot be run, with the reason."""
     first = cells[0]
     data = load_dataset(first.dataset, data_dir=data_dir)
     case = Case(data, first.kernel, first.seed, options.backend, options.threads, progress)
-    not_run = []
+    refused = {}
     for cell in cells:
         try:
             result = _run_cell(case, cell, options, store)
         except (KrrDistillError, ValueError) as error:
-            not_run.append({**asdict(cell), "reason": " ".join(str(error).split())})
+            refused[cell] = " ".join(str(error).split())
             say(f"{cell.name}: not run: {error}")
             continue
         finished = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
         facts = {"machine": machine(options.threads), "versions": versions(), "finished": finished}
         store.write(cell, {**result, **facts})
         say(f"{cell.name}: done")
-    return not_run
+    return refused
 
 
 def _run_cell(case: Case, cell: Cell, options: ReproduceOptions, store: Store) -> Result:
     if cell.method == "closed_form":
         return case.closed_form(cell.ipc, store.folder)
-    return case.kip(
+    stored = store.read(cell)
+    if stored is not None and _overran(stored, options):
+        budget = (
+            f"a time budget of {stored['time_budget']:g} s" if "time_budget" in stored else "an unknown time budget"
+        )
+        raise ValueError(
+            f"{store.path(cell)} was made under {budget}, not {options.time_budget:g} s: use another folder, "
+            "or delete it and its checkpoint"
+        )
+    result = case.kip(
         cell.ipc,
         cell.method,
         store.folder,
@@ -135,3 +156,4 @@ def _run_cell(case: Case, cell: Cell, options: ReproduceOptions, store: Store) -
         iterations=options.kip_iterations,
         time_budget=options.time_budget,
     )
+    return {**result, "time_budget": options.time_budget}
