@@ -352,6 +352,8 @@ def test_frameworks_whose_factorisations_fail_in_silence(monkeypatch: pytest.Mon
 def test_a_device_that_dlpack_does_not_know() -> None:
     torch = framework("torch")
     assert not arrays.is_on_host(torch.zeros((2, D), device="meta"))
+    with pytest.raises(TypeError, match=r"^distill: X is on PyTorch's meta device and has no values$"):
+        kd.distill(torch.zeros((2, D), device="meta"), [0, 1], kd.Identity(D))
     with pytest.raises(TypeError, match=r"y is a torch array of torch.int64 that NumPy cannot read \(.*\); convert it"):
         arrays.as_labels("f", torch.zeros(2, dtype=torch.int64, device="meta"), 2)
 

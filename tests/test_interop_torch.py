@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.errors import DataError, NotPositiveDefinite
-from krrdistill.features import LayeredMap
+from krrdistill.features import ConvolutionalNetwork, LayeredMap
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 interop = pytest.importorskip("krrdistill.interop.torch")
@@ -298,3 +299,31 @@ def test_the_training_loop() -> None:
     assert losses[-1] < 0.9 * losses[0]
     trained, distilled = accuracies
     assert trained == distilled > 0.95
+
+
+# What they do not take
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dtype", "message"),
+    [
+        ("distilled", torch.float32, "must be a LayeredMap or Chain, got DistilledDataset; pass distilled.feature_map"),
+        ("map", torch.int32, "dtype must be a floating-point type, got torch.int32"),
+        ("conv", torch.float32, "layer 1 is a Convolution, which has no weight matrix"),
+    ],
+)
+def test_other_maps_are_refused(arguments: str, dtype: Any, message: str) -> None:
+    X, phi = np.random.default_rng(1).standard_normal((40, P)), kd.Identity(P)
+    given: Any = {"map": phi, "conv": ConvolutionalNetwork((6, 6, 1))}.get(arguments)
+    if arguments == "distilled":
+        given = kd.distill(X, np.arange(40) % 2, phi).distilled
+    with pytest.raises(TypeError, match=re.escape(message)):
+        interop.FeatureMap(given, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["gram", "cross"])
+def test_sparse_tensors_are_refused(name: str) -> None:
+    tensors = dict(zip(("gram", "cross"), (tensor.detach() for tensor in problem()), strict=False))
+    tensors[name] = tensors[name].to_sparse()
+    with pytest.raises(TypeError, match=rf"^ridge_solve: {name} must be dense, got torch.sparse_coo"):
+        interop.ridge_solve(**tensors, lambda_=1.0)

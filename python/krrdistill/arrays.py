@@ -182,6 +182,8 @@ def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
     if isinstance(X, np.ma.MaskedArray):
         raise TypeError(f"{where}: X is a masked array; fill or drop what is masked")
     _refuse_gradients(where, "X", X)
+    if str(device_of(X)) == "meta":
+        raise TypeError(f"{where}: X is on PyTorch's meta device and has no values")
     array = to_host(where, "X", X) if is_on_host(X) else X
     xp = namespace_of(array)
     if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):

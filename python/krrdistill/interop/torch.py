@@ -15,7 +15,9 @@ from krrdistill.arrays import in_namespace, is_on_host, like, to_host
 from krrdistill.backends import Backend, Chain, HadamardWeight, get_backend
 from krrdistill.backends.base import matrix_of, weight_arrays
 from krrdistill.backends.hadamard import structured_product, sylvester_factors
+from krrdistill.backends.operators import Operator
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite
+from krrdistill.features import LayeredMap
 
 try:
     import torch
@@ -26,7 +28,6 @@ except ImportError as unusable:
 if TYPE_CHECKING:
     from krrdistill.artifact import DistilledDataset
     from krrdistill.data import Preprocessing
-    from krrdistill.features import LayeredMap
 
 __all__ = ["FeatureMap", "ridge_path", "ridge_solve", "tensor_dataset"]
 
@@ -152,6 +153,8 @@ def _check(where: str, gram: Any, cross: Any, lambdas: Any) -> Tensor:
         if not isinstance(tensor, Tensor) or tensor.dtype not in (torch.float32, torch.float64):
             found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise TypeError(f"{where}: {name} must be a float32 or float64 tensor, got {found}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{where}: {name} must be dense, got {tensor.layout}; pass {name}.to_dense()")
     if cross.dtype != gram.dtype or cross.device != gram.device:
         found = f"{gram.dtype} on {gram.device} and {cross.dtype} on {cross.device}"
         raise TypeError(f"{where}: gram and cross must be of one type on one device, got {found}")
@@ -195,7 +198,12 @@ class FeatureMap(torch.nn.Module):
     preprocessing : Preprocessing, optional
         For example ``DistilledDataset.preprocessing``; without it inputs must be preprocessed.
     dtype : torch.dtype
-        Of weights and arithmetic.
+        Of weights and arithmetic: a floating-point type.
+
+    Raises
+    ------
+    TypeError
+        For anything else; for convolutions and maps that are functions, which have no weight matrix.
     """
 
     def __init__(
@@ -206,11 +214,20 @@ class FeatureMap(torch.nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
+        if not isinstance(feature_map, (Chain, LayeredMap)):
+            advice = "; pass distilled.feature_map" if hasattr(feature_map, "feature_map") else ""
+            found = type(feature_map).__name__
+            raise TypeError(f"FeatureMap: feature_map must be a LayeredMap or Chain, got {found}{advice}")
+        if not dtype.is_floating_point:
+            raise TypeError(f"FeatureMap: dtype must be a floating-point type, got {dtype}")
         chain = feature_map if isinstance(feature_map, Chain) else feature_map.chain(preprocessing)
         self.input_dim, self.output_dim = chain.input_dim, chain.output_dim
         self._activations = [(layer.activation, layer.parameter) for layer in chain.layers]
         arrays: dict[str, Any] = {"input_scale": chain.scale, "input_shift": chain.shift}
         for number, layer in enumerate(chain.layers):
+            if isinstance(layer.weight, Operator):
+                found = type(layer.weight).__name__
+                raise TypeError(f"FeatureMap: layer {number + 1} is a {found}, which has no weight matrix")
             parts = weight_arrays(matrix_of(layer))
             if isinstance(layer.weight, HadamardWeight):
                 left, right = sylvester_factors(layer.weight.signs.shape[2])
