@@ -230,6 +230,8 @@ def test_a_folder_that_is_not_there_is_a_usage_error(
     assert error_of(capsys) == "compare needs at least two runs, got 1"
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "none" / "c.html")]) == 2
     assert error_of(capsys) == f"no such folder: {tmp_path / 'none'}"
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path)]) == 2
+    assert error_of(capsys) == f"compare: --out must name a file, {tmp_path} is a folder"
     assert main(["compare", str(runs[0]), str(tmp_path), "--out", str(tmp_path / "c.html")]) == 1
     assert error_of(capsys).startswith(f"{tmp_path / 'report.json'}: no such file")
     assert not (tmp_path / "c.html").exists()

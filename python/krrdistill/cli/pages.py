@@ -25,6 +25,8 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, as_json: bool) ->
         raise status.UsageError(f"compare needs at least two runs, got {len(folders)}")
     if out is not None:
         _existing(out.parent)
+        if out.is_dir():
+            raise status.UsageError(f"compare: --out must name a file, {out} is a folder")
     runs = [read_run(_existing(folder)) for folder in folders]
     if out is not None:
         page = compare_page(runs)
