@@ -552,6 +552,8 @@ def test_get_backend(any_backend: Backend) -> None:
         assert any_backend.name == "cuda (emulated)"
     with pytest.raises(ValueError, match="backend must be one of native, numba, array, cuda; got 'gpu'"):
         get_backend("gpu")
+    with pytest.raises(TypeError, match=r"^backend must be a name or a Backend, got 3$"):
+        get_backend(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("native_module")

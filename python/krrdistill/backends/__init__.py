@@ -48,10 +48,13 @@ _FALLBACKS = {
 def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Backend:
     """The backend called ``backend`` (or itself, if it is one already), for ``data`` where it lies.
 
-    Raises BackendUnavailable; ValueError for an unknown name; TypeError for data that the backend cannot reach.
+    Raises BackendUnavailable; ValueError for an unknown name; TypeError for what is neither, and for data that the
+    backend cannot reach.
     """
     if isinstance(backend, str) and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend is not None and not isinstance(backend, (str, Backend)):
+        raise TypeError(f"backend must be a name or a Backend, got {backend!r}")
     if data is not None and not is_on_host(data):
         name = backend if backend is None or isinstance(backend, str) else backend.name
         if name in _HOST_ONLY:

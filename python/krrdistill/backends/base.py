@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,7 @@ def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
     return PathSolution(weights, no, xp.asarray(no, copy=True), float("nan"))
 
 
+@runtime_checkable
 class Backend(Protocol):
     """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy.
 
