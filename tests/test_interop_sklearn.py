@@ -205,6 +205,11 @@ def test_the_seed_alone_decides(digits: tuple[Array, ...]) -> None:
     [
         ({"preprocessing": "whiten"}, ValueError, "preprocessing must be one of none, standardize, zca; got 'whiten'"),
         ({"kernel": "rbf"}, ValueError, "kernel must be one of .*; got 'rbf'"),
+        ({"kernel": None}, TypeError, "^RidgeDistiller: kernel must be a name, got None$"),
+        ({"kernel": np.tanh}, TypeError, "^RidgeDistiller: kernel must be a name, got <ufunc 'tanh'>$"),
+        ({"kernel": "conv"}, ValueError, "^RidgeDistiller: kernel 'conv' needs images"),
+        ({"kernel_options": 3}, TypeError, "^RidgeDistiller: kernel_options must be a mapping, got 3$"),
+        ({"kernel_options": {"seed": 1}}, ValueError, "^RidgeDistiller: kernel_options must not hold seed"),
         ({"kernel": "FCNN", "kernel_options": {"depth": 2}}, ValueError, "FCNN does not take depth"),
         ({"points_per_class": 0}, ValueError, "points_per_class must be at least 1, got 0"),
         ({"init": "real", "points_per_class": 500}, ValueError, "fewer than points_per_class = 500"),

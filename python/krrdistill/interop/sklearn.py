@@ -49,9 +49,10 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     Parameters
     ----------
-    kernel : "identity", "random_fourier", "orthogonal_fourier" or "FCNN"
+    kernel : "identity", "random_fourier", "orthogonal_fourier", "FCNN" or "deep_linear"
+        "conv" needs images, and X has rows of numbers: it is refused.
     kernel_options : mapping, optional
-        Of the map, as ``krrdistill.make_map`` takes them: n_features, sigma2, widths, hidden_layers, slope.
+        Of the map, as ``krrdistill.make_map`` takes them: n_features, sigma2, widths, hidden_layers, slope; not seed.
     preprocessing : "standardize", "none" or "zca"
         Affine, before phi, learned by ``fit``; undone in ``X_distilled_``.
     points_per_class : int
@@ -119,11 +120,12 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         X, y = validate_data(self, X, y, dtype=_DTYPES)
         check_classification_targets(y)
         check_choice("RidgeDistiller", "preprocessing", self.preprocessing, tuple(_PREPROCESSING))
+        map_options = self._map_options()
         classes, labels = np.unique(y, return_inverse=True)
         options = self._options()
         data = Dataset("X", X, labels, X[:1], labels[:1], tuple(map(str, classes)))
         preprocessing = _PREPROCESSING[self.preprocessing](data)
-        feature_map = make_map(self.kernel, data, preprocessing, seed=options.seed, **(self.kernel_options or {}))
+        feature_map = make_map(self.kernel, data, preprocessing, seed=options.seed, **map_options)
         result = distill(
             data.x_train,
             data.y_train,
@@ -190,6 +192,18 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         # No intercept and p <= d: two random features do not separate the three blobs of scikit-learn's checks.
         tags.classifier_tags.poor_score = self.kernel != "identity"
         return tags
+
+    def _map_options(self) -> Mapping[str, Any]:
+        if not isinstance(self.kernel, str):
+            raise TypeError(f"RidgeDistiller: kernel must be a name, got {self.kernel!r}")
+        if self.kernel == "conv":
+            raise ValueError("RidgeDistiller: kernel 'conv' needs images, X has rows of numbers")
+        found = {} if self.kernel_options is None else self.kernel_options
+        if not isinstance(found, Mapping):
+            raise TypeError(f"RidgeDistiller: kernel_options must be a mapping, got {found!r}")
+        if "seed" in found:
+            raise ValueError("RidgeDistiller: kernel_options must not hold seed, which is a parameter of its own")
+        return found
 
     def _options(self) -> DistillOptions:
         """Checks what scikit-learn leaves unchecked until ``fit``."""
