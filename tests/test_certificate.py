@@ -152,3 +152,18 @@ def test_condition_number_of_large_features(m: int, p: int, monkeypatch: pytest.
 @pytest.mark.parametrize("m", [1, 6, 20])
 def test_condition_number_of_nothing_is_infinite(m: int) -> None:
     assert condition_number(np.zeros((m, 9))) == math.inf
+
+
+@pytest.mark.parametrize("b", [0.0, 1e-17])
+def test_an_intercept_about_zero_is_measured_by_the_spread_of_the_scores(b: float) -> None:
+    W, zero = gaussian(K, P), np.zeros(K)
+    X, _ = pixels()
+    Phi = oracles.features(X.T / 255 - 0.4, PHI.layers)
+    spread = np.linalg.norm((W @ Phi).std(axis=1))
+    for shift in (1e-16, 0.3):
+        actual = certificate_of(W, W.copy(), intercepts=(zero + b, zero + b + shift))
+        tolerances.assert_elementwise(actual.weight_relative_error, shift * math.sqrt(K) / spread, np.float64, 1.0)
+    far = certificate_of(W, W.copy(), intercepts=(zero + 1e6, zero + 2e6))
+    tolerances.assert_elementwise(far.weight_relative_error, 1.0, np.float64)
+    nothing = certificate_of(0 * W, 0 * W, intercepts=(zero, zero + 1.0))
+    assert nothing.weight_relative_error == math.inf

@@ -23,7 +23,7 @@ class Certificate:
     """W against W_S, the model retrained from the file.
 
     weight_relative_error : ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the
-        larger of it and ||b_S - b|| / ||b||
+        larger of it and ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores
     weight_cosine : <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0
     prediction_agreement : share of test rows on which both models predict the same class; of labels (multi-label), or
         of real values to 1e-6 of the original predictions' standard deviation
@@ -79,9 +79,12 @@ def certify(
     both = all_scores(chain, X_test, models, b, **common)
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
-    relative = error / scale if scale > 0.0 else (float("inf") if error > 0.0 else 0.0)
-    if intercepts is not None and np.any(intercepts[0]):
-        relative = max(relative, float(np.linalg.norm(intercepts[1] - intercepts[0]) / np.linalg.norm(intercepts[0])))
+    relative = _relative(error, scale)
+    if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
+        spread = np.linalg.norm(both[:, 0].std(axis=0))
+        relative = max(
+            relative, _relative(float(np.linalg.norm(b[1] - b[0])), float(max(np.linalg.norm(b[0]), spread)))
+        )
     hits = [predicted == y_test if targets != "real" else np.array(np.nan) for predicted in (original, distilled)]
     per_target = None
     if targets != "classes":
@@ -102,6 +105,12 @@ def certify(
         singular_values=features.singular_values(),
         per_target=per_target,
     )
+
+
+def _relative(error: float, scale: float) -> float:
+    if scale > 0.0:
+        return error / scale
+    return float("inf") if error > 0.0 else 0.0
 
 
 def _agreement(original: npt.NDArray[Any], distilled: npt.NDArray[Any], targets: str) -> float:
