@@ -266,6 +266,12 @@ def test_labels_only_options(data: tuple[Array, Array], options: dict[str, Any],
         distill(data, kd.Identity(D), labels_only=True, **options)
 
 
+@pytest.mark.parametrize("phi", [kd.ConvolutionalNetwork((3, 4)), kd.UserMap(np.copy, D, inverse=np.copy)])
+def test_realism_refuses_layers_in_python(data: tuple[Array, Array], phi: LayeredMap) -> None:
+    with pytest.raises(ValueError, match=f"realism needs a map whose layers are matrices, got kernel {phi.kernel}"):
+        distill(data, phi, init="real", realism=1.0)
+
+
 # Maps of the user
 
 

@@ -14,7 +14,7 @@ import scipy
 from krrdistill._version import __version__
 from krrdistill.arrays import as_samples, as_targets, check_device, take_rows
 from krrdistill.artifact import DistilledDataset
-from krrdistill.backends import Backend, Chain, get_backend
+from krrdistill.backends import Backend, Chain, Operator, get_backend
 from krrdistill.construct import (
     Construction,
     affine_labels,
@@ -192,9 +192,11 @@ def distill(
 
 
 def _choose_method(feature_map: LayeredMap, options: DistillOptions) -> str:
-    """ "exact", "approximate" or "labels_only". Raises NotSurjective where the map does not allow what was asked."""
+    """ "exact", "approximate" or "labels_only". Raises NotSurjective or ValueError where the map does not allow it."""
     if options.realism is not None:
         feature_map.check_surjective()
+        if any(isinstance(layer.weight, Operator) for layer in feature_map.layers):
+            raise ValueError(f"distill: realism needs a map whose layers are matrices, got kernel {feature_map.kernel}")
     if options.labels_only:
         return "labels_only"
     if feature_map.reach == "exact":
