@@ -215,6 +215,14 @@ def test_strict_refuses_approximate_inputs(data: tuple[Array, Array]) -> None:
         distill(data, kd.FCNN(D, [20]), strict=True)
 
 
+@pytest.mark.parametrize("option", [{"root": "minus"}, {"scale_labels": True}])
+def test_approximate_inputs_refuse_options_of_the_closed_form(
+    data: tuple[Array, Array], option: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="root and scale_labels belong to exact preimages; FCNN: layer 1 maps 12"):
+        distill(data, kd.FCNN(D, [20]), lambda_s=0.1, **option)
+
+
 # Labels only (Theorem 4.2)
 
 

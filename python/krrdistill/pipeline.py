@@ -208,6 +208,8 @@ def _choose_method(feature_map: LayeredMap, options: DistillOptions) -> str:
             raise NotSurjective(f"distill: strict: {error}") from error
         if feature_map.reach == "none":
             raise NotSurjective(f"distill: {error} and no gradients; use labels_only, or a torch module") from error
+        if options.root == "minus" or options.scale_labels:
+            raise ValueError(f"distill: root and scale_labels belong to exact preimages; {error}") from error
     return feature_map.reach
 
 
