@@ -296,6 +296,10 @@ class Rotation:
         return np.asarray(np.arcsinh(F) @ self.matrix.T)
 
 
+def fail_at_length(X: Array) -> Array:
+    raise ValueError("so long\n" * 1000)
+
+
 def expand(X: Array) -> Array:
     """More features than inputs, no inverse."""
     return np.hstack([X, X**2])
@@ -353,8 +357,9 @@ def test_user_map_without_inverse_learns_labels(data: tuple[Array, Array]) -> No
         (lambda X: X[:, 0], kd.DataError, r"must give \(n, p\) for \(n, 12\), gives \(8,\) for 8 rows"),
         (lambda X: X[:3], kd.DataError, "must give"),
         (lambda X: X @ np.eye(3), kd.DataError, r"fails for rows of shape \(8, 12\): ValueError: matmul"),
+        (fail_at_length, kd.DataError, r"ValueError: (so long ){30,40}(so )?\[\.\.\.\]$"),
         (lambda X: X / 0.0, kd.DataError, "gives NaN or infinity"),
-        (lambda X: X.astype(str), TypeError, "gives dtype <U32, expected numbers"),
+        (lambda X: X.astype(str), kd.DataError, "gives dtype <U32, expected numbers"),
         (lambda X: X - X.mean(axis=0), kd.DataError, "change with the other rows or from call to call"),
         (lambda X: X + np.random.default_rng().standard_normal(X.shape), kd.DataError, "from call to call"),
     ],
@@ -434,6 +439,22 @@ def test_user_map_on_the_command_line(
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert message in line
     assert not Path("b").exists()
+
+
+def test_own_kinds_of_layered_maps_are_refused_before_the_work(
+    data: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = "import krrdistill as kd\n\nphi = kd.features.LayeredMap(64, kd.FCNN(64, [9]).layers, {})\n"
+    (tmp_path / "own_kind.py").write_text(source, encoding="utf-8")
+    out = tmp_path / "run"
+    assert main(["distill", "--kernel", "own_kind:phi", "--out", str(out)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "own_kind:phi: files cannot describe the LayeredMap of kernel ''; use a UserMap" in line
+    assert not list(tmp_path.rglob("*.npz"))
+    result = distill(data, LayeredMap(D, kd.FCNN(D, [9]).layers, {}))
+    with pytest.raises(kd.DataError, match=r"own\.npz: files cannot describe the LayeredMap of kernel ''"):
+        result.distilled.save(tmp_path / "own.npz")
 
 
 def test_configuration_files_cannot_name_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from krrdistill.certificate import Certificate, certify, predictions
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.feature_gram import FeatureGram, contrasts
-from krrdistill.features import LayeredMap, map_from_spec
+from krrdistill.features import LayeredMap, check_describable, map_from_spec
 from krrdistill.files import read_npz, write_npz
 from krrdistill.scores import TARGET_KINDS, all_scores
 from krrdistill.storage import Encoding
@@ -177,6 +177,7 @@ class DistilledDataset:
         ``embed_map``: store the map's weights, by default when they are at most 2^20 numbers; without them the file has
         the seed and a fingerprint.
         """
+        check_describable(str(path), self.feature_map)
         for name, array in (("X", self.X), ("Y", self.Y), ("distilled_data", self.distilled_data)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")

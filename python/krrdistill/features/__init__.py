@@ -29,6 +29,7 @@ __all__ = [
     "OrthogonalFourier",
     "RandomFourier",
     "UserMap",
+    "check_describable",
     "given_map",
     "make_map",
     "map_from_spec",
@@ -53,12 +54,14 @@ def make_map(
     else the median heuristic); random_fourier also ``spectral`` and ``nu``.
     FCNN: ``hidden_layers`` (1) or ``widths``, ``slope`` (0.1). deep_linear: ``widths``.
     conv: ``channels``, ``kernel_size``, ``stride``, ``padding``, ``slope``. "package.module:object" is
-    imported: a LayeredMap, a callable or a torch module (``UserMap``). Raises ValueError for an unknown kernel.
+    imported: a map of the package, a callable or a torch module (``UserMap``). Raises ValueError for an unknown kernel.
     """
     if ":" in kernel:
         if options:
             raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options))}")
-        return load_object(kernel, dataset.input_dim)
+        loaded = load_object(kernel, dataset.input_dim)
+        check_describable(f"kernel: {kernel}", loaded)
+        return loaded
     check_choice("make_map", "kernel", kernel, KERNELS)
     if kernel in _FOURIER and options.get("sigma2") is None:
         spectral = options.get("spectral", "gaussian")
@@ -79,6 +82,13 @@ def make_map(
 def _median_of(dataset: Dataset, preprocessing: Preprocessing, spectral: str, seed: int) -> float:
     step = max(1, len(dataset.x_train) // 4000)
     return median_sigma2(preprocessing.apply(dataset.x_train[::step]), spectral=spectral, seed=seed)
+
+
+def check_describable(where: str, feature_map: LayeredMap) -> None:
+    """Raises DataError for a map that ``map_from_spec`` does not know: a user's own subclass of LayeredMap."""
+    if feature_map.kernel not in (*_CLASSES, UserMap.kernel):
+        kind = type(feature_map).__name__
+        raise DataError(f"{where}: files cannot describe the {kind} of kernel {feature_map.kernel!r}; use a UserMap")
 
 
 def map_from_spec(spec: Mapping[str, Any], given: LayeredMap | None = None) -> LayeredMap:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ _PROBES = 8  # rows of the fixed inputs
 _SKETCHES = 4  # numbers that the file keeps of each probe's features
 _SAME_FEATURES = 1e-4  # relative: float32 networks round differently from machine to machine
 _INVERTED = 1e-6  # relative error of phi(inverse(F)) from which an inverse is none
+_QUOTED = 300  # characters of an error of the user's function
 
 
 class FunctionOperator(Operator):
@@ -112,12 +114,12 @@ class FunctionOperator(Operator):
         except (KrrDistillError, MemoryError):
             raise
         except Exception as error:
-            raised = f"{type(error).__name__}: {error}"
+            raised = textwrap.shorten(f"{type(error).__name__}: {error}", _QUOTED)
             raise DataError(f"map {self.name}: fails for rows of shape {H.shape}: {raised}") from error
 
     def _checked(self, does: str, values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
         if values.dtype.kind not in "uifb":
-            raise TypeError(f"map {self.name}: {does} dtype {values.dtype}, expected numbers")
+            raise DataError(f"map {self.name}: {does} dtype {values.dtype}, expected numbers")
         if values.shape != shape:
             raise DataError(f"map {self.name}: {does} shape {values.shape}, expected {shape}")
         if not np.isfinite(values).all():
