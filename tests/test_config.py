@@ -18,6 +18,7 @@ from krrdistill.cli.config import (
     PUBLISHED_KEYS,
     KipSettings,
     Settings,
+    command_line,
     parse_lambdas,
     read_config,
     resolve,
@@ -207,7 +208,10 @@ def test_empty_section_is_no_error(write: Any) -> None:
 def test_hidden_layer_of_the_file_is_dropped_for_other_kernels(write: Any) -> None:
     settings, _ = resolve({"kernel": "identity"}, write(PUBLISHED))
     assert settings.map_options == {}
-    assert resolve({}, write(PUBLISHED))[0].map_options == {"hidden_layers": 2}
+    assert "--hidden-layer" not in command_line(settings)  # which would refuse it
+    settings, _ = resolve({}, write(PUBLISHED))
+    assert settings.map_options == {"hidden_layers": 2}
+    assert "--hidden-layer" in command_line(settings)
 
 
 @pytest.mark.parametrize(

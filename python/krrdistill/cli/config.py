@@ -160,12 +160,16 @@ _AnySettings = TypeVar("_AnySettings", bound=RunSettings)
 
 
 def command_line(settings: RunSettings) -> list[str]:
-    """The words that ask for ``settings`` again: every option that differs from its default, and the data set."""
+    """The words that ask for ``settings`` again: the data set and every option that differs from its default.
+
+    Options of other kernels, which a configuration file may have, are left out: they decide nothing.
+    """
     command = "kip" if isinstance(settings, KipSettings) else "distill"
     words = ["krrdistill", command, "--dataset", settings.dataset]
     for field in fields(settings):
         name, value = field.name.replace("_", "-"), getattr(settings, field.name)
-        if field.name == "dataset" or value == field.default:
+        other_kernel = settings.kernel not in KERNEL_OPTIONS.get(field.name, (settings.kernel,))
+        if field.name == "dataset" or value == field.default or other_kernel:
             continue
         if field.name == "lambda_s" and value == "auto":
             words.append("--reg-s")
