@@ -218,6 +218,7 @@ def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path)
         ({"init": "random"}, ValueError, "init must be one of noise, real; got 'random'"),
         ({"lambda_s": -1.0}, ValueError, "lambda_s must be finite and >= 0"),
         ({"lambda_s": float("nan")}, ValueError, "lambda_s must be finite"),
+        ({"lambda_s": 2e150}, ValueError, r"lambda_s must be at most 1e\+150, got 2e\+150"),
         ({"lambda_s": "best"}, ValueError, "lambda_s must be one of auto"),
         ({"root": "both"}, ValueError, "root must be one of plus, minus"),
         ({"root": "minus"}, ValueError, "root = 'minus' needs lambda_s > 0"),

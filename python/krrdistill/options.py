@@ -14,6 +14,7 @@ from krrdistill.storage import STORES
 __all__ = ["DistillOptions"]
 
 INITS = ("noise", "real")
+_LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,8 @@ class DistillOptions:
         check_seed("distill", self.seed)
         if isinstance(self.lambda_s, str):
             check_choice("distill", "lambda_s", self.lambda_s, ("auto",))
-        else:
-            check_number("distill", "lambda_s", self.lambda_s)
+        elif check_number("distill", "lambda_s", self.lambda_s) > _LARGEST_LAMBDA_S:
+            raise ValueError(f"distill: lambda_s must be at most {_LARGEST_LAMBDA_S:g}, got {self.lambda_s:g}")
         self._check_combinations()
         if not 0.0 < check_number("distill", "validation_fraction", self.validation_fraction) < 1.0:
             raise ValueError(f"distill: validation_fraction must be in (0, 1), got {self.validation_fraction}")
