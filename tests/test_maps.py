@@ -639,6 +639,7 @@ def test_convolutions_that_are_not_onto(channels: list[int], message: str) -> No
         ({"channels": []}, "channels must name at least one layer"),
         ({"channels": [2, 0]}, r"channels\[1\] must be at least 1, got 0"),
         ({"padding": -1}, "padding must be at least 0, got -1"),
+        ({"padding": 3}, "padding must be below kernel_size = 3, got 3"),
         ({"slope": 0.0}, "slope must be finite and > 0"),
     ],
 )

@@ -144,7 +144,7 @@ class ConvolutionalNetwork(LayeredMap):
     channels : sequence of int, optional
         Of each layer's output, by default one layer of 3 c.
     kernel_size, stride, padding : int
-        Of every layer; zeros are around the input.
+        Of every layer; zeros are around the input, ``padding`` < ``kernel_size`` of them at each side.
     slope : float
         LeakyReLU's.
     seed : int
@@ -170,7 +170,10 @@ class ConvolutionalNetwork(LayeredMap):
         shape = (sizes[0], sizes[1], sizes[2] if len(sizes) == 3 else 1)
         size = check_count("conv", "kernel_size", kernel_size)
         check_count("conv", "stride", stride)
-        check_count("conv", "padding", padding, minimum=0)
+        if check_count("conv", "padding", padding, minimum=0) >= size:
+            raise ValueError(
+                f"conv: padding must be below kernel_size = {size}, got {padding}: features would be zeros"
+            )
         check_number("conv", "slope", slope, positive=True)
         check_seed("conv", seed)
         if channels is None:
