@@ -485,3 +485,25 @@ def test_command_refuses(
     assert shown.out == ""
     assert len(shown.err.strip().splitlines()) == 1
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["privacy"],
+        ["privacy", "--mechanism", "output"],
+        ["privacy", "run/distilled.npz"],
+        ["kip", "--iterations", "1"],
+    ],
+)
+def test_commands_need_classes(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = gaussian(30, 4), gaussian(30, 2, seed=1)
+    np.savez("values.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    if "run/distilled.npz" in words:
+        assert main(["distill", "--dataset", "values.npz", "--out", "run"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--dataset", "values.npz"]) == 1
+    assert capsys.readouterr().err == f"krrdistill: error: {words[0]}: needs classes, values has real targets\n"

@@ -60,7 +60,8 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budg
         raise status.UsageError(f"no such file: {file}")
     distilled = DistilledDataset.load(file)
     name = recorded_dataset(distilled, file) if given.get("dataset") is None else settings.dataset
-    data = load_dataset(name, data_dir=settings.data_dir)
+    targets = "classes" if distilled.targets == "classes" else "real"
+    data = load_dataset(name, data_dir=settings.data_dir, targets=targets)
     with output.working("measuring"):
         findings = audit_file(
             distilled,

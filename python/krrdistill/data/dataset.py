@@ -94,6 +94,11 @@ class Dataset:
         both = (self.y_train, self.y_test)
         return "multilabel" if all(bool(((y == 0) | (y == 1)).all()) for y in both) else "real"
 
+    def check_classes(self, where: str) -> None:
+        """Raises DataError, in the name of ``where``, unless the targets are classes."""
+        if self.targets != "classes":
+            raise DataError(f"{where}: needs classes, {self.name} has {self.targets} targets")
+
     def __repr__(self) -> str:
         return (
             f"Dataset({self.name!r}, train {len(self.x_train)}, test {len(self.x_test)}, "

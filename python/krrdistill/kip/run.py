@@ -57,6 +57,7 @@ def run_kip(
     ``out`` gets distilled.npz (best by validation), last.npz, curve.npz and checkpoint.npz; a run finds its own
     checkpoint and goes on from it.
     """
+    dataset.check_classes("kip")
     options = options or KipOptions()
     start = time.perf_counter()
     watch = Stopwatch(progress)

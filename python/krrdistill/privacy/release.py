@@ -115,6 +115,7 @@ def private_release(
 
     Z is noise and lambda_S = 0; real starts would show images. Raises NotSurjective, DataError.
     """
+    dataset.check_classes("privacy")
     watch = Stopwatch(progress)
     preprocessing, feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
     feature_map.check_surjective()

@@ -39,6 +39,7 @@ def theorem_for_data(
     backend: Any = None,
 ) -> dict[str, Any]:
     """Theorem 6.2 for a data set before anything is distilled, with one-hot Y_S."""
+    dataset.check_classes("privacy")
     Y_S = one_hot_labels(dataset.n_classes, points_per_class)
     rows = np.arange(len(dataset.x_train))
     noise = _theorem(
@@ -61,6 +62,7 @@ def audit_file(
 
     A private release (meta has "privacy") states its own guarantee; Theorem 6.2 has nothing to say about it.
     """
+    dataset.check_classes("privacy")
     rebuilt = reconstruct(distilled, dataset, backend=backend)
     near = nearest_neighbours(distilled, dataset)
     report: dict[str, Any] = {
