@@ -385,6 +385,17 @@ def test_audit_of_a_file(digits: kd.Dataset) -> None:
         privacy.audit_file(broken, digits, BUDGET)
 
 
+def test_audit_of_labels_with_centred_targets(digits: kd.Dataset) -> None:
+    """Learned again, they have rank k - 1."""
+    scaling = kd.standardize(digits)
+    phi = kd.make_map("identity", digits, scaling)
+    keywords: dict[str, Any] = {"preprocessing": scaling, "points_per_class": 2, "store": "float16"}
+    result = kd.distill(digits.x_train, digits.y_train, phi, center_targets=True, **keywords)
+    theorem = privacy.audit_file(result.distilled, digits, BUDGET)["theorem"]
+    assert theorem["sigma"] is None
+    assert "label_rank" in {c["name"] for c in theorem["conditions"] if not c["holds"]}
+
+
 # The command
 
 

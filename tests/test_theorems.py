@@ -448,6 +448,7 @@ singular = np.diag([25.0] * (P - 2) + [0.0, 0.0])
         ({"gram": singular}, "rank", "rank 10 of 12: sigma_min = 0 and no sigma is enough"),
         ({"gram": 9.0 * np.eye(P)}, "neighbours", "sigma_min^2 = 9 is below B^2 = 16"),
         ({"Y_S": gaussian(K, K)}, "freedom", "m = 3 points, k = 3: a row of D has no room for noise"),
+        ({"Y_S": np.ones((12, K))}, "label_rank", "the labels have rank 1 of 3"),
         (
             {"budget": privacy.PrivacyBudget(2.0, 1e-5)},
             "epsilon",
@@ -466,9 +467,4 @@ def test_theorem_6_2_every_assumption_has_its_message(changes: dict[str, Any], n
     assert message in failed[name]
     # A singular data set has singular neighbours, too; every other assumption fails alone.
     assert failed.keys() == ({"rank", "neighbours"} if name == "rank" else {name})
-    assert np.isfinite(actual.sigma) == (name not in ("rank", "freedom"))
-
-
-def test_theorem_6_2_labels_without_rank() -> None:
-    with pytest.raises(kd.DataError, match=r"privacy: labels of shape \(12, 3\) must have rank 3"):
-        requirement(Y_S=np.ones((12, K)))
+    assert np.isfinite(actual.sigma) == (name not in ("rank", "freedom", "label_rank"))

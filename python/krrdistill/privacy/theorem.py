@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.arrays import check_number
-from krrdistill.errors import DataError
 
 __all__ = ["LIMITS", "Condition", "PrivacyBudget", "TheoremNoise", "theorem_noise"]
 
 FloatArray = npt.NDArray[np.float64]
+_LABEL_RANK_CUTOFF = 1e-12  # relative to the largest singular value, as in the construction
 
 # What no choice of sigma changes.
 LIMITS = (
@@ -96,9 +96,9 @@ def theorem_noise(
     """
     Y_S = np.asarray(Y_S, dtype=np.float64)
     m, k = Y_S.shape
-    inverse = np.linalg.pinv(Y_S)  # (k, m): its columns are the rows of the paper's Y_S^+
-    if np.linalg.matrix_rank(Y_S) < k:
-        raise DataError(f"privacy: labels of shape {Y_S.shape} must have rank {k}")
+    inverse = np.linalg.pinv(Y_S, rcond=_LABEL_RANK_CUTOFF)  # (k, m): its columns are the rows of the paper's Y_S^+
+    s = np.linalg.svd(Y_S, compute_uv=False)
+    label_rank = int(np.count_nonzero(s > _LABEL_RANK_CUTOFF * s[0]))
     freedom = np.sqrt(np.maximum(1.0 - np.einsum("ik,ki->i", Y_S, inverse), 0.0))
     carried = np.sqrt(np.einsum("ki,k->i", inverse**2, np.asarray(class_counts, dtype=np.float64)))
     eigenvalues = np.linalg.eigvalsh(gram)
@@ -108,7 +108,7 @@ def theorem_noise(
     B = largest_norm if norm_bound is None else check_number("privacy", "norm_bound", norm_bound, positive=True)
     free = m > k and bool((freedom > 1e-7).all())
     sigma = math.inf
-    if smallest_square > 0.0 and free:
+    if smallest_square > 0.0 and free and label_rank == k:
         ratio = float((carried / freedom).max())
         scale = 2.0 * math.sqrt(math.log(1.25 / budget.delta)) * B
         sigma = scale * ratio / (smallest_square * budget.epsilon)
@@ -118,6 +118,7 @@ def theorem_noise(
         _rank(smallest_square, rank, len(gram)),
         _neighbours(smallest_square, B),
         _freedom(free, m, k),
+        _label_rank(label_rank, k),
         _epsilon(budget.epsilon),
         _labels(Y_S, secret=labels_secret),
         *_noise(noise_std, sigma),
@@ -163,6 +164,12 @@ def _freedom(free: bool, m: int, k: int) -> Condition:
     if free:
         return Condition("freedom", True, f"m = {m} points, k = {k}: every row of D has room for noise")
     return Condition("freedom", False, f"m = {m} points, k = {k}: a row of D has no room for noise")
+
+
+def _label_rank(rank: int, k: int) -> Condition:
+    if rank == k:
+        return Condition("label_rank", True, f"the labels have rank {k}: D is Y_S^+ W and noise for every W")
+    return Condition("label_rank", False, f"the labels have rank {rank} of {k}: Y_S D = W for some W only")
 
 
 def _epsilon(epsilon: float) -> Condition:
