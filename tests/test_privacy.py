@@ -354,19 +354,37 @@ def test_nearest_neighbours(digits: kd.Dataset) -> None:
     assert far.near_share == 0.0
 
 
-@pytest.mark.parametrize(("kernel", "lambda_s"), [("FCNN", 0.0), ("identity", "auto"), ("random_fourier", 0.0)])
-def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda_s: Any) -> None:
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "lambda_s"), [("FCNN", 0.0), ("identity", "auto"), ("random_fourier", 0.0), ("deep_linear", 0.0)]
+)
+def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda_s: Any, intercept: bool) -> None:
     scaling = kd.standardize(digits)
     phi = kd.make_map(kernel, digits, scaling)
-    result = kd.distill(
-        digits.x_train, digits.y_train, phi, preprocessing=scaling, points_per_class=5, lambda_s=lambda_s
-    )
-    expected = np.std(result.original.W) / 5 / result.range_scale
+    keywords: dict[str, Any] = {"preprocessing": scaling, "points_per_class": 5, "intercept": intercept}
+    result = kd.distill(digits.x_train, digits.y_train, phi, lambda_s=lambda_s, **keywords)
+    Q = phi.range_projection()
+    W = result.original.W if Q is None else result.original.W @ Q
+    expected = np.std(W) / 5 / result.range_scale
     freedom = 40 * 64
     measured = privacy.noise_deviation(result.distilled)
     tolerances.assert_within(measured / expected, 1.0, tolerances.statistical(freedom, math.sqrt(0.5)))
-    real = kd.distill(digits.x_train, digits.y_train, phi, preprocessing=scaling, points_per_class=5, init="real")
-    assert privacy.noise_deviation(real.distilled) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("phi", "options"),
+    [
+        (kd.Identity(64), {"init": "real"}),
+        (kd.Identity(64), {"store": "float16"}),
+        (kd.FCNN(64, [96], seed=0), {}),
+        (kd.Identity(64), {"points_per_class": 1}),
+    ],
+    ids=["real start", "rounded", "approximate", "m = k"],
+)
+def test_no_noise_in_a_file(digits: kd.Dataset, phi: Any, options: dict[str, Any]) -> None:
+    keywords = {"preprocessing": kd.standardize(digits), "points_per_class": 2, **options}
+    distilled = kd.distill(digits.x_train, digits.y_train, phi, **keywords).distilled
+    assert privacy.noise_deviation(distilled) == 0.0
 
 
 def test_audit_of_a_file(digits: kd.Dataset) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from krrdistill.artifact import DistilledDataset
 from krrdistill.construct import dual
 from krrdistill.data import Dataset
-from krrdistill.feature_gram import FeatureGram
+from krrdistill.feature_gram import FeatureGram, contrasts
 from krrdistill.products import product
 
 __all__ = ["Neighbours", "Reconstruction", "nearest_neighbours", "noise_deviation", "reconstruct"]
@@ -41,17 +41,27 @@ def reconstruct(distilled: DistilledDataset, dataset: Dataset, *, backend: Any =
 
 
 def noise_deviation(distilled: DistilledDataset, *, backend: Any = None) -> float:
-    """The standard deviation of Z in a file that started from noise: ||(I - P Y^T) D||_F / sqrt((m - k) p).
+    """The standard deviation of Z in a file that started from noise: ||(I - P Y^T) D||_F / sqrt((m - k) r).
 
-    (I - P Y^T) D = (I - P Y^T) Z holds whatever W is, and has m - k degrees of freedom per column. 0 for a real start,
-    and for m = k, where nothing of Z is left.
+    (I - P Y^T) D = (I - P Y^T) Z holds whatever W is, and has m - k degrees of freedom in each of the r dimensions of
+    the map's range. With an intercept all of it is about the mean, m - 1 rows and labels of rank k - 1. 0 where the
+    file has no such Z: for a real start, approximate inputs, labels learned again for inputs that were rounded, and for
+    m = k, where nothing of Z is left.
     """
-    m, k = distilled.Y.shape
-    if m <= k or distilled.meta.get("options", {}).get("init") != "noise":
+    started = distilled.meta.get("options", {}).get("init")
+    if started != "noise" or distilled.feature_map.reach != "exact" or distilled.store != "float64":
         return 0.0
-    D = FeatureGram(distilled.features(backend=backend)).inverse(distilled.lambda_s)
-    free = dual(np.zeros((k, D.shape[1])), distilled.Y, D)
-    return float(np.linalg.norm(free)) / float(np.sqrt((m - k) * D.shape[1]))
+    Q = distilled.feature_map.range_projection()
+    F, Y = distilled.features(backend=backend), distilled.Y
+    F = F if Q is None else product(F, Q)
+    if distilled.centered:
+        F, Y = contrasts(F), contrasts(Y)
+    freedom = len(Y) - int(np.linalg.matrix_rank(Y))
+    if freedom == 0:
+        return 0.0
+    D = FeatureGram(F).inverse(distilled.lambda_s)
+    free = dual(np.zeros((Y.shape[1], D.shape[1])), Y, D)
+    return float(np.linalg.norm(free)) / float(np.sqrt(freedom * D.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -193,6 +193,10 @@ def _noise(noise_std: float | None, sigma: float) -> tuple[Condition, ...]:
     if noise_std is None:
         return ()
     if noise_std == 0.0:
-        return (Condition("noise", False, "Z is no Gaussian noise: a real start shows the images that it was given"),)
+        statement = (
+            "Z is no Gaussian noise: the start was real (and shows the images that it was given), the inputs are "
+            "approximate, or their labels were learned again (rounded storage)"
+        )
+        return (Condition("noise", False, statement),)
     enough = noise_std >= sigma
     return (Condition("noise", enough, f"Z has deviation {noise_std:.3g}, the theorem asks for {sigma:.3g}"),)
