@@ -19,6 +19,7 @@ import tolerances
 from krrdistill import privacy
 from krrdistill.backends import Chain
 from krrdistill.cli import main
+from krrdistill.construct import learned_labels
 from krrdistill.privacy.mechanisms import default_lambda
 from krrdistill.privacy.release import default_norm_bound, public_inputs
 
@@ -312,6 +313,13 @@ def test_release_says_its_guarantee(digits: kd.Dataset, tmp_path: Path) -> None:
     audit = privacy.audit_file(distilled, digits, BUDGET)
     assert audit["release"] == facts
     assert "theorem" not in audit
+
+
+def test_labels_of_rounded_inputs_are_learned_in_float64(digits: kd.Dataset, tmp_path: Path) -> None:
+    options = privacy.ReleaseOptions(mechanism="output", budget=BUDGET, store="float32")
+    release = privacy.private_release(digits, kernel="FCNN", options=options, out=tmp_path)
+    expected = learned_labels(release.distilled.features(), release.model.W, 0.0)
+    tolerances.assert_solve(release.distilled.Y, expected)
 
 
 def test_public_inputs(digits: kd.Dataset) -> None:

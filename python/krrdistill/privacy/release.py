@@ -36,6 +36,8 @@ GUARANTEE = (
     "The noise has statistical quality: Philox bits under a secret key, rounded to float64.",
 )
 
+_NORM_BOUNDS = (1e-50, 1e50)  # their fourth powers, in the search for lambda, are float64 numbers
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseOptions:
@@ -62,6 +64,9 @@ class ReleaseOptions:
         for name in ("norm_bound", "lambda_"):
             if getattr(self, name) is not None:
                 check_number("privacy", name, getattr(self, name), positive=True)
+        least, most = _NORM_BOUNDS
+        if self.norm_bound is not None and not least <= self.norm_bound <= most:
+            raise ValueError(f"privacy: norm_bound must be from {least:g} to {most:g}, got {self.norm_bound:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +174,7 @@ def _distil(model: PrivateModel, feature_map: LayeredMap, options: ReleaseOption
     X, encoding = round_inputs(feature_map.preimage(points.F, backend=options.backend), options.store)
     Y = points.Y
     if options.store != "float64":
-        Y = learned_labels(feature_map.transform(X, backend=options.backend), model.W, 0.0)
+        Y = learned_labels(feature_map.transform(X, dtype=np.float64, backend=options.backend), model.W, 0.0)
     return {"X": X, "encoding": encoding, "Y": np.asarray(Y), "lambda_s": 0.0}
 
 
