@@ -454,6 +454,37 @@ def test_command_audits_a_file_and_its_page(tmp_path: Path, capsys: pytest.Captu
     assert "measures what else" in (run / "report.html").read_text(encoding="utf-8")
 
 
+def test_command_audits_a_file_of_a_user_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "import numpy as np\nclass Phi:\n    __call__ = staticmethod(lambda X: 3.0 * X)\n"
+    text += "    inverse = staticmethod(lambda F: F / 3.0)\nphi = Phi()\n"
+    (tmp_path / "audited_map.py").write_text(text, encoding="utf-8")
+    own = ["--kernel", "audited_map:phi"]
+    assert main(["distill", "--dataset", "digits", "--init", "real", "--labels-only", *own, "--out", "run"]) == 0
+    capsys.readouterr()
+    assert run_json(capsys, "run/distilled.npz", *own)["theorem"]["holds"] is False
+
+
+def test_command_downloads_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["distill", "--dataset", "digits", "--out", str(run)]) == 0
+    capsys.readouterr()
+    asked: list[bool] = []
+
+    def load(name: str, *, data_dir: Path | None, download: bool, targets: str) -> kd.Dataset:
+        asked.append(download)
+        return kd.load_dataset(name, data_dir=data_dir, targets=targets)
+
+    monkeypatch.setattr("krrdistill.data.load_dataset", load)
+    run_json(capsys, str(run / "distilled.npz"), "--download")
+    assert asked == [True]
+
+
 def test_damaged_audits_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["distill", "--dataset", "digits", "--out", str(run)]) == 0
@@ -499,6 +530,9 @@ def test_command_makes_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["x.npz", "--mechanism", "output"], "--mechanism makes a new file and belongs to --dataset, not to FILE"),
         (["x.npz", "--kernel", "FCNN"], "--kernel is what FILE says itself"),
+        (["x.npz", "--seed", "0"], "--seed is what FILE says itself"),
+        (["x.npz", "--threads", "1"], "--threads belongs to a release with --mechanism, not to FILE"),
+        (["--mechanism", "output", "--norm-bound", "1e200"], "norm_bound must be from 1e-50 to 1e+50, got 1e+200"),
         (["x.npz"], "no such file: x.npz"),
         (["--out", "there"], "--out belongs to a release: give --mechanism"),
         (["--mechanism", "output", "--secret-labels"], "--secret-labels belongs to Theorem 6.2"),

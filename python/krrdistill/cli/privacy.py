@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from krrdistill.privacy import PrivacyBudget
 
 RELEASE = "release.json"
-_OF_A_FILE = ("kernel", "hidden_layer", "n_features", "sigma2", "ipc", "seed", "store", "model_lambda", "out")
+_OF_A_FILE = ("hidden_layer", "n_features", "sigma2", "ipc", "seed", "store", "model_lambda", "out")
 _OF_A_RELEASE = ("out", "store", "threads")
 
 
@@ -26,7 +26,9 @@ def privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, An
     budget = PrivacyBudget(settings.epsilon, settings.delta)
     if file is not None:
         _refuse(given, ("mechanism",), "makes a new file and belongs to --dataset, not to FILE")
-        _refuse(given, _OF_A_FILE, "is what FILE says itself: leave it out")
+        _refuse(given, ("threads",), "belongs to a release with --mechanism, not to FILE")
+        of_a_file = _OF_A_FILE if ":" in settings.kernel else ("kernel", *_OF_A_FILE)
+        _refuse(given, of_a_file, "is what FILE says itself: leave it out")
         report = _audit(file, settings, given, budget)
     elif settings.mechanism is not None:
         _refuse(given, ("secret_labels",), "belongs to Theorem 6.2; a release with --mechanism includes its labels")
@@ -43,14 +45,14 @@ def privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, An
 
 def _refuse(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
     for name in names:
-        if given.get(name):
+        if given.get(name) is not None and given[name] is not False:
             raise status.UsageError(f"--{name.replace('_', '-')} {why}")
 
 
 def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budget: PrivacyBudget) -> dict[str, Any]:
     """The audit of a file; where it lies in the folder of a run, its page gets the section."""
     from krrdistill.artifact import DistilledDataset
-    from krrdistill.cli.run import recorded_dataset
+    from krrdistill.cli.run import named_map, recorded_dataset
     from krrdistill.data import load_dataset
     from krrdistill.privacy import audit_file, digest
     from krrdistill.report import write_page
@@ -58,10 +60,11 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budg
 
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
-    distilled = DistilledDataset.load(file)
+    feature_map = None if given.get("kernel") is None else named_map(settings.kernel, file)
+    distilled = DistilledDataset.load(file, feature_map=feature_map)
     name = recorded_dataset(distilled, file) if given.get("dataset") is None else settings.dataset
     targets = "classes" if distilled.targets == "classes" else "real"
-    data = load_dataset(name, data_dir=settings.data_dir, targets=targets)
+    data = load_dataset(name, data_dir=settings.data_dir, download=settings.download, targets=targets)
     with output.working("measuring"):
         findings = audit_file(
             distilled,

@@ -181,7 +181,7 @@ def verify(
         raise status.UsageError(f"no such file: {file}")
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
-    feature_map = None if kernel is None else _named_map(kernel, file)
+    feature_map = None if kernel is None else named_map(kernel, file)
     distilled = DistilledDataset.load(file, feature_map=feature_map)
     name = recorded_dataset(distilled, file) if dataset is None else dataset
     data = load_dataset(name, data_dir=data_dir, targets="classes" if distilled.targets == "classes" else "real")
@@ -210,7 +210,7 @@ def verify(
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
 
 
-def _named_map(kernel: str, file: Path) -> LayeredMap:
+def named_map(kernel: str, file: Path) -> LayeredMap:
     """The map that --kernel names, for a file that was made with a user's map."""
     from krrdistill.artifact import read_distilled_data
     from krrdistill.features.user import load_object
