@@ -12,7 +12,7 @@ from typing import Any
 from krrdistill._version import __version__
 
 EXTRAS = {
-    "cli": ("typer", "rich", "yaml", "matplotlib", "sklearn"),
+    "cli": ("typer", "rich", "yaml", "matplotlib", "PIL", "sklearn"),
     "download": ("pooch",),
     "numba": ("numba",),
     "sklearn": ("sklearn",),
