@@ -13,7 +13,7 @@ import krrdistill.info
 
 DISTRIBUTION = importlib.metadata.distribution("krrdistill")
 PACKAGE = Path(krrdistill.__file__).parent
-DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # where it differs from the module's name
+DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # where they differ
 TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13"}  # for work on this project, or for one build
 
 
