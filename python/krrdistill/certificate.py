@@ -72,11 +72,8 @@ def certify(
 
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
-    solver = get_backend(backend)
-    models = np.stack([W, W_S])
     b = None if intercepts is None else np.stack(intercepts)
-    common: Any = {"precision": precision, "backend": solver}
-    both = all_scores(chain, X_test, models, b, **common)
+    both = all_scores(chain, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend))
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
     relative = _relative(error, scale)
@@ -88,7 +85,7 @@ def certify(
     hits = [predicted == y_test if targets != "real" else np.array(np.nan) for predicted in (original, distilled)]
     per_target = None
     if targets != "classes":
-        measures = dict(zip(("r2", "mse"), r_squared(chain, X_test, y_test, models, b, **common), strict=True))
+        measures = dict(zip(("r2", "mse"), r_squared([(np.arange(len(both)), both)], y_test), strict=True))
         if targets == "multilabel":
             measures["accuracy"] = np.stack([hit.mean(axis=0) for hit in hits])
         per_target = {

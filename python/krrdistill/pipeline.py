@@ -161,7 +161,7 @@ def distill(
     near = None if start_rows is None else preprocessing.apply(take_rows(samples, start_rows))
     spread = labels[train].std(axis=0) if labels.ndim == 2 else None
     if near is not None and options.realism is not None:
-        found = _nearest(original, chain, preprocessing, near, options, watch)
+        found = _nearest(original, chain, preprocessing, near, options.realism, options, watch)
     elif method == "exact":
         found = _exact_inputs(original, feature_map, near, spread, options, backend, watch)
     else:
@@ -325,7 +325,7 @@ def _select(
     b = None if path.intercepts is None else np.nan_to_num(path.intercepts)
     common: Any = {"precision": options.precision, "backend": backend, "rows": validation}
     if y.ndim == 2:
-        r2, _ = r_squared(chain, X, y, usable, b, **common, sample_weight=sample_weight)
+        r2, _ = r_squared(batched_scores(chain, X, usable, b, **common), y, sample_weight=sample_weight)
         return select_by_r2(path, r2, per_target=options.lambda_per_target)
     if b is None:
         correct = backend.score_path(chain, X, y, usable, dtype=dtype, rows=validation)
@@ -385,18 +385,22 @@ def _nearest(
     chain: Chain,
     preprocessing: Preprocessing,
     real: FloatArray,
+    share: float,
     options: DistillOptions,
     watch: Stopwatch,
 ) -> _Inputs:
-    """Preprocessed inputs of the exact set nearest, in raw units, to a blend of real points and noise."""
-    share = 1.0 if options.realism is None else options.realism
+    """Preprocessed inputs of the exact set nearest, in raw units, to a blend of a share of real points and noise."""
     noise = normal(options.seed, Stream.NOISE, real.size).reshape(real.shape)
     blend = share * real + (1.0 - share) * float(np.sqrt(np.mean(real * real))) * noise
     shape = (chain.input_dim,)
     with watch.stage("construct"):
         raw = nearest_inputs(chain, original.W, preprocessing.invert(blend, shape), centered=options.intercept)
-    lambda_s = original.lambda_ if isinstance(options.lambda_s, str) else options.lambda_s
-    return _Inputs(np.asarray(preprocessing.apply(raw)), None, lambda_s)
+    return _Inputs(np.asarray(preprocessing.apply(raw)), None, _free_lambda_s(original, options))
+
+
+def _free_lambda_s(original: Original, options: DistillOptions) -> float:
+    """lambda_s where labels come last, so that nothing bounds it: that of the options, "auto" is the original's."""
+    return original.lambda_ if isinstance(options.lambda_s, str) else float(options.lambda_s)
 
 
 def _labels_of(F: FloatArray, original: Original, lambda_s: float, options: DistillOptions) -> FloatArray:
@@ -435,7 +439,6 @@ def _learned_inputs(
     watch: Stopwatch,
 ) -> _Inputs:
     """The start's inputs, moved until their features span W unless only labels are learned."""
-    lambda_s = original.lambda_ if isinstance(options.lambda_s, str) else float(options.lambda_s)
     facts: dict[str, Any] = {}
     with watch.stage("preimage") as report:
         if near is None:
@@ -445,7 +448,7 @@ def _learned_inputs(
             linearize = centered(feature_map.linearize) if options.intercept else feature_map.linearize
             found = span_model(original.W, near, linearize, progress=report)
             near, facts = found.X, {"steps": found.steps}
-    return _Inputs(near, None, lambda_s, facts=facts)
+    return _Inputs(near, None, _free_lambda_s(original, options), facts=facts)
 
 
 def _construct(

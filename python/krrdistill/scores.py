@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -69,31 +69,22 @@ def all_scores(
 
 
 def r_squared(
-    chain: Chain,
-    X: Any,
-    Y: FloatArray,
-    weights: FloatArray,
-    intercepts: FloatArray | None,
-    *,
-    precision: str,
-    backend: Backend,
-    rows: IntArray | None = None,
-    sample_weight: FloatArray | None = None,
+    scored: Iterable[tuple[IntArray, FloatArray]], Y: FloatArray, *, sample_weight: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """(R^2, mean squared error), each (L, k), of models on targets Y (n, k): R^2 = 1 - mse / mean (y - y_mean)^2.
+    """(R^2, mean squared error), each (L, k), of ``scored`` rows of Y (n, k), as ``batched_scores`` gives them.
 
-    Means are weighted by ``sample_weight`` (n,). Where targets do not vary, R^2 is minus the mean squared error.
+    R^2 = 1 - mse / mean (y - y_mean)^2; means are weighted by ``sample_weight`` (n,). Where targets do not vary, R^2 is
+    minus the mean squared error.
     """
-    used = Y if rows is None else Y[rows]
-    w = np.ones(len(used)) if sample_weight is None else (sample_weight if rows is None else sample_weight[rows])
+    shares = np.ones(len(Y)) if sample_weight is None else sample_weight
+    rows, errors = [], []
+    for part, scores in scored:
+        rows.append(part)
+        errors.append(np.einsum("b,blk->lk", shares[part], np.square(scores - Y[part][:, None, :])))
+    picked = np.concatenate(rows)
+    used, w = Y[picked], shares[picked]
     total = max(float(w.sum()), np.finfo(np.float64).tiny)
-    error = np.zeros(weights.shape[:2])
-    done = 0
-    for part, scores in batched_scores(chain, X, weights, intercepts, precision=precision, backend=backend, rows=rows):
-        share = w[done : done + len(part)]
-        error += np.einsum("b,blk->lk", share, np.square(scores - Y[part][:, None, :]))
-        done += len(part)
-    mse = error / total
+    mse = np.sum(errors, axis=0) / total
     variance = w @ np.square(used - w @ used / total) / total
     varies = variance > 0.0
     return np.where(varies, 1.0, 0.0) - mse / np.where(varies, variance, 1.0), mse

@@ -23,11 +23,11 @@ from krrdistill.arrays import as_samples, check_choice
 from krrdistill.backends import get_backend
 from krrdistill.certificate import certify
 from krrdistill.data import Dataset, Preprocessing, standardize, zca
-from krrdistill.data.dataset import row_blocks
 from krrdistill.feature_gram import FeatureGram
 from krrdistill.features import make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import distill, split
+from krrdistill.scores import all_scores
 
 __all__ = ["RidgeDistiller"]
 
@@ -174,11 +174,8 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         check_is_fitted(self, "distilled_")
         X = as_samples("RidgeDistiller", validate_data(self, X, dtype=_DTYPES, reset=False))
         chain = self.distilled_.feature_map.chain(self.distilled_.preprocessing)
-        backend = get_backend(self.backend)
-        scores = np.empty((len(X), len(self.classes_)))
-        for block in row_blocks(len(X), max(chain.input_dim, chain.output_dim)):
-            features = backend.transform(chain, X, dtype=np.dtype(np.float64), rows=np.arange(len(X))[block])
-            scores[block] = features @ self.coef_.T
+        model, backend = self.coef_[None], get_backend(self.backend)
+        scores: FloatArray = all_scores(chain, X, model, None, precision="float64", backend=backend)[:, 0]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
