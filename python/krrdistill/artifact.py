@@ -178,7 +178,8 @@ class DistilledDataset:
         the seed and a fingerprint.
         """
         check_describable(str(path), self.feature_map)
-        for name, array in (("X", self.X), ("Y", self.Y), ("distilled_data", self.distilled_data)):
+        distilled_data = self.distilled_data
+        for name, array in (("X", self.X), ("Y", self.Y), ("distilled_data", distilled_data)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
         stored: dict[str, npt.NDArray[Any]] = {"X": self.X}
@@ -203,7 +204,7 @@ class DistilledDataset:
             **stored,
             "Y": self.Y,
             "lambda_s": np.asarray(self.lambda_s, dtype=np.float64),
-            "distilled_data": self.distilled_data,
+            "distilled_data": distilled_data,
             "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False)),
             **self.preprocessing.arrays(),
         }

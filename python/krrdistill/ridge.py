@@ -170,5 +170,5 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none"
 
 def fit_intercept(statistics: RidgeStatistics, W: FloatArray, *, center: str) -> FloatArray:
     """b = y_mean - W phi_mean, shape (k,), of the predictions W phi + b; 0 without centring."""
-    data = statistics.centered(center)
-    return np.asarray(data.target_mean - W @ data.feature_mean)
+    feature_mean, target_mean = statistics.means(center)
+    return np.asarray(target_mean - W @ feature_mean)

@@ -200,26 +200,33 @@ class RidgeStatistics:
             self.precision = "float32"
         return self
 
+    def means(self, center: str = "none") -> tuple[FloatArray, FloatArray]:
+        """(feature mean (p,), target mean (k,)), weighted, of what ``center`` takes about its mean; 0 of the rest."""
+        check_choice("statistics", "center", center, CENTERS)
+        k, p = self.cross.shape
+        if center == "none":
+            return np.zeros(p), np.zeros(k)
+        if not self.total_weight > 0.0:
+            raise DataError("statistics: there are no samples to centre")
+        feature_mean = self.feature_sum / self.total_weight if center == "both" else np.zeros(p)
+        return feature_mean, self.target_sum / self.total_weight
+
     def centered(self, center: str = "none") -> CenteredStatistics:
         """The statistics of samples about their weighted means: of neither, of the targets, or of both.
 
         "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
         "targets" leaves G alone. The rounding of G stays, so relative to what is left of it, it grows.
         """
-        check_choice("statistics", "center", center, CENTERS)
-        rounding, k, p = self.noise_floor(1.0), *self.cross.shape
+        feature_mean, target_mean = self.means(center)
+        rounding = self.noise_floor(1.0)
         if center == "none":
-            return CenteredStatistics(self.gram, self.cross, self.target_square, np.zeros(p), np.zeros(k), rounding)
-        if not self.total_weight > 0.0:
-            raise DataError("statistics: there are no samples to centre")
-        target_mean = self.target_sum / self.total_weight
+            return CenteredStatistics(self.gram, self.cross, self.target_square, feature_mean, target_mean, rounding)
         cross = self.cross - np.outer(target_mean, self.feature_sum)
         square = max(self.target_square - self.total_weight * float(target_mean @ target_mean), 0.0)
         if center == "targets":
-            return CenteredStatistics(self.gram, cross, square, np.zeros(p), target_mean, rounding)
-        feature_mean = self.feature_sum / self.total_weight
+            return CenteredStatistics(self.gram, cross, square, feature_mean, target_mean, rounding)
         gram = self.gram - np.outer(self.feature_sum, feature_mean)
-        before, after = (largest_eigenvalue(p, A.__matmul__) for A in (self.gram, gram))
+        before, after = (largest_eigenvalue(len(A), A.__matmul__) for A in (self.gram, gram))
         rounding *= before / after if after > rounding * before else 1.0
         return CenteredStatistics(gram, cross, square, feature_mean, target_mean, rounding)
 

@@ -25,6 +25,7 @@ from krrdistill.errors import DataError
 from krrdistill.privacy.clipping import ClippedStatistics
 from krrdistill.privacy.theorem import PrivacyBudget
 from krrdistill.products import product
+from krrdistill.ridge import fit_ridge
 
 __all__ = [
     "MECHANISMS",
@@ -153,8 +154,7 @@ def perturb(
     deviation = gaussian_noise_multiplier(budget) * sensitivity
     noise = deviation * generator.standard_normal(statistics.cross.shape)
     if mechanism == "output":
-        shifted = statistics.gram + lambda_ * np.eye(p)
-        W = np.ascontiguousarray(statistics.backend.solve_spd(shifted, statistics.cross.T).T) + noise
+        W = fit_ridge(statistics, lambda_) + noise
     else:
         square = generator.standard_normal((p, p))
         gram = statistics.gram + (0.5 * deviation * B * B) * (square + square.T)
