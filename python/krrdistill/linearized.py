@@ -5,19 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends.base import Chain, Layer, Weight
-from krrdistill.backends.hadamard import HadamardWeight
+from krrdistill.backends.base import Chain, dense_matrix, matrix_of
+from krrdistill.features.derivative import activation
 
 __all__ = ["ChainWeights", "Linearization"]
 
 FloatArray = npt.NDArray[np.float64]
-
-
-def _dense(weight: Weight) -> npt.NDArray[np.float64]:
-    """W (p, d) as a plain matrix."""
-    if isinstance(weight, HadamardWeight):
-        return np.ascontiguousarray(weight.apply(np.eye(weight.inputs)).T)
-    return np.asarray(weight, dtype=np.float64)
 
 
 class ChainWeights:
@@ -25,7 +18,7 @@ class ChainWeights:
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
-        self.exact = [_dense(layer.weight) for layer in chain.layers]
+        self.exact = [np.ascontiguousarray(dense_matrix(matrix_of(layer)), dtype=np.float64) for layer in chain.layers]
         self.scale: FloatArray = np.ones(chain.input_dim) if chain.scale is None else chain.scale
         self.shift: FloatArray = np.zeros(chain.input_dim) if chain.shift is None else chain.shift
         # W_1 diag(scale)^2 W_1^T, (p_1, p_1): what every product with J J^T has in its middle
@@ -46,7 +39,7 @@ class Linearization:
         H = X * weights.scale + weights.shift
         self._slopes: list[FloatArray] = []
         for layer, weight in zip(weights.chain.layers, weights.exact, strict=True):
-            H, slope = _activate(layer, H @ weight.T)
+            H, slope = activation(layer, H @ weight.T)
             self._slopes.append(slope)
         self.features: FloatArray = H
         self._rounded_slopes = [slope.astype(np.float32) for slope in self._slopes]
@@ -89,16 +82,3 @@ class Linearization:
                 B = weight @ B @ weight.T
             B *= slope.T @ slope / len(slope)
         return B
-
-
-def _activate(layer: Layer, T: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(act(t + b), its slope)."""
-    if layer.bias is not None:
-        T = T + layer.bias
-    parameter = float(layer.parameter)
-    if layer.activation == "linear":
-        return T, np.ones_like(T)
-    if layer.activation == "leaky_relu":
-        slope = np.where(T > 0, 1.0, parameter)
-        return T * slope, slope
-    return parameter * np.cos(T), -parameter * np.sin(T)

@@ -14,7 +14,7 @@ from krrdistill.arrays import device_of, namespace_of
 from .hadamard import HadamardWeight
 from .operators import Operator
 
-__all__ = ["Activation", "Backend", "Chain", "Layer", "Matrix", "Weight", "matrix_of", "weight_arrays"]
+__all__ = ["Activation", "Backend", "Chain", "Layer", "Matrix", "Weight", "dense_matrix", "matrix_of", "weight_arrays"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -37,6 +37,11 @@ def matrix_of(layer: Layer) -> Matrix:
     if isinstance(layer.weight, Operator):
         raise TypeError(f"a layer of {type(layer.weight).__name__} has no matrix")
     return layer.weight
+
+
+def dense_matrix(weight: Matrix) -> npt.NDArray[Any]:
+    """A weight as a plain matrix (outputs, inputs): structured ones are formed, in float64."""
+    return weight.dense() if isinstance(weight, HadamardWeight) else weight
 
 
 def weight_arrays(weight: Weight) -> dict[str, npt.NDArray[Any]]:

@@ -66,6 +66,10 @@ class HadamardWeight:
         """H W^T in the precision of H, an array (n, d) of any framework -> (n, p)."""
         return structured_product(namespace_of(H), H, *self._factors(H))
 
+    def dense(self) -> npt.NDArray[np.float64]:
+        """W as a plain matrix (p, d)."""
+        return np.asarray(self.apply(np.eye(self.inputs)).T)
+
     def solve(self, rhs: Any) -> Any:
         """The least-norm X (m, d) with X W^T = rhs (m, p): rows are orthogonal, so W^+ is W^T over squared norms."""
         xp, (p, d), n = namespace_of(rhs), self.shape, self.signs.shape[2]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from krrdistill.backends import HadamardWeight, Linearization, Operator, Weight
 from krrdistill.backends.base import Layer
 
-__all__ = ["linearize"]
+__all__ = ["activation", "linearize"]
 
 FloatArray = npt.NDArray[np.float64]
 _Product = Callable[[FloatArray], FloatArray]
@@ -24,9 +24,7 @@ def linearize(layers: Sequence[Layer], X: FloatArray) -> Linearization:
     H, steps = np.array(X, dtype=np.float64), []
     for layer in layers:
         T, forward, backward = _linearize_weight(layer.weight, H)
-        if layer.bias is not None:
-            T = T + layer.bias
-        H, slopes = _activation(layer, T)
+        H, slopes = activation(layer, T)
         steps.append((forward, backward, slopes))
 
     def push(V: FloatArray) -> FloatArray:
@@ -52,8 +50,10 @@ def _linearize_weight(weight: Weight, H: FloatArray) -> tuple[FloatArray, _Produ
     return H @ W.T, lambda V: V @ W.T, lambda U: U @ W
 
 
-def _activation(layer: Layer, T: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(act(T), act'(T))."""
+def activation(layer: Layer, T: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(act(T + b), its slopes)."""
+    if layer.bias is not None:
+        T = T + layer.bias
     if layer.activation == "cosine":
         return layer.parameter * np.cos(T), -layer.parameter * np.sin(T)
     if layer.activation == "leaky_relu":

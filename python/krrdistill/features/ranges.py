@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from krrdistill.backends import Backend, HadamardWeight, Operator
-from krrdistill.backends.base import Layer, Matrix, matrix_of
+from krrdistill.backends.base import Layer, Matrix, dense_matrix, matrix_of
 from krrdistill.backends.tiles import rcond_floor
 from krrdistill.errors import NotSurjective
 
@@ -85,9 +85,9 @@ def preimage_in_range(solver: Backend, weight: Matrix, rhs: FloatArray, basis: F
 
 def _in_coordinates(weight: Matrix, basis: FloatArray | None) -> FloatArray:
     """W, or W times the basis: float64 (p, r)."""
-    if isinstance(weight, HadamardWeight):
-        return np.asarray(weight.apply((np.eye(weight.inputs) if basis is None else basis).T).T)
-    dense = np.asarray(weight, dtype=np.float64)
+    if basis is not None and isinstance(weight, HadamardWeight):
+        return np.asarray(weight.apply(basis.T).T)
+    dense = np.asarray(dense_matrix(weight), dtype=np.float64)
     return dense if basis is None else dense @ basis
 
 

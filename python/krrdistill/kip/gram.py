@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import HadamardWeight, Layer
-from krrdistill.backends.base import matrix_of
+from krrdistill.backends import Layer
+from krrdistill.backends.base import dense_matrix, matrix_of
 from krrdistill.statistics import RidgeStatistics
 
-__all__ = ["LAMBDA_S", "GramObjective", "dense_weight", "regularised_kernel"]
+__all__ = ["LAMBDA_S", "GramObjective", "regularised_kernel"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -156,7 +156,8 @@ class _Network:
 
     def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
         self.layers = tuple(layers)
-        self.weights = [dense_weight(layer).astype(dtype, copy=False) for layer in layers]
+        # structured weights are formed: gradients go through their transposes
+        self.weights = [dense_matrix(matrix_of(layer)).astype(dtype, copy=False) for layer in layers]
         self.biases = [None if layer.bias is None else layer.bias.astype(dtype, copy=False) for layer in layers]
 
     def forward(self, X: Array) -> tuple[Array, list[Array]]:
@@ -180,9 +181,3 @@ class _Network:
             gradient *= slope
             gradient = gradient @ weight
         return gradient
-
-
-def dense_weight(layer: Layer) -> Array:
-    """W (outputs, inputs) of a layer; structured weights are formed, gradients go through their transposes."""
-    weight = matrix_of(layer)
-    return weight.apply(np.eye(weight.inputs)).T if isinstance(weight, HadamardWeight) else weight

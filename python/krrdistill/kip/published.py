@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Layer
+from krrdistill.backends.base import dense_matrix, matrix_of
 from krrdistill.errors import BackendUnavailable
 
-from .gram import LAMBDA_S, dense_weight
+from .gram import LAMBDA_S
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,10 +67,9 @@ class PublishedObjective:
         self._features: Tensor = torch.from_numpy(features)
         targets = torch.nn.functional.one_hot(torch.from_numpy(labels), n_classes)
         self._targets: Tensor = targets.T.to(self._features.dtype).contiguous()
-        self._layers = [
-            (self._tensor(dense_weight(layer)), None if layer.bias is None else self._tensor(layer.bias), layer)
-            for layer in layers
-        ]
+        weights = (self._tensor(dense_matrix(matrix_of(layer))) for layer in layers)
+        biases = (None if layer.bias is None else self._tensor(layer.bias) for layer in layers)
+        self._layers = list(zip(weights, biases, layers, strict=True))
 
     def _tensor(self, array: Array) -> Tensor:
         return self._torch.as_tensor(np.array(array), dtype=self._features.dtype)
