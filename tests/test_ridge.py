@@ -119,7 +119,8 @@ def test_real_valued_targets(any_backend: Backend) -> None:
 
 
 def test_noise_floor_of_a_singular_gram(any_backend: Backend) -> None:
-    few = kd.RidgeStatistics(PHI, K, precision="float32", backend=any_backend).update(*samples(5))
+    X, y = samples(5)
+    few = kd.RidgeStatistics(PHI, K, precision="float32", backend=any_backend).update(np.tile(X, (P, 1)), np.tile(y, P))
     grid = np.array([1e-12, 1e-10, 1e-8, 1e-3, 1.0])
     path = kd.ridge_path(few, grid)
     assert path.noise_floor == few.noise_floor(path.largest_eigenvalue)

@@ -75,13 +75,13 @@ def ridge_path(
     """All models of a grid from one factorisation of G.
 
     ``center``: "both" for an unpenalised intercept, "targets" for targets about their mean, see
-    ``RidgeStatistics.centered``; predictions are W phi + b with b = y_mean - W phi_mean.
+    ``RidgeStatistics.system``; predictions are W phi + b with b = y_mean - W phi_mean.
     Training residual: ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W.
     """
     grid = _check_lambdas(lambdas)
-    data = statistics.centered(center)
-    solution = statistics.backend.ridge_path(data.gram, data.cross, grid, rounding=data.rounding)
-    weights = solution.weights
+    data = statistics.system(center)
+    solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding)
+    weights = data.weights(solution.weights)
     products = np.einsum("lkp,kp->l", weights, data.cross)
     squares = np.einsum("lkp,lkp->l", weights, weights)
     residual = np.maximum(data.target_square - products - grid * squares, 0.0)
@@ -152,20 +152,20 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none"
     lambda_ : one number, or k of them, one per target
     center : as in ``ridge_path``; the intercept is ``fit_intercept(statistics, W, center=center)``
     """
-    data = statistics.centered(center)
+    data = statistics.system(center)
     per_target = np.ndim(lambda_) > 0
     lambdas = np.array(
         [check_number("fit_ridge", "lambda_", value) for value in (lambda_ if per_target else [lambda_])]
     )
-    if lambdas.shape not in ((1,), (len(data.cross),)):
-        raise ValueError(f"fit_ridge: lambda_ must be one number or {len(data.cross)}, got {lambdas.size}")
-    lambdas = np.broadcast_to(lambdas, len(data.cross))
-    W = np.empty_like(data.cross)
+    if lambdas.shape not in ((1,), (len(data.rhs),)):
+        raise ValueError(f"fit_ridge: lambda_ must be one number or {len(data.rhs)}, got {lambdas.size}")
+    lambdas = np.broadcast_to(lambdas, len(data.rhs))
+    solution = np.empty_like(data.rhs)
     for value in np.unique(lambdas):
-        rows = lambdas == value
+        targets = lambdas == value
         shifted = data.gram + value * np.eye(len(data.gram))
-        W[rows] = statistics.backend.solve_spd(shifted, np.ascontiguousarray(data.cross[rows]).T).T
-    return W
+        solution[targets] = statistics.backend.solve_spd(shifted, np.ascontiguousarray(data.rhs[targets]).T).T
+    return data.weights(solution)
 
 
 def fit_intercept(statistics: RidgeStatistics, W: FloatArray, *, center: str) -> FloatArray:

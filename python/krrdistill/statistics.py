@@ -15,8 +15,10 @@ from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.errors import DataError
 from krrdistill.feature_gram import largest_eigenvalue
 from krrdistill.files import read_npz, write_npz
+from krrdistill.products import gram as product_with_itself
+from krrdistill.products import product
 
-__all__ = ["CENTERS", "PRECISIONS", "CenteredStatistics", "RidgeStatistics", "check_weights"]
+__all__ = ["CENTERS", "PRECISIONS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
 FloatArray = npt.NDArray[np.float64]
 PRECISIONS = ("float32", "float64")
@@ -29,15 +31,35 @@ _WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are mul
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
 
-class CenteredStatistics(NamedTuple):
-    """G and C of samples about their means, and those means: what one ridge regression is computed from."""
+class RidgeSystem(NamedTuple):
+    """What one ridge regression is computed from: W = rhs (gram + lambda I)^-1, times ``rows`` where there are any.
 
-    gram: FloatArray  # (p, p)
-    cross: FloatArray  # (k, p)
-    target_square: float
+    With samples A (n, p) and targets B (n, k), about their means and times the roots of their weights, it is
+    B^T A (A^T A + lambda I)^-1, or of fewer samples than features B^T (A A^T + lambda I)^-1 A.
+    """
+
+    gram: FloatArray  # A^T A (p, p), or A A^T (n, n)
+    rhs: FloatArray  # C (k, p), or B^T (k, n)
+    rows: FloatArray | None  # A (n, p) of the second form
+    cross: FloatArray  # C = B^T A (k, p)
+    target_square: float  # ||B||_F^2
     feature_mean: FloatArray  # (p,), 0 where features are not centred
     target_mean: FloatArray  # (k,), 0 where targets are not centred
-    rounding: float  # of gram, relative to its largest eigenvalue
+    rounding: float  # of G, relative to its largest eigenvalue
+
+    def weights(self, solution: FloatArray) -> FloatArray:
+        """W (..., p) of what systems with ``gram`` gave for ``rhs``."""
+        if self.rows is None:
+            return solution
+        flat = product(solution.reshape(-1, len(self.rows)), self.rows)
+        return flat.reshape(*solution.shape[:-1], -1)
+
+
+class _Held(NamedTuple):
+    """Samples times the roots of their weights."""
+
+    features: npt.NDArray[Any]  # (r, p), in the precision of the products
+    targets: FloatArray  # (r, k + 1), the last column of ones
 
 
 class RidgeStatistics:
@@ -46,7 +68,8 @@ class RidgeStatistics:
     Over samples, w = 1 unless ``update`` gets weights; in float64 and one tile at a time.
 
     Streaming, out-of-core and distributed runs are the same object: ``update`` as often as there is data, ``merge``
-    the parts.
+    the parts. Fewer samples than features are held as rows of features, and G is formed only when it is asked for:
+    ridge regression then solves systems of order n instead of p.
 
     Parameters
     ----------
@@ -75,10 +98,13 @@ class RidgeStatistics:
         self.cross: FloatArray = np.zeros((k, p))
         self._gram: FloatArray = np.zeros((p, p))
         self._symmetric = True
+        self._held: list[_Held] | None = []  # all samples, while there are fewer than features; None from then on
+        self._summed = 0  # how many of the held parts are in the Gram matrix
 
     @property
     def gram(self) -> FloatArray:
         """G, symmetric, shape (p, p)."""
+        self._sum_held()
         if not self._symmetric:
             self.backend.symmetrize(self._gram)
             self._symmetric = True
@@ -108,15 +134,17 @@ class RidgeStatistics:
         picked = None if rows is None else as_rows("statistics.update", rows, n)
         count = n if picked is None else len(picked)
         shares = None if weights is None else check_weights("statistics.update", weights, n)
-        step = _BATCH_ROWS if shares is None else _WEIGHTED_ROWS
+        if self.n + count >= len(self._gram):
+            self._release()
+        detour = self._held is not None or shares is not None
+        step = _WEIGHTED_ROWS if detour else _BATCH_ROWS
         extended = None
-        if shares is not None or targets.ndim == 2:
+        if detour or targets.ndim == 2:
             values = np.eye(len(self.cross))[targets] if targets.ndim == 1 else targets
             extended = np.column_stack([values, np.ones(n)])
         for start in range(0, count, step):
             stop = min(start + step, count)
             part = np.arange(start, stop) if picked is None else picked[start:stop]
-            self._symmetric = False
             if extended is None:
                 self._add_labelled(samples, targets, part)
             else:
@@ -124,15 +152,17 @@ class RidgeStatistics:
             if progress is not None:
                 progress(stop / count)
         self.n += count
-        if not (np.isfinite(self._gram.trace()) and np.isfinite(self.cross).all()):
-            raise DataError(f"statistics.update: the features overflow {self.precision}; scale the inputs")
+        self._check_finite(float(self._gram.trace()))
         return self
+
+    def _check_finite(self, trace: float) -> None:
+        if not (np.isfinite(trace) and np.isfinite(self.cross).all()):
+            raise DataError(f"statistics.update: the features overflow {self.precision}; scale the inputs")
 
     def _add_labelled(self, samples: npt.NDArray[Any], labels: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
         """Classes: C has a sum per class, and their sum is that of all features."""
         before = self.cross.sum(axis=0)
-        dtype = np.dtype(self.precision)
-        self.backend.accumulate(self.chain, samples, labels, self._gram, self.cross, dtype=dtype, rows=rows)
+        self._accumulate(self.backend, self.chain, samples, labels, self.cross, rows)
         self.feature_sum += self.cross.sum(axis=0) - before
         self.target_sum += np.bincount(labels[rows], minlength=len(self.cross))
         self.target_square += len(rows)
@@ -149,27 +179,61 @@ class RidgeStatistics:
 
         With weights both are multiplied by their roots.
         """
-        k, p, dtype = len(self.cross), self.chain.output_dim, np.dtype(self.precision)
-        products = np.zeros((k + 1, p))
+        k = len(self.cross)
         used = targets[rows]
-        if shares is None:
-            w = np.ones(len(rows))
-            self.backend.accumulate(self.chain, samples, targets, self._gram, products, dtype=dtype, rows=rows)
+        w = np.ones(len(rows)) if shares is None else shares[rows]
+        if self._held is None and shares is None:
+            products = np.zeros((k + 1, self.chain.output_dim))
+            self._accumulate(self.backend, self.chain, samples, targets, products, rows)
         else:
-            w = shares[rows]
             root = np.sqrt(w)[:, None]
-            features = to_host(
-                "statistics.update", "X", self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
-            )
-            features = features * root.astype(dtype)
-            backend = get_backend(self._chosen, data=features)
-            backend.accumulate(Chain(p, ()), features, used * root, self._gram, products, dtype=dtype)
+            dtype = np.dtype(self.precision)
+            features = self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
+            features = to_host("statistics.update", "X", features) * root.astype(dtype)
+            part = _Held(features, used * root)
+            if self._held is None:
+                products = self._sum(part)
+            else:
+                self._held.append(part)
+                values = features.astype(np.float64)
+                products = product(part.targets.T, values)
+                self._check_finite(float(np.vdot(values, values)))
         sums = w @ used
         self.cross += products[:k]
         self.feature_sum += products[k]
         self.target_sum += sums[:k]
         self.total_weight += float(sums[k])
         self.target_square += float(w @ np.square(used[:, :k]).sum(axis=1))
+
+    def _accumulate(
+        self,
+        backend: Backend,
+        chain: Chain,
+        X: Any,
+        Y: npt.NDArray[Any],
+        cross: FloatArray,
+        rows: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        self._symmetric = False
+        backend.accumulate(chain, X, Y, self._gram, cross, dtype=np.dtype(self.precision), rows=rows)
+
+    def _sum(self, part: _Held) -> FloatArray:
+        """Adds the features to G; returns their products (k + 1, p) with the targets."""
+        products = np.zeros((part.targets.shape[1], len(self._gram)))
+        backend = get_backend(self._chosen, data=part.features)
+        self._accumulate(backend, Chain(len(self._gram), ()), part.features, part.targets, products)
+        return products
+
+    def _sum_held(self) -> None:
+        for part in (self._held or [])[self._summed :]:
+            self._sum(part)
+            self._summed += 1
+            self._check_finite(float(self._gram.trace()))
+
+    def _release(self) -> None:
+        """From now on G is summed."""
+        self._sum_held()
+        self._held = None
 
     def _check_targets(self, Y: Any, n: int) -> npt.NDArray[Any]:
         k = len(self.cross)
@@ -191,7 +255,11 @@ class RidgeStatistics:
             raise DataError(f"statistics.merge: shapes {self.cross.shape} and {other.cross.shape} differ")
         if self.chain is not other.chain and self.chain.fingerprint() != other.chain.fingerprint():
             raise DataError("statistics.merge: the statistics are of different feature maps or preprocessing")
-        self._gram = self.gram + other.gram
+        if self._held is not None and other._held is not None and self.n + other.n < len(self._gram):
+            self._held += other._held
+        else:
+            self._release()
+            self._gram = self.gram + other.gram
         self.cross = self.cross + other.cross
         self.n += other.n
         for name in _SUMS:
@@ -211,24 +279,28 @@ class RidgeStatistics:
         feature_mean = self.feature_sum / self.total_weight if center == "both" else np.zeros(p)
         return feature_mean, self.target_sum / self.total_weight
 
-    def centered(self, center: str = "none") -> CenteredStatistics:
-        """The statistics of samples about their weighted means: of neither, of the targets, or of both.
+    def system(self, center: str = "none") -> RidgeSystem:
+        """The ridge regression of samples about their weighted means: of neither, of the targets, or of both.
 
         "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
         "targets" leaves G alone. The rounding of G stays, so relative to what is left of it, it grows.
         """
-        feature_mean, target_mean = self.means(center)
-        rounding = self.noise_floor(1.0)
-        if center == "none":
-            return CenteredStatistics(self.gram, self.cross, self.target_square, feature_mean, target_mean, rounding)
-        cross = self.cross - np.outer(target_mean, self.feature_sum)
+        means = feature_mean, target_mean = self.means(center)
+        cross = self.cross if center == "none" else self.cross - np.outer(target_mean, self.feature_sum)
         square = max(self.target_square - self.total_weight * float(target_mean @ target_mean), 0.0)
-        if center == "targets":
-            return CenteredStatistics(self.gram, cross, square, feature_mean, target_mean, rounding)
-        gram = self.gram - np.outer(self.feature_sum, feature_mean)
-        before, after = (largest_eigenvalue(len(A), A.__matmul__) for A in (self.gram, gram))
-        rounding *= before / after if after > rounding * before else 1.0
-        return CenteredStatistics(gram, cross, square, feature_mean, target_mean, rounding)
+        rounding = self.noise_floor(1.0)
+        if self._held:
+            targets = np.concatenate([part.targets for part in self._held])
+            roots = targets[:, -1:]
+            A = np.concatenate([part.features for part in self._held], dtype=np.float64) - roots * feature_mean
+            B = targets[:, :-1] - roots * target_mean
+            return RidgeSystem(product_with_itself(A), np.ascontiguousarray(B.T), A, cross, square, *means, rounding)
+        G = self.gram
+        if center == "both":
+            G = G - np.outer(self.feature_sum, feature_mean)
+            before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
+            rounding *= before / after if after > rounding * before else 1.0
+        return RidgeSystem(G, cross, None, cross, square, *means, rounding)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
         """The size of the rounding errors in G: a lambda below it changes G by less than they do.
@@ -268,6 +340,7 @@ class RidgeStatistics:
             raise DataError(f"{path}: not a file of ridge statistics ({error})") from error
         if not fits or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers.values()):
             raise DataError(f"{path}: the statistics do not fit p = {len(self._gram)}, k = {len(self.cross)}")
+        other._held = None
         other._gram = np.ascontiguousarray(arrays["gram"], dtype=np.float64)
         other.cross = np.ascontiguousarray(arrays["cross"], dtype=np.float64)
         for name in _SUMS:

@@ -1,0 +1,153 @@
+"""Fewer samples than features: they are held as rows, and ridge regression solves systems of their number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import krrdistill as kd
+import oracles
+import tolerances
+from krrdistill.backends import Backend
+from krrdistill.ridge import fit_intercept
+from krrdistill.statistics import CENTERS
+
+Array = npt.NDArray[Any]
+D, P, K = 7, 60, 3
+PHI = kd.RandomFourier(D, P, sigma2=20.0, seed=3)
+
+
+def data(n: int, seed: int = 0) -> tuple[Array, Array, Array, Array]:
+    """(X, labels, targets, weights), one weight 0."""
+    rng = np.random.default_rng(seed)
+    weights = rng.exponential(size=n)
+    weights[n // 2] = 0.0
+    return rng.standard_normal((n, D)), np.arange(n) % K, rng.standard_normal((n, K)) + 2.0, weights
+
+
+def statistics(backend: Any = "native", **options: Any) -> kd.RidgeStatistics:
+    return kd.RidgeStatistics(PHI, K, **{"precision": "float64", **options}, backend=backend)
+
+
+def primal(Phi: Array, T: Array, w: Array, lambda_: float, center: str) -> tuple[Array, Array]:
+    """(W, b) of weighted ridge regression, from p equations; features and targets in columns."""
+    mean = np.average(T, axis=1, weights=w) if center != "none" else np.zeros(len(T))
+    base = np.average(Phi, axis=1, weights=w) if center == "both" else np.zeros(len(Phi))
+    A, B = Phi - base[:, None], T - mean[:, None]
+    W = np.linalg.solve((A * w) @ A.T + lambda_ * np.eye(P), (A * w) @ B.T).T
+    return W, mean - W @ base
+
+
+@pytest.mark.parametrize("n", [1, 2, 31, P - 1])
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_models_are_those_of_the_primal(any_backend: Backend, n: int, labelled: bool, weighted: bool) -> None:
+    X, y, Y, w = data(n)
+    if n == 1 or not weighted:
+        w = np.ones(n)
+    few = statistics(any_backend).update(X, y if labelled else Y, weights=w if weighted else None)
+    Phi, T = oracles.features(X.T, PHI.layers), oracles.one_hot(y, K) if labelled else Y.T
+    grid = np.array([1e-3, 1.0])
+    for center in CENTERS:
+        system = few.system(center)
+        assert system.gram.shape == (n, n)
+        path = kd.ridge_path(few, grid, center=center)
+        assert path.positive_definite.all()
+        assert not path.below_noise_floor.any()
+        for lambda_, W in zip(grid, path.weights, strict=True):
+            expected, b = primal(Phi, T, w, lambda_, center)
+            condition = 1.0 + path.largest_eigenvalue / lambda_
+            scale = max(float(np.linalg.norm(expected)), 1e-3)
+            assert np.linalg.norm(W - expected) <= tolerances.solve(condition) * scale
+            fitted = kd.fit_ridge(few, lambda_, center=center)
+            assert np.linalg.norm(fitted - expected) <= tolerances.solve(condition) * scale
+            close = tolerances.solve(condition) * (scale + float(np.linalg.norm(b)))
+            assert np.linalg.norm(fit_intercept(few, fitted, center=center) - b) <= close * np.sqrt(P)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gram_matrix_is_there_when_asked_for(any_backend: Backend, weighted: bool) -> None:
+    X, y, _, w = data(20)
+    w = w if weighted else np.ones(20)
+    few = statistics(any_backend).update(X, y, rows=np.arange(12), weights=w if weighted else None)
+    Phi = oracles.features(X.T, PHI.layers)
+    for rows in (np.arange(12), np.arange(20)):  # asked for, then more samples, then asked for again
+        expected = (Phi[:, rows] * w[rows]) @ Phi[:, rows].T
+        tolerances.assert_reduction(few.gram, expected, np.float64, 20, np.abs(Phi * w) @ np.abs(Phi.T) + 1.0)
+        assert len(few.system().gram) == len(rows)
+        if len(rows) == 12:
+            few.update(X, y, rows=np.arange(12, 20), weights=w if weighted else None)
+
+
+@pytest.mark.parametrize("sizes", [(20, 30), (40, 40), (30, 80), (80, 30)])
+def test_growing_and_merging_beyond_the_number_of_features(sizes: tuple[int, int]) -> None:
+    n = sum(sizes)
+    X, y, _, w = data(n)
+    whole = kd.RidgeStatistics(kd.RandomFourier(D, P, sigma2=20.0, seed=3), K, precision="float64").update(
+        X, y, weights=w
+    )
+    first, second = np.arange(sizes[0]), np.arange(sizes[0], n)
+    grown = statistics().update(X, y, rows=first, weights=w).update(X, y, rows=second, weights=w)
+    merged = statistics().update(X, y, rows=first, weights=w)
+    merged.merge(statistics().update(X, y, rows=second, weights=w))
+    for parts in (grown, merged):
+        assert (len(parts.system().gram) < P) == (n < P)
+        assert parts.n == n
+        np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(parts.feature_sum, whole.feature_sum, rtol=1e-10, atol=1e-10)
+        W = [kd.ridge_path(s, [0.1], center="both").weights for s in (parts, whole)]
+        np.testing.assert_allclose(*W, rtol=1e-8, atol=1e-8)
+
+
+def test_merging_leaves_the_other_as_it_was() -> None:
+    X, y, _, _ = data(50)
+    one, other = statistics().update(X[:20], y[:20]), statistics().update(X[20:], y[20:])
+    before = kd.fit_ridge(other, 0.1)
+    one.merge(other).update(X, y)
+    np.testing.assert_array_equal(kd.fit_ridge(other, 0.1), before)
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    X, y, _, _ = data(30)
+    few = statistics().update(X, y)
+    few.save(tmp_path / "s.npz")
+    loaded = statistics().load(tmp_path / "s.npz")
+    np.testing.assert_array_equal(loaded.gram, few.gram)
+    np.testing.assert_allclose(kd.fit_ridge(loaded, 0.1), kd.fit_ridge(few, 0.1), rtol=1e-8, atol=1e-10)
+
+
+def test_small_lambdas_that_a_singular_gram_hides_are_resolved() -> None:
+    """G of 20 samples has 40 eigenvalues of 0, which rounding covers; A A^T has none."""
+    X, y, _, _ = data(20)
+    few = statistics(precision="float32").update(X, y)
+    path = kd.ridge_path(few, [1e-9])
+    assert path.noise_floor > 1e-9
+    assert not path.below_noise_floor.any()
+    Phi = oracles.features(X.T, PHI.layers)
+    interpolating = np.linalg.lstsq(Phi.T, oracles.one_hot(y, K).T, rcond=None)[0].T
+    relative = np.linalg.norm(path.weights[0] - interpolating) / np.linalg.norm(interpolating)
+    assert relative <= tolerances.solve(np.linalg.cond(Phi), np.float32)
+
+
+def test_overflow_is_told() -> None:
+    for n in (20, 100):
+        X = np.full((n, 30), 1e200)
+        with pytest.raises(kd.DataError, match="overflow float64"):
+            kd.ridge_path(kd.RidgeStatistics(kd.Identity(30), 1, precision="float64").update(X, np.ones((n, 1))))
+
+
+@pytest.mark.parametrize("kernel", ["identity", "FCNN"])
+def test_distilling_fewer_samples_than_features(kernel: str) -> None:
+    rng = np.random.default_rng(2)
+    centres = rng.standard_normal((K, 64))
+    y = np.arange(48) % K
+    X = centres[y] + 0.5 * rng.standard_normal((48, 64))
+    phi = kd.Identity(64) if kernel == "identity" else kd.FCNN(64, (64,), seed=1)
+    found = kd.distill(X, y, phi, points_per_class=2, seed=0, validation_fraction=0.1)
+    assert found.original.n_train < 64
+    W = found.distilled.fit()
+    assert np.linalg.norm(W - found.original.W) <= 1e-8 * np.linalg.norm(found.original.W)
