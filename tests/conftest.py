@@ -64,7 +64,7 @@ PARITY: dict[str, tuple[str, tuple[str, ...]]] = {}  # test -> its backend, and 
 def remember_parity(item: pytest.Item) -> None:
     """Notes what a test of every backend covers: an operation (by its name), a precision, a map."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    name = parameters.get("backend", parameters.get("any_backend"))
+    name = parameters.get("backend", parameters.get("any_backend", parameters.get("path_backend")))
     if item.path.name == "test_backends.py" and isinstance(name, str):
         operation = next((operation for operation in OPERATIONS if f"_{operation}" in item.name), "other")
         covered = (operation, parameters.get("dtype", "float64"), parameters.get("kind", "other maps"))
@@ -204,16 +204,24 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     native.set_isa(before)
 
 
-@pytest.fixture(scope="session", params=[*ARRAY_BACKENDS, "numba", "native", *CUDA_ROWS])
+ANY_BACKENDS = (*ARRAY_BACKENDS, "numba", "native", *CUDA_ROWS)
+
+
+def named_backend(name: str, request: pytest.FixtureRequest) -> Backend:
+    """One of ``ANY_BACKENDS``; the test is skipped where it is not there."""
+    if name in ARRAY_BACKENDS:
+        return array_backend(name)
+    if name == "cuda-emulated":
+        return emulated_backend(request.getfixturevalue("cuda_emulated"))
+    if name in ("native", "numba"):
+        request.getfixturevalue(f"{name}_module")
+    return kd.get_backend(name)
+
+
+@pytest.fixture(scope="session", params=ANY_BACKENDS)
 def any_backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend in turn, on the instruction set that users get."""
-    if request.param in ARRAY_BACKENDS:
-        return array_backend(request.param)
-    if request.param == "cuda-emulated":
-        return emulated_backend(request.getfixturevalue("cuda_emulated"))
-    if request.param in ("native", "numba"):
-        request.getfixturevalue(f"{request.param}_module")
-    return kd.get_backend(request.param)
+    return named_backend(request.param, request)
 
 
 @pytest.fixture(scope="session", params=["float32", "float64"])

@@ -20,8 +20,10 @@ import threadpoolctl
 
 import oracles
 import tolerances
+from conftest import ANY_BACKENDS, named_backend
 from krrdistill import backends
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
+from krrdistill.backends.compiled import CompiledBackend
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.backends.tiles import tile_rows
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite, NotSurjective
@@ -475,13 +477,30 @@ def test_preimage_solve_refuses_rank_deficient_weights(
         any_backend.preimage_solve(weight, rng.standard_normal((3, p)))
 
 
+class FixedMethod:
+    """The compiled module, every path by one method."""
+
+    def __init__(self, module: ModuleType, method: str) -> None:
+        self.ridge_path = functools.partial(module.ridge_path, method=method)
+
+
+@pytest.fixture(params=[*ANY_BACKENDS, "native-band", "native-cholesky"])
+def path_backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend in turn; the native one with its own choice of the method, and with either of them."""
+    name, _, method = request.param.partition("-")
+    if name != "native" or not method:
+        return named_backend(request.param, request)
+    module = request.getfixturevalue("native_module")
+    return CompiledBackend("native", module, FixedMethod(module, method))
+
+
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("p", [1, 2, 3, 16, 31, 32, 33, 34, 35, 63, 64, 65, 66, 67, 130])
-def test_ridge_path(any_backend: Backend, p: int, k: int, rng: np.random.Generator) -> None:
+def test_ridge_path(path_backend: Backend, p: int, k: int, rng: np.random.Generator) -> None:
     G, C = spd(p, rng, smallest=1e-4), rng.standard_normal((k, p))
     lambdas = np.array([10.0, 1e-6, 0.1])  # in any order
     before = G.copy(), C.copy()
-    weights, positive_definite, resolved, largest = any_backend.ridge_path(G, C, lambdas, rounding=1e-15)
+    weights, positive_definite, resolved, largest = path_backend.ridge_path(G, C, lambdas, rounding=1e-15)
     assert positive_definite.tolist() == resolved.tolist() == [True] * 3
     for W, value in zip(weights, lambdas, strict=True):
         condition = oracles.condition(G + value * np.eye(p))
@@ -492,38 +511,40 @@ def test_ridge_path(any_backend: Backend, p: int, k: int, rng: np.random.Generat
 
 
 @pytest.mark.parametrize("p", [1, 5, 16])
-def test_ridge_path_marks_what_is_not_positive_definite(any_backend: Backend, p: int, rng: np.random.Generator) -> None:
+def test_ridge_path_marks_what_is_not_positive_definite(
+    path_backend: Backend, p: int, rng: np.random.Generator
+) -> None:
     G = spd(p, rng) - 0.5 * np.eye(p) if p > 1 else np.array([[-0.4]])
     lambdas = np.array([1e-3, 0.1, 0.39, 0.41, 2.0])  # the smallest eigenvalue is -0.4
-    weights, positive_definite, _, _ = any_backend.ridge_path(G, np.ones((2, p)), lambdas, rounding=0.0)
+    weights, positive_definite, _, _ = path_backend.ridge_path(G, np.ones((2, p)), lambdas, rounding=0.0)
     assert positive_definite.tolist() == [False, False, False, True, True]
     assert np.isnan(weights[:3]).all()
     assert np.isfinite(weights[3:]).all()
 
 
 @pytest.mark.parametrize("p", [1, 5, 70, 300])
-def test_ridge_path_marks_what_rounding_hides(any_backend: Backend, p: int, rng: np.random.Generator) -> None:
+def test_ridge_path_marks_what_rounding_hides(path_backend: Backend, p: int, rng: np.random.Generator) -> None:
     G = 100.0 * spd(p, rng)
     smallest, largest = np.linalg.eigvalsh(G)[[0, -1]]
     rounding = 2.0 * smallest / largest  # the floor is twice the smallest eigenvalue
     lambdas = smallest * np.array([1e-3, 0.9, 0.99, 1.01, 1.1, 10.0])
-    solution = any_backend.ridge_path(G, np.ones((1, p)), lambdas, rounding=rounding)
+    solution = path_backend.ridge_path(G, np.ones((1, p)), lambdas, rounding=rounding)
     assert solution.positive_definite.all()
     assert solution.resolved.tolist() == [False, False, False, True, True, True]
     assert solution.largest_eigenvalue == pytest.approx(largest, rel=1e-3)
 
 
-def test_ridge_path_of_singular_and_zero_matrices(any_backend: Backend, rng: np.random.Generator) -> None:
+def test_ridge_path_of_singular_and_zero_matrices(path_backend: Backend, rng: np.random.Generator) -> None:
     p = 80
     lambdas = np.array([1e-3, 1.0])
-    zero = any_backend.ridge_path(np.zeros((p, p)), np.ones((1, p)), lambdas, rounding=1e-6)
+    zero = path_backend.ridge_path(np.zeros((p, p)), np.ones((1, p)), lambdas, rounding=1e-6)
     assert zero.largest_eigenvalue == 0.0
     assert zero.resolved.all()
     tolerances.assert_solve(zero.weights, np.ones((2, 1, p)) / lambdas[:, None, None])
     A = rng.standard_normal((5, p))
     A[:, 40:60] = 0.0  # columns that reflectors meet as zeros
     C = rng.standard_normal((2, p))
-    found = any_backend.ridge_path(A.T @ A, C, lambdas, rounding=1e-12)
+    found = path_backend.ridge_path(A.T @ A, C, lambdas, rounding=1e-12)
     for W, value in zip(found.weights, lambdas, strict=True):
         condition = oracles.condition(A.T @ A + value * np.eye(p))
         tolerances.assert_solve(W, oracles.ridge_of_statistics(A.T @ A, C, value), condition)
@@ -531,14 +552,39 @@ def test_ridge_path_of_singular_and_zero_matrices(any_backend: Backend, rng: np.
 
 @pytest.mark.parametrize("p", [1, 16, 130])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_ridge_path_of_what_is_not_finite(any_backend: Backend, p: int, bad: float, rng: np.random.Generator) -> None:
+def test_ridge_path_of_what_is_not_finite(path_backend: Backend, p: int, bad: float, rng: np.random.Generator) -> None:
     G = spd(p, rng)
     G[0, -1] = G[-1, 0] = bad
-    solution = any_backend.ridge_path(G, np.ones((2, p)), np.array([0.1, 1.0, 1e9]), rounding=1e-15)
+    solution = path_backend.ridge_path(G, np.ones((2, p)), np.array([0.1, 1.0, 1e9]), rounding=1e-15)
     assert solution.positive_definite.tolist() == solution.resolved.tolist() == [False] * 3
     assert solution.weights.shape == (3, 2, p)
     assert np.isnan(solution.weights).all()
     assert np.isnan(solution.largest_eigenvalue)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("rounding", [0.0, 1e-3])
+def test_cholesky_path_settles_lambdas_by_others(native_module: ModuleType, order: int, rounding: float) -> None:
+    """Lambdas on both sides of what is definite and of what is resolved, in both orders."""
+    p, rng = 20, np.random.default_rng(3)
+    values = np.concatenate([[-1.0], np.linspace(0.5, 100.0, p - 1)])
+    Q = np.linalg.qr(rng.standard_normal((p, p)))[0]
+    G, C = (Q * values) @ Q.T, rng.standard_normal((2, p))
+    G = (G + G.T) / 2
+    lambdas = np.array([0.5, 0.99, 1.01, 1.05, 1.09, 1.11, 1.2, 3.0])[::order]
+    backend = CompiledBackend("native", native_module, FixedMethod(native_module, "cholesky"))
+    found = backend.ridge_path(G, C, lambdas, rounding=rounding)
+    tolerances.assert_exact(found.positive_definite, lambdas > 1.0)
+    tolerances.assert_exact(found.resolved, lambdas > 1.0 + 100.0 * rounding)
+    for W, value in zip(found.weights[lambdas > 1.0], lambdas[lambdas > 1.0], strict=True):
+        condition = oracles.condition(G + value * np.eye(p))
+        tolerances.assert_solve(W, oracles.ridge_of_statistics(G, C, value), condition)
+
+
+def test_unknown_method(native_module: ModuleType) -> None:
+    arguments = native_arguments()["ridge_path"]
+    with pytest.raises(ValueError, match="method: cheaper, band or cholesky"):
+        native_module.ridge_path(**arguments, method="qr")
 
 
 # Choice of backend and instruction set

@@ -87,8 +87,17 @@ void score(const MapHandle<T>& handle, const py::array& x, const Rows& rows, con
   score_path(map, input, labels.data(), weights.data(), models, k, tile_rows, correct_data, workspace.get());
 }
 
+RidgeMethod parse_method(const std::string& name) {
+  if (name == "cheaper") {
+    return RidgeMethod::cheaper;
+  }
+  require(name == "band" || name == "cholesky", "method: cheaper, band or cholesky");
+  return name == "band" ? RidgeMethod::band : RidgeMethod::cholesky;
+}
+
 double path(Array<double> gram, const Array<double>& cross, const Array<double>& lambdas, double rounding,
-            Array<double> weights, Array<bool> positive_definite, Array<bool> resolved) {
+            Array<double> weights, Array<bool> positive_definite, Array<bool> resolved, const std::string& name) {
+  const RidgeMethod method = parse_method(name);
   require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1) && gram.shape(0) >= 1, "gram: (p, p)");
   const int64_t p = gram.shape(0);
   require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
@@ -101,9 +110,9 @@ double path(Array<double> gram, const Array<double>& cross, const Array<double>&
   double* gram_data = gram.mutable_data();
   double* weight_data = weights.mutable_data();
   const py::gil_scoped_release nogil;
-  Workspace<double> workspace(ridge_path_workspace(p, k, count));
+  Workspace<double> workspace(ridge_path_workspace(p, k, count, method));
   return ridge_path(gram_data, cross.data(), p, k, lambdas.data(), count, rounding, weight_data, definite_data,
-                    resolved_data, workspace.get());
+                    resolved_data, workspace.get(), method);
 }
 
 template <typename T>
@@ -198,7 +207,8 @@ PYBIND11_MODULE(_native, module) {
   module.def("symmetrize", &bindings::mirror, pybind11::arg("gram").noconvert());
   module.def("ridge_path", &bindings::path, pybind11::arg("gram").noconvert(), pybind11::arg("cross"),
              pybind11::arg("lambdas"), pybind11::arg("rounding"), pybind11::arg("weights").noconvert(),
-             pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert());
+             pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert(),
+             pybind11::arg("method") = "cheaper");
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
              pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
   module.def("hadamard_solve", &bindings::structured_preimage, pybind11::arg("diagonals"), pybind11::arg("scale"),

@@ -5,7 +5,7 @@
 
 #include "krrdistill/blas.h"
 
-#define KRRDISTILL_BLAS_ROUTINES(apply) apply(gemm) apply(syrk) apply(symm) apply(syr2k)
+#define KRRDISTILL_BLAS_ROUTINES(apply) apply(gemm) apply(syrk) apply(symm) apply(syr2k) apply(symv)
 
 #define KRRDISTILL_LAPACK_ROUTINES(apply)                                                                              \
   apply(potrf) apply(potrs) apply(geqrt) apply(larft) apply(sterf) apply(pbtrf) apply(pbtrs) apply(getrf) apply(getrs) \

@@ -56,6 +56,14 @@ void syr2k(int64_t n, int64_t k, T alpha, const T* a, int64_t lda, const T* b, i
   blas<T>().syr2k(&uplo, &trans, &in, &ik, &alpha, const_cast<T*>(a), &ia, const_cast<T*>(b), &ib, &beta, c, &ic);
 }
 
+// y = A x with one triangle of the symmetric A (n, n), column-major.
+template <typename T>
+void symv(char uplo, int64_t n, const T* a, int64_t lda, const T* x, T* y) {
+  int in = blas_int(n), ia = blas_int(lda), step = 1;
+  T one = 1, zero = 0;
+  blas<T>().symv(&uplo, &in, &one, const_cast<T*>(a), &ia, const_cast<T*>(x), &step, &zero, y, &step);
+}
+
 // Calls `routine(work, lwork, info)` twice: workspace query into `size`, or the run itself.
 template <typename T, typename Routine>
 int query_workspace(Routine routine) {

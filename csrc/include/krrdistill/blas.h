@@ -14,6 +14,7 @@ struct BlasTable {
                int* ldc) = nullptr;
   void (*syr2k)(char* uplo, char* trans, int* n, int* k, T* alpha, T* a, int* lda, T* b, int* ldb, T* beta, T* c,
                 int* ldc) = nullptr;
+  void (*symv)(char* uplo, int* n, T* alpha, T* a, int* lda, T* x, int* incx, T* beta, T* y, int* incy) = nullptr;
   void (*potrf)(char* uplo, int* n, T* a, int* lda, int* info) = nullptr;
   void (*potrs)(char* uplo, int* n, int* nrhs, T* a, int* lda, T* b, int* ldb, int* info) = nullptr;
   void (*geqrt)(int* m, int* n, int* nb, T* a, int* lda, T* t, int* ldt, T* work, int* info) = nullptr;

@@ -10,7 +10,7 @@ __all__ = ["NativeBackend"]
 
 
 class NativeBackend(CompiledBackend):
-    """CPU backend; LU for preimages of square weights, QR of W^T for wide ones, one reduction to a band per path."""
+    """CPU backend; preimages by LU of square weights, QR of W^T of wide ones; paths as ``csrc/cpu/ridge.cpp`` chooses."""
 
     def __init__(self) -> None:
         module = load_native()
