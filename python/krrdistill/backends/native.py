@@ -10,7 +10,7 @@ __all__ = ["NativeBackend"]
 
 
 class NativeBackend(CompiledBackend):
-    """CPU backend; preimages by LU of square weights, QR of W^T of wide ones; paths as ``csrc/cpu/ridge.cpp`` chooses."""
+    """CPU backend; preimages by LU, of wide weights by QR of W^T; paths as ``csrc/cpu/ridge.cpp`` chooses."""
 
     def __init__(self) -> None:
         module = load_native()
