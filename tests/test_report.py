@@ -23,6 +23,7 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 
 import krrdistill as kd
+import krrdistill.report.jpeg
 import krrdistill.report.sprites
 from krrdistill.cli import main
 from krrdistill.cli.config import KipSettings, Settings, command_line
@@ -480,3 +481,13 @@ def test_chromium_renders_the_page(size: str, scheme: str, runs: list[Path], tmp
     """The pictures are there, nothing is logged, and the page is as dark as asked for."""
     pixels = screenshot(runs[0] / "report.html", tmp_path, size=size, scheme=scheme)
     assert np.ptp(pixels, axis=-1).max() > 0.5  # the random colours of the pictures
+
+
+@pytest.mark.parametrize("quality", [60, 95, 100])
+def test_jpeg_of_large_noise(quality: int) -> None:
+    """More bytes than pixels: what a buffer of one byte a pixel has no room for."""
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(0, 256, (320, 640, 3), dtype=np.uint8)
+    with image.open(io.BytesIO(krrdistill.report.jpeg.encode_jpeg(pixels, quality))) as read:
+        assert (read.format, read.size) == ("JPEG", (640, 320))
+        assert quality < 100 or np.abs(np.asarray(read).astype(int) - pixels).max() <= 8
