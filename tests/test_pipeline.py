@@ -79,6 +79,16 @@ def test_mnist_is_exact(real_data_dir: Path, tmp_path: Path, kernel: str, init: 
     assert result.report["original"]["test_accuracy"] > published - 0.006  # THEORY's table, one seed
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_exact_on_every_instruction_set(isa: str, digits: kd.Dataset, tmp_path: Path, kernel: str) -> None:
+    """What one set wrote, all of them retrain to."""
+    result = run(digits, tmp_path, kernel, points_per_class=2, backend="native")
+    assert_certified(result.report, 1e-6)
+    W = result.path.model()[0]
+    W_S = kd.DistilledDataset.load(Path(result.report["artifact"])).fit(backend="array")
+    assert np.linalg.norm(W_S - W) <= 1e-6 * np.linalg.norm(W), isa
+
+
 @pytest.mark.parametrize("root", ["plus", "minus"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_both_roots_of_a_fixed_lambda_s(digits: kd.Dataset, tmp_path: Path, kernel: str, root: str) -> None:

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <numbers>
 
 namespace krrdistill {
@@ -89,15 +90,18 @@ void normal_from_bits(const uint64_t* bits, double* out, int64_t n) {
   constexpr int64_t block = 4096;
 #pragma omp parallel for schedule(static)
   for (int64_t start = 0; start < n; start += block) {
-    const int64_t stop = std::min(start + block, n);
-    for (int64_t i = start; i < stop; ++i) {  // vectorised: the centre for all, right for 85% of them
-      const double q = to_unit(bits[i]) - 0.5;
-      out[i] = q * evaluate(centre, 0.180625 - q * q);
+    const int64_t count = std::min(block, n - start);
+    std::array<uint64_t, block> source;  // a copy, since `out` may be the same memory
+    std::memcpy(source.data(), bits + start, static_cast<size_t>(count) * sizeof(uint64_t));
+    double* target = out + start;
+    for (int64_t i = 0; i < count; ++i) {  // vectorised: the centre for all, right for 85% of them
+      const double q = to_unit(source[i]) - 0.5;
+      target[i] = q * evaluate(centre, 0.180625 - q * q);
     }
-    for (int64_t i = start; i < stop; ++i) {
-      const double u = to_unit(bits[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      const double u = to_unit(source[i]);
       if (std::fabs(u - 0.5) > 0.425) {
-        out[i] = outer(u);
+        target[i] = outer(u);
       }
     }
   }

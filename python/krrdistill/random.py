@@ -67,7 +67,7 @@ def normal(seed: int, stream: int, n: int) -> FloatArray:
     Source: M. Wichura, Algorithm AS 241, Applied Statistics 37 (1988); relative accuracy about 1e-16.
     """
     raw = _bits(seed, stream, n)
-    out = np.empty(n)
+    out: FloatArray = raw.view(np.float64)  # in place
     try:
         native = load_native()
     except ImportError:

@@ -57,6 +57,7 @@ def run_distillation(
 ) -> RunResult:
     """The command's pipeline: preprocess, distil, write ``out``/distilled.npz, read it back, certify what was read."""
     options = options or DistillOptions()
+    out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     watch = Stopwatch(progress)
     watch.seconds["load"] = load_seconds

@@ -69,7 +69,7 @@ class Chain:
         for layer in self.layers:
             arrays += [*weight_arrays(layer.weight).values(), layer.bias]
         for array in arrays:
-            digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=np.float32).tobytes())
+            digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=np.float32).data)
         forms = [(layer.activation, float(layer.parameter)) for layer in self.layers]
         digest.update(repr((self.input_dim, forms)).encode())
         return digest.hexdigest()

@@ -10,12 +10,12 @@ from .base import Chain
 
 __all__ = ["rcond_floor", "tile_rows"]
 
-_TILE_BYTES = 24 << 20  # one buffer of a tile: large enough for BLAS to run at its ceiling
+_TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at its ceiling
 _MIN_ROWS, _MAX_ROWS = 64, 4096
 
 
 def tile_rows(chain: Chain, dtype: np.dtype[Any]) -> int:
-    """Rows of a tile whose widest buffer takes about 24 MiB."""
+    """Rows of a tile whose widest buffer takes about 48 MiB."""
     width = max(chain.input_dim, *(layer.weight.shape[0] for layer in chain.layers), 1)
     return int(np.clip(_TILE_BYTES // (width * dtype.itemsize), _MIN_ROWS, _MAX_ROWS))
 
