@@ -44,7 +44,7 @@ def plan(kernel: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str,
     """(repeat, contestant, ipc): contestants alternate; the slow ones come in the first round only."""
     for repeat in range(arguments.repeats):
         for name in contestants(kernel, arguments):
-            ipcs = arguments.published_ipcs if name == "published" else arguments.ipcs
+            ipcs = arguments.ipcs if name == "ours" else arguments.others_ipcs
             if name == "sklearn":  # it distils nothing
                 ipcs = arguments.ipcs[:1]
             if repeat == 0 or name not in _ONCE:
@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--published", action="store_true", help="also published.py (needs PyTorch), once per cell")
     parser.add_argument("--published-python", default=sys.executable, help="an interpreter with torch and krrdistill")
-    parser.add_argument("--published-ipcs", nargs="+", type=int, default=[1])
+    parser.add_argument("--others-ipcs", nargs="+", type=int, default=[1])
     parser.add_argument("--sklearn", action="store_true", help="also RidgeClassifierCV, once per kernel")
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="without the plain NumPy pipeline")
     parser.add_argument("--ceiling-p", type=int, default=_PRODUCT_P, help="p of the products that the ceilings time")
