@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import krrdistill as kd
@@ -97,6 +97,7 @@ def test_train_rmse_of_an_exact_fit_is_rounding(any_backend: Backend) -> None:
     assert 0.0 <= path.train_rmse[0] <= tolerances.cancellation(float(few.target_square))
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_train_rmse_does_not_rise_as_lambda_falls(any_backend: Backend, n: int, seed: int) -> None:
     for precision in ("float32", "float64"):

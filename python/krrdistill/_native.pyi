@@ -28,6 +28,7 @@ def ridge_path(
     weights: _Array,
     positive_definite: _Array,
     resolved: _Array,
+    method: str = "cheaper",
 ) -> float: ...
 def score_path(
     feature_map: Any, x: _Array, rows: _Rows, labels: _Array, weights: _Array, correct: _Array, tile_rows: int
