@@ -87,7 +87,9 @@ def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
 
 def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
     """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
-    return Z + product(_label_inverse(Y, W), W - product(Y.T, Z))
+    D = product(_label_inverse(Y, W), W - product(Y.T, Z))
+    D += Z
+    return D
 
 
 def noise_start(
@@ -107,7 +109,8 @@ def noise_start(
     scale = _NOISE_SCALE * float(np.std(W)) / points_per_class
     if labels is not None:
         scale /= float(np.sqrt(np.mean(labels * labels)))
-    Z = scale * normal(seed, Stream.NOISE, Y.shape[0] * p).reshape(-1, p)
+    Z = normal(seed, Stream.NOISE, Y.shape[0] * p).reshape(-1, p)
+    Z *= scale
     if centered:
         Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
     return dual(W, Y, Z), Y

@@ -27,6 +27,7 @@ from .ranges import layer_ranges, obstacle, preimage_in_range
 __all__ = ["LayeredMap"]
 
 FloatArray = npt.NDArray[np.float64]
+_CACHED = 1 << 15  # numbers at a time in formulas of several steps
 _BEYOND_RANGE = 1e-9  # relative excess of a feature over the cosine's range that counts as rounding
 
 
@@ -209,16 +210,27 @@ def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
 
 
 def _inverse(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> FloatArray:
-    """T with act(T) = H, of the branches of arccos the one nearest to ``near``."""
+    """T with act(T) = H, of the branches of arccos the one nearest to ``near``; some rows at a time, for the cache."""
     if layer.activation == "linear":
         return H
-    if layer.activation == "leaky_relu":
-        return np.where(H > 0, H, H / layer.parameter)
-    cosine = H / layer.parameter
-    largest = float(np.abs(cosine).max(initial=0.0))
-    if largest > 1.0 + _BEYOND_RANGE:
+    largest = max(H.max(), -H.min()) / layer.parameter if H.size else 0.0
+    if layer.activation == "cosine" and largest > 1.0 + _BEYOND_RANGE:
         raise DataError(f"preimage: a feature is {largest:.3g} times the range of the cosine; scale the features")
-    theta = np.arccos(np.clip(cosine, -1.0, 1.0))
+    near = np.broadcast_to(near, H.shape)
+    T = np.empty_like(H)
+    step = max(1, _CACHED // H.shape[1])
+    for start in range(0, len(H), step):
+        rows = slice(start, start + step)
+        if layer.activation == "leaky_relu":
+            T[rows] = np.where(H[rows] > 0, H[rows], H[rows] / layer.parameter)
+        else:
+            T[rows] = _nearest_angle(np.clip(H[rows] / layer.parameter, -1.0, 1.0), near[rows])
+    return T
+
+
+def _nearest_angle(cosine: FloatArray, near: FloatArray) -> FloatArray:
+    """Of the angles +-arccos + 2 pi j the one nearest to ``near``."""
+    theta = np.arccos(cosine)
     period = 2.0 * np.pi
     up = theta + period * np.round((near - theta) / period)
     down = -theta + period * np.round((near + theta) / period)
