@@ -1,8 +1,12 @@
-# One translation unit of element-wise kernels per instruction set; chosen at run time (csrc/common/isa.cpp).
+# One translation unit per kernel and instruction set; chosen at run time (csrc/common/isa.cpp).
 include(CheckCXXCompilerFlag)
 
 set(KRRDISTILL_AVX2_FLAGS -mavx2 -mfma -mbmi2)
 set(KRRDISTILL_AVX512_FLAGS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mbmi2 -mprefer-vector-width=512)
+set(KRRDISTILL_AVX512VNNI_FLAGS ${KRRDISTILL_AVX512_FLAGS} -mavx512vnni)
+set(KRRDISTILL_AVX2_KERNELS elementwise byte_gram)
+set(KRRDISTILL_AVX512_KERNELS elementwise)
+set(KRRDISTILL_AVX512VNNI_KERNELS byte_gram)
 
 function(krrdistill_add_isa_kernels target)
   target_sources(${target} PRIVATE csrc/cpu/elementwise_base.cpp)
@@ -12,15 +16,17 @@ function(krrdistill_add_isa_kernels target)
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     return()
   endif()
-  foreach(isa IN ITEMS AVX2 AVX512)
+  foreach(isa IN ITEMS AVX2 AVX512 AVX512VNNI)
     string(TOLOWER ${isa} lower)
     list(JOIN KRRDISTILL_${isa}_FLAGS " " joined)
     set(CMAKE_REQUIRED_FLAGS ${joined})
     check_cxx_compiler_flag("" KRRDISTILL_HAS_${isa})
     if(KRRDISTILL_HAS_${isa})
-      target_sources(${target} PRIVATE csrc/cpu/elementwise_${lower}.cpp)
-      set_source_files_properties(csrc/cpu/elementwise_${lower}.cpp
-        PROPERTIES COMPILE_OPTIONS "-O3;${KRRDISTILL_${isa}_FLAGS}")
+      foreach(kernel IN LISTS KRRDISTILL_${isa}_KERNELS)
+        target_sources(${target} PRIVATE csrc/cpu/${kernel}_${lower}.cpp)
+        set_source_files_properties(csrc/cpu/${kernel}_${lower}.cpp
+          PROPERTIES COMPILE_OPTIONS "-O3;${KRRDISTILL_${isa}_FLAGS}")
+      endforeach()
       target_compile_definitions(${target} PRIVATE KRRDISTILL_WITH_${isa}=1)
     endif()
   endforeach()

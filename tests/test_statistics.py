@@ -204,8 +204,8 @@ def test_merging_keeps_the_worse_precision() -> None:
     X, Y = samples(9)
     for a, b, expected in (("float32", "float64", "float32"), ("float64", "float32", "float32")):
         merged = statistics_of(X, Y, a).merge(statistics_of(X, Y, b))
-        assert merged.precision == expected
-    assert statistics_of(X, Y).merge(statistics_of(X, Y)).precision == "float64"
+        assert (merged.product_precision, merged.precision) == (expected, a)
+    assert statistics_of(X, Y).merge(statistics_of(X, Y)).product_precision == "float64"
 
 
 def test_progress_ends_at_one(any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +217,143 @@ def test_progress_ends_at_one(any_backend: Backend, monkeypatch: pytest.MonkeyPa
         assert seen == expected
 
 
+# Bytes under a map without layers: sums of integers where the CPU has a kernel for them
+
+
+def sums_of_bytes(
+    backend: Backend, X: Array, Y: Array, rows: Array | None = None, dtype: Any = np.float64, **affine: Any
+) -> tuple[Array, Array]:
+    p = X.shape[1]
+    gram, cross = np.zeros((p, p)), np.zeros((K, p))
+    backend.accumulate(Chain(p, (), **affine), X, Y, gram, cross, dtype=np.dtype(dtype), rows=rows)
+    backend.symmetrize(gram)
+    return gram, cross
+
+
+def assert_integer_sums(backend: Backend, X: Array, rng: np.random.Generator, rows: Array | None = None) -> None:
+    """Against NumPy's int64, for labels and for targets that are integers: not one bit may differ."""
+    picked = slice(None) if rows is None else rows
+    U = X[picked].astype(np.int64)
+    labels, values = rng.integers(0, K, len(X)), rng.integers(-9, 10, (len(X), K))
+    for Y, T in ((labels, np.eye(K, dtype=np.int64)[labels]), (values.astype(np.float64), values)):
+        gram, cross = sums_of_bytes(backend, X, Y, rows)
+        tolerances.assert_exact(gram, U.T @ U)
+        tolerances.assert_exact(cross, T[picked].T @ U)
+
+
+@pytest.mark.parametrize("p", [1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 96, 97, 129, 257])
+def test_integer_sums_of_every_width(backend: Backend, p: int, rng: np.random.Generator) -> None:
+    for n in (0, 1, 2, 15, 16, 17, 33):
+        assert_integer_sums(backend, rng.integers(0, 256, (n, p), dtype=np.uint8), rng)
+
+
+@pytest.mark.parametrize("n", [257, 1023, 1024, 1025, 3071])
+def test_integer_sums_of_every_length(backend: Backend, n: int, rng: np.random.Generator) -> None:
+    assert_integer_sums(backend, rng.integers(0, 256, (n, 18), dtype=np.uint8), rng)
+
+
+def test_integer_sums_of_any_layout(backend: Backend, rng: np.random.Generator) -> None:
+    room = rng.integers(0, 256, (80, 37), dtype=np.uint8)
+    for X in (room[::2, 1:-3], room[::-1], np.broadcast_to(room[:1], (80, 37)), room[5:, 3:4]):
+        for rows in (None, rng.integers(0, len(X), 95), np.array([len(X) - 1]), np.arange(0)):
+            assert_integer_sums(backend, X, rng, rows)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_integer_sums_do_not_overflow(backend: Backend, value: int) -> None:
+    n = (1 << 17) + 9001  # a row adds up to 2^14 to an int32: 2^17 of them are too many
+    X = np.broadcast_to(np.full((1, 3), value, np.uint8), (n, 3))
+    gram, cross = sums_of_bytes(backend, X, np.zeros(n, np.int64))
+    tolerances.assert_exact(gram, np.full((3, 3), float(n * value**2)))
+    tolerances.assert_exact(cross, np.outer([1.0, 0.0, 0.0], np.full(3, float(n * value))))
+
+
+@pytest.mark.parametrize("n", [700, (1 << 16) + 5])
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_affine_bytes(backend: Backend, n: int, targets: str, rng: np.random.Generator) -> None:
+    """Every sign and size of scale and shift."""
+    scale = np.array([0.02, -0.3, 1e-3, 5.0, 0.0, 1e-300, -2.0, 0.5, 1.0])
+    shift = np.array([-2.1, 40.0, 7.0, -1e4, 3.0, 2.0, -1e3, 0.0, -255.0])
+    X = rng.integers(0, 256, (n, 9), dtype=np.uint8)
+    Y = rng.integers(0, K, n) if targets == "labels" else rng.standard_normal((n, K))
+    gram, cross = sums_of_bytes(backend, X, Y, scale=scale, shift=shift)
+    Phi, magnitude = oracles.features(X.T, (), scale, shift), oracles.feature_magnitude(X.T, (), scale, shift)
+    T = targets_of(Y)
+    tolerances.assert_reduction(gram, oracles.gram(Phi), np.float64, n, oracles.gram(magnitude))
+    tolerances.assert_reduction(cross, oracles.cross(T, Phi), np.float64, n, oracles.cross(abs(T), magnitude))
+
+
+@pytest.fixture
+def integer_kernel(isa: str, native_module: Any) -> Backend:
+    """The native backend at every level that sums integers."""
+    if not native_module.has_byte_products():
+        pytest.skip(f"there is no integer kernel for {isa}")
+    return kd.get_backend("native")
+
+
+def test_a_large_mean_costs_nothing(integer_kernel: Backend, rng: np.random.Generator) -> None:
+    """Features are half the step between bytes 200 and 201, a 400th of the parts that they are the sum of."""
+    X, y = rng.integers(200, 202, (999, 5), dtype=np.uint8), rng.integers(0, K, 999)
+    a, b = 2.0**12, -200.5 * 2.0**12
+    gram, cross = sums_of_bytes(integer_kernel, X, y, scale=np.full(5, a), shift=np.full(5, b))
+    Phi = a * X.T + b
+    tolerances.assert_exact(gram, oracles.gram(Phi))
+    tolerances.assert_exact(cross, oracles.cross(oracles.one_hot(y, K), Phi))
+
+
+def test_affine_sums_of_bytes_are_the_same_bits_everywhere(
+    integer_kernel: Backend, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Threads, tile size and the order of the rows change nothing, and float64 is not less exact than float32."""
+    X, y = rng.integers(0, 256, (5000, 133), dtype=np.uint8), rng.integers(0, K, 5000)
+    chain = Chain(133, (), rng.uniform(0.01, 0.02, 133), rng.standard_normal(133))
+    found = []
+    for threads, rows, order, precision in (
+        (1, 64, None, "float32"),
+        (2, 1000, rng.permutation(5000), "float32"),
+        (3, 4096, np.arange(5000)[::-1], "float64"),
+    ):
+        monkeypatch.setattr("krrdistill.backends.compiled.tile_rows", lambda chain, dtype, rows=rows: rows)
+        with threadpoolctl.threadpool_limits(threads):
+            found.append(Statistics(chain, K, precision=precision, backend="native").update(X, y, rows=order))
+    for other in found[1:]:
+        tolerances.assert_exact(other.gram, found[0].gram)
+        tolerances.assert_exact(other.cross, found[0].cross)
+
+
+def test_noise_floor_of_integer_sums(isa: str, native_module: Any, tmp_path: Path) -> None:
+    """That of float64 in both precisions where there is a kernel, until float32 products are added."""
+    rng = np.random.default_rng(1)
+    X, y = rng.integers(0, 256, (300, D), dtype=np.uint8), rng.integers(0, K, 300)
+
+    def update(data: Array, **keywords: Any) -> Statistics:
+        return Statistics(Chain(D, ()), K, backend="native").update(data, y[: len(data)], **keywords)
+
+    exact, rounded, empty = update(X), update(X.astype(np.float32)), update(np.zeros((0, D), np.float32))
+    formed = "float64" if native_module.has_byte_products() else "float32"
+    assert [s.product_precision for s in (exact, rounded, empty)] == [formed, "float32", "float64"]
+    tolerances.assert_exact(exact.gram, X.T.astype(np.int64) @ X)
+    assert (exact.noise_floor(1.0) == D * np.finfo(np.float64).eps) == (formed == "float64")
+    exact.save(tmp_path / "exact.npz")
+    assert empty.load(tmp_path / "exact.npz").product_precision == formed
+    held = update(X[: D - 1])
+    tolerances.assert_exact(held.gram, X[: D - 1].T.astype(np.int64) @ X[: D - 1])
+    assert held.product_precision == held.update(X, y).product_precision == formed
+    assert update(X, weights=np.ones(300)).product_precision == "float32"
+    assert update(X).update(X, np.eye(K)[y]).merge(exact).product_precision == formed
+    assert update(X).merge(rounded).product_precision == rounded.merge(exact).product_precision == "float32"
+    assert update(X).update(X.astype(np.float64), y).product_precision == "float32"
+    rounded.save(tmp_path / "rounded.npz")
+    assert exact.load(tmp_path / "rounded.npz").product_precision == "float32"
+
+
+def test_integer_sums_are_only_for_bytes_without_layers() -> None:
+    X = np.zeros((2, D), np.uint8)
+    assert Chain(D, ()).is_affine_of_bytes(X)
+    assert not Chain(D, ()).is_affine_of_bytes(X.astype(np.float32))
+    assert not PHI.chain().is_affine_of_bytes(X)
+
+
 # Files
 
 
@@ -226,7 +363,7 @@ def test_save_and_load(any_backend: Backend, tmp_path: Path, precision: str) -> 
     saved = statistics_of(X, Y, precision, any_backend)
     saved.save(tmp_path / "s.npz")
     loaded = Statistics(PHI, K, precision="float64", backend=any_backend).load(tmp_path / "s.npz")
-    for name in ("gram", "cross", "n", "target_square", "precision"):
+    for name in ("gram", "cross", "n", "target_square", "product_precision"):
         tolerances.assert_exact(getattr(loaded, name), getattr(saved, name))
     twice = loaded.load(str(tmp_path / "s.npz"))
     assert twice.n == 60

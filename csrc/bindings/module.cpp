@@ -215,6 +215,7 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("rhs"), pybind11::arg("x").noconvert());
   module.def("normal_from_bits", &bindings::normal, pybind11::arg("bits").noconvert(),
              pybind11::arg("out").noconvert());
+  module.def("has_byte_products", &krrdistill::has_byte_products);
   module.def("build_facts", &bindings::build_facts);
   module.def(
       "set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); },

@@ -5,10 +5,16 @@
 #include <type_traits>
 
 #include "common/checked_blas.h"
+#include "cpu/byte_statistics.h"
 #include "krrdistill/elementwise.h"
 
 namespace krrdistill {
 namespace {
+
+template <typename T>
+bool sums_integers(const FeatureMap<T>& map, const Input& input) {
+  return std::is_same_v<T, double> && map.layers.empty() && input.type == InputType::u8 && has_byte_products();
+}
 
 // gram += scratch on the lower triangle (row-major), in double.
 template <typename T>
@@ -64,13 +70,23 @@ template <typename T>
 int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k) {
   const int64_t p = map.output_dim();
   const int64_t scratch = std::is_same_v<T, float> ? p * p : 0;
-  return tile_workspace(map, tile_rows) + tile_rows * p + scratch + k * (tile_rows + p);
+  const int64_t tiles = tile_workspace(map, tile_rows) + tile_rows * p + scratch + k * (tile_rows + p);
+  return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, k)) : tiles;
 }
 
 template <typename T>
 void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& targets, int64_t tile_rows, double* gram,
                 double* cross, T* workspace) {
   const int64_t p = map.output_dim();
+  const bool integers = sums_integers(map, input);
+  if constexpr (std::is_same_v<T, double>) {
+    if (integers) {
+      accumulate_bytes(map, input, targets, gram, cross, workspace);
+      if (targets.labels != nullptr) {
+        return;
+      }
+    }
+  }
   T* features = workspace;
   T* scratch = features + tile_rows * p;
   T* target_space = scratch + (std::is_same_v<T, float> ? p * p : 0);
@@ -81,7 +97,9 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
     transform_tile(map, input, first, count, features, tile_space);
     // G is symmetric: the upper triangle in BLAS's column-major order is our lower one in row-major order.
     if constexpr (std::is_same_v<T, double>) {
-      syrk<double>('U', p, count, 1.0, features, p, 1.0, gram, p);
+      if (!integers) {
+        syrk<double>('U', p, count, 1.0, features, p, 1.0, gram, p);
+      }
     } else {
       syrk<T>('U', p, count, T(1), features, p, pending == 0 ? T(0) : T(1), scratch, p);
       pending += count;

@@ -42,6 +42,7 @@ class RidgePath:
     intercepts: FloatArray | None = None  # (L, k): b of the predictions W phi + b; None for 0
     val_r2: FloatArray | None = None  # (L, k), of real-valued targets: 1 - squared error / squared deviation
     chosen: npt.NDArray[np.int64] | None = None  # (k,), where every target has an index of its own
+    product_precision: str = "float64"  # of G, as in the statistics: the noise floor of float32 can be lowered
 
     @property
     def score(self) -> FloatArray:
@@ -60,9 +61,10 @@ class RidgePath:
         under = self.lambdas[self.below_noise_floor]
         if under.size == 0:
             return None
+        remedy = "; precision float64 lowers it" if self.product_precision == "float32" else ""
         return (
             f"lambda {under.min():.3g} ... {under.max():.3g} ({under.size} of {self.lambdas.size}) lie under the noise "
-            f"floor {self.noise_floor:.3g} of the Gram matrix and were not eligible; precision float64 resolves them"
+            f"floor {self.noise_floor:.3g} of the Gram matrix and were not eligible{remedy}"
         )
 
 
@@ -96,6 +98,7 @@ def ridge_path(
         val_accuracy=np.full(len(grid), np.nan),
         best=-1,
         intercepts=None if center == "none" else data.target_mean - weights @ data.feature_mean,
+        product_precision=statistics.product_precision,
     )
 
 
@@ -133,9 +136,10 @@ def _eligible(path: RidgePath) -> npt.NDArray[np.bool_]:
     if not eligible.any():
         eligible = path.positive_definite
     if not eligible.any():
+        remedy = " or use precision float64" if path.product_precision == "float32" else ""
         raise NotPositiveDefinite(
             f"ridge_path: no lambda up to {path.lambdas[-1]:.3g} makes G + lambda I positive definite in its precision "
-            f"(noise floor {path.noise_floor:.3g}); raise lambda or use precision float64"
+            f"(noise floor {path.noise_floor:.3g}); raise lambda{remedy}"
         )
     return eligible
 

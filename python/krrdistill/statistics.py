@@ -25,6 +25,7 @@ PRECISIONS = ("float32", "float64")
 CENTERS = ("none", "targets", "both")
 _FORMAT = "krrdistill-statistics-2"
 _BATCH_ROWS = 16384  # rows between two reports of progress; a multiple of the core's flush interval
+_BATCH_BYTES = 65536  # the same for affine functions of bytes: the core's exact sums are of as many rows
 _SUMS = ("target_square", "target_sum", "feature_sum", "total_weight")
 _WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are multiplied by their weights
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
@@ -78,7 +79,13 @@ class RidgeStatistics:
     n_targets : int
         k, the number of classes or of real-valued targets.
     precision : "float32" or "float64"
-        Of features and products inside of a tile; sums over tiles are float64 either way.
+        Of features and products inside of a tile; sums over tiles are float64 either way. Bytes under a map without
+        layers need neither: where the backend can, it sums them as integers, which is exact.
+
+    Attributes
+    ----------
+    product_precision : "float32" or "float64"
+        The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
     """
 
     def __init__(
@@ -86,6 +93,7 @@ class RidgeStatistics:
     ) -> None:
         self.chain: Chain = chain if isinstance(chain, Chain) else chain.chain()
         self.precision = check_choice("RidgeStatistics", "precision", precision, PRECISIONS)
+        self.product_precision = "float64"
         self.backend = get_backend(backend)
         self._chosen = backend
         k = check_count("RidgeStatistics", "n_targets", n_targets)
@@ -137,7 +145,13 @@ class RidgeStatistics:
         if self.n + count >= len(self._gram):
             self._release()
         detour = self._held is not None or shares is not None
-        step = _WEIGHTED_ROWS if detour else _BATCH_ROWS
+        dtype = np.dtype(self.precision)
+        if shares is None:
+            dtype = self.backend.product_dtype(self.chain, samples, dtype)
+        if count > 0:
+            self._coarsen(dtype.name)
+        batch = _BATCH_BYTES if self.chain.is_affine_of_bytes(samples) else _BATCH_ROWS
+        step = _WEIGHTED_ROWS if detour else batch
         extended = None
         if detour or targets.ndim == 2:
             values = np.eye(len(self.cross))[targets] if targets.ndim == 1 else targets
@@ -146,23 +160,29 @@ class RidgeStatistics:
             stop = min(start + step, count)
             part = np.arange(start, stop) if picked is None else picked[start:stop]
             if extended is None:
-                self._add_labelled(samples, targets, part)
+                self._add_labelled(samples, targets, part, dtype)
             else:
-                self._add(samples, extended, part, shares)
+                self._add(samples, extended, part, shares, dtype)
             if progress is not None:
                 progress(stop / count)
         self.n += count
         self._check_finite(float(self._gram.trace()))
         return self
 
+    def _coarsen(self, product_precision: str) -> None:
+        if product_precision == "float32":
+            self.product_precision = "float32"
+
     def _check_finite(self, trace: float) -> None:
         if not (np.isfinite(trace) and np.isfinite(self.cross).all()):
             raise DataError(f"statistics.update: the features overflow {self.precision}; scale the inputs")
 
-    def _add_labelled(self, samples: npt.NDArray[Any], labels: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+    def _add_labelled(
+        self, samples: npt.NDArray[Any], labels: npt.NDArray[Any], rows: npt.NDArray[np.int64], dtype: np.dtype[Any]
+    ) -> None:
         """Classes: C has a sum per class, and their sum is that of all features."""
         before = self.cross.sum(axis=0)
-        self._accumulate(self.backend, self.chain, samples, labels, self.cross, rows)
+        self._accumulate(self.backend, self.chain, samples, labels, self.cross, dtype, rows)
         self.feature_sum += self.cross.sum(axis=0) - before
         self.target_sum += np.bincount(labels[rows], minlength=len(self.cross))
         self.target_square += len(rows)
@@ -174,6 +194,7 @@ class RidgeStatistics:
         targets: FloatArray,
         rows: npt.NDArray[np.int64],
         shares: FloatArray | None,
+        dtype: np.dtype[Any],
     ) -> None:
         """Targets (n, k + 1) whose last column is 1: its products with the features are their sum.
 
@@ -184,10 +205,9 @@ class RidgeStatistics:
         w = np.ones(len(rows)) if shares is None else shares[rows]
         if self._held is None and shares is None:
             products = np.zeros((k + 1, self.chain.output_dim))
-            self._accumulate(self.backend, self.chain, samples, targets, products, rows)
+            self._accumulate(self.backend, self.chain, samples, targets, products, dtype, rows)
         else:
             root = np.sqrt(w)[:, None]
-            dtype = np.dtype(self.precision)
             features = self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
             features = to_host("statistics.update", "X", features) * root.astype(dtype)
             part = _Held(features, used * root)
@@ -212,16 +232,18 @@ class RidgeStatistics:
         X: Any,
         Y: npt.NDArray[Any],
         cross: FloatArray,
+        dtype: np.dtype[Any],
         rows: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self._symmetric = False
-        backend.accumulate(chain, X, Y, self._gram, cross, dtype=np.dtype(self.precision), rows=rows)
+        backend.accumulate(chain, X, Y, self._gram, cross, dtype=dtype, rows=rows)
 
     def _sum(self, part: _Held) -> FloatArray:
         """Adds the features to G; returns their products (k + 1, p) with the targets."""
         products = np.zeros((part.targets.shape[1], len(self._gram)))
         backend = get_backend(self._chosen, data=part.features)
-        self._accumulate(backend, Chain(len(self._gram), ()), part.features, part.targets, products)
+        chain, dtype = Chain(len(self._gram), ()), np.dtype(part.features.dtype)
+        self._accumulate(backend, chain, part.features, part.targets, products, dtype)
         return products
 
     def _sum_held(self) -> None:
@@ -264,8 +286,7 @@ class RidgeStatistics:
         self.n += other.n
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        if other.precision == "float32":
-            self.precision = "float32"
+        self._coarsen(other.product_precision)
         return self
 
     def means(self, center: str = "none") -> tuple[FloatArray, FloatArray]:
@@ -308,13 +329,18 @@ class RidgeStatistics:
         u ||G||_2 with u = 10 * 2^-24 for float32 products, p * 2^-52 for float64.
         """
         u = len(self._gram) * float(np.finfo(np.float64).eps)
-        if self.precision == "float32":
+        if self.product_precision == "float32":
             u = max(u, _FLOAT32_ROUNDING)
         return u * max(largest_eigenvalue, 0.0)
 
     def save(self, path: str | Path) -> None:
         """Writes G, C, n and the sums to a .npz, atomically."""
-        meta = {"format": _FORMAT, "n": self.n, "precision": self.precision, "features": self.chain.fingerprint()}
+        meta = {
+            "format": _FORMAT,
+            "n": self.n,
+            "precision": self.product_precision,
+            "features": self.chain.fingerprint(),
+        }
         arrays = {
             "gram": self.gram,
             "cross": self.cross,
@@ -332,7 +358,8 @@ class RidgeStatistics:
                 raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
             if meta["features"] != self.chain.fingerprint():
                 raise ValueError("it is of another feature map or preprocessing")
-            other = RidgeStatistics(self.chain, len(self.cross), precision=meta["precision"], backend=self.backend)
+            other = RidgeStatistics(self.chain, len(self.cross), backend=self.backend)
+            other.product_precision = check_choice("load", "precision", meta["precision"], PRECISIONS)
             other.n = check_count("load", "n", meta["n"], minimum=0)
             numbers = {name: arrays[name] for name in ("gram", "cross", *_SUMS)}
             fits = all(array.shape == np.shape(getattr(self, name)) for name, array in numbers.items())

@@ -22,12 +22,16 @@ int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_
 
 // gram (p, p): the lower triangle in row-major order is updated (call symmetrize when done).
 // cross (k, p) row-major. Tiles are multiplied in T and added in double at least every
-// `flush_rows` rows. Throws NonFinite.
+// `flush_rows` rows. With T = double, bytes under a map without layers are summed as integers where `has_byte_products`:
+// exact, and faster than either float. Throws NonFinite.
 template <typename T>
 void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& targets, int64_t tile_rows, double* gram,
                 double* cross, T* workspace);
 
 constexpr int64_t flush_rows = 4096;
+
+// Whether there are integer products of bytes for this CPU and the current instruction set.
+bool has_byte_products();
 
 // Copies the lower triangle (row-major) over the upper one.
 void symmetrize(double* gram, int64_t p);

@@ -40,6 +40,10 @@ class ArrayBackend:
         check_writable("array backend", kind)
         self._xp, self._device = namespace_of(kind), device_of(kind)
 
+    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """``dtype``, see ``Backend.product_dtype``."""
+        return dtype
+
     def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
         n = X.shape[0] if rows is None else len(rows)

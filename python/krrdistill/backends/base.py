@@ -74,6 +74,10 @@ class Chain:
         digest.update(repr((self.input_dim, forms)).encode())
         return digest.hexdigest()
 
+    def is_affine_of_bytes(self, X: Any) -> bool:
+        """Whether the features of X are affine functions of bytes: sums of their products are sums of integers."""
+        return not self.layers and isinstance(X, np.ndarray) and X.dtype == np.uint8
+
     @property
     def output_dim(self) -> int:
         """p."""
@@ -107,6 +111,10 @@ class Backend(Protocol):
     """
 
     name: str
+
+    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """What to ask ``accumulate`` for where ``dtype`` would do: float64 if it is exact and as fast for this X."""
+        ...
 
     def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X) of shape (n, p) in ``dtype``, an array of the kind of X. Raises DataError for NaN or infinity."""

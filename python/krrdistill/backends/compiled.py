@@ -37,6 +37,10 @@ class CompiledBackend:
         self._module = module
         self._operations = operations
 
+    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """``dtype``, see ``Backend.product_dtype``."""
+        return dtype
+
     def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
         out = np.empty((len(X) if rows is None else len(rows), chain.output_dim), dtype)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from krrdistill.compiled import load_native
 
+from .base import Chain
 from .compiled import CompiledBackend
 
 __all__ = ["NativeBackend"]
@@ -15,3 +20,8 @@ class NativeBackend(CompiledBackend):
     def __init__(self) -> None:
         module = load_native()
         super().__init__("native", module, module)
+
+    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """float64 for affine functions of bytes: then they are summed as integers (csrc/cpu/byte_gram.cpp)."""
+        integers = chain.is_affine_of_bytes(X) and self._module.has_byte_products()
+        return np.dtype(np.float64) if integers else dtype

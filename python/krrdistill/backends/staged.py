@@ -27,6 +27,10 @@ class StagedBackend:
         self.inner = inner
         self.name = inner.name
 
+    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """See ``Backend.product_dtype``."""
+        return self.inner.product_dtype(chain, X, dtype)
+
     def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
         front, rest = _split(chain)

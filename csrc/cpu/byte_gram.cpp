@@ -1,0 +1,102 @@
+// Packs rows of bytes into panels and splits their product into blocks and threads; the kernels are in
+// byte_gram_impl.h.
+#include "cpu/byte_gram.h"
+
+#include <algorithm>
+#include <array>
+
+#include "cpu/byte_gram_kernels.h"
+#include "krrdistill/isa.h"
+#include "krrdistill/statistics.h"
+
+namespace krrdistill {
+namespace {
+
+constexpr int64_t block_panels = 6;  // 96 columns: two packed blocks take 384 KiB, which fits an L2 cache of 512 KiB
+constexpr int64_t line_panels = 4;   // 64 bytes of a row
+
+// Null where no integer kernel is faster than a float32 product.
+ByteGramKernel byte_gram_kernel() {
+#ifdef KRRDISTILL_WITH_AVX512VNNI
+  if (current_isa() == Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
+    return &byte_gram_avx512vnni;
+  }
+#endif
+#ifdef KRRDISTILL_WITH_AVX2
+  if (current_isa() == Isa::avx2) {
+    return &byte_gram_avx2;
+  }
+#endif
+  return nullptr;
+}
+
+// A pair of rows of one panel: (even[c] - 128, odd[c] - 128) for 16 columns.
+void interleave(const uint8_t* even, const uint8_t* odd, int16_t* words) {
+  for (int64_t c = 0; c < panel_columns; ++c) {
+    words[2 * c] = static_cast<int16_t>(even[c] - byte_centre);
+    words[2 * c + 1] = static_cast<int16_t>(odd[c] - byte_centre);
+  }
+}
+
+// 16 bytes of row i; 128, which is zero once centred, beyond the last row or column.
+const uint8_t* panel_bytes(const Input& input, int64_t i, int64_t end, int64_t column, int64_t p,
+                           std::array<uint8_t, panel_columns>& spare) {
+  if (i < end && column + panel_columns <= p) {
+    return input_bytes(input, i) + column;
+  }
+  spare.fill(byte_centre);
+  if (i < end) {
+    const uint8_t* row = input_bytes(input, i);
+    std::copy(row + column, row + p, spare.begin());
+  }
+  return spare.data();
+}
+
+// Panels [first_panel, last_panel) of rows [first, first + count), filled up to whole panels and pairs.
+void pack(const Input& input, int64_t first, int64_t count, int64_t p, int64_t first_panel, int64_t last_panel,
+          int16_t* packed) {
+  const int64_t pairs = (count + 1) / 2, end = first + count;
+  std::array<uint8_t, panel_columns> spare_even{}, spare_odd{};
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const int64_t i = first + 2 * pair;
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      const int64_t column = panel * panel_columns;
+      interleave(panel_bytes(input, i, end, column, p, spare_even),
+                 panel_bytes(input, i + 1, end, column, p, spare_odd),
+                 packed + 2 * panel_columns * (panel * pairs + pair));
+    }
+  }
+}
+
+}  // namespace
+
+bool has_byte_products() { return byte_gram_kernel() != nullptr; }
+
+int64_t byte_gram_order(int64_t p) { return (p + panel_columns - 1) / panel_columns * panel_columns; }
+
+int64_t byte_gram_workspace(int64_t p) { return byte_block_rows * byte_gram_order(p) / 4; }  // int16
+
+void byte_gram(const Input& input, int64_t first, int64_t count, int64_t p, int32_t* gram, double* workspace) {
+  const ByteGramKernel kernel = byte_gram_kernel();
+  auto* packed = reinterpret_cast<int16_t*>(workspace);
+  const int64_t order = byte_gram_order(p), panels = order / panel_columns;
+  const int64_t pairs = (count + 1) / 2;
+  const int64_t panel_size = 2 * panel_columns * pairs;
+#pragma omp parallel for schedule(static)
+  for (int64_t panel = 0; panel < panels; panel += line_panels) {
+    pack(input, first, count, p, panel, std::min(panel + line_panels, panels), packed);
+  }
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+  for (int64_t ib = 0; ib < panels; ib += block_panels) {
+    for (int64_t jb = 0; jb < panels; jb += block_panels) {
+      for (int64_t j = jb; j < std::min(jb + block_panels, panels); ++j) {
+        for (int64_t i = std::max(ib, j); i < std::min(ib + block_panels, panels); ++i) {
+          kernel(packed + i * panel_size, packed + j * panel_size, pairs, gram + (i * order + j) * panel_columns,
+                 order);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace krrdistill
