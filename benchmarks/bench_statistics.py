@@ -72,9 +72,19 @@ def _check(found: tuple[FloatArray, FloatArray], wanted: tuple[FloatArray, Float
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_pass(record: Recorder, problem: Problem, expected: Expected, kernel: str, name: str) -> None:
+    n, chain, dtype = len(problem.x_train), problem.chain(kernel), np.dtype(np.float32)
+    if name != "numpy":
+        dtype = backend_or_skip(name).product_dtype(chain, problem.x_train, dtype)
+    found = record(_accumulator(problem, kernel, name, n, dtype.name), pass_work(chain, n))
+    _check(found, expected(kernel, n), n, dtype.name)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_pass_of_bytes_in_float32(record: Recorder, problem: Problem, expected: Expected, name: str) -> None:
+    """What sums of integers, in ``test_pass`` with the identity map, are there instead of."""
     n = len(problem.x_train)
-    found = record(_accumulator(problem, kernel, name, n, "float32"), pass_work(problem.chain(kernel), n))
-    _check(found, expected(kernel, n), n, "float32")
+    found = record(_accumulator(problem, "identity", name, n, "float32"), pass_work(problem.chain("identity"), n))
+    _check(found, expected("identity", n), n, "float32")
 
 
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])

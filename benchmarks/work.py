@@ -65,7 +65,10 @@ def map_work(chain: Chain, n: int, dtype: str = "float32", *, input_bytes: int =
 
 
 def pass_work(chain: Chain, n: int, dtype: str = "float32") -> Work:
-    """G and C of n labelled samples: the map, then n p^2 flops on one triangle. Class sums are no product."""
+    """G and C of n labelled samples: the map, then n p^2 flops on one triangle. Class sums are no product.
+
+    Bytes under the identity map count alike, at the rate of SYRK: sums of integers may take less than this floor.
+    """
     triangle = float(n) * chain.output_dim**2
     return map_work(chain, n, dtype) + Work({f"{_prefix(dtype)}syrk": triangle})
 

@@ -24,7 +24,10 @@ def pass_flops(chain: Chain, n: int) -> float:
 
 
 def pass_floor(chain: Chain, n: int, precision: str) -> float | None:
-    """Seconds of ``pass_flops`` at the best rate, measured here, of a product of order 1024; None for short passes."""
+    """Seconds of ``pass_flops`` at the best rate, measured here, of a product of order 1024; None for short passes.
+
+    No floor of sums of integers (bytes under the identity map), which can be faster than float products.
+    """
     flops = pass_flops(chain, n)
     if flops < _LEAST_FLOPS:
         return None

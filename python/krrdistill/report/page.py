@@ -445,7 +445,8 @@ def _time(report: dict[str, Any]) -> Markup:
     rows.append(("total", seconds(report["seconds"]["total"]), "", ""))
     if known:
         note = (
-            "Floor: the arithmetic of the pass over the data at the rate of a matrix product, measured after the run."
+            "Floor: the arithmetic of the pass over the data at the rate of a matrix product, measured after the run. "
+            "Bytes under the identity map are summed as integers, which can take less."
         )
     else:
         note = "The pass over the data was too short for its floor to be measured."
