@@ -9,8 +9,8 @@
 namespace krrdistill {
 
 constexpr int byte_centre = 128;
-constexpr int64_t byte_block_rows = 1024;            // of one call, at most
-constexpr int64_t byte_sum_rows = int64_t{1} << 16;  // of one sum, at most: half of what int32 holds
+constexpr int64_t byte_block_rows = 1024;  // of one call, at most
+constexpr int64_t byte_sum_rows = 65536;   // of one sum, at most: half of what int32 holds
 
 inline int64_t input_row(const Input& input, int64_t i) { return input.rows == nullptr ? i : input.rows[i]; }
 

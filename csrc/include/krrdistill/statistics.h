@@ -22,8 +22,8 @@ int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_
 
 // gram (p, p): the lower triangle in row-major order is updated (call symmetrize when done).
 // cross (k, p) row-major. Tiles are multiplied in T and added in double at least every
-// `flush_rows` rows. With T = double, bytes under a map without layers are summed as integers where `has_byte_products`:
-// exact, and faster than either float. Throws NonFinite.
+// `flush_rows` rows. With T = double, bytes under a map without layers are summed as integers where
+// `has_byte_products`: exact, and faster than either float. Throws NonFinite.
 template <typename T>
 void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& targets, int64_t tile_rows, double* gram,
                 double* cross, T* workspace);
