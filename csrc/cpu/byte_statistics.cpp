@@ -1,7 +1,7 @@
-// Statistics of bytes u under phi = a u + b, from sums of integers. With c = u - 128, phi = a c + b' and over n rows
+// Statistics of bytes u under phi = a u + b, from sums of integers. With c = u - 128 and phi = a c + b', over n rows
 //
-//     n sum phi_i phi_j = a_i a_j (n M_ij - S_i S_j) + F_i F_j,   M = sum c c^T,   S = sum c,   F = sum phi = a S + n
-//     b'.
+//     n sum phi_i phi_j = a_i a_j (n M_ij - S_i S_j) + F_i F_j,
+//     M = sum c c^T,   S = sum c,   F = sum phi = a S + n b'.
 //
 // The bracket, n^2 times a covariance, is an integer under 2^47 and so exact in double: a mean that is large beside the
 // deviation costs nothing.
