@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -156,6 +157,53 @@ def emulated_backend(module: ModuleType) -> Backend:
         return kd.get_backend("cuda")
 
 
+class CudaArrays:
+    """The namespace of ``CudaArray``: results stay what the backend made."""
+
+    @staticmethod
+    def from_dlpack(matrix: Any) -> Any:
+        """``matrix`` itself."""
+        return matrix
+
+
+class CudaArray:
+    """A matrix of some framework on the emulated device; a stream (1 or 2: CUDA's default ones) has yet to write it."""
+
+    def __init__(self, x: Any, *, stream: int = 1, hand_over: bool = True) -> None:
+        self.module: Any = sys.modules["krrdistill._cuda"]
+        self.shape, self.stream, self.hand_over = x.shape, stream, hand_over
+        self.matrix = self.module.upload(x, stream=stream)
+
+    def __array_namespace__(self, **_: Any) -> Any:
+        return CudaArrays
+
+    def __dlpack_device__(self) -> Any:
+        return self.matrix.__dlpack_device__()
+
+    def __dlpack__(self, *, stream: int) -> Any:
+        if self.hand_over:
+            self.module.wait_for(stream, self.stream)
+        return self.matrix.__dlpack__(stream=stream)
+
+
+@pytest.fixture(scope="session")
+def one_backend(cuda_emulated: ModuleType) -> Backend:
+    """A backend that exists before the objects of a test are counted."""
+    return emulated_backend(cuda_emulated)
+
+
+@pytest.fixture
+def device(cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The emulated module as krrdistill._cuda, with its settings as they were and nothing left when the test ends."""
+    monkeypatch.setitem(sys.modules, "krrdistill._cuda", cuda_emulated)
+    gc.collect()
+    before = cuda_emulated.live_objects()
+    yield cuda_emulated
+    cuda_emulated.emulate()
+    gc.collect()
+    assert cuda_emulated.live_objects() == before
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[str]:
     """Every instruction set of this CPU and build in turn, the element-wise kernels set to it."""
@@ -168,6 +216,25 @@ def isa(request: pytest.FixtureRequest, native_module: ModuleType) -> Iterator[s
 def framework(name: str) -> Any:
     """A framework's module; the test is skipped where it is not installed."""
     return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+@pytest.fixture
+def closed_device(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """array-api-strict's second device, which then tells DLPack that it is a CUDA device, and shares nothing."""
+    strict = framework("array_api_strict")
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        pytest.skip("array-api-strict moves arrays between its devices with NumPy 2 only")
+    Strict = type(strict.zeros(1))
+    device, open_dlpack = strict.Device("device1"), Strict.__dlpack__
+
+    def share(self: Any, **options: Any) -> Any:
+        if self.device == device:
+            raise BufferError("not in host memory")
+        return open_dlpack(self, **options)
+
+    monkeypatch.setattr(Strict, "__dlpack_device__", lambda self: (2 if self.device == device else 1, 0))
+    monkeypatch.setattr(Strict, "__dlpack__", share)
+    return device
 
 
 def array_backend(name: str) -> Backend:

@@ -59,25 +59,6 @@ class Kind:
         return np.asarray(array if arrays.is_on_host(array) else array.to_device(self.module.Device("CPU_DEVICE")))
 
 
-@pytest.fixture
-def closed_device(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """array-api-strict's second device, which then tells DLPack that it is a CUDA device, and shares nothing."""
-    strict = framework("array_api_strict")
-    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
-        pytest.skip("array-api-strict moves arrays between its devices with NumPy 2 only")
-    Strict = type(strict.zeros(1))
-    device, open_dlpack = strict.Device("device1"), Strict.__dlpack__
-
-    def share(self: Any, **options: Any) -> Any:
-        if self.device == device:
-            raise BufferError("not in host memory")
-        return open_dlpack(self, **options)
-
-    monkeypatch.setattr(Strict, "__dlpack_device__", lambda self: (2 if self.device == device else 1, 0))
-    monkeypatch.setattr(Strict, "__dlpack__", share)
-    return device
-
-
 @pytest.fixture(params=["numpy", "torch", "jax", "array_api_strict", "device"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     """Every kind of array in turn."""

@@ -152,7 +152,8 @@ def check_score_path(
 
 def set_tile_rows(monkeypatch: pytest.MonkeyPatch, backend: Backend, rows: int) -> None:
     running = type(backend.inner if isinstance(backend, StagedBackend) else backend)
-    monkeypatch.setattr(sys.modules[running.accumulate.__module__], "tile_rows", lambda chain, dtype: rows)
+    for module in {running.accumulate.__module__, running.transform.__module__}:
+        monkeypatch.setattr(sys.modules[module], "tile_rows", lambda chain, dtype: rows)
 
 
 # Features

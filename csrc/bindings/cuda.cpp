@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "bindings/arrays.h"
+#include "bindings/dlpack.h"
 #include "bindings/errors.h"
 #include "cuda/operations.h"
 
@@ -16,40 +17,98 @@ namespace {
 
 using cuda::Context;
 
+// Rows of data and what keeps them where they are.
+struct Data {
+  cuda::Source source;
+  int64_t rows = 0;  // before the gather
+  std::optional<dlpack::Borrowed> owner = std::nullopt;
+};
+
+InputType input_type(const dlpack::Type& type) {
+  const auto is = [&type](uint8_t code, uint8_t bits) {
+    return type.code == code && type.bits == bits && type.lanes == 1;
+  };
+  if (is(dlpack::unsigned_integer, 8)) {
+    return InputType::u8;
+  }
+  require(is(dlpack::floating, 32) || is(dlpack::floating, 64), "x must be uint8, float32 or float64");
+  return type.bits == 32 ? InputType::f32 : InputType::f64;
+}
+
+Data borrow(dlpack::Borrowed owner, const Rows& rows, int64_t input_dim) {
+  const dlpack::Tensor& x = owner.tensor();
+  require(x.ndim == 2 && x.shape[1] == input_dim, "x must have shape (n, input_dim)");
+  const auto* data = static_cast<const std::byte*>(x.data) + x.byte_offset;
+  const InputType type = input_type(x.type);
+  require(reinterpret_cast<std::uintptr_t>(data) % (x.type.bits / 8) == 0, "x must be aligned to its items");
+  Data result{.source = {{.data = data,
+                          .type = type,
+                          .row_stride = x.strides == nullptr ? input_dim : x.strides[0],
+                          .rows = nullptr,
+                          .n = x.shape[0]},
+                         true,
+                         x.strides == nullptr || input_dim == 1 ? 1 : x.strides[1]},
+              .rows = x.shape[0]};
+  if (rows) {
+    check_rows(*rows, x.shape[0]);
+    result.source.rows = rows->data();
+    result.source.n = rows->size();
+  }
+  result.owner = std::move(owner);
+  return result;
+}
+
 // The operations of module.cpp on one device, with the same arguments.
 class Device {
  public:
   Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32) {
     require(device >= 0, "device must not be negative");
     require(memory_budget >= 0, "memory_budget must not be negative");
+    device_ = device;
     auto* handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): what Python knows of a stream
     context_ = cuda::make_context({.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32});
   }
 
   template <typename T>
   void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows, Array<T> out, int64_t tile_rows) {
-    const Input input = make_input(x, rows, handle.map().input_dim);
-    require(out.ndim() == 2 && out.shape(0) == input.n && out.shape(1) == handle.map().output_dim(),
+    const Data data = read(x, rows, handle.map().input_dim);
+    require(out.ndim() == 2 && out.shape(0) == data.source.n && out.shape(1) == handle.map().output_dim(),
             "out: (n, output_dim)");
     require(tile_rows >= 1, "tile_rows must be at least 1");
     T* target = out.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::transform(*context_, handle.map(), input, tile_rows, target);
+    cuda::transform(*context_, handle.map(), data.source, tile_rows, target);
+  }
+
+  // For x on the device: features that stay there.
+  template <typename T>
+  dlpack::Matrix transform_there(const MapHandle<T>& handle, const py::object& x, const Rows& rows, int64_t tile_rows) {
+    const Data data = read(x, rows, handle.map().input_dim);
+    require(data.source.on_device, "x must be on the device");
+    require(tile_rows >= 1, "tile_rows must be at least 1");
+    constexpr dlpack::Type type{.code = dlpack::floating, .bits = 8 * sizeof(T), .lanes = 1};
+    std::shared_ptr<T> features;
+    {
+      const py::gil_scoped_release nogil;
+      features = cuda::transform_there(*context_, handle.map(), data.source, tile_rows);
+    }
+    const int64_t p = handle.map().output_dim();
+    return {std::move(features), type, {data.source.n, p}, {p, 1}, device_};
   }
 
   template <typename T>
-  void accumulate(const MapHandle<T>& handle, const py::array& x, const Rows& rows, const py::array& y,
+  void accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const py::array& y,
                   Array<double> gram, Array<double> cross, int64_t tile_rows) {
-    const Input input = make_input(x, rows, handle.map().input_dim);
+    const Data data = read(x, rows, handle.map().input_dim);
     const int64_t p = handle.map().output_dim();
     require(gram.ndim() == 2 && gram.shape(0) == p && gram.shape(1) == p, "gram: (p, p)");
     require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
     require(tile_rows >= 1, "tile_rows must be at least 1");
-    const Targets targets = make_targets(y, cross.shape(0), x.shape(0), input);
+    const Targets targets = make_targets(y, cross.shape(0), data.rows, data.source);
     double* gram_data = gram.mutable_data();
     double* cross_data = cross.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::accumulate(*context_, handle.map(), input, targets, tile_rows, gram_data, cross_data);
+    cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, gram_data, cross_data);
   }
 
   void symmetrize(Array<double> gram) {
@@ -61,18 +120,19 @@ class Device {
   }
 
   template <typename T>
-  void score_path(const MapHandle<T>& handle, const py::array& x, const Rows& rows, const Array<int64_t>& labels,
+  void score_path(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const Array<int64_t>& labels,
                   const Array<T>& weights, Array<int64_t> correct, int64_t tile_rows) {
-    const Input input = make_input(x, rows, handle.map().input_dim);
+    const Data data = read(x, rows, handle.map().input_dim);
     require(weights.ndim() == 3 && weights.shape(2) == handle.map().output_dim(), "weights: (models, k, p)");
     const int64_t models = weights.shape(0), k = weights.shape(1);
     require(k >= 1, "weights need at least one class");
-    require(labels.ndim() == 1 && labels.shape(0) == x.shape(0), "labels: (n,)");
+    require(labels.ndim() == 1 && labels.shape(0) == data.rows, "labels: (n,)");
     require(correct.size() == models, "correct: (models,)");
     require(tile_rows >= 1, "tile_rows must be at least 1");
     int64_t* correct_data = correct.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::score_path(*context_, handle.map(), input, labels.data(), weights.data(), models, k, tile_rows, correct_data);
+    cuda::score_path(*context_, handle.map(), data.source, labels.data(), weights.data(), models, k, tile_rows,
+                     correct_data);
   }
 
   double ridge_path(const Array<double>& gram, const Array<double>& cross, const Array<double>& lambdas,
@@ -123,7 +183,18 @@ class Device {
   }
 
  private:
+  // x in host memory, or an array on this device that has __dlpack__.
+  [[nodiscard]] Data read(const py::object& x, const Rows& rows, int64_t input_dim) const {
+    if (py::isinstance<py::array>(x)) {
+      const auto array = py::reinterpret_borrow<py::array>(x);
+      return {.source = {make_input(array, rows, input_dim)}, .rows = array.shape(0)};
+    }
+    const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));
+    return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
+  }
+
   std::shared_ptr<Context> context_;
+  int device_ = 0;
 };
 
 template <typename T>
@@ -134,6 +205,8 @@ void bind_map(py::module_& module, py::class_<Device>& device, const char* map_n
   device
       .def("transform", &Device::transform<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("out").noconvert(), py::arg("tile_rows"))
+      .def("transform_there", &Device::transform_there<T>, py::arg("feature_map"), py::arg("x"),
+           py::arg("rows").none(true), py::arg("tile_rows"))
       .def("accumulate", &Device::accumulate<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("y"), py::arg("gram").noconvert(), py::arg("cross").noconvert(), py::arg("tile_rows"))
       .def("score_path", &Device::score_path<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
@@ -163,6 +236,10 @@ py::dict driver_facts() {
 
 void bind_cuda(py::module_& module, bool emulated) {
   py::register_local_exception_translator(&translate);
+  py::class_<dlpack::Matrix>(module, "DeviceMatrix", py::module_local())
+      .def("__dlpack_device__", &dlpack::Matrix::place)
+      .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
+           py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   py::class_<Device> device(module, "Device", py::module_local());
   device
       .def(py::init<int, std::uintptr_t, int64_t, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),

@@ -49,6 +49,30 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
+// Strides and widths in units.
+template <typename Unit>
+__global__ void __launch_bounds__(threads)
+    gather_kernel(const Unit* x, int64_t row_stride, int64_t column_stride, const int64_t* rows, Unit* out, int64_t ld,
+                  unsigned width, unsigned total) {
+  const unsigned index = flat_index();
+  if (index < total) {
+    const unsigned row = index / width, column = index % width;
+    out[row * ld + column] = x[rows[row] * row_stride + column * column_stride];
+  }
+}
+
+// The bytes, 1, 4, 8 or 16, that a thread copies: rows may start anywhere and end anywhere.
+int64_t unit_bytes(const Source& source, int64_t d) {
+  const int64_t size = element_bytes(source.type);
+  if (source.column_stride != 1) {
+    return size;
+  }
+  const auto ends = static_cast<uint64_t>(reinterpret_cast<uintptr_t>(source.data)) |
+                    static_cast<uint64_t>(source.row_stride * size) | static_cast<uint64_t>(d * size) | 16;
+  const auto common = static_cast<int64_t>(ends & (~ends + 1));  // the largest power of two that divides them all
+  return common == 2 ? 1 : common;
+}
+
 __device__ inline float cosine(float x) { return cosf(x); }
 __device__ inline double cosine(double x) { return cos(x); }
 
@@ -114,6 +138,27 @@ void standardise(cudaStream_t stream, const void* x, InputType type, const T* sc
       return run(&standardise_kernel<float, T>, static_cast<const float*>(x));
     case InputType::f64:
       return run(&standardise_kernel<double, T>, static_cast<const double*>(x));
+  }
+}
+
+void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void* out, int64_t count, int64_t d) {
+  const int64_t size = element_bytes(source.type), unit = unit_bytes(source, d);
+  const int64_t width = d * size / unit;
+  const auto run = [&](auto kind) {
+    using Unit = decltype(kind);
+    launch("gather", &gather_kernel<Unit>, grid_of(ceil_div(narrow(count * width), threads)), threads, 0, stream,
+           static_cast<const Unit*>(source.data), source.row_stride * size / unit, source.column_stride, rows,
+           static_cast<Unit*>(out), pitch(d) * size / unit, width, count * width);
+  };
+  switch (unit) {
+    case 1:
+      return run(uint8_t{});
+    case 4:
+      return run(uint32_t{});
+    case 8:
+      return run(Pack<uint32_t, 2>{});
+    default:
+      return run(Pack<uint32_t, 4>{});
   }
 }
 

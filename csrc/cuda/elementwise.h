@@ -15,6 +15,13 @@ template <typename T>
 void standardise(cudaStream_t stream, const void* x, InputType type, const T* scale, const T* shift, T* out,
                  int64_t count, int64_t d, int64_t first, unsigned long long* first_bad);
 
+// out (count rows, stride pitch(d)) = rows of `source`, which is on the device, as they are stored.
+void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void* out, int64_t count, int64_t d);
+
+inline int64_t element_bytes(InputType type) {
+  return type == InputType::u8 ? 1 : type == InputType::f32 ? sizeof(float) : sizeof(double);
+}
+
 // x (count rows, stride pitch(layer.outputs)) = act(x + bias).
 template <typename T>
 void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count);

@@ -16,10 +16,6 @@ namespace {
 
 constexpr unsigned long long none_bad = std::numeric_limits<unsigned long long>::max();
 
-int64_t element_bytes(InputType type) {
-  return type == InputType::u8 ? 1 : type == InputType::f32 ? sizeof(float) : sizeof(double);
-}
-
 // Two slots of raw rows and of what an operation adds, the standardised rows or features, and those of the next layer.
 template <typename T>
 int64_t bytes_per_row(const FeatureMap<T>& map, int64_t staged) {
@@ -60,21 +56,26 @@ FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
 }
 
 template <typename T>
-TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Input& input,
+TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input,
                           int64_t tile_rows, int64_t fixed, int64_t per_row, int64_t extra_fixed, int64_t extra_per_row)
     : scope_(scope),
       input_(input),
       row_bytes_(pitch(map.input_dim) * element_bytes(input.type)),
       extra_fixed_(extra_fixed),
       extra_per_row_(extra_per_row) {
-  const int64_t staged = row_bytes_ + extra_per_row;
+  const int64_t index = input.on_device ? static_cast<int64_t>(sizeof(int64_t)) : 0;
+  const int64_t staged = row_bytes_ + index + extra_per_row;
   const int64_t sync = static_cast<int64_t>(sizeof(*first_bad_));
   rows_ = scope.fit_rows(operation, fixed + map_bytes(map) + 2 * extra_fixed + sync,
                          per_row + bytes_per_row(map, staged), std::min(tile_rows, std::max<int64_t>(input.n, 1)));
   map_ = upload(scope, map);
+  const int64_t pinned = rows_ * (input.on_device ? index : row_bytes_);
   for (Slot& slot : slots_) {
-    slot.pinned = scope.template pinned<std::byte>(rows_ * staged + extra_fixed);
-    slot.device = scope.template device<std::byte>(rows_ * staged + extra_fixed);
+    slot.pinned = scope.template pinned<std::byte>(pinned + rows_ * extra_per_row + extra_fixed);
+    slot.pinned_extra = slot.pinned + pinned;
+    slot.raw = scope.template device<std::byte>(rows_ * staged + extra_fixed);
+    slot.indices = slot.raw + rows_ * row_bytes_;
+    slot.extra = slot.indices + rows_ * index;
     slot.copied = scope.event();
     slot.computed = scope.event();
   }
@@ -84,13 +85,35 @@ TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<
 }
 
 template <typename T>
-void TileStream<T>::gather(int64_t first, int64_t count, std::byte* to) const {
+void TileStream<T>::stage(const Slot& slot, int64_t first, int64_t count, const Fill& fill) const {
+  cudaStream_t copy = scope_.context.copy;
+  const auto send = [copy](std::byte* to, const std::byte* from, int64_t bytes) {
+    KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, copy));
+  };
+  if (fill) {
+    fill(first, count, slot.pinned_extra);
+    send(slot.extra, slot.pinned_extra, extra_fixed_ + count * extra_per_row_);
+  }
+  if (input_.on_device) {
+    auto* indices = reinterpret_cast<int64_t*>(slot.pinned);
+    for (int64_t i = 0; i < count; ++i) {
+      indices[i] = row_of(first + i);
+    }
+    send(slot.indices, slot.pinned, count * static_cast<int64_t>(sizeof(int64_t)));
+    gather(copy, input_, reinterpret_cast<const int64_t*>(slot.indices), slot.raw, count, map_.input_dim);
+  } else {
+    gather_on_host(first, count, slot.pinned);
+    send(slot.raw, slot.pinned, count * row_bytes_);
+  }
+}
+
+template <typename T>
+void TileStream<T>::gather_on_host(int64_t first, int64_t count, std::byte* to) const {
   const int64_t size = element_bytes(input_.type);
   const auto width = static_cast<size_t>(map_.input_dim * size);
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = input_.rows == nullptr ? first + i : input_.rows[first + i];
-    std::memcpy(to + i * row_bytes_, static_cast<const std::byte*>(input_.data) + row * input_.row_stride * size,
-                width);
+    std::memcpy(to + i * row_bytes_,
+                static_cast<const std::byte*>(input_.data) + row_of(first + i) * input_.row_stride * size, width);
   }
 }
 
@@ -120,38 +143,28 @@ void TileStream<T>::for_each(const Fill& fill, const std::function<void(const Ti
   for (int64_t first = 0, number = 0; first < input_.n; first += rows_, ++number) {
     const int64_t count = std::min(rows_, input_.n - first);
     Slot& slot = slots_[static_cast<size_t>(number % 2)];
-    const int64_t raw = rows_ * row_bytes_;
     if (number >= 2) {
       KRRDISTILL_CHECK(cudaEventSynchronize(slot.copied));
       KRRDISTILL_CHECK(cudaStreamWaitEvent(copy, slot.computed, 0));
     }
-    gather(first, count, slot.pinned);
-    if (fill) {
-      fill(first, count, slot.pinned + raw);
-      KRRDISTILL_CHECK(cudaMemcpyAsync(slot.device + raw, slot.pinned + raw,
-                                       static_cast<size_t>(extra_fixed_ + count * extra_per_row_),
-                                       cudaMemcpyHostToDevice, copy));
-    }
-    KRRDISTILL_CHECK(cudaMemcpyAsync(slot.device, slot.pinned, static_cast<size_t>(count * row_bytes_),
-                                     cudaMemcpyHostToDevice, copy));
+    stage(slot, first, count, fill);
     KRRDISTILL_CHECK(cudaEventRecord(slot.copied, copy));
     KRRDISTILL_CHECK(cudaStreamWaitEvent(compute, slot.copied, 0));
-    T* features = features_of(slot.device, first, count);
-    use({.first = first, .count = count, .features = features, .extra = slot.device + raw});
+    T* features = features_of(slot.raw, first, count);
+    use({.first = first, .count = count, .features = features, .extra = slot.extra});
     KRRDISTILL_CHECK(cudaEventRecord(slot.computed, compute));
   }
   unsigned long long bad = none_bad;
   scope_.download(&bad, first_bad_, 1);
   if (bad != none_bad) {
-    const auto row = static_cast<int64_t>(bad);
-    throw NonFinite(input_.rows == nullptr ? row : input_.rows[row]);
+    throw NonFinite(row_of(static_cast<int64_t>(bad)));
   }
 }
 
 // Features go back through pinned memory, two slots like the inputs: the host copies one out while the device works
 // on the next.
 template <typename T>
-void transform(Context& context, const FeatureMap<T>& map, const Input& input, int64_t tile_rows, T* out) {
+void transform(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows, T* out) {
   Scope scope(context);
   TileStream<T> tiles(scope, "transform", map, input, tile_rows);
   const int64_t p = map.output_dim();
@@ -189,11 +202,27 @@ void transform(Context& context, const FeatureMap<T>& map, const Input& input, i
   }
 }
 
+template <typename T>
+std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows) {
+  Scope scope(context);
+  const int64_t p = map.output_dim();
+  T* out = scope.device<T>(input.n * p);
+  TileStream<T> tiles(scope, "transform", map, input, tile_rows);
+  const auto width = static_cast<size_t>(p) * sizeof(T), stride = static_cast<size_t>(pitch(p)) * sizeof(T);
+  tiles.for_each(nullptr, [&](const typename TileStream<T>::Tile& tile) {
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(out + tile.first * p, width, tile.features, stride, width,
+                                       static_cast<size_t>(tile.count), cudaMemcpyDeviceToDevice, context.compute));
+  });
+  return scope.keep(out);
+}
+
 template FeatureMap<float> upload(Scope&, const FeatureMap<float>&);
 template FeatureMap<double> upload(Scope&, const FeatureMap<double>&);
 template class TileStream<float>;
 template class TileStream<double>;
-template void transform(Context&, const FeatureMap<float>&, const Input&, int64_t, float*);
-template void transform(Context&, const FeatureMap<double>&, const Input&, int64_t, double*);
+template void transform(Context&, const FeatureMap<float>&, const Source&, int64_t, float*);
+template void transform(Context&, const FeatureMap<double>&, const Source&, int64_t, double*);
+template std::shared_ptr<float> transform_there(Context&, const FeatureMap<float>&, const Source&, int64_t);
+template std::shared_ptr<double> transform_there(Context&, const FeatureMap<double>&, const Source&, int64_t);
 
 }  // namespace krrdistill::cuda

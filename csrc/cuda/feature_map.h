@@ -1,4 +1,4 @@
-// Feature maps on the device, and the tiles of host data that stream through them.
+// Feature maps on the device, and the tiles of data that stream through them.
 #pragma once
 
 #include <array>
@@ -24,6 +24,7 @@ int64_t map_bytes(const FeatureMap<T>& map);
 //     copy              | copy 0   | copy 1   |          | copy 2     waits until the slot's last tile was computed
 //     compute                      | tile 0   | tile 1   |   ...      waits for the copy of its tile
 //
+// Rows on the device go the same way: the host sends their indices, and a kernel on the copy stream gathers them.
 // `extra` bytes of each slot are the operation's own (labels, targets), filled on the host beside the rows.
 template <typename T>
 class TileStream {
@@ -38,7 +39,7 @@ class TileStream {
 
   // Tiles of at most tile_rows rows, fewer where `fixed` bytes, which the operation still allocates, and `per_row`
   // bytes for each row leave less room.
-  TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Input& input, int64_t tile_rows,
+  TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input, int64_t tile_rows,
              int64_t fixed = 0, int64_t per_row = 0, int64_t extra_fixed = 0, int64_t extra_per_row = 0);
 
   // Calls use(tile) for every tile; what `use` enqueues on the compute stream may read the tile. Then waits for all of
@@ -49,16 +50,21 @@ class TileStream {
 
  private:
   struct Slot {
-    std::byte* pinned;
-    std::byte* device;
+    std::byte* pinned;  // rows, or their indices
+    std::byte* pinned_extra;
+    std::byte* raw;
+    std::byte* indices;  // of rows on the device
+    std::byte* extra;
     cudaEvent_t copied;
     cudaEvent_t computed;
   };
-  void gather(int64_t first, int64_t count, std::byte* to) const;
+  void stage(const Slot& slot, int64_t first, int64_t count, const Fill& fill) const;
+  void gather_on_host(int64_t first, int64_t count, std::byte* to) const;
+  [[nodiscard]] int64_t row_of(int64_t i) const { return input_.rows == nullptr ? i : input_.rows[i]; }
   T* features_of(const std::byte* staged, int64_t first, int64_t count);
 
   Scope& scope_;
-  const Input& input_;
+  const Source& input_;
   FeatureMap<T> map_;  // on the device
   int64_t row_bytes_;  // of staged raw rows
   int64_t extra_fixed_;

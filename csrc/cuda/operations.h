@@ -1,5 +1,6 @@
-// The operations on an NVIDIA GPU. Arrays are in host memory; rows of data stream through the device tile by tile, so
-// that data of any size fit. No CUDA type appears here. Sizes and meanings are those of the headers of each operation.
+// The operations on an NVIDIA GPU. Rows of data are in host memory and stream through the device tile by tile, so that
+// data of any size fit, or they are on the device already; all other arrays are in host memory. No CUDA type appears
+// here. Sizes and meanings are those of the headers of each operation.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,15 @@ struct Options {
 class Context;
 std::shared_ptr<Context> make_context(const Options& options);
 
+// Rows of data. In the memory of the context's device columns may have a stride (in elements) too.
+struct Source : Input {
+  bool on_device = false;
+  int64_t column_stride = 1;
+};
+
+// The cudaStream_t on which operations read data on the device: it has to wait for whoever writes them.
+void* reading_stream(const Context& context);
+
 struct DeviceFacts {
   std::string name;
   int major;  // compute capability
@@ -44,11 +54,15 @@ DriverFacts driver_facts();
 
 // out (n, output_dim), contiguous.
 template <typename T>
-void transform(Context& context, const FeatureMap<T>& map, const Input& input, int64_t tile_rows, T* out);
+void transform(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows, T* out);
+
+// The same in memory of the device, which is ready on every stream and lives as long as the pointer.
+template <typename T>
+std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
 
 // Adds to the lower triangle of gram (p, p) and to cross (k, p).
 template <typename T>
-void accumulate(Context& context, const FeatureMap<T>& map, const Input& input, const Targets& targets,
+void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
                 int64_t tile_rows, double* gram, double* cross);
 
 void symmetrize(Context& context, double* gram, int64_t p);
@@ -59,8 +73,8 @@ double ridge_path(Context& context, const double* gram, const double* cross, int
                   unsigned char* resolved);
 
 template <typename T>
-void score_path(Context& context, const FeatureMap<T>& map, const Input& input, const int64_t* labels, const T* weights,
-                int64_t models, int64_t k, int64_t tile_rows, int64_t* correct);
+void score_path(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
+                const T* weights, int64_t models, int64_t k, int64_t tile_rows, int64_t* correct);
 
 // rhs (batch, r, n) is overwritten by the solutions.
 void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, int64_t n, int64_t r);

@@ -1,5 +1,6 @@
 #include "cuda/runtime.h"
 
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -103,6 +104,8 @@ void Context::destroy() noexcept {
 
 std::shared_ptr<Context> make_context(const Options& options) { return std::make_shared<Context>(options); }
 
+void* reading_stream(const Context& context) { return context.copy; }
+
 DriverFacts driver_facts() {
   DriverFacts facts;
   KRRDISTILL_CHECK(cudaRuntimeGetVersion(&facts.runtime));
@@ -185,6 +188,17 @@ void* Scope::pinned_bytes(int64_t bytes) {
   KRRDISTILL_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
   pinned_.push_back(memory);
   return memory;
+}
+
+std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+  device_.erase(std::find(device_.begin(), device_.end(), memory));
+  return {memory, [device = context.options.device](void* kept) {
+            int previous = device;
+            static_cast<void>(cudaGetDevice(&previous));
+            static_cast<void>(cudaSetDevice(device));
+            static_cast<void>(cudaFree(kept));
+            static_cast<void>(cudaSetDevice(previous));
+          }};
 }
 
 cudaEvent_t Scope::event() {

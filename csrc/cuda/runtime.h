@@ -6,6 +6,7 @@
 #include <cusolverDn.h>
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -47,7 +48,7 @@ class Context {
 
   Options options;
   cudaStream_t compute = nullptr;  // kernels and products
-  cudaStream_t copy = nullptr;     // tiles on their way to the device
+  cudaStream_t copy = nullptr;     // tiles on their way to the device, or out of the caller's memory there
   cublasHandle_t blas = nullptr;
   cusolverDnHandle_t solver = nullptr;
   std::mutex mutex;
@@ -97,6 +98,12 @@ class Scope {
     copy_rows(host, 0, device, n * static_cast<int64_t>(sizeof(T)), 1, cudaMemcpyDeviceToHost);
   }
 
+  // Memory of device() that outlives the operation.
+  template <typename T>
+  std::shared_ptr<T> keep(T* memory) {
+    return std::static_pointer_cast<T>(keep_bytes(memory));
+  }
+
   // What device() gave after mark() goes back to the budget once the compute stream has done its work.
   struct Mark {
     size_t blocks;
@@ -115,6 +122,7 @@ class Scope {
  private:
   void* device_bytes(int64_t bytes);
   void* pinned_bytes(int64_t bytes);
+  std::shared_ptr<void> keep_bytes(void* memory);
   void copy_rows(void* to, int64_t to_pitch, const void* from, int64_t row_bytes, int64_t rows, cudaMemcpyKind kind);
 
   std::lock_guard<std::mutex> lock_;

@@ -61,8 +61,8 @@ int width_of(int64_t k) {
 }  // namespace
 
 template <typename T>
-void score_path(Context& context, const FeatureMap<T>& map, const Input& input, const int64_t* labels, const T* weights,
-                int64_t models, int64_t k, int64_t tile_rows, int64_t* correct) {
+void score_path(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
+                const T* weights, int64_t models, int64_t k, int64_t tile_rows, int64_t* correct) {
   using Tile = typename TileStream<T>::Tile;
   std::fill(correct, correct + models, int64_t{0});
   if (models == 0) {
@@ -97,9 +97,9 @@ void score_path(Context& context, const FeatureMap<T>& map, const Input& input, 
   std::transform(found.begin(), found.end(), correct, [](unsigned long long n) { return static_cast<int64_t>(n); });
 }
 
-template void score_path(Context&, const FeatureMap<float>&, const Input&, const int64_t*, const float*, int64_t,
+template void score_path(Context&, const FeatureMap<float>&, const Source&, const int64_t*, const float*, int64_t,
                          int64_t, int64_t, int64_t*);
-template void score_path(Context&, const FeatureMap<double>&, const Input&, const int64_t*, const double*, int64_t,
+template void score_path(Context&, const FeatureMap<double>&, const Source&, const int64_t*, const double*, int64_t,
                          int64_t, int64_t, int64_t*);
 
 }  // namespace krrdistill::cuda

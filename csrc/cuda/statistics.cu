@@ -89,7 +89,7 @@ void gather_targets(const Input& input, const Targets& targets, int64_t first, i
 }  // namespace
 
 template <typename T>
-void accumulate(Context& context, const FeatureMap<T>& map, const Input& input, const Targets& targets,
+void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
                 int64_t tile_rows, double* gram, double* cross) {
   using Tile = typename TileStream<T>::Tile;
   Scope scope(context);
@@ -148,7 +148,7 @@ void symmetrize(Context& context, double* gram, int64_t p) {
   scope.download(gram, device, p * p);
 }
 
-template void accumulate(Context&, const FeatureMap<float>&, const Input&, const Targets&, int64_t, double*, double*);
-template void accumulate(Context&, const FeatureMap<double>&, const Input&, const Targets&, int64_t, double*, double*);
+template void accumulate(Context&, const FeatureMap<float>&, const Source&, const Targets&, int64_t, double*, double*);
+template void accumulate(Context&, const FeatureMap<double>&, const Source&, const Targets&, int64_t, double*, double*);
 
 }  // namespace krrdistill::cuda

@@ -29,6 +29,7 @@ __all__ = [
     "check_number",
     "check_seed",
     "check_writable",
+    "cuda_device",
     "device_of",
     "dtype_name",
     "in_namespace",
@@ -41,6 +42,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 _HOST_DEVICES = (1, 3)  # DLPack's numbers for memory that the CPU reads: its own, and pinned for CUDA
+_CUDA_DEVICES = (2, 13)  # of a CUDA device: its own, and managed
 
 
 # Frameworks
@@ -54,6 +56,14 @@ def is_on_host(X: Any) -> bool:
         return int(X.__dlpack_device__()[0]) in _HOST_DEVICES
     except ValueError:  # a device that DLPack does not know
         return False
+
+
+def cuda_device(X: Any) -> int | None:
+    """The index of the CUDA device that X is on, as DLPack counts them; None for an array elsewhere."""
+    if not _is_framework_array(X) or is_on_host(X):
+        return None
+    kind, index = X.__dlpack_device__()
+    return int(index) if int(kind) in _CUDA_DEVICES else None
 
 
 def namespace_of(X: Any) -> Any:

@@ -1,6 +1,7 @@
 """Backends by name; ``get_backend(None)`` is the first of ``BACKENDS`` that works, and says so if it is not native.
 
-Data that is not in host memory decides too: it stays where it is, so its backend must be one that can work there.
+Data that is not in host memory decides too: it stays where it is, so its backend must be one that can work there. That
+is "array", and for data on a CUDA device also "cuda", on that device.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from krrdistill.arrays import device_of, is_on_host
+from krrdistill.arrays import cuda_device, device_of, is_on_host
 from krrdistill.compiled import load_native
 from krrdistill.errors import BackendUnavailable
 
@@ -35,7 +36,7 @@ __all__ = [
 
 BACKENDS = ("native", "numba", "array", "cuda")
 _PREFERENCE = ("native", "numba", "array")  # without a name: the first that works; a GPU is never taken unasked
-_HOST_ONLY = ("native", "numba", "cuda")
+_HOST_ONLY = ("native", "numba")
 _BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"
 _NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
 # What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/backends.md).
@@ -66,6 +67,8 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
             from .array import ArrayBackend
 
             return ArrayBackend(data)
+        if backend == "cuda":
+            return StagedBackend(_cuda(_cuda_index(data)))
     if backend is None:
         return _default()
     if not isinstance(backend, str):
@@ -87,10 +90,20 @@ def _numba() -> Backend:
     return NumbaBackend()
 
 
-def _cuda() -> Backend:
+def _cuda(device: int = 0) -> Backend:
     from .cuda import CudaBackend
 
-    return CudaBackend()
+    return CudaBackend(device=device)
+
+
+def _cuda_index(data: Any) -> int:
+    index = cuda_device(data)
+    if index is None:
+        raise TypeError(
+            f"backend 'cuda' takes arrays in host memory or on a CUDA device, the data is on {device_of(data)}; "
+            "use backend='array', or copy the data to the host"
+        )
+    return index
 
 
 def _native() -> Backend:

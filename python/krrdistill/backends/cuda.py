@@ -1,13 +1,18 @@
-"""The operations in C++/CUDA (csrc/cuda): fused kernels, cuBLAS and cuSOLVER. Arrays stay in host memory."""
+"""The operations in C++/CUDA (csrc/cuda): fused kernels, cuBLAS and cuSOLVER; data in host memory or on the GPU."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
+import numpy as np
+
+from krrdistill.arrays import is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
+from .base import Chain, IntArray
 from .compiled import CompiledBackend
+from .tiles import tile_rows
 
 __all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts"]
 
@@ -22,13 +27,17 @@ _CAPABILITY = (8, 0)
 class CudaBackend(CompiledBackend):
     """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
 
+    X may be an array on this device: ``__dlpack__(stream=...)`` makes a stream of the backend wait for what the
+    framework still does with it, and tiles are gathered from it on the device. Every operation returns when it is done,
+    so that results are ready on every stream, and X may be changed.
+
     Parameters
     ----------
     device : int
         Index of the GPU.
     stream : int, optional
-        Address of a ``cudaStream_t`` of this device, which must outlive the backend; without it, or with 0 (the address
-        of the default stream), a stream of its own.
+        Address of a ``cudaStream_t`` of this device, which must outlive the backend, or 1 or 2 for CUDA's legacy and
+        per-thread default stream; without it, or with 0, a stream of its own.
     memory_budget : int, optional
         Bytes of device memory that an operation may take; without it, nine tenths of what is free when it starts.
     tf32 : bool
@@ -40,6 +49,8 @@ class CudaBackend(CompiledBackend):
         If the module was not built, the driver is missing or too old, or there is no such device.
     DeviceError
         If CUDA fails; operations raise it too, and DeviceOutOfMemory.
+    TypeError
+        By operations, for X on another device.
     """
 
     def __init__(
@@ -51,6 +62,13 @@ class CudaBackend(CompiledBackend):
         _check_device(module.driver_facts(), device)
         operations = module.Device(device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32)
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
+
+    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+        """phi(X), see ``Backend.transform``; of X on the device it is there too, in memory that is not copied."""
+        if is_on_host(X):
+            return super().transform(chain, X, dtype=dtype, rows=rows)
+        made = self._operations.transform_there(self._map(chain, dtype), X, rows, tile_rows(chain, dtype))
+        return namespace_of(X).from_dlpack(made)
 
 
 def cuda_facts() -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.arrays import device_of, is_on_host, namespace_of
+
 from .array import ArrayBackend
 from .base import Backend, Chain, FloatArray, IntArray, Matrix, PathSolution
 from .operators import Operator
@@ -18,9 +20,9 @@ AnyArray = npt.NDArray[Any]
 
 
 class StagedBackend:
-    """``inner``, with NumPy for the layers up to the last ``Operator``: tile by tile, what they give goes to ``inner``.
+    """``inner``, with the ``array`` backend for the layers up to the last ``Operator``, tile by tile.
 
-    Chains without an ``Operator`` go to ``inner`` as they are.
+    What they give goes to ``inner``. Chains without an ``Operator`` go to ``inner`` as they are.
     """
 
     def __init__(self, inner: Backend) -> None:
@@ -31,22 +33,21 @@ class StagedBackend:
         """See ``Backend.product_dtype``."""
         return self.inner.product_dtype(chain, X, dtype)
 
-    def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
         front, rest = _split(chain)
         if front is None:
             return self.inner.transform(chain, X, dtype=dtype, rows=rows)
-        out = np.empty((len(X) if rows is None else len(rows), chain.output_dim), dtype)
-        done = 0
-        for _, H in _stages(front, X, rows, dtype):
-            out[done : done + len(H)] = self.inner.transform(rest, H, dtype=dtype)
-            done += len(H)
+        xp, n = namespace_of(X), X.shape[0] if rows is None else len(rows)
+        out = xp.empty((n, chain.output_dim), dtype=getattr(xp, dtype.name), device=device_of(X))
+        for tile, _, H in _stages(front, X, rows, dtype):
+            out[tile, :] = self.inner.transform(rest, H, dtype=dtype)
         return out
 
     def accumulate(
         self,
         chain: Chain,
-        X: AnyArray,
+        X: Any,
         Y: AnyArray,
         gram: FloatArray,
         cross: FloatArray,
@@ -59,13 +60,13 @@ class StagedBackend:
         if front is None:
             self.inner.accumulate(chain, X, Y, gram, cross, dtype=dtype, rows=rows)
             return
-        for picked, H in _stages(front, X, rows, dtype):
+        for _, picked, H in _stages(front, X, rows, dtype):
             self.inner.accumulate(rest, H, np.ascontiguousarray(Y[picked]), gram, cross, dtype=dtype)
 
     def score_path(
         self,
         chain: Chain,
-        X: AnyArray,
+        X: Any,
         labels: IntArray,
         weights: FloatArray,
         *,
@@ -77,7 +78,7 @@ class StagedBackend:
         if front is None:
             return self.inner.score_path(chain, X, labels, weights, dtype=dtype, rows=rows)
         correct = np.zeros(len(weights), dtype=np.int64)
-        for picked, H in _stages(front, X, rows, dtype):
+        for _, picked, H in _stages(front, X, rows, dtype):
             correct += self.inner.score_path(rest, H, np.ascontiguousarray(labels[picked]), weights, dtype=dtype)
         return correct
 
@@ -108,7 +109,8 @@ def _split(chain: Chain) -> tuple[Chain | None, Chain]:
 
 
 def _stages(
-    front: Chain, X: AnyArray, rows: IntArray | None, dtype: np.dtype[Any]
-) -> Iterator[tuple[AnyArray | slice, AnyArray]]:
-    for _, picked, H in ArrayBackend().feature_tiles(front, X, rows, dtype):
-        yield picked, np.ascontiguousarray(H, dtype=dtype)
+    front: Chain, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
+) -> Iterator[tuple[slice, AnyArray | slice, Any]]:
+    """The tiles of ``ArrayBackend.feature_tiles`` where X is, as ``inner`` takes them."""
+    for tile, picked, H in ArrayBackend(X).feature_tiles(front, X, rows, dtype):
+        yield tile, picked, np.ascontiguousarray(H, dtype=dtype) if is_on_host(X) else H

@@ -69,6 +69,12 @@ void guard_all(bool poisoned) {
   }
 }
 
+Stream* resolve(Stream* stream) {
+  static Stream legacy, per_thread;
+  const auto name = reinterpret_cast<uintptr_t>(stream);
+  return name == 1 ? &legacy : name == 2 ? &per_thread : stream;
+}
+
 void drain_until(Stream* stream, int64_t position) {
   while (stream->executed < position) {
     const auto work = std::move(stream->queue.front());
@@ -224,7 +230,8 @@ bool fails(const char* name) {
 void object_made() { ++objects; }
 void object_gone() { --objects; }
 
-void enqueue(Stream* stream, std::function<void()> work) {
+void enqueue(Stream* name, std::function<void()> work) {
+  Stream* stream = resolve(name);
   stream->queue.push_back(std::move(work));
   ++stream->enqueued;
   if (settings().eager) {
@@ -232,7 +239,11 @@ void enqueue(Stream* stream, std::function<void()> work) {
   }
 }
 
-void drain(Stream* stream) { drain_until(stream, stream->enqueued); }
+void drain(Stream* stream) { drain_until(resolve(stream), resolve(stream)->enqueued); }
+
+void wait_for(Stream* stream, Stream* other) {
+  enqueue(stream, [other = resolve(other), position = resolve(other)->enqueued] { drain_until(other, position); });
+}
 
 int launch(Stream* stream, void* kernel, const Grid& grid, std::function<void()> thread) {
   if (fails("launch")) {
@@ -461,7 +472,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   KRRDISTILL_FALLIBLE("cudaEventRecord")
-  *event = {.stream = stream, .position = stream->enqueued};
+  *event = {.stream = emulation::resolve(stream), .position = emulation::resolve(stream)->enqueued};
   return cudaSuccess;
 }
 
@@ -480,11 +491,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
   KRRDISTILL_FALLIBLE("cudaMemcpyAsync")
-  const bool up = kind == cudaMemcpyHostToDevice;
-  const void* device = up ? to : from;
-  const size_t extent = height == 0 ? 0 : (height - 1) * (up ? to_pitch : from_pitch) + width;
-  if (to_pitch < width || from_pitch < width || !emulation::inside_device_memory(device, extent) ||
-      emulation::inside_device_memory(up ? from : to, 0)) {
+  // Each side is on the device as a whole or not at all.
+  const auto lies = [=](const void* memory, size_t pitch, bool on_device) {
+    const size_t extent = on_device && height > 0 ? (height - 1) * pitch + width : 0;
+    return pitch >= width && emulation::inside_device_memory(memory, extent) == on_device;
+  };
+  if (!lies(to, to_pitch, kind != cudaMemcpyDeviceToHost) || !lies(from, from_pitch, kind != cudaMemcpyHostToDevice)) {
     return cudaErrorInvalidValue;
   }
   emulation::enqueue(stream, [=] {

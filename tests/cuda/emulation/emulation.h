@@ -60,9 +60,13 @@ bool fails(const char* name);
 void object_made();
 void object_gone();
 
-// Runs `work` in the stream, now or later.
+// Runs `work` in the stream, now or later. Streams 1 and 2 are CUDA's names for the legacy and the per-thread default
+// stream, which always exist.
 void enqueue(Stream* stream, std::function<void()> work);
 void drain(Stream* stream);
+
+// `stream` waits for what is in `other` by now.
+void wait_for(Stream* stream, Stream* other);
 
 int launch(Stream* stream, void* kernel, const Grid& grid, std::function<void()> thread);
 bool allow_shared(void* kernel, int attribute, int bytes);
