@@ -22,7 +22,8 @@ import oracles
 import tolerances
 from conftest import CudaArray, emulated_backend
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
-from krrdistill.backends.cuda import CudaBackend
+from krrdistill.backends.cuda import CudaBackend, shared_backend
+from krrdistill.backends.staged import StagedBackend
 from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory, NotPositiveDefinite
 from test_backends import make_chain, make_inputs, set_tile_rows, spd
 
@@ -189,6 +190,8 @@ def test_every_call_that_fails_is_an_error_and_leaves_nothing(
         except (DeviceError, DeviceOutOfMemory) as error:
             told.add(str(error))
         failed = device.failed()
+        started = failed not in ("cudaGetDevice", "cudaSetDevice", "cudaMemGetInfo")
+        assert not started or device.pending() == 0, failed  # nothing still uses memory of the caller
         device.emulate()  # runs what is left in the default streams
         assert device.live_objects() == before, failed
     assert all(re.match(r"CUDA: \w+ failed: .+", message) for message in told)
@@ -329,6 +332,24 @@ def test_nothing_happens_on_the_device_at_import(cuda_emulated: ModuleType) -> N
     code = f"import {cuda_emulated.__name__} as module; print(module.calls(), module.live_objects())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0 0\n"
+
+
+def test_one_context_serves_all_while_somebody_has_it(device: ModuleType) -> None:
+    device.emulate(devices=2)
+    before = device.live_objects()
+    first = shared_backend(1)
+    with_one = device.live_objects()
+    assert with_one > before
+    assert shared_backend(1) is first
+    assert shared_backend(0) is not first
+    gc.collect()
+    assert device.live_objects() == with_one
+    del first
+    gc.collect()
+    assert device.live_objects() == before
+    kept = get_backend("cuda")
+    assert isinstance(kept, StagedBackend)
+    assert get_backend("cuda").inner is kept.inner
 
 
 def test_status_of_an_emulated_device_says_so(device: ModuleType) -> None:

@@ -288,7 +288,8 @@ def test_statistics_are_equal_to_the_last_bit(gpu: Any) -> None:
     Y = np.random.default_rng(5).standard_normal((len(X), K))
     for targets, weights in ((y, None), (Y, None), (y, np.linspace(0.0, 1.0, len(X)))):
         found, expected = (kd.RidgeStatistics(MAPS["FCNN"], K, backend="cuda") for _ in range(2))
-        found.update(gpu(X), gpu(targets), weights=weights).update(gpu(X), targets, rows=gpu(rows))
+        shares = None if weights is None else gpu(weights)
+        found.update(gpu(X), gpu(targets), weights=shares).update(gpu(X), targets, rows=gpu(rows))
         expected.update(X, targets, weights=weights).update(X, targets, rows=rows)
         for name in ("gram", "cross", "feature_sum", "target_sum"):
             tolerances.assert_exact(getattr(found, name), getattr(expected, name))
@@ -354,3 +355,21 @@ def test_mixed_devices_and_types(gpu: Any) -> None:
         MAPS["FCNN"].transform(gpu(samples().astype(complex)), backend="cuda")
     whole = MAPS["FCNN"].transform(gpu(np.ones((2, D), np.int64)), backend="cuda")  # converted on the device
     tolerances.assert_exact(read(whole), MAPS["FCNN"].transform(np.ones((2, D)), backend="cuda"))
+
+
+# Hardware
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["torch", "cupy", "jax.numpy"])
+def test_frameworks_on_the_gpu(name: str) -> None:
+    xp = framework(name)
+    place = {"device": "cuda"} if name == "torch" else {}
+    X, y = xp.asarray(samples(dtype="float32"), **place), labels()
+    features = MAPS["FCNN"].transform(X + 0, backend="cuda")  # the sum may still be under way
+    assert isinstance(features, type(X))
+    assert arrays.device_of(features) == arrays.device_of(X)
+    expected = MAPS["FCNN"].transform(samples(dtype="float32"), backend="cuda")
+    tolerances.assert_exact(arrays.to_host("test", "features", features), expected)
+    found, host = (distill(data, y, backend="cuda") for data in (X, samples(dtype="float32")))
+    tolerances.assert_exact(found.distilled.X, host.distilled.X)

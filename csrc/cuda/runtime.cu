@@ -173,7 +173,6 @@ void* Scope::device_bytes(int64_t bytes) {
 }
 
 void Scope::release_to(const Mark& mark) {
-  KRRDISTILL_CHECK(cudaStreamSynchronize(context.compute));
   while (device_.size() > mark.blocks) {
     void* memory = device_.back();
     device_.pop_back();

@@ -104,7 +104,7 @@ class Scope {
     return std::static_pointer_cast<T>(keep_bytes(memory));
   }
 
-  // What device() gave after mark() goes back to the budget once the compute stream has done its work.
+  // What device() gave after mark() goes back to the budget; the streams must be done with it.
   struct Mark {
     size_t blocks;
     int64_t used;

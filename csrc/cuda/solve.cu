@@ -53,10 +53,9 @@ __device__ void substitute(const double* l, double* x, int n) {
       x[j * columns + column] /= l[packed(j, j)];
     }
     __syncthreads();
-    for (int i = j + 1 + first; i < n; i += step) {
+    for (int i = j + 1 + first; i < n; i += step) {  // the thread that has row j + 1 divides it next
       x[i * columns + column] -= l[packed(i, j)] * x[j * columns + column];
     }
-    __syncthreads();
   }
   for (int j = n - 1; j >= 0; --j) {
     if (first == 0) {
@@ -104,8 +103,7 @@ __global__ void __launch_bounds__(threads) small_kernel(Systems systems, int* in
       if (c < systems.r) {
         rhs[c * n + index % n] = x[index % n * columns + index / n];
       }
-    }
-    __syncthreads();
+    }  // each thread fills next what it has just read
   }
 }
 

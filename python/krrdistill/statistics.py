@@ -378,7 +378,7 @@ class RidgeStatistics:
 
 def check_weights(where: str, weights: Any, n: int) -> FloatArray:
     """Sample weights as float64 (n,), finite, not negative, not all zero."""
-    array = np.asarray(weights)
+    array = to_host(where, "weights", weights)
     if array.dtype.kind not in "uifb":
         raise TypeError(f"{where}: weights must be numbers, got dtype {array.dtype}")
     if array.shape != (n,):

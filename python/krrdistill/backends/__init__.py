@@ -91,9 +91,9 @@ def _numba() -> Backend:
 
 
 def _cuda(device: int = 0) -> Backend:
-    from .cuda import CudaBackend
+    from .cuda import shared_backend
 
-    return CudaBackend(device=device)
+    return shared_backend(device)
 
 
 def _cuda_index(data: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .base import Chain, IntArray
 from .compiled import CompiledBackend
 from .tiles import tile_rows
 
-__all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts"]
+__all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts", "shared_backend"]
 
 BUILD_REMEDY = (
     'install the CUDA 13 toolkit (nvcc), then: pip install "krrdistill[cuda13]" && pip install --force-reinstall '
@@ -69,6 +70,18 @@ class CudaBackend(CompiledBackend):
             return super().transform(chain, X, dtype=dtype, rows=rows)
         made = self._operations.transform_there(self._map(chain, dtype), X, rows, tile_rows(chain, dtype))
         return namespace_of(X).from_dlpack(made)
+
+
+_shared: weakref.WeakValueDictionary[tuple[str, int], CudaBackend] = weakref.WeakValueDictionary()
+
+
+def shared_backend(device: int) -> CudaBackend:
+    """A backend on this device without options: the same one, with its streams and handles, while somebody has it."""
+    key = (_load().__name__, device)
+    backend = _shared.get(key)
+    if backend is None:
+        backend = _shared[key] = CudaBackend(device=device)
+    return backend
 
 
 def cuda_facts() -> dict[str, Any]:

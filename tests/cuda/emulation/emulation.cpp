@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -39,6 +40,7 @@ namespace {
 
 std::map<const void*, size_t> device_memory;
 std::map<void*, int> shared_limits;
+std::set<Stream*> streams;
 int64_t objects = 0;
 int64_t bytes_now = 0;
 int64_t bytes_peak = 0;
@@ -211,6 +213,14 @@ int& current_device() {
 }
 
 int64_t live_objects() { return objects; }
+
+int64_t pending() {
+  int64_t sum = 0;
+  for (const Stream* stream : streams) {
+    sum += stream->enqueued - stream->executed;
+  }
+  return sum;
+}
 
 int64_t peak_bytes() {
   const int64_t peak = bytes_peak;
@@ -432,12 +442,14 @@ cudaError_t cudaFreeHost(void* memory) {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   KRRDISTILL_FALLIBLE("cudaStreamCreateWithFlags")
   *stream = new emulation::Stream;
+  emulation::streams.insert(*stream);
   emulation::object_made();
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   emulation::drain(stream);
+  emulation::streams.erase(stream);
   delete stream;
   emulation::object_gone();
   return cudaSuccess;

@@ -50,6 +50,9 @@ int& current_device();
 // Allocations, streams, events and handles that exist.
 int64_t live_objects();
 
+// What streams that somebody made have not done yet.
+int64_t pending();
+
 // The largest number of bytes of device memory that were allocated at one time since the last call.
 int64_t peak_bytes();
 

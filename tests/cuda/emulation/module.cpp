@@ -112,5 +112,6 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.def("failed", [] { return emulation::settings().failed; });
   module.def("current_device", [] { return emulation::current_device(); });
   module.def("live_objects", &emulation::live_objects);
+  module.def("pending", &emulation::pending);
   module.def("peak_bytes", &emulation::peak_bytes);
 }

@@ -1,0 +1,60 @@
+"""KRRDISTILL_CUDA=AUTO builds nothing, and says why, where something is missing; ON is an error there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = """cmake_minimum_required(VERSION 3.25)
+project(probe LANGUAGES NONE)
+include({root}/cmake/cuda.cmake)
+"""
+
+
+def configure(folder: Path, mode: str, *definitions: str) -> subprocess.CompletedProcess[str]:
+    """cmake/cuda.cmake alone, where neither the toolkit nor NVIDIA's libraries are."""
+    cmake = shutil.which("cmake")
+    if cmake is None or not shutil.which("make"):
+        pytest.skip("needs CMake and make on the PATH")
+    (folder / "CMakeLists.txt").write_text(PROJECT.format(root=ROOT))
+    environment = {"PATH": os.defpath, "HOME": str(folder)}
+    nowhere = [f"-DCMAKE_FIND_ROOT_PATH={folder}", "-DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY"]
+    nowhere += ["-DCMAKE_FIND_ROOT_PATH_MODE_LIBRARY=ONLY", f"-DKRRDISTILL_CUDA={mode}"]
+    command = [cmake, "-S", str(folder), "-B", str(folder / "build"), "-G", "Unix Makefiles", *nowhere, *definitions]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def compiler(folder: Path, release: str) -> str:
+    """A compiler that says that it is nvcc of this release."""
+    path = folder / "nvcc"
+    path.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.0'\n")
+    path.chmod(0o755)
+    return f"-DCMAKE_CUDA_COMPILER={path}"
+
+
+@pytest.mark.parametrize(
+    ("release", "missing"),
+    [
+        (None, r"nvcc of CUDA 13 or newer (on the PATH or as CUDACXX, found: none)"),
+        ("12.4", r"nvcc of CUDA 13 or newer (on the PATH or as CUDACXX, found: release 12.4)"),
+        ("13.0", r"needs cublas (pip install nvidia-cublas), cusolver (pip install nvidia-cusolver)"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["AUTO", "ON"])
+def test_what_is_missing_is_told_at_configuration(tmp_path: Path, mode: str, release: str | None, missing: str) -> None:
+    none = "-DCMAKE_CUDA_COMPILER=NOTFOUND"
+    done = configure(tmp_path, mode, none if release is None else compiler(tmp_path, release))
+    said = " ".join((done.stdout + done.stderr).split())
+    assert missing in said
+    assert "pip install nvidia-cusolver" in said
+    if mode == "AUTO":
+        assert done.returncode == 0
+        assert "krrdistill: without the CUDA backend, which needs" in done.stdout
+    else:
+        assert done.returncode != 0
+        assert "KRRDISTILL_CUDA=ON needs" in said
