@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 import oracles
 import tolerances
-from conftest import CudaArray, emulated_backend
+from conftest import NO_GPU, CudaArray, emulated_backend
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, shared_backend
 from krrdistill.backends.staged import StagedBackend
@@ -379,6 +380,15 @@ def test_what_is_missing_is_told_with_its_remedy(
     device.emulate(**settings)
     with pytest.raises(BackendUnavailable, match=message):
         CudaBackend(device=index)
+
+
+@pytest.mark.skipif(not NO_GPU, reason="there is a GPU: they run")
+def test_what_needs_a_gpu_says_that_it_did_not_run() -> None:
+    file = Path(__file__).with_name("test_cuda_arrays.py")
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"did not run: {NO_GPU}" in done.stdout
+    assert re.search(r"^\d+ skipped, \d+ deselected in", done.stdout, re.MULTILINE)
 
 
 def test_without_the_module_the_build_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
