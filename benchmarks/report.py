@@ -39,7 +39,7 @@ Floor: the arithmetic that cannot be avoided, at the BLAS ceilings measured in t
 (identity: np²), validation and test 2npd (identity: none), and one eigenvalue-only float64 factorisation of order p.
 `published` is `published.py`, the published algorithm written plainly in PyTorch; `numpy` a plain NumPy pipeline;
 `sklearn` `RidgeClassifierCV` over the same λ, which trains the original model only and distils nothing. Peak memory is
-of the whole process.
+of the whole process. What the rest of the time is, and what was tried: [performance.md](performance.md).
 """
 
 Result = dict[str, Any]
