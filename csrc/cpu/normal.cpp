@@ -91,7 +91,8 @@ void normal_from_bits(const uint64_t* bits, double* out, int64_t n) {
 #pragma omp parallel for schedule(static)
   for (int64_t start = 0; start < n; start += block) {
     const int64_t count = std::min(block, n - start);
-    std::array<uint64_t, block> source;  // a copy, since `out` may be the same memory
+    // A copy, since `out` may be the same memory.
+    std::array<uint64_t, block> source;  // NOLINT(cppcoreguidelines-pro-type-member-init): filled in the next line
     std::memcpy(source.data(), bits + start, static_cast<size_t>(count) * sizeof(uint64_t));
     double* target = out + start;
     for (int64_t i = 0; i < count; ++i) {  // vectorised: the centre for all, right for 85% of them
