@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_models_are_those_of_the_primal(any_backend: Backend, n: int, labelled: 
     grid = np.array([1e-3, 1.0])
     for center in CENTERS:
         system = few.system(center)
-        assert system.gram.shape == (n, n)
+        assert len(system.gram) == np.count_nonzero(w)
         path = kd.ridge_path(few, grid, center=center)
         assert path.positive_definite.all()
         assert not path.below_noise_floor.any()
@@ -78,7 +79,7 @@ def test_the_gram_matrix_is_there_when_asked_for(any_backend: Backend, weighted:
     for rows in (np.arange(12), np.arange(20)):  # asked for, then more samples, then asked for again
         expected = (Phi[:, rows] * w[rows]) @ Phi[:, rows].T
         tolerances.assert_reduction(few.gram, expected, np.float64, 20, np.abs(Phi * w) @ np.abs(Phi.T) + 1.0)
-        assert len(few.system().gram) == len(rows)
+        assert len(few.system().gram) == np.count_nonzero(w[rows])
         if len(rows) == 12:
             few.update(X, y, rows=np.arange(12, 20), weights=w if weighted else None)
 
@@ -87,9 +88,8 @@ def test_the_gram_matrix_is_there_when_asked_for(any_backend: Backend, weighted:
 def test_growing_and_merging_beyond_the_number_of_features(sizes: tuple[int, int]) -> None:
     n = sum(sizes)
     X, y, _, w = data(n)
-    whole = kd.RidgeStatistics(kd.RandomFourier(D, P, sigma2=20.0, seed=3), K, precision="float64").update(
-        X, y, weights=w
-    )
+    Phi = oracles.features(X.T, PHI.layers)
+    gram, cross = (Phi * w) @ Phi.T, (oracles.one_hot(y, K) * w) @ Phi.T
     first, second = np.arange(sizes[0]), np.arange(sizes[0], n)
     grown = statistics().update(X, y, rows=first, weights=w).update(X, y, rows=second, weights=w)
     merged = statistics().update(X, y, rows=first, weights=w)
@@ -97,10 +97,10 @@ def test_growing_and_merging_beyond_the_number_of_features(sizes: tuple[int, int
     for parts in (grown, merged):
         assert (len(parts.system().gram) < P) == (n < P)
         assert parts.n == n
-        np.testing.assert_allclose(parts.gram, whole.gram, rtol=1e-10, atol=1e-10)
-        np.testing.assert_allclose(parts.feature_sum, whole.feature_sum, rtol=1e-10, atol=1e-10)
-        W = [kd.ridge_path(s, [0.1], center="both").weights for s in (parts, whole)]
-        np.testing.assert_allclose(*W, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(parts.gram, gram, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(parts.feature_sum, Phi @ w, rtol=1e-10, atol=1e-10)
+        W = np.linalg.solve(gram + 0.1 * np.eye(P), cross.T).T
+        np.testing.assert_allclose(kd.ridge_path(parts, [0.1]).weights[0], W, rtol=1e-8, atol=1e-8)
 
 
 def test_merging_leaves_the_other_as_it_was() -> None:
@@ -133,11 +133,58 @@ def test_small_lambdas_that_a_singular_gram_hides_are_resolved() -> None:
     assert relative <= tolerances.solve(np.linalg.cond(Phi), np.float32)
 
 
+@pytest.mark.parametrize("center", CENTERS)
+def test_zero_weights_and_means_hide_nothing(center: str) -> None:
+    """A A^T is singular by construction where a weight is 0, and about the mean."""
+    X, y, _, w = data(20)
+    few = statistics(precision="float32").update(X, y, weights=w)
+    path = kd.ridge_path(few, [1e-6], center=center)
+    assert not path.below_noise_floor.any()
+    expected, _ = primal(oracles.features(X.T, PHI.layers), oracles.one_hot(y, K), w, 1e-6, center)
+    assert np.linalg.norm(path.weights[0] - expected) <= 1e-3 * np.linalg.norm(expected)
+    assert np.isfinite(kd.fit_ridge(few, 0.0, center=center)).all()
+
+
+def test_the_noise_floor_grows_where_the_mean_is_most_of_the_features() -> None:
+    X = 1000.0 + np.random.default_rng(0).standard_normal((50, P))
+    few = kd.RidgeStatistics(kd.Identity(P), 1).update(X, np.zeros(50, dtype=int))
+    exact = kd.RidgeStatistics(kd.Identity(P), 1, precision="float64").update(X, np.zeros(50, dtype=int))
+    error = np.linalg.norm(few.system("both").gram - exact.system("both").gram, 2)
+    assert error <= kd.ridge_path(few, [1.0], center="both").noise_floor
+
+
+@pytest.mark.parametrize("center", CENTERS)
+def test_training_residual_of_small_lambdas(center: str) -> None:
+    """lambda^2 ||a||^2, which does not cancel: it falls like lambda."""
+    X, y, _, _ = data(20)
+    few = statistics().update(X, y)
+    rmse = kd.ridge_path(few, [1e-10, 1e-9], center=center).train_rmse
+    assert rmse[1] == pytest.approx(10.0 * rmse[0], rel=1e-4)
+    W, b = primal(oracles.features(X.T, PHI.layers), oracles.one_hot(y, K), np.ones(20), 1e-2, center)
+    residual = oracles.one_hot(y, K) - W @ oracles.features(X.T, PHI.layers) - b[:, None] * (center != "none")
+    path = kd.ridge_path(few, [1e-2], center=center)
+    assert path.train_rmse[0] == pytest.approx(np.sqrt(np.sum(residual**2) / 20), rel=1e-8)
+
+
+def test_several_threads_may_ask_for_the_gram_matrix() -> None:
+    Z = np.random.default_rng(0).standard_normal((390, 400))
+    few = kd.RidgeStatistics(kd.Identity(400), 1, precision="float64")
+    for start in range(0, 390, 30):
+        few.update(Z[start : start + 30], np.ones((30, 1)))
+    with ThreadPoolExecutor(4) as pool:
+        for gram in pool.map(lambda _: few.gram, range(8)):
+            np.testing.assert_allclose(gram, Z.T @ Z, rtol=1e-10, atol=1e-10)
+
+
 def test_overflow_is_told() -> None:
     for n in (20, 100):
         X = np.full((n, 30), 1e200)
         with pytest.raises(kd.DataError, match="overflow float64"):
             kd.ridge_path(kd.RidgeStatistics(kd.Identity(30), 1, precision="float64").update(X, np.ones((n, 1))))
+    few = kd.RidgeStatistics(kd.Identity(30), 1).update(np.full((5, 30), 1e25), np.ones((5, 1)))
+    for _ in range(2):  # A A^T in float64 holds it, G in float32 does not
+        with pytest.raises(kd.DataError, match="overflow float32"):
+            _ = few.gram
 
 
 @pytest.mark.parametrize("kernel", ["identity", "FCNN"])

@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t block_panels = 6;  // 96 columns: two packed blocks take 384 KiB, which fits an L2 cache of 512 KiB
 constexpr int64_t line_panels = 4;   // 64 bytes of a row
 
-// Null where no integer kernel is faster than a float32 product.
+// Null where no integer kernel is known to be faster than a float32 product: not timed on AVX-512 without VNNI.
 ByteGramKernel byte_gram_kernel() {
 #ifdef KRRDISTILL_WITH_AVX512VNNI
   if (current_isa() == Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {

@@ -74,19 +74,23 @@ def ridge_path(
     *,
     center: str = "none",
 ) -> RidgePath:
-    """All models of a grid from one factorisation of G.
+    """All models of a grid from one set of statistics.
 
     ``center``: "both" for an unpenalised intercept, "targets" for targets about their mean, see
     ``RidgeStatistics.system``; predictions are W phi + b with b = y_mean - W phi_mean.
-    Training residual: ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W.
+    Training residual: ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W; of W = a A, where
+    rows A are held, lambda^2 ||a||^2.
     """
     grid = _check_lambdas(lambdas)
     data = statistics.system(center)
     solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding)
     weights = data.weights(solution.weights)
-    products = np.einsum("lkp,kp->l", weights, data.cross)
-    squares = np.einsum("lkp,lkp->l", weights, weights)
-    residual = np.maximum(data.target_square - products - grid * squares, 0.0)
+    squares = np.einsum("lkp,lkp->l", solution.weights, solution.weights)
+    if data.rows is None:
+        products = np.einsum("lkp,kp->l", weights, data.cross)
+        residual = np.maximum(data.target_square - products - grid * squares, 0.0)
+    else:
+        residual = grid * grid * squares
     return RidgePath(
         lambdas=grid,
         weights=weights,

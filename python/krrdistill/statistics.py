@@ -107,12 +107,15 @@ class RidgeStatistics:
         self._gram: FloatArray = np.zeros((p, p))
         self._symmetric = True
         self._held: list[_Held] | None = []  # all samples, while there are fewer than features; None from then on
-        self._summed = 0  # how many of the held parts are in the Gram matrix
+        self._formed = 0  # how many of the held parts G is of
 
     @property
     def gram(self) -> FloatArray:
         """G, symmetric, shape (p, p)."""
-        self._sum_held()
+        if self._held is not None and self._formed != len(self._held):
+            parts = len(self._held)
+            gram = self._gram_of_held()  # a new matrix, so that several threads may ask
+            self._gram, self._formed = gram, parts
         if not self._symmetric:
             self.backend.symmetrize(self._gram)
             self._symmetric = True
@@ -182,7 +185,8 @@ class RidgeStatistics:
     ) -> None:
         """Classes: C has a sum per class, and their sum is that of all features."""
         before = self.cross.sum(axis=0)
-        self._accumulate(self.backend, self.chain, samples, labels, self.cross, dtype, rows)
+        self._symmetric = False
+        self.backend.accumulate(self.chain, samples, labels, self._gram, self.cross, dtype=dtype, rows=rows)
         self.feature_sum += self.cross.sum(axis=0) - before
         self.target_sum += np.bincount(labels[rows], minlength=len(self.cross))
         self.target_square += len(rows)
@@ -205,16 +209,20 @@ class RidgeStatistics:
         w = np.ones(len(rows)) if shares is None else shares[rows]
         if self._held is None and shares is None:
             products = np.zeros((k + 1, self.chain.output_dim))
-            self._accumulate(self.backend, self.chain, samples, targets, products, dtype, rows)
+            self._symmetric = False
+            self.backend.accumulate(self.chain, samples, targets, self._gram, products, dtype=dtype, rows=rows)
         else:
             root = np.sqrt(w)[:, None]
             features = self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
             features = to_host("statistics.update", "X", features) * root.astype(dtype)
             part = _Held(features, used * root)
             if self._held is None:
-                products = self._sum(part)
+                self._symmetric = False
+                products = self._sum(part, self._gram)
             else:
-                self._held.append(part)
+                counted = w > 0.0
+                if counted.any():
+                    self._held.append(part if counted.all() else _Held(features[counted], part.targets[counted]))
                 values = features.astype(np.float64)
                 products = product(part.targets.T, values)
                 self._check_finite(float(np.vdot(values, values)))
@@ -225,37 +233,26 @@ class RidgeStatistics:
         self.total_weight += float(sums[k])
         self.target_square += float(w @ np.square(used[:, :k]).sum(axis=1))
 
-    def _accumulate(
-        self,
-        backend: Backend,
-        chain: Chain,
-        X: Any,
-        Y: npt.NDArray[Any],
-        cross: FloatArray,
-        dtype: np.dtype[Any],
-        rows: npt.NDArray[np.int64] | None = None,
-    ) -> None:
-        self._symmetric = False
-        backend.accumulate(chain, X, Y, self._gram, cross, dtype=dtype, rows=rows)
-
-    def _sum(self, part: _Held) -> FloatArray:
-        """Adds the features to G; returns their products (k + 1, p) with the targets."""
-        products = np.zeros((part.targets.shape[1], len(self._gram)))
+    def _sum(self, part: _Held, gram: FloatArray) -> FloatArray:
+        """Adds the features to the lower triangle of gram; returns their products (k + 1, p) with the targets."""
+        products = np.zeros((part.targets.shape[1], len(gram)))
         backend = get_backend(self._chosen, data=part.features)
-        chain, dtype = Chain(len(self._gram), ()), np.dtype(part.features.dtype)
-        self._accumulate(backend, chain, part.features, part.targets, products, dtype)
+        dtype = np.dtype(part.features.dtype)
+        backend.accumulate(Chain(len(gram), ()), part.features, part.targets, gram, products, dtype=dtype)
         return products
 
-    def _sum_held(self) -> None:
-        for part in (self._held or [])[self._summed :]:
-            self._sum(part)
-            self._summed += 1
-            self._check_finite(float(self._gram.trace()))
+    def _gram_of_held(self) -> FloatArray:
+        gram = np.zeros_like(self._gram)
+        for part in self._held or []:
+            self._sum(part, gram)
+        self.backend.symmetrize(gram)
+        self._check_finite(float(gram.trace()))
+        return gram
 
     def _release(self) -> None:
         """From now on G is summed."""
-        self._sum_held()
-        self._held = None
+        if self._held is not None:
+            self._gram, self._held = self.gram, None
 
     def _check_targets(self, Y: Any, n: int) -> npt.NDArray[Any]:
         k = len(self.cross)
@@ -278,7 +275,7 @@ class RidgeStatistics:
         if self.chain is not other.chain and self.chain.fingerprint() != other.chain.fingerprint():
             raise DataError("statistics.merge: the statistics are of different feature maps or preprocessing")
         if self._held is not None and other._held is not None and self.n + other.n < len(self._gram):
-            self._held += other._held
+            self._held = self._held + other._held
         else:
             self._release()
             self._gram = self.gram + other.gram
@@ -304,18 +301,27 @@ class RidgeStatistics:
         """The ridge regression of samples about their weighted means: of neither, of the targets, or of both.
 
         "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
-        "targets" leaves G alone. The rounding of G stays, so relative to what is left of it, it grows.
+        "targets" leaves G alone. The rounding of G (or of rows) stays, so relative to what is left of it, it grows.
         """
         means = feature_mean, target_mean = self.means(center)
         cross = self.cross if center == "none" else self.cross - np.outer(target_mean, self.feature_sum)
         square = max(self.target_square - self.total_weight * float(target_mean @ target_mean), 0.0)
         rounding = self.noise_floor(1.0)
         if self._held:
+            A = np.concatenate([part.features for part in self._held], dtype=np.float64)
             targets = np.concatenate([part.targets for part in self._held])
-            roots = targets[:, -1:]
-            A = np.concatenate([part.features for part in self._held], dtype=np.float64) - roots * feature_mean
-            B = targets[:, :-1] - roots * target_mean
-            return RidgeSystem(product_with_itself(A), np.ascontiguousarray(B.T), A, cross, square, *means, rounding)
+            B, roots = targets[:, :-1], targets[:, -1:]
+            if center != "none":
+                B = B - roots * target_mean
+            if center == "both":
+                before = float(np.linalg.norm(A))
+                A -= roots * feature_mean
+                after = float(np.linalg.norm(A))
+                rounding = min(1.0, rounding * before / after) if after > 0.0 else 1.0
+            K = product_with_itself(A)
+            if center == "both":  # A^T r = B^T r = 0 for the roots r: their direction must not look singular
+                K += (np.trace(K) / len(K)) * (roots @ roots.T) / np.vdot(roots, roots)
+            return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding)
         G = self.gram
         if center == "both":
             G = G - np.outer(self.feature_sum, feature_mean)
@@ -334,7 +340,7 @@ class RidgeStatistics:
         return u * max(largest_eigenvalue, 0.0)
 
     def save(self, path: str | Path) -> None:
-        """Writes G, C, n and the sums to a .npz, atomically."""
+        """Writes G, C, n and the sums to a .npz, atomically. Held rows go into G: the file holds no single sample."""
         meta = {
             "format": _FORMAT,
             "n": self.n,
