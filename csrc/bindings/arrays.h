@@ -71,7 +71,7 @@ inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data,
   if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
     const auto* labels = static_cast<const int64_t*>(y.data());
     for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
-      const int64_t label = labels[input.rows == nullptr ? i : input.rows[i]];
+      const int64_t label = labels[input.row_of(i)];
       require(label >= 0 && label < k, "a label lies outside of [0, k)");
     }
     return {.labels = labels, .values = nullptr, .k = k};

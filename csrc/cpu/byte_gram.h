@@ -12,10 +12,8 @@ constexpr int byte_centre = 128;
 constexpr int64_t byte_block_rows = 1024;  // of one call, at most
 constexpr int64_t byte_sum_rows = 65536;   // of one sum, at most: half of what int32 holds
 
-inline int64_t input_row(const Input& input, int64_t i) { return input.rows == nullptr ? i : input.rows[i]; }
-
 inline const uint8_t* input_bytes(const Input& input, int64_t i) {
-  return static_cast<const uint8_t*>(input.data) + input_row(input, i) * input.row_stride;
+  return static_cast<const uint8_t*>(input.data) + input.row_of(i) * input.row_stride;
 }
 
 // Rows, columns and row stride of the integer Gram matrix: p rounded up to whole panels of the kernel.

@@ -38,7 +38,7 @@ struct Sums {
 
 // Real-valued targets count as one class: their products with the features are another matter.
 int64_t label_of(const Input& input, const Targets& targets, int64_t i) {
-  return targets.labels == nullptr ? 0 : targets.labels[input_row(input, i)];
+  return targets.labels == nullptr ? 0 : targets.labels[input.row_of(i)];
 }
 
 // Every thread owns its columns.

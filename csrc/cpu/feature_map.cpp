@@ -15,11 +15,10 @@ template <typename T>
 void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out) {
   const auto& kernels = elementwise<T>();
   const int64_t d = map.input_dim;
-  const auto source_row = [&](int64_t i) { return input.rows == nullptr ? first + i : input.rows[first + i]; };
   int64_t first_bad = count;
 #pragma omp parallel for schedule(static) reduction(min : first_bad)
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t offset = source_row(i) * input.row_stride;
+    const int64_t offset = input.row_of(first + i) * input.row_stride;
     bool finite = true;
     switch (input.type) {
       case InputType::u8:
@@ -39,7 +38,7 @@ void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int6
     }
   }
   if (first_bad < count) {
-    throw NonFinite(source_row(first_bad));
+    throw NonFinite(input.row_of(first + first_bad));
   }
 }
 

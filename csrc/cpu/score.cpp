@@ -42,7 +42,7 @@ void score_path(const FeatureMap<T>& map, const Input& input, const int64_t* lab
 #pragma omp parallel for schedule(static)
     for (int64_t model = 0; model < models; ++model) {
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
+        const int64_t row = input.row_of(first + i);
         correct[model] += arg_max(scores + i * width + model * k, k) == labels[row] ? 1 : 0;
       }
     }

@@ -39,7 +39,7 @@ void add_class_sums(const T* features, int64_t count, int64_t p, const Input& in
     const int64_t column = block * columns;
     const int64_t width = std::min(columns, p - column);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
+      const int64_t row = input.row_of(first + i);
       kernels.accumulate(features + i * p + column, cross + targets.labels[row] * p + column, width);
     }
   }
@@ -52,7 +52,7 @@ void add_products(const T* features, int64_t count, int64_t p, const Input& inpu
   T* tile_targets = workspace;
   T* product = workspace + count * targets.k;
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = input.rows == nullptr ? first + i : input.rows[first + i];
+    const int64_t row = input.row_of(first + i);
     for (int64_t c = 0; c < targets.k; ++c) {
       tile_targets[i * targets.k + c] = static_cast<T>(targets.values[row * targets.k + c]);
     }

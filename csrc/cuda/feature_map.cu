@@ -97,7 +97,7 @@ void TileStream<T>::stage(const Slot& slot, int64_t first, int64_t count, const 
   if (input_.on_device) {
     auto* indices = reinterpret_cast<int64_t*>(slot.pinned);
     for (int64_t i = 0; i < count; ++i) {
-      indices[i] = row_of(first + i);
+      indices[i] = input_.row_of(first + i);
     }
     send(slot.indices, slot.pinned, count * static_cast<int64_t>(sizeof(int64_t)));
     gather(copy, input_, reinterpret_cast<const int64_t*>(slot.indices), slot.raw, count, map_.input_dim);
@@ -113,7 +113,8 @@ void TileStream<T>::gather_on_host(int64_t first, int64_t count, std::byte* to) 
   const auto width = static_cast<size_t>(map_.input_dim * size);
   for (int64_t i = 0; i < count; ++i) {
     std::memcpy(to + i * row_bytes_,
-                static_cast<const std::byte*>(input_.data) + row_of(first + i) * input_.row_stride * size, width);
+                static_cast<const std::byte*>(input_.data) + input_.row_of(first + i) * input_.row_stride * size,
+                width);
   }
 }
 
@@ -157,7 +158,7 @@ void TileStream<T>::for_each(const Fill& fill, const std::function<void(const Ti
   unsigned long long bad = none_bad;
   scope_.download(&bad, first_bad_, 1);
   if (bad != none_bad) {
-    throw NonFinite(row_of(static_cast<int64_t>(bad)));
+    throw NonFinite(input_.row_of(static_cast<int64_t>(bad)));
   }
 }
 

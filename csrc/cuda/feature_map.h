@@ -60,7 +60,6 @@ class TileStream {
   };
   void stage(const Slot& slot, int64_t first, int64_t count, const Fill& fill) const;
   void gather_on_host(int64_t first, int64_t count, std::byte* to) const;
-  [[nodiscard]] int64_t row_of(int64_t i) const { return input_.rows == nullptr ? i : input_.rows[i]; }
   T* features_of(const std::byte* staged, int64_t first, int64_t count);
 
   Scope& scope_;

@@ -81,7 +81,7 @@ void score_path(Context& context, const FeatureMap<T>& map, const Source& input,
   const auto fill = [&](int64_t first, int64_t count, std::byte* extra) {
     auto* out = reinterpret_cast<int64_t*>(extra);
     for (int64_t i = 0; i < count; ++i) {
-      out[i] = labels[input.rows == nullptr ? first + i : input.rows[first + i]];
+      out[i] = labels[input.row_of(first + i)];
     }
   };
   const auto use = [&](const Tile& tile) {

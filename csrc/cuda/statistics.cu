@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(block * 8) symmetrize_kernel(double* gram, int
 // Rows of the tile by class, in order: a counting sort.
 void sort_by_class(const Input& input, const Targets& targets, int64_t first, int64_t count, int* sorted) {
   const auto label = [&](int64_t i) {
-    return targets.labels[input.rows == nullptr ? first + i : input.rows[first + i]];
+    return targets.labels[input.row_of(first + i)];
   };
   int* starts = sorted;
   int* rows = sorted + targets.k + 1;
@@ -81,7 +81,7 @@ void sort_by_class(const Input& input, const Targets& targets, int64_t first, in
 template <typename T>
 void gather_targets(const Input& input, const Targets& targets, int64_t first, int64_t count, T* out) {
   for (int64_t i = 0; i < count; ++i) {
-    const double* row = targets.values + (input.rows == nullptr ? first + i : input.rows[first + i]) * targets.k;
+    const double* row = targets.values + input.row_of(first + i) * targets.k;
     std::transform(row, row + targets.k, out + i * targets.k, [](double value) { return static_cast<T>(value); });
   }
 }

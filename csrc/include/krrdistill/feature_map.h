@@ -53,6 +53,8 @@ struct Input {
   int64_t row_stride;
   const int64_t* rows;
   int64_t n;
+
+  [[nodiscard]] int64_t row_of(int64_t i) const { return rows == nullptr ? i : rows[i]; }
 };
 
 // Elements of workspace that transform_tile needs for `tile_rows` rows.
