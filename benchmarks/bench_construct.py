@@ -14,7 +14,7 @@ import pytest
 import krrdistill as kd
 import tolerances
 from harness import Recorder, relative_error
-from krrdistill.construct import construct, noise_start
+from krrdistill.construct.closed_form import construct, noise_start
 from numpy_pipeline import construct as numpy_construct
 from work import Work, factor_work
 

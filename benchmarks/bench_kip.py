@@ -15,11 +15,11 @@ import pytest
 
 import krrdistill as kd
 from harness import Recorder
-from krrdistill.features import LayeredMap
-from krrdistill.kip.checkpoint import State
-from krrdistill.kip.gram import GramObjective, regularised_kernel
-from krrdistill.kip.optimize import Objective, adam_step, batch_rows
-from krrdistill.kip.published import PublishedObjective, require_torch
+from krrdistill.apps.kip.checkpoint import State
+from krrdistill.apps.kip.gram import GramObjective, regularised_kernel
+from krrdistill.apps.kip.optimize import Objective, adam_step, batch_rows
+from krrdistill.apps.kip.published import PublishedObjective, require_torch
+from krrdistill.maps import LayeredMap
 from krrdistill.pipeline import choose_real_points
 from problem import PUBLISHED_KERNELS, Problem
 from work import Work, map_work

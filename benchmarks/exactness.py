@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import krrdistill as kd
-from krrdistill.reproduce.published import TABLE3
+from krrdistill.apps.reproduce.published import TABLE3
 from machine import machine_facts
 
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")

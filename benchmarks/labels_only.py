@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import krrdistill as kd
-from krrdistill.construct import labels_only_errors
+from krrdistill.construct.closed_form import labels_only_errors
 from machine import machine_facts, one_line
 
 WIDTHS = (100, 200, 400)

@@ -12,7 +12,7 @@ import scipy.linalg.cython_blas  # the BLAS that the package calls must be loade
 import threadpoolctl
 
 import krrdistill as kd
-from krrdistill.info import cpu_model
+from krrdistill.apps.info import cpu_model
 
 
 def machine_facts() -> dict[str, Any]:

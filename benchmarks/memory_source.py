@@ -43,7 +43,7 @@ def write_tiled(path: Path, images: Any, rows: int) -> None:
 
 def run_pass(path: Path, dataset: str, kernel: str) -> dict[str, Any]:
     """The child: one pass over the mapped file. Labels are i mod k; 8 bytes per row, the only array that grows."""
-    from krrdistill.features import make_map
+    from krrdistill.maps import make_map
 
     X = np.load(path, mmap_mode="r")
     k = 10

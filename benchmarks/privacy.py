@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import krrdistill as kd
-from krrdistill import privacy
-from krrdistill.privacy.release import default_norm_bound, public_inputs
+from krrdistill.apps import privacy
+from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
 from machine import machine_facts, one_line
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 import krrdistill as kd
 from krrdistill.backends import Chain
-from krrdistill.features import LayeredMap
+from krrdistill.maps import LayeredMap
 
 __all__ = ["KERNELS", "PUBLISHED_KERNELS", "SIZES", "Problem", "load_problem", "problem_of_size", "training_statistics"]
 
@@ -50,7 +50,7 @@ class Problem:
     @functools.cache  # noqa: B019 - a handful of problems per process, which live as long as it does
     def feature_map(self, kernel: str, seed: int = 0) -> LayeredMap:
         """The map of a kernel with the published defaults."""
-        from krrdistill.features import make_map
+        from krrdistill.maps import make_map
 
         return make_map(kernel, self.dataset, self.scaling, seed=seed)
 

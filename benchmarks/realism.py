@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 import krrdistill as kd
-from krrdistill.construct import construct, dual, one_hot_labels
-from krrdistill.feature_gram import pseudo_inverse
-from krrdistill.realism import likeness, value_range
+from krrdistill.apps.likeness import likeness, value_range
+from krrdistill.construct.closed_form import construct, dual, one_hot_labels
+from krrdistill.ridge.feature_gram import pseudo_inverse
 from machine import machine_facts, one_line
 
 KERNELS = ("identity", "random_fourier", "FCNN")

@@ -22,7 +22,7 @@ import threadpoolctl
 
 import krrdistill as kd
 import report
-from krrdistill.features import FCNN
+from krrdistill.maps import FCNN
 from machine import blas_threads, machine_facts
 from problem import Problem, load_problem
 

@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     imports = compare([sys.executable, "-c", f"{_BASE}, krrdistill"], [sys.executable, "-c", _BASE], arguments.rounds)
     help_text = compare(
-        [sys.executable, "-m", "krrdistill.cli", "--help"], [sys.executable, "-c", _BASE], arguments.rounds
+        [sys.executable, "-m", "krrdistill.apps.cli", "--help"], [sys.executable, "-c", _BASE], arguments.rounds
     )
     beyond = [a - b for a, b in zip(imports.a, imports.b, strict=True)]
     content = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import krrdistill as kd
-from krrdistill.storage import STORES
+from krrdistill.construct.storage import STORES
 from machine import machine_facts, one_line
 
 ROOT = Path(__file__).resolve().parent.parent

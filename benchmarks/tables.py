@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from krrdistill.reproduce import publication, to_markdown
+from krrdistill.apps.reproduce import publication, to_markdown
 from machine import one_line
 
 __all__ = ["write"]

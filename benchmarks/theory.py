@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 
 import krrdistill as kd
+from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.backends import Chain
-from krrdistill.construct import construct, dual, features_of_dual, learned_labels, noise_start, one_hot_labels
-from krrdistill.kip.gram import GramObjective
-from krrdistill.random import normal
+from krrdistill.common.random import normal
+from krrdistill.construct.closed_form import (
+    construct,
+    dual,
+    features_of_dual,
+    learned_labels,
+    noise_start,
+    one_hot_labels,
+)
 from machine import machine_facts, one_line
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "theory.md"

@@ -17,9 +17,9 @@ import pytest
 import krrdistill as kd
 import tolerances
 from conftest import framework
-from krrdistill import arrays
 from krrdistill.backends import get_backend
 from krrdistill.backends.array import ArrayBackend
+from krrdistill.common import arrays
 
 D, K = 12, 3
 MAPS = {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import krrdistill as kd
-from krrdistill.files import write_atomically
+from krrdistill.common.files import write_atomically
 
 
 @pytest.fixture(scope="module")

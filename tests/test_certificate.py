@@ -12,13 +12,13 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill import feature_gram
-from krrdistill import scores as module
+from krrdistill.artifact.certificate import certify
 from krrdistill.backends import Backend
-from krrdistill.certificate import certify
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
-from krrdistill.feature_gram import FeatureGram, condition_number
+from krrdistill.ridge import feature_gram
+from krrdistill.ridge import scores as module
+from krrdistill.ridge.feature_gram import FeatureGram, condition_number
 
 Array = npt.NDArray[Any]
 

@@ -16,12 +16,12 @@ import pytest
 pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("sklearn", reason="the cli extra is not installed")
 
-import krrdistill.artifact
+import krrdistill.apps.distillation
+import krrdistill.apps.report
+import krrdistill.artifact.file
 import krrdistill.options
-import krrdistill.report
-import krrdistill.run
-from krrdistill.certificate import Certificate
-from krrdistill.cli import main
+from krrdistill.apps.cli import main
+from krrdistill.artifact.certificate import Certificate
 from krrdistill.errors import (
     BackendUnavailable,
     DataError,
@@ -87,10 +87,10 @@ class FakeRun:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
-    monkeypatch.setattr(krrdistill.run, "run_distillation", fake)
+    monkeypatch.setattr(krrdistill.apps.distillation, "run_distillation", fake)
     # The page needs a real file; test_report.py makes and reads it.
-    monkeypatch.setattr(krrdistill.report, "write_figure_data", lambda out, *_: (out / "figure_data.npz").touch())
-    monkeypatch.setattr(krrdistill.report, "write_page", lambda out: (out / "report.html").touch())
+    monkeypatch.setattr(krrdistill.apps.report, "write_figure_data", lambda out, *_: (out / "figure_data.npz").touch())
+    monkeypatch.setattr(krrdistill.apps.report, "write_page", lambda out: (out / "report.html").touch())
     return fake
 
 
@@ -270,7 +270,7 @@ def test_warnings_are_one_line(
         warnings.warn("the compiled backend is missing", RuntimeWarning, stacklevel=1)
         return run(dataset, **options)
 
-    monkeypatch.setattr(krrdistill.run, "run_distillation", warning_run)
+    monkeypatch.setattr(krrdistill.apps.distillation, "run_distillation", warning_run)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["distill"]) == 0
@@ -302,7 +302,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def load_as(distilled: FakeDistilled) -> FakeDistilled:
         (tmp_path / "d.npz").touch()
-        monkeypatch.setattr(krrdistill.artifact.DistilledDataset, "load", lambda path, feature_map: distilled)
+        monkeypatch.setattr(krrdistill.artifact.file.DistilledDataset, "load", lambda path, feature_map: distilled)
         return distilled
 
     return load_as
@@ -374,7 +374,7 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom krrdistill.cli import main\nstatus = main(['distill', '--help'])\n"
+        "import sys\nfrom krrdistill.apps.cli import main\nstatus = main(['distill', '--help'])\n"
         "heavy = {'numpy', 'scipy', 'matplotlib', 'sklearn', 'yaml'} & set(sys.modules)\n"
         "assert status == 0 and not heavy, heavy\n"
     )
@@ -384,7 +384,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_without_the_extra_the_entry_point_says_how_to_get_it() -> None:
-    code = "import sys\nsys.modules['typer'] = None\nfrom krrdistill.cli import main\nsys.exit(main())\n"
+    code = "import sys\nsys.modules['typer'] = None\nfrom krrdistill.apps.cli import main\nsys.exit(main())\n"
     done = python(code)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == ('krrdistill: error: the command line needs typer: pip install "krrdistill[cli]"\n')
@@ -392,11 +392,11 @@ def test_without_the_extra_the_entry_point_says_how_to_get_it() -> None:
 
 def test_control_c_ends_a_run_with_130(tmp_path: Path) -> None:
     code = (
-        "import signal, sys, time, krrdistill.run\n"
+        "import signal, sys, time, krrdistill.apps.distillation\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background may ignore it
         "def run(dataset, **options):\n    print('running', flush=True)\n    time.sleep(60)\n"
-        "krrdistill.run.run_distillation = run\n"
-        "from krrdistill.cli import main\nsys.exit(main(['distill']))\n"
+        "krrdistill.apps.distillation.run_distillation = run\n"
+        "from krrdistill.apps.cli import main\nsys.exit(main(['distill']))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path

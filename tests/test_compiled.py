@@ -13,7 +13,7 @@ pytest.importorskip("krrdistill._native", reason="the compiled module is not bui
 SCRIPT = """
 import os, time
 before = dict(os.environ)
-from krrdistill.compiled import load_native
+from krrdistill.common.native import load_native
 module = load_native()
 assert dict(os.environ) == before
 import numpy as np
@@ -45,7 +45,7 @@ def test_idle_threads_sleep() -> None:
 
 
 def test_a_choice_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from krrdistill.compiled import load_native
+    from krrdistill.common.native import load_native
 
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)

@@ -12,8 +12,8 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 
 from dataclasses import fields
 
-from krrdistill import features
-from krrdistill.cli.config import (
+from krrdistill import maps as features
+from krrdistill.apps.cli.config import (
     KERNELS,
     PUBLISHED_KEYS,
     KipSettings,
@@ -24,7 +24,7 @@ from krrdistill.cli.config import (
     resolve,
     resolve_as,
 )
-from krrdistill.cli.status import UsageError
+from krrdistill.apps.cli.status import UsageError
 
 PUBLISHED = """\
 data:

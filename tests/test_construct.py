@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill.construct import (
+from krrdistill.common.random import Stream, normal
+from krrdistill.construct.closed_form import (
     ROOTS,
     Construction,
     construct,
@@ -28,7 +29,6 @@ from krrdistill.construct import (
     shrink_to_bound,
 )
 from krrdistill.errors import DataError, LambdaOutOfRange
-from krrdistill.random import Stream, normal
 
 Array = npt.NDArray[Any]
 

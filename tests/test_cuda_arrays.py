@@ -18,9 +18,9 @@ import pytest
 import krrdistill as kd
 import tolerances
 from conftest import CudaArray, framework
-from krrdistill import arrays
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.backends.cuda import CudaBackend
+from krrdistill.common import arrays
 from krrdistill.errors import DataError, DeviceOutOfMemory
 from test_arrays import MAPS, D, K, distill, labels, samples
 from test_backends import make_chain, make_inputs, set_tile_rows

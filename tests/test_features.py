@@ -20,10 +20,10 @@ import oracles
 import tolerances
 from krrdistill.backends import Backend, Layer
 from krrdistill.backends.base import weight_arrays
+from krrdistill.common.random import Stream, normal, permutation, uniform
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError, NotSurjective
-from krrdistill.features import KERNELS, LayeredMap, map_from_spec, median_sigma2
-from krrdistill.random import Stream, normal, permutation, uniform
+from krrdistill.maps import KERNELS, LayeredMap, map_from_spec, median_sigma2
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,8 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.backends import Backend
-from krrdistill.ridge import fit_intercept
-from krrdistill.statistics import CENTERS
+from krrdistill.ridge.path import fit_intercept
+from krrdistill.ridge.statistics import CENTERS
 
 Array = npt.NDArray[Any]
 D, P, K = 7, 60, 3

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 
-from krrdistill.report import distilled_figure, lambda_path_figure, save_figure
+from krrdistill.apps.report import distilled_figure, lambda_path_figure, save_figure
 
 NAMES = [str(c) for c in range(10)]
 LAMBDAS = 10.0 ** np.arange(-3, 3)
@@ -216,7 +216,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 def test_drawing_imports_no_pyplot_and_importing_no_matplotlib() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from krrdistill.report import distilled_figure\n"
+        "from krrdistill.apps.report import distilled_figure\n"
         "assert 'matplotlib' not in sys.modules\n"
         "distilled_figure(np.zeros((2, 4, 4)), ['a', 'b'])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

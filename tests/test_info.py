@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import scipy
 
+import krrdistill.apps.info
 import krrdistill.backends
-import krrdistill.info
 
 
 def test_gather_tells_versions_backends_blas_and_extras() -> None:
-    facts = krrdistill.info.gather()
-    assert facts["version"] == krrdistill.info.__version__
+    facts = krrdistill.apps.info.gather()
+    assert facts["version"] == krrdistill.apps.info.__version__
     assert (facts["numpy"], facts["scipy"]) == (np.__version__, scipy.__version__)
     assert facts["backends"]["array"]["available"] is True
     assert set(facts["backends"]) == {"native", "numba", "array", "cuda"}
@@ -28,7 +28,7 @@ def test_gather_tells_versions_backends_blas_and_extras() -> None:
 def test_missing_extra_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pooch" else real(name, *rest))
-    extra = krrdistill.info.gather()["extras"]["download"]
+    extra = krrdistill.apps.info.gather()["extras"]["download"]
     assert extra == {
         "available": False,
         "missing": ["pooch"],
@@ -38,9 +38,9 @@ def test_missing_extra_is_named_with_its_install_command(monkeypatch: pytest.Mon
 
 def test_torch_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = importlib.util.find_spec("torch") is not None
-    assert krrdistill.info.gather()["torch"]["available"] is expected
+    assert krrdistill.apps.info.gather()["torch"]["available"] is expected
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
-    missing = krrdistill.info.gather()["torch"]
+    missing = krrdistill.apps.info.gather()["torch"]
     assert missing == {
         "available": False,
         "detail": "kip --variant published and krrdistill.interop.torch need it",
@@ -52,7 +52,7 @@ def test_missing_backend_is_shown_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("typer", reason="the cli extra is not installed")
-    from krrdistill.cli import main
+    from krrdistill.apps.cli import main
 
     status: dict[str, dict[str, Any]] = {
         "native": {"available": False, "detail": "no module _native", "remedy": "install a compiler"},
@@ -67,8 +67,8 @@ def test_missing_backend_is_shown_with_its_remedy(
 
 def test_json_is_one_object_with_the_same_facts(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("typer", reason="the cli extra is not installed")
-    from krrdistill.cli import main
+    from krrdistill.apps.cli import main
 
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts.keys() == krrdistill.info.gather().keys()
+    assert facts.keys() == krrdistill.apps.info.gather().keys()

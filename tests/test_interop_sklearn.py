@@ -27,7 +27,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from krrdistill import features
+from krrdistill import maps as features
 from krrdistill.interop.sklearn import RidgeDistiller
 
 Array = npt.NDArray[Any]

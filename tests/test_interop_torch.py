@@ -15,7 +15,7 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.errors import DataError, NotPositiveDefinite
-from krrdistill.features import ConvolutionalNetwork, LayeredMap
+from krrdistill.maps import ConvolutionalNetwork, LayeredMap
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 interop = pytest.importorskip("krrdistill.interop.torch")

@@ -17,14 +17,14 @@ import numpy.typing as npt
 import pytest
 
 import krrdistill as kd
-import krrdistill.files
+import krrdistill.common.files
 import oracles
-from krrdistill.features import LayeredMap
-from krrdistill.kip.checkpoint import State, load_checkpoint, save_checkpoint
-from krrdistill.kip.gram import GramObjective
-from krrdistill.kip.optimize import adam_step, batch_rows
-from krrdistill.kip.problem import Problem
-from krrdistill.kip.published import PublishedObjective
+from krrdistill.apps.kip.checkpoint import State, load_checkpoint, save_checkpoint
+from krrdistill.apps.kip.gram import GramObjective
+from krrdistill.apps.kip.optimize import adam_step, batch_rows
+from krrdistill.apps.kip.problem import Problem
+from krrdistill.apps.kip.published import PublishedObjective
+from krrdistill.maps import LayeredMap
 from krrdistill.pipeline import split
 from tolerances import assert_elementwise, assert_estimate, assert_exact, assert_solve, reduction
 
@@ -487,7 +487,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     digits: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "c.npz"
-    sync = krrdistill.files.os.fsync
+    sync = krrdistill.common.files.os.fsync
     calls = []
 
     def full(descriptor: int) -> None:
@@ -496,7 +496,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
-    monkeypatch.setattr(krrdistill.files.os, "fsync", full)
+    monkeypatch.setattr(krrdistill.common.files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         distill(digits, checkpoint=file, iterations=20, checkpoint_every=4)
     assert [path.name for path in tmp_path.iterdir()] == ["c.npz"]
@@ -620,7 +620,7 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
     assert run.report["seconds_per_iteration"] == run.result.seconds["optimize"] / 30
 
 
-COMMAND = ["-m", "krrdistill.cli", "kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array",
+COMMAND = ["-m", "krrdistill.apps.cli", "kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array",
            "--checkpoint-every", "5", "--json"]  # fmt: skip
 
 
@@ -698,7 +698,7 @@ FILES = ["checkpoint.npz", "curve.npz", "distilled.npz", "distilled.png", "figur
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     pytest.importorskip("typer", reason="the cli extra is not installed")
     monkeypatch.chdir(tmp_path)
-    from krrdistill.cli import main
+    from krrdistill.apps.cli import main
 
     return main
 

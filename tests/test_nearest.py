@@ -12,11 +12,11 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
+from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.backends import Chain, Layer
-from krrdistill.construct import learned_labels
-from krrdistill.linearized import ChainWeights, Linearization
-from krrdistill.nearest import nearest_inputs
-from krrdistill.realism import likeness, value_range
+from krrdistill.construct.closed_form import learned_labels
+from krrdistill.construct.nearest import nearest_inputs
+from krrdistill.maps.linearized import ChainWeights, Linearization
 
 Array = npt.NDArray[Any]
 D, K = 12, 3

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import krrdistill
-import krrdistill.info
+import krrdistill.apps.info
 
 DISTRIBUTION = importlib.metadata.distribution("krrdistill")
 PACKAGE = Path(krrdistill.__file__).parent
@@ -36,13 +36,13 @@ def test_the_version_has_one_source() -> None:
 def test_info_knows_every_extra_and_what_it_brings() -> None:
     provided = set(DISTRIBUTION.metadata.get_all("Provides-Extra") or ())
     assert provided >= TOOL_EXTRAS
-    assert set(krrdistill.info.EXTRAS) == provided - TOOL_EXTRAS
-    for extra, modules in krrdistill.info.EXTRAS.items():
+    assert set(krrdistill.apps.info.EXTRAS) == provided - TOOL_EXTRAS
+    for extra, modules in krrdistill.apps.info.EXTRAS.items():
         assert {DISTRIBUTION_OF.get(module, module) for module in modules} == requirements(extra), extra
 
 
 def test_all_is_the_sum_of_the_extras() -> None:
-    assert requirements("all") == {f"krrdistill[{','.join(krrdistill.info.EXTRAS)}]"}
+    assert requirements("all") == {f"krrdistill[{','.join(krrdistill.apps.info.EXTRAS)}]"}
 
 
 def test_messages_name_extras_that_exist() -> None:

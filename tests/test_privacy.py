@@ -16,12 +16,12 @@ import scipy.stats
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill import privacy
+from krrdistill.apps import privacy
+from krrdistill.apps.cli import main
+from krrdistill.apps.privacy.mechanisms import default_lambda
+from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
 from krrdistill.backends import Chain
-from krrdistill.cli import main
-from krrdistill.construct import learned_labels
-from krrdistill.privacy.mechanisms import default_lambda
-from krrdistill.privacy.release import default_norm_bound, public_inputs
+from krrdistill.construct.closed_form import learned_labels
 
 Array = npt.NDArray[Any]
 P, K, N = 6, 3, 40

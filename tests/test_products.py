@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 import tolerances
-from krrdistill.products import gram, product
+from krrdistill.common.products import gram, product
 
 Array = npt.NDArray[np.float64]
 FORMS = {

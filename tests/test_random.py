@@ -16,8 +16,8 @@ from scipy.special import ndtri
 
 import oracles
 import tolerances
-from krrdistill import random
-from krrdistill.random import Stream, normal, permutation, signs, uniform
+from krrdistill.common import random
+from krrdistill.common.random import Stream, normal, permutation, signs, uniform
 
 SEEDS = st.integers(0, 2**64 - 1)
 STREAMS = st.sampled_from([*Stream, Stream.WEIGHTS + 1, Stream.WEIGHTS + 7])

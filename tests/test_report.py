@@ -23,17 +23,17 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 
 import krrdistill as kd
-import krrdistill.report.jpeg
-import krrdistill.report.sprites
-from krrdistill.cli import main
-from krrdistill.cli.config import KipSettings, Settings, command_line
-from krrdistill.floor import pass_floor, pass_flops
-from krrdistill.report.charts import Chart
-from krrdistill.report.html import Markup, element
-from krrdistill.report.png import encode_png
-from krrdistill.report.record import read_run
-from krrdistill.report.sprites import Gallery, gallery
-from krrdistill.text import megabytes, number, percent, seconds
+import krrdistill.apps.report.jpeg
+import krrdistill.apps.report.sprites
+from krrdistill.apps.cli import main
+from krrdistill.apps.cli.config import KipSettings, Settings, command_line
+from krrdistill.apps.report.charts import Chart
+from krrdistill.apps.report.html import Markup, element
+from krrdistill.apps.report.png import encode_png
+from krrdistill.apps.report.record import read_run
+from krrdistill.apps.report.sprites import Gallery, gallery
+from krrdistill.apps.roofline import pass_floor, pass_flops
+from krrdistill.apps.text import megabytes, number, percent, seconds
 
 NASTY = "<script>alert(1)<b>&amp;\"'"
 NAMES = ["<img src=x>", 'b"c', "d'e", "f&g"]
@@ -266,14 +266,14 @@ def test_a_comparison_names_the_runs_that_are_not_exact(run: Path, runs: list[Pa
 
 
 def test_the_command_asks_for_the_same_run(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import krrdistill.cli.run
+    import krrdistill.apps.cli.run
 
     settings = Settings(
         dataset="digits", kernel="random_fourier", lambda_s="auto", sigma2=2.5, zca=True, embed_map=False,
         lambdas=(0.1, 1e-7), seed=3, out=Path("a b"), store="float32", refit=True,
     )  # fmt: skip
     seen: list[Settings] = []
-    monkeypatch.setattr(krrdistill.cli.run, "distill", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr(krrdistill.apps.cli.run, "distill", lambda settings, as_json: seen.append(settings) or 0)
     words = shlex.split(shlex.join(command_line(settings)))
     assert words[0] == "krrdistill"
     assert main(words[1:]) == 0
@@ -358,11 +358,11 @@ def test_kip_beside_the_closed_form(
 
 
 def test_the_command_asks_for_the_same_run_of_kip(kip_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import krrdistill.cli.kip
+    import krrdistill.apps.cli.kip
 
     settings = KipSettings(dataset="digits", kernel="FCNN", iterations=7, lr=0.5, warm_start=True, variant="published")
     seen: list[KipSettings] = []
-    monkeypatch.setattr(krrdistill.cli.kip, "kip", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr(krrdistill.apps.cli.kip, "kip", lambda settings, as_json: seen.append(settings) or 0)
     assert main(shlex.split(shlex.join(command_line(settings)))[1:]) == 0
     assert seen == [settings]
 
@@ -395,7 +395,7 @@ def test_pictures_keep_within_three_megabytes(rng: np.random.Generator, monkeypa
     assert pixels.size == (first.width, first.height) == (329, 32)
     error = np.asarray(pixels, float)[:, :32] - images[0]
     assert np.sqrt(np.mean(error**2)) < 40.0, "noise of 74 loses some, but is recognised"
-    monkeypatch.setattr(krrdistill.report.sprites, "has_jpeg", lambda: False)
+    monkeypatch.setattr(krrdistill.apps.report.sprites, "has_jpeg", lambda: False)
     for start, copies in ((starts, 3), (None, 6)):
         shown = gallery(images, names, start=start, value_range=(0.0, 255.0))
         assert (len(shown.classes), shown.copies) == (100, copies)
@@ -488,6 +488,6 @@ def test_jpeg_of_large_noise(quality: int) -> None:
     """More bytes than pixels: what a buffer of one byte a pixel has no room for."""
     image = pytest.importorskip("PIL.Image")
     pixels = np.random.default_rng(0).integers(0, 256, (320, 640, 3), dtype=np.uint8)
-    with image.open(io.BytesIO(krrdistill.report.jpeg.encode_jpeg(pixels, quality))) as read:
+    with image.open(io.BytesIO(krrdistill.apps.report.jpeg.encode_jpeg(pixels, quality))) as read:
         assert (read.format, read.size) == ("JPEG", (640, 320))
         assert quality < 100 or np.abs(np.asarray(read).astype(int) - pixels).max() <= 8

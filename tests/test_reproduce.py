@@ -16,12 +16,12 @@ import pytest
 pytest.importorskip("typer", reason="the cli extra is not installed")
 
 import krrdistill as kd
-from krrdistill.cli import main
-from krrdistill.reproduce import ReproduceOptions, publication, reproduce, to_markdown, to_page
-from krrdistill.reproduce import case as case_module
-from krrdistill.reproduce.case import Case
-from krrdistill.reproduce.cells import Cell, Store
-from krrdistill.reproduce.published import TABLE3, TABLE4, differing_cells, spread
+from krrdistill.apps.cli import main
+from krrdistill.apps.reproduce import ReproduceOptions, publication, reproduce, to_markdown, to_page
+from krrdistill.apps.reproduce import case as case_module
+from krrdistill.apps.reproduce.case import Case
+from krrdistill.apps.reproduce.cells import Cell, Store
+from krrdistill.apps.reproduce.published import TABLE3, TABLE4, differing_cells, spread
 from pages import check_page, screenshot
 
 TABLE3_DIGITS = ["reproduce", "table3", "--datasets", "digits", "--backend", "array"]
@@ -329,7 +329,7 @@ def test_published_kip_is_a_row_of_the_table(tmp_path: Path) -> None:
 def test_sigkill_and_the_same_command_finish_the_table(tmp_path: Path) -> None:
     """Killed inside of a cell of KIP: the cells before it stay, it goes on from its checkpoint to the same result."""
     words = [*TABLE4_DIGITS, "--ipcs", "1", "--seeds", "0", "--kip-iterations", "1500", "--threads", "1"]
-    command = [sys.executable, "-m", "krrdistill.cli", *words, "--out"]
+    command = [sys.executable, "-m", "krrdistill.apps.cli", *words, "--out"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     cell = Cell("digits", "FCNN", 0, 1, "gram")

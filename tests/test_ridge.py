@@ -16,8 +16,8 @@ import tolerances
 from krrdistill.backends import Backend
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotPositiveDefinite
-from krrdistill.feature_gram import pseudo_inverse
-from krrdistill.ridge import RidgePath, select
+from krrdistill.ridge.feature_gram import pseudo_inverse
+from krrdistill.ridge.path import RidgePath, select
 
 Array = npt.NDArray[Any]
 

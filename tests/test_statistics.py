@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill import statistics as module
 from krrdistill.backends import Backend, Chain
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
+from krrdistill.ridge import statistics as module
 
 D, P, K = 6, 5, 3
 PHI = kd.FCNN(D, [P], seed=3)

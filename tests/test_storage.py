@@ -13,8 +13,8 @@ import pytest
 
 import krrdistill as kd
 import tolerances
-from krrdistill.construct import learned_labels
-from krrdistill.storage import STORES, Encoding, round_inputs
+from krrdistill.construct.closed_form import learned_labels
+from krrdistill.construct.storage import STORES, Encoding, round_inputs
 
 Array = npt.NDArray[Any]
 COMPACT = ("float16", "uint8")

@@ -14,9 +14,9 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.backends import Backend
-from krrdistill.construct import affine_labels
-from krrdistill.feature_gram import contrasts
-from krrdistill.ridge import fit_intercept, select_by_r2
+from krrdistill.construct.closed_form import affine_labels
+from krrdistill.ridge.feature_gram import contrasts
+from krrdistill.ridge.path import fit_intercept, select_by_r2
 
 Array = npt.NDArray[Any]
 N, D, P, K = 200, 8, 6, 3
@@ -337,7 +337,7 @@ def diabetes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("start", [[], ["--init", "real"], ["--realism", "1", "--lambda-s", "2"]])
 def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("typer", reason="the cli extra is not installed")
-    from krrdistill.cli import main
+    from krrdistill.apps.cli import main
 
     out = str(tmp_path / "run")
     arguments = ["distill", "--dataset", str(diabetes), "--targets", "real", "--intercept", "--ipc", "4", *start]
@@ -371,7 +371,7 @@ def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, c
 )
 def test_command_refuses(diabetes: Path, arguments: list[str], message: str, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("typer", reason="the cli extra is not installed")
-    from krrdistill.cli import main
+    from krrdistill.apps.cli import main
 
     named = [str(diabetes) if argument == "FILE" else argument for argument in arguments]
     assert main(["distill", *named, "--out", str(tmp_path / "run")]) in (1, 2)

@@ -16,9 +16,10 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill import privacy
+from krrdistill.apps import privacy
+from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.backends import Chain
-from krrdistill.construct import (
+from krrdistill.construct.closed_form import (
     construct,
     dual,
     features_of_dual,
@@ -27,7 +28,6 @@ from krrdistill.construct import (
     one_hot_labels,
     real_start,
 )
-from krrdistill.kip.gram import GramObjective
 
 Array = npt.NDArray[Any]
 

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from krrdistill._version import __version__
 
 if TYPE_CHECKING:
-    from krrdistill.artifact import DistilledDataset
+    from krrdistill.apps.distillation import RunResult, run_distillation
+    from krrdistill.apps.kip import KipOptions, KipResult, kip_distill, run_kip
+    from krrdistill.artifact.certificate import Certificate
+    from krrdistill.artifact.file import DistilledDataset
     from krrdistill.backends import backend_status, get_backend
-    from krrdistill.certificate import Certificate
     from krrdistill.data import Dataset, Preprocessing, load_dataset, standardize, zca
     from krrdistill.errors import (
         BackendUnavailable,
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
         NotPositiveDefinite,
         NotSurjective,
     )
-    from krrdistill.feature_gram import fit_features
-    from krrdistill.features import (
+    from krrdistill.maps import (
         FCNN,
         ConvolutionalNetwork,
         DeepLinear,
@@ -41,17 +42,16 @@ if TYPE_CHECKING:
         UserMap,
         make_map,
     )
-    from krrdistill.kip import KipOptions, KipResult, kip_distill, run_kip
     from krrdistill.options import DistillOptions
     from krrdistill.pipeline import Distillation, distill
-    from krrdistill.ridge import RidgePath, default_lambdas, fit_ridge, ridge_path
-    from krrdistill.run import RunResult, run_distillation
-    from krrdistill.statistics import RidgeStatistics
+    from krrdistill.ridge.feature_gram import fit_features
+    from krrdistill.ridge.path import RidgePath, default_lambdas, fit_ridge, ridge_path
+    from krrdistill.ridge.statistics import RidgeStatistics
 
 _HOMES = {
-    "artifact": ("DistilledDataset",),
+    "artifact.file": ("DistilledDataset",),
     "backends": ("backend_status", "get_backend"),
-    "certificate": ("Certificate",),
+    "artifact.certificate": ("Certificate",),
     "data": ("Dataset", "Preprocessing", "load_dataset", "standardize", "zca"),
     "errors": (
         "BackendUnavailable",
@@ -62,8 +62,8 @@ _HOMES = {
         "NotPositiveDefinite",
         "NotSurjective",
     ),
-    "feature_gram": ("fit_features",),
-    "features": (
+    "ridge.feature_gram": ("fit_features",),
+    "maps": (
         "FCNN",
         "ConvolutionalNetwork",
         "DeepLinear",
@@ -73,12 +73,12 @@ _HOMES = {
         "UserMap",
         "make_map",
     ),
-    "kip": ("KipOptions", "KipResult", "kip_distill", "run_kip"),
+    "apps.kip": ("KipOptions", "KipResult", "kip_distill", "run_kip"),
     "options": ("DistillOptions",),
     "pipeline": ("Distillation", "distill"),
-    "ridge": ("RidgePath", "default_lambdas", "fit_ridge", "ridge_path"),
-    "run": ("RunResult", "run_distillation"),
-    "statistics": ("RidgeStatistics",),
+    "ridge.path": ("RidgePath", "default_lambdas", "fit_ridge", "ridge_path"),
+    "apps.distillation": ("RunResult", "run_distillation"),
+    "ridge.statistics": ("RidgeStatistics",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

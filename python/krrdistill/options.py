@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from krrdistill.arrays import check_choice, check_count, check_number, check_seed
-from krrdistill.construct import ROOTS
-from krrdistill.statistics import PRECISIONS
-from krrdistill.storage import STORES
+from krrdistill.common.arrays import check_choice, check_count, check_number, check_seed
+from krrdistill.construct.closed_form import ROOTS
+from krrdistill.construct.storage import STORES
+from krrdistill.ridge.statistics import PRECISIONS
 
 __all__ = ["DistillOptions"]
 

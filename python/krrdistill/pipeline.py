@@ -12,10 +12,13 @@ import numpy.typing as npt
 import scipy
 
 from krrdistill._version import __version__
-from krrdistill.arrays import as_samples, as_targets, check_device, take_rows
-from krrdistill.artifact import DistilledDataset
+from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import Backend, Chain, Operator, get_backend
-from krrdistill.construct import (
+from krrdistill.common.arrays import as_samples, as_targets, check_device, take_rows
+from krrdistill.common.products import product
+from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.common.random import Stream, normal, permutation
+from krrdistill.construct.closed_form import (
     Construction,
     affine_labels,
     construct,
@@ -25,20 +28,17 @@ from krrdistill.construct import (
     shrink_to_bound,
     target_labels,
 )
+from krrdistill.construct.nearest import nearest_inputs
+from krrdistill.construct.span import centered, span_model
+from krrdistill.construct.storage import round_inputs
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError, NotSurjective
-from krrdistill.features import LayeredMap
-from krrdistill.features.ranges import layer_ranges
-from krrdistill.gauss_newton import centered, span_model
-from krrdistill.nearest import nearest_inputs
+from krrdistill.maps import LayeredMap
+from krrdistill.maps.ranges import layer_ranges
 from krrdistill.options import DistillOptions
-from krrdistill.products import product
-from krrdistill.random import Stream, normal, permutation
-from krrdistill.ridge import RidgePath, fit_intercept, fit_ridge, ridge_path, select, select_by_r2
-from krrdistill.scores import batched_scores, kind_of_targets, r_squared
-from krrdistill.stages import Progress, Stopwatch
-from krrdistill.statistics import RidgeStatistics, check_weights
-from krrdistill.storage import round_inputs
+from krrdistill.ridge.path import RidgePath, fit_intercept, fit_ridge, ridge_path, select, select_by_r2
+from krrdistill.ridge.scores import batched_scores, kind_of_targets, r_squared
+from krrdistill.ridge.statistics import RidgeStatistics, check_weights
 
 __all__ = ["Distillation", "Original", "Trained", "choose_model", "distill", "retrain_original", "train_original"]
 

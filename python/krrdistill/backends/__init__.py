@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from krrdistill.arrays import cuda_device, device_of, is_on_host
-from krrdistill.compiled import load_native
+from krrdistill.common.arrays import cuda_device, device_of, is_on_host
+from krrdistill.common.native import load_native
 from krrdistill.errors import BackendUnavailable
 
 from .base import Backend, Chain, Layer, Weight

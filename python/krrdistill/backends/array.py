@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import check_writable, device_of, in_namespace, like, namespace_of
+from krrdistill.common.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
 from .base import Chain, FloatArray, IntArray, Layer, Matrix, PathSolution, nonfinite_path

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import device_of, namespace_of
+from krrdistill.common.arrays import device_of, namespace_of
 
 from .hadamard import HadamardWeight
 from .operators import Operator

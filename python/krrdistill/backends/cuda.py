@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from krrdistill.arrays import is_on_host, namespace_of
+from krrdistill.common.arrays import is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
 from .base import Chain, IntArray

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import device_of, in_namespace, namespace_of
+from krrdistill.common.arrays import device_of, in_namespace, namespace_of
 
 __all__ = ["HadamardWeight", "block_size", "structured_product", "sylvester_factors"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from krrdistill.compiled import load_native
+from krrdistill.common.native import load_native
 
 from .base import Chain
 from .compiled import CompiledBackend

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.arrays import device_of, is_on_host, namespace_of
+from krrdistill.common.arrays import device_of, is_on_host, namespace_of
 
 from .array import ArrayBackend
 from .base import Backend, Chain, FloatArray, IntArray, Matrix, PathSolution

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from krrdistill.arrays import like, to_host
+from krrdistill.common.arrays import like, to_host
 from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from krrdistill.arrays import check_choice
+from krrdistill.common.arrays import check_choice
 from krrdistill.errors import BackendUnavailable, DataError
 
 from . import class_names

@@ -19,15 +19,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from krrdistill.arrays import as_samples, check_choice
+from krrdistill.artifact.certificate import certify
 from krrdistill.backends import get_backend
-from krrdistill.certificate import certify
+from krrdistill.common.arrays import as_samples, check_choice
 from krrdistill.data import Dataset, Preprocessing, standardize, zca
-from krrdistill.feature_gram import FeatureGram
-from krrdistill.features import make_map
+from krrdistill.maps import make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import distill, split
-from krrdistill.scores import all_scores
+from krrdistill.ridge.feature_gram import FeatureGram
+from krrdistill.ridge.scores import all_scores
 
 __all__ = ["RidgeDistiller"]
 

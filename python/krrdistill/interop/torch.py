@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from krrdistill.arrays import in_namespace, is_on_host, like, to_host
 from krrdistill.backends import Backend, Chain, HadamardWeight, get_backend
 from krrdistill.backends.base import matrix_of, weight_arrays
 from krrdistill.backends.hadamard import structured_product, sylvester_factors
 from krrdistill.backends.operators import Operator
+from krrdistill.common.arrays import in_namespace, is_on_host, like, to_host
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite
-from krrdistill.features import LayeredMap
+from krrdistill.maps import LayeredMap
 
 try:
     import torch
@@ -26,7 +26,7 @@ except ImportError as unusable:
     raise BackendUnavailable(f"krrdistill.interop.torch needs PyTorch ({unusable}): pip install torch") from unusable
 
 if TYPE_CHECKING:
-    from krrdistill.artifact import DistilledDataset
+    from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import Preprocessing
 
 __all__ = ["FeatureMap", "ridge_path", "ridge_solve", "tensor_dataset"]

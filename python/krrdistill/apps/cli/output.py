@@ -1,0 +1,280 @@
+"""What the command shows: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from krrdistill.apps.text import mean_r2, number, percent
+
+
+def say(text: str) -> None:
+    """One line on stderr, as it is: never wrapped, never read as markup."""
+    print(f"krrdistill: {text}", file=sys.stderr)
+
+
+def emit_json(document: Mapping[str, Any]) -> None:
+    """Print the one JSON object of a ``--json`` run."""
+    print(to_json(document), flush=True)
+
+
+def to_json(document: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """JSON text of ``document``; NumPy scalars become numbers, paths text, infinities and NaN null."""
+    return json.dumps(_plain(document), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+class StageProgress:
+    """A bar per stage; called with ``(stage, fraction)`` as ``run_distillation`` calls its ``progress``."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        if stage not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.update(task, completed=1.0)
+            self._tasks[stage] = self._bars.add_task(stage, total=1.0)
+        self._bars.update(self._tasks[stage], completed=min(1.0, max(0.0, fraction)))
+
+
+@contextmanager
+def stage_progress() -> Iterator[Callable[[str, float], None]]:
+    """Bars on stderr while the block runs; nothing where stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage, fraction: None
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield StageProgress(bars)
+
+
+def print_summary(report: Mapping[str, Any]) -> None:
+    """The original model beside the one retrained from the file, and what the file holds."""
+    print(
+        f"{report['dataset']}, {report['kernel']}: {report['n_train']} samples distilled to {report['m']} "
+        f"({report['ipc']} per class, d = {report['d']}, p = {report['p']}, seed {report['seed']})"
+    )
+    table = _comparison(report)
+    r2 = [mean_r2(report[model]) for model in ("original", "distilled")]
+    if r2[0] is None:
+        table.add_row("validation accuracy", percent(report["val_accuracy"]), "")
+    else:
+        table.add_row("mean test R\N{SUPERSCRIPT TWO} of the targets", percent(r2[0]), percent(r2[1]))
+    table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
+    if report["realism"]["psnr"] is not None:
+        table.add_row("PSNR to the real samples (dB)", "", f"{report['realism']['psnr']:.2f}")
+    _show(table)
+    _print_solution(report)
+    _print_time(report)
+    _print_files(report, ("artifact", "figure", "lambda_path_figure", "report", "page"))
+
+
+def _print_solution(report: Mapping[str, Any]) -> None:
+    """Where inputs are no exact preimages: what they are, and for labels only how the error falls with m."""
+    solution, curve = report.get("solution", {}), report.get("labels_only")
+    if solution.get("method") == "approximate":
+        print(f"the map has no exact preimage: inputs are approximate, after {solution['steps']} steps")
+    if curve is not None:
+        pairs = zip(curve["m"], curve["weight_relative_error"], strict=True)
+        errors = ", ".join(f"{error:.1e} (m = {m})" for m, error in pairs)
+        print(f"real inputs with learned labels, p = {report['p']}; weight error {errors}")
+
+
+def print_kip_summary(report: Mapping[str, Any]) -> None:
+    """The original model beside the best and the last iteration of KIP."""
+    print(
+        f"{report['dataset']}, {report['kernel']}: {report['n_train']} samples distilled to {report['m']} by KIP "
+        f"({report['variant']}, {report['ipc']} per class, p = {report['p']}, seed {report['seed']})"
+    )
+    table = _table("", "original", "best by validation", "last")
+    ends = (report["best"], report["last"])
+    table.add_row("iteration", "", *(str(end["iteration"]) for end in ends))
+    table.add_row("test accuracy", *(percent(end["test_accuracy"]) for end in (report["original"], *ends)))
+    table.add_row(
+        "validation accuracy", percent(report["val_accuracy"]), *(percent(end["val_accuracy"]) for end in ends)
+    )
+    table.add_row("loss per training sample", "", *(number(end["train_loss"]) for end in ends))
+    table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
+    _show(table)
+    if report["resumed_from"]:
+        print(f"went on from the checkpoint at iteration {report['resumed_from']}")
+    print(f"{1e3 * report['seconds_per_iteration']:.2f} ms per iteration")
+    _print_time(report)
+    _print_files(report, ("artifact", "last_artifact", "curve", "figure", "report", "page"))
+
+
+def print_privacy(report: Mapping[str, Any]) -> None:
+    """Findings first, then every condition and every limit, in full."""
+    print(f"{report.get('artifact', report['dataset'])}: privacy (data set {report['dataset']})")
+    if "reconstruction" in report:
+        found, near = report["reconstruction"], report["neighbours"]
+        print(
+            f"W rebuilt from the file alone: relative error {number(found['relative_error'])}, "
+            f"test accuracy {percent(found['test_accuracy'])}"
+        )
+        table = _table("distance to the nearest training sample (RMS per entry)", "distilled", "held-out")
+        for name in ("median", "minimum"):
+            table.add_row(name, number(near[name]), number(near[f"baseline_{name}"]))
+        _show(table)
+        print(f"{percent(near['near_share'])} are nearer than 95 % of held-out samples are; fresh data: 5 %")
+    if "theorem" in report:
+        _print_theorem(report["theorem"], report)
+    if "release" in report:
+        _print_release(report)
+    print("limits")
+    for limit in report["limits"]:
+        print(f"  {limit}")
+    if "page" in report:
+        print(f"wrote {report['page']}")
+
+
+def _print_theorem(theorem: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    verdict = "applies" if theorem["holds"] else "DOES NOT APPLY"
+    sigma = "none" if theorem["sigma"] is None else number(theorem["sigma"])
+    print(f"Theorem 6.2 {verdict}: sigma of Z for epsilon {report['epsilon']:g}, delta {report['delta']:g}: {sigma}")
+    for condition in theorem["conditions"]:
+        print(f"  {'holds   ' if condition['holds'] else 'VIOLATED'} {condition['name']}: {condition['statement']}")
+
+
+def _print_release(report: Mapping[str, Any]) -> None:
+    release = report["release"]
+    print(
+        f"private release, mechanism {release['mechanism']}: epsilon {release['epsilon']:g}, delta "
+        f"{release['delta']:g}, B {number(release['norm_bound'])}, lambda {number(release['lambda'])}, noise "
+        f"{number(release['noise_std'])} (sensitivity {number(release['sensitivity'])})"
+    )
+    if "private" in report:
+        print(f"test accuracy of the private model: {percent(report['private']['test_accuracy'])}")
+        print(f"wrote {Path(report['artifact']).name} to {Path(report['artifact']).parent}")
+
+
+def _print_time(report: Mapping[str, Any]) -> None:
+    seconds = report["seconds"]
+    parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if stage != "total")
+    print(f"{seconds['total']:.2f} s with the {report['backend']} backend ({parts})")
+
+
+def _print_files(report: Mapping[str, Any], keys: Sequence[str]) -> None:
+    files = [Path(report[key]) for key in keys]
+    print(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
+
+
+def print_certificate(outcome: Mapping[str, Any]) -> None:
+    """A recomputed certificate and whether it is within the tolerance."""
+    print(f"{outcome['artifact']}, retrained and compared on {outcome['dataset']}")
+    _show(_comparison(outcome))
+    error, limit = outcome["certificate"]["weight_relative_error"], outcome["tolerance"]
+    verdict = "is within" if outcome["passed"] else "EXCEEDS"
+    print(f"relative weight error {number(error)} {verdict} the tolerance {limit:g}")
+
+
+def _comparison(report: Mapping[str, Any]) -> Table:
+    """Rows that a run and a verification share."""
+    certificate = report["certificate"]
+    table = _table("", "original", "distilled")
+    accuracies = (report[model]["test_accuracy"] for model in ("original", "distilled"))
+    table.add_row("test accuracy", *(percent(accuracy) for accuracy in accuracies))
+    table.add_row("predictions that agree", "", percent(certificate["prediction_agreement"]))
+    table.add_row("relative weight error", "", number(certificate["weight_relative_error"]))
+    table.add_row("cosine of the weights", "", number(certificate["weight_cosine"], digits=10))
+    table.add_row("condition number", "", number(certificate["condition"]))
+    return table
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """A spinner on stderr while the block runs; nothing where stderr is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """One column per run, one row per fact."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right", overflow="fold")
+    for name, values in rows:
+        table.add_row(name, *values)
+    _show(table)
+
+
+def _show(table: Table) -> None:
+    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+
+
+def print_info(facts: Mapping[str, Any]) -> None:
+    """The facts of ``krrdistill.apps.info.gather``, one a line; what is missing with its remedy."""
+    print(f"krrdistill {facts['version']} on {facts['python']}, {facts['platform']}")
+    print(f"NumPy {facts['numpy']}, SciPy {facts['scipy']}")
+    print(f"CPUs: {facts['usable_cpus']} usable of {facts['cpus']}")
+    print("backends")
+    for name, backend in facts["backends"].items():
+        detail = backend["detail"]
+        if isinstance(detail, Mapping):
+            detail = ", ".join(f"{key} {_words(value)}" for key, value in detail.items())
+        _print_item(name, backend["available"], detail, backend["remedy"])
+    _print_item("torch", facts["torch"]["available"], facts["torch"]["detail"], facts["torch"]["install"])
+    print("linear algebra and thread pools")
+    for pool in facts["blas"]:
+        known = [pool[key] for key in ("version", "architecture") if pool[key]]
+        print(f"  {' '.join([pool['library'], *known])}, {pool['threads']} threads ({pool['file']})")
+    print("extras")
+    for name, extra in facts["extras"].items():
+        detail = f"missing {', '.join(extra['missing'])}" if extra["missing"] else ""
+        _print_item(name, extra["available"], detail, extra["install"])
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _print_item(name: str, available: bool, detail: str, remedy: str | None) -> None:
+    parts = [
+        "yes" if available else "no",
+        detail,
+        f"get it with: {remedy}" if remedy and not available else "",
+    ]
+    print(f"  {name:<10} {'; '.join(part for part in parts if part)}")

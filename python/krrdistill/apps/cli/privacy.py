@@ -1,0 +1,151 @@
+"""The work behind ``krrdistill privacy``: audit a file, ask Theorem 6.2 about a data set, or make a private release."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from krrdistill.apps.cli import output, status
+from krrdistill.apps.cli.config import PrivacySettings
+from krrdistill.apps.cli.folder import output_folder
+from krrdistill.common.files import write_atomically
+
+if TYPE_CHECKING:
+    from krrdistill.apps.privacy import PrivacyBudget
+
+RELEASE = "release.json"
+_OF_A_FILE = ("hidden_layer", "n_features", "sigma2", "ipc", "seed", "store", "model_lambda", "out")
+_OF_A_RELEASE = ("out", "store", "threads")
+
+
+def privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, Any], *, as_json: bool) -> int:
+    """Check what was asked for, do it, print it; ``given`` has the options of the command line, None where absent."""
+    from krrdistill.apps.privacy import PrivacyBudget
+
+    budget = PrivacyBudget(settings.epsilon, settings.delta)
+    if file is not None:
+        _refuse(given, ("mechanism",), "makes a new file and belongs to --dataset, not to FILE")
+        _refuse(given, ("threads",), "belongs to a release with --mechanism, not to FILE")
+        of_a_file = _OF_A_FILE if ":" in settings.kernel else ("kernel", *_OF_A_FILE)
+        _refuse(given, of_a_file, "is what FILE says itself: leave it out")
+        report = _audit(file, settings, given, budget)
+    elif settings.mechanism is not None:
+        _refuse(given, ("secret_labels",), "belongs to Theorem 6.2; a release with --mechanism includes its labels")
+        report = _release(settings, budget)
+    else:
+        _refuse(given, _OF_A_RELEASE, "belongs to a release: give --mechanism")
+        report = _theorem(settings, budget)
+    if as_json:
+        output.emit_json(report)
+    else:
+        output.print_privacy(report)
+    return status.OK
+
+
+def _refuse(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if given.get(name) is not None and given[name] is not False:
+            raise status.UsageError(f"--{name.replace('_', '-')} {why}")
+
+
+def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budget: PrivacyBudget) -> dict[str, Any]:
+    """The audit of a file; where it lies in the folder of a run, its page gets the section."""
+    from krrdistill.apps.cli.run import named_map, recorded_dataset
+    from krrdistill.apps.privacy import audit_file, digest
+    from krrdistill.apps.report import write_page
+    from krrdistill.apps.report.record import DISTILLED, PRIVACY, REPORT
+    from krrdistill.artifact.file import DistilledDataset
+    from krrdistill.data import load_dataset
+
+    if not file.is_file():
+        raise status.UsageError(f"no such file: {file}")
+    feature_map = None if given.get("kernel") is None else named_map(settings.kernel, file)
+    distilled = DistilledDataset.load(file, feature_map=feature_map)
+    name = recorded_dataset(distilled, file) if given.get("dataset") is None else settings.dataset
+    targets = "classes" if distilled.targets == "classes" else "real"
+    data = load_dataset(name, data_dir=settings.data_dir, download=settings.download, targets=targets)
+    with output.working("measuring"):
+        findings = audit_file(
+            distilled,
+            data,
+            budget,
+            norm_bound=settings.norm_bound,
+            labels_secret=settings.secret_labels,
+            backend=settings.backend,
+        )
+    report = {"artifact": str(file), "sha256": digest(file), **findings}
+    if file.name == DISTILLED and (file.parent / REPORT).is_file():
+        write_report(file.parent / PRIVACY, report)
+        report["page"] = str(write_page(file.parent))
+    return report
+
+
+def _theorem(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]:
+    from krrdistill.apps.privacy import theorem_for_data
+    from krrdistill.data import load_dataset, standardize
+    from krrdistill.maps import make_map
+
+    data = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+    scaling = standardize(data)
+    feature_map = make_map(settings.kernel, data, scaling, seed=settings.seed, **settings.map_options)
+    with output.working("measuring"):
+        return theorem_for_data(
+            data,
+            feature_map,
+            feature_map.chain(scaling),
+            budget,
+            lambda_=settings.model_lambda or 0.0,
+            points_per_class=settings.ipc,
+            norm_bound=settings.norm_bound,
+            labels_secret=settings.secret_labels,
+            backend=settings.backend,
+        )
+
+
+def _release(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]:
+    from krrdistill.apps.privacy import ReleaseOptions, private_release
+    from krrdistill.data import load_dataset
+
+    options = ReleaseOptions(
+        mechanism=str(settings.mechanism),
+        budget=budget,
+        norm_bound=settings.norm_bound,
+        lambda_=settings.model_lambda,
+        points_per_class=settings.ipc,
+        seed=settings.seed,
+        store=settings.store,
+        backend=settings.backend,
+        threads=settings.threads,
+    )
+    data = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+    with output_folder(settings.folder) as folder, output.stage_progress() as progress:
+        release = private_release(
+            data,
+            kernel=settings.kernel,
+            map_options=settings.map_options,
+            options=options,
+            out=folder,
+            progress=progress,
+        )
+        report = {
+            "dataset": data.name,
+            "kernel": settings.kernel,
+            "ipc": settings.ipc,
+            "m": len(release.distilled.X),
+            "release": release.distilled.meta["privacy"],
+            "private": {"test_accuracy": release.certificate.original_accuracy},
+            "distilled": {"test_accuracy": release.certificate.distilled_accuracy},
+            "certificate": release.certificate.numbers(),
+            "limits": release.distilled.meta["privacy"]["guarantee"],
+            "seconds": dict(release.seconds),
+            "artifact": str(folder / "distilled.npz"),
+        }
+        write_report(folder / RELEASE, report)
+    return report
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """The report as JSON."""
+    text = output.to_json(report, indent=2) + "\n"
+    write_atomically(path, lambda stream: stream.write(text.encode()))

@@ -1,0 +1,198 @@
+"""One run from a data set to a certified file: what the command line does, without the printing."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from krrdistill.apps.likeness import likeness, value_range
+from krrdistill.apps.roofline import pass_floor
+from krrdistill.artifact.certificate import Certificate
+from krrdistill.artifact.file import DistilledDataset
+from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.construct.closed_form import labels_only_errors
+from krrdistill.data import Dataset, standardize, zca
+from krrdistill.maps import given_map, make_map
+from krrdistill.options import DistillOptions
+from krrdistill.pipeline import Distillation, distill
+from krrdistill.ridge.path import RidgePath
+
+__all__ = ["WEIGHT_ERROR_TARGETS", "RunResult", "measured", "peak_memory_bytes", "run_distillation"]
+
+# Relative weight error that a file must not exceed.
+WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What ``run_distillation`` leaves besides the file: the report (JSON-able), the set as read back, and the path."""
+
+    report: dict[str, Any]
+    distilled: DistilledDataset
+    path: RidgePath
+    start_images: npt.NDArray[Any] | None
+    singular_values: npt.NDArray[np.float64] | None  # of the distilled features, where the certificate needed them
+
+
+def run_distillation(
+    dataset: Dataset,
+    *,
+    kernel: str = "identity",
+    map_options: Mapping[str, Any] | None = None,
+    use_zca: bool = False,
+    options: DistillOptions | None = None,
+    out: Path,
+    load_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> RunResult:
+    """The command's pipeline: preprocess, distil, write ``out``/distilled.npz, read it back, certify what was read."""
+    options = options or DistillOptions()
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    watch = Stopwatch(progress)
+    watch.seconds["load"] = load_seconds
+    with threadpoolctl.threadpool_limits(limits=options.threads):
+        with watch.stage("preprocess"):
+            preprocessing = zca(dataset) if use_zca else standardize(dataset)
+            feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
+        result = distill(
+            dataset.x_train,
+            dataset.y_train,
+            feature_map,
+            preprocessing=preprocessing,
+            n_classes=dataset.n_classes,
+            options=options,
+            progress=progress,
+        )
+        watch.seconds.update(result.seconds)
+        path = out / "distilled.npz"
+        facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
+        # Judged under another name, so that a set that cannot be read back replaces nothing.
+        unverified = out / f".{path.name}.unverified.npz"
+        try:
+            with watch.stage("save"):
+                result.distilled.with_meta(**facts).save(unverified, embed_map=options.embed_map)
+                reloaded = DistilledDataset.load(unverified, feature_map=given_map(feature_map))
+            with watch.stage("evaluate"):
+                original = result.original
+                certificate = reloaded.verify(
+                    dataset, weights=original.W, intercept=original.b, backend=options.backend
+                )
+        finally:
+            unverified.unlink(missing_ok=True)
+        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
+        report = _report(dataset, kernel, options, result, certificate, path)
+        shown = likeness(reloaded.distilled_data, images, value_range(dataset))
+        report["realism"] = {"asked": options.realism, **shown}
+        if options.labels_only and not options.intercept:
+            report["labels_only"] = _error_curve(reloaded, result.original.W)
+        report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
+        with watch.stage("save"):
+            keys = ("original", "distilled", "certificate", "seconds")
+            reloaded = reloaded.with_meta(**{key: report[key] for key in keys})
+            reloaded.save(path, embed_map=options.embed_map)
+        n_passed = len(dataset.x_train) - report["n_val"]
+        chain = feature_map.chain(preprocessing)
+        report["floor_seconds"] = {"statistics": pass_floor(chain, n_passed, options.precision)}
+    return RunResult(report, reloaded, result.original.path, images, certificate.singular_values)
+
+
+def _report(
+    dataset: Dataset,
+    kernel: str,
+    options: DistillOptions,
+    result: Distillation,
+    certificate: Certificate,
+    path: Path,
+) -> dict[str, Any]:
+    meta = result.distilled.meta
+    method = result.solution["method"]
+    warnings = [result.original.path.statement(), _shortfall(certificate, options, method)]
+    return {
+        "dataset": dataset.name,
+        "kernel": kernel,
+        "ipc": options.points_per_class,
+        "init": options.init,
+        "seed": options.seed,
+        "store": options.store,
+        "n_train": meta["n_train"],
+        "n_val": meta["n_val"],
+        "n_test": len(dataset.x_test),
+        "d": dataset.input_dim,
+        "p": result.distilled.feature_map.output_dim,
+        "k": dataset.n_classes,
+        "m": len(result.distilled.X),
+        "lambda": meta["lambda"],
+        "lambda_s": result.distilled.lambda_s,
+        "range_scale": result.range_scale,
+        "solution": dict(result.solution),
+        "val_accuracy": meta["val_accuracy"],
+        "targets": dataset.targets,
+        "intercept": options.intercept,
+        **{key: meta[key] for key in ("val_r2", "lambda_per_target") if key in meta},
+        "original": measured(certificate, "original"),
+        "distilled": measured(certificate, "distilled"),
+        "certificate": {name: value if math.isfinite(value) else None for name, value in certificate.numbers().items()},
+        "peak_memory_bytes": peak_memory_bytes(),
+        "backend": meta["options"]["backend"],
+        "precision": options.precision,
+        "artifact": str(path),
+        "warnings": [warning for warning in warnings if warning is not None],
+    }
+
+
+def measured(certificate: Certificate, model: str) -> dict[str, Any]:
+    """Test accuracy of a model (None for real values), and what ``Certificate.per_target`` has of it."""
+    accuracy = getattr(certificate, f"{model}_accuracy")
+    per_target = {} if certificate.per_target is None else {"test_per_target": certificate.per_target[model]}
+    return {"test_accuracy": accuracy if math.isfinite(accuracy) else None, **per_target}
+
+
+def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+    """The error of learned labels for the first 1, 2, ... points per class, at most nine sizes."""
+    F, k = distilled.features(), len(W)
+    per_class = np.unique(np.geomspace(1, len(F) // k, 9).round().astype(int))
+    sizes = [int(count) * k for count in per_class]
+    return {"m": sizes, "weight_relative_error": labels_only_errors(F, W, sizes)}
+
+
+_REMEDIES = {
+    "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
+    "approximate": "the map has no exact preimage, its inputs are approximate: use more points per class",
+    "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
+}
+
+
+def _shortfall(certificate: Certificate, options: DistillOptions, method: str) -> str | None:
+    """What to say when the file does not retrain to the model as well as its storage should."""
+    error, target = certificate.weight_relative_error, WEIGHT_ERROR_TARGETS[options.store]
+    if error <= target:
+        return None
+    agreement = certificate.prediction_agreement
+    return (
+        f"NOT EXACT: the model retrained from the file is off by {error:.2g} (target {target:.0e} for "
+        f"{options.store} storage) and agrees on {agreement:.2%} of the predictions; {_REMEDIES[method]}"
+    )
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process so far.
+
+    VmHWM where /proc has it: ru_maxrss starts from the peak of the parent process on Linux.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

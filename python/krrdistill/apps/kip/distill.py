@@ -1,0 +1,208 @@
+"""KIP from labelled arrays to distilled sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import threadpoolctl
+
+from krrdistill.artifact.file import DistilledDataset
+from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.data import Preprocessing
+from krrdistill.maps import LayeredMap
+from krrdistill.pipeline import Distillation, Original, Trained
+
+from .checkpoint import State, load_checkpoint
+from .optimize import Objective, evaluate, optimize
+from .options import KipOptions
+from .problem import Problem
+from .published import limit_threads
+
+__all__ = ["ClosedForm", "KipPoint", "KipResult", "kip_distill"]
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class KipPoint:
+    """The distilled set of one iteration, its loss per training point and its validation accuracy."""
+
+    distilled: DistilledDataset
+    iteration: int
+    train_loss: float
+    val_accuracy: float
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers alone."""
+        return {name: getattr(self, name) for name in ("iteration", "train_loss", "val_accuracy")}
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """What ``distill`` makes of the same model, points per class and start, judged as the points of KIP's curve are.
+
+    seconds : of statistics, ridge, construction and preimage
+    """
+
+    seconds: float
+    train_loss: float
+    val_accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class KipResult:
+    """Both ends of a run, the ridge model and the closed form to compare with, and the curve.
+
+    closed_form : None for a map that is not onto, which has none
+    best : the iteration of the best validation accuracy (the first of equals); last : the final one
+    losses : (iterations,) loss per point of each step's batch, before the step
+    curve : iteration, train_loss (per point, all training points), val_accuracy, seconds, each (evaluations,)
+    resumed_from : iteration of the checkpoint that the run went on from, 0 for none
+    """
+
+    best: KipPoint
+    last: KipPoint
+    original: Original
+    closed_form: ClosedForm | None
+    start_rows: IntArray | None
+    losses: FloatArray
+    curve: Mapping[str, Array]
+    resumed_from: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def kip_distill(
+    X: Any,
+    y: Any,
+    feature_map: LayeredMap,
+    *,
+    preprocessing: Preprocessing | None = None,
+    n_classes: int | None = None,
+    options: KipOptions | None = None,
+    checkpoint: Path | None = None,
+    trained: Trained | None = None,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> KipResult:
+    """Distils labelled data to points_per_class * k points by Adam on KIP's loss.
+
+    Loss on a batch B: ||Y_S (K_SS + lambda_s I)^-1 K_SB - Y_B||^2 over X_S, where Y_S are the best labels for the whole
+    training set and lambda_s = 1e-6 trace(K_SS) / m (THEORY's KIP section; Nguyen, Chen, Lee, ICLR 2021).
+
+    Parameters
+    ----------
+    X : array of shape (n, *shape), uint8 or float
+    y : integer labels of shape (n,)
+    feature_map : the map phi on preprocessed inputs; it need not be onto unless ``warm_start``
+    preprocessing : affine map before phi, by default none
+    options, keywords : a ``KipOptions``, or its fields as keywords
+    checkpoint : file to write every ``checkpoint_every`` iterations, and to go on from where it exists
+    trained : the ridge model of the same data, map and options with its statistics, which are then not made again
+
+    Raises
+    ------
+    Diverged
+        When the loss leaves the numbers that it can have.
+    BackendUnavailable
+        For variant "published" without PyTorch.
+    ValueError, TypeError, DataError, NotSurjective, NotPositiveDefinite
+        As ``distill``; ValueError also for a checkpoint of another configuration.
+    """
+    options = replace(options or KipOptions(), **keywords)
+    with (
+        limit_threads(options.threads) if options.variant == "published" else nullcontext(),
+        threadpoolctl.threadpool_limits(limits=options.threads),
+    ):
+        problem = Problem.of(X, y, feature_map, preprocessing, n_classes, options)
+        state = None if checkpoint is None else _resume(checkpoint, problem)
+        resumed_from = 0 if state is None else state.step
+        watch, validation_watch = Stopwatch(progress), Stopwatch(None)
+        trained = problem.train(trained, progress)
+        watch.seconds.update(trained.seconds)
+        original, statistics = trained.original, trained.statistics
+        with watch.stage("features"):
+            objective = problem.objective(statistics)
+            val_features = problem.features(problem.validation)
+        with watch.stage("closed_form"):
+            closed = problem.closed_form(original)
+            closed_form = None if closed is None else _judge(problem, closed, trained, val_features)
+        if state is None:
+            state = State.start(problem.start(closed))
+
+        def validate(inputs: Array) -> tuple[float, float]:
+            with validation_watch.stage("validate"):
+                return problem.validate(inputs, objective, statistics, val_features)
+
+        optimize(
+            state,
+            objective,
+            validate,
+            n=statistics.n,
+            options=options,
+            checkpoint=checkpoint,
+            configuration=problem.configuration,
+            progress=lambda fraction: watch.report("optimize", fraction),
+        )
+        evaluate(state, validate, options)  # after the last checkpoint: a longer run does not know of this look
+        seconds = {**watch.seconds, "optimize": state.seconds, **validation_watch.seconds}
+        return KipResult(
+            best=_point(problem, objective, original, state, state.best, state.best_index),
+            last=_point(problem, objective, original, state, state.X, -1),
+            original=original,
+            closed_form=closed_form,
+            start_rows=problem.start_rows,
+            losses=np.array(state.losses),
+            curve={
+                "iteration": np.array(state.evaluated, dtype=np.int64),
+                "train_loss": np.array(state.train_loss),
+                "val_accuracy": np.array(state.val_accuracy),
+                "seconds": np.array(state.elapsed),
+            },
+            resumed_from=resumed_from,
+            seconds=seconds,
+        )
+
+
+def _resume(checkpoint: Path, problem: Problem) -> State | None:
+    """Where an earlier run of the same configuration stopped, None where there was none."""
+    if not checkpoint.exists():
+        return None
+    like = np.empty((problem.m, problem.feature_map.input_dim), problem.dtype)
+    state = load_checkpoint(checkpoint, problem.configuration, like)
+    if state.step > problem.options.iterations:
+        raise ValueError(
+            f"kip: {checkpoint} is at iteration {state.step}, beyond iterations = {problem.options.iterations}; "
+            "write elsewhere, or delete it to start again"
+        )
+    return state
+
+
+def _judge(problem: Problem, closed: Distillation, trained: Trained, val_features: Array) -> ClosedForm:
+    """Of the model that the closed form retrains to; its seconds include those of the ridge model."""
+    seconds = sum((*trained.seconds.values(), *closed.seconds.values()))
+    W = closed.distilled.fit(backend=problem.options.backend)
+    return ClosedForm(seconds, *problem.judge(W, trained.statistics, val_features))
+
+
+def _point(problem: Problem, objective: Objective, original: Original, state: State, X: Array, index: int) -> KipPoint:
+    """Inputs X of the evaluation ``index`` as a distilled set."""
+    iteration = state.evaluated[index]
+    _, labels, lambda_s = problem.solve(X, objective)
+    distilled = DistilledDataset(
+        X=X,
+        Y=labels,
+        lambda_s=lambda_s,
+        feature_map=problem.feature_map,
+        preprocessing=problem.preprocessing,
+        shape=problem.shape,
+        meta=problem.meta(original, iteration),
+    )
+    return KipPoint(distilled, iteration, state.train_loss[index], state.val_accuracy[index])

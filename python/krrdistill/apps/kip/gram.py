@@ -1,0 +1,183 @@
+"""KIP's loss and gradient from the sufficient statistics: no step touches the n training features.
+
+With A = F F^T + lambda_s I and B = A^-1 F (m, p), M = B Phi: M M^T = B G B^T and Y M^T = C B^T (THEORY's KIP section).
+The labels are Y_S^T = C B^T (B G B^T)^-1, the model is W_S = Y_S^T B, and W_S depends on the row space of B only. So
+    loss   ||W_S Phi - Y||^2 = ||Y||^2 - <Y_S, B C^T>
+    d/dF   2 A^-1 Y_S (W_S G - C)
+where neither the labels (they are optimal) nor A (it leaves the row space alone) adds a term. B is the best
+conditioned choice of rows for B G B^T: at real images its condition number is at most 1.7e4, that of F G F^T 1e8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Layer
+from krrdistill.backends.base import dense_matrix, matrix_of
+from krrdistill.ridge.statistics import RidgeStatistics
+
+__all__ = ["LAMBDA_S", "GramObjective", "regularised_kernel"]
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+LAMBDA_S = 1e-6  # of the mean eigenvalue of F F^T
+_RANK_CUTOFF = 32.0  # units of rounding, relative to the largest eigenvalue of B G B^T
+
+
+def regularised_kernel(F: FloatArray) -> tuple[FloatArray, float]:
+    """(F F^T + lambda_s I, lambda_s) with lambda_s = 1e-6 trace(F F^T) / m, F (m, p)."""
+    kernel = F @ F.T
+    lambda_s = LAMBDA_S * float(kernel.trace()) / len(kernel)
+    kernel[np.diag_indices_from(kernel)] += lambda_s
+    return kernel, lambda_s
+
+
+class GramObjective:
+    """The loss over all training points from G and C, or over a batch from G, C and the batch's own features.
+
+    Parameters
+    ----------
+    layers : layers of the feature map on preprocessed inputs
+    statistics : of the training points
+    dtype : of inputs, features and products; the systems of order m are float64
+    points : features (n, p) and classes (n,) of the training points, only for losses over batches
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        statistics: RidgeStatistics,
+        *,
+        dtype: Any,
+        points: tuple[Array, IntArray] | None = None,
+    ) -> None:
+        self._dtype = np.dtype(dtype)
+        self._network = _Network(layers, self._dtype)
+        self._statistics = statistics
+        self._gram = statistics.gram.astype(self._dtype, copy=False)
+        self._cross = statistics.cross.astype(self._dtype, copy=False)
+        self._points = points
+        self._cutoff = _RANK_CUTOFF * float(np.finfo(statistics.precision).eps)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def loss_and_gradient(self, X: Array, rows: IntArray | None) -> tuple[float, Array]:
+        """(loss, its gradient with respect to X), X (m, d); ``rows`` are the batch, None for all training points.
+
+        The gradient of a batch's loss, with V = 2 (W_S G_B - C_B), H = B G and Q = (B G B^T)^-1 B V^T, is
+            d/dF   A^-1 (Y_S (V - Q^T H) + Q (C - Y_S^T H)).
+        NaN and no change where the features or the systems are beyond floating point.
+        """
+        F, slopes = self._network.forward(X)
+        solved = _solve(F, self._gram, self._cross, self._cutoff)
+        if solved is None:
+            return float("nan"), np.zeros_like(X)
+        model_gram = solved.labels.T.astype(self._dtype) @ solved.H  # W_S G, (k, p)
+        dual = solved.inverse @ solved.labels
+        if rows is None:
+            loss = self._statistics.target_square - float(np.vdot(solved.labels, solved.cross))
+            gradient = (2.0 * dual).astype(self._dtype) @ (model_gram - self._cross)
+        else:
+            loss, slope = self._batch(solved.labels.T.astype(self._dtype) @ solved.B, rows)
+            Q = solved.solve_gram((solved.B @ slope.T).astype(np.float64))
+            gradient = dual.astype(self._dtype) @ (slope - Q.T.astype(self._dtype) @ solved.H)
+            gradient += (solved.inverse @ Q).astype(self._dtype) @ (self._cross - model_gram)
+        return loss, self._network.backward(slopes, gradient)
+
+    def _batch(self, W: Array, rows: IntArray) -> tuple[float, Array]:
+        """(||W Phi_B - Y_B||^2, its derivative 2 (W G_B - C_B)) without forming G_B."""
+        if self._points is None:
+            raise ValueError("kip: the loss over a batch needs the features of the training points")
+        features, classes = (array[rows] for array in self._points)
+        residual = features @ W.T
+        residual[np.arange(len(rows)), classes] -= 1.0
+        loss = float(np.vdot(residual, residual))
+        residual *= 2.0
+        return loss, residual.T @ features
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def labels(self, X: Array, F: FloatArray) -> FloatArray:
+        """Y_S (m, k), the best labels for inputs X (m, d) with features F (m, p), in float64; NaN for none."""
+        solved = _solve(F, self._statistics.gram, self._statistics.cross, self._cutoff)
+        return np.full((len(X), len(self._cross)), np.nan) if solved is None else solved.labels
+
+
+def _solve(F: Array, gram: Array, cross: Array, cutoff: float) -> _Solved | None:
+    """Labels of features F, None where they are beyond floating point."""
+    try:
+        return _Solved(F, gram, cross, cutoff) if np.isfinite(F).all() else None
+    except np.linalg.LinAlgError:
+        return None
+
+
+class _Solved:
+    """Labels of features F (m, p) and the matrices that the gradient shares with them.
+
+    Everything goes through NumPy: SciPy brings threads of its own, and those that wait for work keep cores busy.
+    """
+
+    def __init__(self, F: Array, gram: Array, cross: Array, cutoff: float) -> None:
+        wide = F.astype(np.float64, copy=False)
+        self.inverse: FloatArray = np.asarray(np.linalg.inv(regularised_kernel(wide)[0]), np.float64)  # A^-1
+        self.B: Array = (self.inverse @ wide).astype(F.dtype, copy=False)
+        self.H: Array = self.B @ gram
+        self.cross: FloatArray = (self.B @ cross.T).astype(np.float64)  # B C^T (m, k)
+        self.solve_gram = _pseudo_solver((self.H @ self.B.T).astype(np.float64), cutoff)
+        self.labels = self.solve_gram(self.cross)
+
+
+def _pseudo_solver(S: FloatArray, cutoff: float) -> Callable[[FloatArray], FloatArray]:
+    """R -> S^+ R for a symmetric positive semi-definite S; eigenvalues under cutoff times the largest count as zero.
+
+    By elimination, or by eigenvectors where the pivots of Cholesky say that there are such eigenvalues (m > p).
+    """
+    if not np.isfinite(S).all():
+        raise np.linalg.LinAlgError("the products overflow")
+    S = 0.5 * (S + S.T)
+    try:
+        pivots = np.diagonal(np.linalg.cholesky(S)) ** 2
+        regular = bool(pivots.min() > cutoff * pivots.max())
+    except np.linalg.LinAlgError:
+        regular = False
+    if regular:
+        return lambda R: np.asarray(np.linalg.solve(S, R), np.float64)
+    values, vectors = np.linalg.eigh(S)
+    kept = values > cutoff * values[-1]
+    basis, scale = vectors[:, kept], values[kept]
+    return lambda R: np.asarray(basis @ ((basis.T @ R) / scale[:, None]))
+
+
+class _Network:
+    """phi and its derivative, layer by layer."""
+
+    def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+        self.layers = tuple(layers)
+        # structured weights are formed: gradients go through their transposes
+        self.weights = [dense_matrix(matrix_of(layer)).astype(dtype, copy=False) for layer in layers]
+        self.biases = [None if layer.bias is None else layer.bias.astype(dtype, copy=False) for layer in layers]
+
+    def forward(self, X: Array) -> tuple[Array, list[Array]]:
+        """(phi(X), the slope of every activation)."""
+        H, slopes = X, []
+        for layer, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
+            T = H @ weight.T
+            if bias is not None:
+                T += bias
+            if layer.activation == "cosine":
+                slopes.append(-layer.parameter * np.sin(T))
+                H = layer.parameter * np.cos(T)
+            else:  # LeakyReLU, or linear with slope 1
+                slopes.append(np.where(T > 0, T.dtype.type(1.0), T.dtype.type(layer.parameter)))
+                H = T * slopes[-1]
+        return H, slopes
+
+    def backward(self, slopes: list[Array], gradient: Array) -> Array:
+        """The gradient with respect to X from that with respect to phi(X), which it overwrites."""
+        for weight, slope in zip(reversed(self.weights), reversed(slopes), strict=True):
+            gradient *= slope
+            gradient = gradient @ weight
+        return gradient

@@ -1,0 +1,153 @@
+"""Adam on the distilled inputs: the loop that both variants share."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.common.random import Stream, permutation
+from krrdistill.errors import Diverged
+
+from .checkpoint import State, save_checkpoint
+from .options import KipOptions
+
+__all__ = ["Objective", "adam_step", "batch_rows", "check_loss", "evaluate", "optimize"]
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+_DECAY = (0.9, 0.999)  # of Adam's averages of gradients and of their squares
+_EPSILON = 1e-8
+_LOSS_LIMIT = 10.0  # per point; labels of zero reach 1
+_BLOCK = 1 << 16  # numbers of Adam's update at a time: they stay in the L2 cache
+
+Evaluate = Callable[[Array], tuple[float, float]]
+
+
+class Objective(Protocol):
+    """A variant of the loss."""
+
+    def loss_and_gradient(self, X: Array, rows: IntArray | None) -> tuple[float, Array]:
+        """Loss and gradient at inputs X (m, d); ``rows`` are the batch, None for all training points."""
+        ...
+
+    def labels(self, X: Array, F: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The labels (m, k) for inputs X with features F (m, p); NaN where there are none."""
+        ...
+
+
+def batch_rows(step: int, n: int, size: int, seed: int) -> IntArray:
+    """Rows of the batch of a step: consecutive pieces of a seeded order of n points, another one for each epoch.
+
+    The last batch of an epoch is smaller where ``size`` does not divide n.
+    """
+    epoch, part = divmod(step, math.ceil(n / size))
+    return _order(seed, epoch, n)[part * size : (part + 1) * size]
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, n: int) -> IntArray:
+    return permutation(seed, Stream.BATCHES + epoch, n)
+
+
+def adam_step(state: State, gradient: Array, lr: float) -> None:
+    """One step of Adam (Kingma and Ba, ICLR 2015) on ``state.X``, in place.
+
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  X -= lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps).
+    """
+    t = state.step + 1
+    rate, root = lr / (1.0 - _DECAY[0] ** t), math.sqrt(1.0 - _DECAY[1] ** t)
+    flat = [array.reshape(-1) for array in (state.X, state.first, state.second, gradient)]
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at X
+        for start in range(0, gradient.size, _BLOCK):
+            X, first, second, g = (array[start : start + _BLOCK] for array in flat)
+            first *= _DECAY[0]
+            first += (1.0 - _DECAY[0]) * g
+            second *= _DECAY[1]
+            second += (1.0 - _DECAY[1]) * (g * g)
+            scale = np.sqrt(second)
+            scale /= root
+            scale += _EPSILON
+            X -= rate * first / scale
+
+
+def optimize(
+    state: State,
+    objective: Objective,
+    validate: Evaluate,
+    *,
+    n: int,
+    options: KipOptions,
+    checkpoint: Path | None,
+    configuration: dict[str, Any],
+    progress: Callable[[float], None],
+) -> None:
+    """Steps ``state`` to ``options.iterations`` or to the end of the time budget.
+
+    The file ``checkpoint`` is written every ``options.checkpoint_every`` iterations and at the end.
+
+    Raises
+    ------
+    Diverged
+        When a loss is NaN, infinite or far beyond what labels of zero would reach; the last checkpoint stays.
+    """
+    size = options.batch(n)
+    saved = state.step if state.step else -1
+    while state.step < options.iterations and not _out_of_time(state, options):
+        start = time.perf_counter()
+        rows = None if size is None else batch_rows(state.step, n, size, options.seed)
+        loss, gradient = objective.loss_and_gradient(state.X, rows)
+        loss /= n if rows is None else len(rows)
+        check_loss(loss, state.step, options)
+        seconds = time.perf_counter() - start
+        if state.step % options.evaluate_every == 0:  # only inputs that have a loss
+            evaluate(state, validate, options)
+        start = time.perf_counter()
+        adam_step(state, gradient, options.lr)
+        if not np.isfinite(state.X).all():
+            check_loss(math.inf, state.step, options)
+        state.losses.append(loss)
+        state.step += 1
+        state.seconds += seconds + time.perf_counter() - start
+        progress(state.step / options.iterations)
+        if checkpoint is not None and state.step % options.checkpoint_every == 0:
+            save_checkpoint(checkpoint, state, configuration)
+            saved = state.step
+    if checkpoint is not None and saved != state.step:
+        save_checkpoint(checkpoint, state, configuration)
+
+
+def evaluate(state: State, validate: Evaluate, options: KipOptions) -> None:
+    """Adds the current inputs to the curve; they are the best ones if no earlier inputs validated as well.
+
+    ``validate`` returns the loss per training point and the validation accuracy.
+    """
+    train_loss, accuracy = validate(state.X)
+    check_loss(train_loss, state.step, options)
+    state.evaluated.append(state.step)
+    state.train_loss.append(train_loss)
+    state.val_accuracy.append(accuracy)
+    state.elapsed.append(state.seconds)
+    if state.best_index < 0 or accuracy > state.val_accuracy[state.best_index]:
+        state.best_index = len(state.evaluated) - 1
+        state.best = state.X.copy()
+
+
+def _out_of_time(state: State, options: KipOptions) -> bool:
+    return options.time_budget is not None and state.seconds >= options.time_budget
+
+
+def check_loss(loss: float, step: int, options: KipOptions) -> None:
+    """Raises Diverged for a loss per point that is NaN or out of bounds: labels of zero have ||y||^2 = 1."""
+    if -_LOSS_LIMIT <= loss <= _LOSS_LIMIT:
+        return
+    advice = f"a smaller lr than {options.lr:g}"
+    if options.precision == "float32":
+        advice += ", or precision float64"
+    raise Diverged(f"kip: the loss per point is {loss:.3g} at iteration {step}; try {advice}")

@@ -1,0 +1,163 @@
+"""One data set, kernel and seed: its pass over the data is made once, however many cells use it."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from krrdistill.apps.distillation import peak_memory_bytes
+from krrdistill.apps.kip import KipOptions, kip_distill
+from krrdistill.apps.kip.distill import KipPoint
+from krrdistill.artifact.certificate import Certificate
+from krrdistill.artifact.file import DistilledDataset
+from krrdistill.backends import get_backend
+from krrdistill.common.progress import Progress
+from krrdistill.data import Dataset, Preprocessing, standardize
+from krrdistill.maps import LayeredMap, make_map
+from krrdistill.options import DistillOptions
+from krrdistill.pipeline import Trained, distill, split, train_original
+
+__all__ = ["Case"]
+
+_EVERY = {"gram": 100, "published": 10}  # iterations between two looks, and two checkpoints: about a second at least
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What all cells of one data set, kernel and seed share."""
+
+    data: Dataset
+    kernel: str
+    seed: int
+    backend: str | None
+    threads: int | None
+    progress: Progress | None
+
+    @cached_property
+    def scaling(self) -> Preprocessing:
+        """The published standardisation."""
+        return standardize(self.data)
+
+    @cached_property
+    def map(self) -> LayeredMap:
+        """phi, drawn from the seed."""
+        return self._draw()[0]
+
+    def _draw(self) -> tuple[LayeredMap, float]:
+        """A map that nothing was computed with yet, and the seconds that it takes to have one."""
+        start = time.perf_counter()
+        drawn = make_map(self.kernel, self.data, standardize(self.data), seed=self.seed)
+        return drawn, time.perf_counter() - start
+
+    @cached_property
+    def trained(self) -> Trained:
+        """The original model and its statistics, by one pass over the training part."""
+        options = self._options(1)
+        data, chain = self.data, self.map.chain(self.scaling)
+        rows = split(len(data.x_train), options)
+        samples = data.x_train.reshape(len(data.x_train), -1)
+        solver = get_backend(self.backend)
+        return train_original(samples, data.y_train, data.n_classes, chain, rows, options, solver, self.progress)
+
+    def closed_form(self, ipc: int, folder: Path) -> dict[str, Any]:
+        """The original model distilled from noise, and the certificate of its file.
+
+        The seconds are those of a run of its own: a map of its own, and the pass over the data counts in full.
+        """
+        own_map, preprocess = self._draw()
+        result = distill(
+            self.data.x_train,
+            self.data.y_train,
+            own_map,
+            preprocessing=self.scaling,
+            n_classes=self.data.n_classes,
+            options=self._options(ipc),
+            original=self.trained.original,
+            progress=self.progress,
+        )
+        certificate = self._certify(result.distilled, folder)
+        path = result.original.path
+        seconds = {"preprocess": preprocess, **self.trained.seconds, **result.seconds}
+        numbers = certificate.numbers()
+        return {
+            **self._facts(result.distilled),
+            "lambda": result.original.lambda_,
+            "original_accuracy": certificate.original_accuracy,
+            "distilled_accuracy": certificate.distilled_accuracy,
+            "val_accuracy": float(path.val_accuracy[path.best]),
+            "train_loss": float(path.train_rmse[path.best]) ** 2,
+            "certificate": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
+            "seconds": {**seconds, "total": sum(seconds.values())},
+        }
+
+    def kip(
+        self, ipc: int, variant: str, folder: Path, *, checkpoint: Path, iterations: int, time_budget: float
+    ) -> dict[str, Any]:
+        """KIP from real images until its iterations or its budget end, from where its checkpoint stands.
+
+        ``setup`` is what it needs before the first step: the map, and the statistics or the training features.
+        """
+        preprocess = self._draw()[1]
+        options = KipOptions(
+            variant=variant,
+            points_per_class=ipc,
+            iterations=iterations,
+            time_budget=time_budget,
+            evaluate_every=_EVERY[variant],
+            checkpoint_every=_EVERY[variant],
+            seed=self.seed,
+            backend=self.backend,
+            threads=self.threads,
+        )
+        result = kip_distill(
+            self.data.x_train,
+            self.data.y_train,
+            self.map,
+            preprocessing=self.scaling,
+            n_classes=self.data.n_classes,
+            options=options,
+            checkpoint=checkpoint,
+            trained=self.trained,
+            progress=self.progress,
+        )
+        setup = (
+            preprocess + result.seconds["features"] + (self.trained.seconds["statistics"] if variant == "gram" else 0.0)
+        )
+        return {
+            **self._facts(result.last.distilled),
+            "iterations": len(result.losses),
+            "seconds": {"setup": setup, "steps": result.seconds["optimize"]},
+            "best": self._point(result.best, folder),
+            "last": self._point(result.last, folder),
+            "curve": {name: values.tolist() for name, values in result.curve.items()},
+        }
+
+    def _options(self, ipc: int) -> DistillOptions:
+        return DistillOptions(points_per_class=ipc, seed=self.seed, backend=self.backend, threads=self.threads)
+
+    def _facts(self, distilled: DistilledDataset) -> dict[str, Any]:
+        return {
+            "backend": get_backend(self.backend).name,
+            "m": len(distilled.X),
+            "p": self.map.output_dim,
+            "n_train": self.trained.original.n_train,
+            "n_test": len(self.data.x_test),
+            "lambda_s": distilled.lambda_s,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+    def _point(self, point: KipPoint, folder: Path) -> dict[str, Any]:
+        return {**point.facts(), "test_accuracy": self._certify(point.distilled, folder).distilled_accuracy}
+
+    def _certify(self, distilled: DistilledDataset, folder: Path) -> Certificate:
+        """Of the file, after it was written and read back; the file is not kept."""
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            path = Path(temporary) / "distilled.npz"
+            distilled.save(path, embed_map=False)
+            reloaded = DistilledDataset.load(path)
+        return reloaded.verify(self.data, weights=self.trained.original.W, backend=self.backend)

@@ -1,0 +1,67 @@
+"""The cells of a table and their files: one JSON per finished cell, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from krrdistill.common.files import write_atomically
+from krrdistill.errors import DataError
+
+__all__ = ["Cell", "Store"]
+
+_FORMAT = "krrdistill-cell-1"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell is about."""
+
+    dataset: str
+    kernel: str
+    seed: int
+    ipc: int
+    method: str
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.dataset}-{self.kernel}-ipc{self.ipc}-seed{self.seed}-{self.method}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The finished cells in a folder."""
+
+    folder: Path
+
+    def path(self, cell: Cell) -> Path:
+        """Of a cell's result."""
+        return self.folder / f"{cell.name}.json"
+
+    def checkpoint(self, cell: Cell) -> Path:
+        """Where KIP notes how far it is."""
+        return self.folder / f"{cell.name}.checkpoint.npz"
+
+    def read(self, cell: Cell) -> dict[str, Any] | None:
+        """What was written for a cell, None where nothing was. Raises DataError for anything else in its place."""
+        path = self.path(cell)
+        if not path.exists():
+            return None
+        try:
+            content = json.loads(path.read_bytes())
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']!r}, this version reads {_FORMAT!r}")
+            if content["cell"] != asdict(cell):
+                raise ValueError(f"it is of {content['cell']}")
+            return dict(content["result"])
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not the result of this cell ({error}); delete it to run the cell again") from None
+
+    def write(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Replaces the result of a cell, whole or not at all."""
+        content = {"format": _FORMAT, "cell": asdict(cell), "result": result}
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_atomically(self.path(cell), lambda stream: stream.write(text.encode()))

@@ -1,0 +1,159 @@
+"""Run the cells of a table that are missing, and put together what there is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import threadpoolctl
+
+from krrdistill.apps.info import machine
+from krrdistill.apps.reproduce import table3, table4
+from krrdistill.apps.reproduce.case import Case
+from krrdistill.apps.reproduce.cells import Cell, Store
+from krrdistill.apps.reproduce.options import ReproduceOptions
+from krrdistill.apps.reproduce.sections import Publication
+from krrdistill.common.progress import Progress
+from krrdistill.data import load_dataset
+from krrdistill.errors import KrrDistillError
+from krrdistill.pipeline import versions
+
+__all__ = ["TABLES", "publication", "reproduce"]
+
+TABLES: Mapping[str, Any] = {"table3": table3, "table4": table4}
+Result = dict[str, Any]
+
+
+def reproduce(
+    table: str,
+    options: ReproduceOptions | None = None,
+    *,
+    out: Path,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Result:
+    """The table as one JSON-able object; ``publication`` makes text of it.
+
+    Every finished cell has its file in ``out``/cells and is not run again; a KIP cell that the budget ended goes on
+    when it is asked for more iterations or more time. A cell that cannot be run says why, under "not_run", and only
+    there: also one that was run for longer than is asked now.
+
+    Raises
+    ------
+    DataError
+        When a data set is not at hand, or a file in ``out``/cells is not what it should be.
+    OSError
+        When ``out`` cannot be written.
+    """
+    options = options or ReproduceOptions(**TABLES[table].DEFAULTS)
+    if table == "table3" and options.methods != ("closed_form",):
+        raise ValueError(f"reproduce: table3 has the closed form only, got {', '.join(options.methods)}")
+    store = Store(out / "cells")
+    store.folder.mkdir(parents=True, exist_ok=True)
+    results: list[Result] = []
+    not_run: list[Result] = []
+    with threadpoolctl.threadpool_limits(limits=options.threads):
+        for name in options.datasets:
+            for kernel, seed in itertools.product(options.kernels, options.seeds):
+                pairs = itertools.product(options.ipcs, options.methods)
+                cells = [Cell(name, kernel, seed, ipc, method) for ipc, method in pairs]
+                missing = [cell for cell in cells if not _finished(store.read(cell), options)]
+                refused = _run(missing, options, store, data_dir, progress, say) if missing else {}
+                not_run += [{**asdict(cell), "reason": reason} for cell, reason in refused.items()]
+                found = ((cell, store.read(cell)) for cell in cells if cell not in refused)
+                results += [{**asdict(cell), **result} for cell, result in found if result is not None]
+    command = _command(table, options)
+    return {"table": table, "asked": asdict(options), "command": command, "cells": results, "not_run": not_run}
+
+
+def publication(document: Mapping[str, Any]) -> Publication:
+    """What there is to read in a table."""
+    return TABLES[document["table"]].publication(document)  # type: ignore[no-any-return]
+
+
+def _command(table: str, options: ReproduceOptions) -> str:
+    """The words that ask for this table, those for folders left out."""
+    words = ["krrdistill", "reproduce", table]
+    for name in ("datasets", "kernels", "ipcs", "seeds"):
+        words += [f"--{name}", ",".join(map(str, getattr(options, name)))]
+    if table == "table4":
+        words += ["--methods", ",".join(options.methods), "--kip-iterations", str(options.kip_iterations)]
+        words += ["--time-budget", f"{options.time_budget:g}"]
+    for name in ("backend", "threads"):
+        if getattr(options, name) is not None:
+            words += [f"--{name}", str(getattr(options, name))]
+    return " ".join(words)
+
+
+def _finished(result: Result | None, options: ReproduceOptions) -> bool:
+    if result is None or "iterations" not in result:
+        return result is not None
+    if _overran(result, options) or result["iterations"] > options.kip_iterations:
+        return False
+    ended = _steps(result) >= options.time_budget and result.get("time_budget") == options.time_budget
+    return ended or result["iterations"] == options.kip_iterations
+
+
+def _overran(result: Result, options: ReproduceOptions) -> bool:
+    """Whether a cell of KIP took more time than is asked for now, under a larger budget or one that it does not say."""
+    return _steps(result) > options.time_budget and result.get("time_budget", math.inf) > options.time_budget
+
+
+def _steps(result: Result) -> float:
+    return float(result["seconds"]["steps"])
+
+
+def _run(
+    cells: list[Cell],
+    options: ReproduceOptions,
+    store: Store,
+    data_dir: Path | None,
+    progress: Progress | None,
+    say: Callable[[str], None],
+) -> dict[Cell, str]:
+    """Runs cells of one data set, kernel and seed; returns those that cannot be run, with the reason."""
+    first = cells[0]
+    data = load_dataset(first.dataset, data_dir=data_dir)
+    case = Case(data, first.kernel, first.seed, options.backend, options.threads, progress)
+    refused = {}
+    for cell in cells:
+        try:
+            result = _run_cell(case, cell, options, store)
+        except (KrrDistillError, ValueError) as error:
+            refused[cell] = " ".join(str(error).split())
+            say(f"{cell.name}: not run: {error}")
+            continue
+        finished = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+        facts = {"machine": machine(options.threads), "versions": versions(), "finished": finished}
+        store.write(cell, {**result, **facts})
+        say(f"{cell.name}: done")
+    return refused
+
+
+def _run_cell(case: Case, cell: Cell, options: ReproduceOptions, store: Store) -> Result:
+    if cell.method == "closed_form":
+        return case.closed_form(cell.ipc, store.folder)
+    stored = store.read(cell)
+    if stored is not None and _overran(stored, options):
+        budget = (
+            f"a time budget of {stored['time_budget']:g} s" if "time_budget" in stored else "an unknown time budget"
+        )
+        raise ValueError(
+            f"{store.path(cell)} was made under {budget}, not {options.time_budget:g} s: use another folder, "
+            "or delete it and its checkpoint"
+        )
+    result = case.kip(
+        cell.ipc,
+        cell.method,
+        store.folder,
+        checkpoint=store.checkpoint(cell),
+        iterations=options.kip_iterations,
+        time_budget=options.time_budget,
+    )
+    return {**result, "time_budget": options.time_budget}

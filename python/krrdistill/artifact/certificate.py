@@ -1,0 +1,116 @@
+"""How exact a distilled set is, from what was read back from its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend, Chain, get_backend
+from krrdistill.ridge.feature_gram import FeatureGram
+from krrdistill.ridge.scores import all_scores, r_squared
+
+__all__ = ["Certificate", "certify", "predictions"]
+
+FloatArray = npt.NDArray[np.float64]
+_SAME_VALUE = 1e-6  # of the standard deviation of the original model's predictions
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """W against W_S, the model retrained from the file.
+
+    weight_relative_error : ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the
+        larger of it and ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores
+    weight_cosine : <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0
+    prediction_agreement : share of test rows on which both models predict the same class; of labels (multi-label), or
+        of real values to 1e-6 of the original predictions' standard deviation
+    condition : of the distilled features, s_1 / s_min(m, p)
+    original_accuracy, distilled_accuracy : on the test set; multi-label the mean over labels, real values NaN
+    per_target : of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy"
+    singular_values : of the distilled features, descending; None where only the condition number was computed
+    """
+
+    weight_relative_error: float
+    weight_cosine: float
+    prediction_agreement: float
+    condition: float
+    original_accuracy: float
+    distilled_accuracy: float
+    singular_values: FloatArray | None = field(default=None, repr=False, compare=False)
+    per_target: dict[str, dict[str, list[float]]] | None = field(default=None, compare=False)
+
+    def numbers(self) -> dict[str, float]:
+        """The four that a report lists under "certificate"."""
+        names = ("weight_relative_error", "weight_cosine", "prediction_agreement", "condition")
+        return {name: getattr(self, name) for name in names}
+
+
+def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:
+    """What scores (n, k) predict: classes (n,), labels 0 or 1 above a half, or the values."""
+    if targets == "classes":
+        return np.asarray(scores.argmax(axis=1))
+    return (scores > 0.5).astype(np.int64) if targets == "multilabel" else scores
+
+
+def certify(
+    W: FloatArray,
+    W_S: FloatArray,
+    features: FeatureGram,
+    chain: Chain,
+    X_test: npt.NDArray[Any],
+    y_test: npt.NDArray[Any],
+    *,
+    precision: str,
+    backend: Backend | str | None = None,
+    intercepts: tuple[FloatArray, FloatArray] | None = None,
+    targets: str = "classes",
+) -> Certificate:
+    """Compares two models as matrices and on the test set; ``features`` are the distilled ones.
+
+    Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
+    """
+    b = None if intercepts is None else np.stack(intercepts)
+    both = all_scores(chain, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend))
+    original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
+    error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
+    relative = _relative(error, scale)
+    if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
+        spread = np.linalg.norm(both[:, 0].std(axis=0))
+        relative = max(
+            relative, _relative(float(np.linalg.norm(b[1] - b[0])), float(max(np.linalg.norm(b[0]), spread)))
+        )
+    hits = [predicted == y_test if targets != "real" else np.array(np.nan) for predicted in (original, distilled)]
+    per_target = None
+    if targets != "classes":
+        measures = dict(zip(("r2", "mse"), r_squared([(np.arange(len(both)), both)], y_test), strict=True))
+        if targets == "multilabel":
+            measures["accuracy"] = np.stack([hit.mean(axis=0) for hit in hits])
+        per_target = {
+            model: {name: values[index].tolist() for name, values in measures.items()}
+            for index, model in enumerate(("original", "distilled"))
+        }
+    return Certificate(
+        weight_relative_error=relative,
+        weight_cosine=float(np.vdot(W_S, W)) / (size * scale) if size * scale > 0.0 else 0.0,
+        prediction_agreement=_agreement(original, distilled, targets),
+        condition=features.condition_number(),
+        original_accuracy=float(hits[0].mean()),
+        distilled_accuracy=float(hits[1].mean()),
+        singular_values=features.singular_values(),
+        per_target=per_target,
+    )
+
+
+def _relative(error: float, scale: float) -> float:
+    if scale > 0.0:
+        return error / scale
+    return float("inf") if error > 0.0 else 0.0
+
+
+def _agreement(original: npt.NDArray[Any], distilled: npt.NDArray[Any], targets: str) -> float:
+    if targets == "real":
+        return float(np.mean(np.abs(distilled - original) <= _SAME_VALUE * original.std(axis=0)))
+    return float(np.mean(original == distilled))

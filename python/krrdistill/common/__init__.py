@@ -1,0 +1,1 @@
+"""What every room uses: arrays of any framework, files, random bits, large products, progress."""

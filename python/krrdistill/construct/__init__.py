@@ -1,0 +1,1 @@
+"""From a model to points: the closed form, the nearest exact set, spans, labels, storage."""

@@ -1,0 +1,300 @@
+"""The closed-form construction of distilled features (Theorems 4.1 and 5.1, Corollary 4.1.1).
+
+With distilled labels Y (m, k) of rank k, every set of features that retrains to W comes from
+    D = Y^+ W + (I - Y^+ Y) Z,     any Z of shape (m, p),
+written here with samples as rows: P = Y (Y^T Y)^-1 is the transpose of the paper's (Y_S^T)^+, so D = P W + Z - P Y^T Z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from krrdistill.common.arrays import check_choice
+from krrdistill.common.products import gram, product
+from krrdistill.common.random import Stream, normal
+from krrdistill.errors import DataError, LambdaOutOfRange
+from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
+
+__all__ = [
+    "ROOTS",
+    "Construction",
+    "affine_labels",
+    "construct",
+    "dual",
+    "features_of_dual",
+    "labels_only_errors",
+    "learned_labels",
+    "noise_start",
+    "one_hot_labels",
+    "real_start",
+    "shrink_to_bound",
+    "target_labels",
+]
+
+FloatArray = npt.NDArray[np.float64]
+ROOTS = ("plus", "minus")
+_NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
+_MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
+_MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
+_OUTSIDE_LABELS = 1e-9  # the part of W that labels of lower rank may leave out
+_BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
+_MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
+_RANK_CUTOFF = 1e-10  # relative to the largest singular value
+_MAX_SCALINGS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Construction:
+    """Distilled features F (m, p), labels Y (m, k) and lambda_s: exact for W by construction."""
+
+    F: FloatArray
+    Y: FloatArray
+    lambda_s: float
+    range_scale: float  # features and labels were multiplied by it, lambda_s by its square, to fit the map's range
+
+
+def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
+    """Y (m, k), m = ipc k, the order of classes repeating: row i has class i mod k."""
+    return np.tile(np.eye(n_classes), (points_per_class, 1))
+
+
+def target_labels(spread: FloatArray, m: int, *, seed: int) -> FloatArray:
+    """Y (m, k) of real-valued targets: normal, column c with standard deviation spread[c]."""
+    return np.asarray(normal(seed, Stream.LABELS, m * len(spread)).reshape(m, -1) * spread)
+
+
+def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
+    """P = Y (Y^T Y)^-1 = Q R^-T with Y = Q R, shape (m, k): Y^T Y itself would square the condition number of Y.
+
+    Labels of lower rank, which centred one-hot labels are, do for a W whose columns they span: P = (Y^+)^T then.
+    """
+    m, k = Y.shape
+    Q, R = np.linalg.qr(Y)
+    if m >= k and np.linalg.cond(R) <= _MAX_LABEL_RANK_CONDITION:
+        return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
+    U, s, Vt = np.linalg.svd(Y, full_matrices=False)
+    rank = int(np.count_nonzero(s * _MAX_LABEL_RANK_CONDITION > s[0]))
+    U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
+    if np.linalg.norm(W - Vt.T @ (Vt @ W)) > _OUTSIDE_LABELS * np.linalg.norm(W):
+        raise DataError(f"construct: labels of shape {Y.shape} must have rank {k}; the construction needs m >= k")
+    return np.asarray((U / s) @ Vt)
+
+
+def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
+    """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
+    D = product(_label_inverse(Y, W), W - product(Y.T, Z))
+    D += Z
+    return D
+
+
+def noise_start(
+    W: FloatArray,
+    points_per_class: int,
+    *,
+    seed: int,
+    labels: FloatArray | None = None,
+    centered: bool = False,
+) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) for one-hot labels, or those given, and Z ~ N(0, std(W)^2 / ipc^2), the scale of Y^+ W of one-hot labels.
+
+    ``centered``: the columns of D and Y have mean 0, so that features and labels have, too.
+    """
+    k, p = W.shape
+    Y = one_hot_labels(k, points_per_class) if labels is None else labels
+    scale = _NOISE_SCALE * float(np.std(W)) / points_per_class
+    if labels is not None:
+        scale /= float(np.sqrt(np.mean(labels * labels)))
+    Z = normal(seed, Stream.NOISE, Y.shape[0] * p).reshape(-1, p)
+    Z *= scale
+    if centered:
+        Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
+    return dual(W, Y, Z), Y
+
+
+def real_start(
+    W: FloatArray, F_real: FloatArray, lambda_s: float, *, centered: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) near the features of m balanced real points (Corollary 4.1.1).
+
+    F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
+    least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
+    pseudo-inverse is R^T, with singular values below s1 / 10 raised to that. ``centered`` as in ``noise_start``, with
+    the features about their mean.
+    """
+    features = FeatureGram(F_real - F_real.mean(axis=0) if centered else F_real)
+    inverse = features.inverse(0.0)
+    Y = product(features.F, W.T) + lambda_s * product(inverse, W.T)  # learned_labels, with the inverse at hand
+    Y = raise_singular_values(Y, _MAX_LABEL_CONDITION)
+    Z = features.inverse(lambda_s) if lambda_s > 0.0 else inverse
+    if centered:  # again, since rounding in the direction of the mean is all that is left there
+        Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
+    return dual(W, Y, Z), Y
+
+
+def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
+    """The matrix nearest to Y whose singular values are at least s1 / condition."""
+    U, s, Vt = np.linalg.svd(Y, full_matrices=False)
+    floor = s[0] / condition or 1.0  # labels that are all zero become orthonormal
+    return np.asarray((U * np.maximum(s, floor)) @ Vt)
+
+
+def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
+    """The labels Y (m, k) that bring training on fixed features F (m, p) nearest to W (Theorem 4.2).
+
+    Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
+    """
+    return product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T)
+
+
+def affine_labels(F: FloatArray, W: FloatArray, b: FloatArray, lambda_s: float) -> FloatArray:
+    """The labels Y (m, k) with which features F (m, p) train to W and an unpenalised intercept b.
+
+    They are ``learned_labels`` of the features about their mean.
+    The mean of the labels is b + W times that of the features.
+    """
+    mean = F.mean(axis=0)
+    centered = learned_labels(F - mean, W, lambda_s)
+    return np.asarray(centered - centered.mean(axis=0) + b + W @ mean)
+
+
+def labels_only_errors(F: FloatArray, W: FloatArray, sizes: Sequence[int]) -> list[float]:
+    """||W_S - W|| / ||W|| of the best labels for the first m of the features F (rows), for every m of ``sizes``.
+
+    What the labels cannot reach, ||W (F^+ F - I)||, falls to rounding at m = p where F has rank p (Theorem 4.2). It is
+    the same for every lambda_s.
+    """
+    scale = float(np.linalg.norm(W))
+    errors = []
+    for m in sizes:
+        W_S = FeatureGram(F[:m]).fit(product(F[:m], W.T), 0.0)
+        errors.append(float(np.linalg.norm(W_S - W)) / scale)
+    return errors
+
+
+class _Spectrum:
+    """D = sum of s u v^T, from the smaller Gram matrix, or from the SVD where that would lose small s."""
+
+    def __init__(self, D: FloatArray) -> None:
+        self.D = D
+        self.wide = D.shape[0] <= D.shape[1]
+        self.square, self.basis = scipy.linalg.eigh(gram(D if self.wide else D.T))
+        self.largest_square = float(self.square[-1])
+        if self.square[0] < _MIN_SQUARE_RATIO * self.largest_square:
+            U, s, Vt = scipy.linalg.svd(D, full_matrices=False)
+            s = np.where(s > _RANK_CUTOFF * s[0], s, 0.0)
+            self.square, self.basis = s * s, U if self.wide else Vt.T
+
+    def scale(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The matrix with singular values s * ratio(s^2) and the vectors of D."""
+        factors = ratio(self.square)
+        if self.wide:
+            return product(self.basis * factors, product(self.basis.T, self.D))
+        return product(product(self.D, self.basis) * factors, self.basis.T)
+
+
+def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> FloatArray:
+    """F (m, p) with (F F^T + lambda_s I)^-1 F = D, so that training on (F, Y) gives Y^T D.
+
+    lambda_s = 0: F = (D^+)^T. lambda_s > 0: the singular values s of D become
+    (1 + sqrt(1 - 4 lambda_s s^2)) / (2 s) for ``root="plus"``, 2 lambda_s s / (1 + sqrt(1 - 4 lambda_s s^2)) for
+    ``root="minus"``, and 0 where s = 0. Raises LambdaOutOfRange if lambda_s > 1 / (4 s1^2).
+    """
+    check_choice("construct", "root", root, ROOTS)
+    if lambda_s == 0.0:
+        return pseudo_inverse(D)
+    return _features_of_spectrum(_Spectrum(D), lambda_s, root)
+
+
+def _features_of_spectrum(spectrum: _Spectrum, lambda_s: float, root: str) -> FloatArray:
+    bound = 0.25 / spectrum.largest_square
+    if lambda_s > bound * (1.0 + 1e-9):
+        raise LambdaOutOfRange(f"construct: lambda_s = {lambda_s:.6g} exceeds its bound 1/(4 s1^2) = {bound:.6g}")
+
+    def ratio(square: FloatArray) -> FloatArray:
+        denominator = 1.0 + np.sqrt(np.maximum(1.0 - 4.0 * lambda_s * square, 0.0))
+        if root == "minus":
+            return np.asarray(2.0 * lambda_s / denominator)
+        positive = square > 0.0
+        return np.divide(denominator, 2.0 * square, out=np.zeros_like(square), where=positive)
+
+    return spectrum.scale(ratio)
+
+
+def shrink_to_bound(
+    D: FloatArray, Y: FloatArray, W: FloatArray, lambda_s: float, *, scale_labels: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """(D, Y) with 4 lambda_s s1(D)^2 <= 1 for a lambda_s that the user fixes.
+
+    The free part Z is shrunk; P W and it are orthogonal, so s1(D)^2 <= s1(P W)^2 + s1(Z)^2. When P W alone is too large
+    and ``scale_labels`` is set, the labels are scaled up, which scales P W down. Raises LambdaOutOfRange otherwise.
+    """
+    limit = _BOUND_MARGIN * 0.25 / lambda_s
+    if np.linalg.norm(D, 2) ** 2 <= limit:
+        return D, Y
+    fixed = _label_inverse(Y, W) @ W
+    free = D - fixed
+    fixed_square = float(np.linalg.norm(fixed, 2)) ** 2
+    if fixed_square > limit:
+        if not scale_labels:
+            raise LambdaOutOfRange(
+                f"construct: lambda_s = {lambda_s:.6g} exceeds {0.25 / fixed_square:.6g}, the most that these labels "
+                "allow for this model; choose a smaller one or scale_labels"
+            )
+        factor = float(np.sqrt(2.0 * fixed_square / limit))
+        Y, fixed, fixed_square = factor * Y, fixed / factor, 0.5 * limit
+    free_square = float(np.linalg.norm(free, 2)) ** 2
+    shrink = min(1.0, float(np.sqrt((limit - fixed_square) / free_square))) if free_square > 0.0 else 1.0
+    return fixed + shrink * free, Y
+
+
+def construct(
+    D: FloatArray,
+    Y: FloatArray,
+    lambda_s: float | None,
+    *,
+    lambda_: float,
+    root: str = "plus",
+    feature_limit: float = float("inf"),
+) -> Construction:
+    """Features for D within the map's range |F| <= feature_limit.
+
+    ``lambda_s = None`` takes min(lambda_, 1 / (4 s1^2)), the automatic choice of the published code. Features times c
+    and labels times c leave W alone when lambda_s is multiplied by c^2; a lambda_s > 0 that the user fixes stays, so c
+    and the features are found together: a smaller c for the plus root, whose features fall with it, a larger one for
+    the minus root, whose features are at most sqrt(lambda_s) and fall as c rises.
+    """
+    check_choice("construct", "root", root, ROOTS)
+    if lambda_s == 0.0:
+        F = pseudo_inverse(D)
+        c = _range_scale(F, feature_limit)
+        return Construction(c * F, c * Y, 0.0, c)
+    spectrum = _Spectrum(D)
+    if lambda_s is None:
+        chosen = min(lambda_, _BOUND_MARGIN * 0.25 / spectrum.largest_square)
+        F = _features_of_spectrum(spectrum, chosen, root)
+        c = _range_scale(F, feature_limit)
+        return Construction(c * F, c * Y, c * c * chosen, c)
+    c = 1.0
+    bound = 0.25 / spectrum.largest_square
+    for _ in range(_MAX_SCALINGS):
+        if c < 1.0 and lambda_s > c * c * bound:
+            break
+        F = c * _features_of_spectrum(spectrum, lambda_s / (c * c), root)
+        shrink = _range_scale(F, feature_limit)
+        if shrink == 1.0:
+            return Construction(F, c * Y, lambda_s, c)
+        c = c / shrink if root == "minus" else c * shrink
+    raise LambdaOutOfRange(
+        f"construct: lambda_s = {lambda_s:.6g} is too large for features within the range of the map; "
+        f"scaled by {c:.3g} to fit it, they allow at most {c * c * bound:.6g}; the minus root fits any"
+    )
+
+
+def _range_scale(F: FloatArray, limit: float) -> float:
+    largest = float(np.abs(F).max())
+    return 1.0 if largest <= limit else limit / largest * (1.0 - 1e-12)

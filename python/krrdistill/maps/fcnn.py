@@ -1,0 +1,72 @@
+"""Random fully connected networks with LeakyReLU (Theorem 5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from krrdistill.backends.base import Activation, Layer
+from krrdistill.common.arrays import check_count, check_number, check_seed
+from krrdistill.common.random import Stream
+
+from .base import LayeredMap
+from .weights import gaussian_weight
+
+__all__ = ["FCNN", "gaussian_layers"]
+
+
+class FCNN(LayeredMap):
+    """phi(x) = act(W_L ... act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
+
+    With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
+    preimage (Theorem 5.2). Other widths have approximate ones (``reach``).
+
+    Parameters
+    ----------
+    input_dim : int
+        d.
+    widths : sequence of int, optional
+        d_1 ... d_L, by default ``hidden_layers`` times d.
+    hidden_layers : int
+        L, where ``widths`` is not given.
+    slope : float
+        LeakyReLU's, 0.1 as published.
+    seed : int
+        Of the weights.
+    """
+
+    kernel: ClassVar[str] = "FCNN"
+
+    def __init__(
+        self,
+        input_dim: int,
+        widths: Sequence[int] | None = None,
+        *,
+        hidden_layers: int = 1,
+        slope: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        d = check_count("FCNN", "input_dim", input_dim)
+        check_number("FCNN", "slope", slope, positive=True)
+        check_seed("FCNN", seed)
+        if widths is None:
+            widths = [d] * check_count("FCNN", "hidden_layers", hidden_layers)
+        layers = gaussian_layers("FCNN", d, widths, "leaky_relu", float(slope), seed)
+        parameters = {"widths": [int(w) for w in widths], "slope": float(slope), "seed": int(seed)}
+        super().__init__(d, layers, parameters)
+
+
+def gaussian_layers(
+    where: str, input_dim: int, widths: Sequence[int], activation: Activation, parameter: float, seed: int
+) -> tuple[Layer, ...]:
+    """act(W_l h) for each of the widths, W_l ~ N(0, 1/fan_in). Raises ValueError, TypeError for wrong widths."""
+    if len(widths) == 0:
+        raise ValueError(f"{where}: widths must name at least one layer")
+    layers = []
+    fan_in = input_dim
+    for number, width in enumerate(widths):
+        outputs = check_count(where, f"widths[{number}]", width)
+        weight = gaussian_weight(seed, Stream.WEIGHTS + number, outputs, fan_in, precision=fan_in)
+        layers.append(Layer(weight, None, activation, parameter))
+        fan_in = outputs
+    return tuple(layers)

@@ -1,7 +1,0 @@
-"""The published tables, run here: what ``krrdistill reproduce`` does, without the printing."""
-
-from krrdistill.reproduce.options import ReproduceOptions
-from krrdistill.reproduce.run import TABLES, publication, reproduce
-from krrdistill.reproduce.sections import to_markdown, to_page
-
-__all__ = ["TABLES", "ReproduceOptions", "publication", "reproduce", "to_markdown", "to_page"]

@@ -1,0 +1,1 @@
+"""Ridge regression from sufficient statistics: statistics, lambda path, selection, model, scores."""

@@ -1,0 +1,182 @@
+"""A few features F (m, p): pseudo-inverse, retraining and condition number from one Gram matrix and its factor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+from scipy.linalg import blas, lapack
+
+from krrdistill.common.arrays import check_device, check_number, like, to_host
+from krrdistill.common.products import gram, product
+from krrdistill.errors import DataError
+
+__all__ = ["FeatureGram", "condition_number", "contrasts", "fit_features", "largest_eigenvalue", "pseudo_inverse"]
+
+FloatArray = npt.NDArray[np.float64]
+# Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
+_MAX_GRAM_CONDITION = 1e10
+_RANK_CUTOFF = 1e-10  # relative to the largest singular value
+_EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from all singular values
+_GRAM_VALUES_CONDITION = 1e5  # of F; up to it the eigenvalues of the Gram matrix give s_min to a relative 1e-6
+_LANCZOS_CONDITION = 1e7  # of F; beyond it the rounding of the Gram matrix hides s_min
+
+
+class FeatureGram:
+    """F F^T or F^T F, the smaller of the two, of features F (m, p). What is factored is factored once."""
+
+    def __init__(self, F: FloatArray) -> None:
+        self.F = F
+        self.wide = F.shape[0] <= F.shape[1]
+        self.gram = gram(F if self.wide else F.T)
+        self._factors: dict[float, tuple[FloatArray | None, float]] = {}
+        self._values: FloatArray | None = None
+
+    def inverse(self, lambda_s: float) -> FloatArray:
+        """(F F^T + lambda_s I)^-1 F, shape (m, p); for lambda_s = 0 the transposed pseudo-inverse (F^+)^T.
+
+        Where Cholesky is too ill-conditioned, by the SVD, with singular values below 1e-10 of the largest counted as 0.
+        """
+        lower = self._lower(lambda_s)
+        if lower is None:
+            U, s, Vt = _svd(self.F)
+            return product(U * (s / (s * s + lambda_s)), Vt)
+        return _solve(lower, self.F) if self.wide else _solve(lower, self.F.T).T
+
+    def fit(self, Y: FloatArray, lambda_s: float) -> FloatArray:
+        """W = Y^T (F F^T + lambda_s I)^-1 F, shape (k, p), with one step of iterative refinement."""
+        F = self.F
+        if not (np.isfinite(F).all() and np.isfinite(Y).all()):
+            raise DataError("fit_features: F or Y holds NaN or infinity")
+        lower = self._lower(lambda_s)
+        if lower is None:
+            U, s, Vt = _svd(F)
+            return np.asarray(((Y.T @ U) * (s / (s * s + lambda_s))) @ Vt)
+        if self.wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
+            dual = _solve(lower, Y)
+            dual = dual + _solve(lower, Y - product(F, product(F.T, dual)) - lambda_s * dual)
+            return product(dual.T, F)
+        W = _solve(lower, product(F.T, Y))
+        W = W + _solve(lower, product(F.T, Y - product(F, W)) - lambda_s * W)
+        return np.ascontiguousarray(W.T)
+
+    def condition_number(self) -> float:
+        """s_1 / s_min(m, p) of F; inf when F is rank deficient.
+
+        Up to 1200 rows or columns from all eigenvalues of the Gram matrix (relative accuracy 1e-6; SVD beyond 1e5),
+        above from its extreme ones, by Lanczos iterations with it and with its factor (1e-3; SVD beyond 1e7).
+        """
+        if len(self.gram) <= _EXACT_CONDITION:
+            square = scipy.linalg.eigvalsh(self.gram)[::-1]
+            if square[-1] * _GRAM_VALUES_CONDITION**2 > square[0]:
+                self._values = np.sqrt(square)
+                return float(self._values[0] / self._values[-1])
+        else:
+            lower, _ = self._factor(0.0)
+            if lower is not None:
+                largest = largest_eigenvalue(len(self.gram), lambda x: np.asarray(blas.dsymv(1.0, self.gram.T, x)))
+                inverse_largest = largest_eigenvalue(len(self.gram), lambda x: _solve(lower, x))
+                condition = float(np.sqrt(largest * inverse_largest))
+                if condition < _LANCZOS_CONDITION:
+                    return condition
+        self._values = scipy.linalg.svdvals(self.F)
+        return float(self._values[0] / self._values[-1]) if self._values[-1] > 0.0 else float("inf")
+
+    def singular_values(self) -> FloatArray | None:
+        """All min(m, p) of F, descending, where ``condition_number`` computed them; None elsewhere."""
+        return self._values
+
+    def _lower(self, shift: float) -> FloatArray | None:
+        """The Cholesky factor of gram + shift I, None where it is too ill-conditioned to be used."""
+        lower, condition = self._factor(shift)
+        return lower if condition <= _MAX_GRAM_CONDITION else None
+
+    def _factor(self, shift: float) -> tuple[FloatArray | None, float]:
+        """(L, estimate of the 1-norm condition number) of gram + shift I; (None, inf) if not positive definite."""
+        if shift not in self._factors:
+            shifted = np.array(self.gram.T, order="F")  # symmetric, so this copy needs no transposition
+            shifted[np.diag_indices_from(shifted)] += shift
+            norm = float(lapack.dlange("1", shifted))
+            lower, info = lapack.dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
+            condition = float("inf")
+            if info == 0:
+                rcond, _ = lapack.dpocon(lower, norm, uplo="L")
+                condition = float("inf") if rcond == 0.0 else 1.0 / float(rcond)
+            self._factors[shift] = (lower if info == 0 else None, condition)
+        return self._factors[shift]
+
+
+def pseudo_inverse(D: FloatArray) -> FloatArray:
+    """(D^+)^T for D (m, p), again (m, p)."""
+    return FeatureGram(D).inverse(0.0)
+
+
+def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
+    """W_S trained on m features: Y^T (F F^T + lambda_s I)^-1 F, or Y^T (F^+)^T for lambda_s = 0.
+
+    Cholesky of the smaller Gram matrix with one step of iterative refinement, or the SVD where that is too
+    ill-conditioned.
+
+    Parameters
+    ----------
+    F : array of shape (m, p)
+    Y : array of shape (m, k)
+
+    Returns
+    -------
+    W_S : array of shape (k, p), float64, of the kind of F
+
+    Raises
+    ------
+    DataError
+        For shapes that do not fit, NaN or infinity.
+    """
+    check_number("fit_features", "lambda_s", lambda_s)
+    check_device("fit_features", F=F, Y=Y)
+    features = np.asarray(to_host("fit_features", "F", F), dtype=np.float64)
+    labels = np.asarray(to_host("fit_features", "Y", Y), dtype=np.float64)
+    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or features.size == 0:
+        found = f"{features.shape} and {labels.shape}"
+        raise DataError(f"fit_features: F must have shape (m, p) and Y (m, k), got {found}")
+    return like(FeatureGram(features).fit(labels, lambda_s), F)
+
+
+def contrasts(A: FloatArray) -> FloatArray:
+    """The m - 1 rows of an orthonormal basis of what has mean 0, times A (m, q): ridge of A with an unpenalised
+    intercept is ridge of them without.
+
+    Rows 2 ... m of the Householder reflection that takes the vector of ones to the first axis.
+    """
+    m = len(A)
+    mirror = np.full(m, 1.0 / np.sqrt(m))
+    mirror[0] += 1.0  # the sign that does not cancel
+    return np.asarray((A - np.outer(mirror, (mirror @ A) / mirror[0]))[1:])
+
+
+def condition_number(F: FloatArray) -> float:
+    """s_1 / s_min(m, p) of F (m, p), see ``FeatureGram.condition_number``."""
+    return FeatureGram(F).condition_number()
+
+
+def _solve(lower: FloatArray, B: FloatArray) -> FloatArray:
+    solution, _ = lapack.dpotrs(lower, B, lower=1)
+    return np.asarray(solution)
+
+
+def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Reduced SVD without the singular values below the rank cut-off."""
+    U, s, Vt = scipy.linalg.svd(A, full_matrices=False, check_finite=True)
+    rank = int(np.count_nonzero(s > _RANK_CUTOFF * s[0])) if s.size and s[0] > 0 else 0
+    return U[:, :rank], s[:rank], Vt[:rank]
+
+
+def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
+    """Of a symmetric positive definite operator, from a fixed starting vector (so that reports are reproducible)."""
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    start = np.cos(np.arange(1.0, n + 1.0))
+    return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])
