@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from krrdistill.common.arrays import check_choice, check_count, check_number, check_seed
-from krrdistill.construct.closed_form import ROOTS
-from krrdistill.construct.storage import STORES
-from krrdistill.ridge.statistics import PRECISIONS
 
 __all__ = ["DistillOptions"]
 
 INITS = ("noise", "real")
+PRECISIONS = ("float32", "float64")
+ROOTS = ("plus", "minus")
+SELECTIONS = ("held-out", "gcv")
+STORES = ("float64", "float32", "float16", "uint8")
 _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
 
 
@@ -33,6 +34,8 @@ class DistillOptions:
     root : which of the two solutions for lambda_s > 0
     scale_labels : allow the labels to be scaled where a fixed lambda_s needs it
     validation_fraction : held out, by a seeded permutation, to choose lambda
+    selection : "held-out" chooses lambda on those samples, "gcv" from the statistics alone, and holds nothing out
+    stratify : hold out the same part of every class; False is the published split
     refit : train the original model on all data with the lambda chosen, instead of on the 95% part
     include_weights, embed_map : store W, and the map's weights (by default when they are at most 2^20 numbers)
     store : float64, float32, float16 or uint8, of the stored inputs; labels are learned again from rounded inputs
@@ -51,6 +54,8 @@ class DistillOptions:
     lambda_per_target: bool = False
     lambdas: Sequence[float] | None = None
     validation_fraction: float = 0.05
+    selection: str = "held-out"
+    stratify: bool = True
     refit: bool = False
     seed: int = 0
     precision: str = "float32"
@@ -66,6 +71,7 @@ class DistillOptions:
         check_choice("distill", "root", self.root, ROOTS)
         check_choice("distill", "precision", self.precision, PRECISIONS)
         check_choice("distill", "store", self.store, STORES)
+        check_choice("distill", "selection", self.selection, SELECTIONS)
         check_seed("distill", self.seed)
         if isinstance(self.lambda_s, str):
             check_choice("distill", "lambda_s", self.lambda_s, ("auto",))
@@ -82,6 +88,7 @@ class DistillOptions:
             "seed": int,
             "validation_fraction": float,
             "refit": bool,
+            "stratify": bool,
             "labels_only": bool,
             "strict": bool,
             "scale_labels": bool,
@@ -101,6 +108,10 @@ class DistillOptions:
             raise ValueError("distill: root = 'minus' needs lambda_s > 0; for lambda_s = 0 there is one solution")
         if self.scale_labels and (isinstance(self.lambda_s, str) or self.lambda_s == 0.0):
             raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
+        if self.selection == "gcv" and (self.refit or self.lambda_per_target):
+            raise ValueError(
+                "distill: selection = 'gcv' holds nothing out; refit and lambda_per_target have no meaning"
+            )
         if self.intercept and self.center_targets:
             raise ValueError("distill: intercept implies center_targets; give one of them")
         if self.labels_only:
@@ -137,6 +148,8 @@ class DistillOptions:
         lambdas = None if self.lambdas is None else [float(value) for value in self.lambdas]
         names = (
             "validation_fraction",
+            "selection",
+            "stratify",
             "refit",
             "seed",
             "precision",

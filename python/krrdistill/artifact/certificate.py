@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Chain, get_backend
+from krrdistill.backends import Backend, get_backend
+from krrdistill.maps import FeatureMap
 from krrdistill.ridge.feature_gram import FeatureGram
-from krrdistill.ridge.scores import all_scores, r_squared
+from krrdistill.ridge.scores import all_scores, predictions, r_squared
 
-__all__ = ["Certificate", "certify", "predictions"]
+__all__ = ["Certificate", "certify"]
 
 FloatArray = npt.NDArray[np.float64]
 _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predictions
@@ -48,18 +49,11 @@ class Certificate:
         return {name: getattr(self, name) for name in names}
 
 
-def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:
-    """What scores (n, k) predict: classes (n,), labels 0 or 1 above a half, or the values."""
-    if targets == "classes":
-        return np.asarray(scores.argmax(axis=1))
-    return (scores > 0.5).astype(np.int64) if targets == "multilabel" else scores
-
-
 def certify(
     W: FloatArray,
     W_S: FloatArray,
     features: FeatureGram,
-    chain: Chain,
+    feature_map: FeatureMap,
     X_test: npt.NDArray[Any],
     y_test: npt.NDArray[Any],
     *,
@@ -73,7 +67,7 @@ def certify(
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
     b = None if intercepts is None else np.stack(intercepts)
-    both = all_scores(chain, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend))
+    both = all_scores(feature_map, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend))
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
     relative = _relative(error, scale)

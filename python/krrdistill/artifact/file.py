@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.artifact.certificate import Certificate, certify, predictions
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import as_samples, like
+from krrdistill.common.arrays import as_samples, checked_shape, like
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
+from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
-from krrdistill.maps import LayeredMap, check_describable, map_from_spec
+from krrdistill.maps import FeatureMap, check_describable, map_from_spec
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
-from krrdistill.ridge.scores import TARGET_KINDS, all_scores
+from krrdistill.ridge.model import RidgeModel
+from krrdistill.ridge.scores import TARGET_KINDS, all_scores, predictions
 
-__all__ = ["FORMAT", "DistilledDataset", "read_distilled_data"]
+from .certificate import Certificate, certify
+
+__all__ = ["FORMAT", "DistilledDataset", "read_samples"]
 
 FloatArray = npt.NDArray[np.float64]
-FORMAT = "krrdistill-1"
+FORMAT = "krrdistill-2"
 _EMBED_LIMIT = 1 << 20  # weights up to this many numbers are stored in the file by default
 
 
@@ -35,20 +37,26 @@ class DistilledDataset:
 
     Parameters
     ----------
-    X : array of shape (m, d)
-        Inputs as the map takes them (preprocessed), float64 or float32. Of classes, row i has class i mod k.
-    encoding : Encoding, optional
-        How a compact file stores X, which is float64 then and holds what its codes stand for.
+    inputs : array of shape (m, d), float64 or float32
+        Standardised inputs u = (x - origin) / unit; ``X`` are the raw ones. Of classes, row i has class i mod k.
     Y : array of shape (m, k)
         Labels.
     lambda_s : float
         The (absolute) ridge parameter to train with.
+    feature_map : FeatureMap
+        phi on raw inputs, with its preprocessing.
+    shape : tuple of int
+        Of one raw sample, d entries.
+    encoding : Encoding, optional
+        How a compact file stores the inputs, which are float64 then and hold what its codes stand for.
     weights : array of shape (k, p), optional
         The original model W; W can be rebuilt from X and Y in any case.
     intercept : array of shape (k,), optional
         b of the original model, with ``weights``.
     targets : "classes", "multilabel" or "real"
         What the columns of Y stand for.
+    classes : Classes, optional
+        k and the labels that the columns of Y stand for.
     centered : bool
         Train with an unpenalised intercept: on features and labels about their means over the m points.
     offset : array of shape (k,), optional
@@ -57,34 +65,53 @@ class DistilledDataset:
         JSON-able facts: data set, split, lambda, accuracies, certificate, timings, versions.
     """
 
-    X: npt.NDArray[Any]
+    inputs: npt.NDArray[Any]
     Y: FloatArray
     lambda_s: float
-    feature_map: LayeredMap
-    preprocessing: Preprocessing
+    feature_map: FeatureMap
     shape: tuple[int, ...]
     encoding: Encoding | None = None
     weights: FloatArray | None = None
     intercept: FloatArray | None = None
     targets: str = "classes"
+    classes: Classes | None = None
     centered: bool = False
     offset: FloatArray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        m, k = self.Y.shape
+        error = (self.meta.get("certificate") or {}).get("weight_relative_error")
+        judged = "" if error is None else f", weight error {error:.2g}"
+        return (
+            f"DistilledDataset({m} points for {k} {self.targets}, shape {self.shape}, {self.feature_map!r}, "
+            f"lambda_s={self.lambda_s:.3g}, {self.store}{judged})"
+        )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The map's: where the raw units of ``X`` come from."""
+        return self.feature_map.preprocessing
+
     @property
     def store(self) -> str:
         """How the file stores the inputs: float64, float32, float16 or uint8."""
-        return str(self.X.dtype) if self.encoding is None else self.encoding.store
+        return str(self.inputs.dtype) if self.encoding is None else self.encoding.store
 
     @property
-    def distilled_data(self) -> npt.NDArray[np.float32]:
-        """The inputs undone to the units of the raw data, shape (m, *shape): for looking at, rounded to float32."""
+    def X(self) -> FloatArray:
+        """The points in the units of the raw data: inputs unit + origin, float64 of shape (m, d)."""
+        return np.asarray(self.preprocessing.raw(self.inputs))
+
+    @property
+    def samples(self) -> npt.NDArray[np.float32]:
+        """``X`` with the shape of the raw samples, (m, *shape), rounded to float32: for looking at."""
         with np.errstate(over="ignore"):  # infinite where float32 ends; ``save`` refuses it
-            return np.asarray(self.preprocessing.invert(self.X, self.shape), dtype=np.float32)
+            return self.X.astype(np.float32).reshape(len(self.inputs), *self.shape)
 
     def features(self, *, backend: Backend | str | None = None) -> FloatArray:
-        """phi(X) in float64, shape (m, p)."""
-        return np.asarray(self.feature_map.transform(self.X, dtype=np.float64, backend=backend))
+        """phi(X) in float64, shape (m, p); from the standardised inputs, so that a large origin costs no digits."""
+        return np.asarray(self.feature_map.inner.transform(self.inputs, dtype=np.float64, backend=backend))
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
@@ -98,19 +125,27 @@ class DistilledDataset:
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
         """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.
 
-        Classes int64 (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
+        Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         W, b = self.fit_model(backend=backend)
-        chain, solver = self.feature_map.chain(self.preprocessing), get_backend(backend, data=samples)
-        scores = all_scores(chain, samples, W[None], b[None], precision="float64", backend=solver)
-        return like(predictions(scores[:, 0], self.targets), X)
+        solver = get_backend(backend, data=samples)
+        scores = all_scores(self.feature_map, samples, W[None], b[None], precision="float64", backend=solver)
+        predicted = predictions(scores[:, 0], self.targets)
+        if self.classes is not None and self.classes.names is not None:
+            return self.classes.decode(predicted)
+        return like(predicted, X)
 
     def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
-        """The points as ``torch.utils.data.TensorDataset`` (X, Y), see ``krrdistill.interop.torch.tensor_dataset``."""
-        from krrdistill.interop.torch import tensor_dataset
+        """``torch.utils.data.TensorDataset`` of the raw points (m, *shape) and Y (m, k).
 
-        return tensor_dataset(self, device=device, dtype=dtype)
+        ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit.
+        """
+        import torch
+
+        kind = torch.float32 if dtype is None else dtype
+        arrays = (self.X.reshape(len(self.inputs), *self.shape), self.Y)
+        return torch.utils.data.TensorDataset(*(torch.tensor(a, device=device, dtype=kind) for a in arrays))
 
     def _gram(self, F: FloatArray) -> FeatureGram:
         return FeatureGram(contrasts(F) if self.centered else F)
@@ -124,31 +159,33 @@ class DistilledDataset:
 
     def verify(
         self,
-        dataset: Dataset,
+        model: RidgeModel | tuple[FloatArray, FloatArray | None] | None = None,
         *,
-        weights: FloatArray | None = None,
-        intercept: FloatArray | None = None,
-        backend: Any = None,
+        test: Any,
+        backend: Backend | str | None = None,
     ) -> Certificate:
-        """Retrains from this set and compares with the original model on the test part of ``dataset``.
+        """How exactly the model retrained from this set is the original one, as matrices and on test samples.
 
-        The original is ``weights`` and ``intercept``, else the stored one, else it is trained again from ``dataset`` as
-        recorded in ``meta``. Raises DataError if the data set does not fit.
+        Parameters
+        ----------
+        model : RidgeModel, or (W, b)
+            The original; by default the one that the file holds (``include_weights``). ``krrdistill.retrain`` trains it
+            again from its data.
+        test : (X, y) or Dataset
+            Raw samples and their labels or targets.
+
+        Raises
+        ------
+        DataError
+            For samples that do not fit, and where there is no original to compare with.
         """
-        if dataset.input_dim != self.feature_map.input_dim or dataset.n_classes != self.Y.shape[1]:
-            raise DataError(
-                f"verify: the data set has d = {dataset.input_dim}, k = {dataset.n_classes}; "
-                f"the file has d = {self.feature_map.input_dim}, k = {self.Y.shape[1]}"
-            )
-        if (dataset.y_test.ndim == 1) != (self.targets == "classes"):
-            raise DataError(f"verify: the file's targets are {self.targets}, the data set's {dataset.targets}")
-        W, b = (self.weights, self.intercept) if weights is None else (weights, intercept)
-        if W is None:
-            from krrdistill.pipeline import retrain_original
-
-            original = retrain_original(self, dataset, backend=backend)
-            W, b = original.W, original.b
-        precision = str(self.meta.get("options", {}).get("precision", "float32"))
+        X_test, y_test = (test.x_test, test.y_test) if isinstance(test, Dataset) else test
+        samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
+        y = self._test_targets(y_test, samples.shape[0])
+        W, b = self._original(model)
+        if W.shape != (self.Y.shape[1], self.feature_map.output_dim):
+            expected = (self.Y.shape[1], self.feature_map.output_dim)
+            raise DataError(f"verify: the model has weights {W.shape}, the file is of {expected}")
         F = self.features(backend=backend)
         features = self._gram(F)
         W_S, b_S = self._model(F, features)
@@ -158,14 +195,43 @@ class DistilledDataset:
             W,
             W_S,
             features,
-            self.feature_map.chain(self.preprocessing),
-            dataset.x_test.reshape(len(dataset.x_test), -1),
-            dataset.y_test,
-            precision=precision,
+            self.feature_map,
+            samples,
+            y,
+            precision=str(self.meta.get("options", {}).get("precision", "float32")),
             backend=backend,
             intercepts=(b, b_S),
             targets=self.targets,
         )
+
+    def _original(self, model: Any) -> tuple[FloatArray, FloatArray | None]:
+        if model is None:
+            if self.weights is None:
+                raise DataError(
+                    "verify: the file does not hold the original model (include_weights): pass it, or train it again "
+                    "with krrdistill.retrain"
+                )
+            return self.weights, self.intercept
+        if isinstance(model, RidgeModel):
+            if model.feature_map is not self.feature_map and model.feature_map.fingerprint() != (
+                self.feature_map.fingerprint()
+            ):
+                raise DataError("verify: the model is of another feature map than the file")
+            return model.W, model.b
+        W, b = model
+        return W, b
+
+    def _test_targets(self, y: Any, n: int) -> npt.NDArray[Any]:
+        k = self.Y.shape[1]
+        if self.targets == "classes":
+            if np.ndim(y) != 1:
+                raise DataError(f"verify: the file's targets are classes, y has shape {np.shape(y)}")
+            return (self.classes or Classes(k)).encode("verify", y, n)
+        values = np.asarray(y, dtype=np.float64)
+        values = values[:, None] if values.ndim == 1 and k == 1 else values
+        if values.shape != (n, k):
+            raise DataError(f"verify: the file's targets are {self.targets} of shape ({n}, {k}), got {values.shape}")
+        return values
 
     def with_meta(self, **facts: Any) -> DistilledDataset:
         """A copy whose meta has ``facts`` added."""
@@ -178,14 +244,13 @@ class DistilledDataset:
         the seed and a fingerprint.
         """
         check_describable(str(path), self.feature_map)
-        distilled_data = self.distilled_data
-        for name, array in (("X", self.X), ("Y", self.Y), ("distilled_data", distilled_data)):
+        for name, array in (("X", self.inputs), ("Y", self.Y), ("X in float32", self.samples)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
-        stored: dict[str, npt.NDArray[Any]] = {"X": self.X}
+        stored: dict[str, npt.NDArray[Any]] = {"X": self.inputs}
         if self.encoding is not None:
-            codes = self.encoding.encode(self.X)
-            if not np.array_equal(self.encoding.decode(codes), self.X):
+            codes = self.encoding.encode(self.inputs)
+            if not np.array_equal(self.encoding.decode(codes), self.inputs):
                 raise DataError(f"{path}: X is not what its {self.store} codes stand for; nothing was written")
             stored = {"X": codes, "X_scale": self.encoding.scale, "X_offset": self.encoding.offset}
         map_arrays = self.feature_map.arrays()
@@ -198,13 +263,13 @@ class DistilledDataset:
             "preprocessing": self.preprocessing.spec(),
             "shape": list(self.shape),
             "targets": self.targets,
+            "classes": None if self.classes is None or self.classes.names is None else list(self.classes.names),
             "centered": self.centered,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             **stored,
             "Y": self.Y,
             "lambda_s": np.asarray(self.lambda_s, dtype=np.float64),
-            "distilled_data": distilled_data,
             "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False)),
             **self.preprocessing.arrays(),
         }
@@ -213,7 +278,7 @@ class DistilledDataset:
         write_npz(Path(path), {**arrays, **(map_arrays if embed_map else {})})
 
     @classmethod
-    def load(cls, path: str | Path, *, feature_map: LayeredMap | None = None) -> DistilledDataset:
+    def load(cls, path: str | Path, *, feature_map: FeatureMap | None = None) -> DistilledDataset:
         """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected.
 
         ``feature_map`` : the ``UserMap`` of a file made with one, checked against the features that the file records.
@@ -225,50 +290,58 @@ class DistilledDataset:
             d = meta["map"]["input_dim"]
             if arrays["X"].shape[1:] != (d,):  # before weights of that size are drawn
                 raise DataError(f"X has shape {arrays['X'].shape}, the map takes input_dim = {d!r} columns")
-            feature_map = map_from_spec(meta["map"], feature_map)
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
-            shape = _checked_shape(meta["shape"], d)
+            feature_map = map_from_spec(meta["map"], feature_map, preprocessing=preprocessing)
+            shape = checked_shape(meta["shape"], d)
+            names = meta.get("classes")
+            classes = None if names is None else Classes.of("classes", names)
             encoding = _read_encoding(arrays)
             if encoding is not None:
                 arrays["X"] = encoding.decode(arrays["X"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
-        _check_arrays(path, arrays, feature_map, shape)
-        _check_targets(path, arrays, meta)
+        _check_arrays(path, arrays, feature_map)
+        _check_targets(path, arrays, meta, classes)
         return cls(
-            X=arrays["X"],
+            inputs=arrays["X"],
             Y=arrays["Y"],
             lambda_s=float(arrays["lambda_s"]),
             feature_map=feature_map,
-            preprocessing=preprocessing,
             shape=shape,
             encoding=encoding,
             weights=arrays.get("W"),
             intercept=arrays.get("intercept"),
             targets=meta.get("targets", "classes"),
+            classes=classes or (Classes(arrays["Y"].shape[1]) if meta.get("targets", "classes") == "classes" else None),
             centered=meta.get("centered", False),
             offset=arrays.get("target_offset"),
             meta=meta,
         )
 
 
-def read_distilled_data(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
-    """(meta, distilled_data) of a file: what there is to look at, without building its map.
+def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
+    """(meta, raw samples (m, *shape)) of a file: what there is to look at, without building its map.
 
     Raises DataError as ``DistilledDataset.load`` does.
     """
     arrays = read_npz(path)
     meta = _read_meta(path, arrays)
-    images, shape = arrays["distilled_data"], meta.get("shape")
-    if images.dtype != np.float32 or not isinstance(shape, list) or images.shape != (len(arrays["X"]), *shape):
-        raise DataError(f"{path}: distilled_data is {images.dtype} {images.shape}, meta says {shape!r} a sample")
-    if not np.isfinite(images).all():
-        raise DataError(f"{path}: distilled_data holds NaN or infinity")
-    return meta, images
+    try:
+        preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
+        shape = checked_shape(meta["shape"], preprocessing.input_dim)
+        encoding = _read_encoding(arrays)
+        inputs = arrays["X"] if encoding is None else encoding.decode(arrays["X"])
+        with np.errstate(over="ignore"):
+            samples = np.asarray(preprocessing.raw(inputs, shape), dtype=np.float32)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    if not np.isfinite(samples).all():
+        raise DataError(f"{path}: X holds NaN or infinity")
+    return meta, samples
 
 
 def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
-    missing = {"X", "Y", "lambda_s", "distilled_data", "meta"} - arrays.keys()
+    missing = {"X", "X_origin", "X_unit", "Y", "lambda_s", "meta"} - arrays.keys()
     if missing:
         raise DataError(f"{path}: not a distilled data set, {', '.join(sorted(missing))} missing")
     try:
@@ -288,15 +361,7 @@ def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:
     return Encoding(str(arrays["X"].dtype), arrays["X_scale"], arrays["X_offset"])
 
 
-def _checked_shape(value: Any, d: int) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(isinstance(s, int) and s > 0 for s in value) or math.prod(value) != d:
-        raise DataError(f"shape {value!r} does not have {d} entries")
-    return tuple(value)
-
-
-def _check_arrays(
-    path: Path, arrays: dict[str, npt.NDArray[Any]], feature_map: LayeredMap, shape: tuple[int, ...]
-) -> None:
+def _check_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]], feature_map: FeatureMap) -> None:
     X, Y, lambda_s = arrays["X"], arrays["Y"], arrays["lambda_s"]
     d, p = feature_map.input_dim, feature_map.output_dim
     if X.ndim != 2 or X.shape[1] != d or X.dtype not in (np.float32, np.float64):
@@ -308,9 +373,7 @@ def _check_arrays(
     if "W" in arrays and (arrays["W"].shape != (Y.shape[1], p) or arrays["W"].dtype != np.float64):
         found = f"shape {arrays['W'].shape} and dtype {arrays['W'].dtype}"
         raise DataError(f"{path}: W has {found}, expected float64 ({Y.shape[1]}, {p})")
-    if arrays["distilled_data"].shape != (len(X), *shape) or arrays["distilled_data"].dtype != np.float32:
-        raise DataError(f"{path}: distilled_data must be float32 of shape {(len(X), *shape)}")
-    for name in ("X", "Y", "lambda_s", "distilled_data", "W", "intercept", "target_offset"):
+    for name in ("X", "Y", "lambda_s", "W", "intercept", "target_offset"):
         if name in arrays and not np.isfinite(arrays[name]).all():
             raise DataError(f"{path}: {name} holds NaN or infinity")
     for name, weight in feature_map.arrays().items():
@@ -318,8 +381,12 @@ def _check_arrays(
             raise DataError(f"{path}: {name} differs from the map that meta describes")
 
 
-def _check_targets(path: Path, arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
+def _check_targets(
+    path: Path, arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any], classes: Classes | None
+) -> None:
     k = arrays["Y"].shape[1]
+    if classes is not None and classes.count != k:
+        raise DataError(f"{path}: meta names {classes.count} classes, Y has {k} columns")
     if meta.get("targets", "classes") not in TARGET_KINDS or not isinstance(meta.get("centered", False), bool):
         raise DataError(f"{path}: meta has targets {meta.get('targets')!r} and centered {meta.get('centered')!r}")
     for name in ("intercept", "target_offset"):

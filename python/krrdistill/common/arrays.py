@@ -29,11 +29,13 @@ __all__ = [
     "check_number",
     "check_seed",
     "check_writable",
+    "checked_shape",
     "cuda_device",
     "device_of",
     "dtype_name",
     "in_namespace",
     "is_on_host",
+    "largest_entry",
     "like",
     "namespace_of",
     "take_rows",
@@ -119,12 +121,14 @@ def like(result: Any, X: Any) -> Any:
     return in_namespace(result, namespace_of(X), device_of(X))
 
 
-def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Array:
-    """A few rows of X (n, d) as a NumPy array, gathered where X is."""
+def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
+    """Rows of X (n, d) where X is, of its kind: a view where they follow each other, else a copy."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
+        return X[int(rows[0]) : int(rows[-1]) + 1]
     if isinstance(X, np.ndarray):
         return X[rows]
     xp = namespace_of(X)
-    return _as_numpy(xp.take(X, in_namespace(rows, xp, device_of(X)), axis=0))
+    return xp.take(X, in_namespace(rows, xp, device_of(X)), axis=0)
 
 
 def check_device(where: str, **arrays: Any) -> None:
@@ -213,6 +217,19 @@ def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
     return array
 
 
+def largest_entry(X: Array, rows: npt.NDArray[np.int64]) -> float:
+    """The largest |entry| of the picked rows of X (n, d). Raises ``DataError`` for NaN or infinity."""
+    largest, step = 0.0, max(1, (1 << 20) // max(1, X.shape[1]))
+    for start in range(0, len(rows), step):
+        part = X[rows[start : start + step]]
+        extremes = np.array([part.max(), -part.min()], dtype=np.float64)  # NaN stays NaN
+        if not np.isfinite(extremes).all():
+            bad = int((~np.isfinite(part)).any(axis=1).argmax())
+            raise DataError(f"row {rows[start + bad]} holds NaN or infinity")
+        largest = max(largest, float(extremes.max()))
+    return largest
+
+
 def _bits(xp: Any, dtype: Any) -> int:
     if xp.isdtype(dtype, "bool"):
         return 8
@@ -276,6 +293,13 @@ def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:
         if not 0 <= index < n:
             raise DataError(f"{where}: rows holds the index {index}, X has {n} rows")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def checked_shape(shape: Any, size: int) -> tuple[int, ...]:
+    """The shape of a sample from a file: positive integers whose product is ``size``. Raises ``DataError``."""
+    if not isinstance(shape, list) or not all(type(s) is int and s > 0 for s in shape) or math.prod(shape) != size:
+        raise DataError(f"shape {shape!r} does not have {size} entries")
+    return tuple(shape)
 
 
 # Options

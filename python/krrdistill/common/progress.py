@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 __all__ = ["Progress", "Stopwatch"]
@@ -14,8 +14,8 @@ Progress = Callable[[str, float], None]  # (stage, fraction in [0, 1])
 class Stopwatch:
     """Seconds per stage, and progress to whoever listens."""
 
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, progress: Progress | None, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds: dict[str, float] = dict(seconds or {})
         self._progress = progress
 
     def report(self, stage: str, fraction: float) -> None:

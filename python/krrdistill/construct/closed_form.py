@@ -7,7 +7,7 @@ written here with samples as rows: P = Y (Y^T Y)^-1 is the transpose of the pape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,26 +18,22 @@ from krrdistill.common.arrays import check_choice
 from krrdistill.common.products import gram, product
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import DataError, LambdaOutOfRange
+from krrdistill.options import ROOTS
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
 
+from .labels import one_hot_labels
+
 __all__ = [
-    "ROOTS",
     "Construction",
-    "affine_labels",
     "construct",
     "dual",
     "features_of_dual",
-    "labels_only_errors",
-    "learned_labels",
     "noise_start",
-    "one_hot_labels",
     "real_start",
     "shrink_to_bound",
-    "target_labels",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-ROOTS = ("plus", "minus")
 _NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
 _MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
 _MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
@@ -56,16 +52,6 @@ class Construction:
     Y: FloatArray
     lambda_s: float
     range_scale: float  # features and labels were multiplied by it, lambda_s by its square, to fit the map's range
-
-
-def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
-    """Y (m, k), m = ipc k, the order of classes repeating: row i has class i mod k."""
-    return np.tile(np.eye(n_classes), (points_per_class, 1))
-
-
-def target_labels(spread: FloatArray, m: int, *, seed: int) -> FloatArray:
-    """Y (m, k) of real-valued targets: normal, column c with standard deviation spread[c]."""
-    return np.asarray(normal(seed, Stream.LABELS, m * len(spread)).reshape(m, -1) * spread)
 
 
 def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
@@ -141,39 +127,6 @@ def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
     U, s, Vt = np.linalg.svd(Y, full_matrices=False)
     floor = s[0] / condition or 1.0  # labels that are all zero become orthonormal
     return np.asarray((U * np.maximum(s, floor)) @ Vt)
-
-
-def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
-    """The labels Y (m, k) that bring training on fixed features F (m, p) nearest to W (Theorem 4.2).
-
-    Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
-    """
-    return product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T)
-
-
-def affine_labels(F: FloatArray, W: FloatArray, b: FloatArray, lambda_s: float) -> FloatArray:
-    """The labels Y (m, k) with which features F (m, p) train to W and an unpenalised intercept b.
-
-    They are ``learned_labels`` of the features about their mean.
-    The mean of the labels is b + W times that of the features.
-    """
-    mean = F.mean(axis=0)
-    centered = learned_labels(F - mean, W, lambda_s)
-    return np.asarray(centered - centered.mean(axis=0) + b + W @ mean)
-
-
-def labels_only_errors(F: FloatArray, W: FloatArray, sizes: Sequence[int]) -> list[float]:
-    """||W_S - W|| / ||W|| of the best labels for the first m of the features F (rows), for every m of ``sizes``.
-
-    What the labels cannot reach, ||W (F^+ F - I)||, falls to rounding at m = p where F has rank p (Theorem 4.2). It is
-    the same for every lambda_s.
-    """
-    scale = float(np.linalg.norm(W))
-    errors = []
-    for m in sizes:
-        W_S = FeatureGram(F[:m]).fit(product(F[:m], W.T), 0.0)
-        errors.append(float(np.linalg.norm(W_S - W)) / scale)
-    return errors
 
 
 class _Spectrum:

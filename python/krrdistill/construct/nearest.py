@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from krrdistill.backends import Chain
 from krrdistill.common.arrays import as_matrix
 from krrdistill.errors import DataError
-from krrdistill.maps.linearized import ChainWeights, Linearization
+from krrdistill.maps import FeatureMap
+from krrdistill.maps.jacobian import LayerWeights
 
 __all__ = ["nearest_inputs"]
 
@@ -34,6 +34,59 @@ _LEAST_T = 1e-5  # of the singular values of T, relative to the largest of F: bo
 _RANK = 1e-10  # singular values of W under it, relative to the largest, are rounding
 _TIE = 1e-12  # among equally near sets the one with the larger T
 _RIDGE = 1e-12  # of the preconditioner, relative to its mean eigenvalue
+
+
+class _Weights:
+    """The weights of a map in both precisions: float64 for features, float32 for the products of an iteration."""
+
+    def __init__(self, feature_map: FeatureMap) -> None:
+        self.exact = LayerWeights(feature_map.layers, scale=feature_map.preprocessing.scale)
+        self.gram = self.exact.gram()
+        self.rounded = [matrix.astype(np.float32) for matrix in self.gram]
+
+
+class _Tangent:
+    """phi at the rows of X (m, d), and the products with its Jacobian that the steps take."""
+
+    def __init__(self, weights: _Weights, X: FloatArray) -> None:
+        self._weights = weights
+        self._at = weights.exact.at(X)
+        self.features: FloatArray = self._at.value
+        self._rounded_slopes = [slope.astype(np.float32) for slope in self._at.slopes]
+
+    def along(self, V: FloatArray) -> FloatArray:
+        """Rows J_i v_i: array of shape (m, d) -> (m, p), in float64."""
+        return self._at.forward(V)
+
+    def back(self, V: FloatArray) -> FloatArray:
+        """Rows J_i^T v_i: array of shape (m, p) -> (m, d), in float64."""
+        return self._at.backward(V)
+
+    def there_and_back(self, V: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Rows J_i J_i^T v_i: array of shape (m, p) -> (m, p), in float32."""
+        middle, *rounded = self._weights.rounded
+        if not self._rounded_slopes:
+            return V * np.diag(middle)
+        first, *others = self._rounded_slopes
+        for weight, slope in zip(reversed(rounded), reversed(others), strict=True):
+            V = np.asarray((V * slope) @ weight)
+        V = np.asarray(((V * first) @ middle) * first)
+        for weight, slope in zip(rounded, others, strict=True):
+            V = np.asarray((V @ weight.T) * slope)
+        return V
+
+    def mean_product(self) -> FloatArray:
+        """About the mean of J_i J_i^T over the rows, (p, p): B_l = (W_l B_{l-1} W_l^T) * (a_l^T a_l / m).
+
+        Exact for up to one layer; of deeper maps it takes the slopes of different layers as independent.
+        """
+        B = self._weights.gram[0].copy()
+        for number, slope in enumerate(self._at.slopes):
+            if number > 0:
+                weight = self._weights.gram[number]
+                B = weight @ B @ weight.T
+            B *= slope.T @ slope / len(slope)
+        return B
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +110,7 @@ class _Constraint:
 class _Preconditioner:
     """The inverse of B restricted to the rows that a constraint allows, B about the mean of J J^T."""
 
-    def __init__(self, at: Linearization, Q: FloatArray) -> None:
+    def __init__(self, at: _Tangent, Q: FloatArray) -> None:
         B = at.mean_product()
         B[np.diag_indices_from(B)] += _RIDGE * np.trace(B) / len(B) + np.finfo(float).tiny
         self._factor = scipy.linalg.cho_factor(B, lower=True, overwrite_a=True, check_finite=False)
@@ -75,28 +128,35 @@ class _Preconditioner:
         return np.asarray(scipy.linalg.cho_solve(self._factor, A.T, check_finite=False).T)
 
 
-def nearest_inputs(chain: Chain, W: FloatArray, X: FloatArray, *, centered: bool = False) -> FloatArray:
-    """Inputs near X (m, d) from whose features, with the right labels, W (k, p) is retrained exactly.
+def nearest_inputs(feature_map: FeatureMap, W: FloatArray, U: FloatArray, *, centered: bool = False) -> FloatArray:
+    """Standardised inputs near U (m, d) from whose features, with the right labels, W (k, p) is retrained exactly.
 
-    The distance is that of the inputs of ``chain``: of raw pixels where the chain begins with their preprocessing.
-    Newton's method on U phi(X) P = 0, every step the least one, by preconditioned conjugate gradients; then pulls
-    towards X along the solutions, as long as they bring it closer. Identity: the nearest set in one step.
-    ``centered``: retrained with an unpenalised intercept, that is from features about their mean.
+    The distance is that of the raw inputs, of pixels. Newton's method on U phi(X) P = 0, every step the least one, by
+    preconditioned conjugate gradients; then pulls towards the given points along the solutions, as long as they bring
+    it closer. Identity: the nearest set in one step.
+
+    Parameters
+    ----------
+    feature_map : FeatureMap of layers that are matrices
+    W : array of shape (k, p)
+    U : array of shape (m, d), as ``Preprocessing.standardise`` gives it
+    centered : retrained with an unpenalised intercept, that is from features about their mean
 
     Raises
     ------
     DataError
-        If X has fewer points than W rows (one more with an intercept), or if no exact set is found near X.
+        If U has fewer points than W rows (one more with an intercept), or if no exact set is found near it.
     """
-    X = as_matrix("nearest_inputs", "X", X, (len(X), chain.input_dim))
-    weights = ChainWeights(chain)
+    unit = feature_map.preprocessing.unit
+    X = as_matrix("nearest_inputs", "X", U, (len(U), feature_map.input_dim)) * unit
+    weights = _Weights(feature_map)
     Q = _row_basis(W)
     if len(X) < len(Q) + centered:
         raise DataError(
             f"nearest_inputs: X has {len(X)} points, a model of rank {len(Q)} {'and an intercept ' if centered else ''}"
             f"needs at least {len(Q) + centered}"
         )
-    start = Linearization(weights, X)
+    start = _Tangent(weights, X)
     if not start.features.any():
         raise DataError("nearest_inputs: no exact set was found near the given points: all their features are zero")
     constraint = _choose(start, Q, centered)
@@ -108,9 +168,9 @@ def nearest_inputs(chain: Chain, W: FloatArray, X: FloatArray, *, centered: bool
         if moved >= distance:
             break
         nearest, distance = candidate, moved
-        if moved == 0.0 or not chain.layers:  # an affine map: nothing to gain
+        if moved == 0.0 or not feature_map.layers:  # an affine map: nothing to gain
             break
-    return nearest
+    return nearest / unit
 
 
 def _row_basis(W: FloatArray) -> FloatArray:
@@ -119,7 +179,7 @@ def _row_basis(W: FloatArray) -> FloatArray:
     return np.ascontiguousarray(Vt[s > _RANK * s[0]])
 
 
-def _choose(at: Linearization, Q: FloatArray, centered: bool) -> _Constraint:
+def _choose(at: _Tangent, Q: FloatArray, centered: bool) -> _Constraint:
     """The k combinations of points that cost least to bring into the row space of W, to first order in the inputs."""
     F = at.features - at.features.mean(axis=0) if centered else at.features
     inside = F @ Q.T
@@ -138,9 +198,7 @@ def _choose(at: Linearization, Q: FloatArray, centered: bool) -> _Constraint:
     return _Constraint(left.T @ U, right @ Q, t < least, least)
 
 
-def _least_step(
-    at: Linearization, constraint: _Constraint, towards: FloatArray | None, *, tolerance: float
-) -> FloatArray:
+def _least_step(at: _Tangent, constraint: _Constraint, towards: FloatArray | None, *, tolerance: float) -> FloatArray:
     """The step V nearest to ``towards`` (by default none) with U (phi + J V) P = 0: V = towards + J^T U^T M."""
     F = at.features if towards is None else at.features + at.along(towards)
     multipliers = _solve(at, constraint, -constraint.residual(F), tolerance)
@@ -148,7 +206,7 @@ def _least_step(
     return step if towards is None else towards + step
 
 
-def _solve(at: Linearization, constraint: _Constraint, R: FloatArray, tolerance: float) -> FloatArray:
+def _solve(at: _Tangent, constraint: _Constraint, R: FloatArray, tolerance: float) -> FloatArray:
     """M with U J J^T (U^T M) P = R to a relative ``tolerance``, by preconditioned conjugate gradients."""
     preconditioner = _Preconditioner(at, constraint.Q)
     U = constraint.U.astype(np.float32)
@@ -180,9 +238,9 @@ def _solve(at: Linearization, constraint: _Constraint, R: FloatArray, tolerance:
     return size * M
 
 
-def _restore(weights: ChainWeights, constraint: _Constraint, X: FloatArray) -> tuple[FloatArray, Linearization]:
+def _restore(weights: _Weights, constraint: _Constraint, X: FloatArray) -> tuple[FloatArray, _Tangent]:
     """An exact point near X, and the map around it: least steps, halved while they do not help."""
-    at = Linearization(weights, X)
+    at = _Tangent(weights, X)
     error, scale = _error(at, constraint), float(np.linalg.norm(at.features))
     for _ in range(_MAX_STEPS):
         if error <= _EXACT * scale:
@@ -191,7 +249,7 @@ def _restore(weights: ChainWeights, constraint: _Constraint, X: FloatArray) -> t
         step = _least_step(at, constraint, None, tolerance=max(finest, min(coarsest, error / scale)))
         length = 1.0
         while True:
-            ahead = Linearization(weights, X + length * step)
+            ahead = _Tangent(weights, X + length * step)
             left = _error(ahead, constraint)
             if left <= (1.0 - 0.1 * length) * error or length < _SMALLEST_STEP:
                 break
@@ -207,5 +265,5 @@ def _restore(weights: ChainWeights, constraint: _Constraint, X: FloatArray) -> t
     return X, at
 
 
-def _error(at: Linearization, constraint: _Constraint) -> float:
+def _error(at: _Tangent, constraint: _Constraint) -> float:
     return float(np.linalg.norm(constraint.residual(at.features)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -17,12 +18,10 @@ from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks
 
+__all__ = ["Moments", "Preprocessing", "standardize", "zca"]
+
 Vector = NDArray[np.float64]
-_FIELDS = {
-    "none": ("scale", "shift"),
-    "standardize": ("scale", "shift"),
-    "zca": ("scale", "shift", "mean", "matrix", "unmixing"),
-}
+_KINDS = ("none", "standardize", "zca")
 # Mean and standard deviation per channel of x / 255, as used by the paper (Chen, Huang, Weng, NeurIPS 2024).
 _PUBLISHED = {
     "mnist": ((0.1307,), (0.3081,)),
@@ -35,88 +34,116 @@ _MAX_LISTED = 16  # constants of at most so many channels are listed in spec()
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """z = x * scale + shift, and with ZCA then (z - mean) @ matrix; both can be undone exactly.
+    """u = (x - origin) / unit, and with ZCA z = u @ whitening: the first stage of a feature map.
 
+    The origin is subtracted first, so that a large one beside a small spread costs no digits.
+
+    Parameters
+    ----------
     kind : "none", "standardize" or "zca"
-    scale, shift : float64 (d,), scale without zeros
-    mean : float64 (d,), None unless kind is "zca"
-    matrix, unmixing : symmetric float64 (d, d), inverse to each other, None unless kind is "zca"
+    origin, unit : float64 (d,), unit without zeros
+    whitening : symmetric positive definite float64 (d, d), None unless kind is "zca"
     eps : the ridge of ZCA
-    constants : where scale and shift come from, for reports
+    constants : where origin and unit come from, for reports
 
-    Raises DataError for an unknown kind, and for arrays that are missing, of the wrong shape or not finite.
+    Raises
+    ------
+    DataError
+        For an unknown kind, and for arrays that are missing, of the wrong shape or not finite.
     """
 
     kind: str
-    scale: Vector
-    shift: Vector
-    mean: Vector | None = None
-    matrix: Vector | None = None
-    unmixing: Vector | None = None
+    origin: Vector
+    unit: Vector
+    whitening: Vector | None = None
     eps: float | None = None
     constants: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        fields, d = _fields_of(self.kind), np.size(self.scale)
+        if self.kind not in _KINDS:
+            raise DataError(f"Preprocessing: unknown kind {self.kind!r}; expected one of {', '.join(_KINDS)}")
         if self.eps is not None and not isinstance(self.eps, Real):
             raise DataError(f"Preprocessing: eps must be a number, got {type(self.eps).__name__}")
         if not isinstance(self.constants, Mapping):
             raise DataError(f"Preprocessing: constants must be a mapping, got {type(self.constants).__name__}")
-        for name in ("scale", "shift", "mean", "matrix", "unmixing"):
-            value = getattr(self, name)
-            if name in fields:
-                shape = (d, d) if name in ("matrix", "unmixing") else (d,)
-                object.__setattr__(self, name, _checked_array(name, value, shape))
-            elif value is not None:
-                raise DataError(f"Preprocessing: {name} has no place in kind {self.kind!r}")
-        if not self.scale.all():
-            raise DataError("Preprocessing: scale holds zeros, which cannot be undone")
+        d = np.size(self.origin)
+        for name in ("origin", "unit"):
+            object.__setattr__(self, name, _checked_array(name, getattr(self, name), (d,)))
+        if self.kind == "zca":
+            object.__setattr__(self, "whitening", _checked_array("whitening", self.whitening, (d, d)))
+        elif self.whitening is not None:
+            raise DataError(f"Preprocessing: whitening has no place in kind {self.kind!r}")
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            if not np.isfinite([1.0 / self.unit, self.origin / self.unit]).all():
+                raise DataError("Preprocessing: unit holds zeros (or numbers next to zero), which cannot be undone")
 
     @staticmethod
     def none(input_dim: int) -> Preprocessing:
         """The identity on d entries."""
-        return Preprocessing("none", np.ones(input_dim), np.zeros(input_dim))
+        return Preprocessing("none", np.zeros(input_dim), np.ones(input_dim))
 
     @property
     def input_dim(self) -> int:
         """d, the number of entries of one sample."""
-        return len(self.scale)
+        return len(self.origin)
 
-    def apply(self, X: Any) -> Any:
-        """z = x * scale + shift, then (z - mean) @ matrix with ZCA.
+    @property
+    def scale(self) -> Vector:
+        """1 / unit: u = x scale + shift."""
+        return np.asarray(1.0 / self.unit)
+
+    @property
+    def shift(self) -> Vector:
+        """-origin / unit."""
+        return np.asarray(-self.origin / self.unit)
+
+    def standardise(self, X: Any) -> Any:
+        """u = (x - origin) / unit without whitening: what the layers of a map get.
 
         X : array of shape (n, *shape) or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
         """
-        rows = self._rows("apply", "X", X)
+        rows = self._rows("standardise", "X", X)
         out = np.empty(rows.shape)
         for block in row_blocks(*rows.shape):
-            np.multiply(rows[block], self.scale, out=out[block])
-            out[block] += self.shift
-            if self.mean is not None and self.matrix is not None:
-                out[block] = (out[block] - self.mean) @ self.matrix
+            np.subtract(rows[block], self.origin, out=out[block])
+            out[block] /= self.unit
         return like(out, X)
 
-    def invert(self, Z: Any, shape: tuple[int, ...]) -> Any:
-        """x = (z - shift) / scale, with ZCA after z @ unmixing + mean: the inverse of ``apply``.
+    def raw(self, U: Any, shape: tuple[int, ...] | None = None) -> Any:
+        """x = u unit + origin: the inverse of ``standardise``, float64 (n, d) or (n, *shape), of the kind of U."""
+        rows = self._rows("raw", "U", U)
+        if shape is not None and math.prod(shape) != self.input_dim:
+            raise DataError(f"Preprocessing.raw: shape {shape} has {math.prod(shape)} entries, not {self.input_dim}")
+        out = rows * self.unit
+        out += self.origin
+        return like(out if shape is None else out.reshape(len(out), *shape), U)
 
-        Z : array of shape (n, d); shape : of one sample, d entries. Returns float64 (n, *shape) in raw units, of the
-        kind of Z.
-        """
-        rows = self._rows("invert", "Z", Z)
-        if math.prod(shape) != self.input_dim:
-            raise DataError(f"Preprocessing.invert: shape {shape} has {math.prod(shape)} entries, not {self.input_dim}")
-        out = np.empty(rows.shape)
-        for block in row_blocks(*rows.shape):
-            z = rows[block]
-            if self.mean is not None and self.unmixing is not None:
-                z = z @ self.unmixing + self.mean
-            np.subtract(z, self.shift, out=out[block])
-            out[block] /= self.scale
-        return like(out.reshape(len(out), *shape), Z)
+    def apply(self, X: Any) -> Any:
+        """z = u, with ZCA z = u @ whitening. Returns float64 (n, d), of the kind of X."""
+        U = to_host("Preprocessing.apply", "X", self.standardise(X))
+        if self.whitening is not None:
+            for block in row_blocks(*U.shape):
+                U[block] = U[block] @ self.whitening
+        return like(U, X)
+
+    def unwhiten(self, Z: Vector) -> Vector:
+        """u = z @ whitening^-1, float64 (n, d)."""
+        if self._whitening_factor is None:
+            return Z
+        return np.asarray(scipy.linalg.cho_solve(self._whitening_factor, Z.T, check_finite=False).T)
+
+    def invert(self, Z: Any, shape: tuple[int, ...] | None = None) -> Any:
+        """x from z, the inverse of ``apply``: float64 (n, d) or (n, *shape), of the kind of Z."""
+        return like(self.raw(self.unwhiten(np.asarray(self._rows("invert", "Z", Z), np.float64)), shape), Z)
+
+    @cached_property
+    def _whitening_factor(self) -> Any:
+        return None if self.whitening is None else scipy.linalg.cho_factor(self.whitening, lower=True)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that ``from_arrays`` needs, their names prefixed "preprocess_"."""
-        return {f"preprocess_{name}": getattr(self, name) for name in _FIELDS[self.kind]}
+        """The arrays that ``from_arrays`` needs, by the names of the file format."""
+        named = {"X_origin": self.origin, "X_unit": self.unit}
+        return named if self.whitening is None else {**named, "whitening": self.whitening}
 
     def spec(self) -> dict[str, Any]:
         """The rest, ready for JSON: kind, eps and constants."""
@@ -125,13 +152,20 @@ class Preprocessing:
     @staticmethod
     def from_arrays(spec: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Preprocessing:
         """Rebuilds what ``spec`` and ``arrays`` describe; raises DataError when they are invalid."""
-        kind: Any = spec.get("kind")
-        names = {name: f"preprocess_{name}" for name in _fields_of(kind)}
-        missing = [stored for stored in names.values() if stored not in arrays]
+        kind = spec.get("kind")
+        missing = [
+            name for name in ("X_origin", "X_unit", *(["whitening"] if kind == "zca" else [])) if name not in arrays
+        ]
         if missing:
             raise DataError(f"Preprocessing: lacks {', '.join(missing)}")
-        fields: dict[str, Any] = {name: arrays[stored] for name, stored in names.items()}
-        return Preprocessing(kind, eps=spec.get("eps"), constants=spec.get("constants", {}), **fields)
+        return Preprocessing(
+            str(kind),
+            arrays["X_origin"],
+            arrays["X_unit"],
+            arrays.get("whitening"),
+            eps=spec.get("eps"),
+            constants=spec.get("constants", {}),
+        )
 
     def _rows(self, method: str, argument: str, values: Any) -> NDArray[Any]:
         array = to_host(f"Preprocessing.{method}", argument, values)
@@ -143,64 +177,141 @@ class Preprocessing:
         return array.reshape(len(array), self.input_dim)
 
 
-def standardize(dataset: Dataset) -> Preprocessing:
-    """z = (x / unit - mean) / std per channel of images, per feature of vectors.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean and squared deviations per channel of images, per feature of vectors. They add over disjoint data.
 
-    uint8 "mnist", "cifar10" and "cifar100" take the published constants (unit 255); every other set takes the
-    mean and standard deviation of its x_train (unit 1). Samples of shape (h, w) have one channel.
-    A channel or feature that never changes gets std 1. Raises DataError when the spread overflows float64.
+    Merging: Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
+
+    Parameters
+    ----------
+    shape : of one sample: (d,), (h, w) with one channel, or (h, w, channels)
+    count : numbers per channel
+    mean, deviations : float64 (channels,); the deviations are sums of (x - mean)^2
     """
-    channels = {1: dataset.input_dim, 2: 1}.get(len(dataset.shape), dataset.shape[-1])
+
+    shape: tuple[int, ...]
+    count: int
+    mean: Vector
+    deviations: Vector
+
+    @staticmethod
+    def of(X: Any) -> Moments:
+        """Of an array (n, *shape), block by block."""
+        x = to_host("Moments", "X", X)
+        if x.dtype.kind not in "biuf":
+            raise TypeError(f"Moments: X must hold real numbers, got {x.dtype}")
+        if x.ndim < 2 or x.size == 0:
+            raise DataError(f"Moments: X must be (n, ...) with at least one entry, got shape {x.shape}")
+        shape = tuple(int(s) for s in x.shape[1:])
+        channels = _channels(shape)
+        total = Moments(shape, 0, np.zeros(channels), np.zeros(channels))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in row_blocks(len(x), math.prod(shape)):
+                values = x[block].reshape(-1, channels)
+                first = values[0].astype(np.float64)
+                differences = values - first  # zero in a constant channel, so that its deviations are, too
+                mean = differences.mean(axis=0)
+                square = np.einsum("ij,ij->j", differences, differences) - len(values) * mean * mean
+                if not _resolved(square, len(values), mean):
+                    differences -= mean
+                    square = np.einsum("ij,ij->j", differences, differences)
+                total += Moments(shape, len(values), first + mean, np.maximum(square, 0.0))
+        return total
+
+    def __add__(self, other: Moments) -> Moments:
+        if self.shape != other.shape:
+            raise DataError(f"Moments: samples of shape {self.shape} and {other.shape} do not merge")
+        count = self.count + other.count
+        if count == 0:
+            return self
+        share = other.count / count
+        difference = other.mean - self.mean
+        return Moments(
+            self.shape,
+            count,
+            self.mean + share * difference,
+            self.deviations + other.deviations + self.count * share * difference * difference,
+        )
+
+    @property
+    def std(self) -> Vector:
+        """Standard deviation per channel; 1 where a channel is constant. Raises DataError where it overflows."""
+        std = np.sqrt(self.deviations / max(self.count, 1))
+        if not (np.isfinite(std).all() and np.isfinite(self.mean).all()):
+            raise DataError("standardize: the data spread too widely for float64")
+        return np.where(std == 0, 1.0, std)
+
+
+def _resolved(square: Vector, count: int, mean: Vector) -> bool:
+    """Whether sums of squares about the first value lose no more than a digit when the mean is taken out."""
+    return bool((square >= 0.5 * count * mean * mean).all())
+
+
+def _channels(shape: tuple[int, ...]) -> int:
+    return {1: shape[0], 2: 1}.get(len(shape), shape[-1])
+
+
+def standardize(data: Any) -> Preprocessing:
+    """u = (x - mean) / std per channel of images, per feature of vectors.
+
+    Parameters
+    ----------
+    data : Dataset, array (n, *shape) or Moments
+        uint8 data sets "mnist", "cifar10" and "cifar100" take the published constants of x / 255; everything else its
+        own (training) mean and standard deviation. Samples of shape (h, w) have one channel, (h, w, c) have c. A
+        channel or feature that never changes gets std 1.
+
+    Raises
+    ------
+    DataError
+        When the spread overflows float64.
+    """
     constants: dict[str, Any] = {"source": "x_train", "unit": 1.0}
-    published = _PUBLISHED.get(dataset.name)
-    if published is not None and dataset.x_train.dtype == np.uint8 and len(published[0]) == channels:
+    published = None
+    if isinstance(data, Dataset):
+        data, published = data.x_train, _PUBLISHED.get(data.name) if data.x_train.dtype == np.uint8 else None
+    shape = data.shape if isinstance(data, Moments) else tuple(np.shape(data)[1:])
+    if published is not None and len(published[0]) == _channels(shape):
         constants = {"source": "published", "unit": 255.0}
         mean, std = np.array(published[0]), np.array(published[1])
     else:
-        mean, std = _moments(dataset.x_train, channels)
+        moments = data if isinstance(data, Moments) else Moments.of(data)
+        mean, std = moments.mean, moments.std
+    channels = len(mean)
     if channels <= _MAX_LISTED:
         constants |= {"mean": mean.tolist(), "std": std.tolist()}
-    repeats = dataset.input_dim // channels
-    scale, shift = np.tile(1 / (constants["unit"] * std), repeats), np.tile(-mean / std, repeats)
-    return Preprocessing("standardize", scale, shift, constants=constants)
+    repeats = math.prod(shape) // channels
+    origin, unit = (np.tile(constants["unit"] * values, repeats) for values in (mean, std))
+    return Preprocessing("standardize", origin, unit, constants=constants)
 
 
-def zca(dataset: Dataset, *, eps: float = 0.1) -> Preprocessing:
-    """z = (x / unit - mean) @ matrix, matrix = U diag(1/sqrt(s + eps)) U^T, with cov = U diag(s) U^T.
+def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
+    """z = (x / white - mean) @ W, W = U diag(1/sqrt(s + eps)) U^T, with cov = U diag(s) U^T.
 
-    unit : 255 for uint8 (16 for "digits", their white), else the largest magnitude in x_train
-    mean, cov : of x_train / unit, over the n samples (cov divided by n), in float64
-    eps : > 0, added to the eigenvalues of the covariance
+    Parameters
+    ----------
+    data : Dataset or array (n, *shape)
+    eps : float
+        > 0, added to the eigenvalues of the covariance of x / white, n samples, in float64. white is 255 for uint8 (16
+        for "digits"), else the largest magnitude in the data.
 
-    Takes O(n d^2 + d^3) time and a few d x d matrices; x_train is never copied whole.
-    Raises TypeError or ValueError for eps.
+    Takes O(n d^2 + d^3) time and a few d x d matrices; the data are never copied whole. Raises TypeError or ValueError
+    for eps.
     """
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise TypeError(f"zca: eps must be a number, got {type(eps).__name__}")
     if not (math.isfinite(eps) and eps > 0):
         raise ValueError(f"zca: eps must be finite and > 0, got {eps}")
-    rows = dataset.x_train.reshape(len(dataset.x_train), -1)
-    unit = _pixel_unit(dataset)
+    x, name = (data.x_train, data.name) if isinstance(data, Dataset) else (to_host("zca", "data", data), "")
+    rows = x.reshape(len(x), -1)
+    unit = _pixel_unit(x, name)
     mean, covariance = _covariance(rows, 1 / unit)
     s, U = scipy.linalg.eigh(covariance, lower=False, overwrite_a=True, driver="evd")
     spread = np.sqrt(np.maximum(s, 0.0) + eps)  # rounding can leave s a little below zero
-    d = dataset.input_dim
-    return Preprocessing(
-        "zca",
-        np.full(d, 1 / unit),
-        np.zeros(d),
-        mean=mean,
-        matrix=_symmetric(U, 1 / spread),
-        unmixing=_symmetric(U, spread),
-        eps=float(eps),
-        constants={"source": "x_train", "unit": unit},
-    )
-
-
-def _fields_of(kind: Any) -> tuple[str, ...]:
-    if not isinstance(kind, str) or kind not in _FIELDS:
-        raise DataError(f"Preprocessing: unknown kind {kind!r}; expected one of {', '.join(_FIELDS)}")
-    return _FIELDS[kind]
+    constants = {"source": "x_train", "unit": unit}
+    units = np.full(rows.shape[1], unit)
+    return Preprocessing("zca", mean * unit, units, _symmetric(U, 1 / spread), eps=float(eps), constants=constants)
 
 
 def _checked_array(name: str, value: Any, shape: tuple[int, ...]) -> Vector:
@@ -215,28 +326,10 @@ def _checked_array(name: str, value: Any, shape: tuple[int, ...]) -> Vector:
     return checked
 
 
-def _moments(x: NDArray[Any], channels: int) -> tuple[Vector, Vector]:
-    """Mean and standard deviation per channel in two passes over blocks; std 1 where a channel is constant.
-
-    Sums are of differences from the first value, which are exactly zero in a constant channel.
-    """
-    values = x.reshape(len(x), -1, channels)
-    count = values.shape[0] * values.shape[1]
-    blocks = list(row_blocks(len(x), math.prod(x.shape[1:])))
-    with np.errstate(over="ignore", invalid="ignore"):
-        first = values[0, 0].astype(np.float64)
-        mean = first + sum((values[b] - first).sum(axis=(0, 1)) for b in blocks) / count
-        std = np.sqrt(sum(np.square(values[b] - mean).sum(axis=(0, 1)) for b in blocks) / count)
-    std = np.where(std == 0, 1.0, std)
-    if not np.isfinite(std).all():
-        raise DataError("standardize: x_train spreads too widely for float64")
-    return mean, std
-
-
-def _pixel_unit(dataset: Dataset) -> float:
-    if dataset.x_train.dtype == np.uint8:
-        return _DIGITS_WHITE if dataset.name == "digits" else 255.0
-    return max(abs(float(dataset.x_train.min())), abs(float(dataset.x_train.max()))) or 1.0
+def _pixel_unit(x: NDArray[Any], name: str) -> float:
+    if x.dtype == np.uint8:
+        return _DIGITS_WHITE if name == "digits" else 255.0
+    return max(abs(float(x.min())), abs(float(x.max()))) or 1.0
 
 
 def _covariance(rows: NDArray[Any], factor: float) -> tuple[Vector, Vector]:

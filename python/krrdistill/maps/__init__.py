@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from krrdistill.common.arrays import check_choice
+import numpy as np
+
+from krrdistill.common.arrays import check_choice, to_host
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
 
-from .base import LayeredMap
+from .base import FeatureMap
 from .convolution import ConvolutionalNetwork
 from .deep_linear import DeepLinear
 from .fcnn import FCNN
@@ -24,8 +27,8 @@ __all__ = [
     "KERNELS",
     "ConvolutionalNetwork",
     "DeepLinear",
+    "FeatureMap",
     "Identity",
-    "LayeredMap",
     "OrthogonalFourier",
     "RandomFourier",
     "UserMap",
@@ -41,71 +44,95 @@ _FOURIER = ("random_fourier", "orthogonal_fourier")
 _CLASSES: Mapping[str, Any] = {
     kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
 }
-_OPTIONAL = ("spectral", "nu")  # in descriptions of random_fourier: those of the Gaussian kernel have neither
+# Not in every description: the Gaussian kernel has no spectral and nu, an FCNN has widths in place of hidden_layers.
+_OPTIONAL = ("spectral", "nu", "hidden_layers")
+_MEDIAN_ROWS = 4000  # of the data, evenly spaced, for the median heuristic
 _PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
 
 
 def make_map(
-    kernel: str, dataset: Dataset, preprocessing: Preprocessing, *, seed: int = 0, **options: Any
-) -> LayeredMap:
-    """The map named ``kernel`` for a data set, with the published defaults.
+    kernel: str, data: Any, preprocessing: Preprocessing | None = None, *, seed: int = 0, **options: Any
+) -> FeatureMap:
+    """The map named ``kernel`` for some data, with the published defaults.
 
-    random_fourier, orthogonal_fourier: ``n_features`` (d), ``sigma2`` (1000 for the Gaussian kernel on MNIST and CIFAR,
-    else the median heuristic); random_fourier also ``spectral`` and ``nu``.
-    FCNN: ``hidden_layers`` (1) or ``widths``, ``slope`` (0.1). deep_linear: ``widths``.
-    conv: ``channels``, ``kernel_size``, ``stride``, ``padding``, ``slope``. "package.module:object" is
-    imported: a map of the package, a callable or a torch module (``UserMap``). Raises ValueError for an unknown kernel.
+    Parameters
+    ----------
+    kernel : one of ``KERNELS``, or "package.module:object"
+        The last is imported: a map of the package (used as it is, where it has a preprocessing of its own), a callable
+        or a torch module (``UserMap``).
+    data : Dataset or array of shape (n, *shape)
+        Raw inputs: their shape, for the median heuristic a sample of them, and by the name of a data set its published
+        constants.
+    preprocessing : Preprocessing, optional
+        The first stage of the map, by default none.
+    options : of the map
+        random_fourier, orthogonal_fourier: ``n_features`` (d), ``sigma2`` (1000 for the Gaussian kernel on MNIST and
+        CIFAR, else the median heuristic); random_fourier also ``spectral`` and ``nu``. FCNN: ``hidden_layers`` (1) or
+        ``widths``, ``slope`` (0.1). deep_linear: ``widths``. conv: ``channels``, ``kernel_size``, ``stride``,
+        ``padding``, ``slope``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kernel, and for options that it does not take.
     """
+    samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (data, "")
+    shape = tuple(int(s) for s in np.shape(samples)[1:])
+    input_dim = math.prod(shape)
+    if not shape:
+        raise ValueError(f"make_map: data must have shape (n, ...), one row per sample, got {np.shape(samples)}")
     if ":" in kernel:
         if options:
             raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options))}")
-        loaded = load_object(kernel, dataset.input_dim)
+        loaded = load_object(kernel, input_dim)
         check_describable(f"kernel: {kernel}", loaded)
-        return loaded
+        own = loaded.preprocessing.kind != "none"
+        return loaded if own or preprocessing is None else loaded.with_preprocessing(preprocessing)
     check_choice("make_map", "kernel", kernel, KERNELS)
+    unknown = sorted(options.keys() - _parameters(kernel))
+    if unknown:
+        raise ValueError(f"make_map: {kernel} does not take {', '.join(unknown)}")
     if kernel in _FOURIER and options.get("sigma2") is None:
         spectral = options.get("spectral", "gaussian")
-        published = _PUBLISHED_SIGMA2.get(dataset.name) if spectral == "gaussian" else None
-        options["sigma2"] = published or _median_of(dataset, preprocessing, spectral, seed)
+        published = _PUBLISHED_SIGMA2.get(name) if spectral == "gaussian" else None
+        options["sigma2"] = published or _median_of(samples, preprocessing, spectral, seed)
     if kernel != "identity":
         options["seed"] = seed
-    size = dataset.shape if kernel == "conv" else dataset.input_dim  # where pixels are does not matter to the others
-    try:
-        made: LayeredMap = _CLASSES[kernel](size, **options)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options.keys() - {'seed'}))}") from error
+    size = shape if kernel == "conv" else input_dim  # where pixels are does not matter to the others
+    made: FeatureMap = _CLASSES[kernel](size, preprocessing=preprocessing, **options)
     return made
 
 
-def _median_of(dataset: Dataset, preprocessing: Preprocessing, spectral: str, seed: int) -> float:
-    step = max(1, len(dataset.x_train) // 4000)
-    return median_sigma2(preprocessing.apply(dataset.x_train[::step]), spectral=spectral, seed=seed)
+def _median_of(samples: Any, preprocessing: Preprocessing | None, spectral: str, seed: int) -> float:
+    rows = samples[:: max(1, len(samples) // _MEDIAN_ROWS)]
+    preprocessing = preprocessing or Preprocessing.none(math.prod(np.shape(rows)[1:]))
+    return median_sigma2(to_host("make_map", "data", preprocessing.apply(rows)), spectral=spectral, seed=seed)
 
 
-def check_describable(where: str, feature_map: LayeredMap) -> None:
-    """Raises DataError for a map that ``map_from_spec`` does not know: a user's own subclass of LayeredMap."""
+def check_describable(where: str, feature_map: FeatureMap) -> None:
+    """Raises DataError for a map that ``map_from_spec`` does not know: a user's own subclass of FeatureMap."""
     if feature_map.kernel not in (*_CLASSES, UserMap.kernel):
         kind = type(feature_map).__name__
         raise DataError(f"{where}: files cannot describe the {kind} of kernel {feature_map.kernel!r}; use a UserMap")
 
 
-def map_from_spec(spec: Mapping[str, Any], given: LayeredMap | None = None) -> LayeredMap:
-    """The map that ``LayeredMap.spec`` described, rebuilt from its seed and checked against its fingerprint.
+def map_from_spec(
+    spec: Mapping[str, Any], given: FeatureMap | None = None, *, preprocessing: Preprocessing | None = None
+) -> FeatureMap:
+    """The map that ``FeatureMap.spec`` described, rebuilt from its seed and checked against its fingerprint.
 
     A user's map cannot be rebuilt: it is ``given``, and checked against the description.
     """
     try:
         kernel, d = spec["kernel"], spec["input_dim"]
         if kernel == UserMap.kernel:
-            return _checked_user_map(spec, given)
+            return _checked_user_map(spec, given, preprocessing)
         if given is not None:
             raise DataError(f"map: the file's map is {kernel}, which is rebuilt; none must be given")
         if kernel not in _CLASSES:
             raise DataError(f"map: unknown kernel {kernel!r}")
         options = {name: _stated(spec, name) for name in _parameters(kernel) if name in spec or name not in _OPTIONAL}
-        made: LayeredMap = _CLASSES[kernel](**options)
+        made: FeatureMap = _CLASSES[kernel](**options, preprocessing=preprocessing)
     except (KeyError, TypeError) as error:
         raise DataError(f"map: the description of the feature map is incomplete: {error}") from error
     rebuilt = made.spec()
@@ -120,9 +147,8 @@ def map_from_spec(spec: Mapping[str, Any], given: LayeredMap | None = None) -> L
 
 
 def _parameters(kernel: str) -> list[str]:
-    """Names of what the class takes and its description states."""
-    names = list(inspect.signature(_CLASSES[kernel]).parameters)
-    return [name for name in names if name != "hidden_layers"]
+    """Names of what the class takes, the preprocessing aside."""
+    return [name for name in inspect.signature(_CLASSES[kernel]).parameters if name != "preprocessing"]
 
 
 def _stated(spec: Mapping[str, Any], name: str) -> Any:
@@ -131,7 +157,9 @@ def _stated(spec: Mapping[str, Any], name: str) -> Any:
     return spec[name]
 
 
-def _checked_user_map(spec: Mapping[str, Any], given: LayeredMap | None) -> UserMap:
+def _checked_user_map(
+    spec: Mapping[str, Any], given: FeatureMap | None, preprocessing: Preprocessing | None
+) -> UserMap:
     if given is None:
         raise DataError(
             f"map: the features are of {spec['name']}, which is never loaded because a file says so: give it "
@@ -140,4 +168,11 @@ def _checked_user_map(spec: Mapping[str, Any], given: LayeredMap | None) -> User
     if not isinstance(given, UserMap):
         raise DataError(f"map: the features are of {spec['name']}, not of the {given.kernel} map that was given")
     given.check_spec(spec)
+    if preprocessing is None:
+        return given
+    if given.preprocessing.kind == "none":
+        return given.with_preprocessing(preprocessing)
+    own, stored = given.preprocessing.arrays(), preprocessing.arrays()
+    if own.keys() != stored.keys() or any(not np.array_equal(own[name], stored[name]) for name in own):
+        raise DataError(f"map: {spec['name']} was given with another preprocessing than the file has")
     return given

@@ -1,79 +1,138 @@
-"""Feature maps as chains of layers: h_0 = x, h_l = act_l(W_l h_{l-1} + b_l), phi(x) = h_L.
+"""Feature maps: raw inputs, preprocessing, then layers: h_0 = (x - origin) / unit, h_l = act_l(W_l h_{l-1} + b_l).
 
-identity has no layer, Fourier features one with a cosine, an FCNN one per hidden layer with LeakyReLU; weights are
-dense or structured. What a map adds to this file is how its weights are drawn; transform, range and preimage are the
-same for all.
+phi(x) = h_L. The identity has no layer, Fourier features one with a cosine, an FCNN one per hidden layer with
+LeakyReLU; ZCA whitening is a linear layer in front of them. Weights are dense or structured. What a map adds to this
+file is how its weights are drawn; transform, Jacobian, range and preimage are the same for all.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Linearization, Operator, get_backend
-from krrdistill.backends.base import Chain, Layer, matrix_of, weight_arrays
-from krrdistill.common.arrays import as_matrix, as_samples, check_choice, check_device, dtype_name, like
+from krrdistill.backends import Backend, HadamardWeight, Linearization, Operator, get_backend
+from krrdistill.backends.base import Layer, matrix_of, weight_arrays
+from krrdistill.common.arrays import (
+    as_matrix,
+    as_samples,
+    check_choice,
+    check_count,
+    check_device,
+    dtype_name,
+    like,
+)
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
 
-from .jacobian import linearize
+from .jacobian import LayerWeights
 from .ranges import layer_ranges, obstacle, preimage_in_range
 
-__all__ = ["LayeredMap"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["FeatureMap"]
 
 FloatArray = npt.NDArray[np.float64]
 _CACHED = 1 << 15  # numbers at a time in formulas of several steps
 _BEYOND_RANGE = 1e-9  # relative excess of a feature over the cosine's range that counts as rounding
 
 
-@dataclass(frozen=True, eq=False)
-class LayeredMap:
-    """A feature map phi: R^d -> R^p given by its layers.
+class FeatureMap:
+    """A feature map phi: R^d -> R^p on raw inputs, given by its preprocessing and its layers.
 
     Parameters
     ----------
     input_dim : int
-        d, the number of columns of the inputs.
-    layers : tuple of Layer
+        d, the number of entries of a sample.
+    layers : sequence of Layer
         float32 weights (outputs, inputs), so that float32 and float64 pipelines use the very same map.
-    parameters : dict
-        What rebuilds the map (JSON-able); ``from_spec`` takes it back.
+    preprocessing : Preprocessing, optional
+        The affine first stage, by default none.
+    parameters : mapping, optional
+        What rebuilds the layers (JSON-able); ``map_from_spec`` takes it back.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        All of them, the whitening included.
+    own_layers : tuple of Layer
+        Those that were given.
+    scale, shift : array of shape (d,), or None without preprocessing
+        h_0 = x scale + shift, as the backends compute it.
     """
 
-    kernel: ClassVar[str] = ""
+    kernel: ClassVar[str] = "layers"
 
-    input_dim: int
-    layers: tuple[Layer, ...]
-    parameters: dict[str, Any]
+    def __init__(
+        self,
+        input_dim: int,
+        layers: tuple[Layer, ...] = (),
+        *,
+        preprocessing: Preprocessing | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.input_dim = check_count("FeatureMap", "input_dim", input_dim)
+        self.own_layers = tuple(layers)
+        self.parameters = dict(parameters or {})
+        if preprocessing is None:
+            preprocessing = Preprocessing.none(self.input_dim)
+        elif not isinstance(preprocessing, Preprocessing):
+            found = type(preprocessing).__name__
+            raise TypeError(f"{type(self).__name__}: preprocessing must be a Preprocessing, got {found}")
+        if preprocessing.input_dim != self.input_dim:
+            found = f"{preprocessing.input_dim} entries, the map of {self.input_dim}"
+            raise DataError(f"{type(self).__name__}: preprocessing is of {found}")
+        self.preprocessing = preprocessing
+        whitening = preprocessing.whitening
+        front = () if whitening is None else (Layer(whitening, None, "linear", 1.0),)
+        self.layers = (*front, *self.own_layers)
+        none = preprocessing.kind == "none"
+        self.scale: FloatArray | None = None if none else preprocessing.scale
+        self.shift: FloatArray | None = None if none else preprocessing.shift
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.parameters.items())
+        kind = self.preprocessing.kind
+        behind = "" if kind == "none" else f", preprocessing={kind!r}"
+        return f"{type(self).__name__}({self.input_dim} -> {self.output_dim}{options}{behind})"
 
     @property
     def output_dim(self) -> int:
         """p, the number of features."""
-        return self.layers[-1].weight.shape[0] if self.layers else self.input_dim
+        return int(self.layers[-1].weight.shape[0]) if self.layers else self.input_dim
 
-    def chain(self, preprocessing: Preprocessing | None = None) -> Chain:
-        """The map as the backends take it, behind ``preprocessing`` of the raw inputs where there is one.
+    @cached_property
+    def inner(self) -> FeatureMap:
+        """The map on standardised inputs u = (x - origin) / unit: whitening and layers only."""
+        return FeatureMap(self.input_dim, self.layers)
 
-        ZCA, (z - mean) @ matrix with a symmetric matrix, is a leading linear layer.
-        """
-        if preprocessing is None or preprocessing.kind == "none":
-            return Chain(self.input_dim, self.layers)
-        layers = self.layers
-        if preprocessing.mean is not None and preprocessing.matrix is not None:
-            bias = -(preprocessing.mean @ preprocessing.matrix)
-            layers = (Layer(preprocessing.matrix, bias, "linear", 1.0), *layers)
-        return Chain(self.input_dim, layers, preprocessing.scale, preprocessing.shift)
+    def with_preprocessing(self, preprocessing: Preprocessing) -> Self:
+        """The same layers behind another first stage."""
+        copy = type(self).__new__(type(self))
+        FeatureMap.__init__(
+            copy, self.input_dim, self.own_layers, preprocessing=preprocessing, parameters=self.parameters
+        )
+        return copy
 
     def transform(self, X: Any, *, dtype: Any = None, backend: Backend | str | None = None) -> Any:
-        """phi(X): array of shape (n, d) -> (n, p), of the kind and on the device of X.
+        """phi(X): array of shape (n, d) or (n, *shape) -> (n, p), of the kind and on the device of X.
 
-        ``dtype`` is "float32" or "float64", by default that of X, and float64 where X has neither. Raises DataError for
-        NaN, infinity or a wrong width.
+        Parameters
+        ----------
+        X : array
+            Raw inputs.
+        dtype : "float32" or "float64"
+            By default that of X, and float64 where X has neither.
+
+        Raises
+        ------
+        DataError
+            For NaN, infinity or a wrong width.
         """
         where = f"{type(self).__name__}.transform"
         samples = as_samples(where, X, input_dim=self.input_dim)
@@ -82,19 +141,54 @@ class LayeredMap:
         else:
             precision = check_choice(where, "dtype", dtype_name(dtype), ("float32", "float64"))
         solver = get_backend(backend, data=samples)
-        return like(solver.transform(self.chain(), samples, dtype=np.dtype(precision)), X)
+        return like(solver.transform(self, samples, dtype=np.dtype(precision)), X)
 
     def feature_limit(self) -> float:
         """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""
         if self.layers and self.layers[-1].activation == "cosine":
-            return self.layers[-1].parameter
+            return float(self.layers[-1].parameter)
         return float("inf")
+
+    def bound(self, largest: float) -> float:
+        """An upper bound of |phi(x)_j| for |x_i| <= ``largest``; inf for layers that run in Python."""
+        if np.isfinite(self.feature_limit()):
+            return self.feature_limit()
+        unit, origin = np.abs(self.preprocessing.unit), np.abs(self.preprocessing.origin)
+        with np.errstate(over="ignore"):
+            bound = float(((largest + origin) / unit).max())
+            for gain, bias, slope in self._gains:
+                bound = (bound * gain + bias) * slope
+        return bound
+
+    @cached_property
+    def _gains(self) -> list[tuple[float, float, float]]:
+        """Per layer the largest row sum of |W|, the largest |b|, and the largest slope of the activation."""
+        gains = []
+        for layer in self.layers:
+            if isinstance(layer.weight, Operator):
+                gain = float("inf")
+            elif isinstance(layer.weight, HadamardWeight):  # rows of norm |scale|
+                gain = float(np.abs(layer.weight.scale).max()) * layer.weight.shape[1] ** 0.5
+            else:
+                gain = float(np.abs(layer.weight).sum(axis=1, dtype=np.float64).max())
+            bias = 0.0 if layer.bias is None else float(np.abs(layer.bias).max())
+            gains.append((gain, bias, max(1.0, layer.parameter)))
+        return gains
+
+    def is_affine_of_bytes(self, X: Any) -> bool:
+        """Whether the features of X are affine functions of bytes: sums of their products are sums of integers."""
+        return not self.layers and isinstance(X, np.ndarray) and X.dtype == np.uint8
 
     def check_surjective(self) -> None:
         """Raises NotSurjective unless every feature vector (within ``feature_limit``) has an exact preimage."""
         Q = self.range_projection()
         if Q is not None:
             raise NotSurjective(f"{self.kernel}: the features have dimension {Q.shape[1]} of {self.output_dim} only")
+
+    def check_matrices(self, where: str) -> None:
+        """Raises ValueError, in the name of ``where``, for a map with layers that run in Python."""
+        if any(isinstance(layer.weight, Operator) for layer in self.layers):
+            raise ValueError(f"{where}: needs a map whose layers are matrices, got kernel {self.kernel}")
 
     @property
     def reach(self) -> str:
@@ -114,13 +208,30 @@ class LayeredMap:
             raise NotSurjective(f"{self.kernel}: {obstacle(self.layers)}")
         return self._ranges[-1]
 
+    def linear_range(self) -> FloatArray | None:
+        """``range_projection``, None also where the range is no linear subspace."""
+        return None if self._ranges is None else self._ranges[-1]
+
     @cached_property
     def _ranges(self) -> list[FloatArray | None] | None:
         return layer_ranges(self.layers)
 
     def linearize(self, X: FloatArray) -> Linearization:
-        """phi at X (m, d) with the products of its Jacobian. Where ``reach`` is not "none"."""
-        return linearize(self.layers, X)
+        """phi at X (m, d) with V -> V J^T and U -> U J, in float64. Where ``reach`` is not "none"."""
+        at, scale = self._weights.at(self.preprocessing.standardise(X)), self.preprocessing.scale
+        return Linearization(at.value, lambda V: at.forward(V * scale), lambda U: at.backward(U) * scale)
+
+    def jvp(self, X: FloatArray, V: FloatArray) -> FloatArray:
+        """Rows J_i v_i, the derivative of phi at X (m, d) along V (m, d): array of shape (m, p)."""
+        return np.asarray(self.linearize(X).forward(V))
+
+    def vjp(self, X: FloatArray, U: FloatArray) -> FloatArray:
+        """Rows J_i^T u_i, the gradient of <U, phi> at X (m, d) for U (m, p): array of shape (m, d)."""
+        return np.asarray(self.linearize(X).backward(U))
+
+    @cached_property
+    def _weights(self) -> LayerWeights:
+        return LayerWeights(self.layers)
 
     def preimage(self, F: Any, *, near: Any = None, backend: Backend | str | None = None) -> Any:
         """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 to 5.4): float64, of the kind of F.
@@ -133,7 +244,7 @@ class LayeredMap:
         F : array of shape (m, p)
             Features inside of the map's range; what is outside of a linear range is lost.
         near : array of shape (m, d), optional
-            Reference inputs x_0, by default the origin.
+            Raw reference inputs x_0, by default the origin of the preprocessing.
 
         Raises
         ------
@@ -142,14 +253,22 @@ class LayeredMap:
         DataError
             If an entry of F lies outside of the map's range; for wrong shapes, NaN or infinity.
         """
-        self.range_projection()
-        solver = get_backend(backend)
         where = f"{type(self).__name__}.preimage"
         check_device(where, F=F, near=near)
         m = next(iter(np.shape(F)), 0)
         H = as_matrix(where, "F", F, (m, self.output_dim))
-        references = self._layer_inputs(None if near is None else as_matrix(where, "near", near, (m, self.input_dim)))
+        reference = None if near is None else as_matrix(where, "near", near, (m, self.input_dim))
+        standard = None if reference is None else self.preprocessing.standardise(reference)
+        return like(self.preprocessing.raw(self.standard_preimage(H, near=standard, backend=backend)), F)
+
+    def standard_preimage(
+        self, H: FloatArray, *, near: FloatArray | None = None, backend: Backend | str | None = None
+    ) -> FloatArray:
+        """``preimage`` on standardised inputs u = (x - origin) / unit, which keeps the digits of a large origin."""
+        self.range_projection()
+        solver = get_backend(backend)
         bases = [] if self._ranges is None else self._ranges[:-1]
+        references = self._layer_inputs(near)
         for layer, reference, basis in zip(reversed(self.layers), reversed(references), reversed(bases), strict=True):
             if isinstance(layer.weight, Operator):
                 H = layer.weight.preimage(_inverse(layer, H), reference)
@@ -157,7 +276,7 @@ class LayeredMap:
                 at_reference = _apply(solver, layer._replace(activation="linear"), reference)
                 T = _inverse(layer, H, at_reference)
                 H = reference + preimage_in_range(solver, matrix_of(layer), T - at_reference, basis)
-        return like(H, F)
+        return H
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
         """What each layer gets for the references; one row, the origin's, serves all where none are given."""
@@ -170,30 +289,39 @@ class LayeredMap:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The weights under the names of the file format: map_weight_0 (or map_signs_0, map_scale_0), map_bias_0 ..."""
         named: dict[str, npt.NDArray[Any]] = {}
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self.own_layers):
             named |= {f"map_{name}_{number}": array for name, array in weight_arrays(layer.weight).items()}
             if layer.bias is not None:
                 named[f"map_bias_{number}"] = layer.bias
         return named
 
     def fingerprint(self) -> str:
-        """SHA-256 over the weights, to check that a map rebuilt from its seed is the same map."""
+        """SHA-256 over everything that decides the features: equal for equal maps of equal inputs."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        for name, array in self.arrays().items():
+        named: dict[str, npt.NDArray[Any]] = {}
+        for number, layer in enumerate(self.layers):
+            named |= {f"{name}_{number}": array for name, array in weight_arrays(layer.weight).items()}
+            named |= {} if layer.bias is None else {f"bias_{number}": layer.bias}
+        if self.scale is not None:
+            named |= {"origin": self.preprocessing.origin, "unit": self.preprocessing.unit}
+        for name, array in named.items():
+            stored = np.dtype("<f8") if array.dtype == np.float64 else np.dtype("<f4")
             digest.update(f"{name}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).astype("<f4", copy=False).tobytes())
+            digest.update(np.ascontiguousarray(array).astype(stored, copy=False).data)
+        forms = [(layer.activation, float(layer.parameter)) for layer in self.layers]
+        digest.update(repr((self.input_dim, forms)).encode())
         return digest.hexdigest()
 
     def spec(self) -> dict[str, Any]:
-        """Everything that rebuilds the map, as JSON-able values, with the fingerprint of its weights.
+        """Everything that rebuilds the layers, as JSON-able values, with the fingerprint of the map.
 
         ``layers`` states the formula of each layer, so that embedded weights can be used without this package.
         """
-        layers = [{"activation": layer.activation, "parameter": layer.parameter} for layer in self.layers]
+        layers = [{"activation": layer.activation, "parameter": layer.parameter} for layer in self.own_layers]
         return {
             "kernel": self.kernel,
             "input_dim": self.input_dim,
@@ -206,7 +334,7 @@ class LayeredMap:
 
 def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
     """One layer alone, in float64."""
-    return np.asarray(backend.transform(Chain(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
+    return np.asarray(backend.transform(FeatureMap(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
 
 
 def _inverse(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> FloatArray:

@@ -13,9 +13,10 @@ from scipy.sparse.linalg import LinearOperator, lsqr
 from krrdistill.backends import Layer, Linearization, Operator
 from krrdistill.common.arrays import check_count, check_number, check_seed
 from krrdistill.common.random import Stream, normal
+from krrdistill.data import Preprocessing
 from krrdistill.errors import NotSurjective
 
-from .base import LayeredMap
+from .base import FeatureMap
 from .weights import gaussian_weight
 
 __all__ = ["ConvolutionalNetwork"]
@@ -131,7 +132,7 @@ class Convolution(Operator):
         ]
 
 
-class ConvolutionalNetwork(LayeredMap):
+class ConvolutionalNetwork(FeatureMap):
     """phi(x) = act(K_L * ... act(K_1 * x)),  act(t) = t or slope t (t <= 0),  K_l ~ N(0, 1 / (size^2 c)), no bias.
 
     Exact where every convolution is onto (Theorem 5.3), which is found out when the map is asked: never with more
@@ -149,6 +150,8 @@ class ConvolutionalNetwork(LayeredMap):
         LeakyReLU's.
     seed : int
         Of the kernels.
+    preprocessing : Preprocessing, optional
+        Of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "conv"
@@ -163,6 +166,7 @@ class ConvolutionalNetwork(LayeredMap):
         padding: int = 1,
         slope: float = 0.1,
         seed: int = 0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         if len(input_shape) not in (2, 3):
             raise ValueError(f"conv: input_shape must be (h, w) or (h, w, c), got {tuple(input_shape)}")
@@ -197,4 +201,4 @@ class ConvolutionalNetwork(LayeredMap):
             "slope": float(slope),
             "seed": int(seed),
         }
-        super().__init__(d, tuple(layers), parameters)
+        super().__init__(d, tuple(layers), preprocessing=preprocessing, parameters=parameters)

@@ -8,14 +8,15 @@ from typing import ClassVar
 from krrdistill.backends.base import Activation, Layer
 from krrdistill.common.arrays import check_count, check_number, check_seed
 from krrdistill.common.random import Stream
+from krrdistill.data import Preprocessing
 
-from .base import LayeredMap
+from .base import FeatureMap
 from .weights import gaussian_weight
 
 __all__ = ["FCNN", "gaussian_layers"]
 
 
-class FCNN(LayeredMap):
+class FCNN(FeatureMap):
     """phi(x) = act(W_L ... act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
 
     With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
@@ -33,6 +34,8 @@ class FCNN(LayeredMap):
         LeakyReLU's, 0.1 as published.
     seed : int
         Of the weights.
+    preprocessing : Preprocessing, optional
+        Of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "FCNN"
@@ -45,6 +48,7 @@ class FCNN(LayeredMap):
         hidden_layers: int = 1,
         slope: float = 0.1,
         seed: int = 0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         d = check_count("FCNN", "input_dim", input_dim)
         check_number("FCNN", "slope", slope, positive=True)
@@ -53,7 +57,7 @@ class FCNN(LayeredMap):
             widths = [d] * check_count("FCNN", "hidden_layers", hidden_layers)
         layers = gaussian_layers("FCNN", d, widths, "leaky_relu", float(slope), seed)
         parameters = {"widths": [int(w) for w in widths], "slope": float(slope), "seed": int(seed)}
-        super().__init__(d, layers, parameters)
+        super().__init__(d, layers, preprocessing=preprocessing, parameters=parameters)
 
 
 def gaussian_layers(

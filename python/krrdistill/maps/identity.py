@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 from krrdistill.common.arrays import check_count
+from krrdistill.data import Preprocessing
 
-from .base import LayeredMap
+from .base import FeatureMap
 
 __all__ = ["Identity"]
 
 
-class Identity(LayeredMap):
-    """phi(x) = x, p = d. Every feature vector is its own preimage."""
+class Identity(FeatureMap):
+    """phi(x) = x, p = d, behind ``preprocessing`` where there is one. Every feature vector has its own preimage."""
 
     kernel: ClassVar[str] = "identity"
 
-    def __init__(self, input_dim: int) -> None:
-        super().__init__(check_count("Identity", "input_dim", input_dim), (), {})
+    def __init__(self, input_dim: int, *, preprocessing: Preprocessing | None = None) -> None:
+        super().__init__(check_count("Identity", "input_dim", input_dim), preprocessing=preprocessing)

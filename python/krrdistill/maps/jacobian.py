@@ -1,62 +1,109 @@
-"""phi with the products of its Jacobian, for inputs that only iterations find."""
+"""phi around some inputs: its features, and products with its Jacobian in either direction.
+
+J = diag(a_L) W_L ... diag(a_1) W_1 diag(scale) for each row of inputs, a_l the slopes of the activations there.
+Newton's method for inputs, KIP's gradient and the nearest exact set all take their products from here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import HadamardWeight, Linearization, Operator, Weight
-from krrdistill.backends.base import Layer
+from krrdistill.backends import Linearization, Operator
+from krrdistill.backends.base import Layer, dense_matrix, matrix_of
 
-__all__ = ["activation", "linearize"]
+__all__ = ["Jacobian", "LayerWeights", "activation"]
 
-FloatArray = npt.NDArray[np.float64]
-_Product = Callable[[FloatArray], FloatArray]
+Array = npt.NDArray[Any]
 
 
-def linearize(layers: Sequence[Layer], X: FloatArray) -> Linearization:
-    """phi(X), V -> V J^T and U -> U J with J = D_L W_L ... D_1 W_1, D_l the slopes of the activations, in float64.
+class LayerWeights:
+    """The layers of a map with their weights as matrices of one precision, but for layers that run in Python.
 
-    X and V : arrays of shape (m, d), U : (m, p); each row has its own J.
+    Parameters
+    ----------
+    layers : sequence of Layer
+    dtype : float32 or float64
+        Of features and products.
+    scale : array of shape (d,), optional
+        What inputs are multiplied by before the first layer.
     """
-    H, steps = np.array(X, dtype=np.float64), []
-    for layer in layers:
-        T, forward, backward = _linearize_weight(layer.weight, H)
-        H, slopes = activation(layer, T)
-        steps.append((forward, backward, slopes))
 
-    def push(V: FloatArray) -> FloatArray:
-        for forward, _, slopes in steps:
-            V = forward(V) * slopes
+    def __init__(self, layers: Sequence[Layer], dtype: Any = np.float64, *, scale: Array | None = None) -> None:
+        self.dtype = np.dtype(dtype)
+        self.layers = tuple(layers)
+        self.scale = None if scale is None else scale.astype(self.dtype, copy=False)
+        self.matrices = [self._cast(layer.weight) for layer in self.layers]
+        self.biases = [None if layer.bias is None else layer.bias.astype(self.dtype, copy=False) for layer in layers]
+
+    def _cast(self, weight: Any) -> Any:
+        if isinstance(weight, Operator):
+            return weight
+        return np.ascontiguousarray(dense_matrix(weight), dtype=self.dtype)
+
+    def at(self, X: Array) -> Jacobian:
+        """phi and its Jacobian at X (m, d)."""
+        return Jacobian(self, X)
+
+    def gram(self) -> list[Array]:
+        """What products with J J^T need of the weights: W_1 diag(scale)^2 W_1^T, then the other weights.
+
+        Raises TypeError where a layer runs in Python.
+        """
+        others = [dense_matrix(matrix_of(layer)).astype(self.dtype, copy=False) for layer in self.layers[1:]]
+        scale = np.ones(1, self.dtype) if self.scale is None else self.scale
+        if not self.layers:
+            return [np.diag(np.square(scale))]
+        first = dense_matrix(matrix_of(self.layers[0])).astype(self.dtype, copy=False) * scale
+        return [first @ first.T, *others]
+
+
+class Jacobian:
+    """phi at the rows of X (m, d): ``value`` (m, p), and row by row V -> V J^T and U -> U J.
+
+    Attributes
+    ----------
+    value : array of shape (m, p)
+    slopes : of the activations, one array (m, p_l) for each layer
+    """
+
+    def __init__(self, weights: LayerWeights, X: Array) -> None:
+        self._scale = weights.scale
+        self._steps: list[tuple[Any, Array]] = []
+        self.slopes: list[Array] = []
+        H = np.asarray(X, dtype=weights.dtype)
+        H = H if self._scale is None else H * self._scale
+        for layer, matrix, bias in zip(weights.layers, weights.matrices, weights.biases, strict=True):
+            at = matrix.linearize(H.astype(np.float64, copy=False)) if isinstance(matrix, Operator) else matrix
+            T = at.value.astype(weights.dtype, copy=False) if isinstance(at, Linearization) else H @ at.T
+            H, slope = activation(layer, T if bias is None else T + bias)
+            self._steps.append((at, slope))
+            self.slopes.append(slope)
+        self.value: Array = H.copy() if H is X else H
+
+    def forward(self, V: Array) -> Array:
+        """Rows J_i v_i: (m, d) -> (m, p)."""
+        V = V if self._scale is None else V * self._scale
+        for matrix, slope in self._steps:
+            V = (matrix.forward(V) if isinstance(matrix, Linearization) else V @ matrix.T) * slope
         return V
 
-    def pull(U: FloatArray) -> FloatArray:
-        for _, backward, slopes in reversed(steps):
-            U = backward(U * slopes)
-        return U
-
-    return Linearization(H, push, pull)
-
-
-def _linearize_weight(weight: Weight, H: FloatArray) -> tuple[FloatArray, _Product, _Product]:
-    if isinstance(weight, Operator):
-        return weight.linearize(H)
-    if isinstance(weight, HadamardWeight):
-        square = weight.scale.astype(np.float64) ** 2  # orthogonal rows: W^T = W^+ diag(square)
-        return weight.apply(H), weight.apply, lambda U: weight.solve(U * square)
-    W = weight.astype(np.float64)
-    return H @ W.T, lambda V: V @ W.T, lambda U: U @ W
+    def backward(self, U: Array) -> Array:
+        """Rows J_i^T u_i: (m, p) -> (m, d)."""
+        for matrix, slope in reversed(self._steps):
+            U = U * slope
+            U = matrix.backward(U) if isinstance(matrix, Linearization) else U @ matrix
+        return U if self._scale is None else U * self._scale
 
 
-def activation(layer: Layer, T: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(act(T + b), its slopes)."""
-    if layer.bias is not None:
-        T = T + layer.bias
+def activation(layer: Layer, T: Array) -> tuple[Array, Array]:
+    """(act(T), its slopes) in the precision of T, the bias already added."""
     if layer.activation == "cosine":
         return layer.parameter * np.cos(T), -layer.parameter * np.sin(T)
     if layer.activation == "leaky_relu":
-        slopes = np.where(T > 0, 1.0, layer.parameter)
+        slopes = np.where(T > 0, T.dtype.type(1.0), T.dtype.type(layer.parameter))
         return T * slopes, slopes
     return T, np.ones_like(T)

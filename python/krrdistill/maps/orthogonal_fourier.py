@@ -11,8 +11,9 @@ from krrdistill.backends import HadamardWeight
 from krrdistill.backends.hadamard import block_size
 from krrdistill.common.arrays import check_count, check_number, check_seed
 from krrdistill.common.random import Stream, signs
+from krrdistill.data import Preprocessing
 
-from .base import LayeredMap
+from .base import FeatureMap
 from .random_fourier import fourier_layer
 
 __all__ = ["OrthogonalFourier"]
@@ -20,7 +21,7 @@ __all__ = ["OrthogonalFourier"]
 _ROUNDS = 3  # as many as the paper's sqrt(d) / sigma H D1 H D2 H D3 has
 
 
-class OrthogonalFourier(LayeredMap):
+class OrthogonalFourier(FeatureMap):
     """phi(x) = sqrt(2/p) cos(A x + b),  A = (sqrt(d) / sigma) Q[:p],  Q orthogonal,  b ~ U[0, 2 pi].
 
     phi(x) . phi(y) approximates exp(-||x - y||^2 / (2 sigma^2)) as random Fourier features do, for d large enough that
@@ -38,11 +39,21 @@ class OrthogonalFourier(LayeredMap):
         sigma^2 in units of squared (preprocessed) inputs.
     seed : int
         Of Q and b: the same numbers on every machine and version.
+    preprocessing : Preprocessing, optional
+        Of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "orthogonal_fourier"
 
-    def __init__(self, input_dim: int, n_features: int | None = None, *, sigma2: float, seed: int = 0) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        n_features: int | None = None,
+        *,
+        sigma2: float,
+        seed: int = 0,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         d = check_count("OrthogonalFourier", "input_dim", input_dim)
         p = d if n_features is None else check_count("OrthogonalFourier", "n_features", n_features)
         if p > d:
@@ -54,4 +65,9 @@ class OrthogonalFourier(LayeredMap):
         with np.errstate(over="ignore"):  # HadamardWeight refuses what float32 cannot hold
             scale = np.full(p, math.sqrt(d / sigma2), dtype=np.float32)
         parameters = {"n_features": p, "sigma2": float(sigma2), "seed": int(seed)}
-        super().__init__(d, (fourier_layer(HadamardWeight(d, drawn, scale), seed),), parameters)
+        super().__init__(
+            d,
+            (fourier_layer(HadamardWeight(d, drawn, scale), seed),),
+            preprocessing=preprocessing,
+            parameters=parameters,
+        )

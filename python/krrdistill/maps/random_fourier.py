@@ -12,8 +12,9 @@ from scipy.spatial.distance import pdist
 from krrdistill.backends.base import Layer, Weight
 from krrdistill.common.arrays import check_choice, check_count, check_number, check_seed
 from krrdistill.common.random import Stream, permutation, uniform
+from krrdistill.data import Preprocessing
 
-from .base import LayeredMap
+from .base import FeatureMap
 from .weights import cauchy_weight, gaussian_weight, student_weight
 
 __all__ = ["SPECTRAL", "RandomFourier", "fourier_layer", "median_sigma2"]
@@ -23,7 +24,7 @@ _DEFAULT_NU = 1.5
 _MAX_NU = 50.0
 
 
-class RandomFourier(LayeredMap):
+class RandomFourier(FeatureMap):
     """phi(x) = sqrt(2/p) cos(A x + b),  rows of A from a spectral measure,  b ~ U[0, 2 pi].
 
     phi(x) . phi(y) approximates the kernel whose spectral measure it is (Bochner), with sigma = sqrt(sigma2):
@@ -48,6 +49,8 @@ class RandomFourier(LayeredMap):
         made of normal numbers with IEEE-exact arithmetic.
     seed : int
         Of A and b: the same numbers on every machine and version.
+    preprocessing : Preprocessing, optional
+        Of raw inputs, before the layers; by default none.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class RandomFourier(LayeredMap):
         spectral: str = "gaussian",
         nu: float | None = None,
         seed: int = 0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         d = check_count("RandomFourier", "input_dim", input_dim)
         p = d if n_features is None else check_count("RandomFourier", "n_features", n_features)
@@ -85,7 +89,7 @@ class RandomFourier(LayeredMap):
             weight = cauchy_weight(seed, p, d, precision=sigma2)
         else:
             weight = gaussian_weight(seed, Stream.WEIGHTS, p, d, precision=sigma2)
-        super().__init__(d, (fourier_layer(weight, seed),), parameters)
+        super().__init__(d, (fourier_layer(weight, seed),), preprocessing=preprocessing, parameters=parameters)
 
 
 def _checked_nu(nu: float) -> float:

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from krrdistill.backends import Layer, Linearization, Operator
 from krrdistill.common.arrays import check_count
 from krrdistill.common.random import Stream, normal
+from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, KrrDistillError
 from krrdistill.maps.torch_function import TorchFunction, is_torch_module
 
-from .base import LayeredMap
+from .base import FeatureMap
 
 __all__ = ["UserMap", "given_map", "load_object"]
 
@@ -127,8 +128,8 @@ class FunctionOperator(Operator):
         return values
 
 
-class UserMap(LayeredMap):
-    """phi = function, any callable on rows of preprocessed inputs.
+class UserMap(FeatureMap):
+    """phi = function, any callable on rows of inputs (preprocessed ones where there is ``preprocessing``).
 
     Parameters
     ----------
@@ -144,6 +145,8 @@ class UserMap(LayeredMap):
         be learned for other callables.
     name : str, optional
         What files and messages call it; "package.module:object" for what the command line loads.
+    preprocessing : Preprocessing, optional
+        Of raw inputs, before the function; by default none.
 
     Raises
     ------
@@ -153,18 +156,27 @@ class UserMap(LayeredMap):
 
     kernel: ClassVar[str] = "user"
 
-    def __init__(self, function: Any, input_dim: int, *, inverse: Any = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        function: Any,
+        input_dim: int,
+        *,
+        inverse: Any = None,
+        name: str | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
         d = check_count("UserMap", "input_dim", input_dim)
         for argument, value in (("function", function), ("inverse", inverse)):
             if not callable(value) and not (argument == "inverse" and value is None):
                 raise TypeError(f"UserMap: {argument} must be callable, got {type(value).__name__}")
         operator = FunctionOperator(name or _name_of(function), function, d, inverse)
-        super().__init__(d, (Layer(operator, None, "linear", 1.0),), {"name": operator.name})
+        layers = (Layer(operator, None, "linear", 1.0),)
+        super().__init__(d, layers, preprocessing=preprocessing, parameters={"name": operator.name})
 
     @property
     def operator(self) -> FunctionOperator:
         """The function with its inverse and its probe."""
-        weight = self.layers[0].weight
+        weight = self.own_layers[0].weight
         assert isinstance(weight, FunctionOperator)
         return weight
 
@@ -197,13 +209,13 @@ def _name_of(function: Any) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def given_map(feature_map: LayeredMap) -> UserMap | None:
+def given_map(feature_map: FeatureMap) -> UserMap | None:
     """What ``DistilledDataset.load`` needs besides a file of this map: itself if it is a user's, else nothing."""
     return feature_map if isinstance(feature_map, UserMap) else None
 
 
-def load_object(reference: str, input_dim: int) -> LayeredMap:
-    """The map "package.module:object": a LayeredMap, or a callable or torch module that becomes a ``UserMap``.
+def load_object(reference: str, input_dim: int) -> FeatureMap:
+    """The map "package.module:object": a FeatureMap, or a callable or torch module that becomes a ``UserMap``.
 
     Modules are also looked for in the working directory. Raises ValueError for what cannot be found or is none.
     """
@@ -218,7 +230,7 @@ def load_object(reference: str, input_dim: int) -> LayeredMap:
             found = getattr(found, part)
     except Exception as error:  # whatever the user's module raises
         raise ValueError(f"kernel: cannot load {reference!r}: {type(error).__name__}: {error}") from error
-    if isinstance(found, LayeredMap):
+    if isinstance(found, FeatureMap):
         if found.input_dim != input_dim:
             raise ValueError(f"kernel: {reference} takes {found.input_dim} columns, the data set has {input_dim}")
         return found

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Chain
+from krrdistill.backends import Backend
 from krrdistill.common.arrays import to_host
 from krrdistill.common.products import product
+from krrdistill.maps import FeatureMap
 
-__all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "kind_of_targets", "r_squared"]
+__all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "kind_of_targets", "predictions", "r_squared", "score_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -27,8 +28,23 @@ def kind_of_targets(y: npt.NDArray[np.generic]) -> str:
     return "multilabel" if bool(((y == 0) | (y == 1)).all()) else "real"
 
 
+def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:
+    """What scores (n, k) predict: classes (n,), labels 0 or 1 above a half, or the values."""
+    if targets == "classes":
+        return np.asarray(scores.argmax(axis=1))
+    return (scores > 0.5).astype(np.int64) if targets == "multilabel" else scores
+
+
+def score_of(scores: FloatArray, y: npt.NDArray[Any], targets: str) -> float:
+    """Accuracy of scores (n, k), of multi-label targets the mean over labels, of real-valued ones the mean R^2."""
+    if targets == "real":
+        targets_of = y.reshape(len(scores), -1)
+        return float(r_squared([(np.arange(len(scores)), scores[:, None, :])], targets_of)[0].mean())
+    return float(np.mean(predictions(scores, targets) == y))
+
+
 def batched_scores(
-    chain: Chain,
+    feature_map: FeatureMap,
     X: Any,
     weights: FloatArray,
     intercepts: FloatArray | None,
@@ -47,13 +63,15 @@ def batched_scores(
     for start in range(0, len(chosen), _BATCH_ROWS):
         part = chosen[start : start + _BATCH_ROWS]
         features = buffer[: len(part)]
-        features[:] = to_host("predict", "features", backend.transform(chain, X, dtype=np.dtype(precision), rows=part))
+        features[:] = to_host(
+            "predict", "features", backend.transform(feature_map, X, dtype=np.dtype(precision), rows=part)
+        )
         scores = product(features, stacked.T).reshape(len(part), *weights.shape[:2])
         yield part, scores if intercepts is None else scores + intercepts
 
 
 def all_scores(
-    chain: Chain,
+    feature_map: FeatureMap,
     X: Any,
     weights: FloatArray,
     intercepts: FloatArray | None,
@@ -63,7 +81,7 @@ def all_scores(
 ) -> FloatArray:
     """The scores (n, L, k) of all rows, see ``batched_scores``."""
     scores = np.empty((X.shape[0], *weights.shape[:2]))
-    for part, some in batched_scores(chain, X, weights, intercepts, precision=precision, backend=backend):
+    for part, some in batched_scores(feature_map, X, weights, intercepts, precision=precision, backend=backend):
         scores[part] = some
     return scores
 

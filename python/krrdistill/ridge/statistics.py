@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Chain, get_backend
-from krrdistill.common.arrays import as_labels, as_rows, as_samples, check_choice, check_count, check_device, to_host
+from krrdistill.backends import Backend, Operator, get_backend
+from krrdistill.common.arrays import (
+    as_rows,
+    as_samples,
+    check_choice,
+    check_count,
+    check_device,
+    checked_shape,
+    largest_entry,
+    to_host,
+)
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
-from krrdistill.common.products import product
+from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
-from krrdistill.ridge.feature_gram import largest_eigenvalue
+from krrdistill.maps import FeatureMap
+from krrdistill.options import PRECISIONS
 
-__all__ = ["CENTERS", "PRECISIONS", "RidgeStatistics", "RidgeSystem", "check_weights"]
+from .feature_gram import largest_eigenvalue
+from .stores import HeldRows, SummedGram
+
+__all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
 FloatArray = npt.NDArray[np.float64]
-PRECISIONS = ("float32", "float64")
 CENTERS = ("none", "targets", "both")
-_FORMAT = "krrdistill-statistics-2"
-_BATCH_ROWS = 16384  # rows between two reports of progress; a multiple of the core's flush interval
-_BATCH_BYTES = 65536  # the same for affine functions of bytes: the core's exact sums are of as many rows
-_SUMS = ("target_square", "target_sum", "feature_sum", "total_weight")
-_WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are multiplied by their weights
+FORMAT = "krrdistill-statistics-3"
+_BATCH_ROWS = 65536  # rows between two reports of progress
+_TARGET_ROWS = 16384  # the same where targets are laid out as a matrix
+_LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
+_TILE_ROWS = 4096  # at most so many products are summed in one precision
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
@@ -47,255 +60,424 @@ class RidgeSystem(NamedTuple):
     feature_mean: FloatArray  # (p,), 0 where features are not centred
     target_mean: FloatArray  # (k,), 0 where targets are not centred
     rounding: float  # of G, relative to its largest eigenvalue
-
-    def weights(self, solution: FloatArray) -> FloatArray:
-        """W (..., p) of what systems with ``gram`` gave for ``rhs``."""
-        if self.rows is None:
-            return solution
-        flat = product(solution.reshape(-1, len(self.rows)), self.rows)
-        return flat.reshape(*solution.shape[:-1], -1)
+    owned: bool  # gram is not the statistics' own: it may be overwritten
 
 
-class _Held(NamedTuple):
-    """Samples times the roots of their weights."""
+class _Sums(NamedTuple):
+    """What statistics hold besides G, of one batch or of all; targets are about ``target_origin``."""
 
-    features: npt.NDArray[Any]  # (r, p), in the precision of the products
-    targets: FloatArray  # (r, k + 1), the last column of ones
+    n: int
+    total_weight: float
+    target_square: FloatArray  # (k,)
+    target_sum: FloatArray  # (k,)
+    feature_sum: FloatArray  # (p,)
+    cross: FloatArray  # (k, p)
+
+    @staticmethod
+    def zero(k: int, p: int) -> _Sums:
+        return _Sums(0, 0.0, np.zeros(k), np.zeros(k), np.zeros(p), np.zeros((k, p)))
+
+    def plus(self, other: _Sums, sign: int = 1) -> _Sums:
+        return _Sums(
+            self.n + sign * other.n,
+            self.total_weight + sign * other.total_weight,
+            self.target_square + sign * other.target_square,
+            self.target_sum + sign * other.target_sum,
+            self.feature_sum + sign * other.feature_sum,
+            self.cross + sign * other.cross,
+        )
+
+    def moved(self, shift: FloatArray) -> _Sums:
+        """The same sums of targets y + shift."""
+        if not shift.any():
+            return self
+        return self._replace(
+            target_square=self.target_square + 2.0 * shift * self.target_sum + self.total_weight * shift * shift,
+            target_sum=self.target_sum + self.total_weight * shift,
+            cross=self.cross + np.outer(shift, self.feature_sum),
+        )
 
 
 class RidgeStatistics:
-    """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), sum w ||y||^2, and the sums of w, w phi and w y.
+    """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), and the sums of w, w phi, w y and w y^2.
 
-    Over samples, w = 1 unless ``update`` gets weights; in float64 and one tile at a time.
-
-    Streaming, out-of-core and distributed runs are the same object: ``update`` as often as there is data, ``merge``
-    the parts. Fewer samples than features are held as rows of features, and G is formed only when it is asked for:
-    ridge regression then solves systems of order n instead of p.
+    Over samples, w = 1 unless ``update`` gets weights; in float64 and one tile at a time. Statistics add: streams,
+    shards and machines each make their own, and ``+=`` merges them. They hold no single sample once there are as many
+    samples as features; before that the rows of features are held, and G is formed only when it is asked for.
 
     Parameters
     ----------
-    chain : Chain or LayeredMap
-        The feature map, or preprocessing and map (``LayeredMap.chain(preprocessing)``).
-    n_targets : int
-        k, the number of classes or of real-valued targets.
+    feature_map : FeatureMap
+        phi, on raw inputs.
+    classes : int or sequence of labels, optional
+        k, or the labels that ``update`` will get: ["cat", "dog"], [-1, 1].
+    n_targets : int, optional
+        k, of real-valued or 0/1 targets, in place of ``classes``.
     precision : "float32" or "float64"
         Of features and products inside of a tile; sums over tiles are float64 either way. Bytes under a map without
         layers need neither: where the backend can, it sums them as integers, which is exact.
+    backend : str or Backend, optional
 
     Attributes
     ----------
+    n, total_weight : int, float
+    shape : tuple of int, of one sample
     product_precision : "float32" or "float64"
         The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
+
+    Examples
+    --------
+    >>> import numpy as np, krrdistill as kd
+    >>> statistics = kd.RidgeStatistics(kd.Identity(3), classes=2)
+    >>> statistics.update(np.eye(3), np.array([0, 1, 1]))
+    RidgeStatistics(n=3, p=3, k=2, classes, products in float32)
     """
 
     def __init__(
-        self, chain: Any, n_targets: int, *, precision: str = "float32", backend: Backend | str | None = None
+        self,
+        feature_map: FeatureMap,
+        classes: Any = None,
+        *,
+        n_targets: int | None = None,
+        precision: str = "float32",
+        backend: Backend | str | None = None,
     ) -> None:
-        self.chain: Chain = chain if isinstance(chain, Chain) else chain.chain()
+        if not isinstance(feature_map, FeatureMap):
+            raise TypeError(f"RidgeStatistics: feature_map must be a map, got {type(feature_map).__name__}")
+        if (classes is None) == (n_targets is None):
+            raise TypeError("RidgeStatistics: give classes, or n_targets for real-valued targets")
+        self.feature_map = feature_map
         self.precision = check_choice("RidgeStatistics", "precision", precision, PRECISIONS)
+        self.classes = None if classes is None else Classes.of("RidgeStatistics", classes)
+        count = self.classes.count if self.classes is not None else n_targets
+        k = check_count("RidgeStatistics", "n_targets", 0 if count is None else count)
         self.product_precision = "float64"
-        self.backend = get_backend(backend)
         self._chosen = backend
-        k = check_count("RidgeStatistics", "n_targets", n_targets)
-        p = self.chain.output_dim
-        self.n = 0
-        self.total_weight = 0.0
-        self.target_square = 0.0
-        self.target_sum: FloatArray = np.zeros(k)
-        self.feature_sum: FloatArray = np.zeros(p)
-        self.cross: FloatArray = np.zeros((k, p))
-        self._gram: FloatArray = np.zeros((p, p))
-        self._symmetric = True
-        self._held: list[_Held] | None = []  # all samples, while there are fewer than features; None from then on
-        self._formed = 0  # how many of the held parts G is of
+        self.backend = get_backend(backend)
+        self.shape: tuple[int, ...] = (feature_map.input_dim,)
+        self._binary = True
+        self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
+        self._sums = _Sums.zero(k, feature_map.output_dim)
+        self._store: HeldRows | SummedGram = HeldRows(feature_map.output_dim)
+        self._broken = False
+
+    def __repr__(self) -> str:
+        k, p = self._sums.cross.shape
+        return f"RidgeStatistics(n={self.n}, p={p}, k={k}, {self.targets}, products in {self.product_precision})"
+
+    # What was summed
+
+    @property
+    def n(self) -> int:
+        """Samples so far."""
+        return self._sums.n
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights."""
+        return self._sums.total_weight
+
+    @property
+    def k(self) -> int:
+        """Number of classes or targets."""
+        return len(self._sums.cross)
+
+    @property
+    def targets(self) -> str:
+        """ "classes", "multilabel" (every target so far was 0 or 1) or "real"."""
+        return "classes" if self.classes is not None else "multilabel" if self._binary and self.n else "real"
 
     @property
     def gram(self) -> FloatArray:
         """G, symmetric, shape (p, p)."""
-        if self._held is not None and self._formed != len(self._held):
-            parts = len(self._held)
-            gram = self._gram_of_held()  # a new matrix, so that several threads may ask
-            self._gram, self._formed = gram, parts
-        if not self._symmetric:
-            self.backend.symmetrize(self._gram)
-            self._symmetric = True
-        return self._gram
+        self._check_whole()
+        return self._checked(self._store.gram(self.backend))
+
+    @property
+    def cross(self) -> FloatArray:
+        """C, shape (k, p)."""
+        return self._raw().cross
+
+    @property
+    def feature_sum(self) -> FloatArray:
+        """Sum of w phi, shape (p,)."""
+        return self._sums.feature_sum
+
+    @property
+    def target_sum(self) -> FloatArray:
+        """Sum of w y, shape (k,)."""
+        return self._raw().target_sum
+
+    @property
+    def target_square(self) -> FloatArray:
+        """Sum of w y^2, shape (k,)."""
+        return self._raw().target_square
+
+    @property
+    def target_spread(self) -> FloatArray:
+        """Standard deviation of every target, shape (k,)."""
+        weight = self.total_weight or 1.0
+        mean = self._sums.target_sum / weight
+        return np.sqrt(np.maximum(self._sums.target_square / weight - mean * mean, 0.0))
+
+    def _raw(self) -> _Sums:
+        """The sums of the targets themselves."""
+        self._check_whole()
+        return self._sums if self._origin is None else self._sums.moved(self._origin)
+
+    def _check_whole(self) -> None:
+        if self._broken:
+            raise DataError("statistics: an update was interrupted in the middle; make these statistics again")
+
+    # Adding samples
 
     def update(
         self,
         X: Any,
-        Y: Any,
+        y: Any,
         *,
+        sample_weight: Any = None,
         rows: npt.NDArray[np.int64] | None = None,
-        weights: Any = None,
         progress: Callable[[float], None] | None = None,
     ) -> RidgeStatistics:
-        """Adds samples. X (n, d) or (n, *shape), uint8 or float; Y labels (n,) or targets (n, k), of any framework.
+        """Adds samples; when it fails, the statistics are what they were.
 
-        X is not copied; on a device it stays there, and the sums come back. ``rows`` picks samples without copying.
-        ``weights`` (n,) >= 0 take a detour over the features, a matrix of 2048 rows at a time. Raises DataError (NaN,
-        wrong shape, label or row out of range, features that overflow), after which the statistics hold an unknown part
-        of the batch and must not be used.
+        Parameters
+        ----------
+        X : array of shape (n, d) or (n, *shape), uint8 or float, of any framework
+            Not copied; on a device it stays there, and the sums come back.
+        y : labels (n,), or targets (n, k) where there are ``n_targets``
+        sample_weight : array of shape (n,), >= 0, optional
+            Weighted samples take a detour over the features, a matrix of 2048 rows at a time.
+        rows : array of int, optional
+            Picks samples without copying.
+
+        Raises
+        ------
+        DataError, TypeError
+            For NaN, wrong shapes, labels that are no class, features that overflow.
         """
-        samples = as_samples("statistics.update", X, input_dim=self.chain.input_dim)
-        check_device("statistics.update", X=X, Y=Y)
-        self.backend = get_backend(self._chosen, data=samples)
+        where = "statistics.update"
+        self._check_whole()
+        samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
+        check_device(where, X=X, y=y)
         n = samples.shape[0]
-        targets = self._check_targets(Y, n)
-        picked = None if rows is None else as_rows("statistics.update", rows, n)
+        targets = self.as_targets(where, y, n)
+        picked = None if rows is None else as_rows(where, rows, n)
+        weights = None if sample_weight is None else check_weights(where, sample_weight, n)
         count = n if picked is None else len(picked)
-        shares = None if weights is None else check_weights("statistics.update", weights, n)
-        if self.n + count >= len(self._gram):
-            self._release()
-        detour = self._held is not None or shares is not None
-        dtype = np.dtype(self.precision)
-        if shares is None:
-            dtype = self.backend.product_dtype(self.chain, samples, dtype)
-        if count > 0:
-            self._coarsen(dtype.name)
-        batch = _BATCH_BYTES if self.chain.is_affine_of_bytes(samples) else _BATCH_ROWS
-        step = _WEIGHTED_ROWS if detour else batch
-        extended = None
-        if detour or targets.ndim == 2:
-            values = np.eye(len(self.cross))[targets] if targets.ndim == 1 else targets
-            extended = np.column_stack([values, np.ones(n)])
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            part = np.arange(start, stop) if picked is None else picked[start:stop]
-            if extended is None:
-                self._add_labelled(samples, targets, part, dtype)
-            else:
-                self._add(samples, extended, part, shares, dtype)
-            if progress is not None:
-                progress(stop / count)
-        self.n += count
-        self._check_finite(float(self._gram.trace()))
+        if count == 0:
+            return self
+        self.backend = get_backend(self._chosen, data=samples)
+        chosen = np.arange(n) if picked is None else picked
+        origin = targets[chosen].mean(axis=0) if self._origin is None else self._origin
+        store, precision, batch = self._store, "float64", None
+        apart = isinstance(store, SummedGram) and self.n > 0 and self._may_fail(samples, chosen)
+        if apart:
+            target: HeldRows | SummedGram = SummedGram.zero(self.feature_map.output_dim)
+        elif self.n + count < self.feature_map.output_dim:
+            target = store.copied() if isinstance(store, HeldRows) else store
+        else:
+            target = store.summed(self.backend)
+        try:
+            batch, precision = self._add(target, samples, targets, origin, chosen, weights, progress)
+            if not (np.isfinite(batch.cross).all() and np.isfinite(target.trace())):
+                raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
+        except BaseException:
+            if target is store and isinstance(store, SummedGram):
+                self._broken = self.n > 0
+                store.clear()
+            raise
+        self._store = store.merged(target, self.backend) if apart else target
+        if self.n == 0:
+            self.shape = tuple(int(s) for s in np.shape(X)[1:])
+        self._sums = self._sums.plus(batch)
+        self._origin = origin
+        if self.classes is None and self._binary:
+            used = targets[chosen]
+            self._binary = bool(((used == 0) | (used == 1)).all())
+        if precision == "float32":
+            self.product_precision = "float32"
         return self
 
-    def _coarsen(self, product_precision: str) -> None:
-        if product_precision == "float32":
-            self.product_precision = "float32"
+    def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64]) -> bool:
+        """Whether a batch has to be summed apart from G, since it may fail after some of its rows were added.
 
-    def _check_finite(self, trace: float) -> None:
-        if not (np.isfinite(trace) and np.isfinite(self.cross).all()):
-            raise DataError(f"statistics.update: the features overflow {self.precision}; scale the inputs")
-
-    def _add_labelled(
-        self, samples: npt.NDArray[Any], labels: npt.NDArray[Any], rows: npt.NDArray[np.int64], dtype: np.dtype[Any]
-    ) -> None:
-        """Classes: C has a sum per class, and their sum is that of all features."""
-        before = self.cross.sum(axis=0)
-        self._symmetric = False
-        self.backend.accumulate(self.chain, samples, labels, self._gram, self.cross, dtype=dtype, rows=rows)
-        self.feature_sum += self.cross.sum(axis=0) - before
-        self.target_sum += np.bincount(labels[rows], minlength=len(self.cross))
-        self.target_square += len(rows)
-        self.total_weight += len(rows)
+        Batches that are small beside G get a look at their inputs instead, which is cheaper. Raises DataError for NaN
+        or infinity.
+        """
+        runs_in_python = any(isinstance(layer.weight, Operator) for layer in self.feature_map.layers)
+        if runs_in_python or not isinstance(samples, np.ndarray):
+            return True
+        largest = 255.0
+        if samples.dtype != np.uint8:
+            if len(rows) * samples.shape[1] > _LOOK_AT * self.feature_map.output_dim**2:
+                return True
+            largest = largest_entry(samples, rows)
+        tile = float(np.finfo(self.precision).max) / _TILE_ROWS
+        return not self.feature_map.bound(largest) ** 2 < tile
 
     def _add(
         self,
-        samples: npt.NDArray[Any],
-        targets: FloatArray,
-        rows: npt.NDArray[np.int64],
-        shares: FloatArray | None,
-        dtype: np.dtype[Any],
-    ) -> None:
-        """Targets (n, k + 1) whose last column is 1: its products with the features are their sum.
-
-        With weights both are multiplied by their roots.
-        """
-        k = len(self.cross)
-        used = targets[rows]
-        w = np.ones(len(rows)) if shares is None else shares[rows]
-        if self._held is None and shares is None:
-            products = np.zeros((k + 1, self.chain.output_dim))
-            self._symmetric = False
-            self.backend.accumulate(self.chain, samples, targets, self._gram, products, dtype=dtype, rows=rows)
-        else:
-            root = np.sqrt(w)[:, None]
-            features = self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
-            features = to_host("statistics.update", "X", features) * root.astype(dtype)
-            part = _Held(features, used * root)
-            if self._held is None:
-                self._symmetric = False
-                products = self._sum(part, self._gram)
+        store: HeldRows | SummedGram,
+        samples: Any,
+        targets: npt.NDArray[Any],
+        origin: FloatArray,
+        chosen: npt.NDArray[np.int64],
+        weights: FloatArray | None,
+        progress: Callable[[float], None] | None,
+    ) -> tuple[_Sums, str]:
+        """Adds the rows to ``store``, and returns their other sums and the precision of the products."""
+        k, p = self._sums.cross.shape
+        total, coarsest = _Sums.zero(k, p), "float64"
+        summed = store if targets.ndim == 1 and weights is None and isinstance(store, SummedGram) else None
+        step = _TARGET_ROWS if summed is None else _BATCH_ROWS
+        dtype = np.dtype(self.precision)
+        for start in range(0, len(chosen), step):
+            part = chosen[start : start + step]
+            if summed is not None:
+                cross = np.zeros((k, p))
+                used = summed.add(self.backend, self.feature_map, samples, targets, cross, dtype=dtype, rows=part)
+                counts = np.bincount(targets[part], minlength=k).astype(np.float64)
+                batch = _Sums(len(part), float(len(part)), counts, counts, cross.sum(axis=0), cross)
             else:
-                counted = w > 0.0
-                if counted.any():
-                    self._held.append(part if counted.all() else _Held(features[counted], part.targets[counted]))
-                values = features.astype(np.float64)
-                products = product(part.targets.T, values)
-                self._check_finite(float(np.vdot(values, values)))
-        sums = w @ used
-        self.cross += products[:k]
-        self.feature_sum += products[k]
-        self.target_sum += sums[:k]
-        self.total_weight += float(sums[k])
-        self.target_square += float(w @ np.square(used[:, :k]).sum(axis=1))
+                values = np.eye(k)[targets[part]] if targets.ndim == 1 else targets[part] - origin
+                w = None if weights is None else weights[part]
+                cross = np.zeros((k + 1, p))
+                extended = np.column_stack([values, np.ones(len(part))])
+                used = store.add_weighted(
+                    self.backend, self.feature_map, samples, extended, w, cross, dtype=dtype, rows=part
+                )
+                w = np.ones(len(part)) if w is None else w
+                square, sums = w @ np.square(values), w @ values
+                batch = _Sums(len(part), float(w.sum()), square, sums, cross[k], cross[:k])
+            total = total.plus(batch)
+            coarsest = "float32" if used == "float32" else coarsest
+            if progress is not None:
+                progress(min(start + step, len(chosen)) / len(chosen))
+        return total, coarsest
 
-    def _sum(self, part: _Held, gram: FloatArray) -> FloatArray:
-        """Adds the features to the lower triangle of gram; returns their products (k + 1, p) with the targets."""
-        products = np.zeros((part.targets.shape[1], len(gram)))
-        backend = get_backend(self._chosen, data=part.features)
-        dtype = np.dtype(part.features.dtype)
-        backend.accumulate(Chain(len(gram), ()), part.features, part.targets, gram, products, dtype=dtype)
-        return products
-
-    def _gram_of_held(self) -> FloatArray:
-        gram = np.zeros_like(self._gram)
-        for part in self._held or []:
-            self._sum(part, gram)
-        self.backend.symmetrize(gram)
-        self._check_finite(float(gram.trace()))
+    def _checked(self, gram: FloatArray) -> FloatArray:
+        if not np.isfinite(gram.trace()):
+            raise DataError(f"statistics: the features overflow {self.precision}; scale the inputs")
         return gram
 
-    def _release(self) -> None:
-        """From now on G is summed."""
-        if self._held is not None:
-            self._gram, self._held = self.gram, None
-
-    def _check_targets(self, Y: Any, n: int) -> npt.NDArray[Any]:
-        k = len(self.cross)
-        targets = to_host("statistics.update", "Y", Y)
-        if targets.ndim == 1:
-            return as_labels("statistics.update", targets, n, n_classes=k)
-        if targets.shape != (n, k):
-            raise DataError(f"statistics.update: Y must have shape ({n},) or ({n}, {k}), got {targets.shape}")
+    def as_targets(self, where: str, y: Any, n: int) -> npt.NDArray[Any]:
+        """Codes of classes (n,), or finite float64 targets (n, k)."""
+        if self.classes is not None:
+            return self.classes.encode(where, y, n)
+        targets = to_host(where, "y", y)
+        if targets.dtype.kind not in "uifb":
+            raise TypeError(f"{where}: y must hold numbers, got dtype {targets.dtype}")
+        if targets.ndim == 1 and self.k == 1:
+            targets = targets[:, None]
+        if targets.shape != (n, self.k):
+            raise DataError(f"{where}: y must have shape ({n}, {self.k}), got {targets.shape}")
         targets = np.ascontiguousarray(targets, dtype=np.float64)
         if not np.isfinite(targets).all():
-            raise DataError("statistics.update: Y holds NaN or infinity")
+            raise DataError(f"{where}: y holds NaN or infinity")
         return targets
 
-    def merge(self, other: RidgeStatistics) -> RidgeStatistics:
-        """Adds the statistics of other data under the same map."""
+    # Merging
+
+    def __iadd__(self, other: RidgeStatistics) -> RidgeStatistics:
+        """Adds the statistics of other data under the same map, in place."""
+        return self._combine("statistics +=", other, 1)
+
+    merge = __iadd__
+
+    def __isub__(self, other: RidgeStatistics) -> RidgeStatistics:
+        """Takes away the statistics of data that are part of these, in place.
+
+        Raises DataError where products were formed in float32: sums over other tiles round differently and would not
+        cancel.
+        """
+        for statistics in (self, other):
+            if isinstance(statistics, RidgeStatistics) and statistics.product_precision != "float64":
+                raise DataError(
+                    "statistics -=: products in float32 round differently in every tile, so that they do not cancel; "
+                    "make both with precision='float64' (bytes under the identity map are exact as they are)"
+                )
+        if isinstance(other, RidgeStatistics) and other.n > self.n:
+            raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
+        return self._combine("statistics -=", other, -1)
+
+    def _combine(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
-            raise TypeError(f"statistics.merge: other must be RidgeStatistics, got {type(other).__name__}")
-        if self.cross.shape != other.cross.shape:
-            raise DataError(f"statistics.merge: shapes {self.cross.shape} and {other.cross.shape} differ")
-        if self.chain is not other.chain and self.chain.fingerprint() != other.chain.fingerprint():
-            raise DataError("statistics.merge: the statistics are of different feature maps or preprocessing")
-        if self._held is not None and other._held is not None and self.n + other.n < len(self._gram):
-            self._held = self._held + other._held
-        else:
-            self._release()
-            self._gram = self.gram + other.gram
-        self.cross = self.cross + other.cross
-        self.n += other.n
-        for name in _SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self._coarsen(other.product_precision)
+            raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
+        self._check_whole()
+        other._check_whole()
+        if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
+            raise DataError(f"{where}: {self!r} and {other!r} are of other classes or features")
+        if self.feature_map is not other.feature_map and (
+            self.feature_map.fingerprint() != other.feature_map.fingerprint()
+        ):
+            raise DataError(f"{where}: the statistics are of different feature maps or preprocessing")
+        if other.n == 0:
+            return self
+        if self.n == 0:
+            self.shape = other.shape
+        if self._origin is None:
+            self._origin = other._origin
+        shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
+        self._store = self._store.merged(other._store, self.backend, sign, shift=shift)
+        self._sums = self._sums.plus(other._sums.moved(shift), sign)
+        self._binary = self._binary and other._binary
+        if other.product_precision == "float32":
+            self.product_precision = "float32"
         return self
+
+    def grow(self, classes: Any) -> RidgeStatistics:
+        """More classes behind those that there are, in place: labels, or a number where classes are numbers."""
+        self._check_whole()
+        if self.classes is None:
+            raise TypeError("statistics.grow: these statistics are of real-valued targets, which do not grow")
+        self.classes = self.classes.grown("statistics.grow", classes)
+        more = self.classes.count - self.k
+        sums = self._sums
+        self._sums = sums._replace(
+            target_square=np.append(sums.target_square, np.zeros(more)),
+            target_sum=np.append(sums.target_sum, np.zeros(more)),
+            cross=np.vstack([sums.cross, np.zeros((more, sums.cross.shape[1]))]),
+        )
+        self._origin = np.zeros(self.classes.count)
+        self._store = self._store.grown(more)
+        return self
+
+    def copy(self) -> RidgeStatistics:
+        """Statistics of their own, of the same map."""
+        return copy.copy(self)
+
+    def __copy__(self) -> RidgeStatistics:
+        other = RidgeStatistics.__new__(RidgeStatistics)
+        other.__dict__.update(self.__dict__, _store=self._store.copied())
+        return other
+
+    def __deepcopy__(self, memo: Any) -> RidgeStatistics:
+        return self.__copy__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the backend: its name is chosen again where the statistics arrive."""
+        name = self._chosen if isinstance(self._chosen, str) or self._chosen is None else self._chosen.name
+        return {key: value for key, value in self.__dict__.items() if key != "backend"} | {"_chosen": name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.backend = get_backend(self._chosen)
+
+    # Solving
 
     def means(self, center: str = "none") -> tuple[FloatArray, FloatArray]:
         """(feature mean (p,), target mean (k,)), weighted, of what ``center`` takes about its mean; 0 of the rest."""
         check_choice("statistics", "center", center, CENTERS)
-        k, p = self.cross.shape
+        k, p = self._sums.cross.shape
         if center == "none":
             return np.zeros(p), np.zeros(k)
         if not self.total_weight > 0.0:
             raise DataError("statistics: there are no samples to centre")
         feature_mean = self.feature_sum / self.total_weight if center == "both" else np.zeros(p)
-        return feature_mean, self.target_sum / self.total_weight
+        origin = np.zeros(k) if self._origin is None else self._origin
+        return feature_mean, origin + self._sums.target_sum / self.total_weight
 
     def system(self, center: str = "none") -> RidgeSystem:
         """The ridge regression of samples about their weighted means: of neither, of the targets, or of both.
@@ -303,16 +485,16 @@ class RidgeStatistics:
         "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
         "targets" leaves G alone. The rounding of G (or of rows) stays, so relative to what is left of it, it grows.
         """
+        self._check_whole()
         means = feature_mean, target_mean = self.means(center)
-        cross = self.cross if center == "none" else self.cross - np.outer(target_mean, self.feature_sum)
-        square = max(self.target_square - self.total_weight * float(target_mean @ target_mean), 0.0)
+        origin = np.zeros(self.k) if self._origin is None else self._origin
+        sums = self._raw() if center == "none" else self._sums.moved(origin - target_mean)
+        square, cross = float(np.maximum(sums.target_square, 0.0).sum()), sums.cross
         rounding = self.noise_floor(1.0)
-        if self._held:
-            A = np.concatenate([part.features for part in self._held], dtype=np.float64)
-            targets = np.concatenate([part.targets for part in self._held])
-            B, roots = targets[:, :-1], targets[:, -1:]
-            if center != "none":
-                B = B - roots * target_mean
+        if isinstance(self._store, HeldRows) and len(self._store):
+            A, targets = self._store.rows()
+            roots = targets[:, -1:]
+            B = targets[:, :-1] + roots * (origin - target_mean)
             if center == "both":
                 before = float(np.linalg.norm(A))
                 A -= roots * feature_mean
@@ -321,77 +503,159 @@ class RidgeStatistics:
             K = product_with_itself(A)
             if center == "both":  # A^T r = B^T r = 0 for the roots r: their direction must not look singular
                 K += (np.trace(K) / len(K)) * (roots @ roots.T) / np.vdot(roots, roots)
-            return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding)
+            return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, owned=True)
         G = self.gram
         if center == "both":
             G = G - np.outer(self.feature_sum, feature_mean)
             before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
             rounding *= before / after if after > rounding * before else 1.0
-        return RidgeSystem(G, cross, None, cross, square, *means, rounding)
+        return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=center == "both")
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
         """The size of the rounding errors in G: a lambda below it changes G by less than they do.
 
         u ||G||_2 with u = 10 * 2^-24 for float32 products, p * 2^-52 for float64.
         """
-        u = len(self._gram) * float(np.finfo(np.float64).eps)
+        u = self.feature_map.output_dim * float(np.finfo(np.float64).eps)
         if self.product_precision == "float32":
             u = max(u, _FLOAT32_ROUNDING)
         return u * max(largest_eigenvalue, 0.0)
 
-    def save(self, path: str | Path) -> None:
-        """Writes G, C, n and the sums to a .npz, atomically. Held rows go into G: the file holds no single sample."""
-        meta = {
-            "format": _FORMAT,
+    # Travelling
+
+    def to_arrays(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """(header, arrays): what the statistics are, JSON-able, and their numbers, G as its packed lower triangle.
+
+        Held rows go into G: the arrays hold no single sample.
+        """
+        self._check_whole()
+        sums = self._sums
+        header = {
+            "format": FORMAT,
             "n": self.n,
-            "precision": self.product_precision,
-            "features": self.chain.fingerprint(),
+            "p": self.feature_map.output_dim,
+            "k": self.k,
+            "shape": list(self.shape),
+            "classes": None if self.classes is None else list(self.classes.names or range(self.k)),
+            "binary": self._binary,
+            "precision": self.precision,
+            "product_precision": self.product_precision,
+            "features": self.feature_map.fingerprint(),
         }
         arrays = {
-            "gram": self.gram,
-            "cross": self.cross,
-            **{name: getattr(self, name) for name in _SUMS},
-            "meta": np.array(json.dumps(meta)),
+            "gram": _packed(self.gram),
+            "cross": sums.cross,
+            "feature_sum": sums.feature_sum,
+            "target_sum": sums.target_sum,
+            "target_square": sums.target_square,
+            "target_origin": np.zeros(self.k) if self._origin is None else self._origin,
+            "total_weight": np.asarray(sums.total_weight),
         }
-        write_npz(Path(path), {name: np.asarray(array) for name, array in arrays.items()})
+        return header, arrays
 
-    def load(self, path: str | Path) -> RidgeStatistics:
-        """Adds statistics that ``save`` wrote for the same map. Raises DataError for a file that does not fit."""
+    @classmethod
+    def from_arrays(
+        cls,
+        feature_map: FeatureMap,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, npt.NDArray[Any]],
+        *,
+        backend: Backend | str | None = None,
+    ) -> RidgeStatistics:
+        """The statistics that ``to_arrays`` gave for the same map. Raises DataError for what does not fit."""
+        try:
+            if header["format"] != FORMAT:
+                raise ValueError(f"format {header['format']!r}, this version reads {FORMAT!r}")
+            if header["features"] != feature_map.fingerprint():
+                raise ValueError("they are of another feature map or preprocessing")
+            classes, k = header["classes"], check_count("statistics", "k", header["k"])
+            made = cls(
+                feature_map,
+                classes,
+                n_targets=k if classes is None else None,
+                precision=header["precision"],
+                backend=backend,
+            )
+            made.product_precision = check_choice(
+                "statistics", "product_precision", header["product_precision"], PRECISIONS
+            )
+            made._binary = header["binary"] is True
+            made.shape = checked_shape(header["shape"], feature_map.input_dim)
+            n = check_count("statistics", "n", header["n"], minimum=0)
+            p = feature_map.output_dim
+            shapes = {
+                "gram": (p * (p + 1) // 2,),
+                "cross": (k, p),
+                "feature_sum": (p,),
+                "target_sum": (k,),
+                "target_square": (k,),
+                "target_origin": (k,),
+                "total_weight": (),
+            }
+            numbers = {name: _checked_numbers(name, arrays[name], shape) for name, shape in shapes.items()}
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"not ridge statistics that fit ({error})") from error
+        if made.k != k:
+            raise DataError(f"not ridge statistics that fit (k = {k}, {made.k} classes)")
+        made._store = SummedGram(_unpacked(numbers["gram"], p))
+        made._origin = numbers["target_origin"] if n or made.classes is not None else None
+        names = ("target_square", "target_sum", "feature_sum", "cross")
+        made._sums = _Sums(n, float(numbers["total_weight"]), *(numbers[name] for name in names))
+        return made
+
+    def save(self, path: str | Path) -> None:
+        """Writes ``to_arrays`` to a .npz, atomically."""
+        header, arrays = self.to_arrays()
+        write_npz(Path(path), {**arrays, "header": np.array(json.dumps(header, sort_keys=True))})
+
+    @classmethod
+    def load(
+        cls, path: str | Path, feature_map: FeatureMap, *, backend: Backend | str | None = None
+    ) -> RidgeStatistics:
+        """Reads statistics that ``save`` wrote for the same map. Raises DataError for a file that does not fit."""
         arrays = read_npz(Path(path))
         try:
-            meta = json.loads(str(arrays["meta"]))
-            if meta["format"] != _FORMAT:
-                raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
-            if meta["features"] != self.chain.fingerprint():
-                raise ValueError("it is of another feature map or preprocessing")
-            other = RidgeStatistics(self.chain, len(self.cross), backend=self.backend)
-            other.product_precision = check_choice("load", "precision", meta["precision"], PRECISIONS)
-            other.n = check_count("load", "n", meta["n"], minimum=0)
-            numbers = {name: arrays[name] for name in ("gram", "cross", *_SUMS)}
-            fits = all(array.shape == np.shape(getattr(self, name)) for name, array in numbers.items())
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: not a file of ridge statistics ({error})") from error
-        if not fits or not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in numbers.values()):
-            raise DataError(f"{path}: the statistics do not fit p = {len(self._gram)}, k = {len(self.cross)}")
-        other._held = None
-        other._gram = np.ascontiguousarray(arrays["gram"], dtype=np.float64)
-        other.cross = np.ascontiguousarray(arrays["cross"], dtype=np.float64)
-        for name in _SUMS:
-            value = arrays[name].astype(np.float64)
-            setattr(other, name, float(value) if value.ndim == 0 else value)
-        return self.merge(other)
+            header = json.loads(str(arrays.pop("header")))
+            if not isinstance(header, dict):
+                raise ValueError("its header is no JSON object")
+            return cls.from_arrays(feature_map, header, arrays, backend=backend)
+        except (KeyError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def _packed(gram: FloatArray) -> FloatArray:
+    """The lower triangle of G (p, p), row after row."""
+    p = len(gram)
+    packed = np.empty(p * (p + 1) // 2)
+    for i in range(p):
+        packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] = gram[i, : i + 1]
+    return packed
+
+
+def _unpacked(packed: FloatArray, p: int) -> FloatArray:
+    """G (p, p) with its lower triangle filled."""
+    gram = np.zeros((p, p))
+    for i in range(p):
+        gram[i, : i + 1] = packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2]
+    return gram
+
+
+def _checked_numbers(name: str, array: Any, shape: tuple[int, ...]) -> FloatArray:
+    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite float64 of shape {shape}, got {array.dtype} {array.shape}")
+    return np.ascontiguousarray(array).reshape(shape)
 
 
 def check_weights(where: str, weights: Any, n: int) -> FloatArray:
     """Sample weights as float64 (n,), finite, not negative, not all zero."""
-    array = to_host(where, "weights", weights)
+    array = to_host(where, "sample_weight", weights)
     if array.dtype.kind not in "uifb":
-        raise TypeError(f"{where}: weights must be numbers, got dtype {array.dtype}")
+        raise TypeError(f"{where}: sample_weight must be numbers, got dtype {array.dtype}")
     if array.shape != (n,):
-        raise DataError(f"{where}: weights must have shape ({n},), got {array.shape}")
+        raise DataError(f"{where}: sample_weight must have shape ({n},), got {array.shape}")
     checked = np.ascontiguousarray(array, dtype=np.float64)
     if not (np.isfinite(checked).all() and (checked >= 0.0).all()):
-        raise DataError(f"{where}: weights must be finite and not negative")
+        raise DataError(f"{where}: sample_weight must be finite and not negative")
     if n and not checked.any():
-        raise DataError(f"{where}: weights are all zero")
+        raise DataError(f"{where}: sample_weight is all zero")
     return checked

@@ -1,0 +1,59 @@
+"""Labels of distilled points: those of the closed form, and the best ones for given features (Theorem 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.common.products import product
+from krrdistill.common.random import Stream, normal
+from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
+
+__all__ = ["affine_labels", "labels_only_errors", "learned_labels", "one_hot_labels", "target_labels"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
+    """Y (m, k), m = ipc k, the order of classes repeating: row i has class i mod k."""
+    return np.tile(np.eye(n_classes), (points_per_class, 1))
+
+
+def target_labels(spread: FloatArray, m: int, *, seed: int) -> FloatArray:
+    """Y (m, k) of real-valued targets: normal, column c with standard deviation spread[c]."""
+    return np.asarray(normal(seed, Stream.LABELS, m * len(spread)).reshape(m, -1) * spread)
+
+
+def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
+    """The labels Y (m, k) that bring training on fixed features F (m, p) nearest to W (Theorem 4.2).
+
+    Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
+    """
+    return product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T)
+
+
+def affine_labels(F: FloatArray, W: FloatArray, b: FloatArray, lambda_s: float) -> FloatArray:
+    """The labels Y (m, k) with which features F (m, p) train to W and an unpenalised intercept b.
+
+    They are ``learned_labels`` of the features about their mean.
+    The mean of the labels is b + W times that of the features.
+    """
+    mean = F.mean(axis=0)
+    centered = learned_labels(F - mean, W, lambda_s)
+    return np.asarray(centered - centered.mean(axis=0) + b + W @ mean)
+
+
+def labels_only_errors(F: FloatArray, W: FloatArray, sizes: Sequence[int]) -> list[float]:
+    """||W_S - W|| / ||W|| of the best labels for the first m of the features F (rows), for every m of ``sizes``.
+
+    What the labels cannot reach, ||W (F^+ F - I)||, falls to rounding at m = p where F has rank p (Theorem 4.2). It is
+    the same for every lambda_s.
+    """
+    scale = float(np.linalg.norm(W))
+    errors = []
+    for m in sizes:
+        W_S = FeatureGram(F[:m]).fit(product(F[:m], W.T), 0.0)
+        errors.append(float(np.linalg.norm(W_S - W)) / scale)
+    return errors

@@ -1,0 +1,168 @@
+"""From a model to points, one function per kind of start: model, start, options -> inputs, labels, lambda_s.
+
+Inputs are standardised ones here, u = (x - origin) / unit, which keep their digits beside a large origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend
+from krrdistill.common.products import product
+from krrdistill.common.progress import Stopwatch
+from krrdistill.common.random import Stream, normal
+from krrdistill.errors import NotSurjective
+from krrdistill.maps import FeatureMap
+from krrdistill.options import DistillOptions
+from krrdistill.ridge.model import RidgeModel
+
+from .closed_form import Construction, construct, noise_start, real_start, shrink_to_bound
+from .labels import affine_labels, learned_labels, target_labels
+from .nearest import nearest_inputs
+from .span import centered, span_model
+
+__all__ = ["METHODS", "Points", "choose_method", "labels_for"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Standardised inputs U (m, d), before they are rounded to what is stored, and their labels, None for the best."""
+
+    U: FloatArray
+    Y: FloatArray | None
+    lambda_s: float
+    range_scale: float = 1.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
+    """A name of ``METHODS``. Raises NotSurjective or ValueError where the map does not allow what is asked for."""
+    if options.labels_only:
+        return "labels_only"
+    if options.realism is not None:
+        feature_map.check_surjective()
+        feature_map.check_matrices("distill: realism")
+        return "nearest"
+    if feature_map.reach == "exact":
+        return "exact"
+    try:
+        feature_map.range_projection()
+    except NotSurjective as error:
+        if options.strict:
+            raise NotSurjective(f"distill: strict: {error}") from error
+        if feature_map.reach == "none":
+            raise NotSurjective(f"distill: {error} and no gradients; use labels_only, or a torch module") from error
+        if options.root == "minus" or options.scale_labels:
+            raise ValueError(f"distill: root and scale_labels belong to exact preimages; {error}") from error
+    return feature_map.reach
+
+
+def exact_points(
+    model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
+) -> Points:
+    """Features in closed form (Theorems 4.1, 5.1) and their preimage (Theorems 5.2 to 5.4)."""
+    feature_map = model.feature_map
+    with watch.stage("construct"):
+        made = _construct(model, near, options, backend)
+    with watch.stage("preimage"):
+        U = feature_map.standard_preimage(made.F, near=near, backend=backend)
+    Q = feature_map.range_projection()
+    facts = {"range_dimension": feature_map.output_dim if Q is None else Q.shape[1]}
+    return Points(U, made.Y, made.lambda_s, made.range_scale, facts)
+
+
+def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend) -> Construction:
+    """Features and labels that train to the model.
+
+    With an intercept, features and labels about their means train to W; any mean f of the features then goes with the
+    mean b + W f of the labels. It is that of the real points, and 0 for noise. Where the map's range is a subspace,
+    all of it runs in coordinates of an orthonormal basis Q.
+    """
+    feature_map, with_intercept = model.feature_map, model.center == "both"
+    Q = feature_map.range_projection()
+    W, k = model.W if Q is None else product(model.W, Q), len(model.W)
+    lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
+    limit, base = feature_map.feature_limit(), np.zeros(W.shape[1])
+    if near is None:
+        labels = None
+        if model.targets != "classes":
+            spread = np.where(model.spread > 0.0, model.spread, 1.0)
+            labels = target_labels(spread, k * options.points_per_class, seed=options.seed)
+        D, Y = noise_start(W, options.points_per_class, seed=options.seed, labels=labels, centered=with_intercept)
+    else:
+        target = model.lambda_ if lambda_s is None else lambda_s
+        F_real = feature_map.inner.transform(near, dtype=np.float64, backend=backend)
+        F_real = F_real if Q is None else product(F_real, Q)
+        D, Y = real_start(W, F_real, target, centered=with_intercept)
+        if with_intercept:
+            base = F_real.mean(axis=0)
+    if lambda_s:
+        D, Y = shrink_to_bound(D, Y, W, lambda_s, scale_labels=options.scale_labels)
+    limit -= float(np.abs(base).max())
+    made = construct(D, Y, lambda_s, lambda_=model.lambda_, root=options.root, feature_limit=limit)
+    if with_intercept and model.b is not None:
+        made = replace(made, F=made.F + base, Y=made.Y + model.b + W @ base)
+    return made if Q is None else replace(made, F=product(made.F, Q.T))
+
+
+def nearest_points(
+    model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
+) -> Points:
+    """The exact set nearest, in raw units, to a blend of a share of real points and noise (docs/realism.md)."""
+    assert near is not None  # DistillOptions has seen to it
+    share = options.realism or 0.0
+    noise = normal(options.seed, Stream.NOISE, near.size).reshape(near.shape)
+    blend = share * near + (1.0 - share) * float(np.sqrt(np.mean(near * near))) * noise
+    with watch.stage("construct"):
+        U = nearest_inputs(model.feature_map, model.W, blend, centered=model.center == "both")
+    return Points(U, None, _free_lambda_s(model, options))
+
+
+def spanning_points(
+    model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
+) -> Points:
+    """The start's inputs, moved until their features span W as nearly as can be."""
+    inner = model.feature_map.inner
+    with watch.stage("preimage") as report:
+        if near is None:
+            d, m = inner.input_dim, options.points_per_class * len(model.W)
+            near = normal(options.seed, Stream.NOISE, m * d).reshape(m, d)
+        linearize = centered(inner.linearize) if model.center == "both" else inner.linearize
+        found = span_model(model.W, near, linearize, progress=report)
+    return Points(found.X, None, _free_lambda_s(model, options), facts={"steps": found.steps})
+
+
+def kept_points(
+    model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
+) -> Points:
+    """The real inputs as they are (Theorem 4.2)."""
+    assert near is not None  # DistillOptions has seen to it
+    return Points(near, None, _free_lambda_s(model, options))
+
+
+Method = Callable[[RidgeModel, FloatArray | None, DistillOptions, Backend, Stopwatch], Points]
+METHODS: Mapping[str, Method] = {
+    "exact": exact_points,
+    "nearest": nearest_points,
+    "approximate": spanning_points,
+    "labels_only": kept_points,
+}
+
+
+def _free_lambda_s(model: RidgeModel, options: DistillOptions) -> float:
+    """lambda_s where labels come last, so that nothing bounds it: that of the options, "auto" is the model's lambda."""
+    return model.lambda_ if isinstance(options.lambda_s, str) else float(options.lambda_s)
+
+
+def labels_for(F: FloatArray, model: RidgeModel, lambda_s: float) -> FloatArray:
+    """The labels with which features F (m, p) train to the model, as nearly as can be."""
+    if model.center == "both" and model.b is not None:
+        return affine_labels(F, model.W, model.b, lambda_s)
+    return learned_labels(F, model.W, lambda_s)

@@ -1,0 +1,242 @@
+"""The arguments of a distillation, checked once: what the pipeline, KIP and privacy start from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend, get_backend
+from krrdistill.common.arrays import as_samples, as_targets, check_device, take_rows, to_host
+from krrdistill.common.progress import Stopwatch
+from krrdistill.common.random import Stream, permutation
+from krrdistill.data.labels import Classes
+from krrdistill.errors import DataError
+from krrdistill.maps import FeatureMap
+from krrdistill.options import DistillOptions
+from krrdistill.ridge.model import RidgeModel
+from krrdistill.ridge.selection import HeldOutRows
+from krrdistill.ridge.statistics import RidgeStatistics, check_weights
+
+__all__ = ["Problem", "check_points", "choose_real_points", "split"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Labelled samples, a feature map and options that fit together, and which samples are for what.
+
+    Attributes
+    ----------
+    X : array of shape (n, d), where the user's array is; ``shape`` is that of one sample
+    y : codes of classes (n,), or real-valued targets (n, k)
+    classes : Classes, or None for real-valued targets
+    training, validation : rows, each ascending; no row is held out with selection = "gcv"
+    """
+
+    X: Any
+    shape: tuple[int, ...]
+    y: npt.NDArray[Any]
+    k: int
+    classes: Classes | None
+    sample_weight: FloatArray | None
+    feature_map: FeatureMap
+    options: DistillOptions
+    backend: Backend
+    training: IntArray
+    validation: IntArray
+
+    @classmethod
+    def of(
+        cls,
+        where: str,
+        X: Any,
+        y: Any,
+        feature_map: Any,
+        options: DistillOptions,
+        *,
+        n_classes: int | None = None,
+        sample_weight: Any = None,
+    ) -> Problem:
+        """From what the user gave. Raises DataError, TypeError, ValueError in the name of ``where``."""
+        if not isinstance(feature_map, FeatureMap):
+            kind = type(feature_map).__name__
+            raise TypeError(
+                f"{where}: feature_map must be a map, got {kind}; a callable is UserMap(callable, input_dim)"
+            )
+        shape = tuple(int(s) for s in np.shape(X)[1:])
+        samples = as_samples(where, X, input_dim=feature_map.input_dim)
+        check_device(where, X=X, y=y)
+        n = samples.shape[0]
+        targets = as_targets(where, y, n, n_classes=n_classes)
+        classes = None if targets.ndim == 2 else Classes(count_classes(where, targets, n_classes))
+        k = targets.shape[1] if classes is None else classes.count
+        if options.lambda_per_target and classes is not None:
+            raise ValueError(
+                f"{where}: lambda_per_target needs real-valued targets; the classes of one label share lambda"
+            )
+        check_points(where, k, classes is not None, options.points_per_class, with_intercept=options.intercept)
+        validation, training = split(targets, options)
+        return cls(
+            X=samples,
+            shape=shape,
+            y=targets,
+            k=k,
+            classes=classes,
+            sample_weight=None if sample_weight is None else check_weights(where, sample_weight, n),
+            feature_map=feature_map,
+            options=options,
+            backend=get_backend(options.backend, data=samples),
+            training=training,
+            validation=validation,
+        )
+
+    @property
+    def known(self) -> IntArray:
+        """The rows that the model is trained on in the end."""
+        return np.arange(len(self.y)) if self.options.refit else self.training
+
+    def statistics(self, rows: IntArray, watch: Stopwatch) -> RidgeStatistics:
+        """Of some of the samples."""
+        made = RidgeStatistics(
+            self.feature_map,
+            self.classes,
+            n_targets=self.k if self.classes is None else None,
+            precision=self.options.precision,
+            backend=self.options.backend,
+        )
+        with watch.stage("statistics") as report:
+            made.update(self.samples, self.y, rows=rows, sample_weight=self.sample_weight, progress=report)
+        return made
+
+    @property
+    def samples(self) -> Any:
+        """X with the shape of its samples."""
+        return self.X if len(self.shape) == 1 else self.X.reshape(self.X.shape[0], *self.shape)
+
+    @property
+    def held_out(self) -> HeldOutRows | None:
+        """What lambda is chosen by."""
+        if not len(self.validation):
+            return None
+        return HeldOutRows(self.X, self.y, self.sample_weight, self.validation)
+
+    def start_rows(self) -> IntArray | None:
+        """The real samples that points start from, None for noise."""
+        if self.options.init != "real":
+            return None
+        return choose_real_points(self.y, self.known, self.k, self.options)
+
+    def start(self, rows: IntArray | None) -> FloatArray | None:
+        """Those samples as standardised inputs."""
+        return None if rows is None else standardised_rows(self.feature_map, self.X, rows)
+
+
+def standardised_rows(feature_map: FeatureMap, X: Any, rows: IntArray) -> FloatArray:
+    """Some rows of raw X (n, d) as standardised inputs, on the host."""
+    picked = to_host("distill", "X", take_rows(X, rows))
+    return np.asarray(feature_map.preprocessing.standardise(picked))
+
+
+def count_classes(where: str, labels: IntArray, n_classes: int | None = None) -> int:
+    """k = n_classes, by default the largest label + 1, where every class has a sample."""
+    if labels.size == 0:
+        raise DataError(f"{where}: there are no samples")
+    k = int(labels.max()) + 1 if n_classes is None else n_classes
+    present = np.unique(labels)
+    if len(present) < k:
+        absent = (
+            int(np.argmax(present != np.arange(len(present))))
+            if (present != np.arange(len(present))).any()
+            else len(present)
+        )
+        raise DataError(f"{where}: y has no sample of class {absent} ({k - len(present)} of {k} classes are missing)")
+    return k
+
+
+def check_points(where: str, k: int, are_classes: bool, points_per_class: int, *, with_intercept: bool) -> None:
+    """Raises ValueError where an intercept needs more points."""
+    m = points_per_class * k
+    if with_intercept and m < (max(k, 2) if are_classes else k + 1):
+        raise ValueError(
+            f"{where}: an intercept takes one point more than the {k} of the targets; points_per_class = "
+            f"{points_per_class} gives {m}"
+        )
+
+
+def split(targets: npt.NDArray[Any], options: DistillOptions) -> tuple[IntArray, IntArray]:
+    """(validation rows, training rows), each ascending.
+
+    round(n fraction) rows of a seeded permutation are held out; of classes the same part of each (to one sample), and
+    never the last sample of one, unless ``stratify`` is off.
+    """
+    n = len(targets)
+    if options.selection == "gcv":
+        return np.empty(0, np.int64), np.arange(n)
+    held_out = max(1, round(n * options.validation_fraction))
+    if held_out >= n:
+        raise DataError(f"distill: {n} samples leave nothing to train on after holding out {held_out}")
+    order = permutation(options.seed, Stream.SPLIT, n)
+    if options.stratify and targets.ndim == 1:
+        order = _stratified(order, targets, held_out)
+    validation, training = np.sort(order[:held_out]), np.sort(order[held_out:])
+    if targets.ndim == 1:
+        lost = np.setdiff1d(targets[validation], targets[training])
+        if lost.size:
+            remedy = "use stratify" if not options.stratify else "every class needs two samples, or use selection='gcv'"
+            raise DataError(f"distill: the hold-out took every sample of class {lost[0]}; {remedy}")
+    return validation, training
+
+
+def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:
+    """``order`` with the rows to hold out in front: of every class its share, the largest remainders rounded up."""
+    counts = np.bincount(labels)
+    exact = counts * (held_out / len(labels))
+    takes = np.minimum(exact.astype(np.int64), np.maximum(counts - 1, 0))
+    room = counts - 1 - takes
+    for c in np.argsort(-(exact - takes), kind="stable"):
+        if takes.sum() == held_out:
+            break
+        takes[c] += int(room[c] > 0)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    taken = rank < np.repeat(takes, counts)
+    return np.concatenate([by_class[taken], by_class[~taken]])
+
+
+def choose_real_points(labels: npt.NDArray[Any], rows: IntArray, k: int, options: DistillOptions) -> IntArray:
+    """Of some rows, points_per_class seeded ones of each class, the order of classes repeating.
+
+    Raises ValueError for a class that has fewer.
+    """
+    ipc = options.points_per_class
+    order = rows[permutation(options.seed, Stream.REAL_POINTS, len(rows))]
+    if labels.ndim == 2:  # real-valued targets: any points
+        if len(order) < ipc * k:
+            raise ValueError(f"distill: points_per_class = {ipc} asks for {ipc * k} of {len(order)} training points")
+        return np.asarray(order[: ipc * k])
+    chosen = np.empty((ipc, k), dtype=np.int64)
+    for c in range(k):
+        of_class = order[labels[order] == c]
+        if len(of_class) < ipc:
+            raise ValueError(
+                f"distill: class {c} has {len(of_class)} training points, fewer than points_per_class = {ipc}; "
+                "use init='noise' or fewer points per class"
+            )
+        chosen[:, c] = of_class[:ipc]
+    return chosen.ravel()
+
+
+def model_points(model: RidgeModel, options: DistillOptions) -> None:
+    """Raises ValueError where the model's intercept needs more points."""
+    check_points(
+        "distill_model",
+        len(model.W),
+        model.classes is not None,
+        options.points_per_class,
+        with_intercept=model.center == "both",
+    )

@@ -1,0 +1,318 @@
+"""The model: W, b and lambda, and how lambda was chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend, get_backend
+from krrdistill.common.arrays import as_samples, check_choice, checked_shape, like
+from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.products import product
+from krrdistill.data.labels import Classes
+from krrdistill.errors import DataError
+from krrdistill.maps import FeatureMap
+from krrdistill.options import SELECTIONS
+
+from .path import RidgePath, fit_intercept, fit_ridge, ridge_path
+from .scores import all_scores, predictions, score_of
+from .selection import (
+    CorrectCounts,
+    HeldOutRows,
+    select_by_counts,
+    select_by_gcv,
+    select_by_rows,
+    select_by_statistics,
+)
+from .statistics import CENTERS, RidgeStatistics
+
+__all__ = ["RidgeModel", "fit_model", "refitted"]
+
+FloatArray = npt.NDArray[np.float64]
+_FORMAT = "krrdistill-model-1"
+_PATH = "path_"
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeModel:
+    """W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
+
+    Attributes
+    ----------
+    feature_map : FeatureMap
+    W : array of shape (k, p)
+    b : array of shape (k,), or None for 0
+    lambda_ : float; the smallest one where every target has its own
+    lambdas : array of shape (k,), where every target has its own, else None
+    path : RidgePath that lambda was chosen from, without its models
+    targets : "classes", "multilabel" or "real"
+    classes : Classes, or None for other targets
+    center : "none", "targets" or "both": what was taken about its mean
+    spread : array of shape (k,), standard deviations of the training targets
+    precision : "float32" or "float64", of features
+    n_train, n_validation : numbers of samples
+    shape : of one raw sample
+    outside_range : relative part of W that a linear range of the map had cut off, None where there is no such range
+    split : how the training samples were chosen, None where the statistics came from elsewhere
+    """
+
+    feature_map: FeatureMap
+    W: FloatArray
+    b: FloatArray | None
+    lambda_: float
+    lambdas: FloatArray | None
+    path: RidgePath
+    targets: str
+    classes: Classes | None
+    center: str
+    spread: FloatArray
+    precision: str
+    n_train: int
+    shape: tuple[int, ...]
+    n_validation: int = 0
+    outside_range: float | None = None
+    weighted: bool = False
+    split: Mapping[str, Any] | None = field(default=None)
+
+    def __repr__(self) -> str:
+        k, p = self.W.shape
+        chosen = f"lambda={self.lambda_:.3g} by {self.path.criterion or 'request'}"
+        return f"RidgeModel(k={k}, p={p}, {self.targets}, {chosen}, n={self.n_train})"
+
+    def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
+        """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
+        samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        b = None if self.b is None else self.b[None]
+        solver = get_backend(backend, data=samples)
+        return all_scores(self.feature_map, samples, self.W[None], b, precision="float64", backend=solver)[:, 0]
+
+    def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
+        """Labels (n,), of multi-label targets 0 or 1 and of real-valued ones the values (n, k), of the kind of X."""
+        predicted = predictions(self.scores(X, backend=backend), self.targets)
+        if self.classes is not None and self.classes.names is not None:
+            return self.classes.decode(predicted)
+        return like(predicted, X)
+
+    def score(self, X: Any, y: Any, *, backend: Backend | str | None = None) -> float:
+        """Accuracy, of multi-label targets the mean over labels, of real-valued ones the mean R^2."""
+        scores = self.scores(X, backend=backend)
+        known = y if self.classes is None else self.classes.encode("score", y, len(scores))
+        return score_of(scores, np.asarray(known), self.targets)
+
+    def statements(self) -> list[str]:
+        """What a user should know about the choice of lambda, a sentence each."""
+        return self.path.statements()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model to a .npz, atomically; the map is not in it."""
+        header = {
+            "format": _FORMAT,
+            "features": self.feature_map.fingerprint(),
+            "classes": None if self.classes is None else list(self.classes.names or range(self.classes.count)),
+            "split": None if self.split is None else dict(self.split),
+            "shape": list(self.shape),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+        arrays = {"W": self.W, "spread": self.spread}
+        arrays |= {name: value for name in ("b", "lambdas") if (value := getattr(self, name)) is not None}
+        arrays |= {f"{_PATH}{name}": value for name, value in self.path.to_arrays().items()}
+        write_npz(Path(path), {**arrays, "header": np.array(json.dumps(header, sort_keys=True))})
+
+    @staticmethod
+    def load(path: str | Path, feature_map: FeatureMap) -> RidgeModel:
+        """Reads what ``save`` wrote for the same map. Raises DataError for a file that does not fit."""
+        arrays = read_npz(Path(path))
+        try:
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != _FORMAT:
+                raise ValueError(f"format {header['format']!r}, this version reads {_FORMAT!r}")
+            if header["features"] != feature_map.fingerprint():
+                raise ValueError("it is of another feature map or preprocessing")
+            classes = None if header["classes"] is None else Classes.of("load", header["classes"])
+            W = arrays["W"]
+            shapes = {"W": (len(W), feature_map.output_dim), "b": (len(W),), "lambdas": (len(W),), "spread": (len(W),)}
+            for name, shape in shapes.items():
+                if name in arrays and (arrays[name].shape != shape or not np.isfinite(arrays[name]).all()):
+                    raise ValueError(f"{name} must be finite, of shape {shape}")
+            check_choice("load", "center", header["center"], CENTERS)
+            return RidgeModel(
+                feature_map=feature_map,
+                W=W,
+                b=arrays.get("b"),
+                lambdas=arrays.get("lambdas"),
+                spread=arrays["spread"],
+                path=_read_path(arrays),
+                classes=classes,
+                split=header["split"],
+                shape=checked_shape(header["shape"], feature_map.input_dim),
+                **{name: header[name] for name in _PLAIN},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise DataError(f"{path}: not a file of a ridge model that fits ({error})") from error
+
+
+_PLAIN = ("lambda_", "targets", "center", "precision", "n_train", "n_validation", "outside_range", "weighted")
+
+
+def _read_path(arrays: Mapping[str, npt.NDArray[Any]]) -> RidgePath:
+    kinds = {item.name: str(item.type) for item in fields(RidgePath)}
+    found: dict[str, Any] = {"weights": None, "intercepts": None}
+    for name, kind in kinds.items():
+        if f"{_PATH}{name}" in arrays:
+            array = arrays[f"{_PATH}{name}"]
+            found[name] = {"float": float, "int": int, "str": str}.get(kind, np.asarray)(array)
+    return RidgePath(**found)
+
+
+def fit_model(
+    statistics: RidgeStatistics,
+    lambdas: Any = None,
+    *,
+    validation: HeldOutRows | RidgeStatistics | CorrectCounts | tuple[Any, Any] | None = None,
+    selection: str = "held-out",
+    center: str = "none",
+    per_target: bool = False,
+) -> RidgeModel:
+    """The ridge model of some statistics, with lambda chosen from a grid.
+
+    W(lambda) = C (G + lambda I)^-1 for all lambdas from one reduction of G.
+
+    Parameters
+    ----------
+    statistics : RidgeStatistics
+        Of the training samples.
+    lambdas : number or sequence, optional
+        > 0, absolute (added to the eigenvalues of G); by default 10^-6 ... 10^5.5. One number needs no validation.
+    validation : what to choose by
+        Held-out rows ``(X, y)`` or ``HeldOutRows`` (accuracy; R^2 of real-valued targets), held-out ``RidgeStatistics``
+        (squared error), or ``CorrectCounts`` of every lambda.
+    selection : "held-out" or "gcv"
+        "gcv" is generalised cross-validation, from the statistics alone. Squared errors, GCV's too, prefer larger
+        lambdas than accuracy does.
+    center : "none", "targets" (about their mean) or "both" (an unpenalised intercept)
+    per_target : every real-valued target has the lambda that is best for it
+
+    Raises
+    ------
+    ValueError
+        Where there is nothing to choose by.
+    NotPositiveDefinite, DataError
+    """
+    if not isinstance(statistics, RidgeStatistics):
+        raise TypeError(f"fit_model: statistics must be RidgeStatistics, got {type(statistics).__name__}")
+    check_choice("fit_model", "selection", selection, SELECTIONS)
+    if statistics.n == 0:
+        raise DataError("fit_model: the statistics are of no samples")
+    if statistics.classes is not None and not statistics.target_square.all():
+        absent = np.flatnonzero(statistics.target_square == 0.0)
+        name = statistics.classes.decode(absent)[0]
+        raise DataError(f"fit_model: class {name!r} has no sample of positive weight ({absent.size} classes have none)")
+    if per_target and statistics.classes is not None:
+        raise ValueError("fit_model: per_target needs real-valued targets; the classes of one label share lambda")
+    path = ridge_path(statistics, lambdas, center=center)
+    chosen, n_validation = _select(path, statistics, validation, selection, center, per_target)
+    W, b, own = chosen.model()
+    return _model(
+        statistics,
+        W,
+        None if center == "none" else b,
+        own if per_target else None,
+        float(own.min()),
+        chosen.without_models(),
+        center,
+        n_validation,
+    )
+
+
+def _select(
+    path: RidgePath, statistics: RidgeStatistics, validation: Any, selection: str, center: str, per_target: bool
+) -> tuple[RidgePath, int]:
+    """(the path with its choice, number of held-out samples)."""
+    if selection == "gcv":
+        if validation is not None or per_target:
+            raise ValueError("fit_model: selection='gcv' takes neither validation nor per_target")
+        return select_by_gcv(path, statistics, center=center), 0
+    if isinstance(validation, tuple):
+        validation = HeldOutRows(*validation)
+    if isinstance(validation, HeldOutRows):
+        return select_by_rows(path, statistics, validation, per_target=per_target), len(validation)
+    if isinstance(validation, RidgeStatistics):
+        if validation.classes != statistics.classes or validation.k != statistics.k:
+            raise DataError(f"fit_model: validation {validation!r} does not fit {statistics!r}")
+        return select_by_statistics(path, validation, per_target=per_target), validation.n
+    if isinstance(validation, CorrectCounts):
+        return select_by_counts(path, validation), validation.n
+    if validation is not None:
+        kind = type(validation).__name__
+        raise TypeError(
+            f"fit_model: validation must be (X, y), HeldOutRows, RidgeStatistics or CorrectCounts, got {kind}"
+        )
+    return _only(path), 0
+
+
+def _only(path: RidgePath) -> RidgePath:
+    """The path of one lambda, which needs no choice."""
+    if len(path.lambdas) > 1:
+        raise ValueError(
+            f"fit_model: {len(path.lambdas)} lambdas and nothing to choose by: give validation=(X, y), held-out "
+            "statistics or counts, selection='gcv', or one lambda"
+        )
+    if not path.positive_definite[0]:
+        return select_by_counts(path, CorrectCounts(np.zeros(1, np.int64), 1))  # raises, with the remedy
+    return replace(path, best=0)
+
+
+def _model(
+    statistics: RidgeStatistics,
+    W: FloatArray,
+    b: FloatArray | None,
+    lambdas: FloatArray | None,
+    lambda_: float,
+    path: RidgePath,
+    center: str,
+    n_validation: int,
+) -> RidgeModel:
+    if statistics.classes is not None and center != "none":
+        W = W - W.mean(axis=0)  # centred one-hot targets sum to 0, and so do the models, up to rounding
+    W, outside = _within_range(W, statistics.feature_map)
+    return RidgeModel(
+        feature_map=statistics.feature_map,
+        W=W,
+        b=b,
+        lambda_=lambda_,
+        lambdas=lambdas,
+        path=path,
+        targets=statistics.targets,
+        classes=statistics.classes,
+        center=center,
+        spread=statistics.target_spread,
+        precision=statistics.precision,
+        n_train=statistics.n,
+        shape=statistics.shape,
+        n_validation=n_validation,
+        outside_range=outside,
+    )
+
+
+def _within_range(W: FloatArray, feature_map: FeatureMap) -> tuple[FloatArray, float | None]:
+    """W on the linear range of the features, where ridge keeps it but for rounding (Theorem 5.3), and what was cut."""
+    Q = feature_map.linear_range()
+    if Q is None:
+        return W, None
+    inside = product(product(W, Q), Q.T)
+    return inside, float(np.linalg.norm(W - inside)) / (float(np.linalg.norm(W)) or 1.0)
+
+
+def refitted(model: RidgeModel, statistics: RidgeStatistics) -> RidgeModel:
+    """The model of more samples with the lambda that was chosen: ``statistics`` are those of all of them."""
+    lambdas = model.lambda_ if model.lambdas is None else model.lambdas
+    W = fit_ridge(statistics, lambdas, center=model.center)
+    b = None if model.center == "none" else fit_intercept(statistics, W, center=model.center)
+    again = _model(statistics, W, b, model.lambdas, model.lambda_, model.path, model.center, model.n_validation)
+    return replace(again, weighted=model.weighted, split=model.split)

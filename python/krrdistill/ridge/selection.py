@@ -1,0 +1,236 @@
+"""Choosing lambda: by held-out rows, by held-out statistics, by counts that were summed elsewhere, or by GCV.
+
+Whatever the criterion, ties go to the larger lambda, and lambdas under the noise floor of G are eligible only if there
+is no other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import get_backend
+from krrdistill.common.arrays import as_samples, check_count
+from krrdistill.common.files import read_npz, write_npz
+from krrdistill.errors import DataError, NotPositiveDefinite
+
+from .path import RidgePath
+from .scores import batched_scores, r_squared
+from .statistics import RidgeStatistics, check_weights
+
+__all__ = [
+    "CorrectCounts",
+    "HeldOutRows",
+    "count_correct",
+    "select_by_counts",
+    "select_by_gcv",
+    "select_by_rows",
+    "select_by_statistics",
+]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+_FORMAT = "krrdistill-held-out-1"
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Samples kept aside to choose lambda: an object of their own, never inside statistics.
+
+    Parameters
+    ----------
+    X : array of shape (n, d) or (n, *shape), raw inputs
+    y : labels (n,), or targets (n, k)
+    sample_weight : array of shape (n,), optional
+    rows : array of int, optional
+        Which samples of X and y are meant, by default all.
+    """
+
+    X: Any
+    y: Any
+    sample_weight: Any = None
+    rows: IntArray | None = None
+
+    def __len__(self) -> int:
+        return int(np.shape(self.X)[0] if self.rows is None else len(self.rows))
+
+    def save(self, path: str | Path) -> None:
+        """Writes X, y and the weights to a .npz, atomically. The file holds single samples."""
+        chosen = slice(None) if self.rows is None else self.rows
+        arrays = {"X": np.asarray(self.X)[chosen], "y": np.asarray(self.y)[chosen]}
+        if self.sample_weight is not None:
+            arrays["sample_weight"] = np.asarray(self.sample_weight)[chosen]
+        write_npz(Path(path), {**arrays, "header": np.array(json.dumps({"format": _FORMAT}))})
+
+    @staticmethod
+    def load(path: str | Path) -> HeldOutRows:
+        """Reads what ``save`` wrote. Raises DataError."""
+        arrays = read_npz(Path(path))
+        try:
+            if json.loads(str(arrays["header"]))["format"] != _FORMAT:
+                raise ValueError("another format")
+            return HeldOutRows(arrays["X"], arrays["y"], arrays.get("sample_weight"))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not a file of held-out rows ({error})") from error
+
+
+@dataclass(frozen=True, eq=False)
+class CorrectCounts:
+    """How many of n held-out samples each model of a path classifies correctly; counts of disjoint samples add.
+
+    Parameters
+    ----------
+    correct : array of int, shape (L,)
+    n : int
+    """
+
+    correct: IntArray
+    n: int
+
+    def __add__(self, other: CorrectCounts) -> CorrectCounts:
+        if self.correct.shape != other.correct.shape:
+            raise DataError(f"counts of {len(self.correct)} and {len(other.correct)} lambdas do not add")
+        return CorrectCounts(self.correct + other.correct, self.n + other.n)
+
+
+def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows) -> CorrectCounts:
+    """How many held-out samples each model of the path classifies correctly; features in the statistics' precision."""
+    feature_map = statistics.feature_map
+    samples = as_samples("count_correct", held_out.X, input_dim=feature_map.input_dim)
+    if statistics.classes is None:
+        raise TypeError("count_correct: the statistics are of real-valued targets, which are scored by R^2")
+    labels = statistics.classes.encode("count_correct", held_out.y, samples.shape[0])
+    rows = np.arange(len(labels)) if held_out.rows is None else held_out.rows
+    backend = get_backend(statistics.backend.name, data=samples)
+    if path.intercepts is None:
+        correct = backend.score_path(
+            feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
+        )
+        return CorrectCounts(correct, len(rows))
+    b = np.nan_to_num(path.intercepts)
+    correct = np.zeros(len(path.lambdas), dtype=np.int64)
+    scored = batched_scores(
+        feature_map, samples, path.models(), b, precision=statistics.precision, backend=backend, rows=rows
+    )
+    for part, scores in scored:
+        correct += np.count_nonzero(scores.argmax(axis=2) == labels[part][:, None], axis=0)
+    return CorrectCounts(correct, len(rows))
+
+
+def select_by_counts(path: RidgePath, counts: CorrectCounts) -> RidgePath:
+    """The lambda of the best accuracy on held-out samples."""
+    check_count("fit_model", "n of the counts", counts.n)
+    correct = np.asarray(counts.correct)
+    if correct.shape != path.lambdas.shape or correct.dtype.kind not in "iu":
+        raise DataError(f"fit_model: counts must be integers of shape {path.lambdas.shape}, got {correct.shape}")
+    return _selected(path, "accuracy", correct / counts.n)
+
+
+def select_by_rows(
+    path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows, *, per_target: bool = False
+) -> RidgePath:
+    """The lambda of the best accuracy on held-out rows; of real-valued targets of the best R^2."""
+    if not len(held_out):
+        raise DataError("fit_model: there are no held-out rows")
+    if statistics.classes is not None:
+        return select_by_counts(path, count_correct(path, statistics, held_out))
+    feature_map = statistics.feature_map
+    samples = as_samples("fit_model", held_out.X, input_dim=feature_map.input_dim)
+    targets = statistics.as_targets("fit_model", held_out.y, samples.shape[0])
+    weights = (
+        None if held_out.sample_weight is None else check_weights("fit_model", held_out.sample_weight, len(targets))
+    )
+    scored = batched_scores(
+        feature_map,
+        samples,
+        path.models(),
+        None if path.intercepts is None else np.nan_to_num(path.intercepts),
+        precision=statistics.precision,
+        backend=get_backend(statistics.backend.name, data=samples),
+        rows=held_out.rows,
+    )
+    return select_by_r2(path, r_squared(scored, targets, sample_weight=weights)[0], per_target=per_target)
+
+
+def select_by_r2(path: RidgePath, r2: FloatArray, *, per_target: bool = False) -> RidgePath:
+    """The lambda of the best mean of R^2 (L, k) over targets, or of every target's best."""
+    r2 = np.where(path.positive_definite[:, None], r2, np.nan)
+    path = _selected(replace(path, val_r2=r2), "r2", r2.mean(axis=1))
+    return replace(path, chosen=_best(r2, _eligible(path)) if per_target else None)
+
+
+def select_by_statistics(path: RidgePath, held_out: RidgeStatistics, *, per_target: bool = False) -> RidgePath:
+    """The lambda of the least squared error on held-out statistics; of real-valued targets of the best R^2.
+
+    The error of target c is ||y_c||^2 - 2 <w_c, C_c> + <w_c G, w_c>, with an intercept b of the targets y_c - b_c.
+    """
+    weights, G = path.models(), held_out.gram
+    errors = np.empty(weights.shape[:2])
+    b = np.zeros(weights.shape[:2]) if path.intercepts is None else np.nan_to_num(path.intercepts)
+    total = max(held_out.total_weight, np.finfo(np.float64).tiny)
+    for index, (W, intercept) in enumerate(zip(weights, b, strict=True)):
+        cross = held_out.cross - np.outer(intercept, held_out.feature_sum)
+        square = held_out.target_square - 2.0 * intercept * held_out.target_sum + total * intercept * intercept
+        errors[index] = square + np.einsum("kp,kp->k", W @ G - 2.0 * cross, W)
+    errors = np.maximum(errors, 0.0) / total
+    if held_out.classes is not None:
+        return _selected(path, "squared_error", errors.sum(axis=1))
+    variance = held_out.target_spread**2
+    varies = variance > 0.0
+    return select_by_r2(
+        path, np.where(varies, 1.0, 0.0) - errors / np.where(varies, variance, 1.0), per_target=per_target
+    )
+
+
+def select_by_gcv(path: RidgePath, statistics: RidgeStatistics, *, center: str = "none") -> RidgePath:
+    """The lambda of the least generalised cross-validation score, from the statistics alone.
+
+    GCV(lambda) = n RSS / (n - df)^2 with df = tr(G (G + lambda I)^-1), one more with an intercept. Source: Golub,
+    Heath, Wahba, Generalized cross-validation as a method for choosing a good ridge parameter, Technometrics 21, 1979.
+    """
+    system = statistics.system(center)
+    freedom = statistics.backend.degrees_of_freedom(system.gram, path.lambdas) + (center != "none")
+    if system.rows is not None and center == "both":  # without the direction that ``system`` fills up
+        filled = float(np.trace(system.gram)) / (len(system.gram) + 1)
+        freedom -= filled / (filled + path.lambdas)
+    n = float(statistics.n)
+    left = n - freedom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = n * np.square(path.train_rmse) * statistics.total_weight / np.square(left)
+    return _selected(path, "gcv", np.where(left > 0.0, score, np.inf))
+
+
+_SMALLER_IS_BETTER = ("squared_error", "gcv")
+
+
+def _selected(path: RidgePath, criterion: str, score: FloatArray) -> RidgePath:
+    """The path with its scores and the index of the best."""
+    score = np.where(path.positive_definite, score, np.nan)
+    signed = -score if criterion in _SMALLER_IS_BETTER else score
+    best = _best(signed[:, None], _eligible(path))
+    return replace(path, criterion=criterion, score=score, best=int(best[0]))
+
+
+def _eligible(path: RidgePath) -> npt.NDArray[np.bool_]:
+    """Which lambdas may be chosen."""
+    eligible = path.positive_definite & ~path.below_noise_floor
+    if not eligible.any():
+        eligible = path.positive_definite
+    if not eligible.any():
+        remedy = " or use precision float64" if path.product_precision == "float32" else ""
+        raise NotPositiveDefinite(
+            f"ridge_path: no lambda up to {path.lambdas[-1]:.3g} makes G + lambda I positive definite in its precision "
+            f"(noise floor {path.noise_floor:.3g}); raise lambda{remedy}"
+        )
+    return eligible
+
+
+def _best(scores: FloatArray, eligible: npt.NDArray[np.bool_]) -> IntArray:
+    """Per column of scores (L, k) the row of the largest eligible one, the last of equals."""
+    scores = np.where(eligible[:, None], scores, -np.inf)
+    return np.asarray(len(scores) - 1 - np.argmax(scores[::-1], axis=0), dtype=np.int64)

@@ -1,0 +1,223 @@
+"""How statistics hold G: as the sum of phi phi^T, or as rows of features while these are fewer.
+
+Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``copied``, ``grown``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends import Backend, get_backend
+from krrdistill.common.arrays import take_rows, to_host
+from krrdistill.common.products import product
+from krrdistill.maps import FeatureMap, Identity
+
+__all__ = ["HeldRows", "SummedGram"]
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+_WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are multiplied by their weights
+
+
+class _Part(NamedTuple):
+    """Samples times the roots of their weights."""
+
+    features: npt.NDArray[Any]  # (r, p), in the precision of the products
+    targets: FloatArray  # (r, k + 1), the last column of ones
+
+
+class SummedGram:
+    """G (p, p); between two looks at it only its lower triangle is kept up."""
+
+    def __init__(self, gram: FloatArray) -> None:
+        self._gram = gram
+        self._symmetric = False
+
+    @staticmethod
+    def zero(p: int) -> SummedGram:
+        """No samples."""
+        return SummedGram(np.zeros((p, p)))
+
+    def gram(self, backend: Backend) -> FloatArray:
+        """G, symmetric."""
+        if not self._symmetric:
+            backend.symmetrize(self._gram)
+            self._symmetric = True
+        return self._gram
+
+    def trace(self) -> float:
+        """Of G."""
+        return float(self._gram.trace())
+
+    def add(
+        self,
+        backend: Backend,
+        feature_map: FeatureMap,
+        X: Any,
+        targets: npt.NDArray[Any],
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> str:
+        """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns the precision of the products."""
+        self._symmetric = False
+        used = backend.product_dtype(feature_map, X, dtype)
+        backend.accumulate(feature_map, X, targets, self._gram, cross, dtype=used, rows=rows)
+        return str(used.name)
+
+    def add_weighted(
+        self,
+        backend: Backend,
+        feature_map: FeatureMap,
+        X: Any,
+        targets: FloatArray,
+        weights: FloatArray | None,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray,
+    ) -> str:
+        """The same with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1."""
+        if weights is None:
+            return self.add(backend, feature_map, take_rows(X, rows), targets, cross, dtype=dtype)
+        for part in _features(backend, feature_map, X, targets, weights, dtype, rows):
+            self._add_part(part, cross)
+        return str(dtype.name)
+
+    def _add_part(self, part: _Part, cross: FloatArray) -> None:
+        backend = get_backend(data=part.features)
+        inner = Identity(len(self._gram))
+        self.add(backend, inner, part.features, part.targets, cross, dtype=part.features.dtype)
+
+    def merged(
+        self, other: SummedGram | HeldRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
+    ) -> SummedGram:
+        """G += sign G_other, in place."""
+        theirs = other.summed(backend)
+        self._symmetric = self._symmetric and theirs._symmetric
+        if sign > 0:
+            self._gram += theirs._gram
+        else:
+            self._gram -= theirs._gram
+        return self
+
+    def summed(self, backend: Backend) -> SummedGram:
+        """Itself."""
+        return self
+
+    def copied(self) -> SummedGram:
+        """With a G of its own."""
+        other = SummedGram(self._gram.copy())
+        other._symmetric = self._symmetric
+        return other
+
+    def grown(self, more: int) -> SummedGram:
+        """G does not depend on the classes."""
+        return self
+
+    def clear(self) -> None:
+        """No samples, again."""
+        self._gram[:] = 0.0
+
+
+class HeldRows:
+    """Rows of features and targets, fewer than p: ridge regression then solves systems of their number."""
+
+    def __init__(self, p: int, parts: tuple[_Part, ...] = ()) -> None:
+        self._p = p
+        self._parts = parts
+        self._formed: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return sum(len(part.targets) for part in self._parts)
+
+    def rows(self) -> tuple[FloatArray, FloatArray]:
+        """(features (n, p), targets (n, k + 1)) in float64, times the roots of their weights."""
+        features = np.concatenate([part.features for part in self._parts], dtype=np.float64)
+        return features, np.concatenate([part.targets for part in self._parts])
+
+    def gram(self, backend: Backend) -> FloatArray:
+        """G, formed at the first look."""
+        if self._formed is None:
+            self._formed = self.summed(backend).gram(backend)
+        return self._formed
+
+    def trace(self) -> float:
+        """Of G."""
+        return sum(float(np.square(part.features, dtype=np.float64).sum()) for part in self._parts)
+
+    def add_weighted(
+        self,
+        backend: Backend,
+        feature_map: FeatureMap,
+        X: Any,
+        targets: FloatArray,
+        weights: FloatArray | None,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray,
+    ) -> str:
+        """Holds the picked rows, but those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``."""
+        self._formed = None
+        ones = np.ones(len(rows)) if weights is None else weights
+        for part in _features(backend, feature_map, X, targets, ones, dtype, rows):
+            cross += product(part.targets.T, part.features.astype(np.float64))
+            counted = part.targets[:, -1] > 0.0
+            kept = part if counted.all() else _Part(part.features[counted], part.targets[counted])
+            if len(kept.targets):
+                self._parts = (*self._parts, kept)
+        return str(dtype.name)
+
+    def merged(
+        self, other: SummedGram | HeldRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
+    ) -> HeldRows | SummedGram:
+        """Rows of both while they are fewer than p; else G of both. ``shift`` is added to the other's targets."""
+        if isinstance(other, HeldRows) and sign > 0 and len(self) + len(other) < self._p:
+            theirs = other._parts
+            if shift is not None and shift.any():
+                moved = np.append(shift, 0.0)
+                theirs = tuple(part._replace(targets=part.targets + part.targets[:, -1:] * moved) for part in theirs)
+            return HeldRows(self._p, (*self._parts, *theirs))
+        return self.summed(backend).merged(other, backend, sign)
+
+    def summed(self, backend: Backend) -> SummedGram:
+        """Their G."""
+        made = SummedGram.zero(self._p)
+        for part in self._parts:
+            made._add_part(part, np.zeros((part.targets.shape[1], self._p)))
+        return made
+
+    def copied(self) -> HeldRows:
+        """With the same parts, which are never written to."""
+        return HeldRows(self._p, self._parts)
+
+    def grown(self, more: int) -> HeldRows:
+        """Targets 0 for ``more`` classes."""
+        parts = tuple(
+            part._replace(targets=np.insert(part.targets, [part.targets.shape[1] - 1] * more, 0.0, axis=1))
+            for part in self._parts
+        )
+        return HeldRows(self._p, parts)
+
+
+def _features(
+    backend: Backend,
+    feature_map: FeatureMap,
+    X: Any,
+    targets: FloatArray,
+    weights: FloatArray,
+    dtype: np.dtype[Any],
+    rows: IntArray,
+) -> Any:
+    """Parts of at most 2048 of the picked rows: features and targets times the roots of the weights."""
+    for start in range(0, len(rows), _WEIGHTED_ROWS):
+        part = slice(start, start + _WEIGHTED_ROWS)
+        root = np.sqrt(weights[part])[:, None]
+        features = backend.transform(feature_map, X, dtype=dtype, rows=rows[part])
+        features = to_host("statistics.update", "X", features)
+        yield _Part(features * root.astype(dtype), targets[part] * root)
