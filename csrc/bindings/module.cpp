@@ -12,6 +12,7 @@
 #include "bindings/errors.h"
 #include "bindings/scipy_blas.h"
 #include "bindings/workspace.h"
+#include "krrdistill/degrees_of_freedom.h"
 #include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
 #include "krrdistill/normal.h"
@@ -115,6 +116,17 @@ double path(Array<double> gram, const Array<double>& cross, const Array<double>&
                     resolved_data, workspace.get(), method);
 }
 
+void degrees(Array<double> gram, const Array<double>& lambdas, Array<double> out) {
+  require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1) && gram.shape(0) >= 1, "gram: (p, p)");
+  require(out.size() == lambdas.size(), "out: (lambdas,)");
+  const int64_t p = gram.shape(0), count = lambdas.size();
+  double* gram_data = gram.mutable_data();
+  double* out_data = out.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(degrees_of_freedom_workspace(p));
+  degrees_of_freedom(gram_data, p, lambdas.data(), count, out_data, workspace.get());
+}
+
 template <typename T>
 void solve(Array<T> a, Array<T> rhs) {
   require(a.ndim() == 3 && a.shape(1) == a.shape(2), "a: (batch, n, n)");
@@ -209,6 +221,8 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("lambdas"), pybind11::arg("rounding"), pybind11::arg("weights").noconvert(),
              pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert(),
              pybind11::arg("method") = "cheaper");
+  module.def("degrees_of_freedom", &bindings::degrees, pybind11::arg("gram").noconvert(), pybind11::arg("lambdas"),
+             pybind11::arg("out").noconvert());
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
              pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
   module.def("hadamard_solve", &bindings::structured_preimage, pybind11::arg("diagonals"), pybind11::arg("scale"),
