@@ -20,11 +20,10 @@ import threadpoolctl
 
 import oracles
 import tolerances
-from conftest import ANY_BACKENDS, named_backend
+from conftest import ANY_BACKENDS, named_backend, set_tile_rows
 from krrdistill import backends
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.compiled import CompiledBackend
-from krrdistill.backends.staged import StagedBackend
 from krrdistill.backends.tiles import tile_rows
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite, NotSurjective
 
@@ -148,12 +147,6 @@ def check_score_path(
         unsure = tolerances.reduction(dtype, terms + Phi.shape[1], np.abs(model) @ magnitude.T).max(axis=0, initial=0.0)
         close = oracles.margins(model, Phi.T) <= 2.0 * unsure  # decided by rounding: either answer is right
         assert abs(int(count) - int(right.sum())) <= int(close.sum())
-
-
-def set_tile_rows(monkeypatch: pytest.MonkeyPatch, backend: Backend, rows: int) -> None:
-    running = type(backend.inner if isinstance(backend, StagedBackend) else backend)
-    for module in {running.accumulate.__module__, running.transform.__module__}:
-        monkeypatch.setattr(sys.modules[module], "tile_rows", lambda chain, dtype: rows)
 
 
 # Features
@@ -582,6 +575,43 @@ def test_cholesky_path_settles_lambdas_by_others(native_module: ModuleType, orde
         tolerances.assert_solve(W, oracles.ridge_of_statistics(G, C, value), condition)
 
 
+@pytest.mark.parametrize("rank", ["full", "half"])
+@pytest.mark.parametrize("p", [1, 2, 15, 31, 32, 33, 63, 64, 65, 97, 129, 300])
+def test_degrees_of_freedom(any_backend: Backend, p: int, rank: str, rng: np.random.Generator) -> None:
+    A = rng.standard_normal((p + 3 if rank == "full" else (p + 1) // 2, p))
+    G, lambdas = A.T @ A, np.array([1e3, 1e-4, 1.0, 0.0 if rank == "full" else 1e-2])  # in any order
+    before = G.copy()
+    found = any_backend.degrees_of_freedom(G, lambdas)
+    assert found.shape == lambdas.shape
+    for value, degrees in zip(lambdas, found, strict=True):
+        condition = oracles.condition(G + value * np.eye(p))
+        expected = oracles.degrees_of_freedom(G, value)
+        tolerances.assert_solve(degrees, expected, condition, magnitude=float(p))
+    tolerances.assert_exact(G, before)
+
+
+@pytest.mark.parametrize("p", [1, 5, 70])
+def test_degrees_of_freedom_are_nan_where_there_is_no_model(
+    any_backend: Backend, p: int, rng: np.random.Generator
+) -> None:
+    G = spd(p, rng) - 0.5 * np.eye(p) if p > 1 else np.array([[-0.4]])
+    lambdas = np.array([2.0, 0.39, 0.41, 1e-3])  # the smallest eigenvalue is -0.4
+    assert np.isnan(any_backend.degrees_of_freedom(G, lambdas)).tolist() == [False, True, False, True]
+    assert any_backend.degrees_of_freedom(G, np.empty(0)).shape == (0,)
+    G[-1, 0] = G[0, -1] = np.nan
+    assert np.isnan(any_backend.degrees_of_freedom(G, lambdas)).all()
+
+
+def test_degrees_of_freedom_of_wide_bands(any_backend: Backend, rng: np.random.Generator) -> None:
+    p = 2050  # from 2048 on the band is twice as wide, and its last block is small
+    A = rng.standard_normal((40, p))
+    s = np.linalg.eigvalsh(A @ A.T)
+    lambdas = np.array([1.0, 100.0])
+    expected = (s / (s + lambdas[:, None])).sum(axis=1)
+    found = any_backend.degrees_of_freedom(A.T @ A, lambdas)
+    tolerances.assert_solve(found, expected, 1.0 + float(s[-1]), magnitude=float(p))
+
+
 def test_unknown_method(native_module: ModuleType) -> None:
     arguments = native_arguments()["ridge_path"]
     with pytest.raises(ValueError, match="method: cheaper, band or cholesky"):
@@ -791,6 +821,7 @@ def native_arguments() -> dict[str, dict[str, Any]]:
             "rounding": 0.0,
             "resolved": np.empty(m, bool),
         },
+        "degrees_of_freedom": {"gram": np.eye(p), "lambdas": np.ones(m), "out": np.empty(m)},
         "normal_from_bits": {"bits": np.zeros(m, np.uint64), "out": np.empty(m)},
         "solve_spd": {"a": np.eye(p)[None], "rhs": np.ones((1, m, p))},
         "preimage_solve": {
@@ -918,6 +949,10 @@ def test_the_compiled_module_takes_good_arguments(native_module: ModuleType, fun
         ("solve_spd", "rhs", read_only(np.ones((1, 5, 2)))),
         ("preimage_solve", "weight", np.eye(3, 2)),
         ("preimage_solve", "weight", np.empty((0, 3))),
+        ("degrees_of_freedom", "gram", np.ones((2, 3))),
+        ("degrees_of_freedom", "gram", np.ones(2)),
+        ("degrees_of_freedom", "gram", np.empty((0, 0))),
+        ("degrees_of_freedom", "out", np.empty(4)),
         ("preimage_solve", "weight", np.ones(3)),
         ("preimage_solve", "rhs", np.ones((5, 3))),
         ("preimage_solve", "rhs", np.ones(2)),

@@ -24,8 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 PRECISIONS = ("float32", "float64")
 CENTERS = ("none", "targets", "both")
 _FORMAT = "krrdistill-statistics-2"
-_BATCH_ROWS = 16384  # rows between two reports of progress; a multiple of the core's flush interval
-_BATCH_BYTES = 65536  # the same for affine functions of bytes: the core's exact sums are of as many rows
+_BATCH_ROWS = 65536  # rows between two reports of progress
 _SUMS = ("target_square", "target_sum", "feature_sum", "total_weight")
 _WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are multiplied by their weights
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
@@ -149,12 +148,13 @@ class RidgeStatistics:
             self._release()
         detour = self._held is not None or shares is not None
         dtype = np.dtype(self.precision)
-        if shares is None:
-            dtype = self.backend.product_dtype(self.chain, samples, dtype)
-        if count > 0:
-            self._coarsen(dtype.name)
-        batch = _BATCH_BYTES if self.chain.is_affine_of_bytes(samples) else _BATCH_ROWS
-        step = _WEIGHTED_ROWS if detour else batch
+        if (
+            shares is None and self._held is not None
+        ):  # held rows are as precise as their sum would be: that of none tells
+            none = np.arange(0)
+            accumulate = self.backend.accumulate
+            dtype = np.dtype(accumulate(self.chain, samples, targets, self._gram, self.cross, dtype=dtype, rows=none))
+        step = _WEIGHTED_ROWS if detour else _BATCH_ROWS
         extended = None
         if detour or targets.ndim == 2:
             values = np.eye(len(self.cross))[targets] if targets.ndim == 1 else targets
@@ -163,9 +163,9 @@ class RidgeStatistics:
             stop = min(start + step, count)
             part = np.arange(start, stop) if picked is None else picked[start:stop]
             if extended is None:
-                self._add_labelled(samples, targets, part, dtype)
+                self._coarsen(self._add_labelled(samples, targets, part, dtype))
             else:
-                self._add(samples, extended, part, shares, dtype)
+                self._coarsen(self._add(samples, extended, part, shares, dtype))
             if progress is not None:
                 progress(stop / count)
         self.n += count
@@ -182,15 +182,16 @@ class RidgeStatistics:
 
     def _add_labelled(
         self, samples: npt.NDArray[Any], labels: npt.NDArray[Any], rows: npt.NDArray[np.int64], dtype: np.dtype[Any]
-    ) -> None:
-        """Classes: C has a sum per class, and their sum is that of all features."""
+    ) -> str:
+        """Classes: C has a sum per class, and their sum is that of all features. Returns the precision of products."""
         before = self.cross.sum(axis=0)
         self._symmetric = False
-        self.backend.accumulate(self.chain, samples, labels, self._gram, self.cross, dtype=dtype, rows=rows)
+        used = self.backend.accumulate(self.chain, samples, labels, self._gram, self.cross, dtype=dtype, rows=rows)
         self.feature_sum += self.cross.sum(axis=0) - before
         self.target_sum += np.bincount(labels[rows], minlength=len(self.cross))
         self.target_square += len(rows)
         self.total_weight += len(rows)
+        return used
 
     def _add(
         self,
@@ -199,18 +200,20 @@ class RidgeStatistics:
         rows: npt.NDArray[np.int64],
         shares: FloatArray | None,
         dtype: np.dtype[Any],
-    ) -> None:
+    ) -> str:
         """Targets (n, k + 1) whose last column is 1: its products with the features are their sum.
 
-        With weights both are multiplied by their roots.
+        With weights both are multiplied by their roots. Returns the precision of products.
         """
-        k = len(self.cross)
+        k, precision = len(self.cross), dtype.name
         used = targets[rows]
         w = np.ones(len(rows)) if shares is None else shares[rows]
         if self._held is None and shares is None:
             products = np.zeros((k + 1, self.chain.output_dim))
             self._symmetric = False
-            self.backend.accumulate(self.chain, samples, targets, self._gram, products, dtype=dtype, rows=rows)
+            precision = self.backend.accumulate(
+                self.chain, samples, targets, self._gram, products, dtype=dtype, rows=rows
+            )
         else:
             root = np.sqrt(w)[:, None]
             features = self.backend.transform(self.chain, samples, dtype=dtype, rows=rows)
@@ -232,6 +235,7 @@ class RidgeStatistics:
         self.target_sum += sums[:k]
         self.total_weight += float(sums[k])
         self.target_square += float(w @ np.square(used[:, :k]).sum(axis=1))
+        return precision
 
     def _sum(self, part: _Held, gram: FloatArray) -> FloatArray:
         """Adds the features to the lower triangle of gram; returns their products (k + 1, p) with the targets."""
