@@ -317,11 +317,31 @@ def test_not_finite_names_the_row_of_the_data(
 
 def test_overflow_of_float32_counts_as_infinity(backend: Backend, rng: np.random.Generator) -> None:
     X = np.array([[1.0, 2.0], [3.0, 1e300]])
-    scale = np.array([1.0, 0.0])
+    scale = np.array([1.0, 1e-100])
     for chain in (Chain(2, ()), Chain(2, (), scale, np.zeros(2))):
         with pytest.raises(DataError, match="row 1 holds NaN or infinity"):
             backend.transform(chain, X, dtype=np.dtype(np.float32))
         tolerances.assert_exact(backend.transform(Chain(2, ()), X, dtype=np.dtype(np.float64)), X)
+    shrunk = Chain(2, (), np.array([1.0, 1e-300]), np.zeros(2))  # what counts is what is left
+    expected = np.array([[1.0, 0.0], [3.0, 1.0]], np.float32)
+    tolerances.assert_elementwise(
+        backend.transform(shrunk, X, dtype=np.dtype(np.float32)), expected, np.float32, 1.0 + expected
+    )
+
+
+@pytest.mark.parametrize("input_type", ["float32", "float64"])
+def test_a_large_offset_of_floats_costs_no_digits(
+    backend: Backend, dtype: Any, input_type: str, rng: np.random.Generator
+) -> None:
+    """x * scale + shift is that of float64, rounded once."""
+    for d in SIZES:
+        X = (1e6 + rng.standard_normal((9, d))).astype(input_type)
+        for scale in (np.ones(d), rng.uniform(0.5, 2.0, d)):
+            chain = Chain(d, (), scale, -1e6 * scale)
+            expected = oracles.features(X.T, (), chain.scale, chain.shift).T
+            rounding = tolerances.elementwise(np.float64, oracles.feature_magnitude(X.T, (), scale, chain.shift).T)
+            bound = rounding + tolerances.elementwise(dtype, np.abs(expected))
+            tolerances.assert_within(backend.transform(chain, X, dtype=dtype), expected, bound)
 
 
 # Statistics and scores

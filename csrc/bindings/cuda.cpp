@@ -200,7 +200,7 @@ class Device {
 template <typename T>
 void bind_map(py::module_& module, py::class_<Device>& device, const char* map_name) {
   py::class_<MapHandle<T>>(module, map_name, py::module_local())
-      .def(py::init<int64_t, std::optional<Array<T>>, std::optional<Array<T>>, const py::list&>(), py::arg("input_dim"),
+      .def(py::init<int64_t, std::optional<Array<double>>, std::optional<Array<double>>, const py::list&>(), py::arg("input_dim"),
            py::arg("scale"), py::arg("shift"), py::arg("layers"));
   device
       .def("transform", &Device::transform<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),

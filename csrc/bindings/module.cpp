@@ -177,7 +177,7 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
 template <typename T>
 void bind_operations(py::module_& module, const char* map_name) {
   py::class_<MapHandle<T>>(module, map_name)
-      .def(py::init<int64_t, std::optional<Array<T>>, std::optional<Array<T>>, const py::list&>(), py::arg("input_dim"),
+      .def(py::init<int64_t, std::optional<Array<double>>, std::optional<Array<double>>, const py::list&>(), py::arg("input_dim"),
            py::arg("scale"), py::arg("shift"), py::arg("layers"));
   module.def("transform", &transform<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
              py::arg("out").noconvert(), py::arg("tile_rows"));

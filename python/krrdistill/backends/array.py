@@ -161,16 +161,12 @@ class ArrayBackend:
         """(rows of the batch, the same as an index into X, features) tile by tile."""
         xp, n = self._xp, X.shape[0] if rows is None else len(rows)
         step = tile_rows(feature_map, dtype)
-        scale, shift = (None if a is None else self._take(a, dtype) for a in (feature_map.scale, feature_map.shift))
         layers = [self._prepare(layer, dtype) for layer in feature_map.layers]
         for start in range(0, n, step):
             tile = slice(start, min(start + step, n))
             picked = tile if rows is None else rows[tile]
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
-                H = self._load(X, picked, dtype)
-                if scale is not None:
-                    H *= scale
-                    H += shift
+                H = self._load(X, picked, feature_map, dtype)
             finite = xp.all(xp.isfinite(H), axis=1)
             if not xp.all(finite):
                 first = start + int(xp.argmin(xp.astype(finite, xp.int32)))
@@ -179,15 +175,22 @@ class ArrayBackend:
                 H = self._apply(layer, H)
             yield tile, picked, H
 
-    def _load(self, X: Any, picked: IntArray | slice, dtype: np.dtype[Any]) -> Any:
-        """A copy of some rows of X, gathered where X is."""
+    def _load(self, X: Any, picked: IntArray | slice, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
+        """A copy of some rows of X, gathered where X is and standardised: floats in float64, bytes in ``dtype``."""
         if isinstance(X, np.ndarray):
             part = X[picked]
         elif isinstance(picked, slice):
             part = X[picked, :]
         else:
             part = self._xp.take(X, self._take(picked), axis=0)
-        return self._xp.astype(self._take(part), self._dtype(dtype), copy=True)
+        part = self._take(part)
+        if feature_map.scale is None:
+            return self._xp.astype(part, self._dtype(dtype), copy=True)
+        factors = dtype if part.dtype == self._xp.uint8 else np.dtype(np.float64)
+        H = self._xp.astype(part, self._dtype(factors), copy=True)
+        H *= self._take(feature_map.scale, factors)
+        H += self._take(feature_map.shift, factors)
+        return self._xp.astype(H, self._dtype(dtype), copy=False)
 
     def _prepare(self, layer: Layer, dtype: np.dtype[Any]) -> Layer:
         """The layer with W^T, or its structured weight, and bias ready for ``_apply``."""

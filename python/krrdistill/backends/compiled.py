@@ -140,15 +140,16 @@ class CompiledBackend:
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64
 
-        def cast(array: AnyArray | None) -> AnyArray | None:
-            return None if array is None else np.ascontiguousarray(array, dtype=dtype)
+        def cast(array: AnyArray | None, to: npt.DTypeLike = dtype) -> AnyArray | None:
+            return None if array is None else np.ascontiguousarray(array, dtype=to)
 
         layers = []
         for layer in feature_map.layers:
             weight = matrix_of(layer)
             form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else cast(weight)
             layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
-        return kind(feature_map.input_dim, cast(feature_map.scale), cast(feature_map.shift), layers)
+        scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
+        return kind(feature_map.input_dim, scale, shift, layers)
 
 
 def _structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:

@@ -145,13 +145,14 @@ def _feature_tiles(
     """(indices into X, features) tile by tile: the features in ``out`` if given, else valid until the next tile."""
     n = len(X) if rows is None else len(rows)
     step = min(tile_rows(feature_map, dtype), n)
-    none = np.empty(0, dtype)
-    scale, shift = (none if a is None else np.array(a, dtype) for a in (feature_map.scale, feature_map.shift))
+    factors = dtype if X.dtype == np.uint8 else np.dtype(np.float64)
+    none = np.empty(0, factors)
+    scale, shift = (none if a is None else np.array(a, factors) for a in (feature_map.scale, feature_map.shift))
     layers = [_cast(layer, dtype) for layer in feature_map.layers]
     widths = [feature_map.input_dim, *(layer.weight.shape[0] for layer in layers)]
     room = [np.empty(step * max(widths), dtype) for _ in range(min(len(widths), 2))]  # stages write to them in turn
     finite = np.empty(step, np.bool_)
-    load = _load_kernel(X.dtype, dtype)
+    load = _load_kernel(X.dtype, factors, dtype)
     for start in range(0, n, step or 1):
         stop = min(start + step, n)
         picked = np.arange(start, stop) if rows is None else rows[start:stop]
@@ -231,25 +232,27 @@ def _compile(*signature: Any, **options: Any) -> Callable[[Callable[..., Any]], 
 
 
 @functools.cache
-def _load_kernel(source: np.dtype[Any], target: np.dtype[Any]) -> Any:
+def _load_kernel(source: np.dtype[Any], factors: np.dtype[Any], target: np.dtype[Any]) -> Any:
     """One kernel for all memory layouts of X, which ``numba`` would otherwise compile for each."""
-    to = numba.from_dtype(target)
+    by, to = numba.from_dtype(factors), numba.from_dtype(target)
     X = types.Array(numba.from_dtype(source), 2, "A", readonly=True)
     picked = types.Array(types.int64, 1, "A", readonly=True)
-    signature = types.void(X, picked, to[::1], to[::1], to[:, ::1], types.boolean[::1])
+    signature = types.void(X, picked, by[::1], by[::1], to[:, ::1], types.boolean[::1])
     return _compile(signature, parallel=True)(_load)
 
 
 def _load(
     X: AnyArray, picked: IntArray, scale: AnyArray, shift: AnyArray, out: AnyArray, finite: npt.NDArray[np.bool_]
 ) -> None:
-    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: row i has no NaN and no infinity."""
+    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: row i of it has no NaN and no infinity."""
+    factor = scale.dtype.type
     for i in prange(len(out)):
         row, source = out[i], picked[i]
-        for j in range(len(row)):
-            row[j] = X[source, j]
+        if len(scale) == 0:
+            for j in range(len(row)):
+                row[j] = X[source, j]
         for j in range(len(scale)):
-            row[j] = row[j] * scale[j] + shift[j]
+            row[j] = factor(X[source, j]) * scale[j] + shift[j]
         good = True
         for j in range(len(row)):
             good &= row[j] - row[j] == 0
