@@ -385,6 +385,17 @@ def test_accumulate_wider_than_a_block_of_columns(backend: Backend, dtype: Any, 
         check_accumulate(backend, chain, make_inputs(9, 4, "float32", rng), rng.integers(0, 3, 9), dtype)
 
 
+@pytest.mark.parametrize("input_type", INPUT_TYPES)
+def test_accumulate_without_targets_sums_g_alone(
+    any_backend: Backend, dtype: Any, input_type: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_tile_rows(monkeypatch, any_backend, 1)  # the least workspace: what writes past its end is seen by sanitizers
+    for kind in ("identity", "FCNN_1"):
+        for n in (0, 40):
+            chain = make_chain(kind, 33, 33, rng, affine=True)
+            check_accumulate(any_backend, chain, make_inputs(n, 33, input_type, rng), np.empty((n, 0)), dtype)
+
+
 def test_symmetrize(any_backend: Backend, rng: np.random.Generator) -> None:
     for p in (1, 2, 63, 64, 65, 130):
         gram = rng.standard_normal((p, p))
@@ -630,6 +641,14 @@ def test_degrees_of_freedom_of_wide_bands(any_backend: Backend, rng: np.random.G
     expected = (s / (s + lambdas[:, None])).sum(axis=1)
     found = any_backend.degrees_of_freedom(A.T @ A, lambdas)
     tolerances.assert_solve(found, expected, 1.0 + float(s[-1]), magnitude=float(p))
+
+
+@pytest.mark.parametrize("function", ["transform", "accumulate", "score_path"])
+@pytest.mark.parametrize("rows", [2**59, 2**61, 2**62, 2**63 - 1])
+def test_tiles_that_no_memory_holds_are_refused(native_module: ModuleType, function: str, rows: int) -> None:
+    arguments = {**native_arguments()[function], "tile_rows": rows}
+    with pytest.raises((ValueError, MemoryError)):
+        call_native(native_module, function, arguments)
 
 
 def test_unknown_method(native_module: ModuleType) -> None:

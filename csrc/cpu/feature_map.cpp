@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "krrdistill/elementwise.h"
 #include "krrdistill/errors.h"
 
@@ -116,7 +117,8 @@ void apply_structured(const Layer<T>& layer, T* inputs, int64_t count, T* featur
 
 template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows) {
-  return rounded_workspace(map) + (map.layers.empty() ? 0 : 2 * tile_rows * map.max_width());
+  const int64_t buffers = map.layers.empty() ? 0 : checked_product(2 * map.max_width(), tile_rows);
+  return checked_sum(rounded_workspace(map), buffers);
 }
 
 template <typename T>
