@@ -33,10 +33,10 @@ void degrees_of_freedom(double* gram, int64_t p, const double* lambda, int64_t l
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t l = 0; l < lambdas; ++l) {
     double* factor = scratch + thread_number() * thread_workspace(p);
-    degrees[l] = cholesky.factor(lambda[l], factor)
-                     ? static_cast<double>(p) -
-                           lambda[l] * cholesky.trace_of_inverse(factor, factor + band_cholesky_size(p))
-                     : std::numeric_limits<double>::quiet_NaN();
+    degrees[l] =
+        cholesky.factor(lambda[l], factor)
+            ? static_cast<double>(p) - lambda[l] * cholesky.trace_of_inverse(factor, factor + band_cholesky_size(p))
+            : std::numeric_limits<double>::quiet_NaN();
   }
 }
 

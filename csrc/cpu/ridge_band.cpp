@@ -4,10 +4,10 @@
 #include <cmath>
 
 #include "common/checked_blas.h"
+#include "common/lanczos.h"
 #include "common/threads.h"
 #include "cpu/band_cholesky.h"
 #include "cpu/band_reduction.h"
-#include "cpu/lanczos.h"
 #include "cpu/ridge_methods.h"
 
 namespace krrdistill {

@@ -8,8 +8,8 @@ namespace krrdistill {
 
 template <typename T>
 struct ElementwiseKernels {
-  // out = x * scale + shift, of floats in double; scale == nullptr means a plain conversion. Returns false when out holds
-  // NaN or infinity.
+  // out = x * scale + shift, of floats in double; scale == nullptr means a plain conversion. Returns false when out
+  // holds NaN or infinity.
   bool (*load_u8)(const uint8_t* x, const T* scale, const T* shift, T* out, int64_t n);
   bool (*load_f32)(const float* x, const double* scale, const double* shift, T* out, int64_t n);
   bool (*load_f64)(const double* x, const double* scale, const double* shift, T* out, int64_t n);

@@ -57,8 +57,8 @@ struct Input {
   [[nodiscard]] int64_t row_of(int64_t i) const { return rows == nullptr ? i : rows[i]; }
 };
 
-// Elements of workspace that transform_tile needs for `tile_rows` rows. Throws std::length_error where that does not fit
-// 64 bits.
+// Elements of workspace that transform_tile needs for `tile_rows` rows. Throws std::length_error where that does not
+// fit 64 bits.
 template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows);
 
