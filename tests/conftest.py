@@ -22,6 +22,7 @@ from hypothesis import settings
 import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
+from krrdistill.backends.staged import StagedBackend
 from krrdistill.errors import BackendUnavailable
 
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
@@ -309,3 +310,11 @@ def mnist(real_data_dir: Path) -> dict[str, npt.NDArray[np.generic]]:
     with np.load(real_data_dir / "mnist.npz", allow_pickle=False) as archive:
         sizes = {"x_train": 3000, "y_train": 3000, "x_test": 1000, "y_test": 1000}
         return {name: archive[name][:n] for name, n in sizes.items()}
+
+
+def set_tile_rows(monkeypatch: pytest.MonkeyPatch, backend: Backend, rows: int) -> None:
+    """Tiles of this many rows, behind the stages in Python."""
+    running = type(backend.inner if isinstance(backend, StagedBackend) else backend)
+    for module in {sys.modules[kind.__module__] for kind in running.__mro__}:
+        if hasattr(module, "tile_rows"):
+            monkeypatch.setattr(module, "tile_rows", lambda feature_map, dtype: rows)

@@ -117,6 +117,12 @@ def ridge_of_statistics(G: FloatArray, C: FloatArray, lambda_: float) -> FloatAr
     return np.linalg.solve(G + lambda_ * np.eye(len(G)), C.T).T
 
 
+def degrees_of_freedom(G: FloatArray, lambda_: float) -> float:
+    """tr(G (G + lambda I)^-1) = sum of s / (s + lambda) over the eigenvalues s of G."""
+    s = np.linalg.eigvalsh(G)
+    return float(np.sum(s / (s + lambda_)))
+
+
 def rmse(W: FloatArray, Y: FloatArray, Phi: FloatArray) -> float:
     """Root of the mean over samples of ||y - W phi||^2."""
     return float(np.sqrt(np.sum((Y - W @ Phi) ** 2) / Y.shape[1]))

@@ -20,11 +20,10 @@ import threadpoolctl
 
 import oracles
 import tolerances
-from conftest import ANY_BACKENDS, named_backend
+from conftest import ANY_BACKENDS, named_backend, set_tile_rows
 from krrdistill import backends
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.compiled import CompiledBackend
-from krrdistill.backends.staged import StagedBackend
 from krrdistill.backends.tiles import tile_rows
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite, NotSurjective
 
@@ -148,12 +147,6 @@ def check_score_path(
         unsure = tolerances.reduction(dtype, terms + Phi.shape[1], np.abs(model) @ magnitude.T).max(axis=0, initial=0.0)
         close = oracles.margins(model, Phi.T) <= 2.0 * unsure  # decided by rounding: either answer is right
         assert abs(int(count) - int(right.sum())) <= int(close.sum())
-
-
-def set_tile_rows(monkeypatch: pytest.MonkeyPatch, backend: Backend, rows: int) -> None:
-    running = type(backend.inner if isinstance(backend, StagedBackend) else backend)
-    for module in {running.accumulate.__module__, running.transform.__module__}:
-        monkeypatch.setattr(sys.modules[module], "tile_rows", lambda chain, dtype: rows)
 
 
 # Features
@@ -324,11 +317,31 @@ def test_not_finite_names_the_row_of_the_data(
 
 def test_overflow_of_float32_counts_as_infinity(backend: Backend, rng: np.random.Generator) -> None:
     X = np.array([[1.0, 2.0], [3.0, 1e300]])
-    scale = np.array([1.0, 0.0])
+    scale = np.array([1.0, 1e-100])
     for chain in (Chain(2, ()), Chain(2, (), scale, np.zeros(2))):
         with pytest.raises(DataError, match="row 1 holds NaN or infinity"):
             backend.transform(chain, X, dtype=np.dtype(np.float32))
         tolerances.assert_exact(backend.transform(Chain(2, ()), X, dtype=np.dtype(np.float64)), X)
+    shrunk = Chain(2, (), np.array([1.0, 1e-300]), np.zeros(2))  # what counts is what is left
+    expected = np.array([[1.0, 0.0], [3.0, 1.0]], np.float32)
+    tolerances.assert_elementwise(
+        backend.transform(shrunk, X, dtype=np.dtype(np.float32)), expected, np.float32, 1.0 + expected
+    )
+
+
+@pytest.mark.parametrize("input_type", ["float32", "float64"])
+def test_a_large_offset_of_floats_costs_no_digits(
+    backend: Backend, dtype: Any, input_type: str, rng: np.random.Generator
+) -> None:
+    """x * scale + shift is that of float64, rounded once."""
+    for d in SIZES:
+        X = (1e6 + rng.standard_normal((9, d))).astype(input_type)
+        for scale in (np.ones(d), rng.uniform(0.5, 2.0, d)):
+            chain = Chain(d, (), scale, -1e6 * scale)
+            expected = oracles.features(X.T, (), chain.scale, chain.shift).T
+            rounding = tolerances.elementwise(np.float64, oracles.feature_magnitude(X.T, (), scale, chain.shift).T)
+            bound = rounding + tolerances.elementwise(dtype, np.abs(expected))
+            tolerances.assert_within(backend.transform(chain, X, dtype=dtype), expected, bound)
 
 
 # Statistics and scores
@@ -370,6 +383,17 @@ def test_accumulate_wider_than_a_block_of_columns(backend: Backend, dtype: Any, 
     for p in (255, 256, 257, 513):  # class sums go in blocks of 256 columns
         chain = make_chain("FCNN_1", 4, p, rng)
         check_accumulate(backend, chain, make_inputs(9, 4, "float32", rng), rng.integers(0, 3, 9), dtype)
+
+
+@pytest.mark.parametrize("input_type", INPUT_TYPES)
+def test_accumulate_without_targets_sums_g_alone(
+    any_backend: Backend, dtype: Any, input_type: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_tile_rows(monkeypatch, any_backend, 1)  # the least workspace: what writes past its end is seen by sanitizers
+    for kind in ("identity", "FCNN_1"):
+        for n in (0, 40):
+            chain = make_chain(kind, 33, 33, rng, affine=True)
+            check_accumulate(any_backend, chain, make_inputs(n, 33, input_type, rng), np.empty((n, 0)), dtype)
 
 
 def test_symmetrize(any_backend: Backend, rng: np.random.Generator) -> None:
@@ -582,6 +606,51 @@ def test_cholesky_path_settles_lambdas_by_others(native_module: ModuleType, orde
         tolerances.assert_solve(W, oracles.ridge_of_statistics(G, C, value), condition)
 
 
+@pytest.mark.parametrize("rank", ["full", "half"])
+@pytest.mark.parametrize("p", [1, 2, 15, 31, 32, 33, 63, 64, 65, 97, 129, 300])
+def test_degrees_of_freedom(any_backend: Backend, p: int, rank: str, rng: np.random.Generator) -> None:
+    A = rng.standard_normal((p + 3 if rank == "full" else (p + 1) // 2, p))
+    G, lambdas = A.T @ A, np.array([1e3, 1e-4, 1.0, 0.0 if rank == "full" else 1e-2])  # in any order
+    before = G.copy()
+    found = any_backend.degrees_of_freedom(G, lambdas)
+    assert found.shape == lambdas.shape
+    for value, degrees in zip(lambdas, found, strict=True):
+        condition = oracles.condition(G + value * np.eye(p))
+        expected = oracles.degrees_of_freedom(G, value)
+        tolerances.assert_solve(degrees, expected, condition, magnitude=float(p))
+    tolerances.assert_exact(G, before)
+
+
+@pytest.mark.parametrize("p", [1, 5, 70])
+def test_degrees_of_freedom_are_nan_where_there_is_no_model(
+    any_backend: Backend, p: int, rng: np.random.Generator
+) -> None:
+    G = spd(p, rng) - 0.5 * np.eye(p) if p > 1 else np.array([[-0.4]])
+    lambdas = np.array([2.0, 0.39, 0.41, 1e-3])  # the smallest eigenvalue is -0.4
+    assert np.isnan(any_backend.degrees_of_freedom(G, lambdas)).tolist() == [False, True, False, True]
+    assert any_backend.degrees_of_freedom(G, np.empty(0)).shape == (0,)
+    G[-1, 0] = G[0, -1] = np.nan
+    assert np.isnan(any_backend.degrees_of_freedom(G, lambdas)).all()
+
+
+def test_degrees_of_freedom_of_wide_bands(any_backend: Backend, rng: np.random.Generator) -> None:
+    p = 2050  # from 2048 on the band is twice as wide, and its last block is small
+    A = rng.standard_normal((40, p))
+    s = np.linalg.eigvalsh(A @ A.T)
+    lambdas = np.array([1.0, 100.0])
+    expected = (s / (s + lambdas[:, None])).sum(axis=1)
+    found = any_backend.degrees_of_freedom(A.T @ A, lambdas)
+    tolerances.assert_solve(found, expected, 1.0 + float(s[-1]), magnitude=float(p))
+
+
+@pytest.mark.parametrize("function", ["transform", "accumulate", "score_path"])
+@pytest.mark.parametrize("rows", [2**59, 2**61, 2**62, 2**63 - 1])
+def test_tiles_that_no_memory_holds_are_refused(native_module: ModuleType, function: str, rows: int) -> None:
+    arguments = {**native_arguments()[function], "tile_rows": rows}
+    with pytest.raises((ValueError, MemoryError)):
+        call_native(native_module, function, arguments)
+
+
 def test_unknown_method(native_module: ModuleType) -> None:
     arguments = native_arguments()["ridge_path"]
     with pytest.raises(ValueError, match="method: cheaper, band or cholesky"):
@@ -791,6 +860,7 @@ def native_arguments() -> dict[str, dict[str, Any]]:
             "rounding": 0.0,
             "resolved": np.empty(m, bool),
         },
+        "degrees_of_freedom": {"gram": np.eye(p), "lambdas": np.ones(m), "out": np.empty(m)},
         "normal_from_bits": {"bits": np.zeros(m, np.uint64), "out": np.empty(m)},
         "solve_spd": {"a": np.eye(p)[None], "rhs": np.ones((1, m, p))},
         "preimage_solve": {
@@ -918,6 +988,10 @@ def test_the_compiled_module_takes_good_arguments(native_module: ModuleType, fun
         ("solve_spd", "rhs", read_only(np.ones((1, 5, 2)))),
         ("preimage_solve", "weight", np.eye(3, 2)),
         ("preimage_solve", "weight", np.empty((0, 3))),
+        ("degrees_of_freedom", "gram", np.ones((2, 3))),
+        ("degrees_of_freedom", "gram", np.ones(2)),
+        ("degrees_of_freedom", "gram", np.empty((0, 0))),
+        ("degrees_of_freedom", "out", np.empty(4)),
         ("preimage_solve", "weight", np.ones(3)),
         ("preimage_solve", "rhs", np.ones((5, 3))),
         ("preimage_solve", "rhs", np.ones(2)),

@@ -21,12 +21,12 @@ import pytest
 
 import oracles
 import tolerances
-from conftest import NO_GPU, CudaArray, emulated_backend
+from conftest import NO_GPU, CudaArray, emulated_backend, set_tile_rows
 from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, shared_backend
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory, NotPositiveDefinite
-from test_backends import make_chain, make_inputs, set_tile_rows, spd
+from test_backends import make_chain, make_inputs, spd
 
 Array = npt.NDArray[Any]
 Operation = Callable[[Backend], list[Array]]

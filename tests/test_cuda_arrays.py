@@ -17,13 +17,13 @@ import pytest
 
 import krrdistill as kd
 import tolerances
-from conftest import CudaArray, framework
+from conftest import CudaArray, framework, set_tile_rows
 from krrdistill.backends import Backend, Chain, get_backend
 from krrdistill.backends.cuda import CudaBackend
 from krrdistill.common import arrays
 from krrdistill.errors import DataError, DeviceOutOfMemory
 from test_arrays import MAPS, D, K, distill, labels, samples
-from test_backends import make_chain, make_inputs, set_tile_rows
+from test_backends import make_chain, make_inputs
 
 Array = npt.NDArray[Any]
 DTYPES = ("uint8", "float32", "float64")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
+from conftest import set_tile_rows
 from krrdistill.backends import Backend, Chain
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
@@ -158,8 +159,7 @@ def test_tile_and_batch_size_do_not_matter(
 ) -> None:
     X, Y = samples(50)
     expected = statistics_of(X, Y, dtype, any_backend)
-    running = getattr(any_backend, "inner", any_backend)  # behind the stages in Python
-    monkeypatch.setattr(f"{type(running).accumulate.__module__}.tile_rows", lambda chain, dtype: rows_of_tile)
+    set_tile_rows(monkeypatch, any_backend, rows_of_tile)
     assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
     monkeypatch.setattr(module, "_BATCH_ROWS", 7)
     assert_close(statistics_of(X, Y, dtype, any_backend), expected, X, Y, dtype)
@@ -347,11 +347,26 @@ def test_noise_floor_of_integer_sums(isa: str, native_module: Any, tmp_path: Pat
     assert exact.load(tmp_path / "rounded.npz").product_precision == "float32"
 
 
-def test_integer_sums_are_only_for_bytes_without_layers() -> None:
-    X = np.zeros((2, D), np.uint8)
-    assert Chain(D, ()).is_affine_of_bytes(X)
-    assert not Chain(D, ()).is_affine_of_bytes(X.astype(np.float32))
-    assert not PHI.chain().is_affine_of_bytes(X)
+@pytest.mark.parametrize("n", [0, 4])
+def test_accumulate_tells_the_precision_of_its_products(integer_kernel: Backend, dtype: Any, n: int) -> None:
+    """float64 for integers, which are only for bytes without layers."""
+    X = np.zeros((n, D), np.uint8)
+    for chain, data, expected in (
+        (Chain(D, ()), X, "float64"),
+        (Chain(D, (), np.full(D, 0.5), np.ones(D)), X, "float64"),
+        (Chain(D, ()), X.astype(np.float32), str(dtype)),
+        (PHI.chain(), X, str(dtype)),
+    ):
+        p = chain.output_dim
+        gram, cross = np.zeros((p, p)), np.zeros((K, p))
+        assert integer_kernel.accumulate(chain, data, np.zeros(n, np.int64), gram, cross, dtype=dtype) == expected
+
+
+def test_other_backends_use_the_precision_that_was_asked_for(any_backend: Backend, dtype: Any) -> None:
+    used = any_backend.accumulate(
+        Chain(2, ()), np.zeros((3, 2)), np.zeros(3, np.int64), np.zeros((2, 2)), np.zeros((1, 2)), dtype=dtype
+    )
+    assert used == str(dtype)
 
 
 # Files

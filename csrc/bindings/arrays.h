@@ -100,7 +100,8 @@ Hadamard<T> make_hadamard(const Array<T>& diagonals, const Array<T>& scale, int6
 template <typename T>
 class MapHandle {
  public:
-  MapHandle(int64_t input_dim, std::optional<Array<T>> scale, std::optional<Array<T>> shift, const py::list& layers)
+  MapHandle(int64_t input_dim, std::optional<Array<double>> scale, std::optional<Array<double>> shift,
+            const py::list& layers)
       : scale_(std::move(scale)), shift_(std::move(shift)) {
     require(input_dim >= 1, "input_dim must be at least 1");
     require(scale_.has_value() == shift_.has_value(), "scale and shift come together");
@@ -150,8 +151,8 @@ class MapHandle {
     return layer;
   }
 
-  std::optional<Array<T>> scale_;
-  std::optional<Array<T>> shift_;
+  std::optional<Array<double>> scale_;
+  std::optional<Array<double>> shift_;
   std::vector<Array<T>> arrays_;
   FeatureMap<T> map_;
 };

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "bindings/arrays.h"
+#include "bindings/checks.h"
 #include "bindings/dlpack.h"
 #include "bindings/errors.h"
 #include "cuda/operations.h"
@@ -72,9 +73,8 @@ class Device {
   template <typename T>
   void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows, Array<T> out, int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
-    require(out.ndim() == 2 && out.shape(0) == data.source.n && out.shape(1) == handle.map().output_dim(),
-            "out: (n, output_dim)");
-    require(tile_rows >= 1, "tile_rows must be at least 1");
+    check_features(out, data.source.n, handle.map().output_dim());
+    check_tile_rows(tile_rows);
     T* target = out.mutable_data();
     const py::gil_scoped_release nogil;
     cuda::transform(*context_, handle.map(), data.source, tile_rows, target);
@@ -85,7 +85,7 @@ class Device {
   dlpack::Matrix transform_there(const MapHandle<T>& handle, const py::object& x, const Rows& rows, int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
     require(data.source.on_device, "x must be on the device");
-    require(tile_rows >= 1, "tile_rows must be at least 1");
+    check_tile_rows(tile_rows);
     constexpr dlpack::Type type{.code = dlpack::floating, .bits = 8 * sizeof(T), .lanes = 1};
     std::shared_ptr<T> features;
     {
@@ -100,10 +100,8 @@ class Device {
   void accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const py::array& y,
                   Array<double> gram, Array<double> cross, int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
-    const int64_t p = handle.map().output_dim();
-    require(gram.ndim() == 2 && gram.shape(0) == p && gram.shape(1) == p, "gram: (p, p)");
-    require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
-    require(tile_rows >= 1, "tile_rows must be at least 1");
+    check_sums(gram, cross, handle.map().output_dim());
+    check_tile_rows(tile_rows);
     const Targets targets = make_targets(y, cross.shape(0), data.rows, data.source);
     double* gram_data = gram.mutable_data();
     double* cross_data = cross.mutable_data();
@@ -112,9 +110,8 @@ class Device {
   }
 
   void symmetrize(Array<double> gram) {
-    require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1), "gram: (p, p)");
+    const int64_t p = check_gram(gram);
     double* gram_data = gram.mutable_data();
-    const int64_t p = gram.shape(0);
     const py::gil_scoped_release nogil;
     cuda::symmetrize(*context_, gram_data, p);
   }
@@ -123,12 +120,8 @@ class Device {
   void score_path(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const Array<int64_t>& labels,
                   const Array<T>& weights, Array<int64_t> correct, int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
-    require(weights.ndim() == 3 && weights.shape(2) == handle.map().output_dim(), "weights: (models, k, p)");
-    const int64_t models = weights.shape(0), k = weights.shape(1);
-    require(k >= 1, "weights need at least one class");
-    require(labels.ndim() == 1 && labels.shape(0) == data.rows, "labels: (n,)");
-    require(correct.size() == models, "correct: (models,)");
-    require(tile_rows >= 1, "tile_rows must be at least 1");
+    const auto [models, k] = check_scores(labels, weights, correct, data.rows, handle.map().output_dim());
+    check_tile_rows(tile_rows);
     int64_t* correct_data = correct.mutable_data();
     const py::gil_scoped_release nogil;
     cuda::score_path(*context_, handle.map(), data.source, labels.data(), weights.data(), models, k, tile_rows,
@@ -137,14 +130,9 @@ class Device {
 
   double ridge_path(const Array<double>& gram, const Array<double>& cross, const Array<double>& lambdas,
                     double rounding, Array<double> weights, Array<bool> positive_definite, Array<bool> resolved) {
-    require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1) && gram.shape(0) >= 1, "gram: (p, p)");
-    const int64_t p = gram.shape(0);
-    require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
-    const int64_t k = cross.shape(0), count = lambdas.size();
-    require(weights.size() == count * k * p, "weights: (lambdas, k, p)");
-    require(positive_definite.size() == count && resolved.size() == count, "positive_definite, resolved: (lambdas,)");
-    auto* definite_data = reinterpret_cast<unsigned char*>(positive_definite.mutable_data());
-    auto* resolved_data = reinterpret_cast<unsigned char*>(resolved.mutable_data());
+    const auto [p, k, count] = check_path(gram, cross, lambdas, weights, positive_definite, resolved);
+    unsigned char* definite_data = flags(positive_definite);
+    unsigned char* resolved_data = flags(resolved);
     double* weight_data = weights.mutable_data();
     const py::gil_scoped_release nogil;
     return cuda::ridge_path(*context_, gram.data(), cross.data(), p, k, lambdas.data(), count, rounding, weight_data,
@@ -152,20 +140,14 @@ class Device {
   }
 
   void solve_spd(const Array<double>& a, Array<double> rhs) {
-    require(a.ndim() == 3 && a.shape(1) == a.shape(2), "a: (batch, n, n)");
-    require(rhs.ndim() == 3 && rhs.shape(0) == a.shape(0) && rhs.shape(2) == a.shape(1), "rhs: (batch, r, n)");
+    const auto [batch, n, r] = check_systems(a, rhs);
     double* rhs_data = rhs.mutable_data();
-    const int64_t batch = a.shape(0), n = a.shape(1), r = rhs.shape(1);
     const py::gil_scoped_release nogil;
     cuda::solve_spd(*context_, a.data(), rhs_data, batch, n, r);
   }
 
   double preimage_solve(const Array<double>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
-    require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
-    const int64_t p = weight.shape(0), d = weight.shape(1);
-    require(rhs.ndim() == 2 && rhs.shape(1) == p, "rhs: (m, p)");
-    const int64_t m = rhs.shape(0);
-    require(x.ndim() == 2 && x.shape(0) == m && x.shape(1) == d, "x: (m, d)");
+    const auto [p, d, m] = check_preimages(weight, rhs, x);
     double* x_data = x.mutable_data();
     const py::gil_scoped_release nogil;
     return cuda::preimage_solve(*context_, weight.data(), rhs.data(), x_data, p, d, m, rcond_floor);
@@ -173,10 +155,8 @@ class Device {
 
   void hadamard_solve(const Array<double>& diagonals, const Array<double>& scale, const Array<double>& rhs,
                       Array<double> x) {
-    require(x.ndim() == 2, "x: (m, d)");
-    const Hadamard<double> weight = make_hadamard(diagonals, scale, x.shape(1));
+    const Hadamard<double> weight = check_structured(diagonals, scale, rhs, x);
     const int64_t m = x.shape(0);
-    require(rhs.ndim() == 2 && rhs.shape(0) == m && rhs.shape(1) == weight.outputs, "rhs: (m, p)");
     double* x_data = x.mutable_data();
     const py::gil_scoped_release nogil;
     cuda::hadamard_solve(*context_, weight, rhs.data(), x_data, m);
@@ -200,8 +180,8 @@ class Device {
 template <typename T>
 void bind_map(py::module_& module, py::class_<Device>& device, const char* map_name) {
   py::class_<MapHandle<T>>(module, map_name, py::module_local())
-      .def(py::init<int64_t, std::optional<Array<T>>, std::optional<Array<T>>, const py::list&>(), py::arg("input_dim"),
-           py::arg("scale"), py::arg("shift"), py::arg("layers"));
+      .def(py::init<int64_t, std::optional<Array<double>>, std::optional<Array<double>>, const py::list&>(),
+           py::arg("input_dim"), py::arg("scale"), py::arg("shift"), py::arg("layers"));
   device
       .def("transform", &Device::transform<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("out").noconvert(), py::arg("tile_rows"))

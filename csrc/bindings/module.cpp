@@ -9,9 +9,11 @@
 #include <string>
 
 #include "bindings/arrays.h"
+#include "bindings/checks.h"
 #include "bindings/errors.h"
 #include "bindings/scipy_blas.h"
 #include "bindings/workspace.h"
+#include "krrdistill/degrees_of_freedom.h"
 #include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
 #include "krrdistill/normal.h"
@@ -34,8 +36,8 @@ void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows,
   const FeatureMap<T>& map = handle.map();
   const Input input = make_input(x, rows, map.input_dim);
   const int64_t p = map.output_dim();
-  require(out.ndim() == 2 && out.shape(0) == input.n && out.shape(1) == p, "out: (n, output_dim)");
-  require(tile_rows >= 1, "tile_rows must be at least 1");
+  check_features(out, input.n, p);
+  check_tile_rows(tile_rows);
   T* target = out.mutable_data();
   const py::gil_scoped_release nogil;
   Workspace<T> workspace(tile_workspace(map, tile_rows));
@@ -49,10 +51,8 @@ void accumulate_statistics(const MapHandle<T>& handle, const py::array& x, const
                            Array<double> gram, Array<double> cross, int64_t tile_rows) {
   const FeatureMap<T>& map = handle.map();
   const Input input = make_input(x, rows, map.input_dim);
-  const int64_t p = map.output_dim();
-  require(gram.ndim() == 2 && gram.shape(0) == p && gram.shape(1) == p, "gram: (p, p)");
-  require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
-  require(tile_rows >= 1, "tile_rows must be at least 1");
+  check_sums(gram, cross, map.output_dim());
+  check_tile_rows(tile_rows);
   const Targets targets = make_targets(y, cross.shape(0), x.shape(0), input);
   double* gram_data = gram.mutable_data();
   double* cross_data = cross.mutable_data();
@@ -62,9 +62,8 @@ void accumulate_statistics(const MapHandle<T>& handle, const py::array& x, const
 }
 
 void mirror(Array<double> gram) {
-  require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1), "gram: (p, p)");
+  const int64_t p = check_gram(gram);
   double* gram_data = gram.mutable_data();
-  const int64_t p = gram.shape(0);
   const py::gil_scoped_release nogil;
   symmetrize(gram_data, p);
 }
@@ -74,13 +73,8 @@ void score(const MapHandle<T>& handle, const py::array& x, const Rows& rows, con
            const Array<T>& weights, Array<int64_t> correct, int64_t tile_rows) {
   const FeatureMap<T>& map = handle.map();
   const Input input = make_input(x, rows, map.input_dim);
-  require(weights.ndim() == 3 && weights.shape(2) == map.output_dim(), "weights: (models, k, p)");
-  const int64_t models = weights.shape(0);
-  const int64_t k = weights.shape(1);
-  require(k >= 1, "weights need at least one class");
-  require(labels.ndim() == 1 && labels.shape(0) == x.shape(0), "labels: (n,)");
-  require(correct.size() == models, "correct: (models,)");
-  require(tile_rows >= 1, "tile_rows must be at least 1");
+  const auto [models, k] = check_scores(labels, weights, correct, x.shape(0), map.output_dim());
+  check_tile_rows(tile_rows);
   int64_t* correct_data = correct.mutable_data();
   const py::gil_scoped_release nogil;
   Workspace<T> workspace(score_path_workspace(map, tile_rows, models, k));
@@ -98,15 +92,9 @@ RidgeMethod parse_method(const std::string& name) {
 double path(Array<double> gram, const Array<double>& cross, const Array<double>& lambdas, double rounding,
             Array<double> weights, Array<bool> positive_definite, Array<bool> resolved, const std::string& name) {
   const RidgeMethod method = parse_method(name);
-  require(gram.ndim() == 2 && gram.shape(0) == gram.shape(1) && gram.shape(0) >= 1, "gram: (p, p)");
-  const int64_t p = gram.shape(0);
-  require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
-  const int64_t k = cross.shape(0);
-  const int64_t count = lambdas.size();
-  require(weights.size() == count * k * p, "weights: (lambdas, k, p)");
-  require(positive_definite.size() == count && resolved.size() == count, "positive_definite, resolved: (lambdas,)");
-  auto* definite_data = reinterpret_cast<unsigned char*>(positive_definite.mutable_data());
-  auto* resolved_data = reinterpret_cast<unsigned char*>(resolved.mutable_data());
+  const auto [p, k, count] = check_path(gram, cross, lambdas, weights, positive_definite, resolved);
+  unsigned char* definite_data = flags(positive_definite);
+  unsigned char* resolved_data = flags(resolved);
   double* gram_data = gram.mutable_data();
   double* weight_data = weights.mutable_data();
   const py::gil_scoped_release nogil;
@@ -115,23 +103,27 @@ double path(Array<double> gram, const Array<double>& cross, const Array<double>&
                     resolved_data, workspace.get(), method);
 }
 
+void degrees(Array<double> gram, const Array<double>& lambdas, Array<double> out) {
+  const int64_t p = check_gram(gram, 1), count = lambdas.size();
+  require(out.size() == count, "out: (lambdas,)");
+  double* gram_data = gram.mutable_data();
+  double* out_data = out.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(degrees_of_freedom_workspace(p));
+  degrees_of_freedom(gram_data, p, lambdas.data(), count, out_data, workspace.get());
+}
+
 template <typename T>
 void solve(Array<T> a, Array<T> rhs) {
-  require(a.ndim() == 3 && a.shape(1) == a.shape(2), "a: (batch, n, n)");
-  require(rhs.ndim() == 3 && rhs.shape(0) == a.shape(0) && rhs.shape(2) == a.shape(1), "rhs: (batch, r, n)");
+  const auto [batch, n, r] = check_systems(a, rhs);
   T* a_data = a.mutable_data();
   T* rhs_data = rhs.mutable_data();
-  const int64_t batch = a.shape(0), n = a.shape(1), r = rhs.shape(1);
   const py::gil_scoped_release nogil;
   solve_spd(a_data, rhs_data, batch, n, r);
 }
 
 double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double rcond_floor) {
-  require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
-  const int64_t p = weight.shape(0), d = weight.shape(1);
-  require(rhs.ndim() == 2 && rhs.shape(1) == p, "rhs: (m, p)");
-  const int64_t m = rhs.shape(0);
-  require(x.ndim() == 2 && x.shape(0) == m && x.shape(1) == d, "x: (m, d)");
+  const auto [p, d, m] = check_preimages(weight, rhs, x);
   double* weight_data = weight.mutable_data();
   double* rhs_data = rhs.mutable_data();
   double* x_data = x.mutable_data();
@@ -143,10 +135,8 @@ double preimage(Array<double> weight, Array<double> rhs, Array<double> x, double
 
 void structured_preimage(const Array<double>& diagonals, const Array<double>& scale, const Array<double>& rhs,
                          Array<double> x) {
-  require(x.ndim() == 2, "x: (m, d)");
-  const Hadamard<double> weight = make_hadamard(diagonals, scale, x.shape(1));
+  const Hadamard<double> weight = check_structured(diagonals, scale, rhs, x);
   const int64_t m = x.shape(0);
-  require(rhs.ndim() == 2 && rhs.shape(0) == m && rhs.shape(1) == weight.outputs, "rhs: (m, p)");
   const double* rhs_data = rhs.data();
   double* x_data = x.mutable_data();
   const py::gil_scoped_release nogil;
@@ -165,8 +155,8 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
 template <typename T>
 void bind_operations(py::module_& module, const char* map_name) {
   py::class_<MapHandle<T>>(module, map_name)
-      .def(py::init<int64_t, std::optional<Array<T>>, std::optional<Array<T>>, const py::list&>(), py::arg("input_dim"),
-           py::arg("scale"), py::arg("shift"), py::arg("layers"));
+      .def(py::init<int64_t, std::optional<Array<double>>, std::optional<Array<double>>, const py::list&>(),
+           py::arg("input_dim"), py::arg("scale"), py::arg("shift"), py::arg("layers"));
   module.def("transform", &transform<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
              py::arg("out").noconvert(), py::arg("tile_rows"));
   module.def("accumulate", &accumulate_statistics<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
@@ -209,6 +199,8 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("lambdas"), pybind11::arg("rounding"), pybind11::arg("weights").noconvert(),
              pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert(),
              pybind11::arg("method") = "cheaper");
+  module.def("degrees_of_freedom", &bindings::degrees, pybind11::arg("gram").noconvert(), pybind11::arg("lambdas"),
+             pybind11::arg("out").noconvert());
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),
              pybind11::arg("rhs").noconvert(), pybind11::arg("x").noconvert(), pybind11::arg("rcond_floor"));
   module.def("hadamard_solve", &bindings::structured_preimage, pybind11::arg("diagonals"), pybind11::arg("scale"),

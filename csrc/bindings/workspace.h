@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <new>
 
 #ifdef __linux__
@@ -25,7 +26,7 @@ template <typename T>
 class Workspace {
  public:
   explicit Workspace(int64_t n)
-      : bytes_(static_cast<size_t>(n > 0 ? n : 1) * sizeof(T)),
+      : bytes_(bytes_of(n)),
         alignment_(bytes_ < huge_page ? std::align_val_t{64} : std::align_val_t{huge_page}),
         memory_(::operator new(bytes_ + guard_bytes, alignment_)) {
 #ifdef __linux__
@@ -56,6 +57,13 @@ class Workspace {
   T* get() { return static_cast<T*>(memory_); }
 
  private:
+  static size_t bytes_of(int64_t n) {
+    if (n > std::numeric_limits<int64_t>::max() / static_cast<int64_t>(sizeof(T)) - static_cast<int64_t>(guard_bytes)) {
+      throw std::bad_alloc();
+    }
+    return static_cast<size_t>(n > 0 ? n : 1) * sizeof(T);
+  }
+
   static constexpr size_t huge_page = size_t{1} << 21;
 #ifdef KRRDISTILL_SANITIZED
   static constexpr size_t guard_bytes = 65536;  // more than one block of LAPACK

@@ -8,8 +8,8 @@
 #define KRRDISTILL_BLAS_ROUTINES(apply) apply(gemm) apply(syrk) apply(symm) apply(syr2k) apply(symv)
 
 #define KRRDISTILL_LAPACK_ROUTINES(apply)                                                                              \
-  apply(potrf) apply(potrs) apply(geqrt) apply(larft) apply(sterf) apply(pbtrf) apply(pbtrs) apply(getrf) apply(getrs) \
-      apply(gecon) apply(geqrf) apply(ormqr) apply(trtrs) apply(trcon)
+  apply(potrf) apply(potrs) apply(geqrt) apply(larft) apply(pbtrf) apply(pbtrs) apply(getrf) apply(getrs) apply(gecon) \
+      apply(geqrf) apply(ormqr) apply(trtrs) apply(trcon)
 
 namespace krrdistill {
 

@@ -36,7 +36,9 @@ struct Sums {
         classes(reinterpret_cast<int32_t*>(counts + k)) {}
 };
 
-// Real-valued targets count as one class: their products with the features are another matter.
+// Real-valued targets, any number of them, count as one class: their products with the features are another matter.
+int64_t classes_of(const Targets& targets) { return targets.labels == nullptr ? 1 : targets.k; }
+
 int64_t label_of(const Input& input, const Targets& targets, int64_t i) {
   return targets.labels == nullptr ? 0 : targets.labels[input.row_of(i)];
 }
@@ -100,14 +102,14 @@ void add_cross(const Sums& sums, int64_t p, int64_t k, double* cross) {
 }  // namespace
 
 int64_t byte_statistics_workspace(int64_t p, int64_t k) {
-  const int64_t order = byte_gram_order(p);
-  return byte_gram_workspace(p) + order * order / 2 + 4 * p + k + (k * p + 1) / 2;
+  const int64_t order = byte_gram_order(p), classes = std::max<int64_t>(k, 1);
+  return byte_gram_workspace(p) + order * order / 2 + 4 * p + classes + (classes * p + 1) / 2;
 }
 
 void accumulate_bytes(const FeatureMap<double>& map, const Input& input, const Targets& targets, double* gram,
                       double* cross, double* workspace) {
   const int64_t p = map.input_dim;
-  const int64_t k = targets.labels == nullptr ? 1 : targets.k;
+  const int64_t k = classes_of(targets);
   const Sums sums(workspace, p, k);
   for (int64_t start = 0; start < input.n; start += byte_sum_rows) {
     const int64_t end = std::min(start + byte_sum_rows, input.n);

@@ -20,8 +20,9 @@ inline T nonfinite_mark(T x) {
   return x - x;
 }
 
-template <typename In, typename T>
-bool load(const In* x, const T* scale, const T* shift, T* out, int64_t n) {
+// Factor: the type that x * scale + shift is computed in.
+template <typename In, typename Factor, typename T>
+bool load(const In* x, const Factor* scale, const Factor* shift, T* out, int64_t n) {
   T mark = 0;
   if (scale == nullptr) {
     for (int64_t j = 0; j < n; ++j) {
@@ -29,7 +30,7 @@ bool load(const In* x, const T* scale, const T* shift, T* out, int64_t n) {
     }
   } else {
     for (int64_t j = 0; j < n; ++j) {
-      out[j] = static_cast<T>(x[j]) * scale[j] + shift[j];
+      out[j] = static_cast<T>(static_cast<Factor>(x[j]) * scale[j] + shift[j]);
     }
   }
   if constexpr (sizeof(In) > 1) {  // a byte is always finite
@@ -139,9 +140,9 @@ void accumulate(const T* x, double* sum, int64_t n) {
 template <typename T>
 constexpr ElementwiseKernels<T> make_table() {
   ElementwiseKernels<T> table{};
-  table.load_u8 = &load<uint8_t, T>;
-  table.load_f32 = &load<float, T>;
-  table.load_f64 = &load<double, T>;
+  table.load_u8 = &load<uint8_t, T, T>;
+  table.load_f32 = &load<float, double, T>;
+  table.load_f64 = &load<double, double, T>;
   table.add_bias = &add_bias<T>;
   table.leaky_relu = &leaky_relu<T>;
   table.scaled_cos = static_cast<void (*)(T*, const T*, T, int64_t)>(&scaled_cos);

@@ -3,18 +3,49 @@
 #include "krrdistill/feature_map.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "krrdistill/elementwise.h"
 #include "krrdistill/errors.h"
 
 namespace krrdistill {
 namespace {
 
+// x * scale + shift in T, for bytes.
 template <typename T>
-void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out) {
+struct Rounded {
+  const T* scale;
+  const T* shift;
+};
+
+template <typename T>
+int64_t rounded_workspace(const FeatureMap<T>& map) {
+  return std::is_same_v<T, double> || map.scale == nullptr ? 0 : 2 * map.input_dim;
+}
+
+template <typename T>
+Rounded<T> round_factors(const FeatureMap<T>& map, T* workspace) {
+  if constexpr (std::is_same_v<T, double>) {
+    return {.scale = map.scale, .shift = map.shift};
+  } else {
+    if (map.scale == nullptr) {
+      return {.scale = nullptr, .shift = nullptr};
+    }
+    const int64_t d = map.input_dim;
+    const auto round = [](double value) { return static_cast<T>(value); };
+    std::transform(map.scale, map.scale + d, workspace, round);
+    std::transform(map.shift, map.shift + d, workspace + d, round);
+    return {.scale = workspace, .shift = workspace + d};
+  }
+}
+
+template <typename T>
+void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out, T* workspace) {
   const auto& kernels = elementwise<T>();
   const int64_t d = map.input_dim;
+  const Rounded<T> rounded = round_factors(map, workspace);
   int64_t first_bad = count;
 #pragma omp parallel for schedule(static) reduction(min : first_bad)
   for (int64_t i = 0; i < count; ++i) {
@@ -22,8 +53,8 @@ void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int6
     bool finite = true;
     switch (input.type) {
       case InputType::u8:
-        finite =
-            kernels.load_u8(static_cast<const uint8_t*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
+        finite = kernels.load_u8(static_cast<const uint8_t*>(input.data) + offset, rounded.scale, rounded.shift,
+                                 out + i * d, d);
         break;
       case InputType::f32:
         finite = kernels.load_f32(static_cast<const float*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
@@ -86,7 +117,8 @@ void apply_structured(const Layer<T>& layer, T* inputs, int64_t count, T* featur
 
 template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows) {
-  return map.layers.empty() ? 0 : 2 * tile_rows * map.max_width();
+  const int64_t buffers = map.layers.empty() ? 0 : checked_product(2 * map.max_width(), tile_rows);
+  return checked_sum(rounded_workspace(map), buffers);
 }
 
 template <typename T>
@@ -95,12 +127,12 @@ void transform_tile(const FeatureMap<T>& map, const Input& input, int64_t first,
     return;
   }
   if (map.layers.empty()) {
-    load_tile(map, input, first, count, out);
+    load_tile(map, input, first, count, out, workspace);
     return;
   }
-  T* current = workspace;
-  T* next = workspace + count * map.max_width();
-  load_tile(map, input, first, count, current);
+  T* current = workspace + rounded_workspace(map);
+  T* next = current + count * map.max_width();
+  load_tile(map, input, first, count, current, workspace);
   for (const auto& layer : map.layers) {
     T* target = &layer == &map.layers.back() ? out : next;
     if (layer.weight != nullptr) {

@@ -3,7 +3,7 @@
 #include <limits>
 
 #include "common/checked_blas.h"
-#include "cpu/lanczos.h"
+#include "common/lanczos.h"
 #include "cpu/ridge_methods.h"
 #include "krrdistill/statistics.h"
 

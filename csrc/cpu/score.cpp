@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 
 namespace krrdistill {
 namespace {
@@ -23,7 +24,8 @@ int64_t arg_max(const T* scores, int64_t k) {
 
 template <typename T>
 int64_t score_path_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t models, int64_t k) {
-  return tile_workspace(map, tile_rows) + tile_rows * (map.output_dim() + models * k);
+  return checked_sum(tile_workspace(map, tile_rows),
+                     checked_product(tile_rows, checked_sum(map.output_dim(), checked_product(models, k))));
 }
 
 template <typename T>

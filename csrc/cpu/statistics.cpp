@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "cpu/byte_statistics.h"
 #include "krrdistill/elementwise.h"
 
@@ -70,7 +71,8 @@ template <typename T>
 int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k) {
   const int64_t p = map.output_dim();
   const int64_t scratch = std::is_same_v<T, float> ? p * p : 0;
-  const int64_t tiles = tile_workspace(map, tile_rows) + tile_rows * p + scratch + k * (tile_rows + p);
+  const int64_t tiles = checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p), scratch,
+                                    checked_product(k, checked_sum(tile_rows, p)));
   return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, k)) : tiles;
 }
 
@@ -82,7 +84,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
   if constexpr (std::is_same_v<T, double>) {
     if (integers) {
       accumulate_bytes(map, input, targets, gram, cross, workspace);
-      if (targets.labels != nullptr) {
+      if (targets.labels != nullptr || targets.k == 0) {
         return;
       }
     }
@@ -110,7 +112,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
     }
     if (targets.labels != nullptr) {
       add_class_sums(features, count, p, input, targets, first, cross);
-    } else {
+    } else if (targets.k > 0) {  // BLAS refuses matrices without columns
       add_products(features, count, p, input, targets, first, cross, target_space);
     }
   }

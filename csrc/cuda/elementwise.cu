@@ -16,9 +16,9 @@ struct alignas(sizeof(T) * n < 16 ? sizeof(T) * n : 16) Pack {
 
 __device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
-template <typename In, typename T>
+template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)
-    standardise_kernel(const In* x, const T* scale, const T* shift, T* out, unsigned packs, unsigned total, int64_t d,
+    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total, int64_t d,
                        int64_t first, unsigned long long* first_bad) {
   constexpr int n = lanes<T>;
   const unsigned index = flat_index();
@@ -32,13 +32,11 @@ __global__ void __launch_bounds__(threads)
   bool finite = true;
 #pragma unroll
   for (int j = 0; j < n; ++j) {
-    T v = static_cast<T>(source.v[j]);
-    if (column + j >= d) {
-      v = T(0);
-    } else {
-      if (scale != nullptr) {
-        v = v * scale[column + j] + shift[column + j];
-      }
+    T v = T(0);
+    if (column + j < d) {
+      v = scale == nullptr
+              ? static_cast<T>(source.v[j])
+              : static_cast<T>(static_cast<Factor>(source.v[j]) * scale[column + j] + shift[column + j]);
       finite = finite && v - v == T(0);
     }
     value.v[j] = v;
@@ -124,20 +122,21 @@ void launch_flat(const char* name, void (*kernel)(Parameters...), cudaStream_t s
 }  // namespace
 
 template <typename T>
-void standardise(cudaStream_t stream, const void* x, InputType type, const T* scale, const T* shift, T* out,
-                 int64_t count, int64_t d, int64_t first, unsigned long long* first_bad) {
+void standardise(cudaStream_t stream, const void* x, InputType type, const Factors<T>& factors, T* out, int64_t count,
+                 int64_t d, int64_t first, unsigned long long* first_bad) {
   const int64_t packs = pitch(d) / lanes<T>;
-  const auto run = [&](auto kernel, const auto* typed) {
+  const auto run = [&](auto kernel, const auto* typed, const auto* scale, const auto* shift) {
     launch_flat<T>("standardise", kernel, stream, count, d, typed, scale, shift, out, packs, count * packs, d, first,
                    first_bad);
   };
   switch (type) {
     case InputType::u8:
-      return run(&standardise_kernel<uint8_t, T>, static_cast<const uint8_t*>(x));
+      return run(&standardise_kernel<uint8_t, T, T>, static_cast<const uint8_t*>(x), factors.rounded_scale,
+                 factors.rounded_shift);
     case InputType::f32:
-      return run(&standardise_kernel<float, T>, static_cast<const float*>(x));
+      return run(&standardise_kernel<float, double, T>, static_cast<const float*>(x), factors.scale, factors.shift);
     case InputType::f64:
-      return run(&standardise_kernel<double, T>, static_cast<const double*>(x));
+      return run(&standardise_kernel<double, double, T>, static_cast<const double*>(x), factors.scale, factors.shift);
   }
 }
 
@@ -187,9 +186,9 @@ void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, 
   launch("add", &add_kernel<T>, grid_of(ceil_div(p, threads), rows), threads, 0, stream, x, sum, rows, p, lower);
 }
 
-template void standardise(cudaStream_t, const void*, InputType, const float*, const float*, float*, int64_t, int64_t,
+template void standardise(cudaStream_t, const void*, InputType, const Factors<float>&, float*, int64_t, int64_t,
                           int64_t, unsigned long long*);
-template void standardise(cudaStream_t, const void*, InputType, const double*, const double*, double*, int64_t, int64_t,
+template void standardise(cudaStream_t, const void*, InputType, const Factors<double>&, double*, int64_t, int64_t,
                           int64_t, unsigned long long*);
 template void epilogue(cudaStream_t, const Layer<float>&, float*, int64_t);
 template void epilogue(cudaStream_t, const Layer<double>&, double*, int64_t);

@@ -8,12 +8,21 @@
 
 namespace krrdistill::cuda {
 
-// out (count rows, stride pitch(d)) = x * scale + shift, zero beyond column d; scale == nullptr means a plain
-// conversion. x has the same stride in its own elements. first_bad becomes at most first + row for every row that
-// holds NaN or infinity.
+// x * scale + shift on the device: floats take the factors of the map, in double, bytes the rounded ones. One of the
+// pairs is there, or none: a plain conversion.
 template <typename T>
-void standardise(cudaStream_t stream, const void* x, InputType type, const T* scale, const T* shift, T* out,
-                 int64_t count, int64_t d, int64_t first, unsigned long long* first_bad);
+struct Factors {
+  const double* scale = nullptr;
+  const double* shift = nullptr;
+  const T* rounded_scale = nullptr;
+  const T* rounded_shift = nullptr;
+};
+
+// out (count rows, stride pitch(d)) = x * scale + shift, zero beyond column d. x has the same stride in its own
+// elements. first_bad becomes at most first + row for every row of `out` that holds NaN or infinity.
+template <typename T>
+void standardise(cudaStream_t stream, const void* x, InputType type, const Factors<T>& factors, T* out, int64_t count,
+                 int64_t d, int64_t first, unsigned long long* first_bad);
 
 // out (count rows, stride pitch(d)) = rows of `source`, which is on the device, as they are stored.
 void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void* out, int64_t count, int64_t d);

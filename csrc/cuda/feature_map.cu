@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <utility>
+#include <vector>
 
 #include "cuda/elementwise.h"
 #include "cuda/hadamard.h"
@@ -22,17 +23,24 @@ int64_t bytes_per_row(const FeatureMap<T>& map, int64_t staged) {
   return 2 * staged + 2 * static_cast<int64_t>(sizeof(T)) * pitch(map.max_width());
 }
 
+template <typename To>
+const To* upload_as(Scope& scope, const double* host, int64_t n) {
+  const std::vector<To> values(host, host + n);
+  return scope.upload_rows(values.data(), 1, n, pitch(n));
+}
+
 }  // namespace
 
 template <typename T>
 int64_t map_bytes(const FeatureMap<T>& map) {
-  int64_t elements = 2 * pitch(map.input_dim);
+  int64_t elements = 0;
   for (const auto& layer : map.layers) {
     elements += pitch(layer.outputs);
     elements += layer.weight != nullptr ? layer.outputs * pitch(layer.inputs)
                                         : 2 * layer.hadamard.rounds * layer.hadamard.block + pitch(layer.outputs);
   }
-  return elements * static_cast<int64_t>(sizeof(T));
+  const int64_t factors = map.scale == nullptr ? 0 : 2 * pitch(map.input_dim);  // in double or T
+  return elements * static_cast<int64_t>(sizeof(T)) + factors * static_cast<int64_t>(sizeof(double));
 }
 
 template <typename T>
@@ -41,8 +49,7 @@ FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
     return host == nullptr ? nullptr : scope.upload_rows(host, 1, n, pitch(n));
   };
   FeatureMap<T> result = map;
-  result.scale = vector(map.scale, map.input_dim);
-  result.shift = vector(map.shift, map.input_dim);
+  result.scale = result.shift = nullptr;
   for (auto& layer : result.layers) {
     layer.bias = vector(layer.bias, layer.outputs);
     if (layer.weight != nullptr) {
@@ -53,6 +60,18 @@ FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
     }
   }
   return result;
+}
+
+template <typename T>
+Factors<T> upload_factors(Scope& scope, const FeatureMap<T>& map, InputType type) {
+  if (map.scale == nullptr) {
+    return {};
+  }
+  const int64_t d = map.input_dim;
+  if (type == InputType::u8) {
+    return {.rounded_scale = upload_as<T>(scope, map.scale, d), .rounded_shift = upload_as<T>(scope, map.shift, d)};
+  }
+  return {.scale = upload_as<double>(scope, map.scale, d), .shift = upload_as<double>(scope, map.shift, d)};
 }
 
 template <typename T>
@@ -69,6 +88,7 @@ TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<
   rows_ = scope.fit_rows(operation, fixed + map_bytes(map) + 2 * extra_fixed + sync,
                          per_row + bytes_per_row(map, staged), std::min(tile_rows, std::max<int64_t>(input.n, 1)));
   map_ = upload(scope, map);
+  factors_ = upload_factors(scope, map, input.type);
   const int64_t pinned = rows_ * (input.on_device ? index : row_bytes_);
   for (Slot& slot : slots_) {
     slot.pinned = scope.template pinned<std::byte>(pinned + rows_ * extra_per_row + extra_fixed);
@@ -121,7 +141,7 @@ void TileStream<T>::gather_on_host(int64_t first, int64_t count, std::byte* to) 
 template <typename T>
 T* TileStream<T>::features_of(const std::byte* staged, int64_t first, int64_t count) {
   cudaStream_t stream = scope_.context.compute;
-  standardise(stream, staged, input_.type, map_.scale, map_.shift, current_, count, map_.input_dim, first, first_bad_);
+  standardise(stream, staged, input_.type, factors_, current_, count, map_.input_dim, first, first_bad_);
   for (const auto& layer : map_.layers) {
     if (layer.weight != nullptr) {
       // Row-major (count, inputs) is column-major (inputs, count), so features^T = W^T-transposed times H.
@@ -219,6 +239,8 @@ std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, c
 
 template FeatureMap<float> upload(Scope&, const FeatureMap<float>&);
 template FeatureMap<double> upload(Scope&, const FeatureMap<double>&);
+template Factors<float> upload_factors(Scope&, const FeatureMap<float>&, InputType);
+template Factors<double> upload_factors(Scope&, const FeatureMap<double>&, InputType);
 template class TileStream<float>;
 template class TileStream<double>;
 template void transform(Context&, const FeatureMap<float>&, const Source&, int64_t, float*);

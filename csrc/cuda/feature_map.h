@@ -6,15 +6,20 @@
 #include <cstdint>
 #include <functional>
 
+#include "cuda/elementwise.h"
 #include "cuda/runtime.h"
 
 namespace krrdistill::cuda {
 
-// The same map with arrays on the device; rows of dense weights are `ld = pitch(inputs)` apart.
+// The same layers with arrays on the device; rows of dense weights are `ld = pitch(inputs)` apart.
 template <typename T>
 FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map);
 
-// Bytes that `upload` takes.
+// x * scale + shift for inputs of this type.
+template <typename T>
+Factors<T> upload_factors(Scope& scope, const FeatureMap<T>& map, InputType type);
+
+// Bytes that both take.
 template <typename T>
 int64_t map_bytes(const FeatureMap<T>& map);
 
@@ -65,6 +70,7 @@ class TileStream {
   Scope& scope_;
   const Source& input_;
   FeatureMap<T> map_;  // on the device
+  Factors<T> factors_;
   int64_t row_bytes_;  // of staged raw rows
   int64_t extra_fixed_;
   int64_t extra_per_row_;

@@ -126,7 +126,7 @@ class Network {
 
   std::vector<float> single_ = std::vector<float>(p * d);
   Vector double_ = Vector(p * d);
-  std::vector<float> scale_ = std::vector<float>(d, 1.0F / 64.0F), shift_ = std::vector<float>(d, -1.0F);
+  Vector scale_ = Vector(d, 1.0 / 64.0), shift_ = Vector(d, -1.0);
 };
 
 class Clock {

@@ -19,7 +19,6 @@ struct BlasTable {
   void (*potrs)(char* uplo, int* n, int* nrhs, T* a, int* lda, T* b, int* ldb, int* info) = nullptr;
   void (*geqrt)(int* m, int* n, int* nb, T* a, int* lda, T* t, int* ldt, T* work, int* info) = nullptr;
   void (*larft)(char* direct, char* storev, int* n, int* k, T* v, int* ldv, T* tau, T* t, int* ldt) = nullptr;
-  void (*sterf)(int* n, T* d, T* e, int* info) = nullptr;
   void (*pbtrf)(char* uplo, int* n, int* kd, T* ab, int* ldab, int* info) = nullptr;
   void (*pbtrs)(char* uplo, int* n, int* kd, int* nrhs, T* ab, int* ldab, T* b, int* ldb, int* info) = nullptr;
   void (*getrf)(int* m, int* n, T* a, int* lda, int* ipiv, int* info) = nullptr;

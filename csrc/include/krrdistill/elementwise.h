@@ -8,10 +8,11 @@ namespace krrdistill {
 
 template <typename T>
 struct ElementwiseKernels {
-  // out = x * scale + shift; scale == nullptr means a plain conversion. Returns false on NaN or infinity.
+  // out = x * scale + shift, of floats in double; scale == nullptr means a plain conversion. Returns false when out
+  // holds NaN or infinity.
   bool (*load_u8)(const uint8_t* x, const T* scale, const T* shift, T* out, int64_t n);
-  bool (*load_f32)(const float* x, const T* scale, const T* shift, T* out, int64_t n);
-  bool (*load_f64)(const double* x, const T* scale, const T* shift, T* out, int64_t n);
+  bool (*load_f32)(const float* x, const double* scale, const double* shift, T* out, int64_t n);
+  bool (*load_f64)(const double* x, const double* scale, const double* shift, T* out, int64_t n);
   // In place; bias may be null.
   void (*add_bias)(T* x, const T* bias, int64_t n);
   void (*leaky_relu)(T* x, const T* bias, T slope, int64_t n);       // v > 0 ? v : slope * v,  v = x + bias

@@ -29,8 +29,8 @@ struct Layer {
 template <typename T>
 struct FeatureMap {
   int64_t input_dim = 0;
-  const T* scale = nullptr;  // (input_dim), null: no affine stage
-  const T* shift = nullptr;
+  const double* scale = nullptr;  // (input_dim), null: no affine stage. Floats are standardised in double, which an
+  const double* shift = nullptr;  // offset that is large beside the spread needs; bytes with both rounded to T
   std::vector<Layer<T>> layers;
 
   [[nodiscard]] int64_t output_dim() const { return layers.empty() ? input_dim : layers.back().outputs; }
@@ -57,7 +57,8 @@ struct Input {
   [[nodiscard]] int64_t row_of(int64_t i) const { return rows == nullptr ? i : rows[i]; }
 };
 
-// Elements of workspace that transform_tile needs for `tile_rows` rows.
+// Elements of workspace that transform_tile needs for `tile_rows` rows. Throws std::length_error where that does not
+// fit 64 bits.
 template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows);
 

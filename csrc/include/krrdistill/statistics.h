@@ -9,14 +9,14 @@
 namespace krrdistill {
 
 // Either class labels (n) in [0, k), or real targets (n, k) row-major. Both are indexed by the row of
-// the batch after the gather, that is like the data: row rows[i].
+// the batch after the gather, that is like the data: row rows[i]. k may be 0 for targets: then there is G alone.
 struct Targets {
   const int64_t* labels;
   const double* values;
   int64_t k;
 };
 
-// Elements (of T) and doubles of workspace that `accumulate` needs.
+// Elements (of T) of workspace that `accumulate` needs. Throws std::length_error where that does not fit 64 bits.
 template <typename T>
 int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k);
 

@@ -16,7 +16,7 @@ from krrdistill.common.arrays import cuda_device, device_of, is_on_host
 from krrdistill.common.native import load_native
 from krrdistill.errors import BackendUnavailable
 
-from .base import Backend, Chain, Layer, Weight
+from .base import Backend, Layer, MapStages, Weight
 from .hadamard import HadamardWeight
 from .operators import Linearization, Operator
 from .staged import StagedBackend
@@ -24,10 +24,10 @@ from .staged import StagedBackend
 __all__ = [
     "BACKENDS",
     "Backend",
-    "Chain",
     "HadamardWeight",
     "Layer",
     "Linearization",
+    "MapStages",
     "Operator",
     "Weight",
     "backend_status",

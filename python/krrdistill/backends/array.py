@@ -11,7 +11,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Layer, Matrix, PathSolution, nonfinite_path
+from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, nonfinite_path, precision_of
 from .hadamard import HadamardWeight
 from .operators import Operator
 from .tiles import rcond_floor, tile_rows
@@ -40,21 +40,17 @@ class ArrayBackend:
         check_writable("array backend", kind)
         self._xp, self._device = namespace_of(kind), device_of(kind)
 
-    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """``dtype``, see ``Backend.product_dtype``."""
-        return dtype
-
-    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+    def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
         n = X.shape[0] if rows is None else len(rows)
-        out = self._xp.empty((n, chain.output_dim), dtype=self._dtype(dtype), device=self._device)
-        for tile, _, features in self.feature_tiles(chain, X, rows, dtype):
+        out = self._xp.empty((n, feature_map.output_dim), dtype=self._dtype(dtype), device=self._device)
+        for tile, _, features in self.feature_tiles(feature_map, X, rows, dtype):
             out[tile, :] = features
         return like(out, X)
 
     def accumulate(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: Any,
         Y: AnyArray,
         gram: FloatArray,
@@ -62,10 +58,10 @@ class ArrayBackend:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> None:
+    ) -> Precision:
         """Adds to G and C, see ``Backend.accumulate``."""
         G, C = self._take(gram), self._take(cross)
-        for _, picked, features in self.feature_tiles(chain, X, rows, dtype):
+        for _, picked, features in self.feature_tiles(feature_map, X, rows, dtype):
             n = features.shape[0]
             step = _ROWS_OF_SMALL if len(gram) <= _SMALL else n
             for start in range(0, n, step):
@@ -78,6 +74,7 @@ class ArrayBackend:
         for total, summed in ((gram, G), (cross, C)):
             if summed is not total:
                 total[...] = like(summed, total)
+        return precision_of(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
@@ -100,9 +97,20 @@ class ArrayBackend:
         resolved = s[0] + steps > float(rounding * largest)
         return PathSolution(like(weights, gram), like(positive_definite, gram), like(resolved, gram), largest)
 
+    def degrees_of_freedom(self, gram: Any, lambdas: Any) -> Any:
+        """sum_i s_i / (s_i + lambda) over the eigenvalues of G, see ``Backend.degrees_of_freedom``."""
+        xp, steps = self._xp, self._take(lambdas)
+        if not xp.all(xp.isfinite(self._take(gram))):
+            return like(xp.full(steps.shape, xp.nan, dtype=steps.dtype, device=self._device), gram)
+        s = xp.linalg.eigvalsh(self._take(gram))
+        shifted = s + steps[:, None]
+        definite = shifted[:, 0] > 0.0
+        degrees = xp.sum(s / xp.where(definite[:, None], shifted, 1.0), axis=1)
+        return like(xp.where(definite, degrees, xp.nan), gram)
+
     def score_path(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: Any,
         labels: IntArray,
         weights: FloatArray,
@@ -114,7 +122,7 @@ class ArrayBackend:
         xp, (models, k, p) = self._xp, weights.shape
         stacked = xp.reshape(self._take(weights, dtype), (models * k, p))
         correct = np.zeros(models, dtype=np.int64)
-        for _, picked, features in self.feature_tiles(chain, X, rows, dtype):
+        for _, picked, features in self.feature_tiles(feature_map, X, rows, dtype):
             scores = xp.reshape(features @ stacked.T, (features.shape[0], models, k))
             right = xp.argmax(scores, axis=2) == self._take(labels[picked])[:, None]
             correct += like(xp.sum(xp.astype(right, xp.int64), axis=0), correct)
@@ -148,21 +156,17 @@ class ArrayBackend:
         return getattr(self._xp, dtype.name)
 
     def feature_tiles(
-        self, chain: Chain, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
+        self, feature_map: MapStages, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
     ) -> Iterator[tuple[slice, AnyArray | slice, Any]]:
         """(rows of the batch, the same as an index into X, features) tile by tile."""
         xp, n = self._xp, X.shape[0] if rows is None else len(rows)
-        step = tile_rows(chain, dtype)
-        scale, shift = (None if a is None else self._take(a, dtype) for a in (chain.scale, chain.shift))
-        layers = [self._prepare(layer, dtype) for layer in chain.layers]
+        step = tile_rows(feature_map, dtype)
+        layers = [self._prepare(layer, dtype) for layer in feature_map.layers]
         for start in range(0, n, step):
             tile = slice(start, min(start + step, n))
             picked = tile if rows is None else rows[tile]
             with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found just below
-                H = self._load(X, picked, dtype)
-                if scale is not None:
-                    H *= scale
-                    H += shift
+                H = self._load(X, picked, feature_map, dtype)
             finite = xp.all(xp.isfinite(H), axis=1)
             if not xp.all(finite):
                 first = start + int(xp.argmin(xp.astype(finite, xp.int32)))
@@ -171,15 +175,22 @@ class ArrayBackend:
                 H = self._apply(layer, H)
             yield tile, picked, H
 
-    def _load(self, X: Any, picked: IntArray | slice, dtype: np.dtype[Any]) -> Any:
-        """A copy of some rows of X, gathered where X is."""
+    def _load(self, X: Any, picked: IntArray | slice, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
+        """A copy of some rows of X, gathered where X is and standardised: floats in float64, bytes in ``dtype``."""
         if isinstance(X, np.ndarray):
             part = X[picked]
         elif isinstance(picked, slice):
             part = X[picked, :]
         else:
             part = self._xp.take(X, self._take(picked), axis=0)
-        return self._xp.astype(self._take(part), self._dtype(dtype), copy=True)
+        part = self._take(part)
+        if feature_map.scale is None:
+            return self._xp.astype(part, self._dtype(dtype), copy=True)
+        factors = dtype if part.dtype == self._xp.uint8 else np.dtype(np.float64)
+        H = self._xp.astype(part, self._dtype(factors), copy=True)
+        H *= self._take(feature_map.scale, factors)
+        H += self._take(feature_map.shift, factors)
+        return self._xp.astype(H, self._dtype(dtype), copy=False)
 
     def _prepare(self, layer: Layer, dtype: np.dtype[Any]) -> Layer:
         """The layer with W^T, or its structured weight, and bias ready for ``_apply``."""

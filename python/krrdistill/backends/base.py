@@ -1,9 +1,7 @@
-"""What a backend is: six operations on matrices. The pipeline is written once, over them."""
+"""What a backend is: operations on matrices. The pipeline is written once, over them."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -14,11 +12,24 @@ from krrdistill.common.arrays import device_of, namespace_of
 from .hadamard import HadamardWeight
 from .operators import Operator
 
-__all__ = ["Activation", "Backend", "Chain", "Layer", "Matrix", "Weight", "dense_matrix", "matrix_of", "weight_arrays"]
+__all__ = [
+    "Activation",
+    "Backend",
+    "Layer",
+    "MapStages",
+    "Matrix",
+    "Precision",
+    "Weight",
+    "dense_matrix",
+    "matrix_of",
+    "precision_of",
+    "weight_arrays",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
+Precision = Literal["float32", "float64"]
 Matrix: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
 Weight: TypeAlias = Matrix | Operator  # or applied in Python
 
@@ -39,6 +50,11 @@ def matrix_of(layer: Layer) -> Matrix:
     return layer.weight
 
 
+def precision_of(dtype: np.dtype[Any]) -> Precision:
+    """The name of a float type that features and products are computed in."""
+    return "float32" if dtype == np.float32 else "float64"
+
+
 def dense_matrix(weight: Matrix) -> npt.NDArray[Any]:
     """A weight as a plain matrix (outputs, inputs): structured ones are formed, in float64."""
     return weight.dense() if isinstance(weight, HadamardWeight) else weight
@@ -53,35 +69,33 @@ def weight_arrays(weight: Weight) -> dict[str, npt.NDArray[Any]]:
     return {"weight": weight}
 
 
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """Raw inputs to features: x * scale + shift, then the layers."""
+class MapStages(Protocol):
+    """What a backend has to know of a feature map: x * scale + shift, then the layers."""
 
-    input_dim: int
-    layers: tuple[Layer, ...]
-    scale: FloatArray | None = None  # (input_dim,)
-    shift: FloatArray | None = None
-
-    def fingerprint(self) -> str:
-        """SHA-256 over everything that decides the features: equal for equal maps of equal inputs."""
-        digest = hashlib.sha256()
-        arrays = [self.scale, self.shift]
-        for layer in self.layers:
-            arrays += [*weight_arrays(layer.weight).values(), layer.bias]
-        for array in arrays:
-            digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype=np.float32).data)
-        forms = [(layer.activation, float(layer.parameter)) for layer in self.layers]
-        digest.update(repr((self.input_dim, forms)).encode())
-        return digest.hexdigest()
-
-    def is_affine_of_bytes(self, X: Any) -> bool:
-        """Whether the features of X are affine functions of bytes: sums of their products are sums of integers."""
-        return not self.layers and isinstance(X, np.ndarray) and X.dtype == np.uint8
+    @property
+    def input_dim(self) -> int:
+        """d."""
+        ...
 
     @property
     def output_dim(self) -> int:
         """p."""
-        return int(self.layers[-1].weight.shape[0]) if self.layers else self.input_dim
+        ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """act_l(W_l h + b_l) in order; none for an affine map."""
+        ...
+
+    @property
+    def scale(self) -> FloatArray | None:
+        """Shape (d,); None, like ``shift``, for inputs that are taken as they are."""
+        ...
+
+    @property
+    def shift(self) -> FloatArray | None:
+        """Shape (d,)."""
+        ...
 
 
 class PathSolution(NamedTuple):
@@ -107,22 +121,19 @@ def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
 class Backend(Protocol):
     """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy.
 
-    X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays.
+    X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays. Inputs in
+    float64 are standardised before they become ``dtype``, so that a large offset costs no digits.
     """
 
     name: str
 
-    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """What to ask ``accumulate`` for where ``dtype`` would do: float64 if it is exact and as fast for this X."""
-        ...
-
-    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+    def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X) of shape (n, p) in ``dtype``, an array of the kind of X. Raises DataError for NaN or infinity."""
         ...
 
     def accumulate(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: Any,
         Y: npt.NDArray[Any],
         gram: FloatArray,
@@ -130,10 +141,12 @@ class Backend(Protocol):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> None:
-        """gram += phi^T phi (the lower triangle only), cross += Y^T phi, tile by tile.
+    ) -> Precision:
+        """gram += phi^T phi (the lower triangle only), cross += Y^T phi, tile by tile; any number of rows.
 
-        Y: labels (n,) int64 or targets (n, k) float64, one per row of X (before ``rows``).
+        Y: labels (n,) int64 or targets (n, k) float64, one per row of X (before ``rows``). Sums over tiles are float64.
+        Returns the precision of features and products inside of a tile: that of ``dtype``, or "float64" where the
+        backend has a way that is as fast and better. It depends on the map and the type of X alone, not on the rows.
         """
         ...
 
@@ -148,9 +161,16 @@ class Backend(Protocol):
         """
         ...
 
+    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """tr(G (G + lambda I)^-1) = p - lambda tr((G + lambda I)^-1) for every lambda, of a symmetric G (p, p).
+
+        NaN where G + lambda I is not positive definite, and everywhere if G holds NaN or infinity.
+        """
+        ...
+
     def score_path(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: Any,
         labels: IntArray,
         weights: FloatArray,

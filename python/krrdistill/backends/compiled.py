@@ -9,7 +9,17 @@ import numpy.typing as npt
 
 from krrdistill.errors import NotSurjective
 
-from .base import Chain, FloatArray, IntArray, Matrix, PathSolution, matrix_of, nonfinite_path
+from .base import (
+    FloatArray,
+    IntArray,
+    MapStages,
+    Matrix,
+    PathSolution,
+    Precision,
+    matrix_of,
+    nonfinite_path,
+    precision_of,
+)
 from .hadamard import HadamardWeight
 from .tiles import rcond_floor, tile_rows
 
@@ -37,19 +47,17 @@ class CompiledBackend:
         self._module = module
         self._operations = operations
 
-    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """``dtype``, see ``Backend.product_dtype``."""
-        return dtype
-
-    def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> AnyArray:
+    def transform(
+        self, feature_map: MapStages, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
-        out = np.empty((len(X) if rows is None else len(rows), chain.output_dim), dtype)
-        self._operations.transform(self._map(chain, dtype), X, rows, out, tile_rows(chain, dtype))
+        out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
+        self._operations.transform(self._map(feature_map, dtype), X, rows, out, tile_rows(feature_map, dtype))
         return out
 
     def accumulate(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: AnyArray,
         Y: AnyArray,
         gram: FloatArray,
@@ -57,9 +65,12 @@ class CompiledBackend:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> None:
+    ) -> Precision:
         """Adds to G and C, see ``Backend.accumulate``."""
-        self._operations.accumulate(self._map(chain, dtype), X, rows, Y, gram, cross, tile_rows(chain, dtype))
+        self._operations.accumulate(
+            self._map(feature_map, dtype), X, rows, Y, gram, cross, tile_rows(feature_map, dtype)
+        )
+        return precision_of(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
@@ -77,9 +88,16 @@ class CompiledBackend:
         )
         return PathSolution(weights, positive_definite, resolved, largest)
 
+    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """A band of G, and the diagonal of its inverse for every lambda, see ``Backend.degrees_of_freedom``."""
+        degrees = np.full(len(lambdas), np.nan)
+        if np.isfinite(gram).all():
+            self._operations.degrees_of_freedom(gram.copy(), lambdas, degrees)
+        return degrees
+
     def score_path(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: AnyArray,
         labels: IntArray,
         weights: FloatArray,
@@ -90,7 +108,9 @@ class CompiledBackend:
         """See ``Backend.score_path``."""
         correct = np.empty(len(weights), dtype=np.int64)
         models = np.ascontiguousarray(weights, dtype=dtype)
-        self._operations.score_path(self._map(chain, dtype), X, rows, labels, models, correct, tile_rows(chain, dtype))
+        self._operations.score_path(
+            self._map(feature_map, dtype), X, rows, labels, models, correct, tile_rows(feature_map, dtype)
+        )
         return correct
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
@@ -117,18 +137,19 @@ class CompiledBackend:
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
         return X
 
-    def _map(self, chain: Chain, dtype: np.dtype[Any]) -> Any:
+    def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64
 
-        def cast(array: AnyArray | None) -> AnyArray | None:
-            return None if array is None else np.ascontiguousarray(array, dtype=dtype)
+        def cast(array: AnyArray | None, to: npt.DTypeLike = dtype) -> AnyArray | None:
+            return None if array is None else np.ascontiguousarray(array, dtype=to)
 
         layers = []
-        for layer in chain.layers:
+        for layer in feature_map.layers:
             weight = matrix_of(layer)
             form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else cast(weight)
             layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
-        return kind(chain.input_dim, cast(chain.scale), cast(chain.shift), layers)
+        scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
+        return kind(feature_map.input_dim, scale, shift, layers)
 
 
 def _structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:

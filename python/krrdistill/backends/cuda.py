@@ -11,8 +11,10 @@ import numpy as np
 from krrdistill.common.arrays import is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
-from .base import Chain, IntArray
+from .array import ArrayBackend
+from .base import FloatArray, IntArray, MapStages
 from .compiled import CompiledBackend
+from .native import NativeBackend
 from .tiles import tile_rows
 
 __all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts", "shared_backend"]
@@ -64,12 +66,26 @@ class CudaBackend(CompiledBackend):
         operations = module.Device(device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32)
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
-    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+    def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``; of X on the device it is there too, in memory that is not copied."""
         if is_on_host(X):
-            return super().transform(chain, X, dtype=dtype, rows=rows)
-        made = self._operations.transform_there(self._map(chain, dtype), X, rows, tile_rows(chain, dtype))
+            return super().transform(feature_map, X, dtype=dtype, rows=rows)
+        made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, tile_rows(feature_map, dtype))
         return namespace_of(X).from_dlpack(made)
+
+    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """On the host, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``.
+
+        G is in host memory, and the reduction to a band takes less time there than a pass over the data.
+        """
+        return _host().degrees_of_freedom(gram, lambdas)
+
+
+def _host() -> NativeBackend | ArrayBackend:
+    try:
+        return NativeBackend()
+    except ImportError:
+        return ArrayBackend()
 
 
 _shared: weakref.WeakValueDictionary[tuple[str, int], CudaBackend] = weakref.WeakValueDictionary()

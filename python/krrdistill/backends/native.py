@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from krrdistill.common.native import load_native
 
-from .base import Chain
+from .base import FloatArray, IntArray, MapStages, Precision
 from .compiled import CompiledBackend
 
 __all__ = ["NativeBackend"]
@@ -21,7 +22,18 @@ class NativeBackend(CompiledBackend):
         module = load_native()
         super().__init__("native", module, module)
 
-    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """float64 for affine functions of bytes: then they are summed as integers (csrc/cpu/byte_gram.cpp)."""
-        integers = chain.is_affine_of_bytes(X) and self._module.has_byte_products()
-        return np.dtype(np.float64) if integers else dtype
+    def accumulate(
+        self,
+        feature_map: MapStages,
+        X: npt.NDArray[Any],
+        Y: npt.NDArray[Any],
+        gram: FloatArray,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> Precision:
+        """Adds to G and C, see ``Backend.accumulate``; for affine functions of bytes by exact sums of integers."""
+        if not feature_map.layers and X.dtype == np.uint8 and self._module.has_byte_products():
+            dtype = np.dtype(np.float64)  # csrc/cpu/byte_statistics.cpp, and faster than float32
+        return super().accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)

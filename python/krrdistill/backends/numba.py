@@ -22,7 +22,17 @@ from threadpoolctl import ThreadpoolController
 from krrdistill.errors import DataError
 
 from .array import ArrayBackend
-from .base import Chain, FloatArray, IntArray, Layer, PathSolution, matrix_of, nonfinite_path
+from .base import (
+    FloatArray,
+    IntArray,
+    Layer,
+    MapStages,
+    PathSolution,
+    Precision,
+    matrix_of,
+    nonfinite_path,
+    precision_of,
+)
 from .hadamard import HadamardWeight
 from .tiles import tile_rows
 
@@ -38,16 +48,18 @@ class NumbaBackend(ArrayBackend):
 
     name = "numba"
 
-    def transform(self, chain: Chain, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> AnyArray:
+    def transform(
+        self, feature_map: MapStages, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
-        out = np.empty((len(X) if rows is None else len(rows), chain.output_dim), dtype)
-        for _ in _feature_tiles(chain, X, rows, dtype, out):
+        out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
+        for _ in _feature_tiles(feature_map, X, rows, dtype, out):
             pass
         return out
 
     def accumulate(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: AnyArray,
         Y: AnyArray,
         gram: FloatArray,
@@ -55,11 +67,11 @@ class NumbaBackend(ArrayBackend):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> None:
+    ) -> Precision:
         """Adds to G and C, see ``Backend.accumulate``."""
         scratch = gram if dtype == np.float64 else np.empty(gram.shape, dtype)
         pending = 0  # rows in `scratch` that are not yet in `gram`
-        for picked, features in _feature_tiles(chain, X, rows, dtype):
+        for picked, features in _feature_tiles(feature_map, X, rows, dtype):
             _syrk(dtype)(1.0, features.T, beta=scratch is gram or pending > 0, c=scratch.T, lower=0, overwrite_c=1)
             pending += len(features)
             if scratch is not gram and pending >= _FLUSH_ROWS:
@@ -71,10 +83,11 @@ class NumbaBackend(ArrayBackend):
                 cross += _gemm(dtype)(1.0, features.T, Y[picked].astype(dtype).T, trans_b=1).T
         if scratch is not gram and pending:
             _run(_flush, scratch, gram)
+        return precision_of(dtype)
 
     def score_path(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: AnyArray,
         labels: IntArray,
         weights: FloatArray,
@@ -86,8 +99,10 @@ class NumbaBackend(ArrayBackend):
         models, k, p = weights.shape
         stacked = np.array(weights, dtype=dtype, order="C").reshape(models * k, p)
         correct = np.zeros(models, dtype=np.int64)
-        scores = np.empty((min(tile_rows(chain, dtype), len(X) if rows is None else len(rows)), models * k), dtype)
-        for picked, features in _feature_tiles(chain, X, rows, dtype):
+        scores = np.empty(
+            (min(tile_rows(feature_map, dtype), len(X) if rows is None else len(rows)), models * k), dtype
+        )
+        for picked, features in _feature_tiles(feature_map, X, rows, dtype):
             found = scores[: len(features)]
             _times_transposed(features, stacked, found)
             _run(_count_correct, found.reshape(-1, models, k), labels[picked], correct)
@@ -125,18 +140,19 @@ def _rotate(transpose: str, reflectors: FloatArray, tau: FloatArray, columns: Fl
 
 
 def _feature_tiles(
-    chain: Chain, X: AnyArray, rows: IntArray | None, dtype: np.dtype[Any], out: AnyArray | None = None
+    feature_map: MapStages, X: AnyArray, rows: IntArray | None, dtype: np.dtype[Any], out: AnyArray | None = None
 ) -> Iterator[tuple[IntArray, AnyArray]]:
     """(indices into X, features) tile by tile: the features in ``out`` if given, else valid until the next tile."""
     n = len(X) if rows is None else len(rows)
-    step = min(tile_rows(chain, dtype), n)
-    none = np.empty(0, dtype)
-    scale, shift = (none if a is None else np.array(a, dtype) for a in (chain.scale, chain.shift))
-    layers = [_cast(layer, dtype) for layer in chain.layers]
-    widths = [chain.input_dim, *(layer.weight.shape[0] for layer in layers)]
+    step = min(tile_rows(feature_map, dtype), n)
+    factors = dtype if X.dtype == np.uint8 else np.dtype(np.float64)
+    none = np.empty(0, factors)
+    scale, shift = (none if a is None else np.array(a, factors) for a in (feature_map.scale, feature_map.shift))
+    layers = [_cast(layer, dtype) for layer in feature_map.layers]
+    widths = [feature_map.input_dim, *(layer.weight.shape[0] for layer in layers)]
     room = [np.empty(step * max(widths), dtype) for _ in range(min(len(widths), 2))]  # stages write to them in turn
     finite = np.empty(step, np.bool_)
-    load = _load_kernel(X.dtype, dtype)
+    load = _load_kernel(X.dtype, factors, dtype)
     for start in range(0, n, step or 1):
         stop = min(start + step, n)
         picked = np.arange(start, stop) if rows is None else rows[start:stop]
@@ -216,25 +232,27 @@ def _compile(*signature: Any, **options: Any) -> Callable[[Callable[..., Any]], 
 
 
 @functools.cache
-def _load_kernel(source: np.dtype[Any], target: np.dtype[Any]) -> Any:
+def _load_kernel(source: np.dtype[Any], factors: np.dtype[Any], target: np.dtype[Any]) -> Any:
     """One kernel for all memory layouts of X, which ``numba`` would otherwise compile for each."""
-    to = numba.from_dtype(target)
+    by, to = numba.from_dtype(factors), numba.from_dtype(target)
     X = types.Array(numba.from_dtype(source), 2, "A", readonly=True)
     picked = types.Array(types.int64, 1, "A", readonly=True)
-    signature = types.void(X, picked, to[::1], to[::1], to[:, ::1], types.boolean[::1])
+    signature = types.void(X, picked, by[::1], by[::1], to[:, ::1], types.boolean[::1])
     return _compile(signature, parallel=True)(_load)
 
 
 def _load(
     X: AnyArray, picked: IntArray, scale: AnyArray, shift: AnyArray, out: AnyArray, finite: npt.NDArray[np.bool_]
 ) -> None:
-    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: row i has no NaN and no infinity."""
+    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: row i of it has no NaN and no infinity."""
+    factor = scale.dtype.type
     for i in prange(len(out)):
         row, source = out[i], picked[i]
-        for j in range(len(row)):
-            row[j] = X[source, j]
+        if len(scale) == 0:
+            for j in range(len(row)):
+                row[j] = X[source, j]
         for j in range(len(scale)):
-            row[j] = row[j] * scale[j] + shift[j]
+            row[j] = factor(X[source, j]) * scale[j] + shift[j]
         good = True
         for j in range(len(row)):
             good &= row[j] - row[j] == 0

@@ -1,9 +1,9 @@
-"""A compiled backend for chains whose first layers run in Python."""
+"""A compiled backend for maps whose first layers run in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import device_of, is_on_host, namespace_of
 
 from .array import ArrayBackend
-from .base import Backend, Chain, FloatArray, IntArray, Matrix, PathSolution
+from .base import Backend, FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, precision_of
 from .operators import Operator
 
 __all__ = ["StagedBackend"]
@@ -22,31 +22,27 @@ AnyArray = npt.NDArray[Any]
 class StagedBackend:
     """``inner``, with the ``array`` backend for the layers up to the last ``Operator``, tile by tile.
 
-    What they give goes to ``inner``. Chains without an ``Operator`` go to ``inner`` as they are.
+    What they give goes to ``inner``. Maps without an ``Operator`` go to ``inner`` as they are.
     """
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.name = inner.name
 
-    def product_dtype(self, chain: Chain, X: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """See ``Backend.product_dtype``."""
-        return self.inner.product_dtype(chain, X, dtype)
-
-    def transform(self, chain: Chain, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+    def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
-        front, rest = _split(chain)
+        front, rest = _split(feature_map)
         if front is None:
-            return self.inner.transform(chain, X, dtype=dtype, rows=rows)
+            return self.inner.transform(feature_map, X, dtype=dtype, rows=rows)
         xp, n = namespace_of(X), X.shape[0] if rows is None else len(rows)
-        out = xp.empty((n, chain.output_dim), dtype=getattr(xp, dtype.name), device=device_of(X))
+        out = xp.empty((n, feature_map.output_dim), dtype=getattr(xp, dtype.name), device=device_of(X))
         for tile, _, H in _stages(front, X, rows, dtype):
             out[tile, :] = self.inner.transform(rest, H, dtype=dtype)
         return out
 
     def accumulate(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: Any,
         Y: AnyArray,
         gram: FloatArray,
@@ -54,18 +50,18 @@ class StagedBackend:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> None:
+    ) -> Precision:
         """Adds to G and C, see ``Backend.accumulate``."""
-        front, rest = _split(chain)
+        front, rest = _split(feature_map)
         if front is None:
-            self.inner.accumulate(chain, X, Y, gram, cross, dtype=dtype, rows=rows)
-            return
+            return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
         for _, picked, H in _stages(front, X, rows, dtype):
             self.inner.accumulate(rest, H, np.ascontiguousarray(Y[picked]), gram, cross, dtype=dtype)
+        return precision_of(dtype)
 
     def score_path(
         self,
-        chain: Chain,
+        feature_map: MapStages,
         X: Any,
         labels: IntArray,
         weights: FloatArray,
@@ -74,9 +70,9 @@ class StagedBackend:
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
-        front, rest = _split(chain)
+        front, rest = _split(feature_map)
         if front is None:
-            return self.inner.score_path(chain, X, labels, weights, dtype=dtype, rows=rows)
+            return self.inner.score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
         correct = np.zeros(len(weights), dtype=np.int64)
         for _, picked, H in _stages(front, X, rows, dtype):
             correct += self.inner.score_path(rest, H, np.ascontiguousarray(labels[picked]), weights, dtype=dtype)
@@ -90,6 +86,10 @@ class StagedBackend:
         """See ``Backend.ridge_path``."""
         return self.inner.ridge_path(gram, cross, lambdas, rounding=rounding)
 
+    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """See ``Backend.degrees_of_freedom``."""
+        return self.inner.degrees_of_freedom(gram, lambdas)
+
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
         """See ``Backend.solve_spd``."""
         return self.inner.solve_spd(A, B)
@@ -99,17 +99,28 @@ class StagedBackend:
         return self.inner.preimage_solve(weight, rhs)
 
 
-def _split(chain: Chain) -> tuple[Chain | None, Chain]:
+class _Part(NamedTuple):
+    """Some stages of a map (``MapStages``)."""
+
+    input_dim: int
+    output_dim: int
+    layers: tuple[Layer, ...]
+    scale: FloatArray | None = None
+    shift: FloatArray | None = None
+
+
+def _split(feature_map: MapStages) -> tuple[MapStages | None, MapStages]:
     """(what runs in Python, the rest); None where nothing has to."""
-    last = max((i for i, layer in enumerate(chain.layers) if isinstance(layer.weight, Operator)), default=-1)
+    last = max((i for i, layer in enumerate(feature_map.layers) if isinstance(layer.weight, Operator)), default=-1)
     if last < 0:
-        return None, chain
-    front = Chain(chain.input_dim, chain.layers[: last + 1], chain.scale, chain.shift)
-    return front, Chain(front.output_dim, chain.layers[last + 1 :])
+        return None, feature_map
+    layers, middle = feature_map.layers, int(feature_map.layers[last].weight.shape[0])
+    front = _Part(feature_map.input_dim, middle, layers[: last + 1], feature_map.scale, feature_map.shift)
+    return front, _Part(middle, feature_map.output_dim, layers[last + 1 :])
 
 
 def _stages(
-    front: Chain, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
+    front: MapStages, X: Any, rows: IntArray | None, dtype: np.dtype[Any]
 ) -> Iterator[tuple[slice, AnyArray | slice, Any]]:
     """The tiles of ``ArrayBackend.feature_tiles`` where X is, as ``inner`` takes them."""
     for tile, picked, H in ArrayBackend(X).feature_tiles(front, X, rows, dtype):

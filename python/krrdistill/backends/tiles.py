@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import Chain
+from .base import MapStages
 
 __all__ = ["rcond_floor", "tile_rows"]
 
@@ -14,9 +14,9 @@ _TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at 
 _MIN_ROWS, _MAX_ROWS = 64, 4096
 
 
-def tile_rows(chain: Chain, dtype: np.dtype[Any]) -> int:
+def tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
     """Rows of a tile whose widest buffer takes about 48 MiB."""
-    width = max(chain.input_dim, *(layer.weight.shape[0] for layer in chain.layers), 1)
+    width = max(feature_map.input_dim, *(layer.weight.shape[0] for layer in feature_map.layers), 1)
     return int(np.clip(_TILE_BYTES // (width * dtype.itemsize), _MIN_ROWS, _MAX_ROWS))
 
 

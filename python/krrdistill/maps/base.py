@@ -175,10 +175,6 @@ class FeatureMap:
             gains.append((gain, bias, max(1.0, layer.parameter)))
         return gains
 
-    def is_affine_of_bytes(self, X: Any) -> bool:
-        """Whether the features of X are affine functions of bytes: sums of their products are sums of integers."""
-        return not self.layers and isinstance(X, np.ndarray) and X.dtype == np.uint8
-
     def check_surjective(self) -> None:
         """Raises NotSurjective unless every feature vector (within ``feature_limit``) has an exact preimage."""
         Q = self.range_projection()

@@ -25,7 +25,7 @@ _WEIGHTED_ROWS = 2048  # rows whose features are held at once while they are mul
 class _Part(NamedTuple):
     """Samples times the roots of their weights."""
 
-    features: npt.NDArray[Any]  # (r, p), in the precision of the products
+    features: npt.NDArray[Any]  # (r, p)
     targets: FloatArray  # (r, k + 1), the last column of ones
 
 
@@ -65,9 +65,7 @@ class SummedGram:
     ) -> str:
         """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns the precision of the products."""
         self._symmetric = False
-        used = backend.product_dtype(feature_map, X, dtype)
-        backend.accumulate(feature_map, X, targets, self._gram, cross, dtype=used, rows=rows)
-        return str(used.name)
+        return backend.accumulate(feature_map, X, targets, self._gram, cross, dtype=dtype, rows=rows)
 
     def add_weighted(
         self,
@@ -162,11 +160,14 @@ class HeldRows:
         dtype: np.dtype[Any],
         rows: IntArray,
     ) -> str:
-        """Holds the picked rows, but those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``."""
-        self._formed = None
+        """Holds the picked rows, but those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``.
+
+        In float64 whatever ``dtype`` is: so few rows cost little, and the systems that they give are ill-conditioned.
+        """
+        self._formed, dtype = None, np.dtype(np.float64)
         ones = np.ones(len(rows)) if weights is None else weights
         for part in _features(backend, feature_map, X, targets, ones, dtype, rows):
-            cross += product(part.targets.T, part.features.astype(np.float64))
+            cross += product(part.targets.T, part.features)
             counted = part.targets[:, -1] > 0.0
             kept = part if counted.all() else _Part(part.features[counted], part.targets[counted])
             if len(kept.targets):

@@ -1,7 +1,6 @@
 // cuBLAS and cuSOLVER on the BLAS and LAPACK that SciPy exports (krrdistill/blas.h). Host pointers are read when a
 // routine is called, device pointers when the stream gets there.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "cublas_v2.h"
@@ -146,46 +145,6 @@ cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m
   const cublasOperation_t none = CUBLAS_OP_N;
   return cublasDgemm(handle, trans, none, trans == CUBLAS_OP_N ? m : n, 1, trans == CUBLAS_OP_N ? n : m, alpha, a, lda,
                      x, trans == CUBLAS_OP_N ? n : m, beta, y, trans == CUBLAS_OP_N ? m : n);
-}
-
-// Results in host memory: these two wait.
-cublasStatus_t cublasDdot(cublasHandle_t handle, int n, const double* x, int, const double* y, int, double* result) {
-  const cublasStatus_t status = run_blas("cublasDdot", handle, [=] {
-    *result = 0.0;
-    for (int i = 0; i < n; ++i) {
-      *result += x[i] * y[i];
-    }
-  });
-  emulation::drain(handle->stream);
-  return status;
-}
-
-cublasStatus_t cublasDnrm2(cublasHandle_t handle, int n, const double* x, int, double* result) {
-  const cublasStatus_t status = run_blas("cublasDnrm2", handle, [=] {
-    double square = 0.0;
-    for (int i = 0; i < n; ++i) {
-      square += x[i] * x[i];
-    }
-    *result = std::sqrt(square);
-  });
-  emulation::drain(handle->stream);
-  return status;
-}
-
-cublasStatus_t cublasDaxpy(cublasHandle_t handle, int n, const double* alpha, const double* x, int, double* y, int) {
-  return run_blas("cublasDaxpy", handle, [=, alpha = *alpha] {
-    for (int i = 0; i < n; ++i) {
-      y[i] += alpha * x[i];
-    }
-  });
-}
-
-cublasStatus_t cublasDscal(cublasHandle_t handle, int n, const double* alpha, double* x, int) {
-  return run_blas("cublasDscal", handle, [=, alpha = *alpha] {
-    for (int i = 0; i < n; ++i) {
-      x[i] *= alpha;
-    }
-  });
 }
 
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,

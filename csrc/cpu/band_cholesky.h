@@ -1,0 +1,33 @@
+// Cholesky factors of B + shift I for a symmetric band matrix B, in O(p width^2), and what they give.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/band_reduction.h"
+
+namespace krrdistill {
+
+// Doubles of one factor, and of the workspace of trace_of_inverse.
+int64_t band_cholesky_size(int64_t p);
+int64_t trace_of_inverse_workspace(int64_t p);
+
+// B in LAPACK's integers, checked when it is made: its methods run on OpenMP's threads, which no exception may leave.
+class BandCholesky {
+ public:
+  explicit BandCholesky(const BandReduction& reduction);
+
+  // out <- the factor of B + shift I; false when that is not positive definite.
+  bool factor(double shift, double* out) const;
+
+  // columns (p, count), column-major, <- (L L^T)^-1 columns.
+  void solve(double* factor, double* columns, int count) const;
+
+  // tr((L L^T)^-1).
+  double trace_of_inverse(double* factor, double* workspace) const;
+
+ private:
+  const double* band_;
+  int p_, width_, ld_;
+};
+
+}  // namespace krrdistill

@@ -1,0 +1,43 @@
+// The reduction to a band of ridge_band.cpp; then per lambda a factor of the band and the diagonal of its inverse.
+#include "krrdistill/degrees_of_freedom.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "common/threads.h"
+#include "cpu/band_cholesky.h"
+#include "cpu/band_reduction.h"
+
+namespace krrdistill {
+namespace {
+
+// Doubles that a thread has to itself.
+int64_t thread_workspace(int64_t p) { return band_cholesky_size(p) + trace_of_inverse_workspace(p); }
+
+}  // namespace
+
+int64_t degrees_of_freedom_workspace(int64_t p) {
+  const int64_t width = band_width(p);
+  return p * width + p * (width + 1) + std::max(reduce_to_band_workspace(p), max_threads() * thread_workspace(p));
+}
+
+void degrees_of_freedom(double* gram, int64_t p, const double* lambda, int64_t lambdas, double* degrees,
+                        double* workspace) {
+  const int64_t width = band_width(p);
+  double* factors = workspace;
+  double* band = factors + p * width;
+  double* scratch = band + p * (width + 1);
+  const BandReduction reduction{.p = p, .width = width, .vectors = gram, .factors = factors, .band = band};
+  reduce_to_band(reduction, scratch);
+  const BandCholesky cholesky(reduction);
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t l = 0; l < lambdas; ++l) {
+    double* factor = scratch + thread_number() * thread_workspace(p);
+    degrees[l] =
+        cholesky.factor(lambda[l], factor)
+            ? static_cast<double>(p) - lambda[l] * cholesky.trace_of_inverse(factor, factor + band_cholesky_size(p))
+            : std::numeric_limits<double>::quiet_NaN();
+  }
+}
+
+}  // namespace krrdistill
