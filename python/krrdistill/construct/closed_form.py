@@ -18,6 +18,7 @@ from krrdistill.common.arrays import check_choice
 from krrdistill.common.products import gram, product
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import DataError, LambdaOutOfRange
+from krrdistill.options import ROOTS
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-ROOTS = ("plus", "minus")
 _NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
 _MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
 _MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from krrdistill.common.arrays import check_choice
 from krrdistill.errors import DataError
+from krrdistill.options import STORES
 
 __all__ = ["STORES", "Encoding", "round_inputs"]
 
-STORES = ("float64", "float32", "float16", "uint8")
 FloatArray = npt.NDArray[np.float64]
 _COMPACT = ("float16", "uint8")
 _LEVELS = 255.0

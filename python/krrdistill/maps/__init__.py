@@ -9,6 +9,7 @@ from typing import Any
 from krrdistill.common.arrays import check_choice
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
+from krrdistill.options import KERNELS
 
 from .base import LayeredMap
 from .convolution import ConvolutionalNetwork
@@ -31,12 +32,12 @@ __all__ = [
     "UserMap",
     "check_describable",
     "given_map",
+    "kernels_with",
     "make_map",
     "map_from_spec",
     "median_sigma2",
 ]
 
-KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
 _FOURIER = ("random_fourier", "orthogonal_fourier")
 _CLASSES: Mapping[str, Any] = {
     kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
@@ -77,6 +78,11 @@ def make_map(
             raise
         raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options.keys() - {'seed'}))}") from error
     return made
+
+
+def kernels_with(option: str) -> tuple[str, ...]:
+    """Names of the maps whose constructor takes ``option``."""
+    return tuple(kernel for kernel in KERNELS if option in inspect.signature(_CLASSES[kernel]).parameters)
 
 
 def _median_of(dataset: Dataset, preprocessing: Preprocessing, spectral: str, seed: int) -> float:

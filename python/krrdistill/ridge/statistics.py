@@ -16,12 +16,12 @@ from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.products import product
 from krrdistill.errors import DataError
+from krrdistill.options import PRECISIONS
 from krrdistill.ridge.feature_gram import largest_eigenvalue
 
 __all__ = ["CENTERS", "PRECISIONS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
 FloatArray = npt.NDArray[np.float64]
-PRECISIONS = ("float32", "float64")
 CENTERS = ("none", "targets", "both")
 _FORMAT = "krrdistill-statistics-2"
 _BATCH_ROWS = 16384  # rows between two reports of progress; a multiple of the core's flush interval
