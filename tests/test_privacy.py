@@ -475,10 +475,11 @@ def test_command_downloads_for_a_file(
     assert main(["distill", "--dataset", "digits", "--out", str(run)]) == 0
     capsys.readouterr()
     asked: list[bool] = []
+    load_dataset = kd.load_dataset
 
     def load(name: str, *, data_dir: Path | None, download: bool, targets: str) -> kd.Dataset:
         asked.append(download)
-        return kd.load_dataset(name, data_dir=data_dir, targets=targets)
+        return load_dataset(name, data_dir=data_dir, targets=targets)
 
     monkeypatch.setattr("krrdistill.data.load_dataset", load)
     run_json(capsys, str(run / "distilled.npz"), "--download")

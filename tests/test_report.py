@@ -267,15 +267,13 @@ def test_a_comparison_names_the_runs_that_are_not_exact(run: Path, runs: list[Pa
 
 
 def test_the_command_asks_for_the_same_run(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import krrdistill.apps.cli.run
-
     settings = DistillSettings(
         dataset="digits", zca=True, out=Path("a b"), map_options=MapOptions(kernel="random_fourier", sigma2=2.5),
         options=kd.DistillOptions(lambda_s="auto", embed_map=False, lambdas=(0.1, 1e-7), seed=3, store="float32",
                                   refit=True),
     )  # fmt: skip
     seen: list[DistillSettings] = []
-    monkeypatch.setattr(krrdistill.apps.cli.run, "distill", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr("krrdistill.apps.cli.run.distill", lambda settings, as_json: seen.append(settings) or 0)
     words = shlex.split(shlex.join(command_line(settings)))
     assert words[0] == "krrdistill"
     assert main(words[1:]) == 0
@@ -360,12 +358,10 @@ def test_kip_beside_the_closed_form(
 
 
 def test_the_command_asks_for_the_same_run_of_kip(kip_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import krrdistill.apps.cli.kip
-
     options = kd.KipOptions(iterations=7, lr=0.5, warm_start=True, variant="published")
     settings = KipSettings(map_options=MapOptions(kernel="FCNN"), options=options)
     seen: list[KipSettings] = []
-    monkeypatch.setattr(krrdistill.apps.cli.kip, "kip", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr("krrdistill.apps.cli.kip.kip", lambda settings, as_json: seen.append(settings) or 0)
     assert main(shlex.split(shlex.join(command_line(settings)))[1:]) == 0
     assert seen == [settings]
 

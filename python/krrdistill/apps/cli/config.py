@@ -122,10 +122,10 @@ def _load_yaml(path: Path) -> Any:
 
     content = path.read_bytes()
     try:
-        events: Iterable[Any] = yaml.parse(content, Loader=yaml.SafeLoader)
-        for event in events:
-            if isinstance(event, yaml.AliasEvent):
-                raise yaml.MarkedYAMLError(problem="aliases are not taken", problem_mark=event.start_mark)
+        events = yaml.parse(content, Loader=yaml.SafeLoader)
+        alias: Any = next((event for event in events if isinstance(event, yaml.AliasEvent)), None)
+        if alias is not None:
+            raise yaml.MarkedYAMLError(problem="aliases are not taken", problem_mark=alias.start_mark)
         return yaml.safe_load(content)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
