@@ -162,6 +162,8 @@ def read_value(label: str, declared: Declared, value: Any) -> Any:
     """
     if isinstance(value, str):
         value = _read_many(label, declared, value) if declared.several else _read_one(declared, value)
+    elif declared.several and isinstance(value, list):
+        value = [_read_one(declared, item) if isinstance(item, str) else item for item in value]
     return _check(label, declared, value)
 
 
