@@ -2,7 +2,7 @@
 #
 #   make demo       install, distil the bundled digits with each kernel, print one table          (about a minute)
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
-#   make lint       ruff, mypy, clang-format, clang-tidy
+#   make lint       ruff, mypy, import-linter, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
@@ -112,6 +112,7 @@ lint-python: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 lint-cxx: build/tidy.ok
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)

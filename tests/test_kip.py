@@ -737,8 +737,8 @@ def test_the_command_prints_a_summary(cli: Any, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("options", "status", "expected"),
     [
-        (["--lr", "0"], 2, "--lr must be positive and finite, got 0.0"),
-        (["--variant", "quick"], 2, "--variant must be one of gram, published, got 'quick'"),
+        (["--lr", "0"], 2, "--lr must be finite and > 0, got 0.0"),
+        (["--variant", "quick"], 2, "--variant must be one of gram, published; got 'quick'"),
         (["--iterations", "0"], 2, "--iterations must be at least 1, got 0"),
         (["--ipc", "900"], 2, "fewer than points_per_class = 900"),
         (["--lr", "1e38"], 1, "try a smaller lr than 1e+38, or precision float64"),

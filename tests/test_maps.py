@@ -430,8 +430,8 @@ def test_user_map_on_the_command_line(
         (["distill", "--kernel", "nowhere:phi", "--out", "b"], "cannot load 'nowhere:phi'"),
         (["distill", "--kernel", "own_map:phi", "--sigma2", "3", "--out", "b"], "--sigma2 belongs to --kernel"),
         (["distill", "--kernel", "FCNN", "--widths", "80", "--strict", "--out", "b"], "strict: FCNN: layer 1 maps"),
-        (["distill", "--kernel", "FCNN", "--widths", "80,x", "--out", "b"], "--widths must be whole numbers"),
-        (["distill", "--kernel", "random_fourier", "--nu", "1.5", "--out", "b"], "--nu belongs to --spectral matern"),
+        (["distill", "--kernel", "FCNN", "--widths", "80,x", "--out", "b"], "--widths must be integers"),
+        (["distill", "--kernel", "random_fourier", "--nu", "1.5", "--out", "b"], "nu belongs to spectral = 'matern'"),
         (["distill", "--labels-only", "--out", "b"], "labels_only keeps real inputs"),
         (["distill", "--kernel", "conv", "--stride", "0", "--out", "b"], "--stride must be at least 1"),
     ):
@@ -445,7 +445,9 @@ def test_own_kinds_of_layered_maps_are_refused_before_the_work(
     data: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    source = "import krrdistill as kd\nimport krrdistill.maps\n\nphi = kd.maps.LayeredMap(64, kd.FCNN(64, [9]).layers, {})\n"
+    source = (
+        "import krrdistill as kd\nimport krrdistill.maps\n\nphi = kd.maps.LayeredMap(64, kd.FCNN(64, [9]).layers, {})\n"
+    )
     (tmp_path / "own_kind.py").write_text(source, encoding="utf-8")
     out = tmp_path / "run"
     assert main(["distill", "--kernel", "own_kind:phi", "--out", str(out)]) == 1

@@ -475,10 +475,11 @@ def test_command_downloads_for_a_file(
     assert main(["distill", "--dataset", "digits", "--out", str(run)]) == 0
     capsys.readouterr()
     asked: list[bool] = []
+    load_dataset = kd.load_dataset
 
     def load(name: str, *, data_dir: Path | None, download: bool, targets: str) -> kd.Dataset:
         asked.append(download)
-        return kd.load_dataset(name, data_dir=data_dir, targets=targets)
+        return load_dataset(name, data_dir=data_dir, targets=targets)
 
     monkeypatch.setattr("krrdistill.data.load_dataset", load)
     run_json(capsys, str(run / "distilled.npz"), "--download")
@@ -532,15 +533,15 @@ def test_command_makes_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["x.npz", "--kernel", "FCNN"], "--kernel is what FILE says itself"),
         (["x.npz", "--seed", "0"], "--seed is what FILE says itself"),
         (["x.npz", "--threads", "1"], "--threads belongs to a release with --mechanism, not to FILE"),
-        (["--mechanism", "output", "--norm-bound", "1e200"], "norm_bound must be from 1e-50 to 1e+50, got 1e+200"),
+        (["--mechanism", "output", "--norm-bound", "1e200"], "--norm-bound must be from 1e-50 to 1e+50, got 1e+200"),
         (["x.npz"], "no such file: x.npz"),
         (["--out", "there"], "--out belongs to a release: give --mechanism"),
         (["--mechanism", "output", "--secret-labels"], "--secret-labels belongs to Theorem 6.2"),
-        (["--mechanism", "laplace"], "--mechanism must be one of statistics, output, got 'laplace'"),
-        (["--epsilon", "-1"], "--epsilon must be positive and finite, got -1"),
+        (["--mechanism", "laplace"], "--mechanism must be one of statistics, output; got 'laplace'"),
+        (["--epsilon", "-1"], "--epsilon must be finite and > 0, got -1"),
         (["--delta", "2"], "--delta must be in (0, 1), got 2"),
-        (["--norm-bound", "nan"], "--norm-bound must be positive and finite"),
-        (["--model-lambda", "0"], "--model-lambda must be positive and finite"),
+        (["--norm-bound", "nan"], "--norm-bound must be finite"),
+        (["--model-lambda", "0"], "--model-lambda must be finite and > 0"),
         (["--store", "int4"], "--store must be one of"),
         (["--mechanism", "output", "--kernel", "random_fourier"], "random_fourier needs sigma2"),
         (["--kernel", "random_fourier", "--n-features", "80", "--sigma2", "5", "--mechanism", "output"], "80 features"),

@@ -361,7 +361,7 @@ def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, c
     [
         (["--dataset", "digits", "--targets", "real"], "targets = 'real' needs a path ending in .npz"),
         (["--dataset", "FILE"], "real values need targets = 'real'"),
-        (["--dataset", "FILE", "--targets", "many"], "--targets must be one of classes, real, got 'many'"),
+        (["--dataset", "FILE", "--targets", "many"], "--targets must be one of classes, real; got 'many'"),
         (["--dataset", "FILE", "--targets", "real", "--intercept"], "an intercept takes one point more"),
         (["--dataset", "digits", "--intercept", "--center-targets"], "intercept implies center_targets"),
         (["--dataset", "digits", "--lambda-per-target"], "lambda_per_target needs real-valued targets"),

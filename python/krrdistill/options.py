@@ -1,123 +1,237 @@
-"""Options of a distillation, checked once."""
+"""The options of a distillation and of the named feature maps, each declared once, with the choices of every name.
+
+The arguments in Python, the command line, the keys of configuration files and the checks come from these fields.
+Nothing heavy is imported here, so that help is quick.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from krrdistill.common.arrays import check_choice, check_count, check_number, check_seed
+from krrdistill.common.options import check_options, described, option
 
-__all__ = ["DistillOptions"]
+__all__ = [
+    "DATASETS",
+    "INITS",
+    "KERNELS",
+    "PRECISIONS",
+    "ROOTS",
+    "SELECTIONS",
+    "SPECTRAL",
+    "STORES",
+    "TARGETS",
+    "DistillOptions",
+    "MapOptions",
+    "is_object_name",
+]
 
+DATASETS = ("digits", "mnist", "cifar10", "cifar100")
 INITS = ("noise", "real")
+KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
 PRECISIONS = ("float32", "float64")
 ROOTS = ("plus", "minus")
+SPECTRAL = ("gaussian", "laplacian", "matern")
 SELECTIONS = ("held-out", "gcv")
 STORES = ("float64", "float32", "float16", "uint8")
+TARGETS = ("classes", "real")
+
+MODEL, RESULT, COMPUTATION = "Model", "Distilled set", "Computation"  # panels of the help
 _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
 
 
+def is_object_name(kernel: str) -> bool:
+    """Whether this names an object to import, ``package.module:object``, in place of a map of the package."""
+    return ":" in kernel
+
+
+@described
 @dataclass(frozen=True, kw_only=True)
-class DistillOptions:
-    """Options of a distillation; the defaults are the paper's.
+class MapOptions:
+    """Which feature map, and what its constructor is given; None leaves an option to the constructor."""
 
-    lambda_s : 0, a number > 0, or "auto" for min(lambda, 1 / (4 s1^2)), the published ``reg_s``; lambda with
-        ``realism``
-    labels_only : keep the real inputs of init "real" and learn labels for them (Theorem 4.2)
-    strict : raise NotSurjective where the map has no exact preimage, in place of approximate inputs
-    realism : None for the published construction; with init="real" a number from 0 to 1 for the exact set nearest to
-        inputs between noise (0) and the real points (1), see docs/realism.md
-    intercept : the original model has an unpenalised intercept, and so has the one retrained from the distilled set
-    center_targets : the original model is trained on targets about their mean; the file has the mean
-    lambda_per_target : every real-valued target has the lambda that is best for it
-    root : which of the two solutions for lambda_s > 0
-    scale_labels : allow the labels to be scaled where a fixed lambda_s needs it
-    validation_fraction : held out, by a seeded permutation, to choose lambda
-    selection : "held-out" chooses lambda on those samples, "gcv" from the statistics alone, and holds nothing out
-    stratify : hold out the same part of every class; False is the published split
-    refit : train the original model on all data with the lambda chosen, instead of on the 95% part
-    include_weights, embed_map : store W, and the map's weights (by default when they are at most 2^20 numbers)
-    store : float64, float32, float16 or uint8, of the stored inputs; labels are learned again from rounded inputs
-    """
-
-    points_per_class: int = 1
-    init: str = "noise"
-    labels_only: bool = False
-    strict: bool = False
-    lambda_s: float | str = 0.0
-    realism: float | None = None
-    root: str = "plus"
-    scale_labels: bool = False
-    intercept: bool = False
-    center_targets: bool = False
-    lambda_per_target: bool = False
-    lambdas: Sequence[float] | None = None
-    validation_fraction: float = 0.05
-    selection: str = "held-out"
-    stratify: bool = True
-    refit: bool = False
-    seed: int = 0
-    precision: str = "float32"
-    store: str = "float64"
-    backend: str | None = None
-    threads: int | None = None
-    include_weights: bool = False
-    embed_map: bool | None = None
+    kernel: str = option(
+        "identity",
+        "Feature map: identity, random_fourier, orthogonal_fourier, FCNN, deep_linear, conv, or an object to import, a "
+        "callable or torch module.",
+        choices=KERNELS,
+        accepts=is_object_name,
+        metavar="NAME|PACKAGE.MODULE:OBJECT",
+        panel=MODEL,
+        key="distill.kernel",
+    )
+    hidden_layers: int | None = option(
+        None,
+        "Hidden layers of FCNN.",
+        minimum=1,
+        cli="hidden-layer",
+        default_text="1",
+        panel=MODEL,
+        key="model.hidden_layer",
+    )
+    widths: Sequence[int] | None = option(
+        None,
+        "Outputs of each layer of FCNN or deep_linear, with commas between.",
+        minimum=1,
+        metavar="P,P,..",
+        default_text="FCNN: the input size; deep_linear: twice the input size",
+        panel=MODEL,
+    )
+    n_features: int | None = option(
+        None, "Fourier features.", minimum=1, metavar="P", default_text="the input size", panel=MODEL
+    )
+    sigma2: float | None = option(
+        None,
+        "Squared width of the Fourier features' kernel.",
+        above=0,
+        default_text="1000 on MNIST and CIFAR, else the median heuristic",
+        panel=MODEL,
+    )
+    spectral: str | None = option(
+        None,
+        "Kernel of random_fourier: gaussian, laplacian or matern.",
+        choices=SPECTRAL,
+        default_text="gaussian",
+        panel=MODEL,
+    )
+    nu: float | None = option(
+        None, "Smoothness of matern, a multiple of 1/2.", above=0, default_text="1.5", panel=MODEL
+    )
+    channels: Sequence[int] | None = option(
+        None,
+        "Channels of each layer of conv, with commas between.",
+        minimum=1,
+        metavar="C,C,..",
+        default_text="3 times those of the inputs",
+        panel=MODEL,
+    )
+    kernel_size: int | None = option(None, "Side of the kernels of conv.", minimum=1, default_text="3", panel=MODEL)
+    stride: int | None = option(None, "Stride of the layers of conv.", minimum=1, default_text="2", panel=MODEL)
+    padding: int | None = option(
+        None, "Zeros around the inputs of the layers of conv.", minimum=0, default_text="1", panel=MODEL
+    )
 
     def __post_init__(self) -> None:
-        check_count("distill", "points_per_class", self.points_per_class)
-        check_choice("distill", "init", self.init, INITS)
-        check_choice("distill", "root", self.root, ROOTS)
-        check_choice("distill", "precision", self.precision, PRECISIONS)
-        check_choice("distill", "store", self.store, STORES)
-        check_choice("distill", "selection", self.selection, SELECTIONS)
-        check_seed("distill", self.seed)
-        if isinstance(self.lambda_s, str):
-            check_choice("distill", "lambda_s", self.lambda_s, ("auto",))
-        elif check_number("distill", "lambda_s", self.lambda_s) > _LARGEST_LAMBDA_S:
-            raise ValueError(f"distill: lambda_s must be at most {_LARGEST_LAMBDA_S:g}, got {self.lambda_s:g}")
-        self._check_combinations()
-        if not 0.0 < check_number("distill", "validation_fraction", self.validation_fraction) < 1.0:
-            raise ValueError(f"distill: validation_fraction must be in (0, 1), got {self.validation_fraction}")
-        if self.threads is not None:
-            check_count("distill", "threads", self.threads)
-        # Plain Python numbers from here on: NumPy's are welcome, but JSON does not know them.
-        plain = {
-            "points_per_class": int,
-            "seed": int,
-            "validation_fraction": float,
-            "refit": bool,
-            "stratify": bool,
-            "labels_only": bool,
-            "strict": bool,
-            "scale_labels": bool,
-            "intercept": bool,
-            "center_targets": bool,
-            "lambda_per_target": bool,
-        }
-        if not isinstance(self.lambda_s, str):
-            plain["lambda_s"] = float
-        if self.realism is not None:
-            plain["realism"] = float
-        for name, kind in plain.items():
-            object.__setattr__(self, name, kind(getattr(self, name)))
+        check_options("map", self)
+        if self.hidden_layers is not None and self.widths is not None:
+            raise ValueError("map: hidden_layers and widths exclude each other: give one of them")
+        if self.nu is not None and self.spectral != "matern":
+            raise ValueError("map: nu belongs to spectral = 'matern'")
 
-    def _check_combinations(self) -> None:
+    def given(self) -> dict[str, Any]:
+        """The arguments for the map's constructor: the options that are not None."""
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "kernel"}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@described
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions:
+    """Options of a distillation; the defaults are the paper's."""
+
+    points_per_class: int = option(
+        1, "Distilled samples per class.", minimum=1, cli="ipc", panel=RESULT, key="distill.IPC"
+    )
+    init: str = option(
+        "noise",
+        "Start from noise or from real samples.",
+        choices=INITS,
+        panel=RESULT,
+        key="distill.generate_from_real_data",
+        meanings={True: "real", False: "noise"},
+    )
+    labels_only: bool = option(
+        False, "Keep the real samples of --init real and learn labels for them (Theorem 4.2).", panel=RESULT
+    )
+    strict: bool = option(False, "Refuse a map that has approximate preimages only.", panel=RESULT)
+    lambda_s: float | str = option(
+        0.0,
+        "Train on the distilled set with this lambda; auto: the lambda chosen, or the largest possible below it.",
+        choices=("auto",),
+        minimum=0,
+        maximum=_LARGEST_LAMBDA_S,
+        metavar="V|auto",
+        panel=RESULT,
+        key="distill.reg_s",
+        meanings={True: "auto", False: 0.0},
+    )
+    realism: float | None = option(
+        None,
+        "The exact set nearest to inputs between noise (0) and real samples (1); implies --init real.",
+        minimum=0,
+        maximum=1,
+        metavar="0..1",
+        default_text="the published construction",
+        panel=RESULT,
+    )
+    root: str = option("plus", "Root of Theorem 5.1: plus or minus.", choices=ROOTS, panel=RESULT)
+    scale_labels: bool = option(False, "Let labels be scaled where a given --lambda-s needs it.", panel=RESULT)
+    intercept: bool = option(False, "An unpenalised intercept, also when training on the distilled set.", panel=MODEL)
+    center_targets: bool = option(False, "Targets about their mean; the file has the mean.", panel=MODEL)
+    lambda_per_target: bool = option(False, "For every real-valued target the lambda best for it.", panel=MODEL)
+    lambdas: Sequence[float] | None = option(
+        None,
+        "Ridge parameters to choose from (absolute), with commas between.",
+        above=0,
+        metavar="V,V,..",
+        default_text="the published grid",
+        panel=MODEL,
+    )
+    validation_fraction: float = option(
+        0.05, "Part of the data that is held out to choose lambda.", above=0, below=1, panel=MODEL
+    )
+    selection: str = option(
+        "held-out",
+        "Choose lambda on held-out samples, or by generalised cross-validation (gcv), which holds nothing out.",
+        choices=SELECTIONS,
+        panel=MODEL,
+    )
+    stratify: bool = option(
+        True, "Hold out the same part of every class; without it the split is the published one.", panel=MODEL
+    )
+    refit: bool = option(False, "Refit on train and validation data with the lambda chosen.", panel=MODEL)
+    seed: int = option(
+        0, "Seed of every draw.", minimum=0, below=1 << 64, metavar="S", panel=COMPUTATION, key="model.seed"
+    )
+    precision: str = option(
+        "float32", "Of the pass over the data: float32 or float64.", choices=PRECISIONS, panel=COMPUTATION
+    )
+    store: str = option(
+        "float64", "Storage of the file: float64, float32, float16 or uint8.", choices=STORES, panel=RESULT
+    )
+    backend: Any = option(
+        None,
+        "native, numba, array or cuda.",
+        metavar="NAME",
+        default_text="the first that works",
+        panel=COMPUTATION,
+    )
+    threads: int | None = option(
+        None, "Number of threads.", minimum=1, metavar="T", default_text="all cores", panel=COMPUTATION
+    )
+    include_weights: bool = option(False, "Store the original model's weights too.", panel=RESULT)
+    embed_map: bool | None = option(
+        None,
+        "Store the weights of the feature map, not only their seed.",
+        default_text="when they are at most 2^20 numbers",
+        panel=RESULT,
+    )
+
+    def __post_init__(self) -> None:
+        check_options("distill", self)
         if self.root == "minus" and self.lambda_s == 0.0:
             raise ValueError("distill: root = 'minus' needs lambda_s > 0; for lambda_s = 0 there is one solution")
         if self.scale_labels and (isinstance(self.lambda_s, str) or self.lambda_s == 0.0):
             raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
         if self.selection == "gcv" and (self.refit or self.lambda_per_target):
-            raise ValueError(
-                "distill: selection = 'gcv' holds nothing out; refit and lambda_per_target have no meaning"
-            )
+            raise ValueError("distill: selection = 'gcv' holds nothing out; refit and lambda_per_target have no meaning")
         if self.intercept and self.center_targets:
             raise ValueError("distill: intercept implies center_targets; give one of them")
         if self.labels_only:
             self._check_labels_only()
         if self.realism is not None:
-            self._check_realism(self.realism)
+            self._check_realism()
 
     def _check_labels_only(self) -> None:
         if self.init != "real":
@@ -127,9 +241,7 @@ class DistillOptions:
         if self.realism is not None:
             raise ValueError("distill: realism has no meaning with labels_only, which keeps the real inputs")
 
-    def _check_realism(self, realism: float) -> None:
-        if check_number("distill", "realism", realism) > 1.0:
-            raise ValueError(f"distill: realism must be from 0 to 1, got {realism}")
+    def _check_realism(self) -> None:
         if self.init != "real":
             raise ValueError(f"distill: realism needs init = 'real', got {self.init!r}")
         if self.root != "plus" or self.scale_labels:
@@ -145,7 +257,7 @@ class DistillOptions:
 
     def training(self) -> dict[str, Any]:
         """Those that decide how the original model is trained."""
-        lambdas = None if self.lambdas is None else [float(value) for value in self.lambdas]
+        lambdas = None if self.lambdas is None else list(self.lambdas)
         names = (
             "validation_fraction",
             "selection",

@@ -10,6 +10,7 @@ import numpy as np
 
 from krrdistill.common.arrays import check_choice
 from krrdistill.errors import BackendUnavailable, DataError
+from krrdistill.options import DATASETS, TARGETS
 
 from . import class_names
 from .dataset import Dataset, one_line, read_npz
@@ -51,7 +52,7 @@ _KNOWN: dict[str, _Known] = {
 
 def available_datasets() -> tuple[str, ...]:
     """The names that ``load_dataset`` knows; "digits" needs no files."""
-    return ("digits", *_KNOWN)
+    return DATASETS
 
 
 def load_dataset(
@@ -80,7 +81,7 @@ def load_dataset(
     unreadable or invalid data; BackendUnavailable without scikit-learn (digits) or pooch (download).
     """
     text = os.fspath(name)
-    check_choice("load_dataset", "targets", targets, ("classes", "real"))
+    check_choice("load_dataset", "targets", targets, TARGETS)
     if not isinstance(text, str):
         raise TypeError(f"load_dataset: name must be a string or a path, got {type(name).__name__}")
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from krrdistill.common.arrays import check_choice, to_host
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
+from krrdistill.options import KERNELS
 
 from .base import FeatureMap
 from .convolution import ConvolutionalNetwork
@@ -39,7 +40,6 @@ __all__ = [
     "median_sigma2",
 ]
 
-KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
 _FOURIER = ("random_fourier", "orthogonal_fourier")
 _CLASSES: Mapping[str, Any] = {
     kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
@@ -101,6 +101,11 @@ def make_map(
     size = shape if kernel == "conv" else input_dim  # where pixels are does not matter to the others
     made: FeatureMap = _CLASSES[kernel](size, preprocessing=preprocessing, **options)
     return made
+
+
+def kernels_with(option: str) -> tuple[str, ...]:
+    """Names of the maps whose constructor takes ``option``."""
+    return tuple(kernel for kernel in KERNELS if option in inspect.signature(_CLASSES[kernel]).parameters)
 
 
 def _median_of(samples: Any, preprocessing: Preprocessing | None, spectral: str, seed: int) -> float:

@@ -13,13 +13,13 @@ from krrdistill.backends.base import Layer, Weight
 from krrdistill.common.arrays import check_choice, check_count, check_number, check_seed
 from krrdistill.common.random import Stream, permutation, uniform
 from krrdistill.data import Preprocessing
+from krrdistill.options import SPECTRAL
 
 from .base import FeatureMap
 from .weights import cauchy_weight, gaussian_weight, student_weight
 
 __all__ = ["SPECTRAL", "RandomFourier", "fourier_layer", "median_sigma2"]
 
-SPECTRAL = ("gaussian", "laplacian", "matern")
 _DEFAULT_NU = 1.5
 _MAX_NU = 50.0
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO, TypeVar
 
 import typer
 
 from krrdistill._version import __version__
-from krrdistill.apps.cli import options, status
-from krrdistill.apps.cli.output import emit_json, print_info, say
+from krrdistill.apps.cli import status
+from krrdistill.apps.cli.arguments import Config, Json, RegS, Session, with_options
+from krrdistill.apps.cli.settings import (
+    DistillSettings,
+    KipSettings,
+    PrivacySettings,
+    TableSettings,
+    VerifySettings,
+)
+
+T = TypeVar("T")
+Given = Mapping[str, Any]
 
 app = typer.Typer(
     name="krrdistill",
@@ -22,7 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_NOT_OF_TABLES = ("table", "data_dir", "out", "as_json", "show_traceback")
 
 
 def run_app(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +43,7 @@ def run_app(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    session = options.Session(traceback=os.environ.get("KRRDISTILL_TRACEBACK", "") not in ("", "0"))
+    session = Session(traceback=os.environ.get("KRRDISTILL_TRACEBACK", "") not in ("", "0"))
     try:
         command = typer.main.get_command(app)
         result = command.main(arguments, prog_name="krrdistill", standalone_mode=False, obj=session)
@@ -43,8 +53,13 @@ def _run(arguments: list[str] | None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if session.traceback:
             traceback.print_exception(error)
-        say(f"error: {status.message(error)}")
+        _say(f"error: {status.message(error)}")
         return status.exit_status(error)
+
+
+def _say(text: str) -> None:
+    """One line on stderr, as ``output.say`` writes it, which would import more than a message needs."""
+    print(f"krrdistill: {text}", file=sys.stderr)
 
 
 def _say_warning(
@@ -56,7 +71,17 @@ def _say_warning(
     line: str | None = None,
 ) -> None:
     """Take the place of ``warnings.showwarning``: one line, without where in the code it came from."""
-    say(f"warning: {' '.join(str(message).split())}")
+    _say(f"warning: {' '.join(str(message).split())}")
+
+
+def _resolve(kind: type[T], given: Given, config: Path | None = None) -> T:
+    """The settings asked for; what a configuration file has in vain is said."""
+    from krrdistill.apps.cli.config import resolve
+
+    settings, notes = resolve(kind, given, config)
+    for note in notes:
+        _say(f"note: {note}")
+    return settings
 
 
 def _print_version(value: bool) -> None:
@@ -79,169 +104,60 @@ def krrdistill(
 
 
 @app.command("distill")
-def distill(
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    download: options.Download = False,
-    config: options.Config = None,
-    out: options.Out = None,
-    kernel: options.Kernel = None,
-    hidden_layer: options.HiddenLayer = None,
-    widths: options.Widths = None,
-    n_features: options.NFeatures = None,
-    sigma2: options.Sigma2 = None,
-    spectral: options.Spectral = None,
-    nu: options.Nu = None,
-    zca: options.Zca = None,
-    lambdas: options.Lambdas = None,
-    refit: options.Refit = False,
-    ipc: options.Ipc = None,
-    init: options.Init = None,
-    channels: options.Channels = None,
-    kernel_size: options.KernelSize = None,
-    stride: options.Stride = None,
-    padding: options.Padding = None,
-    labels_only: options.LabelsOnly = False,
-    strict: options.Strict = False,
-    reg_s: options.RegS = None,
-    lambda_s: options.LambdaS = None,
-    realism: options.Realism = None,
-    targets: options.Targets = "classes",
-    intercept: options.Intercept = False,
-    center_targets: options.CenterTargets = False,
-    lambda_per_target: options.LambdaPerTarget = False,
-    root: options.Root = "plus",
-    scale_labels: options.ScaleLabels = False,
-    store: options.Store = "float64",
-    include_weights: options.IncludeWeights = False,
-    embed_map: options.EmbedMap = None,
-    seed: options.Seed = None,
-    precision: options.Precision = "float32",
-    backend: options.Backend = None,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
-) -> None:
+@with_options(DistillSettings)
+def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Json = False) -> int:
     """Compress a labelled data set to a few samples per class that retrain to the same ridge model."""
-    given = dict(locals())
-    from krrdistill.apps.cli.config import resolve
     from krrdistill.apps.cli.run import distill as run_distill
 
-    for switch in ("config", "as_json", "show_traceback"):
-        del given[switch]
-    settings, notes = resolve(given, config)
-    for note in notes:
-        say(f"note: {note}")
-    raise typer.Exit(run_distill(settings, as_json=as_json))
+    if reg_s is not None:
+        if reg_s and "lambda_s" in given:
+            raise status.UsageError("--reg-s and --lambda-s exclude each other: give one of them")
+        given = {"lambda_s": "auto" if reg_s else "0", **given}
+    return run_distill(_resolve(DistillSettings, given, config), as_json=as_json)
 
 
 @app.command("kip")
-def kip(
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    download: options.Download = False,
-    config: options.Config = None,
-    out: options.Out = None,
-    kernel: options.Kernel = None,
-    hidden_layer: options.HiddenLayer = None,
-    widths: options.Widths = None,
-    n_features: options.NFeatures = None,
-    sigma2: options.Sigma2 = None,
-    spectral: options.Spectral = None,
-    nu: options.Nu = None,
-    zca: options.Zca = None,
-    lambdas: options.Lambdas = None,
-    ipc: options.Ipc = None,
-    init: options.KipInit = None,
-    embed_map: options.EmbedMap = None,
-    variant: options.Variant = None,
-    warm_start: options.WarmStart = False,
-    iterations: options.Iterations = None,
-    lr: options.LearningRate = None,
-    batch_size: options.BatchSize = None,
-    time_budget: options.TimeBudget = None,
-    evaluate_every: options.EvaluateEvery = None,
-    checkpoint_every: options.CheckpointEvery = None,
-    seed: options.Seed = None,
-    precision: options.Precision = "float32",
-    backend: options.Backend = None,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
-) -> None:
+@with_options(KipSettings)
+def kip(given: Given, config: Config = None, as_json: Json = False) -> int:
     """Compress a data set by kernel inducing points, the iterative baseline; resumes from its checkpoint."""
-    given = dict(locals())
-    from krrdistill.apps.cli.config import KipSettings, resolve_as
     from krrdistill.apps.cli.kip import kip as run_kip
 
-    for switch in ("config", "as_json", "show_traceback"):
-        del given[switch]
-    settings, notes = resolve_as(KipSettings, given, config)
-    for note in notes:
-        say(f"note: {note}")
-    raise typer.Exit(run_kip(settings, as_json=as_json))
+    return run_kip(_resolve(KipSettings, given, config), as_json=as_json)
 
 
 @app.command("verify")
+@with_options(VerifySettings)
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A distilled.npz.", show_default=False)],
-    dataset: options.VerifyDataset = None,
-    data_dir: options.DataDir = None,
-    kernel: options.VerifyKernel = None,
-    tolerance: options.Tolerance = None,
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
-) -> None:
+    given: Given,
+    as_json: Json = False,
+) -> int:
     """Reload a distilled file, recompute its certificate; exit with 3 when it is worse than the tolerance."""
     from krrdistill.apps.cli.run import verify as run_verify
 
-    outcome = run_verify(file, dataset=dataset, data_dir=data_dir, kernel=kernel, tolerance=tolerance, as_json=as_json)
-    raise typer.Exit(outcome)
+    return run_verify(file, **vars(_resolve(VerifySettings, given)), as_json=as_json)
 
 
 @app.command("privacy")
+@with_options(PrivacySettings)
 def privacy(
+    given: Given,
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A distilled.npz to audit.", show_default=False)
     ] = None,
-    dataset: options.Dataset = None,
-    data_dir: options.DataDir = None,
-    download: options.Download = False,
-    epsilon: options.Epsilon = None,
-    delta: options.Delta = None,
-    norm_bound: options.NormBound = None,
-    secret_labels: options.SecretLabels = False,
-    mechanism: options.Mechanism = None,
-    model_lambda: options.ModelLambda = None,
-    out: options.Out = None,
-    kernel: options.Kernel = None,
-    hidden_layer: options.HiddenLayer = None,
-    n_features: options.NFeatures = None,
-    sigma2: options.Sigma2 = None,
-    ipc: options.Ipc = None,
-    store: options.PrivateStore = None,
-    seed: options.MapSeed = None,
-    backend: options.Backend = None,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
-) -> None:
+    as_json: Json = False,
+) -> int:
     """Say what FILE reveals, what noise Theorem 6.2 asks for, or (--mechanism) make a differentially private file."""
-    given = dict(locals())
-    from krrdistill.apps.cli.config import PrivacySettings, resolve_as
     from krrdistill.apps.cli.privacy import privacy as run_privacy
 
-    for switch in ("file", "as_json", "show_traceback"):
-        del given[switch]
-    settings, _ = resolve_as(PrivacySettings, given)
-    raise typer.Exit(run_privacy(file, settings, given, as_json=as_json))
+    return run_privacy(file, _resolve(PrivacySettings, given), given, as_json=as_json)
 
 
 @app.command("report")
+@with_options()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
+    as_json: Json = False,
 ) -> None:
     """Write the page of a run, report.html, again from what its folder holds."""
     from krrdistill.apps.cli.pages import write_report
@@ -250,11 +166,13 @@ def report(
 
 
 @app.command("compare")
+@with_options()
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.", show_default=False)],
-    out: options.ComparePage = None,
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write a page too.", metavar="FILE.html", show_default=False)
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show runs side by side: what they were asked, how exact they are, what they took."""
     from krrdistill.apps.cli.pages import compare_runs
@@ -263,32 +181,23 @@ def compare(
 
 
 @app.command("reproduce")
+@with_options(TableSettings)
 def reproduce(
     table: Annotated[str, typer.Argument(metavar="table3|table4", help="The published table.", show_default=False)],
-    datasets: options.Datasets = None,
-    kernels: options.Kernels = None,
-    ipcs: options.Ipcs = None,
-    seeds: options.Seeds = None,
-    methods: options.Methods = None,
-    kip_iterations: options.KipIterations = None,
-    time_budget: options.CellBudget = None,
-    data_dir: options.DataDir = None,
-    out: options.TableFolder = None,
-    backend: options.Backend = None,
-    threads: options.Threads = None,
-    as_json: options.Json = False,
-    show_traceback: options.Traceback = False,
-) -> None:
+    given: Given,
+    as_json: Json = False,
+) -> int:
     """Make a published table again: every cell on its own data, finished cells are kept, published figures beside."""
-    given = {name: value for name, value in locals().items() if name not in _NOT_OF_TABLES}
     from krrdistill.apps.cli.reproduce import reproduce as run_reproduce
 
-    raise typer.Exit(run_reproduce(table, given, data_dir=data_dir, out=out, as_json=as_json))
+    return run_reproduce(table, given, as_json=as_json)
 
 
 @app.command("info")
-def info(as_json: options.Json = False, show_traceback: options.Traceback = False) -> None:
+@with_options()
+def info(as_json: Json = False) -> None:
     """Show backends, instruction set, BLAS, threads and extras; what is missing and how to get it."""
+    from krrdistill.apps.cli.output import emit_json, print_info
     from krrdistill.apps.info import gather
 
     facts = gather()

@@ -5,47 +5,30 @@ from __future__ import annotations
 import time
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.config import KipSettings
 from krrdistill.apps.cli.folder import output_folder
 from krrdistill.apps.cli.run import FIGURE, page_facts, require_matplotlib, show_report, write_report
+from krrdistill.apps.cli.settings import KipSettings
 
 
 def kip(settings: KipSettings, *, as_json: bool) -> int:
     """Run KIP on one data set; write the artefacts, the curve, a figure, the report and its page; print the outcome."""
-    from krrdistill.apps.kip import KipOptions, run_kip
+    from krrdistill.apps.kip import run_kip
     from krrdistill.apps.likeness import value_range
     from krrdistill.apps.report import distilled_figure, save_figure, write_figure_data, write_page
     from krrdistill.data import load_dataset
 
     require_matplotlib()
-    options = KipOptions(
-        variant=settings.variant,
-        points_per_class=settings.ipc,
-        init=settings.init,
-        warm_start=settings.warm_start,
-        iterations=settings.iterations,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        time_budget=settings.time_budget,
-        evaluate_every=settings.evaluate_every,
-        checkpoint_every=settings.checkpoint_every,
-        lambdas=settings.lambdas,
-        seed=settings.seed,
-        precision=settings.precision,
-        backend=settings.backend,
-        threads=settings.threads,
-    )
+    options, kernel = settings.options, settings.map_options.kernel
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
         run = run_kip(
             dataset,
-            kernel=settings.kernel,
-            map_options=settings.map_options,
+            kernel=kernel,
+            map_options=settings.map_options.given(),
             use_zca=settings.zca,
             options=options,
-            embed_map=settings.embed_map,
             out=folder,
             load_seconds=time.perf_counter() - start,
             progress=progress,
@@ -55,7 +38,7 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
             dataset.class_names,
             start_images=run.start_images,
             value_range=value_range(dataset),
-            title=f"{dataset.name}, {settings.kernel}, {settings.ipc} per class, KIP ({settings.variant})",
+            title=f"{dataset.name}, {kernel}, {options.points_per_class} per class, KIP ({options.variant})",
         )
         save_figure(figure, folder / FIGURE)
         report = {**run.report, "figure": str(folder / FIGURE), **page_facts(folder, settings, dataset)}

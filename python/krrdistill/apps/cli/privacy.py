@@ -4,38 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.config import PrivacySettings
 from krrdistill.apps.cli.folder import output_folder
+from krrdistill.apps.cli.settings import PrivacySettings
 from krrdistill.common.files import write_atomically
-
-if TYPE_CHECKING:
-    from krrdistill.apps.privacy import PrivacyBudget
+from krrdistill.common.options import declared_options
+from krrdistill.options import MapOptions, is_object_name
 
 RELEASE = "release.json"
-_OF_A_FILE = ("hidden_layer", "n_features", "sigma2", "ipc", "seed", "store", "model_lambda", "out")
+_OF_A_FILE = (
+    *(each.name for each in declared_options(MapOptions) if each.name != "kernel"),
+    *("points_per_class", "seed", "store", "lambda_", "out"),
+)
 _OF_A_RELEASE = ("out", "store", "threads")
 
 
 def privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, Any], *, as_json: bool) -> int:
-    """Check what was asked for, do it, print it; ``given`` has the options of the command line, None where absent."""
-    from krrdistill.apps.privacy import PrivacyBudget
-
-    budget = PrivacyBudget(settings.epsilon, settings.delta)
+    """Check what was asked for, do it, print it; ``given`` has the options that the command line gives."""
     if file is not None:
         _refuse(given, ("mechanism",), "makes a new file and belongs to --dataset, not to FILE")
         _refuse(given, ("threads",), "belongs to a release with --mechanism, not to FILE")
-        of_a_file = _OF_A_FILE if ":" in settings.kernel else ("kernel", *_OF_A_FILE)
+        of_a_file = _OF_A_FILE if is_object_name(settings.map_options.kernel) else ("kernel", *_OF_A_FILE)
         _refuse(given, of_a_file, "is what FILE says itself: leave it out")
-        report = _audit(file, settings, given, budget)
-    elif settings.mechanism is not None:
+        report = _audit(file, settings, given)
+    elif settings.options.mechanism is not None:
         _refuse(given, ("secret_labels",), "belongs to Theorem 6.2; a release with --mechanism includes its labels")
-        report = _release(settings, budget)
+        report = _release(settings)
     else:
         _refuse(given, _OF_A_RELEASE, "belongs to a release: give --mechanism")
-        report = _theorem(settings, budget)
+        report = _theorem(settings)
     if as_json:
         output.emit_json(report)
     else:
@@ -44,12 +43,13 @@ def privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, An
 
 
 def _refuse(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
+    flags = {each.name: each.flag for each in declared_options(PrivacySettings)}
     for name in names:
-        if given.get(name) is not None and given[name] is not False:
-            raise status.UsageError(f"--{name.replace('_', '-')} {why}")
+        if given.get(name, False) is not False:
+            raise status.UsageError(f"{flags[name]} {why}")
 
 
-def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budget: PrivacyBudget) -> dict[str, Any]:
+def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> dict[str, Any]:
     """The audit of a file; where it lies in the folder of a run, its page gets the section."""
     from krrdistill.apps.cli.run import named_map, recorded_dataset
     from krrdistill.apps.privacy import audit_file, digest
@@ -58,9 +58,10 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budg
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import load_dataset
 
+    options = settings.options
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
-    feature_map = None if given.get("kernel") is None else named_map(settings.kernel, file)
+    feature_map = None if given.get("kernel") is None else named_map(settings.map_options.kernel, file)
     distilled = DistilledDataset.load(file, feature_map=feature_map)
     name = recorded_dataset(distilled, file) if given.get("dataset") is None else settings.dataset
     targets = "classes" if distilled.targets == "classes" else "real"
@@ -69,10 +70,10 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budg
         findings = audit_file(
             distilled,
             data,
-            budget,
-            norm_bound=settings.norm_bound,
+            options.budget,
+            norm_bound=options.norm_bound,
             labels_secret=settings.secret_labels,
-            backend=settings.backend,
+            backend=options.backend,
         )
     report = {"artifact": str(file), "sha256": digest(file), **findings}
     if file.name == DISTILLED and (file.parent / REPORT).is_file():
@@ -81,57 +82,47 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any], budg
     return report
 
 
-def _theorem(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]:
+def _theorem(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.apps.privacy import theorem_for_data
     from krrdistill.data import load_dataset, standardize
     from krrdistill.maps import make_map
 
     data = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
     scaling = standardize(data)
-    feature_map = make_map(settings.kernel, data, scaling, seed=settings.seed, **settings.map_options)
+    options, phi = settings.options, settings.map_options
+    feature_map = make_map(phi.kernel, data, scaling, seed=options.seed, **phi.given())
     with output.working("measuring"):
         return theorem_for_data(
             data,
             feature_map,
             feature_map.chain(scaling),
-            budget,
-            lambda_=settings.model_lambda or 0.0,
-            points_per_class=settings.ipc,
-            norm_bound=settings.norm_bound,
+            options.budget,
+            lambda_=options.lambda_ or 0.0,
+            points_per_class=options.points_per_class,
+            norm_bound=options.norm_bound,
             labels_secret=settings.secret_labels,
-            backend=settings.backend,
+            backend=options.backend,
         )
 
 
-def _release(settings: PrivacySettings, budget: PrivacyBudget) -> dict[str, Any]:
-    from krrdistill.apps.privacy import ReleaseOptions, private_release
+def _release(settings: PrivacySettings) -> dict[str, Any]:
+    from krrdistill.apps.privacy import private_release
     from krrdistill.data import load_dataset
 
-    options = ReleaseOptions(
-        mechanism=str(settings.mechanism),
-        budget=budget,
-        norm_bound=settings.norm_bound,
-        lambda_=settings.model_lambda,
-        points_per_class=settings.ipc,
-        seed=settings.seed,
-        store=settings.store,
-        backend=settings.backend,
-        threads=settings.threads,
-    )
     data = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         release = private_release(
             data,
-            kernel=settings.kernel,
-            map_options=settings.map_options,
-            options=options,
+            kernel=settings.map_options.kernel,
+            map_options=settings.map_options.given(),
+            options=settings.options,
             out=folder,
             progress=progress,
         )
         report = {
             "dataset": data.name,
-            "kernel": settings.kernel,
-            "ipc": settings.ipc,
+            "kernel": settings.map_options.kernel,
+            "ipc": settings.options.points_per_class,
             "m": len(release.distilled.X),
             "release": release.distilled.meta["privacy"],
             "private": {"test_accuracy": release.certificate.original_accuracy},

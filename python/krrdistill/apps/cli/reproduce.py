@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from krrdistill.apps.cli import output, status
+from krrdistill.apps.cli.config import resolve
 from krrdistill.apps.cli.folder import output_folder
+from krrdistill.apps.cli.settings import TableSettings
+from krrdistill.apps.reproduce import TABLES, publication, to_markdown, to_page
+from krrdistill.apps.reproduce import reproduce as run
 from krrdistill.common.files import write_atomically
 
-T = TypeVar("T")
-_LISTS: Mapping[str, Callable[[str], Any]] = {
-    "datasets": str,
-    "kernels": str,
-    "methods": str,
-    "ipcs": int,
-    "seeds": int,
-}
-_KIP_ONLY = ("methods", "kip_iterations", "time_budget")
+_KIP_ONLY = {"methods": "--methods", "kip_iterations": "--kip-iterations", "time_budget": "--time-budget"}
 
 
-def reproduce(table: str, given: Mapping[str, Any], *, data_dir: Path | None, out: Path | None, as_json: bool) -> int:
+def reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:
     """Write ``out``/TABLE.json, .md and .html.
 
     The status is 1 where a cell cannot be run, 3 where a measured one is not as claimed.
     """
-    from krrdistill.apps.reproduce import TABLES, ReproduceOptions, publication, to_markdown, to_page
-    from krrdistill.apps.reproduce import reproduce as run
-
-    values = _values(table, given, tuple(TABLES))
-    options = ReproduceOptions(**{**TABLES[table].DEFAULTS, **values})
-    with output_folder(Path("runs", table) if out is None else out) as folder:
+    settings = _settings(table, given)
+    with output_folder(Path("runs", table) if settings.out is None else settings.out) as folder:
         with output.stage_progress() as progress:
-            document = run(table, options, out=folder, data_dir=data_dir, progress=progress, say=output.say)
+            document = run(
+                table, settings.options, out=folder, data_dir=settings.data_dir, progress=progress, say=output.say
+            )
         readable = publication(document)
         text = to_markdown(readable)
         files = {
@@ -53,27 +47,15 @@ def reproduce(table: str, given: Mapping[str, Any], *, data_dir: Path | None, ou
     return status.OK if readable.passed else status.WORSE_THAN_TOLERANCE
 
 
-def _values(table: str, given: Mapping[str, Any], tables: Sequence[str]) -> dict[str, Any]:
-    """What was given, lists taken apart."""
-    if table not in tables:
-        raise status.UsageError(f"reproduce: the tables are {', '.join(tables)}; got {table!r}")
-    values = {name: value for name, value in given.items() if value is not None}
-    for name in _KIP_ONLY:
-        if table == "table3" and name in values:
-            raise status.UsageError(f"--{name.replace('_', '-')} belongs to table4, not to {table}")
-    for name, kind in _LISTS.items():
-        if name in values:
-            values[name] = _list(name, values[name], kind)
-    return values
+def _settings(table: str, given: Mapping[str, Any]) -> TableSettings:
+    """What was given over the defaults of the table."""
+    if table not in TABLES:
+        raise status.UsageError(f"reproduce: the tables are {', '.join(TABLES)}; got {table!r}")
+    for name, flag in _KIP_ONLY.items():
+        if table == "table3" and name in given:
+            raise status.UsageError(f"{flag} belongs to table4, not to {table}")
+    return resolve(TableSettings, {**TABLES[table].DEFAULTS, **given})[0]
 
 
 def _write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda stream: stream.write(content))
-
-
-def _list(name: str, text: str, kind: Callable[[str], T]) -> Sequence[T]:
-    """``"1,10"`` -> (1, 10)."""
-    try:
-        return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise status.UsageError(f"--{name} must be whole numbers with commas between, got {text!r}") from None

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.config import RunSettings, Settings, command_line
 from krrdistill.apps.cli.folder import output_folder
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.apps.text import score_name
 from krrdistill.common.arrays import check_number
 from krrdistill.common.files import write_atomically
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import Dataset
     from krrdistill.maps import LayeredMap
-    from krrdistill.options import DistillOptions
 
 FIGURE = "distilled.png"
 PATH_FIGURE = "lambda_path.png"
@@ -31,14 +30,13 @@ ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
 
-def distill(settings: Settings, *, as_json: bool) -> int:
+def distill(settings: DistillSettings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.apps.distillation import run_distillation
     from krrdistill.apps.report import write_figure_data, write_page
     from krrdistill.data import load_dataset
 
     require_matplotlib()
-    options = _options(settings)
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
@@ -48,10 +46,10 @@ def distill(settings: Settings, *, as_json: bool) -> int:
         load_seconds = time.perf_counter() - start
         result = run_distillation(
             dataset,
-            kernel=settings.kernel,
-            map_options=settings.map_options,
+            kernel=settings.map_options.kernel,
+            map_options=settings.map_options.given(),
             use_zca=settings.zca,
-            options=options,
+            options=settings.options,
             out=folder,
             load_seconds=load_seconds,
             progress=progress,
@@ -68,7 +66,7 @@ def distill(settings: Settings, *, as_json: bool) -> int:
     return status.OK
 
 
-def page_facts(folder: Path, settings: RunSettings, dataset: Dataset) -> dict[str, Any]:
+def page_facts(folder: Path, settings: DistillSettings | KipSettings, dataset: Dataset) -> dict[str, Any]:
     """What the page of a run says beyond what was computed."""
     from krrdistill.apps.info import machine
     from krrdistill.apps.likeness import value_range
@@ -79,7 +77,7 @@ def page_facts(folder: Path, settings: RunSettings, dataset: Dataset) -> dict[st
         "page": str(folder / PAGE),
         "value_range": value_range(dataset),
         "command": shlex.join(command_line(settings)),
-        "machine": machine(settings.threads),
+        "machine": machine(settings.options.threads),
         "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     }
 
@@ -108,45 +106,18 @@ def require_matplotlib() -> None:
         raise BackendUnavailable('the figures need matplotlib: pip install "krrdistill[cli]"')
 
 
-def _options(settings: Settings) -> DistillOptions:
-    from krrdistill.options import DistillOptions
-
-    return DistillOptions(
-        points_per_class=settings.ipc,
-        init=settings.init,
-        realism=settings.realism,
-        intercept=settings.intercept,
-        center_targets=settings.center_targets,
-        lambda_per_target=settings.lambda_per_target,
-        lambda_s=settings.lambda_s,
-        root=settings.root,
-        lambdas=settings.lambdas,
-        refit=settings.refit,
-        seed=settings.seed,
-        precision=settings.precision,
-        store=settings.store,
-        labels_only=settings.labels_only,
-        strict=settings.strict,
-        backend=settings.backend,
-        threads=settings.threads,
-        include_weights=settings.include_weights,
-        embed_map=settings.embed_map,
-        scale_labels=settings.scale_labels,
-    )
-
-
-def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult) -> dict[str, str]:
+def _draw(folder: Path, settings: DistillSettings, dataset: Dataset, result: RunResult) -> dict[str, str]:
     """Write both figures; returns their entries of the report."""
     from krrdistill.apps.likeness import value_range
     from krrdistill.apps.report import distilled_figure, lambda_path_figure, save_figure
 
-    title = f"{dataset.name}, {settings.kernel}, {settings.ipc} per class"
+    title = f"{dataset.name}, {settings.map_options.kernel}, {settings.options.points_per_class} per class"
     figure = distilled_figure(
         result.distilled.distilled_data,
         dataset.class_names,
         start_images=result.start_images,
         value_range=value_range(dataset),
-        title=f"{title}, {settings.init} start",
+        title=f"{title}, {settings.options.init} start",
     )
     save_figure(figure, folder / FIGURE)
     path = result.path
@@ -156,7 +127,7 @@ def _draw(folder: Path, settings: Settings, dataset: Dataset, result: RunResult)
         best=path.best,
         below_noise_floor=path.below_noise_floor,
         noise_floor=path.noise_floor,
-        title=f"{dataset.name}, {settings.kernel}: choice of \N{GREEK SMALL LETTER LAMDA}",
+        title=f"{dataset.name}, {settings.map_options.kernel}: choice of \N{GREEK SMALL LETTER LAMDA}",
         score=score_name(result.report),
     )
     save_figure(figure, folder / PATH_FIGURE)

@@ -1,7 +1,5 @@
 """Kernel inducing points (KIP): the iterative baseline, as published and from the sufficient statistics alone."""
 
-from .distill import KipPoint, KipResult, kip_distill
-from .options import KipOptions
-from .run import KipRun, run_kip
+import lazy_loader
 
-__all__ = ["KipOptions", "KipPoint", "KipResult", "KipRun", "kip_distill", "run_kip"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,8 +19,8 @@ from krrdistill.maps import LayeredMap
 from krrdistill.pipeline import Distillation, Original, Trained
 
 from .checkpoint import State, load_checkpoint
+from .iteration import KipOptions
 from .optimize import Objective, evaluate, optimize
-from .options import KipOptions
 from .problem import Problem
 from .published import limit_threads
 

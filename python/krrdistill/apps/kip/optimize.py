@@ -16,7 +16,7 @@ from krrdistill.common.random import Stream, permutation
 from krrdistill.errors import Diverged
 
 from .checkpoint import State, save_checkpoint
-from .options import KipOptions
+from .iteration import KipOptions
 
 __all__ = ["Objective", "adam_step", "batch_rows", "check_loss", "evaluate", "optimize"]
 

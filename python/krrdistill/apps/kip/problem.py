@@ -34,8 +34,8 @@ from krrdistill.ridge.feature_gram import fit_features
 from krrdistill.ridge.statistics import RidgeStatistics
 
 from .gram import GramObjective, regularised_kernel
+from .iteration import KipOptions
 from .optimize import Objective
-from .options import KipOptions
 from .published import PublishedObjective
 
 __all__ = ["Problem"]
@@ -188,7 +188,11 @@ class Problem:
         """Facts for the file; no times, so that a resumed run writes the same bytes."""
         common = self.options.distillation()
         backend = get_backend(common.backend).name
-        kip = {name: value for name, value in asdict(self.options).items() if name not in ("threads", "backend")}
+        kip = {
+            name: value
+            for name, value in asdict(self.options).items()
+            if name not in ("threads", "backend", "embed_map")
+        }
         return {
             "options": {
                 **common.training(),

@@ -24,7 +24,7 @@ from krrdistill.data import Dataset, standardize, zca
 from krrdistill.maps import make_map
 
 from .distill import KipResult, kip_distill
-from .options import KipOptions
+from .iteration import KipOptions
 
 __all__ = ["KipRun", "run_kip"]
 
@@ -47,7 +47,6 @@ def run_kip(
     map_options: Mapping[str, Any] | None = None,
     use_zca: bool = False,
     options: KipOptions | None = None,
-    embed_map: bool | None = None,
     out: Path,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
@@ -83,7 +82,7 @@ def run_kip(
         for name, point in (("distilled", result.best), ("last", result.last)):
             path = out / f"{name}.npz"
             with watch.stage("save"):
-                point.distilled.with_meta(**facts).save(path, embed_map=embed_map)
+                point.distilled.with_meta(**facts).save(path, embed_map=options.embed_map)
                 reloaded[name] = DistilledDataset.load(path)
             with watch.stage("evaluate"):
                 certificates[name] = reloaded[name].verify(dataset, weights=result.original.W, backend=options.backend)

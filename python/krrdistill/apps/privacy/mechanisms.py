@@ -20,15 +20,14 @@ import numpy.typing as npt
 import scipy.linalg
 from scipy.special import log_ndtr, ndtr
 
+from krrdistill.apps.privacy.budget import MECHANISMS, PrivacyBudget
 from krrdistill.apps.privacy.clipping import ClippedStatistics
-from krrdistill.apps.privacy.theorem import PrivacyBudget
 from krrdistill.common.arrays import check_choice, check_number
 from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.ridge.path import fit_ridge
 
 __all__ = [
-    "MECHANISMS",
     "STATISTICS_SENSITIVITY",
     "PrivateModel",
     "default_lambda",
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-MECHANISMS = ("statistics", "output")
 # Of (G / B^2, C / B) in the Frobenius norm. For f, f' of norm B at the cosine c the square is at most
 # 2 - 2 c^2 + 2 - 2 c (equal labels), 4.5 at c = -1/2; for other labels, or shorter f, it is less.
 STATISTICS_SENSITIVITY = math.sqrt(4.5)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from krrdistill.apps.privacy.budget import ReleaseOptions
 from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.mechanisms import PrivateModel, perturb
-from krrdistill.apps.privacy.theorem import PrivacyBudget
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.common.arrays import check_count, check_number, check_seed
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.construct.closed_form import construct, learned_labels, noise_start
 from krrdistill.construct.storage import round_inputs
@@ -25,7 +24,7 @@ from krrdistill.errors import DataError
 from krrdistill.maps import LayeredMap, given_map, make_map
 from krrdistill.pipeline import versions
 
-__all__ = ["GUARANTEE", "PrivateRelease", "ReleaseOptions", "default_norm_bound", "private_release", "public_inputs"]
+__all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs"]
 
 GUARANTEE = (
     "The whole file is (epsilon, delta)-differentially private, labels included.",
@@ -35,38 +34,6 @@ GUARANTEE = (
     "A second release of the same data adds its epsilon and delta.",
     "The noise has statistical quality: Philox bits under a secret key, rounded to float64.",
 )
-
-_NORM_BOUNDS = (1e-50, 1e50)  # their fourth powers, in the search for lambda, are float64 numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReleaseOptions:
-    """Options of a private release.
-
-    mechanism : "statistics" or "output"
-    norm_bound : B, features are clipped to it; by default what standardised inputs have (``default_norm_bound``)
-    lambda_ : of the model, by default from public numbers (``mechanisms.default_lambda``)
-    """
-
-    mechanism: str
-    budget: PrivacyBudget
-    norm_bound: float | None = None
-    lambda_: float | None = None
-    points_per_class: int = 1
-    seed: int = 0
-    store: str = "float64"
-    backend: str | None = None
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        check_count("privacy", "points_per_class", self.points_per_class)
-        check_seed("privacy", self.seed)
-        for name in ("norm_bound", "lambda_"):
-            if getattr(self, name) is not None:
-                check_number("privacy", name, getattr(self, name), positive=True)
-        least, most = _NORM_BOUNDS
-        if self.norm_bound is not None and not least <= self.norm_bound <= most:
-            raise ValueError(f"privacy: norm_bound must be from {least:g} to {most:g}, got {self.norm_bound:g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +87,8 @@ def private_release(
 
     Z is noise and lambda_S = 0; real starts would show images. Raises NotSurjective, DataError.
     """
+    if options.mechanism is None:
+        raise ValueError("privacy: a release needs a mechanism, statistics or output")
     dataset.check_classes("privacy")
     watch = Stopwatch(progress)
     preprocessing, feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.apps.privacy.audit import nearest_neighbours, noise_deviation, reconstruct
+from krrdistill.apps.privacy.budget import PrivacyBudget
 from krrdistill.apps.privacy.clipping import clipped_statistics
-from krrdistill.apps.privacy.theorem import LIMITS, PrivacyBudget, TheoremNoise, theorem_noise
+from krrdistill.apps.privacy.theorem import LIMITS, TheoremNoise, theorem_noise
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import Chain
 from krrdistill.construct.closed_form import one_hot_labels

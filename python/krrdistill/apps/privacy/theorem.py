@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.apps.privacy.budget import PrivacyBudget
 from krrdistill.common.arrays import check_number
 
-__all__ = ["LIMITS", "Condition", "PrivacyBudget", "TheoremNoise", "theorem_noise"]
+__all__ = ["LIMITS", "Condition", "TheoremNoise", "theorem_noise"]
 
 FloatArray = npt.NDArray[np.float64]
 _LABEL_RANK_CUTOFF = 1e-12  # relative to the largest singular value, as in the construction
@@ -29,19 +30,6 @@ LIMITS = (
     "Labels are not protected: neighbours are data sets that differ in one input, by at most B, with the same labels.",
     "A point replaced by any other of norm B may move W twice as far: that needs twice the sigma.",
 )
-
-
-@dataclass(frozen=True)
-class PrivacyBudget:
-    """(epsilon, delta) of differential privacy. Raises TypeError or ValueError."""
-
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        check_number("privacy", "epsilon", self.epsilon, positive=True)
-        if not 0.0 < check_number("privacy", "delta", self.delta) < 1.0:
-            raise ValueError(f"privacy: delta must be in (0, 1), got {self.delta}")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -16,8 +17,10 @@ from krrdistill.apps.info import machine
 from krrdistill.apps.reproduce import table3, table4
 from krrdistill.apps.reproduce.case import Case
 from krrdistill.apps.reproduce.cells import Cell, Store
-from krrdistill.apps.reproduce.options import ReproduceOptions
 from krrdistill.apps.reproduce.sections import Publication
+from krrdistill.apps.reproduce.selection import ReproduceOptions
+from krrdistill.backends import get_backend
+from krrdistill.common.options import as_words
 from krrdistill.common.progress import Progress
 from krrdistill.data import load_dataset
 from krrdistill.errors import KrrDistillError
@@ -52,6 +55,7 @@ def reproduce(
         When ``out`` cannot be written.
     """
     options = options or ReproduceOptions(**TABLES[table].DEFAULTS)
+    get_backend(options.backend)  # raises where there is none of this name, or it does not work here
     if table == "table3" and options.methods != ("closed_form",):
         raise ValueError(f"reproduce: table3 has the closed form only, got {', '.join(options.methods)}")
     store = Store(out / "cells")
@@ -79,16 +83,12 @@ def publication(document: Mapping[str, Any]) -> Publication:
 
 def _command(table: str, options: ReproduceOptions) -> str:
     """The words that ask for this table, those for folders left out."""
-    words = ["krrdistill", "reproduce", table]
-    for name in ("datasets", "kernels", "ipcs", "seeds"):
-        words += [f"--{name}", ",".join(map(str, getattr(options, name)))]
-    if table == "table4":
-        words += ["--methods", ",".join(options.methods), "--kip-iterations", str(options.kip_iterations)]
-        words += ["--time-budget", f"{options.time_budget:g}"]
-    for name in ("backend", "threads"):
-        if getattr(options, name) is not None:
-            words += [f"--{name}", str(getattr(options, name))]
-    return " ".join(words)
+    cells, of_kip = ("datasets", "kernels", "ipcs", "seeds"), ("methods", "kip_iterations", "time_budget")
+    if table == "table3":
+        words = as_words(options, always=cells, never=of_kip)
+    else:
+        words = as_words(options, always=(*cells, *of_kip))
+    return shlex.join(["krrdistill", "reproduce", table, *words])
 
 
 def _finished(result: Result | None, options: ReproduceOptions) -> bool:

@@ -1,0 +1,89 @@
+"""Options of a KIP run, each declared once; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from krrdistill.common.options import check_options, common_values, described, option, option_of
+from krrdistill.options import DistillOptions
+
+__all__ = ["VARIANTS", "KipOptions"]
+
+VARIANTS = ("gram", "published")
+ITERATION = "Iteration"  # panel of the help
+_PUBLISHED_BATCH = 5000
+
+
+@described
+@dataclass(frozen=True, kw_only=True)
+class KipOptions:
+    """Options of a KIP run; the defaults are the published ones, but for the variant.
+
+    lambdas and validation_fraction are of the ridge model that is compared with, as in ``DistillOptions``; precision is
+    that of inputs, features and products, where systems of order m are float64 in "gram".
+    """
+
+    variant: str = option(
+        "gram",
+        "gram: from the sufficient statistics; published: from all training features, with PyTorch.",
+        choices=VARIANTS,
+        panel=ITERATION,
+    )
+    points_per_class: int = option_of(DistillOptions, "points_per_class")
+    init: str = option_of(DistillOptions, "init", default="real")
+    warm_start: bool = option(
+        False, "Start from the closed form that distill makes of this --init (Theorem 6.1).", panel=ITERATION
+    )
+    iterations: int = option(30_000, "Steps of Adam.", minimum=1, panel=ITERATION, key="model.iterations")
+    lr: float = option(0.01, "Learning rate of Adam.", above=0, panel=ITERATION, key="model.lr")
+    batch_size: int | None = option(
+        None,
+        "Training samples in the loss of a step.",
+        minimum=1,
+        default_text="5000 for published, all for gram",
+        panel=ITERATION,
+        key="model.batch_size",
+    )
+    time_budget: float | None = option(
+        None, "End after this many seconds of steps.", above=0, default_text="none", panel=ITERATION
+    )
+    evaluate_every: int = option(100, "Iterations between two looks at the validation set.", minimum=1, panel=ITERATION)
+    checkpoint_every: int = option(
+        100,
+        "Iterations between two checkpoints; the same command goes on from the last one.",
+        minimum=1,
+        panel=ITERATION,
+    )
+    lambdas: Sequence[float] | None = option_of(DistillOptions, "lambdas")
+    validation_fraction: float = option_of(DistillOptions, "validation_fraction")
+    seed: int = option_of(DistillOptions, "seed")
+    precision: str = option_of(DistillOptions, "precision")
+    backend: Any = option_of(DistillOptions, "backend")
+    threads: int | None = option_of(DistillOptions, "threads")
+    embed_map: bool | None = option_of(DistillOptions, "embed_map")
+
+    def __post_init__(self) -> None:
+        check_options("kip", self)
+
+    def distillation(self) -> DistillOptions:
+        """The options that ``distill`` has too: of the split, the ridge model and the start."""
+        return DistillOptions(**common_values(self, DistillOptions))
+
+    def batch(self, n: int) -> int | None:
+        """Points per batch out of n, None for the loss over all of them."""
+        size = self.batch_size
+        if size is None and self.variant == "published":
+            size = _PUBLISHED_BATCH
+        return None if size is None or size >= n else size
+
+    def configuration(self, n: int) -> dict[str, Any]:
+        """What decides the course of a run over n training points; how long it goes on is no part of it."""
+        names = ("variant", "points_per_class", "init", "warm_start", "lr", "evaluate_every", "seed", "precision")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "batch_size": self.batch(n),
+            "validation_fraction": self.validation_fraction,
+            "lambdas": None if self.lambdas is None else list(self.lambdas),
+        }

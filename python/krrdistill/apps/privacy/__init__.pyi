@@ -1,0 +1,59 @@
+from .audit import (
+    Neighbours as Neighbours,
+)
+from .audit import (
+    Reconstruction as Reconstruction,
+)
+from .audit import (
+    nearest_neighbours as nearest_neighbours,
+)
+from .audit import (
+    noise_deviation as noise_deviation,
+)
+from .audit import (
+    reconstruct as reconstruct,
+)
+from .budget import MECHANISMS as MECHANISMS
+from .budget import PrivacyBudget as PrivacyBudget
+from .budget import ReleaseOptions as ReleaseOptions
+from .clipping import ClippedStatistics as ClippedStatistics
+from .clipping import clipped_statistics as clipped_statistics
+from .mechanisms import (
+    STATISTICS_SENSITIVITY as STATISTICS_SENSITIVITY,
+)
+from .mechanisms import (
+    PrivateModel as PrivateModel,
+)
+from .mechanisms import (
+    default_lambda as default_lambda,
+)
+from .mechanisms import (
+    gaussian_noise_multiplier as gaussian_noise_multiplier,
+)
+from .mechanisms import (
+    output_sensitivity as output_sensitivity,
+)
+from .mechanisms import (
+    perturb as perturb,
+)
+from .mechanisms import (
+    secret_generator as secret_generator,
+)
+from .release import GUARANTEE as GUARANTEE
+from .release import PrivateRelease as PrivateRelease
+from .release import private_release as private_release
+from .report import audit_file as audit_file
+from .report import digest as digest
+from .report import theorem_for_data as theorem_for_data
+from .theorem import (
+    LIMITS as LIMITS,
+)
+from .theorem import (
+    Condition as Condition,
+)
+from .theorem import (
+    TheoremNoise as TheoremNoise,
+)
+from .theorem import (
+    theorem_noise as theorem_noise,
+)

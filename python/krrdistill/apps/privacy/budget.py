@@ -1,0 +1,65 @@
+"""Options of a private release, each declared once; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from krrdistill.common.options import check_options, described, option, option_of
+from krrdistill.options import DistillOptions
+
+__all__ = ["MECHANISMS", "PrivacyBudget", "ReleaseOptions"]
+
+MECHANISMS = ("statistics", "output")
+PRIVACY = "Privacy"  # panel of the help
+
+
+@described
+@dataclass(frozen=True)
+class PrivacyBudget:
+    """(epsilon, delta) of differential privacy. Raises TypeError or ValueError."""
+
+    epsilon: float = option(1.0, "Of differential privacy.", above=0, panel=PRIVACY)
+    delta: float = option(1e-5, "Of differential privacy.", above=0, below=1, panel=PRIVACY)
+
+    def __post_init__(self) -> None:
+        check_options("privacy", self)
+
+
+@described
+@dataclass(frozen=True, kw_only=True)
+class ReleaseOptions:
+    """Options of a private release; without a mechanism there is none, only what Theorem 6.2 says."""
+
+    mechanism: str | None = option(
+        None,
+        "Make a private file: noise on the sufficient statistics (statistics) or on W (output).",
+        choices=MECHANISMS,
+        panel=PRIVACY,
+    )
+    budget: PrivacyBudget = field(default_factory=PrivacyBudget)
+    norm_bound: float | None = option(
+        None,
+        "Norm B that no feature vector exceeds: checked, and with --mechanism enforced by clipping.",
+        minimum=1e-50,  # fourth powers of both, in the search for lambda, are float64 numbers
+        maximum=1e50,
+        metavar="B",
+        default_text="read off the data; with --mechanism what standardised inputs have",
+        panel=PRIVACY,
+    )
+    lambda_: float | None = option(
+        None,
+        "Ridge parameter of the model (absolute), chosen without the data.",
+        above=0,
+        cli="model-lambda",
+        default_text="0 for Theorem 6.2; with --mechanism from epsilon, delta, n, p and B",
+        panel=PRIVACY,
+    )
+    points_per_class: int = option_of(DistillOptions, "points_per_class")
+    seed: int = option_of(DistillOptions, "seed", text="Seed of the map and of Z; never of the noise.")
+    store: str = option_of(DistillOptions, "store")
+    backend: Any = option_of(DistillOptions, "backend")
+    threads: int | None = option_of(DistillOptions, "threads")
+
+    def __post_init__(self) -> None:
+        check_options("privacy", self)

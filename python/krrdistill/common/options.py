@@ -1,0 +1,300 @@
+"""Options declared once: a field of a dataclass states type, default, choices, bounds and help of an option.
+
+The check of an instance, the command line, the keys of configuration files and the recorded command of a run are all
+derived from these fields. A field whose type is such a dataclass itself is a group of options.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+import types
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+__all__ = [
+    "Declared",
+    "Option",
+    "as_words",
+    "build",
+    "check_options",
+    "common_values",
+    "declared_options",
+    "described",
+    "option",
+    "option_of",
+    "read_value",
+    "shown_value",
+]
+
+T = TypeVar("T")
+_KEY = "option"
+_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+_MANY = {int: "integers", float: "numbers", str: "names"}
+_LONGEST_INTEGER = 128  # bits that a message shows
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What a field declares beyond its name, type and default.
+
+    choices : the values of a name; where numbers are taken too, the words
+    accepts : whether a name that is no choice is taken nevertheless; what stands behind | in ``metavar`` says which
+    minimum, maximum : bounds that are taken; above, below : bounds that are not
+    cli : name on the command line, by default the field's
+    metavar, default_text, panel : how the help of the command line shows the value, the default None, and where
+    key : key of the published code's configuration files; meanings : what its values mean, where they are not ours
+    in_files : whether a configuration file may give it
+    """
+
+    text: str
+    choices: tuple[str, ...] = ()
+    accepts: Callable[[str], bool] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    cli: str | None = None
+    metavar: str | None = None
+    default_text: str | None = None
+    panel: str = "Options"
+    key: str | None = None
+    meanings: Mapping[Any, Any] | None = None
+    in_files: bool = True
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An option with what its field says: ``base`` is the type of one value, Any for what is not checked here."""
+
+    name: str
+    default: Any
+    option: Option
+    base: Any
+    optional: bool
+    several: bool
+
+    @property
+    def cli_name(self) -> str:
+        """The name on the command line, without dashes before it."""
+        return self.option.cli or self.name.replace("_", "-")
+
+    @property
+    def flag(self) -> str:
+        """The word that gives the option on the command line."""
+        return f"--{self.cli_name}"
+
+
+def option(default: Any, text: str, **declaration: Any) -> Any:
+    """A field of an options dataclass; ``declaration`` has further fields of ``Option``."""
+    return field(default=default, metadata={_KEY: Option(text=text, **declaration)})
+
+
+def option_of(kind: type, name: str, **changes: Any) -> Any:
+    """The field ``name`` of another options dataclass, with ``changes`` of its default or of what it declares."""
+    source = next(found for found in fields(kind) if found.name == name)
+    default = changes.pop("default", source.default)
+    return field(default=default, metadata={_KEY: Option(**{**vars(source.metadata[_KEY]), **changes})})
+
+
+def declared_options(kind: Any) -> tuple[Declared, ...]:
+    """Every option of a dataclass, those of its groups in their place."""
+    return _declared_options(kind)
+
+
+@cache
+def _declared_options(kind: Any) -> tuple[Declared, ...]:
+    hints = get_type_hints(kind)
+    found: list[Declared] = []
+    for each in fields(kind):
+        if is_dataclass(hints[each.name]):
+            found += declared_options(hints[each.name])
+        elif _KEY in each.metadata:
+            found.append(_declared(each.name, each.default, each.metadata[_KEY], hints[each.name]))
+    return tuple(found)
+
+
+def _declared(name: str, default: Any, declaration: Option, hint: Any) -> Declared:
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = [part for part in parts if part is not types.NoneType]
+    several = get_origin(kinds[0]) in (Sequence, tuple)
+    base = get_args(kinds[0])[0] if several else kinds[0]
+    return Declared(name, default, declaration, base, len(kinds) < len(parts), several)
+
+
+def described(kind: type[T]) -> type[T]:
+    """The dataclass with a section "Parameters" in its docstring, made of what its options declare."""
+    lines = [str(kind.__doc__).rstrip(), "", "    Parameters", "    ----------"]
+    for each in declared_options(kind):
+        default = each.option.default_text if each.default is None and each.option.default_text else each.default
+        choices = f"{{{', '.join(each.option.choices)}}}, " if each.option.choices else ""
+        lines += [f"    {each.name} : {choices}default {default}", f"        {each.option.text}"]
+    kind.__doc__ = "\n".join(lines) + "\n"
+    return kind
+
+
+def check_options(where: str, instance: Any) -> None:
+    """Check every option of ``instance`` itself, and keep it as a plain Python value that JSON knows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming ``where``, the field and what came.
+    """
+    own = {each.name for each in fields(instance)}
+    for each in declared_options(type(instance)):
+        if each.name in own:
+            value = _check(f"{where}: {each.name}", each, getattr(instance, each.name))
+            object.__setattr__(instance, each.name, value)
+
+
+def read_value(label: str, declared: Declared, value: Any) -> Any:
+    """The checked value that a word of the command line, or a value of a configuration file, stands for.
+
+    Raises TypeError or ValueError; ``label`` names where the value comes from.
+    """
+    if isinstance(value, str):
+        value = _read_many(label, declared, value) if declared.several else _read_one(declared, value)
+    elif declared.several and isinstance(value, list):
+        value = [_read_one(declared, item) if isinstance(item, str) else item for item in value]
+    return _check(label, declared, value)
+
+
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of an options dataclass, its groups included, from values by the names of the fields."""
+    hints, chosen = get_type_hints(kind), {}
+    for each in fields(kind):  # type: ignore[arg-type]
+        if is_dataclass(hints[each.name]):
+            chosen[each.name] = build(hints[each.name], values)
+        elif each.name in values:
+            chosen[each.name] = values[each.name]
+    return kind(**chosen)
+
+
+def as_words(instance: Any, *, always: Container[str] = (), never: Container[str] = ()) -> list[str]:
+    """The words of a command line that ask for ``instance``: options that differ from their defaults, or are named."""
+    words: list[str] = []
+    declared = {each.name: each for each in declared_options(type(instance))}
+    for each in fields(instance):
+        value = getattr(instance, each.name)
+        if is_dataclass(value):
+            words += as_words(value, always=always, never=never)
+        elif each.name in declared and each.name not in never and (value != each.default or each.name in always):
+            words += _words(declared[each.name], value)
+    return words
+
+
+def _words(declared: Declared, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [declared.flag if value else f"--no-{declared.cli_name}"]
+    return [declared.flag, ",".join(map(str, value)) if declared.several else str(value)]
+
+
+def common_values(instance: Any, kind: type) -> dict[str, Any]:
+    """The values of ``instance`` for the options that ``kind`` has too."""
+    names = {each.name for each in fields(kind)}
+    return {each.name: getattr(instance, each.name) for each in fields(instance) if each.name in names}
+
+
+def shown_value(value: Any) -> str:
+    """``value`` for a message: never long, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+        return f"an integer of {value.bit_length()} bits"
+    return _REPR.repr(value)
+
+
+def _read_many(label: str, declared: Declared, text: str) -> list[Any]:
+    """``"1,10"`` -> [1, 10]."""
+    values = [_read_one(declared, part.strip()) for part in text.split(",")]
+    for value in values:
+        if value == "" or (isinstance(value, str) and declared.base is not str):
+            raise ValueError(f"{label} must be {_MANY[declared.base]} with commas between, got {value!r}")
+    return values
+
+
+def _read_one(declared: Declared, text: str) -> Any:
+    """Text as a number where one is wanted and it is one, as the choice that it spells, else as it is."""
+    if declared.base in (int, float):
+        try:
+            return declared.base(text)
+        except ValueError:
+            pass
+    spelling = {choice.casefold(): choice for choice in declared.option.choices}
+    return spelling.get(text.casefold(), text)
+
+
+def _check(label: str, declared: Declared, value: Any) -> Any:
+    if value is None and declared.optional:
+        return None
+    if not declared.several:
+        return _check_one(label, declared, value)
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{label} must be {_MANY[declared.base]}, got {shown_value(value)}")
+    return tuple(_check_one(label, declared, item) for item in value)
+
+
+def _check_one(label: str, declared: Declared, value: Any) -> Any:
+    choices, accepts = declared.option.choices, declared.option.accepts
+    named = isinstance(value, str)
+    if choices and (named or declared.base is str):
+        if named and (value in choices or (accepts is not None and accepts(value))):
+            return value
+        numbers = "" if declared.base is str else "a number, or "
+        others = f" or {str(declared.option.metavar).partition('|')[2]}" if accepts is not None else ""
+        raise ValueError(f"{label} must be {numbers}one of {', '.join(choices)}{others}; got {shown_value(value)}")
+    if declared.base is Any:
+        return value
+    value = _typed(label, declared.base, value)
+    if declared.base is int:
+        _check_integer(label, declared.option, value)
+    elif declared.base is float:
+        _check_number(label, declared.option, value)
+    return value
+
+
+def _typed(label: str, kind: Any, value: Any) -> Any:
+    """``value`` as ``kind``, which NumPy's scalars become; TypeError for another kind of thing."""
+    name = type(value).__name__ if type(value).__module__ == "numpy" else ""
+    truth = isinstance(value, bool) or name in ("bool", "bool_")
+    if kind is int and isinstance(value, Integral) and not truth:
+        return int(value)
+    if kind is float and isinstance(value, Real) and not truth:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    if kind is bool and truth:
+        return bool(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is Path and isinstance(value, (str, PathLike)):
+        return Path(value)
+    raise TypeError(f"{label} must be {_NAMES[kind]}, got {shown_value(value)}")
+
+
+def _check_integer(label: str, declaration: Option, value: int) -> None:
+    if declaration.minimum is not None and value < declaration.minimum:
+        raise ValueError(f"{label} must be at least {declaration.minimum}, got {shown_value(value)}")
+    if declaration.below is not None and value >= declaration.below:
+        raise ValueError(f"{label} must be below 2^{math.log2(declaration.below):g}, got {shown_value(value)}")
+
+
+def _check_number(label: str, declaration: Option, value: float) -> None:
+    """Finite and within the bounds."""
+    low, high, above, below = declaration.minimum, declaration.maximum, declaration.above, declaration.below
+    if above is not None and below is not None:
+        if not above < value < below:
+            raise ValueError(f"{label} must be in ({above:g}, {below:g}), got {value}")
+        return
+    bound = f" and > {above:g}" if above is not None else f" and >= {low:g}" if low is not None else ""
+    if not math.isfinite(value) or (above is not None and value <= above) or (low is not None and value < low):
+        raise ValueError(f"{label} must be finite{bound}, got {value}")
+    if high is not None and value > high:
+        raise ValueError(f"{label} must be from {low or 0:g} to {high:g}, got {value}")
