@@ -286,7 +286,7 @@ def from_json(kind: type[T], document: Any, name: str = "") -> T:
     if not isinstance(document, Mapping):
         raise DataError(_unexpected(name or "the document", document))
     values = {}
-    for item, expected in _fields(kind):
+    for item, expected in _fields(typing.cast(Any, kind)):
         key = _key(item)
         path = f"{name}.{key}" if name else key
         if key in document:

@@ -17,7 +17,6 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
@@ -102,7 +101,7 @@ def lambda_path_figure(
         raise ValueError(f"lambda_path_figure: lambdas must be positive, got {lam.min():g}")
     if not 0 <= best < len(lam):
         raise ValueError(f"lambda_path_figure: best must be in [0, {len(lam)}), got {best}")
-    axes = _new_axes(LAMBDA, label, above=1 + bool(below.any()), title=title)
+    figure, axes = _new_axes(LAMBDA, label, above=1 + bool(below.any()), title=title)
     _scale(axes, "x", lam, log=True)
     _scale(axes, "y", y if y_limits is None else np.asarray(y_limits))
     order = np.argsort(lam, kind="stable")
@@ -120,18 +119,18 @@ def lambda_path_figure(
         )
         _write_above(axes, 0.0, 1, f"shaded: under the noise floor of G, {plain_number(noise_floor)}", "muted")
     _mark_choice(axes, float(lam[best]), float(y[best]), unit)
-    return axes.figure
+    return figure
 
 
 def line_figure(x: npt.ArrayLike, y: npt.ArrayLike, *, x_label: str, y_label: str, x_log: bool, y_log: bool) -> Figure:
     """One curve, with gaps where y is not finite or, on a log axis, not positive."""
-    axes = _new_axes(x_label, y_label)
+    figure, axes = _new_axes(x_label, y_label)
     at, values = (np.asarray(array, dtype=np.float64) for array in (x, y))
     _scale(axes, "x", at, log=x_log)
     _scale(axes, "y", values, log=y_log)
-    marker = {"marker": "o", "markersize": 3.5} if len(at) <= _MAX_MARKERS else {}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= _MAX_MARKERS else {}
     axes.plot(at, np.where(values > 0.0, values, np.nan) if y_log else values, color=PALETTE["line"], **marker)
-    return axes.figure
+    return figure
 
 
 @dataclass(frozen=True)
@@ -145,17 +144,17 @@ class Curve:
 
 def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
     """Up to three curves on one pair of axes, with their names above; x is positive, on a log axis."""
-    axes = _new_axes(x_label, y_label, above=1)
+    figure, axes = _new_axes(x_label, y_label, above=1)
     _scale(axes, "x", np.concatenate([curve.x for curve in curves]).astype(np.float64), log=True)
     _scale(axes, "y", np.concatenate([curve.y for curve in curves]).astype(np.float64))
     for curve, (color, dashes) in zip(curves, _STYLES, strict=False):
-        style = {"color": PALETTE[color], "linewidth": 1.4}
+        style: dict[str, Any] = {"color": PALETTE[color], "linewidth": 1.4}
         x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
         if len(x) == 1:
             axes.plot([x[0], axes.get_xlim()[1]], [y[0], y[0]], linestyle=dashes, **style)
-        markers = {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
-        axes.plot(x, y, linestyle=dashes, label=curve.name, **markers, **style)
-    axes.figure.legend(
+        style |= {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
+        axes.plot(x, y, linestyle=dashes, label=curve.name, **style)
+    figure.legend(
         loc="upper left",
         bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
         ncols=len(curves),
@@ -166,7 +165,7 @@ def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Fig
         handlelength=1.6,
         columnspacing=1.2,
     )
-    return axes.figure
+    return figure
 
 
 def race_charts(
@@ -192,7 +191,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         When the folder is missing, cannot be written or is full.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
     write_atomically(Path(path), lambda stream: stream.write(buffer.getvalue()))
 
 
@@ -206,7 +205,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     figure.patch.set_visible(False)
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "krrdistill"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+        figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     for element in list(root.iter()):
         for child in list(element):
@@ -244,8 +243,8 @@ def _shortened(value: str) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", value.replace("\n", " ")).strip()
 
 
-def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> Axes:
-    """Empty axes with ``above`` lines of room above them, and one more for a title."""
+def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> tuple[Figure, Axes]:
+    """A figure with empty axes, ``above`` lines of room above them, and one more for a title."""
     top = 8.0 + _LINE * above + (16.0 if title else 0.0)
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
     axes = figure.add_axes(
@@ -254,14 +253,16 @@ def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None =
     axes.patch.set_visible(False)
     axes.set_xlabel(x_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
     axes.set_ylabel(y_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
-    axes.tick_params(labelsize=8, color=PALETTE["muted"], labelcolor=PALETTE["muted"], length=2.5)
+    axes.tick_params(labelsize=8, labelcolor=PALETTE["muted"], left=False, bottom=False)
     axes.grid(True, color=PALETTE["rule"], linewidth=0.6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=PALETTE["muted"], linewidth=0.8)
     if title:
-        figure.text(0.5, 1 - 4 / HEIGHT, title, ha="center", va="top", fontsize=9.5, color=PALETTE["ink"], parse_math=False)
-    return axes
+        figure.text(
+            0.5, 1 - 4 / HEIGHT, title, ha="center", va="top", fontsize=9.5, color=PALETTE["ink"], parse_math=False
+        )
+    return figure, axes
 
 
 def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> None:
@@ -270,14 +271,14 @@ def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> 
     known = values[np.isfinite(values) & (values > 0.0 if log else True)]
     known = np.clip(known, -_EXTREME, _EXTREME) if not log else np.clip(known, 1.0 / _EXTREME, _EXTREME)
     low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
-    locator: Any = MaxNLocator(6)
+    locator: Any = MaxNLocator(5)
     text: Callable[[float, Any], str] = _plain
     if log:
         widen = max(1.0, _LEAST_SPAN * low / high) ** 0.5
         low, high = low / widen, high * widen
         decades = np.log10(high) - np.log10(low)
         low, high = low / 10 ** (0.03 * decades), high * 10 ** (0.03 * decades)
-        locator = LogLocator(subs=(1.0,) if decades >= 2.0 else (1.0, 2.0, 5.0), numticks=8)
+        locator = LogLocator(subs=(1.0,) if decades >= 2.0 else (1.0, 2.0, 5.0), numticks=7)
         text = _power_of_ten if decades >= 2.0 else _plain
     else:
         margin = 0.06 * (high - low) or 0.5 * (abs(high) or 1.0)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from krrdistill.apps.report.charts import LAMBDA, lambda_path_figure, line_figure, race_charts, to_svg
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
-from krrdistill.apps.report.run_folder import PAGE, RunFolder, read_run
+from krrdistill.apps.report.run_folder import PAGE, PathData, RunFolder, read_run
 from krrdistill.apps.text import number, percent
 from krrdistill.artifact.record import ErrorCurve, KipRecord
 from krrdistill.common.files import write_atomically
@@ -80,14 +80,13 @@ def run_page(run: RunFolder) -> bytes:
 
 
 def accuracy_figure(
-    run: RunFolder, *, title: str | None = None, y_limits: tuple[float, float] | None = None
+    path: PathData, score_name: str, *, title: str | None = None, y_limits: tuple[float, float] | None = None
 ) -> Figure:
     """What lambda was chosen by, in per cent, against lambda."""
-    path, label = run.path, f"validation {run.record.score_name} (%)"
     return lambda_path_figure(
         path.lambdas,
         100.0 * path.val_accuracy,
-        label=label,
+        label=f"validation {score_name} (%)",
         unit=" %",
         best=path.best,
         below_noise_floor=path.below_noise_floor,
@@ -99,8 +98,10 @@ def accuracy_figure(
 
 def accuracy_chart(run: RunFolder, name: str, *, y_limits: tuple[float, float] | None = None) -> Markup:
     """``accuracy_figure`` for a page, on which no other chart has this name."""
-    label = f"validation {run.record.score_name} (%)"
-    return to_svg(accuracy_figure(run, y_limits=y_limits), name, _described(run, label, 100.0 * run.path.val_accuracy))
+    figure = accuracy_figure(run.path, run.record.score_name, y_limits=y_limits)
+    return to_svg(
+        figure, name, _described(run, f"validation {run.record.score_name} (%)", 100.0 * run.path.val_accuracy)
+    )
 
 
 def _rmse_chart(run: RunFolder) -> Markup:
@@ -180,7 +181,7 @@ def _kip_rows(record: KipRecord) -> Rows:
 def _certificate_rows(run: RunFolder) -> Rows:
     record, numbers = run.record, run.record.certificate
     original, distilled = record.original, record.distilled
-    rows = [
+    rows: Rows = [
         ("test accuracy", percent(original.test_accuracy), percent(distilled.test_accuracy)),
         (f"{LAMBDA}, absolute", number(record.lambda_), number(record.lambda_s)),
         ("relative weight error", "", number(numbers.weight_relative_error)),

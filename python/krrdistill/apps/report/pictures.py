@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def gallery(
     samples: npt.NDArray[np.floating],
     names: Sequence[str],
     *,
-    start: npt.NDArray[np.generic] | None,
+    start: npt.NDArray[Any] | None,
     value_range: tuple[float, float],
     budget: int = _BUDGET,
 ) -> Gallery:
@@ -89,7 +90,7 @@ def gallery(
     return Gallery(tuple(pictures), copies, min(copies, _MAX_COLUMNS), tuple(notes))
 
 
-def by_class(samples: npt.NDArray[np.generic], k: int, name: str) -> npt.NDArray[np.generic]:
+def by_class(samples: npt.NDArray[Any], k: int, name: str) -> npt.NDArray[Any]:
     """(m, *shape), row i of class i mod k -> (copies, classes, h, w[, 3]), or (copies, classes, d) for no images.
 
     Raises ValueError, which names ``name``, when m is not a positive multiple of k.
@@ -105,7 +106,7 @@ def by_class(samples: npt.NDArray[np.generic], k: int, name: str) -> npt.NDArray
     return samples.reshape(m // k, k, *shape)
 
 
-def display_windows(values: npt.NDArray[np.generic], value_range: tuple[float, float]) -> npt.NDArray[np.float64]:
+def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float]) -> npt.NDArray[np.float64]:
     """Per sample the pixel range, or the sample's own percentiles where the range would show it badly."""
     low, high = value_range
     width = high - low
@@ -118,7 +119,7 @@ def display_windows(values: npt.NDArray[np.generic], value_range: tuple[float, f
     return np.where(keep[..., None], np.asarray(value_range, dtype=np.float64), own)
 
 
-def to_bytes(values: npt.NDArray[np.generic], windows: npt.NDArray[np.floating]) -> Bytes:
+def to_bytes(values: npt.NDArray[Any], windows: npt.NDArray[np.floating]) -> Bytes:
     """(copies, classes, *shape) -> bytes (copies, classes, h, w[, 3]); windows (..., 2) are drawn black and white."""
     if values.ndim == 3:
         d = values.shape[2]
@@ -134,9 +135,9 @@ def to_bytes(values: npt.NDArray[np.generic], windows: npt.NDArray[np.floating])
 
 
 def _sheets(
-    values: npt.NDArray[np.generic],
+    values: npt.NDArray[Any],
     windows: npt.NDArray[np.float64],
-    started: npt.NDArray[np.generic] | None,
+    started: npt.NDArray[Any] | None,
     value_range: tuple[float, float],
 ) -> list[list[Bytes]]:
     """Per class the picture of its distilled samples, and then those of the starts, where there are some."""
@@ -162,7 +163,7 @@ def _tile(images: Bytes) -> Bytes:
     return picture
 
 
-def _size(values: npt.NDArray[np.generic]) -> tuple[int, int]:
+def _size(values: npt.NDArray[Any]) -> tuple[int, int]:
     """Width and height of the picture of a class."""
     height, width = _tile(to_bytes(values[:, :1], np.array([0.0, 1.0]))[:, 0]).shape[:2]
     return width, height
@@ -213,7 +214,7 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _fit(values: npt.NDArray[np.generic], twice: bool, budget: int) -> tuple[int, int]:
+def _fit(values: npt.NDArray[Any], twice: bool, budget: int) -> tuple[int, int]:
     """How many samples of how many classes are shown."""
     copies, k = values.shape[:2]
     size = values[0, 0].size * (2 if twice else 1)
@@ -224,7 +225,7 @@ def _fit(values: npt.NDArray[np.generic], twice: bool, budget: int) -> tuple[int
 
 
 def _notes(
-    values: npt.NDArray[np.generic],
+    values: npt.NDArray[Any],
     windows: npt.NDArray[np.float64],
     copies: int,
     classes: int,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +65,18 @@ class PathData:
     below_noise_floor: npt.NDArray[np.bool_]
     noise_floor: float
     best: int
+
+    @classmethod
+    def of(cls, path: RidgePath) -> PathData:
+        """That of a run; for real-valued targets mean R^2 takes the place of accuracy."""
+        return cls(
+            lambdas=np.asarray(path.lambdas),
+            val_accuracy=np.asarray(path.score),
+            train_rmse=np.asarray(path.train_rmse),
+            below_noise_floor=np.asarray(path.below_noise_floor),
+            noise_floor=float(path.noise_floor),
+            best=int(path.best),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,23 +157,18 @@ class RunFolder:
 
 def write_figure_data(
     folder: Path,
-    path: RidgePath,
+    path: PathData,
     singular_values: FloatArray | None,
     start_images: npt.NDArray[Any] | None,
 ) -> None:
     """Writes what the page draws and no other file of the run holds."""
     arrays = {
-        "lambdas": path.lambdas,
-        "val_accuracy": path.score,
-        "train_rmse": path.train_rmse,
-        "below_noise_floor": path.below_noise_floor,
-        "noise_floor": np.float64(path.noise_floor),
-        "best": np.int64(path.best),
+        **{item.name: np.asarray(getattr(path, item.name)) for item in fields(path)},
         "singular_values": np.empty(0) if singular_values is None else singular_values,
     }
     if start_images is not None:
         arrays["start_images"] = start_images
-    write_npz(folder / DATA, {name: np.asarray(array) for name, array in arrays.items()})
+    write_npz(folder / DATA, arrays)
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -183,7 +190,9 @@ def read_run(folder: Path) -> RunFolder:
     if start is not None and (
         start.shape != images.shape or start.dtype.kind not in "uif" or not np.isfinite(start).all()
     ):
-        raise DataError(f"{folder / DATA}: start_images are {start.dtype} {start.shape}, expected finite ones of {images.shape}")
+        raise DataError(
+            f"{folder / DATA}: start_images are {start.dtype} {start.shape}, expected finite ones of {images.shape}"
+        )
     names = meta.get("class_names")
     if not isinstance(names, list) or len(names) != k:
         raise DataError(f"{folder / DISTILLED}: meta has no names for its {k} classes")
