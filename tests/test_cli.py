@@ -17,11 +17,12 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("sklearn", reason="the cli extra is not installed")
 
 import krrdistill.apps.distillation
-import krrdistill.apps.report
+import krrdistill.apps.report.write
 import krrdistill.artifact.file
 import krrdistill.options
 from krrdistill.apps.cli import main
 from krrdistill.artifact.certificate import Certificate
+from krrdistill.artifact.record import RunRecord, from_json
 from krrdistill.errors import (
     BackendUnavailable,
     DataError,
@@ -44,9 +45,10 @@ def fake_report(out: Path) -> dict[str, Any]:
         "dataset": "digits", "kernel": "identity", "ipc": 1, "seed": 0, "n_train": 1366, "n_val": 72,
         "n_test": 359, "d": 64, "p": 64, "k": 10, "m": 10, "lambda": 10.0, "lambda_s": 0.0,
         "val_accuracy": 0.9, "original": {"test_accuracy": 0.9375},
-        "distilled": {"test_accuracy": np.float64(0.9375)},
+        "distilled": {"test_accuracy": 0.9375}, "init": "noise", "store": "float64", "precision": "float32",
+        "range_scale": 1.0, "value_range": [0.0, 16.0], "floor_seconds": {"statistics": None},
         "certificate": {"weight_relative_error": 1e-15, "weight_cosine": 1.0, "prediction_agreement": 1.0,
-                        "condition": float("inf")},
+                        "condition": None},
         "seconds": dict.fromkeys(STAGES, 0.1), "peak_memory_bytes": 1, "backend": "array",
         "artifact": str(out), "warnings": ["a lambda lies under the noise floor"],
         "realism": {"asked": None, "mse": None, "psnr": None, "out_of_range": 0.5},
@@ -70,13 +72,14 @@ class FakeRun:
         path = SimpleNamespace(
             lambdas=np.array([0.1, 1.0]),
             score=np.array([np.nan, 0.9]),
+            train_rmse=np.array([np.nan, 0.1]),
             below_noise_floor=np.array([True, False]),
             noise_floor=0.5,
             best=1,
         )
         images = np.zeros((10, 8, 8))
         return SimpleNamespace(
-            report=fake_report(artifact),
+            record=from_json(RunRecord, fake_report(artifact)),
             distilled=SimpleNamespace(distilled_data=images),
             path=path,
             start_images=None,
@@ -89,8 +92,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
     monkeypatch.setattr(krrdistill.apps.distillation, "run_distillation", fake)
     # The page needs a real file; test_report.py makes and reads it.
-    monkeypatch.setattr(krrdistill.apps.report, "write_figure_data", lambda out, *_: (out / "figure_data.npz").touch())
-    monkeypatch.setattr(krrdistill.apps.report, "write_page", lambda out: (out / "report.html").touch())
+    monkeypatch.setattr(krrdistill.apps.report.write, "write_page", lambda out: (out / "report.html").touch())
     return fake
 
 
