@@ -445,9 +445,7 @@ def test_own_kinds_of_layered_maps_are_refused_before_the_work(
     data: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    source = (
-        "import krrdistill as kd\nimport krrdistill.maps\n\nphi = kd.maps.LayeredMap(64, kd.FCNN(64, [9]).layers, {})\n"
-    )
+    source = "import krrdistill as kd\nimport krrdistill.maps\n\nphi = kd.maps.LayeredMap(64, kd.FCNN(64, [9]).layers, {})\n"
     (tmp_path / "own_kind.py").write_text(source, encoding="utf-8")
     out = tmp_path / "run"
     assert main(["distill", "--kernel", "own_kind:phi", "--out", str(out)]) == 1

@@ -57,7 +57,7 @@ _MAX_MARKERS = 80
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLES = (("line", "-"), ("accent", (0, (5, 2))), ("muted", (0, (1.5, 2.5))))  # of up to three curves
 _LEAST_SPAN = 5.0  # largest over smallest value on a log axis
-_EXTREME = 1e250  # of an axis, whose limits are to be finite
+_EXTREME = 1e100  # of an axis, whose limits are to be finite
 _DROPPED = ("clip-path", "version", "width", "height", "xmlns")
 
 
