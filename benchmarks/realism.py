@@ -58,7 +58,7 @@ def judge(distilled: kd.DistilledDataset, W: npt.NDArray[Any], data: kd.Dataset,
         reloaded = kd.DistilledDataset.load(path)
     certificate = reloaded.verify(data, weights=W)
     images = reloaded.distilled_data
-    return {**vars(certificate), **likeness(images, real, value_range(data))}, images
+    return {**vars(certificate), **vars(likeness(images, real, value_range(data)))}, images
 
 
 def run_cell(data: kd.Dataset, kernel: str, ipc: int, original: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,23 +12,40 @@ import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
+pytest.importorskip("PIL", reason="the cli extra is not installed")
 
-from krrdistill.apps.report import distilled_figure, lambda_path_figure, save_figure
+from PIL import Image
+
+from krrdistill.apps.report.charts import (
+    PALETTE,
+    Curve,
+    curves_figure,
+    lambda_path_figure,
+    line_figure,
+    save_figure,
+    to_svg,
+)
+from krrdistill.apps.report.sheet import Sheet, distilled_sheet, save_sheet
 
 NAMES = [str(c) for c in range(10)]
 LAMBDAS = 10.0 ** np.arange(-3, 3)
 NO_FLOOR = {"below_noise_floor": np.zeros(6, bool), "noise_floor": 0.0}
+ACCURACY = {"label": "validation accuracy (%)", "unit": " %"}
 
 
-def words(figure: Any) -> list[str]:
-    return [text.get_text() for text in figure.texts]
+def shown(sheet: Sheet, index: int, shape: tuple[int, ...]) -> Any:
+    """Sample ``index`` as it is drawn, one number per pixel of the sample, which is a block of equal ones."""
+    drawn = np.asarray(sheet.image.crop(sheet.boxes[index]))
+    rows, columns = (drawn.shape[i] // shape[i] for i in (0, 1))
+    blocks = drawn.reshape(shape[0], rows, shape[1], columns, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    pixels = blocks[:, 0, :, 0]
+    return pixels if len(shape) == 3 else pixels[..., 0]
 
 
-def pixels(figure: Any, tmp_path: Path) -> Any:
-    from matplotlib.image import imread
-
-    save_figure(figure, tmp_path / "figure.png")
-    return imread(tmp_path / "figure.png")
+def levels(image: Any, low: float = 0.0, high: float = 255.0) -> Any:
+    """The bytes that values are drawn as."""
+    return np.rint(255 * np.clip((image - low) / (high - low), 0, 1)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -36,85 +54,97 @@ def images() -> Any:
 
 
 def test_one_column_per_class_and_one_row_per_copy(images: Any) -> None:
-    figure = distilled_figure(images, NAMES, title="a run")
-    assert len(figure.axes) == 20
-    boxes = np.array([axes.get_position().bounds for axes in figure.axes])
-    assert len(np.unique(boxes[:, 0].round(6))) == 10
-    assert len(np.unique(boxes[:, 1].round(6))) == 2
-    assert [t for t in words(figure) if t in NAMES] == NAMES
-    assert {"a run", "distilled"} <= set(words(figure))
-    assert "real" not in words(figure)
+    sheet = distilled_sheet(images, NAMES, title="a run")
+    boxes = np.array(sheet.boxes)
+    assert len(boxes) == 20
+    assert len(np.unique(boxes[:, 0])) == 10
+    assert len(np.unique(boxes[:, 1])) == 2
+    assert (boxes[:, 2:] <= sheet.image.size).all()
+    assert list(sheet.names) == NAMES
+    assert sheet.title == "a run"
+    for index in range(20):
+        np.testing.assert_array_equal(shown(sheet, index, (8, 8)), levels(images[index]))
 
 
 def test_real_images_stand_above_the_distilled_ones(images: Any) -> None:
-    figure = distilled_figure(images, NAMES, start_images=images[::-1].astype(np.uint8))
-    assert len(figure.axes) == 40
-    assert words(figure)[:2] == ["real", "distilled"]
-    first, last = figure.axes[0], figure.axes[20]
-    assert first.get_position().y0 > last.get_position().y0
-    shown = first.images[0].get_array()
-    np.testing.assert_allclose(shown, images[-1].astype(np.uint8) / 255)
+    real = images[::-1].astype(np.uint8)
+    sheet = distilled_sheet(images, NAMES, start_images=real)
+    assert len(sheet.boxes) == 40
+    assert sheet.boxes[0][1] < sheet.boxes[20][1]
+    np.testing.assert_array_equal(shown(sheet, 0, (8, 8)), real[0])
+    np.testing.assert_array_equal(shown(sheet, 20, (8, 8)), levels(images[0]))
 
 
 def test_only_ten_classes_and_four_copies_are_shown() -> None:
     names = [f"class_{c}" for c in range(12)]
-    figure = distilled_figure(np.full((12 * 6, 4, 4, 3), 100.0), names, value_range=(0, 255))
-    assert len(figure.axes) == 40
-    caption = " ".join(words(figure)[-2:])
-    assert "first 10 of 12 classes" in caption
-    assert "first 4 of 6 samples per class" in caption
-    assert "class 9" in words(figure)
-    assert "class 10" not in words(figure)
+    sheet = distilled_sheet(np.full((12 * 6, 4, 4, 3), 100.0), names, value_range=(0, 255))
+    assert len(sheet.boxes) == 40
+    assert "first 10 of 12 classes" in sheet.caption
+    assert "first 4 of 6 samples per class" in sheet.caption
+    assert sheet.names == tuple(f"class {c}" for c in range(10))
 
 
-def test_size_is_about_ten_inches_at_150_dpi(images: Any, tmp_path: Path) -> None:
-    image = pixels(distilled_figure(images, NAMES), tmp_path)
-    assert 9.0 * 150 <= image.shape[1] <= 10.5 * 150
-    assert image.std() > 0.05
+def test_sheet_is_about_ten_inches_wide_and_says_what_it_shows(images: Any, tmp_path: Path) -> None:
+    images[3] = 1000 * images[3]
+    save_sheet(distilled_sheet(images, NAMES, title="a run"), tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert 9.0 * 150 <= image.width <= 10.5 * 150
+        assert np.asarray(image).std() > 0.05 * 255
+        assert image.info["Description"].startswith("a run; 1 of 20 distilled images contrast-stretched")
+
+
+def test_colours_are_drawn_as_they_are() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(float)
+    images[:, 0, 0], images[:, 0, 1] = 0.0, 255.0
+    sheet = distilled_sheet(images, ["a", "b"])
+    for index in range(2):
+        np.testing.assert_array_equal(shown(sheet, index, (6, 5, 3)), images[index])
 
 
 def test_an_image_in_range_is_shown_as_it_is(images: Any) -> None:
-    figure = distilled_figure(images, NAMES)
-    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), images[0] / 255)
-    assert not any("stretched" in text for text in words(figure))
+    assert "stretched" not in distilled_sheet(images, NAMES).caption
 
 
 def test_an_image_that_leaves_the_range_is_stretched_and_the_caption_says_so(images: Any) -> None:
     images[3] = 1000 * images[3] - 5e4
-    figure = distilled_figure(images, NAMES)
-    shown = figure.axes[3].images[0].get_array()
+    sheet = distilled_sheet(images, NAMES)
     low, high = np.percentile(images[3], (1, 99))
-    np.testing.assert_allclose(shown, np.clip((images[3] - low) / (high - low), 0, 1))
-    np.testing.assert_allclose(figure.axes[4].images[0].get_array(), images[4] / 255)
-    assert any(text.startswith("1 of 20 distilled images contrast-stretched") for text in words(figure))
+    np.testing.assert_array_equal(shown(sheet, 3, (8, 8)), levels(images[3], low, high))
+    np.testing.assert_array_equal(shown(sheet, 4, (8, 8)), levels(images[4]))
+    assert sheet.caption.startswith("1 of 20 distilled images contrast-stretched")
 
 
 def test_a_slight_excess_is_clipped_and_a_faint_image_is_stretched(images: Any) -> None:
     images[0, 0, 0] = 260.0
     images[1] = 100 + images[1] / 50
-    figure = distilled_figure(images, NAMES)
-    assert figure.axes[0].images[0].get_array().max() == 1.0
-    np.testing.assert_allclose(figure.axes[0].images[0].get_array()[1:], images[0, 1:] / 255)
-    assert np.ptp(figure.axes[1].images[0].get_array()) == 1.0
+    sheet = distilled_sheet(images, NAMES)
+    np.testing.assert_array_equal(shown(sheet, 0, (8, 8)), levels(images[0]))
+    assert np.ptp(shown(sheet, 1, (8, 8))) == 255
 
 
 def test_a_constant_image_is_grey() -> None:
-    figure = distilled_figure(np.full((2, 4, 4), 9e9), ["a", "b"])
-    assert np.all(figure.axes[0].images[0].get_array() == 0.5)
+    sheet = distilled_sheet(np.full((2, 4, 4), 9e9), ["a", "b"])
+    assert np.all(shown(sheet, 0, (4, 4)) == 128)
 
 
 def test_vectors_are_drawn_as_lines() -> None:
     vectors = np.random.default_rng(0).normal(size=(6, 30))
-    figure = distilled_figure(vectors, ["a", "b", "c"], start_images=vectors)
-    assert len(figure.axes) == 12
-    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), vectors[0])
-    assert any("30 features" in text for text in words(figure))
+    vectors[0] = np.arange(30)
+    sheet = distilled_sheet(vectors, ["a", "b", "c"], start_images=vectors)
+    assert len(sheet.boxes) == 12
+    assert "30 features" in sheet.caption
+    dark = np.asarray(sheet.image.crop(sheet.boxes[0]).convert("L")) < 200
+    rows, columns = np.nonzero(dark)
+    assert np.corrcoef(columns, rows)[0, 1] < -0.99, "from the bottom left to the top right"
 
 
-def test_names_are_never_read_as_mathematics(tmp_path: Path) -> None:
-    figure = distilled_figure(np.zeros((2, 4, 4)), ["$\\bad$", "x" * 200])
-    save_figure(figure, tmp_path / "names.png")
-    assert any(text.endswith("\N{HORIZONTAL ELLIPSIS}") for text in words(figure))
+def test_long_and_strange_names_are_one_line_that_fits(tmp_path: Path) -> None:
+    names = ["$\\bad$", "x" * 2000, "two\nlines", "\udcff\0"]
+    sheet = distilled_sheet(np.zeros((4, 4, 4)), names, title="a\nb")
+    assert sheet.names[0] == "$\\bad$"
+    assert sheet.names[1].endswith("\N{HORIZONTAL ELLIPSIS}")
+    assert sheet.names[2] == "two lines"
+    save_sheet(sheet, tmp_path / "names.png")
 
 
 @pytest.mark.parametrize(
@@ -131,46 +161,55 @@ def test_names_are_never_read_as_mathematics(tmp_path: Path) -> None:
 )
 def test_bad_samples_are_named(images: Any, names: list[str], options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
-        distilled_figure(images, names, **options)
+        distilled_sheet(images, names, **options)
 
 
-def test_ridge_path_marks_the_choice_with_its_value() -> None:
-    figure = lambda_path_figure(LAMBDAS, [0.1, 0.2, 0.9, 0.3, 0.2, 0.1], best=2, **NO_FLOOR)
+def test_lambda_path_marks_the_choice_with_its_value() -> None:
+    figure = lambda_path_figure(LAMBDAS, [10, 20, 90, 30, 20, 10], best=2, **ACCURACY, **NO_FLOOR)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.texts] == ["\N{GREEK SMALL LETTER LAMDA} = 0.1: 90.00 %"]
+    assert [text.get_text() for text in axes.texts] == ["90 % at \N{GREEK SMALL LETTER LAMDA} = 0.1"]
     assert any(list(line.get_xdata()) == [0.1] and list(line.get_ydata()) == [90.0] for line in axes.lines)
-    assert not axes.patches
+    assert not [patch for patch in axes.patches if patch.get_visible()]
 
 
-def test_ridge_path_leaves_gaps_where_there_is_no_model(tmp_path: Path) -> None:
-    accuracy = [np.nan, 0.2, np.nan, 0.3, 0.2, 0.1]
-    figure = lambda_path_figure(LAMBDAS, accuracy, best=3, **NO_FLOOR)
+def test_lambda_path_leaves_gaps_where_there_is_no_model(tmp_path: Path) -> None:
+    accuracy = [np.nan, 20, np.nan, 30, 20, 10]
+    figure = lambda_path_figure(LAMBDAS, accuracy, best=3, **ACCURACY, **NO_FLOOR)
     line = np.asarray(figure.axes[0].lines[0].get_ydata(), dtype=float)
     assert np.isnan(line).tolist() == np.isnan(accuracy).tolist()
     assert np.isfinite(figure.axes[0].get_ylim()).all()
-    assert pixels(figure, tmp_path).shape == (570, 960, 4)
+    assert "nan" not in to_svg(figure, "path", "a chart")
+    save_figure(figure, tmp_path / "path.png")
+    with Image.open(tmp_path / "path.png") as image:
+        assert image.size == (960, 600)
 
 
-def test_ridge_path_shades_what_lies_below_the_noise_floor() -> None:
+def test_lambda_path_shades_what_lies_below_the_noise_floor() -> None:
     below = LAMBDAS < 0.05
-    figure = lambda_path_figure(LAMBDAS, np.full(6, 0.5), best=4, below_noise_floor=below, noise_floor=0.05)
+    figure = lambda_path_figure(
+        LAMBDAS, np.full(6, 50.0), best=4, below_noise_floor=below, noise_floor=0.05, **ACCURACY
+    )
     (axes,) = figure.axes
     (span,) = axes.patches
     edge = span.get_window_extent().transformed(axes.transData.inverted()).x1
     assert edge == pytest.approx(0.05, rel=1e-6)
-    assert any("below the noise floor of G (0.05)" in text.get_text() for text in axes.texts)
-    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
-    np.testing.assert_array_equal(hollow[0].get_xdata(), LAMBDAS[below])
+    assert any("under the noise floor of G, 0.05" in text.get_text() for text in axes.texts)
+    (hollow,) = [line for line in axes.lines if line.get_markerfacecolor() == PALETTE["paper"]]
+    np.testing.assert_array_equal(hollow.get_xdata(), LAMBDAS[below])
 
 
-def test_ridge_path_of_one_point(tmp_path: Path) -> None:
-    figure = lambda_path_figure([1.0], [0.5], best=0, below_noise_floor=[True], noise_floor=5.0)
-    assert pixels(figure, tmp_path).shape[2] == 4
+def test_lambda_path_of_one_point() -> None:
+    figure = lambda_path_figure([1.0], [50.0], best=0, below_noise_floor=[True], noise_floor=5.0, **ACCURACY)
+    low, high = figure.axes[0].get_xlim()
+    assert 0.0 < low < 1.0 < high < np.inf
+    assert to_svg(figure, "path", "a chart").count("<use") >= 2
 
 
-def test_ridge_path_is_not_shaded_where_every_model_is_above_the_floor() -> None:
-    figure = lambda_path_figure(LAMBDAS, np.full(6, 0.5), best=4, below_noise_floor=np.zeros(6, bool), noise_floor=7.0)
+def test_lambda_path_is_not_shaded_where_every_model_is_above_the_floor() -> None:
+    figure = lambda_path_figure(
+        LAMBDAS, np.full(6, 50.0), best=4, below_noise_floor=np.zeros(6, bool), noise_floor=7.0, **ACCURACY
+    )
     assert not figure.axes[0].patches
 
 
@@ -183,18 +222,71 @@ def test_ridge_path_is_not_shaded_where_every_model_is_above_the_floor() -> None
     ],
 )
 def test_bad_paths_are_named(change: dict[str, Any], expected: str) -> None:
-    options = {"lambdas": LAMBDAS, "val_accuracy": np.zeros(6), "best": 0, **NO_FLOOR, **change}
+    options = {"lambdas": LAMBDAS, "values": np.zeros(6), "best": 0, **ACCURACY, **NO_FLOOR, **change}
     with pytest.raises(ValueError, match=expected):
         lambda_path_figure(**options)
 
 
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize(
+    "y", [[5.0], [0.0, 0.0], [np.nan, np.nan], [1e-300, 1e300], [-1.0, 1e-9], [1.0, 1.0001, 1.0002], [2.0, 30.0]]
+)
+def test_charts_of_few_or_equal_values_have_finite_coordinates(y: list[float], log: bool) -> None:
+    figure = line_figure(np.arange(1, len(y) + 1), y, x_label="x", y_label="y", x_log=log, y_log=log)
+    svg = to_svg(figure, "few", "a chart")
+    assert not re.search(r"\b(nan|inf)\b", svg)
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"x", "y"} <= set(texts)
+    assert len(texts) >= 4, "axes have ticks"
+
+
+def test_a_curve_of_one_point_goes_on_to_the_right() -> None:
+    figure = curves_figure([Curve("ours", [0.5], [2.0]), Curve("theirs", [1, 10], [5, 3])], x_label="x", y_label="y")
+    onward = figure.axes[0].lines[0]
+    assert list(onward.get_xdata()) == [0.5, figure.axes[0].get_xlim()[1]]
+    assert list(onward.get_ydata()) == [2.0, 2.0]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["ours", "theirs"]
+    styles = {line.get_color() for line in figure.axes[0].lines}
+    assert len(styles) == 2
+
+
+def test_svg_has_only_colours_that_the_style_sheet_names() -> None:
+    below = LAMBDAS < 0.05
+    options = {"below_noise_floor": below, "noise_floor": 0.05, **ACCURACY}
+    path = lambda_path_figure(LAMBDAS, np.arange(6.0), best=4, **options)
+    race = curves_figure([Curve(name, [1, 2], [3, 4]) for name in "abc"], x_label="x", y_label="y")
+    for figure in (path, race):
+        svg = to_svg(figure, "name", 'a "chart" <of> things')
+        assert not re.search(r"#[0-9a-fA-F]{3,8}\b", re.sub(r'href="#[^"]*"', "", svg))
+        assert set(re.findall(r"var\(--([a-z]+)\)", svg)) <= set(PALETTE)
+        assert not re.search(r"https?:|url\(|<style|<metadata|xmlns", svg)
+        ids = re.findall(r' id="([^"]*)"', svg)
+        assert len(set(ids)) == len(ids)
+        assert all(found.startswith("name-") for found in ids)
+        assert set(re.findall(r'href="#([^"]*)"', svg)) <= set(ids)
+        assert 'aria-label="a &quot;chart&quot; &lt;of&gt; things"' in svg
+
+
+def test_texts_in_charts_are_escaped_and_never_read_as_mathematics() -> None:
+    figure = curves_figure([Curve("<script>$x$", [1, 2], [3, 4])], x_label="$\\bad$", y_label="<b>")
+    svg = to_svg(figure, "name", "a chart")
+    assert "<script" not in svg
+    assert "&lt;b&gt;" in svg
+    assert "$\\bad$" in svg
+
+
 def test_equal_figures_give_equal_bytes_without_date_or_version(images: Any, tmp_path: Path) -> None:
-    for name in ("first.png", "second.png"):
-        save_figure(distilled_figure(images, NAMES, title="t"), tmp_path / name)
-    first = (tmp_path / "first.png").read_bytes()
-    assert first == (tmp_path / "second.png").read_bytes()
-    assert first.startswith(b"\x89PNG")
-    assert not any(word in first for word in (b"Software", b"Matplotlib", b"tIME", b"Creation"))
+    for name in ("first", "second"):
+        save_sheet(distilled_sheet(images, NAMES, title="t"), tmp_path / f"{name}-sheet.png")
+        save_figure(
+            lambda_path_figure(LAMBDAS, np.arange(6.0), best=2, **ACCURACY, **NO_FLOOR), tmp_path / f"{name}-path.png"
+        )
+    for kind in ("sheet", "path"):
+        first = (tmp_path / f"first-{kind}.png").read_bytes()
+        assert first == (tmp_path / f"second-{kind}.png").read_bytes()
+        assert first.startswith(b"\x89PNG")
+        assert not any(word in first for word in (b"Software", b"Matplotlib", b"tIME", b"Creation"))
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
@@ -208,17 +300,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space"):
-        save_figure(distilled_figure(images, NAMES), path)
+        save_sheet(distilled_sheet(images, NAMES), path)
     assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
     assert path.read_bytes() == b"old"
 
 
-def test_drawing_imports_no_pyplot_and_importing_no_matplotlib() -> None:
+def test_drawing_imports_no_pyplot() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from krrdistill.apps.report import distilled_figure\n"
-        "assert 'matplotlib' not in sys.modules\n"
-        "distilled_figure(np.zeros((2, 4, 4)), ['a', 'b'])\n"
+        "from krrdistill.apps.report.sheet import distilled_sheet\n"
+        "from krrdistill.apps.report.charts import line_figure, to_svg\n"
+        "distilled_sheet(np.zeros((2, 4, 4)), ['a', 'b'])\n"
+        "to_svg(line_figure([1, 2], [3, 4], x_label='x', y_label='y', x_log=True, y_log=True), 'a', 'b')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.apps.roofline import pass_floor
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
+from krrdistill.artifact.record import (
+    WEIGHT_ERROR_TARGETS,
+    CertificateNumbers,
+    ErrorCurve,
+    Likeness,
+    RunRecord,
+    Score,
+    Solution,
+    to_json,
+)
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.construct.closed_form import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
@@ -27,21 +37,23 @@ from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation, distill
 from krrdistill.ridge.path import RidgePath
 
-__all__ = ["WEIGHT_ERROR_TARGETS", "RunResult", "measured", "peak_memory_bytes", "run_distillation"]
-
-# Relative weight error that a file must not exceed.
-WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
+__all__ = ["RunResult", "certificate_numbers", "peak_memory_bytes", "run_distillation", "score"]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What ``run_distillation`` leaves besides the file: the report (JSON-able), the set as read back, and the path."""
+    """What ``run_distillation`` leaves besides the file: the facts of the run, the set as read back, and the path."""
 
-    report: dict[str, Any]
+    record: RunRecord
     distilled: DistilledDataset
     path: RidgePath
     start_images: npt.NDArray[Any] | None
     singular_values: npt.NDArray[np.float64] | None  # of the distilled features, where the certificate needed them
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The record as report.json has it."""
+        return to_json(self.record)
 
 
 def run_distillation(
@@ -91,79 +103,97 @@ def run_distillation(
         finally:
             unverified.unlink(missing_ok=True)
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        report = _report(dataset, kernel, options, result, certificate, path)
-        shown = likeness(reloaded.distilled_data, images, value_range(dataset))
-        report["realism"] = {"asked": options.realism, **shown}
-        if options.labels_only and not options.intercept:
-            report["labels_only"] = _error_curve(reloaded, result.original.W)
-        report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
+        record = _record(dataset, kernel, options, result, certificate, path)
+        curve = _error_curve(reloaded, result.original.W) if options.labels_only and not options.intercept else None
+        record = replace(
+            record,
+            realism=likeness(reloaded.distilled_data, images, record.value_range, asked=options.realism),
+            labels_only=curve,
+            seconds={**watch.seconds, "total": load_seconds + time.perf_counter() - start},
+        )
         with watch.stage("save"):
+            facts_of_run = to_json(record)
             keys = ("original", "distilled", "certificate", "seconds")
-            reloaded = reloaded.with_meta(**{key: report[key] for key in keys})
+            reloaded = reloaded.with_meta(**{key: facts_of_run[key] for key in keys})
             reloaded.save(path, embed_map=options.embed_map)
-        n_passed = len(dataset.x_train) - report["n_val"]
+        n_passed = len(dataset.x_train) - record.n_val
         chain = feature_map.chain(preprocessing)
-        report["floor_seconds"] = {"statistics": pass_floor(chain, n_passed, options.precision)}
-    return RunResult(report, reloaded, result.original.path, images, certificate.singular_values)
+        record = replace(record, floor_seconds={"statistics": pass_floor(chain, n_passed, options.precision)})
+    return RunResult(record, reloaded, result.original.path, images, certificate.singular_values)
 
 
-def _report(
+def _record(
     dataset: Dataset,
     kernel: str,
     options: DistillOptions,
     result: Distillation,
     certificate: Certificate,
     path: Path,
-) -> dict[str, Any]:
-    meta = result.distilled.meta
-    method = result.solution["method"]
-    warnings = [result.original.path.statement(), _shortfall(certificate, options, method)]
-    return {
-        "dataset": dataset.name,
-        "kernel": kernel,
-        "ipc": options.points_per_class,
-        "init": options.init,
-        "seed": options.seed,
-        "store": options.store,
-        "n_train": meta["n_train"],
-        "n_val": meta["n_val"],
-        "n_test": len(dataset.x_test),
-        "d": dataset.input_dim,
-        "p": result.distilled.feature_map.output_dim,
-        "k": dataset.n_classes,
-        "m": len(result.distilled.X),
-        "lambda": meta["lambda"],
-        "lambda_s": result.distilled.lambda_s,
-        "range_scale": result.range_scale,
-        "solution": dict(result.solution),
-        "val_accuracy": meta["val_accuracy"],
-        "targets": dataset.targets,
-        "intercept": options.intercept,
-        **{key: meta[key] for key in ("val_r2", "lambda_per_target") if key in meta},
-        "original": measured(certificate, "original"),
-        "distilled": measured(certificate, "distilled"),
-        "certificate": {name: value if math.isfinite(value) else None for name, value in certificate.numbers().items()},
-        "peak_memory_bytes": peak_memory_bytes(),
-        "backend": meta["options"]["backend"],
-        "precision": options.precision,
-        "artifact": str(path),
-        "warnings": [warning for warning in warnings if warning is not None],
-    }
+) -> RunRecord:
+    """The facts of a run; times, likeness and the curve of labels only are filled in by the caller."""
+    meta, distilled = result.distilled.meta, result.distilled
+    solution = Solution(**result.solution)
+    warnings = [result.original.path.statement(), _shortfall(certificate, options, solution.method)]
+    return RunRecord(
+        dataset=dataset.name,
+        kernel=kernel,
+        ipc=options.points_per_class,
+        init=options.init,
+        seed=options.seed,
+        store=options.store,
+        n_train=meta["n_train"],
+        n_val=meta["n_val"],
+        n_test=len(dataset.x_test),
+        d=dataset.input_dim,
+        p=distilled.feature_map.output_dim,
+        k=dataset.n_classes,
+        m=len(distilled.X),
+        lambda_=meta["lambda"],
+        lambda_s=distilled.lambda_s,
+        range_scale=result.range_scale,
+        solution=solution,
+        val_accuracy=meta["val_accuracy"],
+        val_r2=meta.get("val_r2"),
+        lambda_per_target=meta.get("lambda_per_target"),
+        targets=dataset.targets,
+        intercept=options.intercept,
+        original=score(certificate, "original"),
+        distilled=score(certificate, "distilled"),
+        certificate=certificate_numbers(certificate),
+        realism=Likeness(mse=None, psnr=None, out_of_range=None, asked=None),
+        value_range=value_range(dataset),
+        peak_memory_bytes=peak_memory_bytes(),
+        backend=meta["options"]["backend"],
+        precision=options.precision,
+        seconds={"total": 0.0},
+        floor_seconds={},
+        warnings=tuple(warning for warning in warnings if warning is not None),
+        artifact=str(path),
+    )
 
 
-def measured(certificate: Certificate, model: str) -> dict[str, Any]:
-    """Test accuracy of a model (None for real values), and what ``Certificate.per_target`` has of it."""
+def score(certificate: Certificate, model: str) -> Score:
+    """How a model of a certificate, "original" or "distilled", does on the test set."""
     accuracy = getattr(certificate, f"{model}_accuracy")
-    per_target = {} if certificate.per_target is None else {"test_per_target": certificate.per_target[model]}
-    return {"test_accuracy": accuracy if math.isfinite(accuracy) else None, **per_target}
+    per_target = None if certificate.per_target is None else certificate.per_target[model]
+    return Score(
+        test_accuracy=accuracy if math.isfinite(accuracy) else None,
+        test_per_target=None if per_target is None else {name: tuple(of) for name, of in per_target.items()},
+    )
 
 
-def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> dict[str, list[Any]]:
+def certificate_numbers(certificate: Certificate) -> CertificateNumbers:
+    """The four that a record lists."""
+    numbers = certificate.numbers()
+    return CertificateNumbers(**{name: value if math.isfinite(value) else None for name, value in numbers.items()})
+
+
+def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> ErrorCurve:
     """The error of learned labels for the first 1, 2, ... points per class, at most nine sizes."""
     F, k = distilled.features(), len(W)
     per_class = np.unique(np.geomspace(1, len(F) // k, 9).round().astype(int))
     sizes = [int(count) * k for count in per_class]
-    return {"m": sizes, "weight_relative_error": labels_only_errors(F, W, sizes)}
+    return ErrorCurve(m=tuple(sizes), weight_relative_error=tuple(labels_only_errors(F, W, sizes)))
 
 
 _REMEDIES = {

@@ -12,7 +12,7 @@ from typing import Any
 from krrdistill._version import __version__
 
 EXTRAS = {
-    "cli": ("typer", "rich", "yaml", "matplotlib", "PIL", "sklearn"),
+    "cli": ("typer", "rich", "yaml", "matplotlib", "PIL", "jinja2", "sklearn"),
     "download": ("pooch",),
     "numba": ("numba",),
     "sklearn": ("sklearn",),
@@ -34,7 +34,7 @@ def gather() -> dict[str, Any]:
     return {
         "version": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": f"{platform.system()} {platform.machine()}",
+        "platform": _platform(),
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
         "backends": {name: dict(facts) for name, facts in backend_status().items()},
@@ -48,16 +48,28 @@ def gather() -> dict[str, Any]:
 
 def machine(threads: int | None) -> dict[str, str]:
     """What the time of a run depends on, in words; ``threads`` are those asked for."""
-    facts = gather()
-    detail = facts["backends"].get("native", {}).get("detail")
-    pools = {" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in facts["blas"]}
+    isa = _instruction_set()
+    pools = {" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in _blas()}
     return {
-        "platform": facts["platform"],
-        "CPUs": f"{cpu_model()}, {facts['usable_cpus']} usable of {facts['cpus']}",
+        "platform": _platform(),
+        "CPUs": f"{cpu_model()}, {_usable_cpus()} usable of {os.cpu_count()}",
         "threads": "all" if threads is None else str(threads),
         "BLAS": ", ".join(sorted(pools)),
-        **({"instruction set": str(detail["isa"])} if isinstance(detail, dict) and "isa" in detail else {}),
+        **({} if isa is None else {"instruction set": isa}),
     }
+
+
+def _instruction_set() -> str | None:
+    """What the compiled module runs on here; None where there is none."""
+    try:
+        from krrdistill import _native
+    except ImportError:
+        return None
+    return str(_native.build_facts()["isa"])
+
+
+def _platform() -> str:
+    return f"{platform.system()} {platform.machine()}"
 
 
 def cpu_model() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.artifact.record import Likeness
 from krrdistill.data import Dataset
 
 __all__ = ["likeness", "value_range"]
@@ -22,19 +23,28 @@ def value_range(dataset: Dataset) -> tuple[float, float]:
 
 
 def likeness(
-    samples: npt.NDArray[Any], start: npt.NDArray[Any] | None, limits: tuple[float, float]
-) -> dict[str, float | None]:
+    samples: npt.NDArray[Any],
+    start: npt.NDArray[Any] | None,
+    limits: tuple[float, float],
+    *,
+    asked: float | None = None,
+) -> Likeness:
     """Distances in units in which ``limits`` are 0 and 1.
 
     mse : mean over pixels of (x - x_0)^2; None without real points x_0 = ``start``
     psnr : -10 log10(mse), in dB; None also for mse = 0
+    asked : the realism that was asked for
     out_of_range : share of pixels outside of ``limits`` by more than float32 rounds
     """
     low, width = limits[0], limits[1] - limits[0]
     values = (np.asarray(samples, dtype=np.float64) - low) / width
     excess = np.maximum(-values, values - 1.0)
-    facts: dict[str, float | None] = {"mse": None, "psnr": None}
+    mse = None
     if start is not None:
         mse = float(np.mean(np.square(values - (np.asarray(start, dtype=np.float64) - low) / width)))
-        facts = {"mse": mse, "psnr": -10.0 * math.log10(mse) if mse > 0.0 else None}
-    return {**facts, "out_of_range": float(np.mean(excess > np.finfo(np.float32).eps))}
+    return Likeness(
+        mse=mse,
+        psnr=-10.0 * math.log10(mse) if mse else None,
+        out_of_range=float(np.mean(excess > np.finfo(np.float32).eps)),
+        asked=asked,
+    )

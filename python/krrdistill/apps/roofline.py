@@ -13,7 +13,7 @@ __all__ = ["pass_floor", "pass_flops"]
 
 _ORDER = 1024  # of the matrix product: large enough for BLAS's full rate
 _REPEATS = 3
-_LEAST_FLOPS = 2e10  # of a pass that is worth the measurement, four products of 2 GFLOP
+_LEAST_FLOPS = 1e11  # of a pass that is worth the measurement, four products of 2 GFLOP
 
 
 def pass_flops(chain: Chain, n: int) -> float:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["mean_r2", "megabytes", "number", "percent", "score_name", "seconds"]
+__all__ = ["megabytes", "number", "percent", "plain_number", "seconds"]
 
 
 def percent(fraction: float | None) -> str:
@@ -35,15 +34,9 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s"
 
 
-def score_name(report: Mapping[str, Any]) -> str:
-    """What lambda was chosen by on the held-out samples."""
-    return "accuracy" if report.get("targets", "classes") == "classes" else "R\N{SUPERSCRIPT TWO}"
-
-
-def mean_r2(measured: Mapping[str, Any]) -> float | None:
-    """The mean over targets of a model's R^2 on the test set; None for classes."""
-    values = measured.get("test_per_target", {}).get("r2")
-    return sum(values) / len(values) if values else None
+def plain_number(value: float) -> str:
+    """Three significant digits, an exponent only from a million on: 1000, 0.00316, 1e+06."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def megabytes(size: int) -> str:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-NEEDED = {"typer": "typer", "rich": "rich", "yaml": "pyyaml", "matplotlib": "matplotlib"}
+NEEDED = {
+    "typer": "typer",
+    "rich": "rich",
+    "yaml": "pyyaml",
+    "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
+    "PIL": "pillow",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from krrdistill.apps.text import number, percent
 
-from krrdistill.apps.text import mean_r2, number, percent
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+    from krrdistill.artifact.record import CertificateNumbers, KipRecord, RunRecord, Score, Verification
 
 
 def say(text: str) -> None:
@@ -64,73 +66,73 @@ class StageProgress:
 @contextmanager
 def stage_progress() -> Iterator[Callable[[str, float], None]]:
     """Bars on stderr while the block runs; nothing where stderr is not a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda stage, fraction: None
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         yield StageProgress(bars)
 
 
-def print_summary(report: Mapping[str, Any]) -> None:
+def print_summary(record: RunRecord) -> None:
     """The original model beside the one retrained from the file, and what the file holds."""
     print(
-        f"{report['dataset']}, {report['kernel']}: {report['n_train']} samples distilled to {report['m']} "
-        f"({report['ipc']} per class, d = {report['d']}, p = {report['p']}, seed {report['seed']})"
+        f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} "
+        f"({record.ipc} per class, d = {record.d}, p = {record.p}, seed {record.seed})"
     )
-    table = _comparison(report)
-    r2 = [mean_r2(report[model]) for model in ("original", "distilled")]
-    if r2[0] is None:
-        table.add_row("validation accuracy", percent(report["val_accuracy"]), "")
+    table = _comparison(record.original, record.distilled, record.certificate)
+    original, distilled = record.original.mean_r2, record.distilled.mean_r2
+    if original is None:
+        table.add_row("validation accuracy", percent(record.val_accuracy), "")
     else:
-        table.add_row("mean test R\N{SUPERSCRIPT TWO} of the targets", percent(r2[0]), percent(r2[1]))
-    table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
-    if report["realism"]["psnr"] is not None:
-        table.add_row("PSNR to the real samples (dB)", "", f"{report['realism']['psnr']:.2f}")
+        table.add_row("mean test R\N{SUPERSCRIPT TWO} of the targets", percent(original), percent(distilled))
+    table.add_row("lambda", number(record.lambda_), number(record.lambda_s))
+    if record.realism.psnr is not None:
+        table.add_row("PSNR to the real samples (dB)", "", f"{record.realism.psnr:.2f}")
     _show(table)
-    _print_solution(report)
-    _print_time(report)
-    _print_files(report, ("artifact", "figure", "lambda_path_figure", "report", "page"))
+    _print_solution(record)
+    _print_time(record)
+    _print_files(record.artifact, record.figure, record.lambda_path_figure, record.report, record.page)
 
 
-def _print_solution(report: Mapping[str, Any]) -> None:
+def _print_solution(record: RunRecord) -> None:
     """Where inputs are no exact preimages: what they are, and for labels only how the error falls with m."""
-    solution, curve = report.get("solution", {}), report.get("labels_only")
-    if solution.get("method") == "approximate":
-        print(f"the map has no exact preimage: inputs are approximate, after {solution['steps']} steps")
+    solution, curve = record.solution, record.labels_only
+    if solution is not None and solution.method == "approximate":
+        print(f"the map has no exact preimage: inputs are approximate, after {solution.steps} steps")
     if curve is not None:
-        pairs = zip(curve["m"], curve["weight_relative_error"], strict=True)
-        errors = ", ".join(f"{error:.1e} (m = {m})" for m, error in pairs)
-        print(f"real inputs with learned labels, p = {report['p']}; weight error {errors}")
+        pairs = zip(curve.m, curve.weight_relative_error, strict=True)
+        errors = ", ".join(f"{number(error, digits=2)} (m = {m})" for m, error in pairs)
+        print(f"real inputs with learned labels, p = {record.p}; weight error {errors}")
 
 
-def print_kip_summary(report: Mapping[str, Any]) -> None:
+def print_kip_summary(record: KipRecord) -> None:
     """The original model beside the best and the last iteration of KIP."""
     print(
-        f"{report['dataset']}, {report['kernel']}: {report['n_train']} samples distilled to {report['m']} by KIP "
-        f"({report['variant']}, {report['ipc']} per class, p = {report['p']}, seed {report['seed']})"
+        f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} by KIP "
+        f"({record.variant}, {record.ipc} per class, p = {record.p}, seed {record.seed})"
     )
     table = _table("", "original", "best by validation", "last")
-    ends = (report["best"], report["last"])
-    table.add_row("iteration", "", *(str(end["iteration"]) for end in ends))
-    table.add_row("test accuracy", *(percent(end["test_accuracy"]) for end in (report["original"], *ends)))
-    table.add_row(
-        "validation accuracy", percent(report["val_accuracy"]), *(percent(end["val_accuracy"]) for end in ends)
-    )
-    table.add_row("loss per training sample", "", *(number(end["train_loss"]) for end in ends))
-    table.add_row("lambda", number(report["lambda"]), number(report["lambda_s"]))
+    ends = (record.best, record.last)
+    table.add_row("iteration", "", *(str(end.iteration) for end in ends))
+    table.add_row("test accuracy", *(percent(end.test_accuracy) for end in (record.original, *ends)))
+    table.add_row("validation accuracy", percent(record.val_accuracy), *(percent(end.val_accuracy) for end in ends))
+    table.add_row("loss per training sample", "", *(number(end.train_loss) for end in ends))
+    table.add_row("lambda", number(record.lambda_), number(record.lambda_s))
     _show(table)
-    if report["resumed_from"]:
-        print(f"went on from the checkpoint at iteration {report['resumed_from']}")
-    print(f"{1e3 * report['seconds_per_iteration']:.2f} ms per iteration")
-    _print_time(report)
-    _print_files(report, ("artifact", "last_artifact", "curve", "figure", "report", "page"))
+    if record.resumed_from:
+        print(f"went on from the checkpoint at iteration {record.resumed_from}")
+    print(f"{1e3 * record.seconds_per_iteration:.2f} ms per iteration")
+    _print_time(record)
+    _print_files(record.artifact, record.last_artifact, record.curve, record.figure, record.report, record.page)
 
 
 def print_privacy(report: Mapping[str, Any]) -> None:
@@ -178,40 +180,39 @@ def _print_release(report: Mapping[str, Any]) -> None:
         print(f"wrote {Path(report['artifact']).name} to {Path(report['artifact']).parent}")
 
 
-def _print_time(report: Mapping[str, Any]) -> None:
-    seconds = report["seconds"]
-    parts = ", ".join(f"{stage} {value:.2f}" for stage, value in seconds.items() if stage != "total")
-    print(f"{seconds['total']:.2f} s with the {report['backend']} backend ({parts})")
+def _print_time(record: RunRecord) -> None:
+    parts = ", ".join(f"{stage} {value:.2f}" for stage, value in record.stages.items())
+    print(f"{record.seconds['total']:.2f} s with the {record.backend} backend ({parts})")
 
 
-def _print_files(report: Mapping[str, Any], keys: Sequence[str]) -> None:
-    files = [Path(report[key]) for key in keys]
+def _print_files(*paths: str | None) -> None:
+    files = [Path(path) for path in paths if path is not None]
     print(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
 
 
-def print_certificate(outcome: Mapping[str, Any]) -> None:
+def print_certificate(outcome: Verification) -> None:
     """A recomputed certificate and whether it is within the tolerance."""
-    print(f"{outcome['artifact']}, retrained and compared on {outcome['dataset']}")
-    _show(_comparison(outcome))
-    error, limit = outcome["certificate"]["weight_relative_error"], outcome["tolerance"]
-    verdict = "is within" if outcome["passed"] else "EXCEEDS"
+    print(f"{outcome.artifact}, retrained and compared on {outcome.dataset}")
+    _show(_comparison(outcome.original, outcome.distilled, outcome.certificate))
+    error, limit = outcome.certificate.weight_relative_error, outcome.tolerance
+    verdict = "is within" if outcome.passed else "EXCEEDS"
     print(f"relative weight error {number(error)} {verdict} the tolerance {limit:g}")
 
 
-def _comparison(report: Mapping[str, Any]) -> Table:
+def _comparison(original: Score, distilled: Score, certificate: CertificateNumbers) -> Table:
     """Rows that a run and a verification share."""
-    certificate = report["certificate"]
     table = _table("", "original", "distilled")
-    accuracies = (report[model]["test_accuracy"] for model in ("original", "distilled"))
-    table.add_row("test accuracy", *(percent(accuracy) for accuracy in accuracies))
-    table.add_row("predictions that agree", "", percent(certificate["prediction_agreement"]))
-    table.add_row("relative weight error", "", number(certificate["weight_relative_error"]))
-    table.add_row("cosine of the weights", "", number(certificate["weight_cosine"], digits=10))
-    table.add_row("condition number", "", number(certificate["condition"]))
+    table.add_row("test accuracy", percent(original.test_accuracy), percent(distilled.test_accuracy))
+    table.add_row("predictions that agree", "", percent(certificate.prediction_agreement))
+    table.add_row("relative weight error", "", number(certificate.weight_relative_error))
+    table.add_row("cosine of the weights", "", number(certificate.weight_cosine, digits=10))
+    table.add_row("condition number", "", number(certificate.condition))
     return table
 
 
 def _table(first: str, *columns: str) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
     table.add_column(first)
     for column in columns:
@@ -222,16 +223,19 @@ def _table(first: str, *columns: str) -> Table:
 @contextmanager
 def working(text: str) -> Iterator[None]:
     """A spinner on stderr while the block runs; nothing where stderr is not a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield
         return
-    with console.status(text):
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
         yield
 
 
 def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
     """One column per run, one row per fact."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
     table.add_column("")
     for name in names:
@@ -242,6 +246,8 @@ def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[st
 
 
 def _show(table: Table) -> None:
+    from rich.console import Console
+
     Console(markup=False, highlight=False, soft_wrap=True).print(table)
 
 

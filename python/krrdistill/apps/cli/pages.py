@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.report import RunRecord, compare_page, comparison, read_run, run_names, write_page
+from krrdistill.apps.report.compare import compare_page, comparison, run_names
+from krrdistill.apps.report.page import write_page
+from krrdistill.apps.report.run_folder import RunFolder, read_run
+from krrdistill.artifact.record import to_json
 from krrdistill.common.files import write_atomically
 
 
@@ -39,8 +42,8 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, as_json: bool) ->
         print(f"wrote {out}")
 
 
-def _entry(run: RunRecord) -> dict[str, object]:
-    return {"folder": run.folder, "exact": run.exact, **run.report}
+def _entry(run: RunFolder) -> dict[str, object]:
+    return {"folder": run.folder, "exact": run.record.exact, **to_json(run.record)}
 
 
 def _existing(folder: Path) -> Path:

@@ -53,8 +53,8 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
     """The audit of a file; where it lies in the folder of a run, its page gets the section."""
     from krrdistill.apps.cli.run import named_map, recorded_dataset
     from krrdistill.apps.privacy import audit_file, digest
-    from krrdistill.apps.report import write_page
-    from krrdistill.apps.report.record import DISTILLED, PRIVACY, REPORT
+    from krrdistill.apps.report.page import write_page
+    from krrdistill.apps.report.run_folder import DISTILLED, PRIVACY, REPORT
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import load_dataset
 

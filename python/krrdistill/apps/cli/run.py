@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
-from krrdistill.apps.text import score_name
+from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
-from krrdistill.common.files import write_atomically
 from krrdistill.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from krrdistill.apps.distillation import RunResult
     from krrdistill.artifact.file import DistilledDataset
-    from krrdistill.data import Dataset
     from krrdistill.maps import LayeredMap
 
+R = TypeVar("R", bound=RunRecord)
 FIGURE = "distilled.png"
 PATH_FIGURE = "lambda_path.png"
 ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
@@ -33,10 +34,9 @@ RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float
 def distill(settings: DistillSettings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.apps.distillation import run_distillation
-    from krrdistill.apps.report import write_figure_data, write_page
     from krrdistill.data import load_dataset
 
-    require_matplotlib()
+    prepare_drawing()
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
@@ -54,84 +54,68 @@ def distill(settings: DistillSettings, *, as_json: bool) -> int:
             load_seconds=load_seconds,
             progress=progress,
         )
-        report = {
-            **result.report,
-            **_draw(folder, settings, dataset, result),
-            **page_facts(folder, settings, dataset),
-        }
-        write_figure_data(folder, result.path, result.singular_values, result.start_images)
-        write_report(folder, report)
-        write_page(folder)
-    show_report(report, as_json, output.print_summary)
+        from krrdistill.apps.report.write import write_run
+
+        record = of_command(result.record, folder, settings, with_path=True)
+        write_run(
+            folder,
+            record,
+            images=result.distilled.distilled_data,
+            class_names=dataset.class_names,
+            start_images=result.start_images,
+            path=result.path,
+            singular_values=result.singular_values,
+        )
+    show_record(record, as_json, output.print_summary)
     return status.OK
 
 
-def page_facts(folder: Path, settings: DistillSettings | KipSettings, dataset: Dataset) -> dict[str, Any]:
-    """What the page of a run says beyond what was computed."""
+def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings, *, with_path: bool = False) -> R:
+    """The record of a run with what only its command knows, and the picture of its lambda path where it has one."""
     from krrdistill.apps.info import machine
-    from krrdistill.apps.likeness import value_range
-    from krrdistill.apps.report.record import PAGE, REPORT
+    from krrdistill.apps.report.run_folder import PAGE, REPORT
 
-    return {
-        "report": str(folder / REPORT),
-        "page": str(folder / PAGE),
-        "value_range": value_range(dataset),
-        "command": shlex.join(command_line(settings)),
-        "machine": machine(settings.options.threads),
-        "finished": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-    }
-
-
-def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """The report as ``folder``/report.json."""
-    from krrdistill.apps.report.record import REPORT
-
-    text = output.to_json(report, indent=2) + "\n"
-    write_atomically(folder / REPORT, lambda stream: stream.write(text.encode()))
+    return replace(
+        record,
+        figure=str(folder / FIGURE),
+        report=str(folder / REPORT),
+        page=str(folder / PAGE),
+        command=shlex.join(command_line(settings)),
+        machine=machine(settings.threads),
+        finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
+    )
 
 
-def show_report(report: Mapping[str, Any], as_json: bool, summary: Callable[[Mapping[str, Any]], None]) -> None:
+def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
     """Warnings on stderr, then one JSON object or the summary on stdout."""
-    for warning in report["warnings"]:
+    for warning in record.warnings:
         output.say(f"warning: {warning}")
     if as_json:
-        output.emit_json(report)
+        output.emit_json(to_json(record))
     else:
-        summary(report)
+        summary(record)
 
 
-def require_matplotlib() -> None:
-    """Raises BackendUnavailable, before any work, where the figures of a run cannot be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise BackendUnavailable('the figures need matplotlib: pip install "krrdistill[cli]"')
+def prepare_drawing() -> None:
+    """Imports what draws, in a thread beside the computation, most of which leaves the interpreter free.
+
+    Raises BackendUnavailable, before any work, where the pictures of a run cannot be drawn.
+    """
+    for module, name in (("matplotlib", "matplotlib"), ("PIL", "pillow"), ("jinja2", "jinja2")):
+        if importlib.util.find_spec(module) is None:
+            raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
+    threading.Thread(target=_import_drawing, name="krrdistill-drawing").start()
 
 
-def _draw(folder: Path, settings: DistillSettings, dataset: Dataset, result: RunResult) -> dict[str, str]:
-    """Write both figures; returns their entries of the report."""
-    from krrdistill.apps.likeness import value_range
-    from krrdistill.apps.report import distilled_figure, lambda_path_figure, save_figure
+def _import_drawing() -> None:
+    """Whatever fails here fails again, and is said, when the run comes to its pictures."""
+    with suppress(Exception):
+        from krrdistill.apps.report.render import environment
 
-    title = f"{dataset.name}, {settings.map_options.kernel}, {settings.options.points_per_class} per class"
-    figure = distilled_figure(
-        result.distilled.distilled_data,
-        dataset.class_names,
-        start_images=result.start_images,
-        value_range=value_range(dataset),
-        title=f"{title}, {settings.options.init} start",
-    )
-    save_figure(figure, folder / FIGURE)
-    path = result.path
-    figure = lambda_path_figure(
-        path.lambdas,
-        path.score,
-        best=path.best,
-        below_noise_floor=path.below_noise_floor,
-        noise_floor=path.noise_floor,
-        title=f"{dataset.name}, {settings.map_options.kernel}: choice of \N{GREEK SMALL LETTER LAMDA}",
-        score=score_name(result.report),
-    )
-    save_figure(figure, folder / PATH_FIGURE)
-    return {"figure": str(folder / FIGURE), "lambda_path_figure": str(folder / PATH_FIGURE)}
+        environment().get_template("run.html")
+
+
 
 
 def verify(
@@ -144,7 +128,7 @@ def verify(
     as_json: bool,
 ) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
-    from krrdistill.apps.distillation import measured
+    from krrdistill.apps.distillation import certificate_numbers, score
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import load_dataset
 
@@ -160,22 +144,22 @@ def verify(
         certificate = distilled.verify(data, backend=_recorded_backend(distilled))
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
     passed = certificate.weight_relative_error <= limit
-    outcome: dict[str, Any] = {
-        "artifact": file,
-        "dataset": data.name,
-        "store": distilled.store,
-        "lambda_s": distilled.lambda_s,
-        "original": measured(certificate, "original"),
-        "distilled": measured(certificate, "distilled"),
-        "certificate": certificate.numbers(),
-        "tolerance": limit,
-        "passed": passed,
-        "warnings": _doubts(distilled, certificate.weight_relative_error) if not passed else [],
-    }
-    for warning in outcome["warnings"]:
+    outcome = Verification(
+        artifact=str(file),
+        dataset=data.name,
+        store=distilled.store,
+        lambda_s=distilled.lambda_s,
+        original=score(certificate, "original"),
+        distilled=score(certificate, "distilled"),
+        certificate=certificate_numbers(certificate),
+        tolerance=limit,
+        passed=passed,
+        warnings=() if passed else _doubts(distilled, certificate.weight_relative_error),
+    )
+    for warning in outcome.warnings:
         output.say(f"warning: {warning}")
     if as_json:
-        output.emit_json(outcome)
+        output.emit_json(to_json(outcome))
     else:
         output.print_certificate(outcome)
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
@@ -208,21 +192,19 @@ def _retrains_in_float32(distilled: DistilledDataset) -> bool:
 
 
 def _default_tolerance(distilled: DistilledDataset) -> float:
-    from krrdistill.apps.distillation import WEIGHT_ERROR_TARGETS
-
     tolerance = WEIGHT_ERROR_TARGETS[distilled.store]
     return max(tolerance, RETRAINED_TOLERANCE) if _retrains_in_float32(distilled) else tolerance
 
 
-def _doubts(distilled: DistilledDataset, error: float) -> list[str]:
+def _doubts(distilled: DistilledDataset, error: float) -> tuple[str, ...]:
     """Why a certificate may be worse than the file is."""
     if not _retrains_in_float32(distilled) or not error < ROUNDING_AT_MOST:
-        return []
+        return ()
     doubt = (
         "the file does not hold the original weights, and retraining them from float32 statistics rounds "
         "differently on another machine or thread count; --include-weights or --precision float64 avoid that"
     )
-    return [doubt]
+    return (doubt,)
 
 
 def _recorded_backend(distilled: DistilledDataset) -> str | None:

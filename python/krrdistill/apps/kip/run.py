@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import threadpoolctl
 
-from krrdistill.apps.distillation import peak_memory_bytes
+from krrdistill.apps.distillation import certificate_numbers, peak_memory_bytes, score
 from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.apps.roofline import pass_floor
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
+from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, Likeness, to_json
 from krrdistill.common.files import write_npz
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.maps import make_map
 
-from .distill import KipResult, kip_distill
+from .distill import KipPoint, KipResult, kip_distill
 from .iteration import KipOptions
 
 __all__ = ["KipRun", "run_kip"]
@@ -31,13 +31,18 @@ __all__ = ["KipRun", "run_kip"]
 
 @dataclass(frozen=True, eq=False)
 class KipRun:
-    """What ``run_kip`` leaves besides its files: the report (JSON-able), the best set as read back, the result."""
+    """What ``run_kip`` leaves besides its files: the facts of the run, the best set as read back, the result."""
 
-    report: dict[str, Any]
+    record: KipRecord
     distilled: DistilledDataset
     result: KipResult
     start_images: npt.NDArray[Any] | None
     singular_values: npt.NDArray[np.float64] | None  # of the best set's features, where the certificate needed them
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The record as report.json has it."""
+        return to_json(self.record)
 
 
 def run_kip(
@@ -88,68 +93,80 @@ def run_kip(
                 certificates[name] = reloaded[name].verify(dataset, weights=result.original.W, backend=options.backend)
         with watch.stage("save"):
             write_npz(out / "curve.npz", {"losses": result.losses, **result.curve})
-    report = _report(dataset, kernel, options, result, certificates, out)
-    report["seconds"] = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
-    passed = len(dataset.x_train) - report["n_val"]
-    chain = feature_map.chain(preprocessing)
-    report["floor_seconds"] = {"statistics": pass_floor(chain, passed, options.precision)}
+        seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
+        passed = len(dataset.x_train) - result.best.distilled.meta["n_val"]
+        floor = pass_floor(feature_map.chain(preprocessing), passed, options.precision)
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-    shown = likeness(reloaded["distilled"].distilled_data, images, value_range(dataset))
-    report["realism"] = {"asked": None, **shown}
-    return KipRun(report, reloaded["distilled"], result, images, certificates["distilled"].singular_values)
+    record = replace(
+        _record(dataset, kernel, options, result, certificates, out),
+        seconds=seconds,
+        floor_seconds={"statistics": floor},
+        realism=likeness(reloaded["distilled"].distilled_data, images, value_range(dataset)),
+    )
+    return KipRun(record, reloaded["distilled"], result, images, certificates["distilled"].singular_values)
 
 
-def _report(
+def _record(
     dataset: Dataset,
     kernel: str,
     options: KipOptions,
     result: KipResult,
     certificates: Mapping[str, Certificate],
     out: Path,
-) -> dict[str, Any]:
+) -> KipRecord:
+    """The facts of a run; times and likeness are filled in by the caller."""
     best, meta = certificates["distilled"], result.best.distilled.meta
     iterations, published = len(result.losses), options.variant == "published"
     warnings = [result.original.path.statement(), _rise(result, options)]
-    return {
-        "dataset": dataset.name,
-        "kernel": kernel,
-        "variant": options.variant,
-        "ipc": options.points_per_class,
-        "store": str(result.best.distilled.X.dtype),
-        "range_scale": 1.0,
-        "init": options.init,
-        "warm_start": options.warm_start,
-        "seed": options.seed,
-        "iterations": iterations,
-        "lr": options.lr,
-        "batch_size": options.batch(meta["n_train"]),
-        "n_train": meta["n_train"],
-        "n_val": meta["n_val"],
-        "n_test": len(dataset.x_test),
-        "d": dataset.input_dim,
-        "p": result.best.distilled.feature_map.output_dim,
-        "k": dataset.n_classes,
-        "m": len(result.best.distilled.X),
-        "lambda": meta["lambda"],
-        "lambda_s": result.best.distilled.lambda_s,
-        "val_accuracy": meta["val_accuracy"],
-        "original": {"test_accuracy": best.original_accuracy},
-        "distilled": {"test_accuracy": best.distilled_accuracy},
-        "best": {**result.best.facts(), "test_accuracy": best.distilled_accuracy},
-        "last": {**result.last.facts(), "test_accuracy": certificates["last"].distilled_accuracy},
-        "certificate": {name: value if math.isfinite(value) else None for name, value in best.numbers().items()},
-        "closed_form": None if result.closed_form is None else asdict(result.closed_form),
-        "setup_seconds": result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
-        "seconds_per_iteration": result.seconds["optimize"] / iterations,
-        "resumed_from": result.resumed_from,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "backend": meta["options"]["backend"],
-        "precision": options.precision,
-        "artifact": str(out / "distilled.npz"),
-        "last_artifact": str(out / "last.npz"),
-        "curve": str(out / "curve.npz"),
-        "warnings": [warning for warning in warnings if warning is not None],
-    }
+    return KipRecord(
+        dataset=dataset.name,
+        kernel=kernel,
+        variant=options.variant,
+        ipc=options.points_per_class,
+        store=str(result.best.distilled.X.dtype),
+        range_scale=1.0,
+        init=options.init,
+        warm_start=options.warm_start,
+        seed=options.seed,
+        iterations=iterations,
+        lr=options.lr,
+        batch_size=options.batch(meta["n_train"]),
+        n_train=meta["n_train"],
+        n_val=meta["n_val"],
+        n_test=len(dataset.x_test),
+        d=dataset.input_dim,
+        p=result.best.distilled.feature_map.output_dim,
+        k=dataset.n_classes,
+        m=len(result.best.distilled.X),
+        lambda_=meta["lambda"],
+        lambda_s=result.best.distilled.lambda_s,
+        val_accuracy=meta["val_accuracy"],
+        original=score(best, "original"),
+        distilled=score(best, "distilled"),
+        best=_point(result.best, best),
+        last=_point(result.last, certificates["last"]),
+        certificate=certificate_numbers(best),
+        closed_form=None if result.closed_form is None else ClosedFormRecord(**asdict(result.closed_form)),
+        setup_seconds=result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
+        seconds_per_iteration=result.seconds["optimize"] / iterations,
+        resumed_from=result.resumed_from,
+        realism=Likeness(mse=None, psnr=None, out_of_range=None, asked=None),
+        value_range=value_range(dataset),
+        peak_memory_bytes=peak_memory_bytes(),
+        backend=meta["options"]["backend"],
+        precision=options.precision,
+        seconds={"total": 0.0},
+        floor_seconds={},
+        artifact=str(out / "distilled.npz"),
+        last_artifact=str(out / "last.npz"),
+        curve=str(out / "curve.npz"),
+        warnings=tuple(warning for warning in warnings if warning is not None),
+    )
+
+
+def _point(point: KipPoint, certificate: Certificate) -> KipPointRecord:
+    """An iteration and the test accuracy of its file."""
+    return KipPointRecord(**point.facts(), test_accuracy=certificate.distilled_accuracy)
 
 
 def _rise(result: KipResult, options: KipOptions) -> str | None:

@@ -1,118 +1,136 @@
-"""Line charts as inline SVG; colours come from the page's style sheet, so that they follow light, dark and print."""
+"""Charts of a run: each is one Matplotlib figure, saved as PNG or put into a page as SVG.
+
+Matplotlib is used through its object interface: nothing is registered in ``pyplot``, no window system is needed.
+"""
 
 from __future__ import annotations
 
-import math
+import io
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from krrdistill.apps.report.html import Markup, element, join
+from krrdistill.apps.text import plain_number
+from krrdistill.common.files import write_atomically
 
-__all__ = ["Chart", "Curve", "Curves", "power_of_ten", "race_charts"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "LAMBDA",
+    "PALETTE",
+    "Curve",
+    "curves_figure",
+    "lambda_path_figure",
+    "line_figure",
+    "race_charts",
+    "save_figure",
+    "to_svg",
+]
 
 FloatArray = npt.NDArray[np.float64]
-WIDTH, HEIGHT = 360.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 36.0, 40.0
-_NOTE, _CHOICE = 13.0, 28.0  # heights of the texts above the plot, where no curve crosses them
-_MAX_TICKS = 6
+LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
+# Colours on light paper; the page's style sheet has others under the same names for dark paper.
+PALETTE = {
+    "paper": "#ffffff",
+    "ink": "#1b1d21",
+    "muted": "#565b63",
+    "rule": "#d5d8dd",
+    "line": "#1f5fa8",
+    "accent": "#b3410f",
+    "shade": "#e4e6ea",
+}
+WIDTH, HEIGHT = 360.0, 225.0  # points
+DPI = 192  # of PNG files, 960 by 600 pixels
+_LEFT, _RIGHT, _BOTTOM, _LINE = 46.0, 8.0, 36.0, 13.0
 _MAX_MARKERS = 80
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_TICK_DIGITS = 4
+_STYLES = (("line", "-"), ("accent", (0, (5, 2))), ("muted", (0, (1.5, 2.5))))  # of up to three curves
+_LEAST_SPAN = 5.0  # largest over smallest value on a log axis
+_EXTREME = 1e100  # of an axis, whose limits are to be finite
+_DROPPED = ("clip-path", "version", "width", "height", "xmlns")
 
 
-def power_of_ten(exponent: int) -> str:
-    """10 with its exponent raised."""
-    return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
+def lambda_path_figure(
+    lambdas: npt.ArrayLike,
+    values: npt.ArrayLike,
+    *,
+    label: str,
+    unit: str = "",
+    best: int,
+    below_noise_floor: npt.ArrayLike,
+    noise_floor: float,
+    title: str | None = None,
+    y_limits: tuple[float, float] | None = None,
+) -> Figure:
+    """What is known of every lambda: the choice marked, the part under the noise floor shaded and hollow.
 
+    Parameters
+    ----------
+    lambdas : array of shape (L,), positive
+    values : array of shape (L,); NaN, drawn as a gap, where no factorisation existed
+    label, unit : what the values are, and what stands behind the chosen one
+    best : int, index of the chosen lambda
+    below_noise_floor : bool array of shape (L,)
+    noise_floor : float, the lambda under which rounding of the statistics decides the result; 0 for none
+    y_limits : that the vertical axis includes, by default the extremes of the values
 
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """y against x, with gaps where y is not finite.
-
-    x, y : arrays of the same shape (n,), n >= 1; positive on a log axis
-    x_label, y_label : what stands on the axes
-    description : what a reader who does not see the chart is told
-    chosen : index of the point that is marked, with ``chosen_text`` beside it
-    shade_to : x up to which the area is shaded, with ``shade_text`` in it
-    y_limits : of the axis, by default those of the values
+    Raises
+    ------
+    ValueError
+        When the lengths differ, a lambda is not positive, or ``best`` is not one of the points.
     """
-
-    x: FloatArray
-    y: FloatArray
-    x_label: str
-    y_label: str
-    description: str
-    x_log: bool = True
-    y_log: bool = False
-    chosen: int | None = None
-    chosen_text: str = ""
-    shade_to: float | None = None
-    shade_text: str = ""
-    y_limits: tuple[float, float] | None = None
-    point_text: Callable[[int], str] = field(default=lambda index: "")
-
-    def svg(self) -> Markup:
-        """The chart as one ``<svg>``."""
-        to_x = _Axis.of(self.x, log=self.x_log, start=LEFT, end=WIDTH - RIGHT)
-        known = self.y[np.isfinite(self.y)] if self.y_limits is None else np.asarray(self.y_limits)
-        to_y = _Axis.of(known, log=self.y_log, start=HEIGHT - BOTTOM, end=TOP, margin=0.08)
-        parts = [
-            self._shade(to_x),
-            _grid(to_x, to_y),
-            *_labels(self.x_label, self.y_label),
-            self._line(to_x, to_y),
-            self._choice(to_x, to_y),
-        ]
-        top = 0.0 if self.shade_to is not None else _NOTE if self.chosen is not None else _CHOICE
-        return element(
-            "svg",
-            *parts,
-            viewBox=f"0 {top:g} {WIDTH:g} {HEIGHT - top:g}",
-            role="img",
-            aria_label=self.description,
-            class_="chart",
+    lam, y = (np.asarray(array, dtype=np.float64) for array in (lambdas, values))
+    below = np.asarray(below_noise_floor, dtype=bool)
+    if lam.ndim != 1 or not len(lam) or y.shape != lam.shape or below.shape != lam.shape:
+        raise ValueError(
+            "lambda_path_figure: lambdas, values and below_noise_floor must have one length, "
+            f"got shapes {lam.shape}, {y.shape} and {below.shape}"
         )
-
-    def _shade(self, to_x: _Axis) -> Markup | None:
-        if self.shade_to is None:
-            return None
-        right = min(max(to_x(self.shade_to), LEFT), WIDTH - RIGHT)
-        area = element("rect", x=LEFT, y=TOP, width=f"{right - LEFT:.1f}", height=HEIGHT - TOP - BOTTOM, class_="shade")
-        return join(area, element("text", f"shaded: {self.shade_text}", x=LEFT, y=_NOTE, class_="note"))
-
-    def _line(self, to_x: _Axis, to_y: _Axis) -> Markup:
-        runs: list[list[str]] = [[]]
-        markers = []
-        for index, (x, y) in enumerate(zip(self.x, self.y, strict=True)):
-            if not math.isfinite(y):
-                runs.append([])
-                continue
-            at = (f"{to_x(x):.1f}", f"{to_y(y):.1f}")
-            runs[-1].append(",".join(at))
-            if len(self.x) <= _MAX_MARKERS:
-                kind = "point hollow" if self.shade_to is not None and x <= self.shade_to else "point"
-                tip = element("title", self.point_text(index)) if self.point_text(index) else None
-                markers.append(element("circle", tip, cx=at[0], cy=at[1], r=2.6, class_=kind))
-        lines = [element("polyline", points=" ".join(run), class_="line") for run in runs if len(run) > 1]
-        return join(*lines, *markers)
-
-    def _choice(self, to_x: _Axis, to_y: _Axis) -> Markup | None:
-        if self.chosen is None or not math.isfinite(self.y[self.chosen]):
-            return None
-        x, y = to_x(float(self.x[self.chosen])), to_y(float(self.y[self.chosen]))
-        left_half = x < (LEFT + WIDTH - RIGHT) / 2
-        text = element(
-            "text",
-            self.chosen_text,
-            x=f"{x + 7 if left_half else x - 7:.1f}",
-            y=_CHOICE,
-            class_="choice" if left_half else "choice end",
+    if not np.all(lam > 0):
+        raise ValueError(f"lambda_path_figure: lambdas must be positive, got {lam.min():g}")
+    if not 0 <= best < len(lam):
+        raise ValueError(f"lambda_path_figure: best must be in [0, {len(lam)}), got {best}")
+    figure, axes = _new_axes(LAMBDA, label, above=1 + bool(below.any()), title=title)
+    _scale(axes, "x", lam, log=True)
+    _scale(axes, "y", y if y_limits is None else np.asarray(y_limits))
+    order = np.argsort(lam, kind="stable")
+    axes.plot(lam[order], y[order], color=PALETTE["line"], linewidth=1.4, zorder=2)
+    for points, fill in ((~below, "line"), (below, "paper")):
+        axes.plot(lam[points], y[points], "o", color=PALETTE["line"], markerfacecolor=PALETTE[fill], markersize=4)
+    if below.any():
+        first_above = lam[~below].min(initial=axes.get_xlim()[1])
+        axes.axvspan(
+            axes.get_xlim()[0],
+            min(max(noise_floor, lam[below].max()), first_above),
+            facecolor=PALETTE["shade"],
+            linewidth=0,
+            zorder=0,
         )
-        rule = element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=_CHOICE - 8, y2=HEIGHT - BOTTOM, class_="rule")
-        return join(rule, element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="chosen"), text)
+        _write_above(axes, 0.0, 1, f"shaded: under the noise floor of G, {plain_number(noise_floor)}", "muted")
+    _mark_choice(axes, float(lam[best]), float(y[best]), unit)
+    return figure
+
+
+def line_figure(x: npt.ArrayLike, y: npt.ArrayLike, *, x_label: str, y_label: str, x_log: bool, y_log: bool) -> Figure:
+    """One curve, with gaps where y is not finite or, on a log axis, not positive."""
+    figure, axes = _new_axes(x_label, y_label)
+    at, values = (np.asarray(array, dtype=np.float64) for array in (x, y))
+    _scale(axes, "x", at, log=x_log)
+    _scale(axes, "y", values, log=y_log)
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= _MAX_MARKERS else {}
+    axes.plot(at, np.where(values > 0.0, values, np.nan) if y_log else values, color=PALETTE["line"], **marker)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -124,138 +142,185 @@ class Curve:
     y: Sequence[float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curves:
+def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
     """Up to three curves on one pair of axes, with their names above; x is positive, on a log axis."""
-
-    curves: tuple[Curve, ...]
-    x_label: str
-    y_label: str
-    description: str
-
-    def svg(self) -> Markup:
-        """The chart as one ``<svg>``."""
-        x, y = (np.concatenate([np.asarray(getattr(curve, name), float) for curve in self.curves]) for name in "xy")
-        to_x = _Axis.of(x[x > 0.0], log=True, start=LEFT, end=WIDTH - RIGHT)
-        to_y = _Axis.of(y[np.isfinite(y)], log=False, start=HEIGHT - BOTTOM, end=TOP, margin=0.08)
-        drawn = (self._draw(index, curve, to_x, to_y) for index, curve in enumerate(self.curves))
-        parts = [_grid(to_x, to_y), *_labels(self.x_label, self.y_label), *drawn]
-        said = f"{self.description}: {', '.join(curve.name for curve in self.curves)}"
-        return element("svg", *parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=said, class_="chart")
-
-    def _draw(self, index: int, curve: Curve, to_x: _Axis, to_y: _Axis) -> Markup:
-        pairs = [(x, y) for x, y in zip(curve.x, curve.y, strict=True) if x > 0.0 and math.isfinite(y)]
-        points = [(f"{to_x(x):.1f}", f"{to_y(y):.1f}") for x, y in pairs]
-        drawn = [(*points[-1:], (f"{WIDTH - RIGHT:g}", points[-1][1]))] if len(points) == 1 else [points]
-        lines = [element("polyline", points=" ".join(map(",".join, line)), class_="line") for line in drawn if line]
-        marked = points if len(points) <= _MAX_MARKERS else points[-1:]
-        dots = (
-            element(
-                "circle",
-                element("title", f"{curve.name}: {y:.4g} at {x:.3g}"),
-                cx=at[0],
-                cy=at[1],
-                r=2.6,
-                class_="point",
-            )
-            for at, (x, y) in zip(marked, pairs[-len(marked) :], strict=True)
-        )
-        left = LEFT + index * (WIDTH - LEFT - RIGHT) / 3
-        key = element("line", x1=left, x2=left + 14, y1=_NOTE, y2=_NOTE, class_="line")
-        name = element("text", curve.name, x=left + 18, y=_NOTE + 3.5, class_="tick")
-        return element("g", *lines, *dots, key, name, class_=f"curve-{index}")
+    figure, axes = _new_axes(x_label, y_label, above=1)
+    _scale(axes, "x", np.concatenate([curve.x for curve in curves]).astype(np.float64), log=True)
+    _scale(axes, "y", np.concatenate([curve.y for curve in curves]).astype(np.float64))
+    for curve, (color, dashes) in zip(curves, _STYLES, strict=False):
+        style: dict[str, Any] = {"color": PALETTE[color], "linewidth": 1.4}
+        x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
+        if len(x) == 1:
+            axes.plot([x[0], axes.get_xlim()[1]], [y[0], y[0]], linestyle=dashes, **style)
+        style |= {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
+        axes.plot(x, y, linestyle=dashes, label=curve.name, **style)
+    figure.legend(
+        loc="upper left",
+        bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
+        ncols=len(curves),
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=PALETTE["ink"],
+        borderaxespad=0.0,
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
+    return figure
 
 
 def race_charts(
-    methods: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], title: str
+    methods: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], title: str, name: str
 ) -> tuple[tuple[str, Markup], ...]:
     """(caption, chart) of the loss and of the accuracy of methods, name -> (seconds, loss, accuracy), against time."""
-    kinds = (("loss per training sample", 1, 1.0), ("validation accuracy (%)", 2, 100.0))
-    return tuple(
-        (
-            f"{label[0].upper()}{label[1:]} against seconds",
-            Curves(
-                curves=tuple(
-                    Curve(name, of[0], [scale * value for value in of[index]]) for name, of in methods.items()
-                ),
-                x_label="seconds",
-                y_label=label,
-                description=f"{title}: {label} against seconds",
-            ).svg(),
+    charts = []
+    for label, index, scale in (("loss per training sample", 1, 1.0), ("validation accuracy (%)", 2, 100.0)):
+        curves = [Curve(method, of[0], [scale * value for value in of[index]]) for method, of in methods.items()]
+        figure = curves_figure(curves, x_label="seconds", y_label=label)
+        description = f"{title}: {label} against seconds: {', '.join(methods)}"
+        caption = f"{label[0].upper()}{label[1:]} against seconds"
+        charts.append((caption, to_svg(figure, f"{name}-{index}", description)))
+    return tuple(charts)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, and without a date or version: equal figures, equal bytes.
+
+    Raises
+    ------
+    OSError
+        When the folder is missing, cannot be written or is full.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    write_atomically(Path(path), lambda stream: stream.write(buffer.getvalue()))
+
+
+def to_svg(figure: Figure, name: str, description: str) -> Markup:
+    """The figure as an ``<svg>`` inside a page, in colours that the page's style sheet names.
+
+    name : of this chart, which no other on the page has
+    description : what a reader who does not see the chart is told
+    """
+    buffer = io.BytesIO()
+    figure.patch.set_visible(False)
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "krrdistill"}):
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    root = ElementTree.fromstring(buffer.getvalue())
+    for element in list(root.iter()):
+        for child in list(element):
+            if child.tag.endswith(("}style", "}metadata", "}clipPath")):
+                element.remove(child)
+    for element in root.iter():
+        _inline(element, name)
+    view = root.attrib.pop("viewBox")
+    root.attrib.update({"viewBox": view, "role": "img", "aria-label": description, "class": "chart"})
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _inline(element: ElementTree.Element, name: str) -> None:
+    """Without namespaces, clipping and needless digits; ids get the chart's name, colours those of the palette."""
+    element.tag = element.tag.rpartition("}")[2]
+    attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+    shown = {key: _shortened(value) for key, value in attributes.items() if key not in _DROPPED}
+    if element.tag == "g":
+        shown.pop("id", None)
+    if "id" in shown:
+        shown["id"] = f"{name}-{shown['id']}"
+    if "href" in shown:
+        shown["href"] = f"#{name}-{shown['href'][1:]}"
+    element.attrib.clear()
+    element.attrib.update(shown)
+    if element.tag != "text":
+        element.text = None
+    element.tail = None
+
+
+def _shortened(value: str) -> str:
+    """Two decimals at most, no line breaks, and ``var(--name)`` for every colour of the palette."""
+    for color, code in PALETTE.items():
+        value = value.replace(code, f"var(--{color})")
+    return re.sub(r"(\.\d\d)\d+", r"\1", value.replace("\n", " ")).strip()
+
+
+def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> tuple[Figure, Axes]:
+    """A figure with empty axes, ``above`` lines of room above them, and one more for a title."""
+    top = 8.0 + _LINE * above + (16.0 if title else 0.0)
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
+    axes = figure.add_axes(
+        (_LEFT / WIDTH, _BOTTOM / HEIGHT, (WIDTH - _LEFT - _RIGHT) / WIDTH, (HEIGHT - _BOTTOM - top) / HEIGHT)
+    )
+    axes.patch.set_visible(False)
+    axes.set_xlabel(x_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
+    axes.set_ylabel(y_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
+    axes.tick_params(labelsize=8, labelcolor=PALETTE["muted"], left=False, bottom=False)
+    axes.grid(True, color=PALETTE["rule"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=PALETTE["muted"], linewidth=0.8)
+    if title:
+        figure.text(
+            0.5, 1 - 4 / HEIGHT, title, ha="center", va="top", fontsize=9.5, color=PALETTE["ink"], parse_math=False
         )
-        for label, index, scale in kinds
+    return figure, axes
+
+
+def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> None:
+    """Limits with a margin around the finite values, positive ones on a log axis, and few round ticks."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    known = values[np.isfinite(values) & (values > 0.0 if log else True)]
+    known = np.clip(known, -_EXTREME, _EXTREME) if not log else np.clip(known, 1.0 / _EXTREME, _EXTREME)
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
+    locator: Any = MaxNLocator(5)
+    text: Callable[[float, Any], str] = _plain
+    if log:
+        widen = max(1.0, _LEAST_SPAN * low / high) ** 0.5
+        low, high = low / widen, high * widen
+        decades = np.log10(high) - np.log10(low)
+        low, high = low / 10 ** (0.03 * decades), high * 10 ** (0.03 * decades)
+        locator = LogLocator(subs=(1.0,) if decades >= 2.0 else (1.0, 2.0, 5.0), numticks=7)
+        text = _power_of_ten if decades >= 2.0 else _plain
+    else:
+        margin = 0.06 * (high - low) or 0.5 * (abs(high) or 1.0)
+        low, high = low - margin, high + margin
+    axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}lim": (low, high)})
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(text))
+
+
+def _plain(value: float, _: Any) -> str:
+    return f"{value:.4g}"
+
+
+def _power_of_ten(value: float, _: Any) -> str:
+    return f"10{str(round(np.log10(value))).translate(_SUPERSCRIPTS)}"
+
+
+def _mark_choice(axes: Axes, lam: float, value: float, unit: str) -> None:
+    """A vertical line and a point at the chosen lambda, with its value above, on the roomier side."""
+    axes.axvline(lam, color=PALETTE["accent"], linewidth=1.0, linestyle=(0, (4, 3)), zorder=1)
+    if not np.isfinite(value):
+        return
+    axes.plot([lam], [value], "o", color=PALETTE["accent"], markersize=6.5, zorder=4)
+    left, right = np.log10(axes.get_xlim())
+    at = (np.log10(lam) - left) / (right - left)
+    text = f"{plain_number(value)}{unit} at {LAMBDA} = {plain_number(lam)}"
+    _write_above(axes, at, 0, text, "accent", align="left" if at < 0.5 else "right")
+
+
+def _write_above(axes: Axes, at: float, line: int, text: str, color: str, *, align: str = "left") -> None:
+    """Text above the axes, where no curve crosses it; ``at`` is 0 at their left end and 1 at the right one."""
+    axes.annotate(
+        text,
+        (at, 1.0),
+        xycoords="axes fraction",
+        xytext=(0.0, 4.0 + _LINE * line),
+        textcoords="offset points",
+        ha=align,
+        va="bottom",
+        fontsize=8.5,
+        color=PALETTE[color],
+        annotation_clip=False,
+        parse_math=False,
     )
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Values to pixels, and the values that get a tick."""
-
-    low: float
-    high: float
-    log: bool
-    start: float
-    end: float
-
-    @classmethod
-    def of(cls, values: FloatArray, *, log: bool, start: float, end: float, margin: float = 0.03) -> _Axis:
-        """An axis on which all ``values`` lie, with a margin (a fraction of its length) at both ends."""
-        scaled = np.log10(values) if log else values
-        low, high = (float(scaled.min()), float(scaled.max())) if scaled.size else (0.0, 1.0)
-        if high - low < 1e-12 * max(abs(high), 1.0):
-            low, high = low - 0.5, high + 0.5
-        pad = margin * (high - low)
-        return cls(low - pad, high + pad, log, start, end)
-
-    def __call__(self, value: float) -> float:
-        """The pixel of a value."""
-        scaled = math.log10(value) if self.log else value
-        return self.start + (scaled - self.low) / (self.high - self.low) * (self.end - self.start)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """(pixel, text) of at most seven round values."""
-        step = _round_step((self.high - self.low) / _MAX_TICKS)
-        if self.log:
-            step = max(1.0, math.ceil(step))
-        at = np.arange(math.ceil(self.low / step), math.floor(self.high / step) + 1) * step
-        if self.log and at.size < 2:
-            return self._within_decades()
-        scale = (self.end - self.start) / (self.high - self.low)
-        texts = [power_of_ten(round(t)) if self.log else f"{t:.{_TICK_DIGITS}g}" for t in at]
-        return [(self.start + (t - self.low) * scale, text) for t, text in zip(at, texts, strict=True)]
-
-    def _within_decades(self) -> list[tuple[float, str]]:
-        """Ticks where less than two powers of ten lie on the axis: 1, 2 and 5 times them, or its ends."""
-        decades = range(math.floor(self.low), math.ceil(self.high) + 1)
-        at = [t for e in decades for t in (e, e + math.log10(2.0), e + math.log10(5.0)) if self.low <= t <= self.high]
-        ends = (self.low, self.high)
-        scale = (self.end - self.start) / (self.high - self.low)
-        return [(self.start + (t - self.low) * scale, f"{10**t:.2g}") for t in (at if len(at) > 1 else ends)]
-
-
-def _round_step(least: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is at least ``least``."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next((factor * power for factor in (1.0, 2.0, 5.0) if factor * power >= least), 10.0 * power)
-
-
-def _labels(x_label: str, y_label: str) -> tuple[Markup, Markup]:
-    """What stands on the axes."""
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    return (
-        element("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 6, class_="label middle"),
-        element("text", y_label, transform=f"translate(12 {middle}) rotate(-90)", class_="label middle"),
-    )
-
-
-def _grid(to_x: _Axis, to_y: _Axis) -> Markup:
-    """Lines and texts of the ticks, and the two axes."""
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    parts = []
-    for x, text in to_x.ticks():
-        parts.append(element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=bottom, class_="grid"))
-        parts.append(element("text", text, x=f"{x:.1f}", y=bottom + 15, class_="tick middle"))
-    for y, text in to_y.ticks():
-        parts.append(element("line", x1=LEFT, x2=right, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid"))
-        parts.append(element("text", text, x=LEFT - 5, y=f"{y + 3.5:.1f}", class_="tick end"))
-    return join(*parts, element("path", d=f"M{LEFT:g} {TOP:g}V{bottom:g}H{right:g}", class_="axis"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from krrdistill.apps.report.html import Markup, document, element
-from krrdistill.apps.report.page import section, table
+from markupsafe import Markup
+
+from krrdistill.apps.report.render import render
 
 __all__ = ["Publication", "Section", "to_markdown", "to_page"]
 
@@ -53,21 +54,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def to_page(publication: Publication) -> bytes:
     """The page: like that of a run, it refers to nothing outside of itself and has no script."""
-    kind = "verdict good" if publication.passed else "verdict bad"
-    return document(
-        f"{publication.title}: krrdistill",
-        element("header", element("h1", publication.title), element("p", publication.verdict, class_=kind)),
-        element("main", *(_section(part) for part in publication.sections), class_="publication"),
-    )
+    return render("publication.html", publication=publication, broken_lines=_broken_lines)
 
 
-def _section(part: Section) -> Markup:
-    rows = [[cell.replace(" (", "\n(") for cell in row] for row in part.rows]  # the style sheet keeps line breaks
-    charts = (element("figure", svg, element("figcaption", caption)) for caption, svg in part.charts)
-    return section(
-        part.name,
-        part.title,
-        *(element("p", paragraph) for paragraph in part.text),
-        table(part.head, rows) if rows else None,
-        element("div", *charts, class_="charts") if part.charts else None,
-    )
+def _broken_lines(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """What stands in parentheses on a line of its own; the style sheet keeps line breaks."""
+    return [[cell.replace(" (", "\n(") for cell in row] for row in rows]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from markupsafe import Markup
+
 from krrdistill.apps.report.charts import race_charts
-from krrdistill.apps.report.html import Markup
 from krrdistill.apps.reproduce.facts import common_section, group, missing_section, names_of, seconds_text
 from krrdistill.apps.reproduce.published import SOURCE, TABLE4
 from krrdistill.apps.reproduce.sections import Publication, Section
@@ -212,15 +213,19 @@ def _curve_sections(rows: Iterable[_Row]) -> tuple[Section, ...]:
     for key, found in rows:
         entries = [entry for entry in found.values() if entry.method != "closed_form"]
         if entries:
-            name = "-".join(("curve", *map(str, key)))
-            sections.append(Section(name=name, title=_label(key), charts=_charts(key, found)))
+            sections.append(Section(name=_name(key), title=_label(key), charts=_charts(key, found)))
     return tuple(sections)
+
+
+def _name(key: tuple[str, str, int]) -> str:
+    """Of a row's curves on the page."""
+    return "-".join(("curve", *map(str, key)))
 
 
 def _charts(key: tuple[str, str, int], found: Mapping[str, _Entry]) -> tuple[tuple[str, Markup], ...]:
     first = {method: entry.cells[0] for method, entry in found.items()}
     curves = {_NAMES[method]: _curve(method, cell) for method, cell in first.items()}
-    return race_charts(curves, _label(key))
+    return race_charts(curves, _label(key), _name(key))
 
 
 def _curve(method: str, cell: Result) -> tuple[list[float], list[float], list[float]]:

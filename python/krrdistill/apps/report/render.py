@@ -1,0 +1,39 @@
+"""Pages from templates: whatever is not markup already is escaped, and a page refers to nothing outside of itself."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from krrdistill.apps.report.charts import LAMBDA, PALETTE
+from krrdistill.apps.text import megabytes, number, percent, plain_number, seconds
+
+__all__ = ["environment", "render"]
+
+TEMPLATES = ("run.html", "compare.html", "publication.html")
+
+
+def render(template: str, **values: Any) -> bytes:
+    """A page in UTF-8 from one of ``TEMPLATES``."""
+    page = environment().get_template(template).render(values)
+    return page.encode("utf-8", "xmlcharrefreplace")  # a lone surrogate in a name is no UTF-8
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Where templates and what they may call come from. They are compiled on first use and kept."""
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("krrdistill.apps.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters.update(
+        megabytes=megabytes, number=number, percent=percent, plain_number=plain_number, seconds=seconds
+    )
+    found.globals.update(LAMBDA=LAMBDA, PALETTE=PALETTE)
+    return found

@@ -1,0 +1,289 @@
+"""What a run folder holds: enough for its page, without the data set and without computing anything again.
+
+report.json       the facts of the run, as ``krrdistill distill --json`` prints them
+distilled.npz     the distilled set (docs/file-format.md)
+figure_data.npz   the lambda path, singular values and start images
+curve.npz         of KIP only: its loss and accuracy
+privacy.json      what ``krrdistill privacy`` found out about distilled.npz, where it was asked
+report.html       the page, made of the others
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.artifact.file import read_distilled_data
+from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
+from krrdistill.common.files import read_npz, write_atomically, write_npz
+from krrdistill.errors import DataError
+
+if TYPE_CHECKING:
+    from krrdistill.ridge.path import RidgePath
+
+__all__ = [
+    "CURVE",
+    "DATA",
+    "DISTILLED",
+    "PAGE",
+    "PRIVACY",
+    "REPORT",
+    "PathData",
+    "PrivacyAudit",
+    "RunFolder",
+    "read_run",
+    "write_figure_data",
+    "write_record",
+]
+
+T = TypeVar("T")
+FloatArray = npt.NDArray[np.float64]
+REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
+CURVE = "curve.npz"
+PRIVACY = "privacy.json"
+_CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PathData:
+    """The lambda path as its charts need it.
+
+    lambdas, val_accuracy, train_rmse, below_noise_floor : arrays of shape (L,), L >= 1
+    best : index of the chosen lambda
+    """
+
+    lambdas: FloatArray
+    val_accuracy: FloatArray
+    train_rmse: FloatArray
+    below_noise_floor: npt.NDArray[np.bool_]
+    noise_floor: float
+    best: int
+
+    @classmethod
+    def of(cls, path: RidgePath) -> PathData:
+        """That of a run; for real-valued targets mean R^2 takes the place of accuracy."""
+        return cls(
+            lambdas=np.asarray(path.lambdas),
+            val_accuracy=np.asarray(path.score),
+            train_rmse=np.asarray(path.train_rmse),
+            below_noise_floor=np.asarray(path.below_noise_floor),
+            noise_floor=float(path.noise_floor),
+            best=int(path.best),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """W rebuilt from the file alone."""
+
+    relative_error: float | None
+    test_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Distances of distilled and of held-out samples to the nearest training sample."""
+
+    count: int
+    median: float
+    minimum: float
+    baseline_median: float
+    baseline_minimum: float
+    near_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One assumption of Theorem 6.2."""
+
+    name: str
+    holds: bool
+    statement: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theorem:
+    """Theorem 6.2 for the file; sigma is None where there is none."""
+
+    sigma: float | None
+    conditions: tuple[Condition, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every assumption does."""
+        return all(condition.holds for condition in self.conditions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyAudit:
+    """What the page shows of privacy.json."""
+
+    sha256: str
+    epsilon: float
+    delta: float
+    reconstruction: Reconstruction
+    neighbours: Neighbours
+    theorem: Theorem
+    limits: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """One run, read and checked."""
+
+    folder: Path
+    record: RunRecord
+    meta: Mapping[str, Any]  # of distilled.npz
+    class_names: tuple[str, ...]
+    images: npt.NDArray[np.float32]  # (m, *shape), in the units of the raw data
+    start_images: npt.NDArray[Any] | None
+    path: PathData
+    singular_values: FloatArray  # of the distilled features; empty where they were not computed
+    curve: Mapping[str, npt.NDArray[Any]] | None  # of KIP: iteration, train_loss, val_accuracy, seconds; else None
+    privacy: PrivacyAudit | None  # None where no audit of this very distilled.npz is there
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the page is made of."""
+        return (REPORT, DISTILLED, DATA) if self.curve is None else (REPORT, DISTILLED, CURVE, DATA)
+
+
+def write_figure_data(
+    folder: Path,
+    path: PathData,
+    singular_values: FloatArray | None,
+    start_images: npt.NDArray[Any] | None,
+) -> None:
+    """Writes what the page draws and no other file of the run holds."""
+    arrays = {
+        **{item.name: np.asarray(getattr(path, item.name)) for item in fields(path)},
+        "singular_values": np.empty(0) if singular_values is None else singular_values,
+    }
+    if start_images is not None:
+        arrays["start_images"] = start_images
+    write_npz(folder / DATA, arrays)
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Writes the facts of a run as ``folder``/report.json."""
+    text = json.dumps(to_json(record), indent=2, allow_nan=False) + "\n"
+    write_atomically(folder / REPORT, lambda stream: stream.write(text.encode()))
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Reads and checks a run folder. Raises DataError, which names the file, for anything missing or unexpected."""
+    record = _read_record(folder / REPORT)
+    meta, images = read_distilled_data(folder / DISTILLED)
+    data = read_npz(folder / DATA)
+    path = _read_path(folder / DATA, data)
+    k, m = record.k, record.m
+    if len(images) != m or k < 1 or m % k:
+        raise DataError(f"{folder}: {REPORT} has m = {m}, k = {k}; {DISTILLED} holds {len(images)} samples")
+    start = data.get("start_images")
+    if start is not None and (
+        start.shape != images.shape or start.dtype.kind not in "uif" or not np.isfinite(start).all()
+    ):
+        raise DataError(
+            f"{folder / DATA}: start_images are {start.dtype} {start.shape}, expected finite ones of {images.shape}"
+        )
+    names = meta.get("class_names")
+    if not isinstance(names, list) or len(names) != k:
+        raise DataError(f"{folder / DISTILLED}: meta has no names for its {k} classes")
+    return RunFolder(
+        folder=folder,
+        record=record,
+        meta=meta,
+        class_names=tuple(str(name) for name in names),
+        images=images,
+        start_images=start,
+        path=path,
+        singular_values=data["singular_values"].astype(np.float64),
+        curve=_read_curve(folder / CURVE) if isinstance(record, KipRecord) else None,
+        privacy=_read_privacy(folder),
+    )
+
+
+def _read_record(path: Path) -> RunRecord:
+    document = _read_json(path)
+    return _typed(KipRecord if "variant" in document else RunRecord, document, path)
+
+
+def _read_privacy(folder: Path) -> PrivacyAudit | None:
+    """The audit, if there is one and it is of the distilled set that lies beside it."""
+    path = folder / PRIVACY
+    if not path.is_file():
+        return None
+    audit = _typed(PrivacyAudit, _read_json(path), path)
+    return audit if audit.sha256 == hashlib.sha256((folder / DISTILLED).read_bytes()).hexdigest() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; is {path.parent} the folder of a run?") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path}: expected an object, got {type(document).__name__}")
+    return document
+
+
+def _typed(kind: type[T], document: Any, path: Path) -> T:
+    """``from_json`` with the file in its message."""
+    try:
+        return from_json(kind, document)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """KIP's curve."""
+    arrays = read_npz(path)
+    missing = [name for name in _CURVE if name not in arrays]
+    if missing:
+        raise DataError(f"{path}: {missing[0]} is missing")
+    curve = {name: arrays[name] for name in _CURVE}
+    lengths = {array.shape for array in curve.values()}
+    finite = all(array.dtype.kind in "if" and np.isfinite(array).all() for array in curve.values())
+    if not finite or len(lengths) != 1 or curve["iteration"].ndim != 1 or not curve["iteration"].size:
+        raise DataError(f"{path}: {', '.join(_CURVE)} must be finite and of one length")
+    return curve
+
+
+def _read_path(file: Path, data: Mapping[str, npt.NDArray[Any]]) -> PathData:
+    """The lambda path in figure_data.npz; the singular values beside it are checked too."""
+    along = ("lambdas", "val_accuracy", "train_rmse", "below_noise_floor")
+    for name in (*along, "noise_floor", "best", "singular_values"):
+        if name not in data:
+            raise DataError(f"{file}: {name} is missing")
+        if data[name].dtype.kind not in "bif":
+            raise DataError(f"{file}: {name} has dtype {data[name].dtype}")
+    lambdas, values, best = data["lambdas"], data["singular_values"], data["best"]
+    if any(data[name].shape != (lambdas.size,) for name in along) or not lambdas.size:
+        raise DataError(f"{file}: {', '.join(along)} must be of one length")
+    if not (np.isfinite(lambdas).all() and (lambdas > 0).all() and data["below_noise_floor"].dtype == bool):
+        raise DataError(f"{file}: lambdas must be positive and below_noise_floor true or false")
+    if best.shape != () or not 0 <= best < lambdas.size or data["noise_floor"].shape != ():
+        raise DataError(f"{file}: best must be one index below {lambdas.size}, and noise_floor one number")
+    if values.ndim != 1 or not (np.isfinite(values).all() and (values >= 0).all()):
+        raise DataError(f"{file}: singular_values must be finite and not negative")
+    return PathData(
+        lambdas=lambdas.astype(np.float64),
+        val_accuracy=data["val_accuracy"].astype(np.float64),
+        train_rmse=data["train_rmse"].astype(np.float64),
+        below_noise_floor=data["below_noise_floor"],
+        noise_floor=float(data["noise_floor"]),
+        best=int(best),
+    )

@@ -1,0 +1,53 @@
+"""What a run leaves beside its distilled set: pictures, the data of its charts, its record and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.apps.report.charts import LAMBDA, save_figure
+from krrdistill.apps.report.page import accuracy_figure, write_page
+from krrdistill.apps.report.run_folder import PathData, write_figure_data, write_record
+from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
+from krrdistill.artifact.record import RunRecord
+
+if TYPE_CHECKING:
+    from krrdistill.ridge.path import RidgePath
+
+__all__ = ["write_run"]
+
+
+def write_run(
+    folder: Path,
+    record: RunRecord,
+    *,
+    images: npt.NDArray[Any],
+    class_names: Sequence[str],
+    start_images: npt.NDArray[Any] | None,
+    path: RidgePath,
+    singular_values: npt.NDArray[np.float64] | None,
+) -> None:
+    """Writes the pictures that the record names, figure_data.npz, report.json and report.html to ``folder``.
+
+    images : (m, *shape), the distilled samples as they were read back from distilled.npz, which is there already
+    """
+    data = PathData.of(path)
+    if record.figure is not None:
+        sheet = distilled_sheet(
+            images,
+            class_names,
+            start_images=start_images,
+            value_range=record.value_range,
+            title=f"{record.title}, {record.init} start",
+        )
+        save_sheet(sheet, Path(record.figure))
+    if record.lambda_path_figure is not None:
+        title = f"{record.dataset}, {record.kernel}: choice of {LAMBDA}"
+        save_figure(accuracy_figure(data, record.score_name, title=title), Path(record.lambda_path_figure))
+    write_figure_data(folder, data, singular_values, start_images)
+    write_record(folder, record)
+    write_page(folder)

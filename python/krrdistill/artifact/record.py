@@ -1,0 +1,363 @@
+"""The facts of a run, each declared once: ``report.json``, terminal, page and comparison all come from here.
+
+>>> score = Score(test_accuracy=0.75)
+>>> to_json(score)
+{'test_accuracy': 0.75}
+>>> from_json(Score, {"test_accuracy": "high"})
+Traceback (most recent call last):
+krrdistill.errors.DataError: test_accuracy is 'high', which no run writes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+from krrdistill.construct.storage import STORES
+from krrdistill.errors import DataError
+
+__all__ = [
+    "WEIGHT_ERROR_TARGETS",
+    "CertificateNumbers",
+    "ClosedFormRecord",
+    "ErrorCurve",
+    "KipPointRecord",
+    "KipRecord",
+    "Likeness",
+    "RunRecord",
+    "Score",
+    "Solution",
+    "Verification",
+    "from_json",
+    "to_json",
+]
+
+T = TypeVar("T")
+# Relative weight error that a file must not exceed.
+WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
+_LARGEST_INTEGER = 2**128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How a model does on the test set.
+
+    test_accuracy : of classes, or the mean over labels (multi-label); None for real values
+    test_per_target : lists of k: "r2", "mse", of multi-label "accuracy"; None for classes
+    """
+
+    test_accuracy: float | None
+    test_per_target: Mapping[str, tuple[float, ...]] | None = None
+
+    @property
+    def mean_r2(self) -> float | None:
+        """The mean over targets of R^2; None for classes."""
+        values = (self.test_per_target or {}).get("r2")
+        return sum(values) / len(values) if values else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CertificateNumbers:
+    """The numbers of a ``Certificate``; None for those that are not finite."""
+
+    weight_relative_error: float | None
+    weight_cosine: float | None
+    prediction_agreement: float | None
+    condition: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """How far distilled samples are from the real ones that they started from, with the range of the data as 1."""
+
+    mse: float | None
+    psnr: float | None
+    out_of_range: float | None
+    asked: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """How the inputs were found.
+
+    method : "exact", "approximate" or "labels_only"
+    outside_range : relative part of the weights outside of the map's linear range; None where it has no such range
+    range_dimension : dimension of that range
+    steps : that approximate inputs took
+    """
+
+    method: str
+    outside_range: float | None
+    range_dimension: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorCurve:
+    """The error of learned labels for the first m points, m and errors of one length."""
+
+    m: tuple[int, ...]
+    weight_relative_error: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.m) != len(self.weight_relative_error) or not self.m or min(self.m) < 1:
+            raise DataError("m and weight_relative_error must be of one length, m positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run of ``distill``, from what was asked to what came out; the last eight are of the command line."""
+
+    dataset: str
+    kernel: str
+    ipc: int
+    init: str
+    seed: int
+    store: str
+    n_train: int
+    n_val: int
+    n_test: int
+    d: int
+    p: int
+    k: int
+    m: int
+    lambda_: float = field(metadata={"key": "lambda"})
+    lambda_s: float
+    range_scale: float
+    solution: Solution | None = None
+    labels_only: ErrorCurve | None = None
+    val_accuracy: float | None
+    val_r2: tuple[float, ...] | None = None
+    lambda_per_target: tuple[float, ...] | None = None
+    targets: str = "classes"
+    intercept: bool = False
+    original: Score
+    distilled: Score
+    certificate: CertificateNumbers
+    realism: Likeness
+    value_range: tuple[float, float]
+    peak_memory_bytes: int
+    backend: str
+    precision: str
+    seconds: Mapping[str, float]
+    floor_seconds: Mapping[str, float | None]
+    warnings: tuple[str, ...]
+    artifact: str | None = None
+    figure: str | None = None
+    lambda_path_figure: str | None = None
+    report: str | None = None
+    page: str | None = None
+    command: str | None = None
+    machine: Mapping[str, str] | None = None
+    finished: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.store not in STORES:
+            raise DataError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
+        if not self.value_range[0] < self.value_range[1]:
+            limits = list(self.value_range)
+            raise DataError(f"value_range must be two numbers, the lower one first, got {limits}")
+        if "total" not in self.seconds:
+            raise DataError("seconds.total is missing")
+
+    @property
+    def score_name(self) -> str:
+        """What lambda was chosen by on the held-out samples."""
+        return "accuracy" if self.targets == "classes" else "R\N{SUPERSCRIPT TWO}"
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of every stage, without their total."""
+        return {stage: value for stage, value in self.seconds.items() if stage != "total"}
+
+    @property
+    def weight_error_target(self) -> float:
+        """The relative weight error that the file must not exceed."""
+        return WEIGHT_ERROR_TARGETS[self.store]
+
+    @property
+    def exact(self) -> bool:
+        """Whether the model retrained from the file is the original one, as far as its storage allows."""
+        error = self.certificate.weight_relative_error
+        return error is not None and error <= self.weight_error_target
+
+    @property
+    def method(self) -> str:
+        """How the samples were made, in words."""
+        return "closed form"
+
+    @property
+    def title(self) -> str:
+        """What tells this run from others."""
+        return f"{self.dataset}, {self.kernel}, {self.ipc} per class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KipPointRecord:
+    """One iteration of KIP."""
+
+    iteration: int
+    train_loss: float | None
+    val_accuracy: float | None
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedFormRecord:
+    """What ``distill`` makes of the model that KIP started from."""
+
+    seconds: float | None
+    train_loss: float | None
+    val_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KipRecord(RunRecord):
+    """One run of KIP; ``distilled`` and ``certificate`` are of its best iteration."""
+
+    variant: str
+    warm_start: bool = False
+    iterations: int
+    lr: float
+    batch_size: int | None = None
+    best: KipPointRecord
+    last: KipPointRecord
+    closed_form: ClosedFormRecord | None
+    setup_seconds: float
+    seconds_per_iteration: float
+    resumed_from: int = 0
+    last_artifact: str | None = None
+    curve: str | None = None
+
+    @property
+    def method(self) -> str:
+        """How the samples were made, in words."""
+        return f"KIP, {self.variant}, {self.iterations} steps"
+
+    @property
+    def title(self) -> str:
+        """What tells this run from others."""
+        return f"{super().title}, KIP ({self.variant})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """A certificate that was computed again from a file."""
+
+    artifact: str
+    dataset: str
+    store: str
+    lambda_s: float
+    original: Score
+    distilled: Score
+    certificate: CertificateNumbers
+    tolerance: float
+    passed: bool
+    warnings: tuple[str, ...] = ()
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as JSON-able values, its fields in order; NaN and infinity become None.
+
+    Fields that are None by default are left out while they are.
+    """
+    values = {}
+    for item in dataclasses.fields(record):
+        value = getattr(record, item.name)
+        if value is not None or item.default is not None:
+            values[_key(item)] = _plain(value)
+    return values
+
+
+def from_json(kind: type[T], document: Any, name: str = "") -> T:
+    """The record of class ``kind`` in a JSON object; keys that it does not know are passed over.
+
+    Raises
+    ------
+    DataError
+        For anything that is missing or of another type, which the message names by its path, as in "best.train_loss".
+    """
+    if not isinstance(document, Mapping):
+        raise DataError(_unexpected(name or "the document", document))
+    values = {}
+    for item, expected in _fields(typing.cast(Any, kind)):
+        key = _key(item)
+        path = f"{name}.{key}" if name else key
+        if key in document:
+            values[item.name] = _read(expected, document[key], path)
+        elif item.default is dataclasses.MISSING:
+            raise DataError(f"{path} is missing; was the run made by another version?")
+    try:
+        return kind(**values)
+    except DataError as error:
+        raise DataError(f"{name}: {error}" if name else str(error)) from None
+
+
+def _key(item: dataclasses.Field[Any]) -> str:
+    """The name of a field in JSON."""
+    return str(item.metadata.get("key", item.name))
+
+
+def _plain(value: Any) -> Any:
+    """A field's value as JSON has it."""
+    if dataclasses.is_dataclass(value):
+        return to_json(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@cache
+def _fields(kind: Any) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
+    """Every field of a record with its type."""
+    hints = typing.get_type_hints(kind)
+    return tuple((item, hints[item.name]) for item in dataclasses.fields(kind))
+
+
+def _read(expected: Any, value: Any, path: str) -> Any:
+    """``value`` as a field of type ``expected``."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (types.UnionType, typing.Union):  # None and one other type
+        (kind,) = (argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else _read(kind, value, path)
+    if dataclasses.is_dataclass(expected):
+        return from_json(typing.cast(Any, expected), value, path)
+    if origin is Mapping or expected is Mapping:
+        _expect(isinstance(value, dict), path, value)
+        return {key: _read(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    if origin is tuple:
+        _expect(isinstance(value, list), path, value)
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        _expect(len(value) == len(kinds), path, value)
+        return tuple(_read(kind, item, path) for kind, item in zip(kinds, value, strict=True))
+    return _scalar(expected, value, path)
+
+
+def _scalar(expected: type, value: Any, path: str) -> Any:
+    """A number, a text or a truth value; no integer is beyond 2^128, as JSON's can be, and no number infinite."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is float and is_number:
+        _expect(isinstance(value, float) or abs(value) < _LARGEST_INTEGER, path, value)
+        value = float(value)
+    _expect(type(value) is expected, path, value)
+    if is_number:
+        _expect(math.isfinite(value) if expected is float else abs(value) < _LARGEST_INTEGER, path, value)
+    return value
+
+
+def _expect(condition: bool, path: str, value: Any) -> None:
+    if not condition:
+        raise DataError(_unexpected(path, value))
+
+
+def _unexpected(path: str, value: Any) -> str:
+    text = repr(value)
+    return f"{path} is {text if len(text) < 80 else text[:77] + '...'}, which no run writes"
