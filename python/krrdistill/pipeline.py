@@ -142,6 +142,7 @@ def distill_model(
     reference: tuple[Any, Any] | None = None,
     options: DistillOptions | None = None,
     progress: Progress | None = None,
+    watch: Stopwatch | None = None,
     **keywords: Any,
 ) -> DistilledDataset:
     """points_per_class * k points that retrain to a model, from the model alone.
@@ -150,6 +151,7 @@ def distill_model(
     ----------
     model : RidgeModel
     reference : (X, y), raw samples that ``init="real"`` chooses from
+    watch : Stopwatch, optional, that gets the seconds of each stage
     options, keywords
         A ``DistillOptions``, or fields of it that say how points are made: those of the model's training are refused.
 
@@ -175,7 +177,7 @@ def distill_model(
             near = _reference(model, reference, options)
         elif reference is not None:
             raise ValueError("distill_model: reference belongs to init='real'")
-        return _points(model, near, options, get_backend(options.backend), Stopwatch(progress))
+        return _points(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
 
 
 def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOptions) -> FloatArray:
@@ -271,7 +273,7 @@ def versions() -> dict[str, str]:
 def retrain(
     distilled: DistilledDataset, X: Any, y: Any, *, n_classes: int | None = None, backend: Any = None
 ) -> RidgeModel:
-    """The original model, trained again from its data as the file's meta records. Raises DataError where it does not."""
+    """The original model, trained again from its data as the file's meta records; DataError where it does not."""
     meta = distilled.meta
     if meta.get("weighted") or not meta.get("split"):
         reason = "with sample weights" if meta.get("weighted") else "from statistics"

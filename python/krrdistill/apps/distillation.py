@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.apps.roofline import pass_floor
@@ -30,7 +29,8 @@ from krrdistill.artifact.record import (
     to_json,
 )
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.construct.closed_form import labels_only_errors
+from krrdistill.common.threads import limited_threads
+from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.maps import given_map, make_map
 from krrdistill.options import DistillOptions
@@ -73,7 +73,7 @@ def run_distillation(
     start = time.perf_counter()
     watch = Stopwatch(progress)
     watch.seconds["load"] = load_seconds
-    with threadpoolctl.threadpool_limits(limits=options.threads):
+    with limited_threads(options.threads):
         with watch.stage("preprocess"):
             preprocessing = zca(dataset) if use_zca else standardize(dataset)
             feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
@@ -81,7 +81,6 @@ def run_distillation(
             dataset.x_train,
             dataset.y_train,
             feature_map,
-            preprocessing=preprocessing,
             n_classes=dataset.n_classes,
             options=options,
             progress=progress,
@@ -96,18 +95,15 @@ def run_distillation(
                 result.distilled.with_meta(**facts).save(unverified, embed_map=options.embed_map)
                 reloaded = DistilledDataset.load(unverified, feature_map=given_map(feature_map))
             with watch.stage("evaluate"):
-                original = result.original
-                certificate = reloaded.verify(
-                    dataset, weights=original.W, intercept=original.b, backend=options.backend
-                )
+                certificate = reloaded.verify(result.model, test=dataset, backend=options.backend)
         finally:
             unverified.unlink(missing_ok=True)
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
         record = _record(dataset, kernel, options, result, certificate, path)
-        curve = _error_curve(reloaded, result.original.W) if options.labels_only and not options.intercept else None
+        curve = _error_curve(reloaded, result.model.W) if options.labels_only and not options.intercept else None
         record = replace(
             record,
-            realism=likeness(reloaded.distilled_data, images, record.value_range, asked=options.realism),
+            realism=likeness(reloaded.samples, images, record.value_range, asked=options.realism),
             labels_only=curve,
             seconds={**watch.seconds, "total": load_seconds + time.perf_counter() - start},
         )
@@ -117,9 +113,8 @@ def run_distillation(
             reloaded = reloaded.with_meta(**{key: facts_of_run[key] for key in keys})
             reloaded.save(path, embed_map=options.embed_map)
         n_passed = len(dataset.x_train) - record.n_val
-        chain = feature_map.chain(preprocessing)
-        record = replace(record, floor_seconds={"statistics": pass_floor(chain, n_passed, options.precision)})
-    return RunResult(record, reloaded, result.original.path, images, certificate.singular_values)
+        record = replace(record, floor_seconds={"statistics": pass_floor(feature_map, n_passed, options.precision)})
+    return RunResult(record, reloaded, result.model.path, images, certificate.singular_values)
 
 
 def _record(
@@ -132,8 +127,10 @@ def _record(
 ) -> RunRecord:
     """The facts of a run; times, likeness and the curve of labels only are filled in by the caller."""
     meta, distilled = result.distilled.meta, result.distilled
-    solution = Solution(**result.solution)
-    warnings = [result.original.path.statement(), _shortfall(certificate, options, solution.method)]
+    facts = dict(meta["solution"])
+    range_scale = facts.pop("range_scale")
+    solution = Solution(**facts)
+    warnings = [*result.model.statements(), _shortfall(certificate, options, solution.method)]
     return RunRecord(
         dataset=dataset.name,
         kernel=kernel,
@@ -147,10 +144,10 @@ def _record(
         d=dataset.input_dim,
         p=distilled.feature_map.output_dim,
         k=dataset.n_classes,
-        m=len(distilled.X),
+        m=len(distilled.inputs),
         lambda_=meta["lambda"],
         lambda_s=distilled.lambda_s,
-        range_scale=result.range_scale,
+        range_scale=range_scale,
         solution=solution,
         val_accuracy=meta["val_accuracy"],
         val_r2=meta.get("val_r2"),
@@ -198,6 +195,7 @@ def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> Err
 
 _REMEDIES = {
     "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
+    "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
     "approximate": "the map has no exact preimage, its inputs are approximate: use more points per class",
     "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
 }

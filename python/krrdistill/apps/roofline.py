@@ -7,7 +7,7 @@ import time
 import numpy as np
 from scipy.linalg import blas
 
-from krrdistill.backends import Chain
+from krrdistill.maps import FeatureMap
 
 __all__ = ["pass_floor", "pass_flops"]
 
@@ -16,19 +16,19 @@ _REPEATS = 3
 _LEAST_FLOPS = 1e11  # of a pass that is worth the measurement, four products of 2 GFLOP
 
 
-def pass_flops(chain: Chain, n: int) -> float:
+def pass_flops(feature_map: FeatureMap, n: int) -> float:
     """2 n (inputs x outputs) per dense layer for the features of n samples, and n p^2 for one triangle of G."""
-    dense = (layer.weight for layer in chain.layers if isinstance(layer.weight, np.ndarray))
+    dense = (layer.weight for layer in feature_map.layers if isinstance(layer.weight, np.ndarray))
     layers = sum(2.0 * float(weight.size) for weight in dense)
-    return n * (layers + float(chain.output_dim) ** 2)
+    return n * (layers + float(feature_map.output_dim) ** 2)
 
 
-def pass_floor(chain: Chain, n: int, precision: str) -> float | None:
+def pass_floor(feature_map: FeatureMap, n: int, precision: str) -> float | None:
     """Seconds of ``pass_flops`` at the best rate, measured here, of a product of order 1024; None for short passes.
 
     No floor of sums of integers (bytes under the identity map), which can be faster than float products.
     """
-    flops = pass_flops(chain, n)
+    flops = pass_flops(feature_map, n)
     if flops < _LEAST_FLOPS:
         return None
     gemm = blas.sgemm if precision == "float32" else blas.dgemm

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from krrdistill.construct.storage import STORES
+from krrdistill.options import STORES
 from krrdistill.errors import DataError
 
 __all__ = [

@@ -19,21 +19,20 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from krrdistill.artifact.certificate import certify
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import as_samples, check_choice
-from krrdistill.data import Dataset, Preprocessing, standardize, zca
+from krrdistill.data import Preprocessing, standardize, zca
 from krrdistill.maps import make_map
 from krrdistill.options import DistillOptions
-from krrdistill.pipeline import distill, split
-from krrdistill.ridge.feature_gram import FeatureGram
+from krrdistill.pipeline import distill
+from krrdistill.problem import Problem
 from krrdistill.ridge.scores import all_scores
 
 __all__ = ["RidgeDistiller"]
 
 FloatArray = npt.NDArray[np.float64]
 _PREPROCESSING = {
-    "none": lambda data: Preprocessing.none(data.input_dim),
+    "none": lambda X: Preprocessing.none(X.shape[1]),
     "standardize": standardize,
     "zca": zca,
 }
@@ -123,39 +122,22 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         map_options = self._map_options()
         classes, labels = np.unique(y, return_inverse=True)
         options = self._options()
-        data = Dataset("X", X, labels, X[:1], labels[:1], tuple(map(str, classes)))
-        preprocessing = _PREPROCESSING[self.preprocessing](data)
-        feature_map = make_map(self.kernel, data, preprocessing, seed=options.seed, **map_options)
-        result = distill(
-            data.x_train,
-            data.y_train,
-            feature_map,
-            preprocessing=preprocessing,
-            n_classes=data.n_classes,
-            options=options,
-        )
-        distilled, original = result.distilled, result.original
-        features = FeatureGram(distilled.features(backend=options.backend))
-        held_out, _ = split(len(data.x_train), options)
+        preprocessing = _PREPROCESSING[self.preprocessing](X)
+        feature_map = make_map(self.kernel, X, preprocessing, seed=options.seed, **map_options)
+        problem = Problem.of("RidgeDistiller", X, labels, feature_map, options, n_classes=len(classes))
+        result = distill(X, labels, feature_map, n_classes=len(classes), options=options)
+        distilled, model = result.distilled, result.model
         self.classes_ = classes
         self.distilled_ = distilled
-        self.X_distilled_ = preprocessing.invert(distilled.X, (data.input_dim,))
+        self.X_distilled_ = distilled.X
         self.Y_distilled_ = distilled.Y
         self.y_distilled_ = np.tile(classes, options.points_per_class)
-        self.coef_: FloatArray = features.fit(distilled.Y, distilled.lambda_s)
-        self.coef_original_ = original.W
-        self.lambda_, self.lambda_s_ = original.lambda_, distilled.lambda_s
-        self.ridge_path_ = original.path
-        self.certificate_ = certify(
-            original.W,
-            self.coef_,
-            features,
-            feature_map.chain(preprocessing),
-            data.x_train[held_out],
-            data.y_train[held_out],
-            precision=options.precision,
-            backend=options.backend,
-        )
+        self.coef_: FloatArray = distilled.fit(backend=options.backend)
+        self.coef_original_ = model.W
+        self.lambda_, self.lambda_s_ = model.lambda_, distilled.lambda_s
+        self.ridge_path_ = model.path
+        held_out = problem.validation
+        self.certificate_ = distilled.verify(model, test=(X[held_out], labels[held_out]), backend=options.backend)
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[FloatArray, npt.NDArray[Any]]:
@@ -173,9 +155,8 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Scores coef_ phi(x), shape (n, k); for two classes the second minus the first, shape (n,)."""
         check_is_fitted(self, "distilled_")
         X = as_samples("RidgeDistiller", validate_data(self, X, dtype=_DTYPES, reset=False))
-        chain = self.distilled_.feature_map.chain(self.distilled_.preprocessing)
-        model, backend = self.coef_[None], get_backend(self.backend)
-        scores: FloatArray = all_scores(chain, X, model, None, precision="float64", backend=backend)[:, 0]
+        feature_map, model, backend = self.distilled_.feature_map, self.coef_[None], get_backend(self.backend)
+        scores: FloatArray = all_scores(feature_map, X, model, None, precision="float64", backend=backend)[:, 0]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> npt.NDArray[Any]:

@@ -7,17 +7,17 @@ Tensors on the CPU go to the compiled backend without a copy, others to the back
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from krrdistill.backends import Backend, Chain, HadamardWeight, get_backend
+from krrdistill.backends import Backend, HadamardWeight, get_backend
 from krrdistill.backends.base import matrix_of, weight_arrays
 from krrdistill.backends.hadamard import structured_product, sylvester_factors
 from krrdistill.backends.operators import Operator
-from krrdistill.common.arrays import in_namespace, is_on_host, like, to_host
+from krrdistill.common.arrays import is_on_host, like, to_host
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite
-from krrdistill.maps import LayeredMap
+from krrdistill.maps import FeatureMap
 
 try:
     import torch
@@ -25,11 +25,7 @@ try:
 except ImportError as unusable:
     raise BackendUnavailable(f"krrdistill.interop.torch needs PyTorch ({unusable}): pip install torch") from unusable
 
-if TYPE_CHECKING:
-    from krrdistill.artifact.file import DistilledDataset
-    from krrdistill.data import Preprocessing
-
-__all__ = ["FeatureMap", "ridge_path", "ridge_solve", "tensor_dataset"]
+__all__ = ["FeatureModule", "ridge_path", "ridge_solve"]
 
 
 # Ridge
@@ -186,17 +182,15 @@ def _tensor(array: Any, kind: Tensor) -> Tensor:
 # Maps and points
 
 
-class FeatureMap(torch.nn.Module):
-    """phi as a module: (n, *shape) -> (n, p), with the weights of a map, behind the preprocessing of raw inputs.
+class FeatureModule(torch.nn.Module):
+    """phi as a module: raw inputs (n, *shape) -> (n, p), with the weights of a map.
 
     Weights are buffers: ``to`` moves and casts them, ``state_dict`` holds them, gradients go to the inputs only.
 
     Parameters
     ----------
-    feature_map : LayeredMap or Chain
+    feature_map : FeatureMap
         For example ``DistilledDataset.feature_map``.
-    preprocessing : Preprocessing, optional
-        For example ``DistilledDataset.preprocessing``; without it inputs must be preprocessed.
     dtype : torch.dtype
         Of weights and arithmetic: a floating-point type.
 
@@ -206,28 +200,24 @@ class FeatureMap(torch.nn.Module):
         For anything else; for convolutions and maps that are functions, which have no weight matrix.
     """
 
-    def __init__(
-        self,
-        feature_map: LayeredMap | Chain,
-        preprocessing: Preprocessing | None = None,
-        *,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, feature_map: FeatureMap, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        if not isinstance(feature_map, (Chain, LayeredMap)):
+        if not isinstance(feature_map, FeatureMap):
             advice = "; pass distilled.feature_map" if hasattr(feature_map, "feature_map") else ""
-            found = type(feature_map).__name__
-            raise TypeError(f"FeatureMap: feature_map must be a LayeredMap or Chain, got {found}{advice}")
+            raise TypeError(f"FeatureModule: feature_map must be a map, got {type(feature_map).__name__}{advice}")
         if not dtype.is_floating_point:
-            raise TypeError(f"FeatureMap: dtype must be a floating-point type, got {dtype}")
-        chain = feature_map if isinstance(feature_map, Chain) else feature_map.chain(preprocessing)
-        self.input_dim, self.output_dim = chain.input_dim, chain.output_dim
-        self._activations = [(layer.activation, layer.parameter) for layer in chain.layers]
-        arrays: dict[str, Any] = {"input_scale": chain.scale, "input_shift": chain.shift}
-        for number, layer in enumerate(chain.layers):
+            raise TypeError(f"FeatureModule: dtype must be a floating-point type, got {dtype}")
+        self.input_dim, self.output_dim = feature_map.input_dim, feature_map.output_dim
+        self._activations = [(layer.activation, layer.parameter) for layer in feature_map.layers]
+        stage = None if feature_map.scale is None else feature_map.preprocessing
+        arrays: dict[str, Any] = {
+            "input_origin": None if stage is None else stage.origin,
+            "input_unit": None if stage is None else stage.unit,
+        }
+        for number, layer in enumerate(feature_map.layers):
             if isinstance(layer.weight, Operator):
                 found = type(layer.weight).__name__
-                raise TypeError(f"FeatureMap: layer {number + 1} is a {found}, which has no weight matrix")
+                raise TypeError(f"FeatureModule: layer {number + 1} is a {found}, which has no weight matrix")
             parts = weight_arrays(matrix_of(layer))
             if isinstance(layer.weight, HadamardWeight):
                 left, right = sylvester_factors(layer.weight.signs.shape[2])
@@ -240,12 +230,12 @@ class FeatureMap(torch.nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """phi(X), shape (n, p), in the precision of the weights."""
         if X.ndim < 2 or math.prod(X.shape[1:]) != self.input_dim:
-            raise DataError(f"FeatureMap: X must hold rows of {self.input_dim} entries, got shape {tuple(X.shape)}")
+            raise DataError(f"FeatureModule: X must hold rows of {self.input_dim} entries, got shape {tuple(X.shape)}")
         buffers = self._buffers
         H = X.flatten(1).to(self._kind.dtype)
-        scale, shift = buffers["input_scale"], buffers["input_shift"]
-        if scale is not None and shift is not None:
-            H = H * scale + shift
+        origin, unit = buffers["input_origin"], buffers["input_unit"]
+        if origin is not None and unit is not None:
+            H = (H - origin) / unit
         for number, (activation, parameter) in enumerate(self._activations):
             weight, bias = buffers.get(f"weight_{number}"), buffers[f"bias_{number}"]
             H = self._structured(number, H) if weight is None else H @ weight.T
@@ -266,12 +256,3 @@ class FeatureMap(torch.nn.Module):
         return (
             f"{self.input_dim} -> {self.output_dim}, {', '.join(name for name, _ in self._activations) or 'identity'}"
         )
-
-
-def tensor_dataset(distilled: DistilledDataset, *, device: Any = None, dtype: Any = None) -> Any:
-    """``torch.utils.data.TensorDataset`` of X (m, d), as the map takes them, and Y (m, k).
-
-    On the CPU and in the stored type the tensors share their memory with ``distilled``.
-    """
-    tensors = (in_namespace(array, torch, "cpu") for array in (distilled.X, distilled.Y))
-    return torch.utils.data.TensorDataset(*(tensor.to(device=device, dtype=dtype) for tensor in tensors))

@@ -22,10 +22,10 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
         dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
         run = run_kip(
             dataset,
-            kernel=kernel,
+            kernel=settings.map_options.kernel,
             map_options=settings.map_options.given(),
             use_zca=settings.zca,
-            options=options,
+            options=settings.options,
             out=folder,
             load_seconds=time.perf_counter() - start,
             progress=progress,
@@ -36,10 +36,10 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
         write_run(
             folder,
             record,
-            images=run.distilled.distilled_data,
+            images=run.distilled.samples,
             class_names=dataset.class_names,
             start_images=run.start_images,
-            path=run.result.original.path,
+            path=run.result.model.path,
             singular_values=run.singular_values,
         )
     show_record(record, as_json, output.print_kip_summary)

@@ -95,7 +95,6 @@ def _theorem(settings: PrivacySettings) -> dict[str, Any]:
         return theorem_for_data(
             data,
             feature_map,
-            feature_map.chain(scaling),
             options.budget,
             lambda_=options.lambda_ or 0.0,
             points_per_class=options.points_per_class,
@@ -123,7 +122,7 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
             "dataset": data.name,
             "kernel": settings.map_options.kernel,
             "ipc": settings.options.points_per_class,
-            "m": len(release.distilled.X),
+            "m": len(release.distilled.inputs),
             "release": release.distilled.meta["privacy"],
             "private": {"test_accuracy": release.certificate.original_accuracy},
             "distilled": {"test_accuracy": release.certificate.distilled_accuracy},

@@ -22,7 +22,7 @@ from krrdistill.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from krrdistill.artifact.file import DistilledDataset
-    from krrdistill.maps import LayeredMap
+    from krrdistill.maps import FeatureMap
 
 R = TypeVar("R", bound=RunRecord)
 FIGURE = "distilled.png"
@@ -60,7 +60,7 @@ def distill(settings: DistillSettings, *, as_json: bool) -> int:
         write_run(
             folder,
             record,
-            images=result.distilled.distilled_data,
+            images=result.distilled.samples,
             class_names=dataset.class_names,
             start_images=result.start_images,
             path=result.path,
@@ -81,7 +81,7 @@ def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings,
         report=str(folder / REPORT),
         page=str(folder / PAGE),
         command=shlex.join(command_line(settings)),
-        machine=machine(settings.threads),
+        machine=machine(settings.options.threads),
         finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
     )
@@ -116,8 +116,6 @@ def _import_drawing() -> None:
         environment().get_template("run.html")
 
 
-
-
 def verify(
     file: Path,
     *,
@@ -131,6 +129,7 @@ def verify(
     from krrdistill.apps.distillation import certificate_numbers, score
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import load_dataset
+    from krrdistill.pipeline import retrain
 
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
@@ -141,7 +140,10 @@ def verify(
     name = recorded_dataset(distilled, file) if dataset is None else dataset
     data = load_dataset(name, data_dir=data_dir, targets="classes" if distilled.targets == "classes" else "real")
     with output.working("retraining"):
-        certificate = distilled.verify(data, backend=_recorded_backend(distilled))
+        backend, model = _recorded_backend(distilled), None
+        if distilled.weights is None:
+            model = retrain(distilled, data.x_train, data.y_train, n_classes=data.n_classes, backend=backend)
+        certificate = distilled.verify(model, test=data, backend=backend)
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
     passed = certificate.weight_relative_error <= limit
     outcome = Verification(
@@ -165,14 +167,14 @@ def verify(
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
 
 
-def named_map(kernel: str, file: Path) -> LayeredMap:
+def named_map(kernel: str, file: Path) -> FeatureMap:
     """The map that --kernel names, for a file that was made with a user's map."""
-    from krrdistill.artifact.file import read_distilled_data
+    from krrdistill.artifact.file import read_samples
     from krrdistill.maps.user import load_object
 
     if ":" not in kernel:
         raise status.UsageError(f"--kernel names a map of your own, package.module:object, got {kernel!r}")
-    _, images = read_distilled_data(file)
+    _, images = read_samples(file)
     return load_object(kernel, images[0].size)
 
 

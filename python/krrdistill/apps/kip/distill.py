@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.data import Preprocessing
-from krrdistill.maps import LayeredMap
-from krrdistill.pipeline import Distillation, Original, Trained
+from krrdistill.common.threads import limited_threads
+from krrdistill.maps import FeatureMap
+from krrdistill.pipeline import Trained
+from krrdistill.ridge.model import RidgeModel
 
 from .checkpoint import State, load_checkpoint
 from .iteration import KipOptions
 from .optimize import Objective, evaluate, optimize
-from .problem import Problem
+from .problem import KipProblem
 from .published import limit_threads
 
 __all__ = ["ClosedForm", "KipPoint", "KipResult", "kip_distill"]
@@ -70,7 +70,7 @@ class KipResult:
 
     best: KipPoint
     last: KipPoint
-    original: Original
+    model: RidgeModel
     closed_form: ClosedForm | None
     start_rows: IntArray | None
     losses: FloatArray
@@ -82,9 +82,8 @@ class KipResult:
 def kip_distill(
     X: Any,
     y: Any,
-    feature_map: LayeredMap,
+    feature_map: FeatureMap,
     *,
-    preprocessing: Preprocessing | None = None,
     n_classes: int | None = None,
     options: KipOptions | None = None,
     checkpoint: Path | None = None,
@@ -101,8 +100,7 @@ def kip_distill(
     ----------
     X : array of shape (n, *shape), uint8 or float
     y : integer labels of shape (n,)
-    feature_map : the map phi on preprocessed inputs; it need not be onto unless ``warm_start``
-    preprocessing : affine map before phi, by default none
+    feature_map : phi, with its preprocessing; it need not be onto unless ``warm_start``
     options, keywords : a ``KipOptions``, or its fields as keywords
     checkpoint : file to write every ``checkpoint_every`` iterations, and to go on from where it exists
     trained : the ridge model of the same data, map and options with its statistics, which are then not made again
@@ -119,21 +117,22 @@ def kip_distill(
     options = replace(options or KipOptions(), **keywords)
     with (
         limit_threads(options.threads) if options.variant == "published" else nullcontext(),
-        threadpoolctl.threadpool_limits(limits=options.threads),
+        limited_threads(options.threads),
     ):
-        problem = Problem.of(X, y, feature_map, preprocessing, n_classes, options)
+        problem = KipProblem.of(X, y, feature_map, n_classes, options)
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step
         watch, validation_watch = Stopwatch(progress), Stopwatch(None)
         trained = problem.train(trained, progress)
         watch.seconds.update(trained.seconds)
-        original, statistics = trained.original, trained.statistics
+        model, statistics = trained.model, trained.statistics
         with watch.stage("features"):
             objective = problem.objective(statistics)
-            val_features = problem.features(problem.validation)
-        with watch.stage("closed_form"):
-            closed = problem.closed_form(original)
-            closed_form = None if closed is None else _judge(problem, closed, trained, val_features)
+            val_features = problem.features(problem.common.validation)
+        own = Stopwatch(None)
+        with watch.stage("closed_form"), own.stage("closed_form"):
+            closed = problem.closed_form(model)
+        closed_form = None if closed is None else _judge(problem, closed, trained, val_features, own)
         if state is None:
             state = State.start(problem.start(closed))
 
@@ -154,9 +153,9 @@ def kip_distill(
         evaluate(state, validate, options)  # after the last checkpoint: a longer run does not know of this look
         seconds = {**watch.seconds, "optimize": state.seconds, **validation_watch.seconds}
         return KipResult(
-            best=_point(problem, objective, original, state, state.best, state.best_index),
-            last=_point(problem, objective, original, state, state.X, -1),
-            original=original,
+            best=_point(problem, objective, model, state, state.best, state.best_index),
+            last=_point(problem, objective, model, state, state.X, -1),
+            model=model,
             closed_form=closed_form,
             start_rows=problem.start_rows,
             losses=np.array(state.losses),
@@ -171,11 +170,11 @@ def kip_distill(
         )
 
 
-def _resume(checkpoint: Path, problem: Problem) -> State | None:
+def _resume(checkpoint: Path, problem: KipProblem) -> State | None:
     """Where an earlier run of the same configuration stopped, None where there was none."""
     if not checkpoint.exists():
         return None
-    like = np.empty((problem.m, problem.feature_map.input_dim), problem.dtype)
+    like = np.empty((problem.m, problem.network.input_dim), problem.dtype)
     state = load_checkpoint(checkpoint, problem.configuration, like)
     if state.step > problem.options.iterations:
         raise ValueError(
@@ -185,24 +184,19 @@ def _resume(checkpoint: Path, problem: Problem) -> State | None:
     return state
 
 
-def _judge(problem: Problem, closed: Distillation, trained: Trained, val_features: Array) -> ClosedForm:
+def _judge(
+    problem: KipProblem, closed: DistilledDataset, trained: Trained, val_features: Array, watch: Stopwatch
+) -> ClosedForm:
     """Of the model that the closed form retrains to; its seconds include those of the ridge model."""
-    seconds = sum((*trained.seconds.values(), *closed.seconds.values()))
-    W = closed.distilled.fit(backend=problem.options.backend)
+    seconds = sum((*trained.seconds.values(), *watch.seconds.values()))
+    W = closed.fit(backend=problem.options.backend)
     return ClosedForm(seconds, *problem.judge(W, trained.statistics, val_features))
 
 
-def _point(problem: Problem, objective: Objective, original: Original, state: State, X: Array, index: int) -> KipPoint:
+def _point(
+    problem: KipProblem, objective: Objective, model: RidgeModel, state: State, X: Array, index: int
+) -> KipPoint:
     """Inputs X of the evaluation ``index`` as a distilled set."""
     iteration = state.evaluated[index]
-    _, labels, lambda_s = problem.solve(X, objective)
-    distilled = DistilledDataset(
-        X=X,
-        Y=labels,
-        lambda_s=lambda_s,
-        feature_map=problem.feature_map,
-        preprocessing=problem.preprocessing,
-        shape=problem.shape,
-        meta=problem.meta(original, iteration),
-    )
+    distilled = problem.distilled(X, objective, model, iteration)
     return KipPoint(distilled, iteration, state.train_loss[index], state.val_accuracy[index])

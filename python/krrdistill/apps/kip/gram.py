@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Layer
-from krrdistill.backends.base import dense_matrix, matrix_of
+from krrdistill.maps.jacobian import LayerWeights
 from krrdistill.ridge.statistics import RidgeStatistics
 
 __all__ = ["LAMBDA_S", "GramObjective", "regularised_kernel"]
@@ -57,7 +57,7 @@ class GramObjective:
         points: tuple[Array, IntArray] | None = None,
     ) -> None:
         self._dtype = np.dtype(dtype)
-        self._network = _Network(layers, self._dtype)
+        self._weights = LayerWeights(layers, self._dtype)
         self._statistics = statistics
         self._gram = statistics.gram.astype(self._dtype, copy=False)
         self._cross = statistics.cross.astype(self._dtype, copy=False)
@@ -72,21 +72,21 @@ class GramObjective:
             d/dF   A^-1 (Y_S (V - Q^T H) + Q (C - Y_S^T H)).
         NaN and no change where the features or the systems are beyond floating point.
         """
-        F, slopes = self._network.forward(X)
-        solved = _solve(F, self._gram, self._cross, self._cutoff)
+        at = self._weights.at(X)
+        solved = _solve(at.value, self._gram, self._cross, self._cutoff)
         if solved is None:
             return float("nan"), np.zeros_like(X)
         model_gram = solved.labels.T.astype(self._dtype) @ solved.H  # W_S G, (k, p)
         dual = solved.inverse @ solved.labels
         if rows is None:
-            loss = self._statistics.target_square - float(np.vdot(solved.labels, solved.cross))
+            loss = float(self._statistics.target_square.sum() - np.vdot(solved.labels, solved.cross))
             gradient = (2.0 * dual).astype(self._dtype) @ (model_gram - self._cross)
         else:
             loss, slope = self._batch(solved.labels.T.astype(self._dtype) @ solved.B, rows)
             Q = solved.solve_gram((solved.B @ slope.T).astype(np.float64))
             gradient = dual.astype(self._dtype) @ (slope - Q.T.astype(self._dtype) @ solved.H)
             gradient += (solved.inverse @ Q).astype(self._dtype) @ (self._cross - model_gram)
-        return loss, self._network.backward(slopes, gradient)
+        return loss, at.backward(gradient)
 
     def _batch(self, W: Array, rows: IntArray) -> tuple[float, Array]:
         """(||W Phi_B - Y_B||^2, its derivative 2 (W G_B - C_B)) without forming G_B."""
@@ -149,35 +149,3 @@ def _pseudo_solver(S: FloatArray, cutoff: float) -> Callable[[FloatArray], Float
     kept = values > cutoff * values[-1]
     basis, scale = vectors[:, kept], values[kept]
     return lambda R: np.asarray(basis @ ((basis.T @ R) / scale[:, None]))
-
-
-class _Network:
-    """phi and its derivative, layer by layer."""
-
-    def __init__(self, layers: Sequence[Layer], dtype: np.dtype[Any]) -> None:
-        self.layers = tuple(layers)
-        # structured weights are formed: gradients go through their transposes
-        self.weights = [dense_matrix(matrix_of(layer)).astype(dtype, copy=False) for layer in layers]
-        self.biases = [None if layer.bias is None else layer.bias.astype(dtype, copy=False) for layer in layers]
-
-    def forward(self, X: Array) -> tuple[Array, list[Array]]:
-        """(phi(X), the slope of every activation)."""
-        H, slopes = X, []
-        for layer, weight, bias in zip(self.layers, self.weights, self.biases, strict=True):
-            T = H @ weight.T
-            if bias is not None:
-                T += bias
-            if layer.activation == "cosine":
-                slopes.append(-layer.parameter * np.sin(T))
-                H = layer.parameter * np.cos(T)
-            else:  # LeakyReLU, or linear with slope 1
-                slopes.append(np.where(T > 0, T.dtype.type(1.0), T.dtype.type(layer.parameter)))
-                H = T * slopes[-1]
-        return H, slopes
-
-    def backward(self, slopes: list[Array], gradient: Array) -> Array:
-        """The gradient with respect to X from that with respect to phi(X), which it overwrites."""
-        for weight, slope in zip(reversed(self.weights), reversed(slopes), strict=True):
-            gradient *= slope
-            gradient = gradient @ weight
-        return gradient

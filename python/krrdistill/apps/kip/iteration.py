@@ -58,6 +58,7 @@ class KipOptions:
     )
     lambdas: Sequence[float] | None = option_of(DistillOptions, "lambdas")
     validation_fraction: float = option_of(DistillOptions, "validation_fraction")
+    stratify: bool = option_of(DistillOptions, "stratify")
     seed: int = option_of(DistillOptions, "seed")
     precision: str = option_of(DistillOptions, "precision")
     backend: Any = option_of(DistillOptions, "backend")
@@ -85,5 +86,6 @@ class KipOptions:
             **{name: getattr(self, name) for name in names},
             "batch_size": self.batch(n),
             "validation_fraction": self.validation_fraction,
+            "stratify": self.stratify,
             "lambdas": None if self.lambdas is None else list(self.lambdas),
         }

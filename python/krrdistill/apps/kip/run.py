@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 
 from krrdistill.apps.distillation import certificate_numbers, peak_memory_bytes, score
 from krrdistill.apps.likeness import likeness, value_range
@@ -20,6 +19,7 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, Likeness, to_json
 from krrdistill.common.files import write_npz
 from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.maps import make_map
 
@@ -66,7 +66,7 @@ def run_kip(
     start = time.perf_counter()
     watch = Stopwatch(progress)
     watch.seconds["load"] = load_seconds
-    with threadpoolctl.threadpool_limits(limits=options.threads):
+    with limited_threads(options.threads):
         with watch.stage("preprocess"):
             preprocessing = zca(dataset) if use_zca else standardize(dataset)
             feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
@@ -74,7 +74,6 @@ def run_kip(
             dataset.x_train,
             dataset.y_train,
             feature_map,
-            preprocessing=preprocessing,
             n_classes=dataset.n_classes,
             options=options,
             checkpoint=out / "checkpoint.npz",
@@ -90,18 +89,18 @@ def run_kip(
                 point.distilled.with_meta(**facts).save(path, embed_map=options.embed_map)
                 reloaded[name] = DistilledDataset.load(path)
             with watch.stage("evaluate"):
-                certificates[name] = reloaded[name].verify(dataset, weights=result.original.W, backend=options.backend)
+                certificates[name] = reloaded[name].verify(result.model, test=dataset, backend=options.backend)
         with watch.stage("save"):
             write_npz(out / "curve.npz", {"losses": result.losses, **result.curve})
         seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
         passed = len(dataset.x_train) - result.best.distilled.meta["n_val"]
-        floor = pass_floor(feature_map.chain(preprocessing), passed, options.precision)
+        floor = pass_floor(feature_map, passed, options.precision)
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
     record = replace(
         _record(dataset, kernel, options, result, certificates, out),
         seconds=seconds,
         floor_seconds={"statistics": floor},
-        realism=likeness(reloaded["distilled"].distilled_data, images, value_range(dataset)),
+        realism=likeness(reloaded["distilled"].samples, images, value_range(dataset)),
     )
     return KipRun(record, reloaded["distilled"], result, images, certificates["distilled"].singular_values)
 
@@ -117,13 +116,13 @@ def _record(
     """The facts of a run; times and likeness are filled in by the caller."""
     best, meta = certificates["distilled"], result.best.distilled.meta
     iterations, published = len(result.losses), options.variant == "published"
-    warnings = [result.original.path.statement(), _rise(result, options)]
+    warnings = [*result.model.statements(), _rise(result, options)]
     return KipRecord(
         dataset=dataset.name,
         kernel=kernel,
         variant=options.variant,
         ipc=options.points_per_class,
-        store=str(result.best.distilled.X.dtype),
+        store=result.best.distilled.store,
         range_scale=1.0,
         init=options.init,
         warm_start=options.warm_start,
@@ -137,7 +136,7 @@ def _record(
         d=dataset.input_dim,
         p=result.best.distilled.feature_map.output_dim,
         k=dataset.n_classes,
-        m=len(result.best.distilled.X),
+        m=len(result.best.distilled.inputs),
         lambda_=meta["lambda"],
         lambda_s=result.best.distilled.lambda_s,
         val_accuracy=meta["val_accuracy"],

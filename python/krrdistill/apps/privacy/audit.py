@@ -12,6 +12,7 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.products import product
 from krrdistill.construct.closed_form import dual
 from krrdistill.data import Dataset
+from krrdistill.pipeline import retrain
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
 
 __all__ = ["Neighbours", "Reconstruction", "nearest_neighbours", "noise_deviation", "reconstruct"]
@@ -35,7 +36,10 @@ def reconstruct(distilled: DistilledDataset, dataset: Dataset, *, backend: Any =
 
     The truth that it is compared with is the stored W, or the original model trained again from ``dataset``.
     """
-    certificate = distilled.verify(dataset, backend=backend)
+    model = None
+    if distilled.weights is None:
+        model = retrain(distilled, dataset.x_train, dataset.y_train, n_classes=dataset.n_classes, backend=backend)
+    certificate = distilled.verify(model, test=dataset, backend=backend)
     W = distilled.fit(backend=backend)
     return Reconstruction(W, certificate.weight_relative_error, certificate.distilled_accuracy)
 
@@ -89,7 +93,7 @@ def nearest_neighbours(distilled: DistilledDataset, dataset: Dataset, *, limit: 
     An empirical check: small distances show that images were copied, large ones prove nothing.
     """
     train = dataset.x_train.reshape(len(dataset.x_train), -1)
-    inputs = distilled.distilled_data.reshape(len(distilled.X), -1)
+    inputs = distilled.samples.reshape(len(distilled.inputs), -1)
     nearest, distances = _nearest(_spaced(inputs, limit), train)
     _, baseline = _nearest(_spaced(dataset.x_test.reshape(len(dataset.x_test), -1), limit), train)
     return Neighbours(distances, baseline, nearest)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Chain, get_backend
+from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import as_labels, as_samples
+from krrdistill.maps import FeatureMap, Identity
 from krrdistill.ridge.statistics import RidgeStatistics
 
 __all__ = ["ClippedStatistics", "clipped_statistics"]
@@ -34,7 +35,7 @@ class ClippedStatistics:
 def clipped_statistics(
     X: Any,
     y: Any,
-    chain: Chain,
+    feature_map: FeatureMap,
     n_classes: int,
     *,
     norm_bound: float = float("inf"),
@@ -43,15 +44,15 @@ def clipped_statistics(
     progress: Callable[[float], None] | None = None,
 ) -> ClippedStatistics:
     """One pass over X (n, *shape) with labels y (n,), in float64. Raises DataError as ``RidgeStatistics.update``."""
-    samples = as_samples("clipped_statistics", X, input_dim=chain.input_dim)
+    samples = as_samples("clipped_statistics", X, input_dim=feature_map.input_dim)
     labels = as_labels("clipped_statistics", y, len(samples), n_classes=n_classes)
     picked = np.arange(len(samples)) if rows is None else rows
     solver = get_backend(backend)
-    statistics = RidgeStatistics(Chain(chain.output_dim, ()), n_classes, precision="float64", backend=solver)
+    statistics = RidgeStatistics(Identity(feature_map.output_dim), n_classes, precision="float64", backend=solver)
     largest, n_clipped = 0.0, 0
     for start in range(0, len(picked), _BATCH_ROWS):
         part = picked[start : start + _BATCH_ROWS]
-        features = solver.transform(chain, samples, dtype=np.dtype(np.float64), rows=part)
+        features = solver.transform(feature_map, samples, dtype=np.dtype(np.float64), rows=part)
         norms = np.linalg.norm(features, axis=1)
         largest = max(largest, float(norms.max()))
         long = norms > norm_bound

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from krrdistill.apps.privacy.budget import ReleaseOptions
 from krrdistill.apps.privacy.clipping import clipped_statistics
@@ -17,11 +16,14 @@ from krrdistill.apps.privacy.mechanisms import PrivateModel, perturb
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.construct.closed_form import construct, learned_labels, noise_start
+from krrdistill.common.threads import limited_threads
+from krrdistill.construct.closed_form import construct, noise_start
+from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.storage import round_inputs
 from krrdistill.data import Dataset, Preprocessing, standardize
+from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
-from krrdistill.maps import LayeredMap, given_map, make_map
+from krrdistill.maps import FeatureMap, given_map, make_map
 from krrdistill.pipeline import versions
 
 __all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs"]
@@ -46,7 +48,7 @@ class PrivateRelease:
     seconds: Mapping[str, float]
 
 
-def default_norm_bound(feature_map: LayeredMap) -> float:
+def default_norm_bound(feature_map: FeatureMap) -> float:
     """B without a look at the data: the root mean square norm of features of independent standardised inputs.
 
     1 for features with a cosine, else sqrt(p prod (1 + slope^2) / 2) over the layers with LeakyReLU; sqrt(p) without.
@@ -57,10 +59,8 @@ def default_norm_bound(feature_map: LayeredMap) -> float:
     return math.sqrt(feature_map.output_dim * math.prod(0.5 * (1.0 + slope * slope) for slope in slopes))
 
 
-def public_inputs(
-    dataset: Dataset, kernel: str, map_options: Mapping[str, Any], *, seed: int
-) -> tuple[Preprocessing, LayeredMap]:
-    """(preprocessing, map) that owe nothing to the training data: published constants, or raw inputs.
+def public_inputs(dataset: Dataset, kernel: str, map_options: Mapping[str, Any], *, seed: int) -> FeatureMap:
+    """A map that owes nothing to the training data: with published constants, or on raw inputs.
 
     Raises DataError for a Fourier map whose sigma2 would have to be found from the data.
     """
@@ -71,7 +71,7 @@ def public_inputs(
             raise DataError(
                 f"privacy: {kernel} needs sigma2: finding it from {dataset.name} would look at the private data"
             )
-    return preprocessing, make_map(kernel, dataset, preprocessing, seed=seed, **map_options)
+    return make_map(kernel, dataset, preprocessing, seed=seed, **map_options)
 
 
 def private_release(
@@ -91,16 +91,15 @@ def private_release(
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
     dataset.check_classes("privacy")
     watch = Stopwatch(progress)
-    preprocessing, feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
+    feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
     feature_map.check_surjective()
     B = default_norm_bound(feature_map) if options.norm_bound is None else options.norm_bound
-    with threadpoolctl.threadpool_limits(limits=options.threads):
+    with limited_threads(options.threads):
         with watch.stage("statistics") as report:
-            chain = feature_map.chain(preprocessing)
             clipped = clipped_statistics(
                 dataset.x_train,
                 dataset.y_train,
-                chain,
+                feature_map,
                 dataset.n_classes,
                 norm_bound=B,
                 backend=options.backend,
@@ -124,27 +123,27 @@ def private_release(
             complete = DistilledDataset(
                 **distilled,
                 feature_map=feature_map,
-                preprocessing=preprocessing,
                 shape=dataset.shape,
+                classes=Classes(dataset.n_classes),
                 weights=model.W,
                 meta=meta,
             )
             complete.save(path)
             loaded = DistilledDataset.load(path, feature_map=given_map(feature_map))
         with watch.stage("evaluate"):
-            certificate = loaded.verify(dataset, backend=options.backend)
+            certificate = loaded.verify(test=dataset, backend=options.backend)
     return PrivateRelease(loaded, model, certificate, watch.seconds)
 
 
-def _distil(model: PrivateModel, feature_map: LayeredMap, options: ReleaseOptions) -> dict[str, Any]:
-    """X, its encoding, Y and lambda_S: from the noisy W and public numbers only."""
+def _distil(model: PrivateModel, feature_map: FeatureMap, options: ReleaseOptions) -> dict[str, Any]:
+    """Inputs, their encoding, Y and lambda_S: from the noisy W and public numbers only."""
     D, Y = noise_start(model.W, options.points_per_class, seed=options.seed)
     points = construct(D, Y, 0.0, lambda_=model.lambda_, feature_limit=feature_map.feature_limit())
-    X, encoding = round_inputs(feature_map.preimage(points.F, backend=options.backend), options.store)
+    U, encoding = round_inputs(feature_map.standard_preimage(points.F, backend=options.backend), options.store)
     Y = points.Y
     if options.store != "float64":
-        Y = learned_labels(feature_map.transform(X, dtype=np.float64, backend=options.backend), model.W, 0.0)
-    return {"X": X, "encoding": encoding, "Y": np.asarray(Y), "lambda_s": 0.0}
+        Y = learned_labels(feature_map.inner.transform(U, dtype=np.float64, backend=options.backend), model.W, 0.0)
+    return {"inputs": U, "encoding": encoding, "Y": np.asarray(Y), "lambda_s": 0.0}
 
 
 def _facts(model: PrivateModel) -> dict[str, Any]:

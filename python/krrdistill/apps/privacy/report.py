@@ -14,13 +14,12 @@ from krrdistill.apps.privacy.budget import PrivacyBudget
 from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.theorem import LIMITS, TheoremNoise, theorem_noise
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.backends import Chain
-from krrdistill.construct.closed_form import one_hot_labels
+from krrdistill.construct.labels import one_hot_labels
 from krrdistill.data import Dataset
 from krrdistill.errors import DataError
-from krrdistill.maps import LayeredMap
+from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
-from krrdistill.pipeline import split
+from krrdistill.problem import split
 
 __all__ = ["audit_file", "digest", "theorem_for_data"]
 
@@ -29,8 +28,7 @@ FloatArray = npt.NDArray[np.float64]
 
 def theorem_for_data(
     dataset: Dataset,
-    feature_map: LayeredMap,
-    chain: Chain,
+    feature_map: FeatureMap,
     budget: PrivacyBudget,
     *,
     lambda_: float,
@@ -44,7 +42,16 @@ def theorem_for_data(
     Y_S = one_hot_labels(dataset.n_classes, points_per_class)
     rows = np.arange(len(dataset.x_train))
     noise = _theorem(
-        dataset, rows, chain, Y_S, budget, lambda_, norm_bound, labels_secret=labels_secret, noise=None, backend=backend
+        dataset,
+        rows,
+        feature_map,
+        Y_S,
+        budget,
+        lambda_,
+        norm_bound,
+        labels_secret=labels_secret,
+        noise=None,
+        backend=backend,
     )
     facts = {"dataset": dataset.name, "kernel": feature_map.kernel, "ipc": points_per_class, "n_train": len(rows)}
     return {**facts, **_budget(budget), "theorem": _entry(noise), "limits": list(LIMITS)}
@@ -86,7 +93,7 @@ def audit_file(
     noise = _theorem(
         dataset,
         rows,
-        distilled.feature_map.chain(distilled.preprocessing),
+        distilled.feature_map,
         distilled.Y,
         budget,
         lambda_,
@@ -111,13 +118,13 @@ def _training_rows(distilled: DistilledDataset, dataset: Dataset) -> tuple[npt.N
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"privacy: the file does not record how its model was trained ({error})") from error
     everything = np.arange(len(dataset.x_train))
-    return everything if options.refit else split(len(everything), options)[1], lambda_
+    return everything if options.refit else split(dataset.y_train, options)[1], lambda_
 
 
 def _theorem(
     dataset: Dataset,
     rows: npt.NDArray[np.int64],
-    chain: Chain,
+    feature_map: FeatureMap,
     Y_S: FloatArray,
     budget: PrivacyBudget,
     lambda_: float,
@@ -128,7 +135,7 @@ def _theorem(
     backend: Any,
 ) -> TheoremNoise:
     k = dataset.n_classes
-    plain = clipped_statistics(dataset.x_train, dataset.y_train, chain, k, rows=rows, backend=backend)
+    plain = clipped_statistics(dataset.x_train, dataset.y_train, feature_map, k, rows=rows, backend=backend)
     return theorem_noise(
         plain.statistics.gram,
         np.bincount(dataset.y_train[rows], minlength=k),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.artifact.file import read_distilled_data
+from krrdistill.artifact.file import read_samples
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
 from krrdistill.common.files import read_npz, write_atomically, write_npz
 from krrdistill.errors import DataError
@@ -180,7 +180,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def read_run(folder: Path) -> RunFolder:
     """Reads and checks a run folder. Raises DataError, which names the file, for anything missing or unexpected."""
     record = _read_record(folder / REPORT)
-    meta, images = read_distilled_data(folder / DISTILLED)
+    meta, images = read_samples(folder / DISTILLED)
     data = read_npz(folder / DATA)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from krrdistill.apps.kip.distill import KipPoint
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import get_backend
-from krrdistill.common.progress import Progress
-from krrdistill.data import Dataset, Preprocessing, standardize
-from krrdistill.maps import LayeredMap, make_map
+from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.data import Dataset, standardize
+from krrdistill.maps import FeatureMap, make_map
 from krrdistill.options import DistillOptions
-from krrdistill.pipeline import Trained, distill, split, train_original
+from krrdistill.pipeline import Trained, distill_model, train
+from krrdistill.problem import Problem
 
 __all__ = ["Case"]
 
@@ -39,16 +40,11 @@ class Case:
     progress: Progress | None
 
     @cached_property
-    def scaling(self) -> Preprocessing:
-        """The published standardisation."""
-        return standardize(self.data)
-
-    @cached_property
-    def map(self) -> LayeredMap:
+    def map(self) -> FeatureMap:
         """phi, drawn from the seed."""
         return self._draw()[0]
 
-    def _draw(self) -> tuple[LayeredMap, float]:
+    def _draw(self) -> tuple[FeatureMap, float]:
         """A map that nothing was computed with yet, and the seconds that it takes to have one."""
         start = time.perf_counter()
         drawn = make_map(self.kernel, self.data, standardize(self.data), seed=self.seed)
@@ -57,12 +53,11 @@ class Case:
     @cached_property
     def trained(self) -> Trained:
         """The original model and its statistics, by one pass over the training part."""
-        options = self._options(1)
-        data, chain = self.data, self.map.chain(self.scaling)
-        rows = split(len(data.x_train), options)
-        samples = data.x_train.reshape(len(data.x_train), -1)
-        solver = get_backend(self.backend)
-        return train_original(samples, data.y_train, data.n_classes, chain, rows, options, solver, self.progress)
+        data = self.data
+        problem = Problem.of(
+            "reproduce", data.x_train, data.y_train, self.map, self._options(1), n_classes=data.n_classes
+        )
+        return train(problem, self.progress)
 
     def closed_form(self, ipc: int, folder: Path) -> dict[str, Any]:
         """The original model distilled from noise, and the certificate of its file.
@@ -70,23 +65,15 @@ class Case:
         The seconds are those of a run of its own: a map of its own, and the pass over the data counts in full.
         """
         own_map, preprocess = self._draw()
-        result = distill(
-            self.data.x_train,
-            self.data.y_train,
-            own_map,
-            preprocessing=self.scaling,
-            n_classes=self.data.n_classes,
-            options=self._options(ipc),
-            original=self.trained.original,
-            progress=self.progress,
-        )
-        certificate = self._certify(result.distilled, folder)
-        path = result.original.path
-        seconds = {"preprocess": preprocess, **self.trained.seconds, **result.seconds}
+        watch = Stopwatch(self.progress, {"preprocess": preprocess, **self.trained.seconds})
+        model = replace(self.trained.model, feature_map=own_map)
+        distilled = distill_model(model, options=self._options(ipc), watch=watch)
+        certificate = self._certify(distilled, folder)
+        path, seconds = model.path, watch.seconds
         numbers = certificate.numbers()
         return {
-            **self._facts(result.distilled),
-            "lambda": result.original.lambda_,
+            **self._facts(distilled),
+            "lambda": model.lambda_,
             "original_accuracy": certificate.original_accuracy,
             "distilled_accuracy": certificate.distilled_accuracy,
             "val_accuracy": float(path.val_accuracy[path.best]),
@@ -110,6 +97,7 @@ class Case:
             time_budget=time_budget,
             evaluate_every=_EVERY[variant],
             checkpoint_every=_EVERY[variant],
+            stratify=False,
             seed=self.seed,
             backend=self.backend,
             threads=self.threads,
@@ -118,7 +106,6 @@ class Case:
             self.data.x_train,
             self.data.y_train,
             self.map,
-            preprocessing=self.scaling,
             n_classes=self.data.n_classes,
             options=options,
             checkpoint=checkpoint,
@@ -138,14 +125,16 @@ class Case:
         }
 
     def _options(self, ipc: int) -> DistillOptions:
-        return DistillOptions(points_per_class=ipc, seed=self.seed, backend=self.backend, threads=self.threads)
+        return DistillOptions(
+            points_per_class=ipc, stratify=False, seed=self.seed, backend=self.backend, threads=self.threads
+        )
 
     def _facts(self, distilled: DistilledDataset) -> dict[str, Any]:
         return {
             "backend": get_backend(self.backend).name,
-            "m": len(distilled.X),
+            "m": len(distilled.inputs),
             "p": self.map.output_dim,
-            "n_train": self.trained.original.n_train,
+            "n_train": self.trained.model.n_train,
             "n_test": len(self.data.x_test),
             "lambda_s": distilled.lambda_s,
             "peak_memory_bytes": peak_memory_bytes(),
@@ -160,4 +149,4 @@ class Case:
             path = Path(temporary) / "distilled.npz"
             distilled.save(path, embed_map=False)
             reloaded = DistilledDataset.load(path)
-        return reloaded.verify(self.data, weights=self.trained.original.W, backend=self.backend)
+        return reloaded.verify(self.trained.model, test=self.data, backend=self.backend)
