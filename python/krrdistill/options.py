@@ -225,9 +225,7 @@ class DistillOptions:
         if self.scale_labels and (isinstance(self.lambda_s, str) or self.lambda_s == 0.0):
             raise ValueError(f"distill: scale_labels needs a fixed lambda_s > 0, got {self.lambda_s}")
         if self.selection == "gcv" and (self.refit or self.lambda_per_target):
-            raise ValueError(
-                "distill: selection = 'gcv' holds nothing out, it takes no refit and no lambda_per_target"
-            )
+            raise ValueError("distill: selection = 'gcv' holds nothing out, it takes no refit and no lambda_per_target")
         if self.intercept and self.center_targets:
             raise ValueError("distill: intercept implies center_targets; give one of them")
         if self.labels_only:

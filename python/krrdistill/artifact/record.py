@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from krrdistill.options import STORES
 from krrdistill.errors import DataError
+from krrdistill.options import STORES
 
 __all__ = [
     "WEIGHT_ERROR_TARGETS",

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.artifact.file import DistilledDataset
+from krrdistill.artifact.making import versions
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import to_host
 from krrdistill.common.progress import Progress
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import NotSurjective
 from krrdistill.maps import FeatureMap
-from krrdistill.pipeline import Trained, distill_model, train, versions
+from krrdistill.pipeline import Trained, distill_model, train
 from krrdistill.problem import Problem
 from krrdistill.ridge.feature_gram import fit_features
 from krrdistill.ridge.model import RidgeModel

@@ -15,6 +15,7 @@ from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.mechanisms import PrivateModel, perturb
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
+from krrdistill.artifact.making import versions
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.closed_form import construct, noise_start
@@ -24,7 +25,6 @@ from krrdistill.data import Dataset, Preprocessing, standardize
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, given_map, make_map
-from krrdistill.pipeline import versions
 
 __all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs"]
 

@@ -19,12 +19,12 @@ from krrdistill.apps.reproduce.case import Case
 from krrdistill.apps.reproduce.cells import Cell, Store
 from krrdistill.apps.reproduce.sections import Publication
 from krrdistill.apps.reproduce.selection import ReproduceOptions
+from krrdistill.artifact.making import versions
 from krrdistill.backends import get_backend
 from krrdistill.common.options import as_words
 from krrdistill.common.progress import Progress
 from krrdistill.data import load_dataset
 from krrdistill.errors import KrrDistillError
-from krrdistill.pipeline import versions
 
 __all__ = ["TABLES", "publication", "reproduce"]
 

@@ -1,0 +1,104 @@
+"""From a model's points to the distilled set: rounded as stored, labels for what is stored, and how it was made."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from krrdistill._version import __version__
+from krrdistill.backends import Backend
+from krrdistill.common.progress import Stopwatch
+from krrdistill.construct.points import METHODS, choose_method, labels_for
+from krrdistill.construct.storage import round_inputs
+from krrdistill.errors import DataError
+from krrdistill.options import DistillOptions
+from krrdistill.ridge.model import RidgeModel
+
+from .file import DistilledDataset
+
+__all__ = ["distilled_set", "versions"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def distilled_set(
+    model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
+) -> DistilledDataset:
+    """Inputs by the method of the start, rounded as they are stored, and the labels for what is stored."""
+    if not model.W.any():
+        raise DataError("distill: the original model is zero; the features of X carry nothing about y")
+    method = choose_method(model.feature_map, options)
+    found = METHODS[method](model, near, options, backend, watch)
+    with watch.stage("preimage"):
+        stored, encoding = round_inputs(found.U, options.store)
+        Y = found.Y
+        if Y is None or options.store != "float64":
+            F = model.feature_map.inner.transform(stored, dtype=np.float64, backend=backend)
+            Y = labels_for(F, model, found.lambda_s)
+    solution = {
+        "method": method,
+        "outside_range": model.outside_range,
+        "range_scale": found.range_scale,
+        **found.facts,
+    }
+    return DistilledDataset(
+        inputs=stored,
+        Y=Y,
+        lambda_s=found.lambda_s,
+        feature_map=model.feature_map,
+        shape=model.shape,
+        encoding=encoding,
+        weights=model.W if options.include_weights else None,
+        intercept=model.b if options.include_weights and model.center == "both" else None,
+        targets=model.targets,
+        classes=model.classes,
+        centered=model.center == "both",
+        offset=model.b if model.center == "targets" else None,
+        meta={**_meta(model, options, backend), "solution": solution},
+    )
+
+
+def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:
+    """What the file records of its making, JSON-able and without times: the same run writes the same bytes."""
+    kept = {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in ("threads", "include_weights", "embed_map", "lambdas")
+    }
+    split = {} if model.split is None else dict(model.split)
+    path = model.path
+    facts: dict[str, Any] = {"val_accuracy": None}
+    if path.criterion == "accuracy":
+        facts = {"val_accuracy": float(path.val_accuracy[path.best])}
+    elif path.val_r2 is not None:
+        chosen = np.full(path.val_r2.shape[1], path.best) if path.chosen is None else path.chosen
+        facts |= {
+            "val_r2": [float(value) for value in path.val_r2[chosen, np.arange(len(chosen))]],
+            "lambda_per_target": None if model.lambdas is None else [float(value) for value in model.lambdas],
+        }
+    return {
+        "options": {**kept, "lambdas": None, **split, "precision": model.precision, "backend": backend.name},
+        "split": model.split is not None,
+        "weighted": model.weighted,
+        "lambda": model.lambda_,
+        "criterion": path.criterion,
+        **facts,
+        "n_train": model.n_train,
+        "n_val": model.n_validation,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that every result depends on."""
+    return {
+        "krrdistill": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
