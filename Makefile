@@ -90,8 +90,9 @@ demo: $(STAMPS)/cli
 	done
 	@$(BIN)/python benchmarks/demo_table.py $(KERNELS:%=runs/demo/%)
 
+# One BLAS thread for each of the processes that share the tests; those that need more set them.
 test: $(STAMPS)/test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 # The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench

@@ -51,12 +51,14 @@ class Trained:
 class Distillation:
     """A distilled set, the model that it retrains to and how both came about.
 
-    Attributes
+    Parameters
     ----------
     distilled : DistilledDataset
     model : RidgeModel
-    start_rows : array of int, the rows of X that a real start took, else None
-    seconds : of each stage
+    start_rows : array of int
+        The rows of X that a real start took, else None.
+    seconds : mapping
+        Of each stage.
     """
 
     distilled: DistilledDataset
@@ -94,8 +96,15 @@ def distill(
         k, by default the largest label + 1.
     sample_weight : array of shape (n,), >= 0, optional
         The model minimises sum w ||y - W phi||^2 + lambda ||W||^2.
-    options, keywords
-        A ``DistillOptions``, or its fields as keywords.
+    options : DistillOptions, optional
+    progress : callable, optional
+        Gets (stage, fraction done).
+    **keywords
+        Fields of ``DistillOptions``, in place of those of ``options``.
+
+    Returns
+    -------
+    Distillation
 
     Raises
     ------
@@ -147,10 +156,19 @@ def distill_model(
     Parameters
     ----------
     model : RidgeModel
-    reference : (X, y), raw samples that ``init="real"`` chooses from
-    watch : Stopwatch, optional, that gets the seconds of each stage
-    options, keywords
-        A ``DistillOptions``, or fields of it that say how points are made: those of the model's training are refused.
+    reference : (X, y), optional
+        Raw samples that ``init="real"`` chooses from.
+    options : DistillOptions, optional
+    progress : callable, optional
+        Gets (stage, fraction done).
+    watch : Stopwatch, optional
+        Gets the seconds of each stage.
+    **keywords
+        Fields of ``DistillOptions`` that say how points are made; those of the model's training are refused.
+
+    Returns
+    -------
+    DistilledDataset
 
     Raises
     ------
@@ -192,7 +210,27 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
 def retrain(
     distilled: DistilledDataset, X: Any, y: Any, *, n_classes: int | None = None, backend: Any = None
 ) -> RidgeModel:
-    """The original model, trained again from its data as the file's meta records; DataError where it does not."""
+    """The original model, trained again from its data as the file's meta records.
+
+    Parameters
+    ----------
+    distilled : DistilledDataset
+    X : array of shape (n, *shape)
+        The raw samples that were distilled, in their order.
+    y : array
+        Their labels or targets.
+    n_classes : int, optional
+    backend : str, optional
+
+    Returns
+    -------
+    RidgeModel
+
+    Raises
+    ------
+    DataError
+        Where the file does not say how its model was trained.
+    """
     meta = distilled.meta
     if meta.get("weighted") or not meta.get("split"):
         reason = "with sample weights" if meta.get("weighted") else "from statistics"

@@ -42,13 +42,25 @@ __all__ = ["RunResult", "certificate_numbers", "peak_memory_bytes", "run_distill
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What ``run_distillation`` leaves besides the file: the facts of the run, the set as read back, and the path."""
+    """What ``run_distillation`` leaves besides the file.
+
+    Parameters
+    ----------
+    record : RunRecord
+    distilled : DistilledDataset
+        As read back.
+    path : RidgePath
+    start_images : array
+        The real samples of the start, else None.
+    singular_values : array
+        Of the distilled features, where the certificate needed them, else None.
+    """
 
     record: RunRecord
     distilled: DistilledDataset
     path: RidgePath
     start_images: npt.NDArray[Any] | None
-    singular_values: npt.NDArray[np.float64] | None  # of the distilled features, where the certificate needed them
+    singular_values: npt.NDArray[np.float64] | None
 
     @property
     def report(self) -> dict[str, Any]:
@@ -67,7 +79,29 @@ def run_distillation(
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> RunResult:
-    """The command's pipeline: preprocess, distil, write ``out``/distilled.npz, read it back, certify what was read."""
+    """The command's pipeline: preprocess, distil, write ``out``/distilled.npz, read it back, certify what was read.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    kernel : str
+        As in ``make_map``.
+    map_options : mapping, optional
+        For ``make_map``.
+    use_zca : bool
+        ZCA whitening in place of standardising.
+    options : DistillOptions, optional
+    out : Path
+        Folder, made where it is missing.
+    load_seconds : float
+        What reading the data took, for the record.
+    progress : callable, optional
+        Gets (stage, fraction done).
+
+    Returns
+    -------
+    RunResult
+    """
     options = options or DistillOptions()
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()

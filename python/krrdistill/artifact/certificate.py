@@ -23,15 +23,24 @@ _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predicti
 class Certificate:
     """W against W_S, the model retrained from the file.
 
-    weight_relative_error : ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the
-        larger of it and ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores
-    weight_cosine : <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0
-    prediction_agreement : share of test rows on which both models predict the same class; of labels (multi-label), or
-        of real values to 1e-6 of the original predictions' standard deviation
-    condition : of the distilled features, s_1 / s_min(m, p)
-    original_accuracy, distilled_accuracy : on the test set; multi-label the mean over labels, real values NaN
-    per_target : of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy"
-    singular_values : of the distilled features, descending; None where only the condition number was computed
+    Parameters
+    ----------
+    weight_relative_error : float
+        ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the larger of it and
+        ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores.
+    weight_cosine : float
+        <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0.
+    prediction_agreement : float
+        Share of test rows on which both models predict the same class; of labels (multi-label), or of real values to
+        1e-6 of the original predictions' standard deviation.
+    condition : float
+        Of the distilled features, s_1 / s_min(m, p).
+    original_accuracy, distilled_accuracy : float
+        On the test set; multi-label the mean over labels, real values NaN.
+    singular_values : array
+        Of the distilled features, descending; None where only the condition number was computed.
+    per_target : dict
+        Of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy".
     """
 
     weight_relative_error: float

@@ -47,10 +47,26 @@ _FALLBACKS = {
 
 
 def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Backend:
-    """The backend called ``backend`` (or itself, if it is one already), for ``data`` where it lies.
+    """The backend of a name, for data where they lie.
 
-    Raises BackendUnavailable; ValueError for an unknown name; TypeError for what is neither, and for data that the
-    backend cannot reach.
+    Parameters
+    ----------
+    backend : str or Backend, optional
+        A name of ``BACKENDS``, or a backend, which is given back; by default the first that works.
+    data : array, optional
+        On a device they stay there, and decide too.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    BackendUnavailable
+    ValueError
+        For an unknown name.
+    TypeError
+        For what is neither, and for data that the backend cannot reach.
     """
     if isinstance(backend, str) and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
@@ -146,7 +162,13 @@ def _numba_module() -> Any:
 
 
 def backend_status() -> dict[str, dict[str, Any]]:
-    """For each backend: ``available``, ``detail`` (facts, or the reason) and ``remedy`` (or None)."""
+    """What each backend can do here.
+
+    Returns
+    -------
+    dict
+        Name -> ``available``, ``detail`` (facts, or the reason) and ``remedy`` (or None).
+    """
     from .cuda import cuda_facts
 
     return {

@@ -34,14 +34,25 @@ _UNREADABLE = (
 class Dataset:
     """A labelled data set, split into train and test, checked once when it is made.
 
-    name : what reports call it
-    x_train, x_test : inputs (n, *shape), C-contiguous uint8, float32 or float64, one dtype for both. Given as
-        float16 they become float32; as another integer type float32 when that is exact, else float64.
-    y_train, y_test : labels (n,) in [0, k), stored as int64. Any integer type and whole floats are taken. Or
-        real-valued or 0/1 targets (n, k), stored as float64.
-    class_names : k names, of classes or targets. Every class has at least one training sample.
+    Parameters
+    ----------
+    name : str
+        What reports call it.
+    x_train, x_test : array of shape (n, *shape)
+        Inputs, C-contiguous uint8, float32 or float64, one dtype for both. Given as float16 they become float32; as
+        another integer type float32 when that is exact, else float64.
+    y_train, y_test : array of shape (n,) or (n, k)
+        Labels in [0, k), stored as int64; any integer type and whole floats are taken. Or real-valued or 0/1 targets
+        (n, k), stored as float64.
+    class_names : sequence of str
+        k names, of classes or targets. Every class has at least one training sample.
 
-    Raises TypeError for the wrong kind of object, DataError (a ValueError) for what is wrong inside it.
+    Raises
+    ------
+    TypeError
+        For the wrong kind of object.
+    DataError
+        For what is wrong inside it.
     """
 
     name: str

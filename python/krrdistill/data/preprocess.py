@@ -262,6 +262,10 @@ def standardize(data: Any) -> Preprocessing:
         own (training) mean and standard deviation. Samples of shape (h, w) have one channel, (h, w, c) have c. A
         channel or feature that never changes gets std 1.
 
+    Returns
+    -------
+    Preprocessing
+
     Raises
     ------
     DataError
@@ -296,8 +300,18 @@ def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
         > 0, added to the eigenvalues of the covariance of x / white, n samples, in float64. white is 255 for uint8 (16
         for "digits"), else the largest magnitude in the data.
 
-    Takes O(n d^2 + d^3) time and a few d x d matrices; the data are never copied whole. Raises TypeError or ValueError
-    for eps.
+    Returns
+    -------
+    Preprocessing
+
+    Raises
+    ------
+    TypeError, ValueError
+        For eps.
+
+    Notes
+    -----
+    Takes O(n d^2 + d^3) time and a few d x d matrices; the data are never copied whole.
     """
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise TypeError(f"zca: eps must be a number, got {type(eps).__name__}")

@@ -64,21 +64,38 @@ def load_dataset(
 ) -> Dataset:
     """A data set by name, or from an ``.npz`` file.
 
-    name : "digits" (bundled with scikit-learn, 8x8, split here 80/20 by class), "mnist", "cifar10",
-        "cifar100", or a path ending in ".npz" with x_train, y_train, x_test, y_test and optional class_names
-    data_dir : folder of the named sets; None means the environment variable KRRDISTILL_DATA, else ./data
-    targets : "real" takes y of an .npz file as real values, (n,) or (n, k); two-dimensional y always is
-    download : fetch the official files of a named set into data_dir when they are not there
+    Parameters
+    ----------
+    name : str or path
+        "digits" (bundled with scikit-learn, 8x8, split here 80/20 by class), "mnist", "cifar10", "cifar100", or a path
+        ending in ".npz" with x_train, y_train, x_test, y_test and optional class_names.
+    data_dir : str or path, optional
+        Folder of the named sets; by default the environment variable KRRDISTILL_DATA, else ./data.
+    download : bool
+        Fetch the official files of a named set into data_dir when they are not there.
+    targets : "classes" or "real"
+        "real" takes y of an .npz file as real values, (n,) or (n, k); two-dimensional y always is.
 
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    TypeError
+        For a name that is no string or path.
+    DataError
+        For an unknown name and for missing, unreadable or invalid data.
+    BackendUnavailable
+        Without scikit-learn (digits) or pooch (download).
+
+    Notes
+    -----
     Looked for in data_dir, in this order:
-    mnist : mnist.npz; the four IDX files, plain or .gz, "-idx3" or ".idx3"; the same in MNIST/raw
-    cifar10 : cifar10.npz; cifar-10-batches-py or cifar-10-python.tar.gz; cifar-10-batches-bin or
-        cifar-10-binary.tar.gz
+    mnist : mnist.npz; the four IDX files, plain or .gz, "-idx3" or ".idx3"; the same in MNIST/raw.
+    cifar10 : cifar10.npz; cifar-10-batches-py or cifar-10-python.tar.gz; cifar-10-batches-bin or its .tar.gz.
     cifar100 : cifar100.npz; cifar-100-python or its .tar.gz; cifar-100-binary or its .tar.gz. Fine labels.
     Images are uint8, (28, 28) for mnist and (32, 32, 3) for CIFAR.
-
-    Raises TypeError for a name that is no string or path; DataError for an unknown name and for missing,
-    unreadable or invalid data; BackendUnavailable without scikit-learn (digits) or pooch (download).
     """
     text = os.fspath(name)
     check_choice("load_dataset", "targets", targets, TARGETS)

@@ -65,11 +65,17 @@ def make_map(
         constants.
     preprocessing : Preprocessing, optional
         The first stage of the map, by default none.
-    options : of the map
-        random_fourier, orthogonal_fourier: ``n_features`` (d), ``sigma2`` (1000 for the Gaussian kernel on MNIST and
-        CIFAR, else the median heuristic); random_fourier also ``spectral`` and ``nu``. FCNN: ``hidden_layers`` (1) or
-        ``widths``, ``slope`` (0.1). deep_linear: ``widths``. conv: ``channels``, ``kernel_size``, ``stride``,
-        ``padding``, ``slope``.
+    seed : int
+        Of the weights.
+    **options
+        Of the map. random_fourier, orthogonal_fourier: ``n_features`` (d), ``sigma2`` (1000 for the Gaussian kernel on
+        MNIST and CIFAR, else the median heuristic); random_fourier also ``spectral`` and ``nu``. FCNN:
+        ``hidden_layers`` (1) or ``widths``, ``slope`` (0.1). deep_linear: ``widths``. conv: ``channels``,
+        ``kernel_size``, ``stride``, ``padding``, ``slope``.
+
+    Returns
+    -------
+    FeatureMap
 
     Raises
     ------

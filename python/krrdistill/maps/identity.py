@@ -13,7 +13,15 @@ __all__ = ["Identity"]
 
 
 class Identity(FeatureMap):
-    """phi(x) = x, p = d, behind ``preprocessing`` where there is one. Every feature vector has its own preimage."""
+    """phi(x) = x, p = d. Every feature vector is its own preimage.
+
+    Parameters
+    ----------
+    input_dim : int
+        d.
+    preprocessing : Preprocessing, optional
+        Of raw inputs; by default none.
+    """
 
     kernel: ClassVar[str] = "identity"
 

@@ -124,10 +124,13 @@ def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
     ----------
     F : array of shape (m, p)
     Y : array of shape (m, k)
+    lambda_s : float
+        >= 0, absolute.
 
     Returns
     -------
-    W_S : array of shape (k, p), float64, of the kind of F
+    array of shape (k, p)
+        W_S, float64, of the kind of F.
 
     Raises
     ------

@@ -43,23 +43,38 @@ _PATH = "path_"
 class RidgeModel:
     """W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
 
-    Attributes
+    Parameters
     ----------
     feature_map : FeatureMap
     W : array of shape (k, p)
     b : array of shape (k,), or None for 0
-    lambda_ : float; the smallest one where every target has its own
-    lambdas : array of shape (k,), where every target has its own, else None
-    path : RidgePath that lambda was chosen from, without its models
+    lambda_ : float
+        The smallest one where every target has its own.
+    lambdas : array of shape (k,)
+        Where every target has its own, else None.
+    path : RidgePath
+        That lambda was chosen from, without its models.
     targets : "classes", "multilabel" or "real"
-    classes : Classes, or None for other targets
-    center : "none", "targets" or "both": what was taken about its mean
-    spread : array of shape (k,), standard deviations of the training targets
-    precision : "float32" or "float64", of features
-    n_train, n_validation : numbers of samples
-    shape : of one raw sample
-    outside_range : relative part of W that a linear range of the map had cut off, None where there is no such range
-    split : how the training samples were chosen, None where the statistics came from elsewhere
+    classes : Classes
+        None for other targets.
+    center : "none", "targets" or "both"
+        What was taken about its mean.
+    spread : array of shape (k,)
+        Standard deviations of the training targets.
+    precision : "float32" or "float64"
+        Of features.
+    n_train : int
+        Training samples.
+    shape : tuple of int
+        Of one raw sample.
+    n_validation : int
+        Held-out samples that lambda was chosen by.
+    outside_range : float
+        Relative part of W that a linear range of the map had cut off, None where there is no such range.
+    weighted : bool
+        Whether the training samples had weights.
+    split : mapping
+        How the training samples were chosen, None where the statistics came from elsewhere.
     """
 
     feature_map: FeatureMap
@@ -197,6 +212,10 @@ def fit_model(
         lambdas than accuracy does.
     center : "none", "targets" (about their mean) or "both" (an unpenalised intercept)
     per_target : every real-valued target has the lambda that is best for it
+
+    Returns
+    -------
+    RidgeModel
 
     Raises
     ------

@@ -22,7 +22,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def default_lambdas() -> FloatArray:
-    """The paper's grid: 10^-6 ... 10^5.5 in half decades (24 values)."""
+    """The paper's grid: 10^-6 ... 10^5.5 in half decades.
+
+    Returns
+    -------
+    array of shape (24,)
+    """
     return np.asarray(10.0 ** np.arange(-6.0, 6.0, 0.5))
 
 
@@ -30,7 +35,7 @@ def default_lambdas() -> FloatArray:
 class RidgePath:
     """W(lambda) = C (G + lambda I)^-1 on a grid, and what is known about each model.
 
-    Attributes
+    Parameters
     ----------
     lambdas : array of shape (L,), ascending
     weights : array of shape (L, k, p), NaN where G + lambda I is not positive definite in the precision of G; None in
@@ -39,6 +44,7 @@ class RidgePath:
     positive_definite : array of bool, shape (L,)
     below_noise_floor : array of bool, shape (L,): the smallest eigenvalue of G + lambda I is under the floor
     largest_eigenvalue : float, of G, to a relative 1e-3
+    noise_floor : float, of G: lambdas below it change G by less than its rounding errors do
     train_rmse : array of shape (L,), root of the mean squared training residual per sample
     product_precision : "float32" or "float64", of G: the noise floor of float32 can be lowered
     criterion : "accuracy", "r2", "squared_error" or "gcv": what lambda was chosen by; "" before selection
@@ -138,7 +144,8 @@ def ridge_path(
 
     Returns
     -------
-    RidgePath, before selection
+    RidgePath
+        Before selection.
     """
     grid = _check_lambdas(lambdas)
     data = statistics.system(center)
@@ -183,6 +190,10 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none"
     statistics : RidgeStatistics
     lambda_ : one number, or k of them, one per target
     center : as in ``ridge_path``; the intercept is ``fit_intercept(statistics, W, center=center)``
+
+    Returns
+    -------
+    array of shape (k, p)
 
     Raises
     ------

@@ -99,7 +99,20 @@ class CorrectCounts:
 
 
 def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows) -> CorrectCounts:
-    """How many held-out samples each model of the path classifies correctly; features in the statistics' precision."""
+    """How many held-out samples each model of the path classifies correctly.
+
+    Parameters
+    ----------
+    path : RidgePath
+        With its models, as ``ridge_path`` gives it.
+    statistics : RidgeStatistics
+        Those of the path: their map, classes, precision and backend are used.
+    held_out : HeldOutRows
+
+    Returns
+    -------
+    CorrectCounts
+    """
     feature_map = statistics.feature_map
     samples = as_samples("count_correct", held_out.X, input_dim=feature_map.input_dim)
     if statistics.classes is None:
