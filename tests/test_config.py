@@ -293,7 +293,7 @@ def test_missing_file() -> None:
     [
         ({"points_per_class": "0"}, "--ipc must be at least 1, got 0"),
         ({"seed": "-3"}, "--seed must be at least 0, got -3"),
-        ({"kernel": "rbf"}, "orthogonal_fourier, FCNN, deep_linear, conv or PACKAGE.MODULE:OBJECT; got 'rbf'"),
+        ({"kernel": "rbf"}, "orthogonal_fourier, FCNN, deep_linear, conv or MODULE:OBJECT; got 'rbf'"),
         ({"store": "int8"}, "--store must be one of float64, float32, float16, uint8; got 'int8'"),
         ({"dataset": "imagenet"}, "--dataset must be one of digits, mnist, cifar10, cifar100"),
         ({"dataset": "nowhere/x.npz"}, "--dataset: no such file: nowhere/x.npz"),
