@@ -30,7 +30,21 @@ PYTHON_HEADER = re.compile(r"Python\.h|pybind11/|nanobind/|numpy/|bindings/")
 OWN_HEADER = re.compile(r"bindings/|cuda/operations\.h$")  # each is itself looked at
 CUDA_HEADER = re.compile(r"cuda|cublas|cusolver|cusparse|curand|nvrtc|nvtx|thrust/|cub/")
 CORE_DEPENDENCIES = {"numpy", "scipy", "threadpoolctl", "array_api_compat", "lazy_loader"}
-OPTIONAL = {"torch", "cupy", "jax", "numba", "matplotlib", "PIL", "typer", "rich", "yaml", "sklearn", "pooch"}
+OPTIONAL = {
+    "torch",
+    "cupy",
+    "jax",
+    "numba",
+    "matplotlib",
+    "PIL",
+    "jinja2",
+    "markupsafe",
+    "typer",
+    "rich",
+    "yaml",
+    "sklearn",
+    "pooch",
+}
 
 pytestmark = pytest.mark.skipif(not SOURCES, reason="the C++ sources are not beside the tests")
 

@@ -45,6 +45,7 @@ class Wood:
     angle: float | str = option(0.0, "In degrees.", choices=("auto",), minimum=0)
     sizes: Sequence[float] | None = option(None, "Of sieves.", above=0)
     sawn: bool = option(False, "By a saw.")
+    stacked: bool = option(True, "In the yard.")
     cut: Cut = field(default_factory=Cut)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ def test_numpy_values_become_plain_ones() -> None:
 
 def test_words_are_read_as_the_field_says() -> None:
     declared = {each.name: each for each in declared_options(Wood)}
-    assert list(declared) == ["count", "length", "share", "wet", "angle", "sizes", "sawn", "blade"]
+    assert list(declared) == ["count", "length", "share", "wet", "angle", "sizes", "sawn", "stacked", "blade"]
     words = {"count": "3", "angle": "AUTO", "sizes": "1, 2e1", "blade": "Long"}
     values = {name: read_value(declared[name].flag, declared[name], text) for name, text in words.items()}
     assert build(Wood, values) == Wood(count=3, angle="auto", sizes=(1.0, 20.0), cut=Cut(blade="long"))
@@ -102,10 +103,15 @@ def test_words_are_read_as_the_field_says() -> None:
 
 
 def test_words_ask_for_what_is_not_the_default() -> None:
-    wood = Wood(count=3, sizes=(1.0, 0.1), sawn=True, cut=Cut(blade="long"))
+    wood = Wood(count=3, sizes=(1.0, 0.1), sawn=True, stacked=False, cut=Cut(blade="long"))
     assert as_words(Wood()) == []
-    assert as_words(wood) == ["--pieces", "3", "--sizes", "1.0,0.1", "--sawn", "--blade", "long"]
-    assert as_words(wood, always=("wet",), never=("sizes", "sawn", "blade")) == ["--pieces", "3", "--wet", "0.0"]
+    assert as_words(wood) == ["--pieces", "3", "--sizes", "1.0,0.1", "--sawn", "--no-stacked", "--blade", "long"]
+    assert as_words(wood, always=("wet",), never=("sizes", "sawn", "stacked", "blade")) == [
+        "--pieces",
+        "3",
+        "--wet",
+        "0.0",
+    ]
 
 
 def test_an_option_of_another_dataclass_keeps_its_declaration() -> None:

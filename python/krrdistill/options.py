@@ -57,7 +57,7 @@ class MapOptions:
         "callable or torch module.",
         choices=KERNELS,
         accepts=is_object_name,
-        metavar="NAME|PACKAGE.MODULE:OBJECT",
+        metavar="NAME|MODULE:OBJECT",
         panel=MODEL,
         key="distill.kernel",
     )

@@ -38,7 +38,7 @@ _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "tex
 _MANY = {int: "integers", float: "numbers", str: "names"}
 _LONGEST_INTEGER = 128  # bits that a message shows
 _REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 60
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 1, 60, 60
 
 
 @dataclass(frozen=True, kw_only=True)

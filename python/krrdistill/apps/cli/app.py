@@ -107,22 +107,24 @@ def krrdistill(
 @with_options(DistillSettings)
 def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Json = False) -> int:
     """Compress a labelled data set to a few samples per class that retrain to the same ridge model."""
-    from krrdistill.apps.cli.run import distill as run_distill
-
     if reg_s is not None:
         if reg_s and "lambda_s" in given:
             raise status.UsageError("--reg-s and --lambda-s exclude each other: give one of them")
         given = {"lambda_s": "auto" if reg_s else "0", **given}
-    return run_distill(_resolve(DistillSettings, given, config), as_json=as_json)
+    settings = _resolve(DistillSettings, given, config)
+    from krrdistill.apps.cli.run import distill as run_distill
+
+    return run_distill(settings, as_json=as_json)
 
 
 @app.command("kip")
 @with_options(KipSettings)
 def kip(given: Given, config: Config = None, as_json: Json = False) -> int:
     """Compress a data set by kernel inducing points, the iterative baseline; resumes from its checkpoint."""
+    settings = _resolve(KipSettings, given, config)
     from krrdistill.apps.cli.kip import kip as run_kip
 
-    return run_kip(_resolve(KipSettings, given, config), as_json=as_json)
+    return run_kip(settings, as_json=as_json)
 
 
 @app.command("verify")
@@ -133,9 +135,10 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Reload a distilled file, recompute its certificate; exit with 3 when it is worse than the tolerance."""
+    settings = _resolve(VerifySettings, given)
     from krrdistill.apps.cli.run import verify as run_verify
 
-    return run_verify(file, **vars(_resolve(VerifySettings, given)), as_json=as_json)
+    return run_verify(file, **vars(settings), as_json=as_json)
 
 
 @app.command("privacy")
@@ -148,9 +151,10 @@ def privacy(
     as_json: Json = False,
 ) -> int:
     """Say what FILE reveals, what noise Theorem 6.2 asks for, or (--mechanism) make a differentially private file."""
+    settings = _resolve(PrivacySettings, given)
     from krrdistill.apps.cli.privacy import privacy as run_privacy
 
-    return run_privacy(file, _resolve(PrivacySettings, given), given, as_json=as_json)
+    return run_privacy(file, settings, given, as_json=as_json)
 
 
 @app.command("report")
