@@ -49,6 +49,27 @@ def test_ridge_path(record: Recorder, statistics: Statistics, name: str, count: 
 
 
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
+def test_degrees_of_freedom(record: Recorder, statistics: Statistics, name: str) -> None:
+    gram, lambdas = statistics("random_fourier").gram, kd.default_lambdas()
+    p = len(gram)
+    call: Callable[[], Any] = lambda: _degrees_of_freedom(gram, lambdas)  # noqa: E731
+    if name != "numpy":
+        backend = backend_or_skip(name)
+        call = lambda: backend.degrees_of_freedom(gram, lambdas)  # noqa: E731
+    found = record(call, Work({"eigvalsh": 4.0 / 3.0 * p**3}), lambdas=len(lambdas), p=p)
+    wanted = _degrees_of_freedom(gram, lambdas)
+    condition = float(np.linalg.norm(gram, 2)) / lambdas
+    settled = np.isfinite(found)
+    tolerances.assert_within(found[settled], wanted[settled], tolerances.solve(1.0) * p * condition[settled])
+    assert settled[-1]
+
+
+def _degrees_of_freedom(gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+    s = np.linalg.eigvalsh(gram)
+    return np.asarray((s / (s + lambdas[:, None])).sum(axis=1))
+
+
+@pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
 def test_fit_ridge(record: Recorder, statistics: Statistics, name: str) -> None:
     found = statistics("random_fourier")
     gram, cross = found.gram, found.cross

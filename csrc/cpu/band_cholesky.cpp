@@ -6,20 +6,41 @@
 #include "cpu/band_cholesky.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "common/checked_blas.h"
 
 namespace krrdistill {
 namespace {
 
-// columns (n, count) <- D^-T columns
-void solve_transposed(double* d, int ld, int n, double* columns, int count) {
-  char uplo = 'L', trans = 'T', diag = 'N';
-  int info = 0;
-  blas<double>().trtrs(&uplo, &trans, &diag, &n, &count, d, &ld, columns, &n, &info);
+// out (n, n) <- D^-1, column by column. Not by LAPACK: the triangular solves of OpenBLAS start threads of their own for
+// blocks of this size, and the caller is one of several threads already. Products of 64^3 do not.
+void invert(const double* d, int64_t ld, int64_t n, double* out) {
+  std::fill(out, out + n * n, 0.0);
+  for (int64_t j = 0; j < n; ++j) {
+    double* column = out + j * n;
+    column[j] = 1.0;
+    for (int64_t k = j; k < n; ++k) {
+      const double* below = d + k * ld;
+      const double value = column[k] / below[k];
+      column[k] = value;
+      for (int64_t i = k + 1; i < n; ++i) {
+        column[i] -= value * below[i];
+      }
+    }
+  }
 }
 
+// e (rows, width) <- the E below D, which ends at the edge of the band: zero under its diagonal.
+void copy_coupling(const double* d, int64_t width, int64_t rows, double* e) {
+  for (int64_t j = 0; j < width; ++j) {
+    const int64_t count = std::min(j + 1, rows);
+    const double* column = d + j * width + width;
+    std::copy(column, column + count, e + j * rows);
+    std::fill(e + j * rows + count, e + (j + 1) * rows, 0.0);
+  }
+}
+
+// c (m, n) = op(a) b, of contiguous columns.
 void multiply(char trans, int m, int n, int k, const double* a, const double* b, double* c) {
   char plain = 'N';
   double one = 1.0, zero = 0.0;
@@ -28,21 +49,13 @@ void multiply(char trans, int m, int n, int k, const double* a, const double* b,
                       c, &m);
 }
 
-void transpose(double* a, int n) {
-  for (int j = 0; j < n; ++j) {
-    for (int i = 0; i < j; ++i) {
-      std::swap(a[static_cast<int64_t>(j) * n + i], a[static_cast<int64_t>(i) * n + j]);
-    }
-  }
-}
-
 }  // namespace
 
 int64_t band_cholesky_size(int64_t p) { return p * (band_width(p) + 1); }
 
 int64_t trace_of_inverse_workspace(int64_t p) {
   const int64_t width = band_width(p);
-  return 3 * width * width;
+  return 4 * width * width;
 }
 
 BandCholesky::BandCholesky(const BandReduction& reduction)
@@ -69,37 +82,33 @@ void BandCholesky::solve(double* factor, double* columns, int count) const {
   blas<double>().pbtrs(&uplo, &n, &width, &count, factor, &ldab, columns, &n, &info);
 }
 
-double BandCholesky::trace_of_inverse(double* factor, double* workspace) const {
-  const int64_t square = static_cast<int64_t>(width_) * width_;
+double BandCholesky::trace_of_inverse(const double* factor, double* workspace) const {
+  const int64_t width = width_, square = width * width;
   double* z = workspace;  // (n, n) of the block below, then of this one
   double* e = z + square;
-  double* product = e + square;
+  double* inverse = e + square;
+  double* product = inverse + square;
   double trace = 0.0;
   int below = 0;
   for (int first = (p_ - 1) / width_ * width_; first >= 0; first -= width_) {
     const int n = std::min(width_, p_ - first);
     // One row less than that of band storage between columns: D is an ordinary lower triangle.
-    double* d = factor + static_cast<int64_t>(first) * ld_;
+    const double* d = factor + static_cast<int64_t>(first) * ld_;
     if (below > 0) {
-      for (int j = 0; j < n; ++j) {
-        const int count = std::min(j + 1, below);  // E ends at the edge of the band
-        const double* column = d + static_cast<int64_t>(j) * width_ + width_;
-        std::copy(column, column + count, e + static_cast<int64_t>(j) * below);
-        std::fill(e + static_cast<int64_t>(j) * below + count, e + static_cast<int64_t>(j + 1) * below, 0.0);
-      }
+      copy_coupling(d, width, below, e);
       multiply('N', below, n, below, z, e, product);
       multiply('T', n, n, below, e, product, z);
     } else {
       std::fill(z, z + static_cast<int64_t>(n) * n, 0.0);
     }
-    for (int j = 0; j < n; ++j) {
-      z[static_cast<int64_t>(j) * n + j] += 1.0;
+    for (int64_t j = 0; j < n; ++j) {
+      z[j * n + j] += 1.0;
     }
-    solve_transposed(d, width_, n, z, n);
-    transpose(z, n);  // what is between is symmetric: D^-T S D^-1 = D^-T (D^-T S)^T
-    solve_transposed(d, width_, n, z, n);
-    for (int j = 0; j < n; ++j) {
-      trace += z[static_cast<int64_t>(j) * n + j];
+    invert(d, width, n, inverse);
+    multiply('N', n, n, n, z, inverse, product);
+    multiply('T', n, n, n, inverse, product, z);
+    for (int64_t j = 0; j < n; ++j) {
+      trace += z[j * n + j];
     }
     below = n;
   }

@@ -23,7 +23,7 @@ class BandCholesky {
   void solve(double* factor, double* columns, int count) const;
 
   // tr((L L^T)^-1).
-  double trace_of_inverse(double* factor, double* workspace) const;
+  double trace_of_inverse(const double* factor, double* workspace) const;
 
  private:
   const double* band_;

@@ -74,10 +74,7 @@ class CudaBackend(CompiledBackend):
         return namespace_of(X).from_dlpack(made)
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
-        """On the host, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``.
-
-        G is in host memory, and the reduction to a band takes less time there than a pass over the data.
-        """
+        """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
         return _host().degrees_of_freedom(gram, lambdas)
 
 
