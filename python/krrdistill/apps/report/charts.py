@@ -204,7 +204,9 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     buffer = io.BytesIO()
     figure.patch.set_visible(False)
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "krrdistill"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "krrdistill", "font.sans-serif": ["DejaVu Sans"]}
+    ):
         figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     for element in list(root.iter()):
@@ -271,7 +273,7 @@ def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> 
     known = values[np.isfinite(values) & (values > 0.0 if log else True)]
     known = np.clip(known, -_EXTREME, _EXTREME) if not log else np.clip(known, 1.0 / _EXTREME, _EXTREME)
     low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
-    locator: Any = MaxNLocator(5)
+    locator: Any = MaxNLocator(5, steps=(1, 2, 2.5, 5, 10))
     text: Callable[[float, Any], str] = _plain
     if log:
         widen = max(1.0, _LEAST_SPAN * low / high) ** 0.5
