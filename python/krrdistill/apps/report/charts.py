@@ -20,7 +20,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from krrdistill.apps.text import plain_number
+from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Fig
         if len(x) == 1:
             axes.plot([x[0], axes.get_xlim()[1]], [y[0], y[0]], linestyle=dashes, **style)
         style |= {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
-        axes.plot(x, y, linestyle=dashes, label=curve.name, **style)
+        axes.plot(x, y, linestyle=dashes, label=printable(curve.name), **style)
     figure.legend(
         loc="upper left",
         bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
@@ -262,7 +262,14 @@ def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None =
         spine.set(visible=side in ("left", "bottom"), color=PALETTE["muted"], linewidth=0.8)
     if title:
         figure.text(
-            0.5, 1 - 4 / HEIGHT, title, ha="center", va="top", fontsize=9.5, color=PALETTE["ink"], parse_math=False
+            0.5,
+            1 - 4 / HEIGHT,
+            printable(title),
+            ha="center",
+            va="top",
+            fontsize=9.5,
+            color=PALETTE["ink"],
+            parse_math=False,
         )
     return figure, axes
 
