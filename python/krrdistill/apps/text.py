@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["megabytes", "number", "percent", "plain_number", "seconds"]
+__all__ = ["megabytes", "number", "percent", "plain_number", "printable", "seconds"]
 
 
 def percent(fraction: float | None) -> str:
@@ -42,3 +42,9 @@ def plain_number(value: float) -> str:
 def megabytes(size: int) -> str:
     """Bytes as MB (10^6): 1234567 -> "1.2 MB"."""
     return f"{size / 1e6:.1f} MB"
+
+
+def printable(text: str) -> str:
+    """One line without control characters or halves of surrogate pairs, which no font has."""
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())

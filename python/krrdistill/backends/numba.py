@@ -244,7 +244,7 @@ def _load_kernel(source: np.dtype[Any], factors: np.dtype[Any], target: np.dtype
 def _load(
     X: AnyArray, picked: IntArray, scale: AnyArray, shift: AnyArray, out: AnyArray, finite: npt.NDArray[np.bool_]
 ) -> None:
-    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: row i of it is without NaN and infinity."""
+    """out = X[picked] * scale + shift (neither if they are empty), finite[i]: whether row i of it is finite."""
     factor = scale.dtype.type
     for i in prange(len(out)):
         row, source = out[i], picked[i]

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from krrdistill.apps.text import plain_number
+from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Fig
         if len(x) == 1:
             axes.plot([x[0], axes.get_xlim()[1]], [y[0], y[0]], linestyle=dashes, **style)
         style |= {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
-        axes.plot(x, y, linestyle=dashes, label=curve.name, **style)
+        axes.plot(x, y, linestyle=dashes, label=printable(curve.name), **style)
     figure.legend(
         loc="upper left",
         bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
@@ -204,7 +204,9 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
     buffer = io.BytesIO()
     figure.patch.set_visible(False)
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "krrdistill"}):
+    with matplotlib.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "krrdistill", "font.sans-serif": ["DejaVu Sans"]}
+    ):
         figure.savefig(buffer, format="svg", metadata=nothing)
     root = ElementTree.fromstring(buffer.getvalue())
     for element in list(root.iter()):
@@ -260,7 +262,14 @@ def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None =
         spine.set(visible=side in ("left", "bottom"), color=PALETTE["muted"], linewidth=0.8)
     if title:
         figure.text(
-            0.5, 1 - 4 / HEIGHT, title, ha="center", va="top", fontsize=9.5, color=PALETTE["ink"], parse_math=False
+            0.5,
+            1 - 4 / HEIGHT,
+            printable(title),
+            ha="center",
+            va="top",
+            fontsize=9.5,
+            color=PALETTE["ink"],
+            parse_math=False,
         )
     return figure, axes
 
@@ -271,7 +280,7 @@ def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> 
     known = values[np.isfinite(values) & (values > 0.0 if log else True)]
     known = np.clip(known, -_EXTREME, _EXTREME) if not log else np.clip(known, 1.0 / _EXTREME, _EXTREME)
     low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
-    locator: Any = MaxNLocator(5)
+    locator: Any = MaxNLocator(5, steps=(1, 2, 2.5, 5, 10))
     text: Callable[[float, Any], str] = _plain
     if log:
         widen = max(1.0, _LEAST_SPAN * low / high) ** 0.5

@@ -180,7 +180,7 @@ def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
     every = max(1, len(opaque[0]) // _TRIED)
     for quality in _QUALITIES:
         tried = [_jpeg(sheet, quality) for kind in opaque for sheet in kind[::every]]
-        if sum(map(len, tried)) * count / len(tried) > 1.1 * budget:
+        if sum(map(len, tried)) * count / len(tried) > 1.05 * budget:
             continue
         files = [[_jpeg(sheet, quality) for sheet in kind] for kind in opaque]
         if sum(len(file) for kind in files for file in kind) + len(files[0]) * _CARD <= budget:

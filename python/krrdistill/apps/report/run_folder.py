@@ -48,6 +48,7 @@ FloatArray = npt.NDArray[np.float64]
 REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
 CURVE = "curve.npz"
 PRIVACY = "privacy.json"
+_LARGEST = 1e100  # of a number in the arrays of a run
 _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
 
 
@@ -256,7 +257,7 @@ def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(f"{path}: {missing[0]} is missing")
     curve = {name: arrays[name] for name in _CURVE}
     lengths = {array.shape for array in curve.values()}
-    finite = all(array.dtype.kind in "if" and np.isfinite(array).all() for array in curve.values())
+    finite = all(array.dtype.kind in "if" and (np.abs(array) < _LARGEST).all() for array in curve.values())
     if not finite or len(lengths) != 1 or curve["iteration"].ndim != 1 or not curve["iteration"].size:
         raise DataError(f"{path}: {', '.join(_CURVE)} must be finite and of one length")
     return curve
@@ -270,6 +271,8 @@ def _read_path(file: Path, data: Mapping[str, npt.NDArray[Any]]) -> PathData:
             raise DataError(f"{file}: {name} is missing")
         if data[name].dtype.kind not in "bif":
             raise DataError(f"{file}: {name} has dtype {data[name].dtype}")
+        if (np.abs(data[name]) > _LARGEST).any():
+            raise DataError(f"{file}: {name} holds numbers beyond {_LARGEST:g}")
     lambdas, values, best = data["lambdas"], data["singular_values"], data["best"]
     if any(data[name].shape != (lambdas.size,) for name in along) or not lambdas.size:
         raise DataError(f"{file}: {', '.join(along)} must be of one length")

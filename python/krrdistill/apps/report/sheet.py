@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from krrdistill.apps.report.charts import PALETTE
 from krrdistill.apps.report.pictures import by_class, display_windows, to_bytes
-from krrdistill.apps.text import plain_number
+from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
 
 __all__ = ["Sheet", "distilled_sheet", "save_sheet"]
@@ -113,8 +113,8 @@ def distilled_sheet(
         _first(len(np.asarray(images)) // k, MAX_COPIES, "samples per class"),
         _scale_note(blocks[-1], value_range),
     )
-    names = [_printable(name.replace("_", " ")) for name in class_names[:MAX_CLASSES]]
-    return _draw(blocks, names, _printable(title), "; ".join(note for note in notes if note))
+    names = [printable(name.replace("_", " ")) for name in class_names[:MAX_CLASSES]]
+    return _draw(blocks, names, printable(title), "; ".join(note for note in notes if note))
 
 
 def save_sheet(sheet: Sheet, path: Path) -> None:
@@ -253,9 +253,3 @@ def _fitting(names: Sequence[str], width: int) -> tuple[list[str], int]:
                 break
         texts.append(text)
     return texts, size
-
-
-def _printable(text: str) -> str:
-    """One line without control characters or halves of surrogate pairs, which no font has."""
-    whole = text.encode("utf-8", "replace").decode("utf-8")
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())
