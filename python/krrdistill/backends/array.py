@@ -80,7 +80,9 @@ class ArrayBackend:
         """See ``Backend.symmetrize``."""
         gram[...] = np.tril(gram) + np.tril(gram, -1).T
 
-    def ridge_path(self, gram: Any, cross: Any, lambdas: Any, *, rounding: float) -> PathSolution:
+    def ridge_path(
+        self, gram: Any, cross: Any, lambdas: Any, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
         """G = V diag(s) V^T once for all lambdas, W = C V diag(1 / (s + lambda)) V^T, see ``Backend.ridge_path``."""
         nonfinite = nonfinite_path(gram, cross, lambdas)
         if nonfinite is not None:

@@ -154,8 +154,12 @@ class Backend(Protocol):
         """Copies the lower triangle of ``gram`` over the upper one."""
         ...
 
-    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
         """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue.
+
+        ``overwrite`` : G is not needed any more, and no copy of it has to be made.
 
         With NaN or infinity in G no lambda is positive definite or resolved, and all of W and s are NaN.
         """

@@ -76,7 +76,9 @@ class CompiledBackend:
         """See ``Backend.symmetrize``."""
         self._operations.symmetrize(gram)
 
-    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
         """All lambdas in one call, see ``Backend.ridge_path``."""
         nonfinite = nonfinite_path(gram, cross, lambdas)
         if nonfinite is not None:
@@ -84,7 +86,7 @@ class CompiledBackend:
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
         largest = self._operations.ridge_path(
-            gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
+            gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
         )
         return PathSolution(weights, positive_definite, resolved, largest)
 

@@ -108,14 +108,16 @@ class NumbaBackend(ArrayBackend):
             _run(_count_correct, found.reshape(-1, models, k), labels[picked], correct)
         return correct
 
-    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
         """G = Q T Q^T once for all lambdas, T tridiagonal, see ``Backend.ridge_path``."""
         nonfinite = nonfinite_path(gram, cross, lambdas)
         if nonfinite is not None:
             return nonfinite
         p, k = len(gram), len(cross)
         if p == 1:  # nothing to reduce
-            return super().ridge_path(gram, cross, lambdas, rounding=rounding)
+            return super().ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=overwrite)
         size = int(lapack.dsytrd_lwork(p, lower=1)[0])
         reflectors, diagonal, beside, tau, _ = lapack.dsytrd(gram, lower=1, lwork=size)
         largest = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, select="i", select_range=(p - 1, p - 1))[0])

@@ -82,9 +82,11 @@ class StagedBackend:
         """See ``Backend.symmetrize``."""
         self.inner.symmetrize(gram)
 
-    def ridge_path(self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float) -> PathSolution:
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
         """See ``Backend.ridge_path``."""
-        return self.inner.ridge_path(gram, cross, lambdas, rounding=rounding)
+        return self.inner.ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=overwrite)
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
         """See ``Backend.degrees_of_freedom``."""

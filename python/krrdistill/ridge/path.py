@@ -149,7 +149,7 @@ def ridge_path(
     """
     grid = _check_lambdas(lambdas)
     data = statistics.system(center)
-    solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding)
+    solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
     squares = np.einsum("lkp,lkp->l", solution.weights, solution.weights)
     if data.rows is None:
         weights = solution.weights

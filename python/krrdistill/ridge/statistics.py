@@ -24,6 +24,7 @@ from krrdistill.common.arrays import (
 )
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
+from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
@@ -506,7 +507,9 @@ class RidgeStatistics:
             return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, owned=True)
         G = self.gram
         if center == "both":
-            G = G - np.outer(self.feature_sum, feature_mean)
+            G = G.copy()
+            for block in row_blocks(*G.shape):  # no temporary of the size of G
+                G[block] -= np.outer(self.feature_sum[block], feature_mean)
             before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
             rounding *= before / after if after > rounding * before else 1.0
         return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=center == "both")
