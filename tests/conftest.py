@@ -23,7 +23,9 @@ import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
 from krrdistill.backends.staged import StagedBackend
+from krrdistill.data import Preprocessing
 from krrdistill.errors import BackendUnavailable
+from krrdistill.maps import FeatureMap
 
 settings.register_profile("tests", deadline=None, derandomize=True, database=None)
 settings.load_profile("tests")
@@ -242,6 +244,14 @@ def array_backend(name: str) -> Backend:
     """The array backend "array", or "array-FRAMEWORK" on arrays of that framework."""
     of = name.partition("-")[2]
     return ArrayBackend(framework(of).zeros(1)) if of else kd.get_backend(name)
+
+
+def stages(d: int, layers: Any = (), scale: Any = None, shift: Any = None) -> FeatureMap:
+    """The map x scale + shift, then the layers."""
+    if scale is None:
+        return FeatureMap(d, tuple(layers))
+    unit = 1.0 / np.asarray(scale, dtype=np.float64)
+    return FeatureMap(d, tuple(layers), preprocessing=Preprocessing("standardize", -np.asarray(shift) * unit, unit))
 
 
 ARRAY_BACKENDS = ("array", "array-torch", "array-array_api_strict")

@@ -20,12 +20,13 @@ import threadpoolctl
 
 import oracles
 import tolerances
-from conftest import ANY_BACKENDS, named_backend, set_tile_rows
+from conftest import ANY_BACKENDS, named_backend, set_tile_rows, stages
 from krrdistill import backends
-from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
+from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.compiled import CompiledBackend
 from krrdistill.backends.tiles import tile_rows
 from krrdistill.errors import BackendUnavailable, DataError, NotPositiveDefinite, NotSurjective
+from krrdistill.maps import FeatureMap
 
 SIZES = (1, 15, 16, 17, 31, 64, 65)
 SAMPLES = (0, *SIZES)
@@ -36,7 +37,7 @@ LAYOUTS = ("contiguous", "row_strided", "reversed", "broadcast", "read_only", "m
 Array = npt.NDArray[Any]
 
 
-def make_chain(kind: str, d: int, p: int, rng: np.random.Generator, *, affine: bool = False) -> Chain:
+def make_chain(kind: str, d: int, p: int, rng: np.random.Generator, *, affine: bool = False) -> FeatureMap:
     """A chain from d inputs to p features (identity: p = d), with weights as the maps have them.
 
     Structured weights have at most as many outputs as inputs: orthogonal_fourier has min(p, d) features.
@@ -75,8 +76,8 @@ def make_chain(kind: str, d: int, p: int, rng: np.random.Generator, *, affine: b
         ),
     }
     if affine:
-        return Chain(d, layers[kind](), rng.uniform(0.01, 0.02, d), rng.standard_normal(d))
-    return Chain(d, layers[kind]())
+        return stages(d, layers[kind](), rng.uniform(0.01, 0.02, d), rng.standard_normal(d))
+    return stages(d, layers[kind]())
 
 
 def make_inputs(n: int, d: int, input_type: str, rng: np.random.Generator) -> Array:
@@ -104,21 +105,21 @@ def lay_out(X: Array, layout: str, folder: Path) -> Array:
     return X
 
 
-def expected_features(chain: Chain, X: Array) -> tuple[Array, Array, int]:
+def expected_features(chain: FeatureMap, X: Array) -> tuple[Array, Array, int]:
     """(features (n, p), their magnitude, number of terms in the longest sum)."""
     arguments = (X.T, chain.layers, chain.scale, chain.shift)
     terms = chain.input_dim + sum(layer.weight.shape[1] for layer in chain.layers)
     return oracles.features(*arguments).T, oracles.feature_magnitude(*arguments).T, terms
 
 
-def check_transform(backend: Backend, chain: Chain, X: Array, dtype: Any, rows: Any = None) -> None:
+def check_transform(backend: Backend, chain: FeatureMap, X: Array, dtype: Any, rows: Any = None) -> None:
     actual = backend.transform(chain, X, dtype=dtype, rows=rows)
     expected, magnitude, terms = expected_features(chain, X if rows is None else X[rows])
     assert actual.dtype == dtype
     tolerances.assert_reduction(actual, expected, dtype, terms, magnitude)
 
 
-def check_accumulate(backend: Backend, chain: Chain, X: Array, Y: Array, dtype: Any, rows: Any = None) -> None:
+def check_accumulate(backend: Backend, chain: FeatureMap, X: Array, Y: Array, dtype: Any, rows: Any = None) -> None:
     k, p = (3 if Y.ndim == 1 else Y.shape[1]), chain.output_dim
     gram, cross = np.full((p, p), 0.5), np.full((k, p), -0.25)
     backend.accumulate(chain, X, Y, gram, cross, dtype=dtype, rows=rows)
@@ -135,7 +136,7 @@ def check_accumulate(backend: Backend, chain: Chain, X: Array, Y: Array, dtype: 
 
 
 def check_score_path(
-    backend: Backend, chain: Chain, X: Array, labels: Array, W: Array, dtype: Any, rows: Any = None
+    backend: Backend, chain: FeatureMap, X: Array, labels: Array, W: Array, dtype: Any, rows: Any = None
 ) -> None:
     actual = backend.score_path(chain, X, labels, W, dtype=dtype, rows=rows)
     picked = np.arange(len(X)) if rows is None else rows
@@ -177,7 +178,7 @@ def test_transform_layouts(
 def test_identity_only_converts(backend: Backend, dtype: Any, input_type: str, rng: np.random.Generator) -> None:
     for d in SIZES:
         X = make_inputs(5, d, input_type, rng)
-        tolerances.assert_exact(backend.transform(Chain(d, ()), X, dtype=dtype), X.astype(dtype))
+        tolerances.assert_exact(backend.transform(stages(d, ()), X, dtype=dtype), X.astype(dtype))
 
 
 @pytest.mark.parametrize("input_type", INPUT_TYPES)
@@ -225,7 +226,7 @@ def test_tile_edges(
 def test_tile_rows_bound_the_memory() -> None:
     for d, p, size in itertools.product((1, 784, 3072, 100_000), (1, 10_000), ("float32", "float64")):
         weight = np.broadcast_to(np.float32(0), (p, d))
-        rows = tile_rows(Chain(d, (Layer(weight, None, "linear", 1.0),)), np.dtype(size))
+        rows = tile_rows(stages(d, (Layer(weight, None, "linear", 1.0),)), np.dtype(size))
         assert 64 <= rows <= 4096
         assert rows == 64 or rows * max(d, p) * np.dtype(size).itemsize <= 48 << 20
 
@@ -235,7 +236,7 @@ def test_tile_rows_bound_the_memory() -> None:
 
 def activate(backend: Backend, values: Array, activation: Any, parameter: float) -> Array:
     layer = Layer(np.zeros((len(values), 1), values.dtype), values, activation, parameter)
-    return backend.transform(Chain(1, (layer,)), np.zeros((1, 1)), dtype=values.dtype)[0]
+    return backend.transform(stages(1, (layer,)), np.zeros((1, 1)), dtype=values.dtype)[0]
 
 
 def angle_ranges(dtype: Any) -> Iterator[Array]:
@@ -318,11 +319,11 @@ def test_not_finite_names_the_row_of_the_data(
 def test_overflow_of_float32_counts_as_infinity(backend: Backend, rng: np.random.Generator) -> None:
     X = np.array([[1.0, 2.0], [3.0, 1e300]])
     scale = np.array([1.0, 1e-100])
-    for chain in (Chain(2, ()), Chain(2, (), scale, np.zeros(2))):
+    for chain in (stages(2, ()), stages(2, (), scale, np.zeros(2))):
         with pytest.raises(DataError, match="row 1 holds NaN or infinity"):
             backend.transform(chain, X, dtype=np.dtype(np.float32))
-        tolerances.assert_exact(backend.transform(Chain(2, ()), X, dtype=np.dtype(np.float64)), X)
-    shrunk = Chain(2, (), np.array([1.0, 1e-300]), np.zeros(2))  # what counts is what is left
+        tolerances.assert_exact(backend.transform(stages(2, ()), X, dtype=np.dtype(np.float64)), X)
+    shrunk = stages(2, (), np.array([1.0, 1e-300]), np.zeros(2))  # what counts is what is left
     expected = np.array([[1.0, 0.0], [3.0, 1.0]], np.float32)
     tolerances.assert_elementwise(
         backend.transform(shrunk, X, dtype=np.dtype(np.float32)), expected, np.float32, 1.0 + expected
@@ -337,7 +338,7 @@ def test_a_large_offset_of_floats_costs_no_digits(
     for d in SIZES:
         X = (1e6 + rng.standard_normal((9, d))).astype(input_type)
         for scale in (np.ones(d), rng.uniform(0.5, 2.0, d)):
-            chain = Chain(d, (), scale, -1e6 * scale)
+            chain = stages(d, (), scale, -1e6 * scale)
             expected = oracles.features(X.T, (), chain.scale, chain.shift).T
             rounding = tolerances.elementwise(np.float64, oracles.feature_magnitude(X.T, (), scale, chain.shift).T)
             bound = rounding + tolerances.elementwise(dtype, np.abs(expected))
@@ -374,7 +375,7 @@ def test_float32_sums_end_after_4096_rows(any_backend: Backend, monkeypatch: pyt
     X[0] = 4096.0  # in float32, 4096^2 + 1 is 4096^2
     gram = np.zeros((1, 1))
     any_backend.accumulate(
-        Chain(1, ()), X, np.zeros(len(X), np.int64), gram, np.zeros((1, 1)), dtype=np.dtype(np.float32)
+        stages(1, ()), X, np.zeros(len(X), np.int64), gram, np.zeros((1, 1)), dtype=np.dtype(np.float32)
     )
     assert 2.0**24 + 4096 <= gram[0, 0] < 2.0**24 + len(X)
 
@@ -421,7 +422,7 @@ def test_ties_go_to_the_first_class(backend: Backend, dtype: Any, rng: np.random
     labels = rng.integers(0, 5, 200)
     expected = [int((oracles.predictions(model, X.T) == labels).sum()) for model in W]
     assert expected[0] == int((labels == 0).sum())
-    tolerances.assert_exact(backend.score_path(Chain(4, ()), X, labels, W, dtype=dtype), expected)
+    tolerances.assert_exact(backend.score_path(stages(4, ()), X, labels, W, dtype=dtype), expected)
 
 
 # Solvers
@@ -781,9 +782,10 @@ def test_a_limit_on_blas_holds_for_numba(numba_module: ModuleType) -> None:
 
 _TRANSFORM = """
 import numpy as np, threading
-from krrdistill.backends import Chain, Layer, get_backend
+from krrdistill.backends import Layer, get_backend
+from krrdistill.maps import FeatureMap
 layer = Layer(np.ones((3, 2)), None, "leaky_relu", 0.1)
-call = lambda: get_backend("numba").transform(Chain(2, (layer,)), np.ones((4, 2)), dtype=np.dtype("f4"))
+call = lambda: get_backend("numba").transform(FeatureMap(2, (layer,)), np.ones((4, 2)), dtype=np.dtype("f4"))
 """
 
 

@@ -21,8 +21,8 @@ import pytest
 
 import oracles
 import tolerances
-from conftest import NO_GPU, CudaArray, emulated_backend, set_tile_rows
-from krrdistill.backends import Backend, Chain, HadamardWeight, Layer, backend_status, get_backend
+from conftest import NO_GPU, CudaArray, emulated_backend, set_tile_rows, stages
+from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, shared_backend
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory, NotPositiveDefinite
@@ -265,7 +265,7 @@ def test_nan_in_the_data_leaves_the_statistics_as_they_were(backend: Backend, rn
     X[22, 3] = np.nan
     gram, cross = np.full((4, 4), 0.5), np.full((2, 4), -0.5)
     with pytest.raises(DataError, match="row 22 holds NaN or infinity"):
-        backend.accumulate(Chain(4, ()), X, np.zeros(30, np.int64), gram, cross, dtype=FLOAT32)
+        backend.accumulate(stages(4, ()), X, np.zeros(30, np.int64), gram, cross, dtype=FLOAT32)
     tolerances.assert_exact(gram, np.full((4, 4), 0.5))
     tolerances.assert_exact(cross, np.full((2, 4), -0.5))
 
@@ -276,7 +276,7 @@ def test_nan_in_the_data_leaves_the_statistics_as_they_were(backend: Backend, rn
 def test_a_memory_budget_holds_and_changes_no_sum(device: ModuleType, rng: np.random.Generator) -> None:
     X = rng.integers(0, 4, (500, 40)).astype(np.uint8)  # sums of small integers are exact in any order
     labels, W = rng.integers(0, 3, 500), rng.integers(-2, 3, (5, 3, 40)).astype(np.float64)
-    chain = Chain(40, ())
+    chain = stages(40, ())
     expected = oracles.gram(X.T.astype(np.float64))
     for budget in (40_000, 60_000, 200_000, 1 << 30):
         backend = CudaBackend(memory_budget=budget)
@@ -321,7 +321,7 @@ def test_structured_rows_that_do_not_fit_shared_memory(backend: Backend, rng: np
     signs = rng.choice(np.array([-1, 1], np.int8), (2, 2, 4096))
     weight = HadamardWeight(6500, signs, rng.uniform(0.5, 2.0, 40).astype(np.float32))  # rows of 52 kB of float64
     X, rhs = rng.standard_normal((2, 6500)), rng.standard_normal((2, 40))
-    features = backend.transform(Chain(6500, (Layer(weight, None, "linear", 1.0),)), X, dtype=FLOAT64)
+    features = backend.transform(stages(6500, (Layer(weight, None, "linear", 1.0),)), X, dtype=FLOAT64)
     tolerances.assert_reduction(features, weight.apply(X), FLOAT64, 6500, 1.0)
     tolerances.assert_solve(backend.preimage_solve(weight, rhs), weight.solve(rhs))
 

@@ -23,7 +23,7 @@ from krrdistill.backends.base import weight_arrays
 from krrdistill.common.random import Stream, normal, permutation, uniform
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError, NotSurjective
-from krrdistill.maps import KERNELS, LayeredMap, map_from_spec, median_sigma2
+from krrdistill.maps import KERNELS, FeatureMap, map_from_spec, median_sigma2
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ def orthogonal(p: int, seed: int = 0) -> kd.OrthogonalFourier:
     return kd.OrthogonalFourier(D, p, sigma2=6.0, seed=seed)
 
 
-MAPS: dict[str, LayeredMap] = {
+MAPS: dict[str, FeatureMap] = {
     "identity": kd.Identity(D),
     "fourier_square": fourier(D),
     "fourier_wide": fourier(5),
@@ -63,13 +63,13 @@ def gaussian(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def condition_of(phi: LayeredMap) -> float:
+def condition_of(phi: FeatureMap) -> float:
     """Product of the layers' condition numbers and of what their activations' inverses multiply errors by."""
     slopes = [1.0 / layer.parameter if layer.activation == "leaky_relu" else 1.0 for layer in phi.layers]
     return math.prod(slopes) * math.prod(oracles.condition(oracles.dense(layer.weight)) for layer in phi.layers)
 
 
-def features_in_range(phi: LayeredMap, m: int, seed: int = 0) -> Array:
+def features_in_range(phi: FeatureMap, m: int, seed: int = 0) -> Array:
     """Features that are no image of known inputs, away from the ends of the range (arccos is steep there)."""
     limit = phi.feature_limit()
     if math.isinf(limit):
@@ -153,7 +153,7 @@ def test_fourier_features_approximate_the_gaussian_kernel() -> None:
     assert np.abs(Phi @ Phi.T - kernel).max() <= tolerances.statistical(p, deviation=1.5)
 
 
-def kernel_error(phi: LayeredMap, X: Array, sigma2: float) -> Array:
+def kernel_error(phi: FeatureMap, X: Array, sigma2: float) -> Array:
     """phi(x) . phi(y) - exp(-||x - y||^2 / (2 sigma^2)) over all pairs of different rows."""
     Phi = phi.transform(X, dtype=np.float32).astype(np.float64)
     square = np.sum(X * X, axis=1)
@@ -196,17 +196,24 @@ PREPROCESSING = {
 
 @pytest.mark.parametrize("kind", PREPROCESSING)
 @pytest.mark.parametrize("name", ["identity", "fourier_wide", "fcnn_narrowing"])
-def test_chain_is_the_map_behind_preprocessing(any_backend: Backend, name: str, kind: str) -> None:
-    phi, preprocessing = MAPS[name], PREPROCESSING[kind]
+def test_map_with_preprocessing_is_the_map_of_preprocessed_inputs(
+    any_backend: Backend, dtype: Any, name: str, kind: str
+) -> None:
+    preprocessing = PREPROCESSING[kind]
+    phi = MAPS[name].with_preprocessing(preprocessing)
     X = 10.0 * gaussian(7, D)
-    chain = phi.chain(preprocessing)
     Z = preprocessing.apply(X)
-    magnitude = oracles.feature_magnitude(X.T, chain.layers, chain.scale, chain.shift).T
-    magnitude += oracles.feature_magnitude(Z.T, phi.layers).T
-    actual = any_backend.transform(chain, X, dtype=np.dtype(np.float64))
-    expected = oracles.features(Z.T, phi.layers).T
-    tolerances.assert_reduction(actual, expected, np.float64, D * (2 + len(phi.layers)), magnitude)
-    assert (chain.input_dim, chain.output_dim) == (D, phi.output_dim)
+    magnitude = oracles.feature_magnitude(X.T, phi.layers, phi.scale, phi.shift).T
+    magnitude += oracles.feature_magnitude(Z.T, MAPS[name].layers).T
+    expected = oracles.features(Z.T, MAPS[name].layers).T
+    terms = D * (2 + len(MAPS[name].layers))
+    for actual in (
+        any_backend.transform(phi, X, dtype=np.dtype(dtype)),
+        phi.transform(X, dtype=dtype, backend=any_backend),
+    ):
+        assert actual.dtype == dtype
+        tolerances.assert_reduction(actual, expected, dtype, terms, magnitude)
+    assert (phi.input_dim, phi.output_dim) == (D, MAPS[name].output_dim)
 
 
 # Preimage
@@ -319,7 +326,7 @@ def test_feature_limit(name: str) -> None:
     ("phi", "layer", "inputs", "outputs"),
     [(fourier(9), 1, 8, 9), (kd.FCNN(D, [9]), 1, 8, 9), (kd.FCNN(D, [3, 2, 4]), 3, 2, 4)],
 )
-def test_more_features_than_inputs_have_no_preimage(phi: LayeredMap, layer: int, inputs: int, outputs: int) -> None:
+def test_more_features_than_inputs_have_no_preimage(phi: FeatureMap, layer: int, inputs: int, outputs: int) -> None:
     message = f"layer {layer} maps {inputs} inputs to {outputs} features; an exact preimage needs at most {inputs}"
     with pytest.raises(NotSurjective, match=message):
         phi.check_surjective()
@@ -331,7 +338,7 @@ def test_more_features_than_inputs_have_no_preimage(phi: LayeredMap, layer: int,
 def test_rank_deficient_weights_have_no_preimage(any_backend: Backend, p: int) -> None:
     weight = gaussian(p, D).astype(np.float32)
     weight[-1] = weight[0]
-    phi = LayeredMap(D, (Layer(weight, None, "leaky_relu", 0.1),), {})
+    phi = FeatureMap(D, (Layer(weight, None, "leaky_relu", 0.1),))
     phi.check_surjective()
     with pytest.raises(NotSurjective, match="rank deficient"):
         phi.preimage(gaussian(2, p), backend=any_backend)
@@ -364,40 +371,66 @@ def test_identity_preimage_checks_its_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phi", "fingerprint"),
+    ("phi", "weights", "fingerprint"),
     [
-        (kd.Identity(4), hashlib.sha256(b"").hexdigest()),
+        (
+            kd.Identity(4),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "fe376993c198d6cb9478dc86c17073a6faeed3acb183ae7764d9ae389a15981d",
+        ),
         (
             kd.RandomFourier(5, 4, sigma2=2.0, seed=3),
             "bcd142968de2f3e194153b38a0bf089a4af6b47ae6ef6af15808d3c4a6fd415b",
+            "46e61d3f32aa498e285d127d6ef4af8216bec27a149c2193774835d6cbf7acc9",
         ),
         (
             kd.OrthogonalFourier(5, 4, sigma2=2.0, seed=3),
             "ff93551062751ea0d6e161277a2ca69d27f11d510e61b03382108759e0100642",
+            "464301c5a4bb045f91632292fdabdbdc040122e4cebb6ec40fb8a28c368b9c05",
         ),
         (
             kd.OrthogonalFourier(8, sigma2=3.0, seed=2**64 - 1),
             "d356cd42c76eb61cac1734e778104ef040506bc5f2704761a701c492cfec4cf8",
+            "006a08f495292ea0a01740cad024e9038e8d002056fa7de8dae6f64aa55c87d9",
         ),
         (
             kd.RandomFourier(5, 4, sigma2=2.0, seed=3, spectral="laplacian"),
             "ee4a55be830e5a858e80ae94bdce018130deb0978f2f2fc17935745ee370dd0c",
+            "97f64c254c662d9630751145b345f9797305a0fd62c4f2052b9ca73b4972b7e6",
         ),
         (
             kd.RandomFourier(5, 4, sigma2=2.0, seed=3, spectral="matern", nu=2.5),
             "c02c36c6e20e24bbd7902510a188f4c8ba29765f1160d94733494b2a02f285df",
+            "5b4dc106881b6f70b958cd0fe01ec03fd05706ec5e142571aac37303aaf8789e",
         ),
-        (kd.DeepLinear(5, [7, 3], seed=3), "f8c478ae11b801261932e3bcb61429921aca6a19092119468b49cacbd792bf29"),
-        (kd.ConvolutionalNetwork((4, 4), seed=3), "6208ed46fe8fcc856af82937b565f29ebcb4689f98d93b672b4fe41e11c836de"),
-        (kd.FCNN(5, [4, 3], seed=3), "bb021f4ba232c4919fe73383458f2948b1b0a2cd010d58992b7aeef5d39b3072"),
+        (
+            kd.DeepLinear(5, [7, 3], seed=3),
+            "f8c478ae11b801261932e3bcb61429921aca6a19092119468b49cacbd792bf29",
+            "969d7707d8cc8b149f24f3d2b2fca80470cbb116f4d0c887f868d2ddf930cfc2",
+        ),
+        (
+            kd.ConvolutionalNetwork((4, 4), seed=3),
+            "6208ed46fe8fcc856af82937b565f29ebcb4689f98d93b672b4fe41e11c836de",
+            "e5b61c086170be5bd736a49640dfe9457ee7a1a501cdd6c7fa83f35ea92be3c0",
+        ),
+        (
+            kd.FCNN(5, [4, 3], seed=3),
+            "bb021f4ba232c4919fe73383458f2948b1b0a2cd010d58992b7aeef5d39b3072",
+            "e7bd9f1d96c72f0e970eab6dc51e7f789bcde09a44c3ac8737dce7b494849730",
+        ),
         (
             kd.FCNN(3, [3], slope=0.5, seed=2**64 - 1),
             "6fc9bf698db9b75d9d8d1ed9700c901c92e1dacf0ad7507b29c4376773c8ee84",
+            "9263338ddb50c18f957387abf7c081fc90ee26a1fe73472bbfd5f98e80eb0ae8",
         ),
     ],
 )
-def test_fingerprints_are_pinned(phi: LayeredMap, fingerprint: str) -> None:
-    """They are in the files that users have: weights that change make those files unreadable."""
+def test_weights_and_fingerprints_are_pinned(phi: FeatureMap, weights: str, fingerprint: str) -> None:
+    """Users have them in their files: weights or fingerprints that change make those files unreadable."""
+    digest = hashlib.sha256()
+    for name, array in phi.arrays().items():
+        digest.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array).astype("<f4").tobytes())
+    assert digest.hexdigest() == weights
     assert phi.fingerprint() == fingerprint
 
 
@@ -449,9 +482,10 @@ def test_description_states_the_formula() -> None:
         ("fcnn_narrowing", {"widths": [7, 7]}, "do not match the recorded fingerprint"),
         ("fcnn_narrowing", {"widths": None}, "incomplete"),
         ("fcnn_narrowing", {"widths": [0]}, r"widths\[0\] must be at least 1"),
-        ("fcnn_narrowing", {"slope": 0.2}, "layers of the description contradicts"),
+        ("fcnn_narrowing", {"slope": 0.2}, "do not match the recorded fingerprint"),
         ("fcnn_narrowing", {"layers": []}, "layers of the description contradicts"),
-        ("identity", {"input_dim": 9}, "output_dim of the description contradicts"),
+        ("identity", {"input_dim": 9}, "do not match the recorded fingerprint"),
+        ("identity", {"output_dim": 9}, "output_dim of the description contradicts"),
         ("identity", {"input_dim": "8"}, "incomplete"),
         ("identity", {"kernel": None}, "unknown kernel None"),
     ],
@@ -495,7 +529,7 @@ def test_fingerprint_sees_every_number() -> None:
         layer._replace(bias=bias),
         layer._replace(weight=layer.weight.reshape(8, 5)),
     ]
-    prints = {LayeredMap(D, (other,), {}).fingerprint() for other in changed}
+    prints = {FeatureMap(D, (other,)).fingerprint() for other in changed}
     assert len(prints | {before}) == 4
 
 
@@ -510,9 +544,9 @@ def test_fingerprint_sees_every_number_of_a_structured_weight() -> None:
         replace(layer.weight, scale=scale),
         replace(layer.weight, signs=layer.weight.signs[:2]),
     ]
-    changed = [LayeredMap(D, (layer._replace(weight=weight),), {}) for weight in weights]
+    changed = [FeatureMap(D, (layer._replace(weight=weight),)) for weight in weights]
     assert len({other.fingerprint() for other in [phi, *changed]}) == 4
-    assert len({other.chain().fingerprint() for other in [phi, *changed]}) == 4
+    assert len({other.with_preprocessing(PREPROCESSING["zca"]).fingerprint() for other in [phi, *changed]}) == 4
 
 
 # Bad arguments
@@ -635,9 +669,11 @@ def test_make_map() -> None:
         "deep_linear": kd.DeepLinear,
         "conv": kd.ConvolutionalNetwork,
     }
-    assert made["FCNN"].fingerprint() == kd.FCNN(D, seed=5).fingerprint()
+    assert made["FCNN"].fingerprint() == kd.FCNN(D, seed=5, preprocessing=preprocessing).fingerprint()
+    assert all(phi.preprocessing is preprocessing for phi in made.values())
     deep = kd.make_map("FCNN", data, preprocessing, hidden_layers=2, slope=0.2)
-    assert deep.fingerprint() == kd.FCNN(D, hidden_layers=2).fingerprint()
+    expected = kd.FCNN(D, hidden_layers=2, slope=0.2, preprocessing=preprocessing)
+    assert deep.fingerprint() == expected.fingerprint()
     assert deep.parameters["slope"] == 0.2
     with pytest.raises(
         ValueError,

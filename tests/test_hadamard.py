@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill.backends import Backend, Chain, HadamardWeight, Layer
+from conftest import stages
+from krrdistill.backends import Backend, HadamardWeight, Layer
 
 # Around powers of two, where a block covers all or barely half, and around the strides and vectors of the transform.
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 127, 128, 129, 257)
@@ -29,7 +30,7 @@ def make_weight(d: int, p: int, *, rounds: int = 3, seed: int = 0) -> HadamardWe
 
 
 def apply(backend: Backend, weight: HadamardWeight, X: Array, dtype: Any) -> Array:
-    chain = Chain(weight.inputs, (Layer(weight, None, "linear", 1.0),))
+    chain = stages(weight.inputs, (Layer(weight, None, "linear", 1.0),))
     return np.asarray(backend.transform(chain, X, dtype=np.dtype(dtype)))
 
 

@@ -14,8 +14,9 @@ import scipy.special
 import krrdistill as kd
 import oracles
 import tolerances
+from conftest import stages
 from krrdistill.apps.cli import main
-from krrdistill.backends import Backend, Chain, Layer
+from krrdistill.backends import Backend, Layer
 from krrdistill.construct.closed_form import labels_only_errors
 from krrdistill.maps import LayeredMap, map_from_spec
 from krrdistill.maps.convolution import Convolution
@@ -63,13 +64,13 @@ def test_chains_with_operators_on_every_backend(any_backend: Backend, dtype: Any
     before, after = (rng.standard_normal(shape).astype(np.float32) for shape in ((12, 12), (5, dense.shape[0])))
     shift = rng.standard_normal(12)
 
-    def chain(middle: Any) -> Chain:
+    def chain(middle: Any) -> FeatureMap:
         layers = (
             Layer(before, None, "leaky_relu", 0.1),
             Layer(middle, None, "leaky_relu", 0.2),
             Layer(after, None, "cosine", 1.0),
         )
-        return Chain(12, layers, np.full(12, 0.5), shift)
+        return stages(12, layers, np.full(12, 0.5), shift)
 
     with_operator, with_matrix = chain(operator), chain(dense)
     X, y, rows = rng.standard_normal((20, 12)), rng.integers(0, 3, 20), np.array([3, 1, 17, 4, 4])

@@ -12,11 +12,12 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
+from conftest import stages
 from krrdistill.apps.likeness import likeness, value_range
-from krrdistill.backends import Chain, Layer
-from krrdistill.construct.closed_form import learned_labels
-from krrdistill.construct.nearest import nearest_inputs
-from krrdistill.maps.linearized import ChainWeights, Linearization
+from krrdistill.artifact.record import Likeness
+from krrdistill.backends import Layer
+from krrdistill.construct.labels import learned_labels
+from krrdistill.construct.nearest import Tangent, TangentWeights, nearest_inputs
 
 Array = npt.NDArray[Any]
 D, K = 12, 3
@@ -47,7 +48,7 @@ def assert_exact(feature_map: Any, X: Array, W: Array, lambda_s: float) -> None:
 @pytest.mark.parametrize("m", [3, 4, 9, 11])
 def test_identity_is_the_nearest_of_all(m: int) -> None:
     W, X = gaussian(K, D, seed=1), gaussian(m, D, seed=2)
-    found = nearest_inputs(Chain(D, ()), W, X)
+    found = nearest_inputs(stages(D, ()), W, X)
     outside = X - X @ np.linalg.pinv(W) @ W
     singular = np.linalg.svd(outside, compute_uv=False)
     smallest = np.sort(np.concatenate([singular, np.zeros(max(0, m - len(singular)))]))[:K]
@@ -62,7 +63,8 @@ def test_identity_is_the_nearest_of_all(m: int) -> None:
 def test_distance_is_that_of_the_raw_inputs() -> None:
     scale, shift = np.geomspace(0.1, 10.0, D), gaussian(D, seed=4)
     W, X = gaussian(K, D, seed=1), gaussian(7, D, seed=2)
-    found = nearest_inputs(Chain(D, (), scale, shift), W, X)
+    phi = stages(D, (), scale, shift)
+    found = phi.preprocessing.raw(nearest_inputs(phi, W, phi.preprocessing.standardise(X)))
     Q = np.linalg.qr(W.T)[0]
     P = np.eye(D) - Q @ Q.T
     F = X * scale + shift
@@ -75,7 +77,7 @@ def test_distance_is_that_of_the_raw_inputs() -> None:
 @pytest.mark.parametrize("m", [12, 13, 30])
 def test_enough_points_do_not_move(m: int) -> None:
     W, X = gaussian(K, D, seed=1), gaussian(m, D, seed=2)
-    found = nearest_inputs(Chain(D, ()), W, X)
+    found = nearest_inputs(stages(D, ()), W, X)
     tolerances.assert_solve(found, X, 1e4)
     assert_exact(kd.Identity(D), found, W, 0.3)
 
@@ -85,7 +87,7 @@ def test_enough_points_do_not_move(m: int) -> None:
 def test_every_map_is_exact_and_near(name: str, lambda_s: float) -> None:
     feature_map, X = MAPS[name], gaussian(6, D, seed=2)
     W = gaussian(K, feature_map.output_dim, seed=1)
-    found = nearest_inputs(feature_map.chain(), W, X)
+    found = nearest_inputs(feature_map, W, X)
     assert_exact(feature_map, found, W, lambda_s)
     assert 0.01 < np.linalg.norm(found - X) / np.linalg.norm(X) < 1.0
 
@@ -95,7 +97,7 @@ def test_equal_points_stay_usable() -> None:
     X[1], X[5], X[6] = X[0], X[0], X[4]
     for name in ("identity", "FCNN"):
         W = gaussian(K, D, seed=1)
-        found = nearest_inputs(MAPS[name].chain(), W, X)
+        found = nearest_inputs(MAPS[name], W, X)
         F = MAPS[name].transform(found)
         Y = learned_labels(F, W, 0.0)
         assert np.linalg.norm(kd.fit_features(F, Y, 0.0) - W) < 1e-6 * np.linalg.norm(W)
@@ -105,18 +107,18 @@ def test_equal_points_stay_usable() -> None:
 def test_model_of_lower_rank() -> None:
     W, X = gaussian(K, D, seed=1), gaussian(6, D, seed=2)
     W[2] = W[0] - W[1]
-    assert_exact(kd.Identity(D), nearest_inputs(Chain(D, ()), W, X), W, 0.0)
+    assert_exact(kd.Identity(D), nearest_inputs(stages(D, ()), W, X), W, 0.0)
 
 
 def test_bad_points() -> None:
     with pytest.raises(kd.DataError, match=r"X has 2 points, a model of rank 3 needs at least 3"):
-        nearest_inputs(Chain(D, ()), gaussian(K, D), gaussian(2, D))
+        nearest_inputs(stages(D, ()), gaussian(K, D), gaussian(2, D))
     with pytest.raises(kd.DataError, match=r"X must have shape \(4, 12\), got \(4, 11\)"):
-        nearest_inputs(Chain(D, ()), gaussian(K, D), gaussian(4, 11))
+        nearest_inputs(stages(D, ()), gaussian(K, D), gaussian(4, 11))
     with pytest.raises(kd.DataError, match="X holds NaN or infinity"):
-        nearest_inputs(Chain(D, ()), gaussian(K, D), np.full((4, D), np.nan))
+        nearest_inputs(stages(D, ()), gaussian(K, D), np.full((4, D), np.nan))
     for weight in (np.zeros((9, D)), np.outer(gaussian(9), gaussian(D))):  # features of rank 0 and 1
-        flat = Chain(D, (Layer(weight, None, "linear", 1.0),))
+        flat = stages(D, (Layer(weight, None, "linear", 1.0),))
         with pytest.raises(kd.DataError, match="no exact set was found near the given points"):
             nearest_inputs(flat, gaussian(K, 9), gaussian(4, D))
 
@@ -127,9 +129,9 @@ def test_bad_points() -> None:
 @pytest.mark.parametrize("name", MAPS)
 def test_products_with_the_jacobian(name: str) -> None:
     scale, shift = np.geomspace(0.5, 2.0, D), gaussian(D, seed=4)
-    chain = Chain(D, MAPS[name].layers, scale, shift)
+    chain = stages(D, MAPS[name].layers, scale, shift)
     X, V, U = gaussian(5, D), gaussian(5, D, seed=1), gaussian(5, chain.output_dim, seed=2)
-    at = Linearization(ChainWeights(chain), X)
+    at = Tangent(TangentWeights(chain), X + shift / scale)  # its inputs are about the origin
     layers = [(layer.weight, layer.bias, layer.activation, layer.parameter) for layer in chain.layers]
     tolerances.assert_solve(at.features.T, oracles.features(X.T, layers, scale, shift), 100.0)
     step = 1e-6
@@ -140,7 +142,7 @@ def test_products_with_the_jacobian(name: str) -> None:
     product = at.along(at.back(U))
     tolerances.assert_solve(at.there_and_back(U.astype(np.float32)), product, 10.0, np.float32)
     if len(chain.layers) <= 1:
-        rows = [Linearization(ChainWeights(chain), X[i : i + 1]) for i in range(5)]
+        rows = [Tangent(TangentWeights(chain), (X + shift / scale)[i : i + 1]) for i in range(5)]
         products = [row.along(np.eye(D)[j : j + 1]) for row in rows for j in range(D)]
         J = np.concatenate(products).reshape(5, D, -1)
         tolerances.assert_solve(at.mean_product(), np.einsum("idp,idq->pq", J, J) / 5, 100.0)
@@ -200,12 +202,12 @@ def test_bad_dial(options: dict[str, Any], error: type[Exception], message: str)
 
 def test_likeness() -> None:
     start = np.array([[0.0, 100.0], [200.0, 200.0]])
-    assert likeness(start, start, (0.0, 200.0)) == {"mse": 0.0, "psnr": None, "out_of_range": 0.0}
+    assert likeness(start, start, (0.0, 200.0)) == Likeness(mse=0.0, psnr=None, out_of_range=0.0, asked=None)
     moved = start + np.array([[-20.0, 0.0], [0.0, 20.0]])
     found = likeness(moved, start, (0.0, 200.0))
-    tolerances.assert_solve([found["mse"], found["psnr"]], [0.005, -10 * np.log10(0.005)])
-    assert found["out_of_range"] == 0.5
-    assert likeness(moved, None, (-50.0, 250.0)) == {"mse": None, "psnr": None, "out_of_range": 0.0}
+    tolerances.assert_solve([found.mse, found.psnr], [0.005, -10 * np.log10(0.005)])
+    assert found.out_of_range == 0.5
+    assert likeness(moved, None, (-50.0, 250.0)) == Likeness(mse=None, psnr=None, out_of_range=0.0, asked=None)
 
 
 def test_value_range(digits: kd.Dataset) -> None:

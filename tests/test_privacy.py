@@ -16,11 +16,11 @@ import scipy.stats
 import krrdistill as kd
 import oracles
 import tolerances
+from conftest import stages
 from krrdistill.apps import privacy
 from krrdistill.apps.cli import main
 from krrdistill.apps.privacy.mechanisms import default_lambda
 from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
-from krrdistill.backends import Chain
 from krrdistill.construct.closed_form import learned_labels
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ def gaussian(*shape: int, seed: int = 0) -> Array:
 
 def clipped(n: int = N, bound: float = 2.0, seed: int = 0) -> privacy.ClippedStatistics:
     labels = np.arange(n) % K
-    return privacy.clipped_statistics(gaussian(n, P, seed=seed), labels, Chain(P, ()), K, norm_bound=bound)
+    return privacy.clipped_statistics(gaussian(n, P, seed=seed), labels, stages(P, ()), K, norm_bound=bound)
 
 
 def unit(x: Array) -> Array:

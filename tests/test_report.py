@@ -22,16 +22,17 @@ from pages import Page, check_page, screenshot
 pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 
-import krrdistill as kd
 import krrdistill.apps.report.jpeg
 import krrdistill.apps.report.sprites
-from krrdistill.apps.cli import main
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
-from krrdistill.apps.report.charts import Chart
 from krrdistill.apps.report.html import Markup, element
 from krrdistill.apps.report.png import encode_png
 from krrdistill.apps.report.record import read_run
 from krrdistill.apps.report.sprites import Gallery, gallery
+
+import krrdistill as kd
+from krrdistill.apps.cli import main
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
+from krrdistill.apps.report.charts import Chart
 from krrdistill.apps.roofline import pass_floor, pass_flops
 from krrdistill.apps.text import megabytes, number, percent, seconds
 from krrdistill.options import MapOptions

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
-from conftest import set_tile_rows
-from krrdistill.backends import Backend, Chain
+from conftest import set_tile_rows, stages
+from krrdistill.backends import Backend
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.ridge import statistics as module
@@ -225,7 +225,7 @@ def sums_of_bytes(
 ) -> tuple[Array, Array]:
     p = X.shape[1]
     gram, cross = np.zeros((p, p)), np.zeros((K, p))
-    backend.accumulate(Chain(p, (), **affine), X, Y, gram, cross, dtype=np.dtype(dtype), rows=rows)
+    backend.accumulate(stages(p, (), **affine), X, Y, gram, cross, dtype=np.dtype(dtype), rows=rows)
     backend.symmetrize(gram)
     return gram, cross
 
@@ -306,7 +306,7 @@ def test_affine_sums_of_bytes_are_the_same_bits_everywhere(
 ) -> None:
     """Threads, tile size and the order of the rows change nothing, and float64 is not less exact than float32."""
     X, y = rng.integers(0, 256, (5000, 133), dtype=np.uint8), rng.integers(0, K, 5000)
-    chain = Chain(133, (), rng.uniform(0.01, 0.02, 133), rng.standard_normal(133))
+    chain = stages(133, (), rng.uniform(0.01, 0.02, 133), rng.standard_normal(133))
     found = []
     for threads, rows, order, precision in (
         (1, 64, None, "float32"),
@@ -327,7 +327,7 @@ def test_noise_floor_of_integer_sums(isa: str, native_module: Any, tmp_path: Pat
     X, y = rng.integers(0, 256, (300, D), dtype=np.uint8), rng.integers(0, K, 300)
 
     def update(data: Array, **keywords: Any) -> Statistics:
-        return Statistics(Chain(D, ()), K, backend="native").update(data, y[: len(data)], **keywords)
+        return Statistics(stages(D, ()), K, backend="native").update(data, y[: len(data)], **keywords)
 
     exact, rounded, empty = update(X), update(X.astype(np.float32)), update(np.zeros((0, D), np.float32))
     formed = "float64" if native_module.has_byte_products() else "float32"
@@ -352,9 +352,9 @@ def test_accumulate_tells_the_precision_of_its_products(integer_kernel: Backend,
     """float64 for integers, which are only for bytes without layers."""
     X = np.zeros((n, D), np.uint8)
     for chain, data, expected in (
-        (Chain(D, ()), X, "float64"),
-        (Chain(D, (), np.full(D, 0.5), np.ones(D)), X, "float64"),
-        (Chain(D, ()), X.astype(np.float32), str(dtype)),
+        (stages(D, ()), X, "float64"),
+        (stages(D, (), np.full(D, 0.5), np.ones(D)), X, "float64"),
+        (stages(D, ()), X.astype(np.float32), str(dtype)),
         (PHI.chain(), X, str(dtype)),
     ):
         p = chain.output_dim
@@ -364,7 +364,7 @@ def test_accumulate_tells_the_precision_of_its_products(integer_kernel: Backend,
 
 def test_other_backends_use_the_precision_that_was_asked_for(any_backend: Backend, dtype: Any) -> None:
     used = any_backend.accumulate(
-        Chain(2, ()), np.zeros((3, 2)), np.zeros(3, np.int64), np.zeros((2, 2)), np.zeros((1, 2)), dtype=dtype
+        stages(2, ()), np.zeros((3, 2)), np.zeros(3, np.int64), np.zeros((2, 2)), np.zeros((1, 2)), dtype=dtype
     )
     assert used == str(dtype)
 
@@ -570,7 +570,7 @@ def test_merge_refuses_other_shapes() -> None:
     with pytest.raises(DataError, match=r"shapes \(3, 5\) and \(2, 5\) differ"):
         statistics.merge(Statistics(PHI, 2))
     with pytest.raises(DataError, match=r"shapes \(3, 5\) and \(3, 6\) differ"):
-        statistics.merge(Statistics(Chain(6, ()), K))
+        statistics.merge(Statistics(stages(6, ()), K))
 
 
 def test_statistics_of_another_map_are_refused(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
+from conftest import stages
 from krrdistill.apps import privacy
 from krrdistill.apps.kip.gram import GramObjective
-from krrdistill.backends import Chain
 from krrdistill.construct.closed_form import (
     construct,
     dual,
@@ -310,7 +310,7 @@ def kip_loss(W_S: Array, Phi: Array, Y: Array) -> float:
 
 
 def gram_objective(Phi: Array, labels: Array) -> GramObjective:
-    statistics = kd.RidgeStatistics(Chain(P, ()), K, precision="float64", backend="array")
+    statistics = kd.RidgeStatistics(stages(P, ()), K, precision="float64", backend="array")
     statistics.update(Phi.T, labels)
     return GramObjective((), statistics, dtype=np.float64)
 

@@ -124,7 +124,7 @@ def like(result: Any, X: Any) -> Any:
 def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
     """Rows of X (n, d) where X is, of its kind: a view where they follow each other, else a copy."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-        return X[int(rows[0]) : int(rows[-1]) + 1]
+        return X[int(rows[0]) : int(rows[-1]) + 1, :]
     if isinstance(X, np.ndarray):
         return X[rows]
     xp = namespace_of(X)

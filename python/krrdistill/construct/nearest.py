@@ -19,7 +19,7 @@ from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.maps.jacobian import LayerWeights
 
-__all__ = ["nearest_inputs"]
+__all__ = ["Tangent", "TangentWeights", "nearest_inputs"]
 
 FloatArray = npt.NDArray[np.float64]
 _ROUNDS = 2  # pulls towards the reference; more gain 0.1 dB (docs/realism.md)
@@ -36,7 +36,7 @@ _TIE = 1e-12  # among equally near sets the one with the larger T
 _RIDGE = 1e-12  # of the preconditioner, relative to its mean eigenvalue
 
 
-class _Weights:
+class TangentWeights:
     """The weights of a map in both precisions: float64 for features, float32 for the products of an iteration."""
 
     def __init__(self, feature_map: FeatureMap) -> None:
@@ -45,10 +45,10 @@ class _Weights:
         self.rounded = [matrix.astype(np.float32) for matrix in self.gram]
 
 
-class _Tangent:
-    """phi at the rows of X (m, d), and the products with its Jacobian that the steps take."""
+class Tangent:
+    """phi at the rows of X (m, d), raw inputs about the origin, and the products with its Jacobian."""
 
-    def __init__(self, weights: _Weights, X: FloatArray) -> None:
+    def __init__(self, weights: TangentWeights, X: FloatArray) -> None:
         self._weights = weights
         self._at = weights.exact.at(X)
         self.features: FloatArray = self._at.value
@@ -110,7 +110,7 @@ class _Constraint:
 class _Preconditioner:
     """The inverse of B restricted to the rows that a constraint allows, B about the mean of J J^T."""
 
-    def __init__(self, at: _Tangent, Q: FloatArray) -> None:
+    def __init__(self, at: Tangent, Q: FloatArray) -> None:
         B = at.mean_product()
         B[np.diag_indices_from(B)] += _RIDGE * np.trace(B) / len(B) + np.finfo(float).tiny
         self._factor = scipy.linalg.cho_factor(B, lower=True, overwrite_a=True, check_finite=False)
@@ -149,14 +149,14 @@ def nearest_inputs(feature_map: FeatureMap, W: FloatArray, U: FloatArray, *, cen
     """
     unit = feature_map.preprocessing.unit
     X = as_matrix("nearest_inputs", "X", U, (len(U), feature_map.input_dim)) * unit
-    weights = _Weights(feature_map)
+    weights = TangentWeights(feature_map)
     Q = _row_basis(W)
     if len(X) < len(Q) + centered:
         raise DataError(
             f"nearest_inputs: X has {len(X)} points, a model of rank {len(Q)} {'and an intercept ' if centered else ''}"
             f"needs at least {len(Q) + centered}"
         )
-    start = _Tangent(weights, X)
+    start = Tangent(weights, X)
     if not start.features.any():
         raise DataError("nearest_inputs: no exact set was found near the given points: all their features are zero")
     constraint = _choose(start, Q, centered)
@@ -179,7 +179,7 @@ def _row_basis(W: FloatArray) -> FloatArray:
     return np.ascontiguousarray(Vt[s > _RANK * s[0]])
 
 
-def _choose(at: _Tangent, Q: FloatArray, centered: bool) -> _Constraint:
+def _choose(at: Tangent, Q: FloatArray, centered: bool) -> _Constraint:
     """The k combinations of points that cost least to bring into the row space of W, to first order in the inputs."""
     F = at.features - at.features.mean(axis=0) if centered else at.features
     inside = F @ Q.T
@@ -198,7 +198,7 @@ def _choose(at: _Tangent, Q: FloatArray, centered: bool) -> _Constraint:
     return _Constraint(left.T @ U, right @ Q, t < least, least)
 
 
-def _least_step(at: _Tangent, constraint: _Constraint, towards: FloatArray | None, *, tolerance: float) -> FloatArray:
+def _least_step(at: Tangent, constraint: _Constraint, towards: FloatArray | None, *, tolerance: float) -> FloatArray:
     """The step V nearest to ``towards`` (by default none) with U (phi + J V) P = 0: V = towards + J^T U^T M."""
     F = at.features if towards is None else at.features + at.along(towards)
     multipliers = _solve(at, constraint, -constraint.residual(F), tolerance)
@@ -206,7 +206,7 @@ def _least_step(at: _Tangent, constraint: _Constraint, towards: FloatArray | Non
     return step if towards is None else towards + step
 
 
-def _solve(at: _Tangent, constraint: _Constraint, R: FloatArray, tolerance: float) -> FloatArray:
+def _solve(at: Tangent, constraint: _Constraint, R: FloatArray, tolerance: float) -> FloatArray:
     """M with U J J^T (U^T M) P = R to a relative ``tolerance``, by preconditioned conjugate gradients."""
     preconditioner = _Preconditioner(at, constraint.Q)
     U = constraint.U.astype(np.float32)
@@ -238,9 +238,9 @@ def _solve(at: _Tangent, constraint: _Constraint, R: FloatArray, tolerance: floa
     return size * M
 
 
-def _restore(weights: _Weights, constraint: _Constraint, X: FloatArray) -> tuple[FloatArray, _Tangent]:
+def _restore(weights: TangentWeights, constraint: _Constraint, X: FloatArray) -> tuple[FloatArray, Tangent]:
     """An exact point near X, and the map around it: least steps, halved while they do not help."""
-    at = _Tangent(weights, X)
+    at = Tangent(weights, X)
     error, scale = _error(at, constraint), float(np.linalg.norm(at.features))
     for _ in range(_MAX_STEPS):
         if error <= _EXACT * scale:
@@ -249,7 +249,7 @@ def _restore(weights: _Weights, constraint: _Constraint, X: FloatArray) -> tuple
         step = _least_step(at, constraint, None, tolerance=max(finest, min(coarsest, error / scale)))
         length = 1.0
         while True:
-            ahead = _Tangent(weights, X + length * step)
+            ahead = Tangent(weights, X + length * step)
             left = _error(ahead, constraint)
             if left <= (1.0 - 0.1 * length) * error or length < _SMALLEST_STEP:
                 break
@@ -265,5 +265,5 @@ def _restore(weights: _Weights, constraint: _Constraint, X: FloatArray) -> tuple
     return X, at
 
 
-def _error(at: _Tangent, constraint: _Constraint) -> float:
+def _error(at: Tangent, constraint: _Constraint) -> float:
     return float(np.linalg.norm(constraint.residual(at.features)))

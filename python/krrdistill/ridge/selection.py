@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import get_backend
 from krrdistill.common.arrays import as_samples, check_count
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.errors import DataError, NotPositiveDefinite
@@ -119,7 +118,7 @@ def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOu
         raise TypeError("count_correct: the statistics are of real-valued targets, which are scored by R^2")
     labels = statistics.classes.encode("count_correct", held_out.y, samples.shape[0])
     rows = np.arange(len(labels)) if held_out.rows is None else held_out.rows
-    backend = get_backend(statistics.backend.name, data=samples)
+    backend = statistics.backend_for(samples)
     if path.intercepts is None:
         correct = backend.score_path(
             feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
@@ -164,7 +163,7 @@ def select_by_rows(
         path.models(),
         None if path.intercepts is None else np.nan_to_num(path.intercepts),
         precision=statistics.precision,
-        backend=get_backend(statistics.backend.name, data=samples),
+        backend=statistics.backend_for(samples),
         rows=held_out.rows,
     )
     return select_by_r2(path, r_squared(scored, targets, sample_weight=weights)[0], per_target=per_target)

@@ -269,7 +269,7 @@ class RidgeStatistics:
         count = n if picked is None else len(picked)
         if count == 0:
             return self
-        self.backend = get_backend(self._chosen, data=samples)
+        self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
         origin = targets[chosen].mean(axis=0) if self._origin is None else self._origin
         store, precision, batch = self._store, "float64", None
@@ -378,6 +378,10 @@ class RidgeStatistics:
         if not np.isfinite(targets).all():
             raise DataError(f"{where}: y holds NaN or infinity")
         return targets
+
+    def backend_for(self, data: Any) -> Backend:
+        """The backend that was asked for, for data where they lie."""
+        return get_backend(self._chosen, data=data)
 
     # Merging
 
