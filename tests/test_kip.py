@@ -22,10 +22,10 @@ import oracles
 from krrdistill.apps.kip.checkpoint import State, load_checkpoint, save_checkpoint
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.apps.kip.optimize import adam_step, batch_rows
-from krrdistill.apps.kip.problem import Problem
+from krrdistill.apps.kip.problem import KipProblem
 from krrdistill.apps.kip.published import PublishedObjective
-from krrdistill.maps import LayeredMap
-from krrdistill.pipeline import split
+from krrdistill.pipeline import train
+from krrdistill.problem import Problem, split
 from tolerances import assert_elementwise, assert_estimate, assert_exact, assert_solve, reduction
 
 try:
@@ -38,7 +38,7 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 VARIANTS = ("gram", pytest.param("published", marks=needs_torch))
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 N, D, K, M = 90, 12, 3, 6
-MAPS: dict[str, LayeredMap] = {
+MAPS: dict[str, kd.FeatureMap] = {
     "identity": kd.Identity(D),
     "random_fourier": kd.RandomFourier(D, 11, sigma2=12.0),
     "orthogonal_fourier": kd.OrthogonalFourier(D, 11, sigma2=12.0),
@@ -83,10 +83,9 @@ class Toy:
 
 
 def distill(data: kd.Dataset, kernel: str = "FCNN", **options: Any) -> kd.KipResult:
-    scaling = kd.standardize(data)
-    phi = kd.make_map(kernel, data, scaling)
+    phi = kd.make_map(kernel, data, kd.standardize(data))
     defaults = {"iterations": 12, "evaluate_every": 5, "backend": "array"}
-    return kd.kip_distill(data.x_train, data.y_train, phi, preprocessing=scaling, **{**defaults, **options})
+    return kd.kip_distill(data.x_train, data.y_train, phi, **{**defaults, **options})
 
 
 # ---- the loss
@@ -179,12 +178,12 @@ def test_both_variants_agree_step_by_step(digits: kd.Dataset, kernel: str, batch
 
 def test_gram_over_everything_never_sees_a_training_feature(digits: kd.Dataset, monkeypatch: Any) -> None:
     seen = []
-    features = Problem.features
-    monkeypatch.setattr(Problem, "features", lambda self, rows: seen.append(rows) or features(self, rows))
+    features = KipProblem.features
+    monkeypatch.setattr(KipProblem, "features", lambda self, rows: seen.append(rows) or features(self, rows))
     result = distill(digits)
-    assert [len(rows) for rows in seen] == [result.original.n_validation]
+    assert [len(rows) for rows in seen] == [result.model.n_validation]
     distill(digits, batch_size=300)
-    assert [len(rows) for rows in seen[1:]] == [result.original.n_train, result.original.n_validation]
+    assert [len(rows) for rows in seen[1:]] == [result.model.n_train, result.model.n_validation]
 
 
 # ---- the loop
@@ -269,7 +268,7 @@ def test_best_is_the_first_of_the_best_validation_accuracies(digits: kd.Dataset,
 
 def test_the_validation_accuracy_is_the_models(digits: kd.Dataset) -> None:
     result = distill(digits)
-    rows, _ = split(len(digits.x_train), kd.DistillOptions())
+    rows, _ = split(digits.y_train, kd.DistillOptions())
     predicted = result.best.distilled.predict(digits.x_train[rows], backend="array")
     assert float(np.mean(predicted == digits.y_train[rows])) == result.best.val_accuracy
 
@@ -324,13 +323,10 @@ def test_warm_start_is_the_closed_form_and_no_worse_than_the_ridge_model(
     digits: kd.Dataset, kernel: str, init: str
 ) -> None:
     result = distill(digits, kernel, warm_start=True, init=init, precision="float64", iterations=1, lr=1e-30)
-    scaling = kd.standardize(digits)
-    phi = kd.make_map(kernel, digits, scaling)
-    closed = kd.distill(
-        digits.x_train, digits.y_train, phi, preprocessing=scaling, init=init, precision="float64", backend="array"
-    )
+    phi = kd.make_map(kernel, digits, kd.standardize(digits))
+    closed = kd.distill(digits.x_train, digits.y_train, phi, init=init, precision="float64", backend="array")
     assert_exact(result.last.distilled.X, closed.distilled.X)
-    path = closed.original.path
+    path = closed.model.path
     ridge_loss = path.train_rmse[path.best] ** 2
     assert result.losses[0] <= ridge_loss + reduction(np.float64, 1366, 1.0)
     cold = distill(digits, kernel, init=init, precision="float64", iterations=1)
@@ -351,7 +347,7 @@ def test_the_closed_form_is_a_global_minimum_for_fewer_points_than_features(digi
 def test_the_closed_form_stands_beside_the_curve(digits: kd.Dataset) -> None:
     """Judged from the set that distill makes, it is the ridge model."""
     result = distill(digits, precision="float64", points_per_class=2)
-    path = result.original.path
+    path = result.model.path
     assert result.closed_form is not None
     assert_solve(result.closed_form.train_loss, path.train_rmse[path.best] ** 2, 1e4)
     assert result.closed_form.val_accuracy == path.val_accuracy[path.best]
@@ -361,19 +357,17 @@ def test_the_closed_form_stands_beside_the_curve(digits: kd.Dataset) -> None:
 
 
 def test_a_model_that_is_trained_already_changes_nothing(digits: kd.Dataset) -> None:
-    scaling = kd.standardize(digits)
-    phi = kd.make_map("FCNN", digits, scaling)
+    phi = kd.make_map("FCNN", digits, kd.standardize(digits))
     options = kd.KipOptions(iterations=5, backend="array")
-    problem = Problem.of(digits.x_train, digits.y_train, phi, scaling, 10, options)
-    trained = problem.train(None, None)
+    trained = train(Problem.of("test", digits.x_train, digits.y_train, phi, options.distillation()))
     arguments: Any = (digits.x_train, digits.y_train, phi)
-    shared = kd.kip_distill(*arguments, preprocessing=scaling, options=options, trained=trained)
-    alone = kd.kip_distill(*arguments, preprocessing=scaling, options=options)
+    shared = kd.kip_distill(*arguments, options=options, trained=trained)
+    alone = kd.kip_distill(*arguments, options=options)
     assert_exact(shared.last.distilled.X, alone.last.distilled.X)
     assert_exact(shared.last.distilled.Y, alone.last.distilled.Y)
     assert shared.seconds["statistics"] == trained.seconds["statistics"]
-    with pytest.raises(ValueError, match="kip: original was trained with other seed"):
-        kd.kip_distill(*arguments, preprocessing=scaling, options=replace(options, seed=1), trained=trained)
+    with pytest.raises(ValueError, match="kip: trained is of another map, split or lambdas"):
+        kd.kip_distill(*arguments, options=replace(options, seed=1), trained=trained)
 
 
 # ---- checkpoints
@@ -581,10 +575,9 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
 
 
 def test_a_map_that_is_not_onto_serves_without_a_warm_start(digits: kd.Dataset) -> None:
-    scaling = kd.standardize(digits)
-    phi = kd.RandomFourier(64, 100, sigma2=60.0)
+    phi = kd.RandomFourier(64, 100, sigma2=60.0, preprocessing=kd.standardize(digits))
     arguments = (digits.x_train, digits.y_train, phi)
-    options = {"preprocessing": scaling, "iterations": 5, "backend": "array"}
+    options = {"iterations": 5, "backend": "array"}
     result = kd.kip_distill(*arguments, **options)
     assert result.losses[-1] < 1
     assert result.closed_form is None
@@ -610,7 +603,8 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
         assert loaded.meta["kip"]["iteration"] == point.iteration
         F = loaded.features(backend="array")
         assert_solve(loaded.lambda_s, 1e-6 * np.trace(F @ F.T) / 20)
-        certificate = loaded.verify(digits, backend="array")  # trains the original again, as the file records
+        original = kd.retrain(loaded, digits.x_train, digits.y_train, backend="array")  # as the file records
+        certificate = loaded.verify(original, test=digits, backend="array")
         assert certificate.original_accuracy == run.report["original"]["test_accuracy"]
     with np.load(tmp_path / "curve.npz") as curve:
         assert_exact(curve["losses"], run.result.losses)

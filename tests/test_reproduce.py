@@ -90,21 +90,18 @@ def test_table3_writes_json_markdown_and_a_page(tmp_path: Path, capsys: pytest.C
 def test_the_model_is_that_of_distill(tmp_path: Path) -> None:
     (cell,) = reproduce("table3", closed(seeds=(3,), ipcs=(2,)), out=tmp_path)["cells"]
     data = kd.load_dataset("digits")
-    scaling = kd.standardize(data)
-    phi = kd.make_map("FCNN", data, scaling, seed=3)
-    result = kd.distill(
-        data.x_train, data.y_train, phi, preprocessing=scaling, points_per_class=2, seed=3, backend="array"
-    )
-    certificate = result.distilled.verify(data, weights=result.original.W, backend="array")
-    assert cell["lambda"] == result.original.lambda_
+    phi = kd.make_map("FCNN", data, kd.standardize(data), seed=3)
+    result = kd.distill(data.x_train, data.y_train, phi, points_per_class=2, stratify=False, seed=3, backend="array")
+    certificate = result.distilled.verify(result.model, test=data, backend="array")
+    assert cell["lambda"] == result.model.lambda_
     assert cell["certificate"] == certificate.numbers()
     assert cell["distilled_accuracy"] == certificate.distilled_accuracy
 
 
 def test_one_pass_over_the_data_serves_all_cells_of_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
-    train = case_module.train_original
-    monkeypatch.setattr(case_module, "train_original", lambda *rest: passes.append(rest) or train(*rest))
+    train = case_module.train
+    monkeypatch.setattr(case_module, "train", lambda *rest: passes.append(rest) or train(*rest))
     reproduce("table4", gram(ipcs=(1, 2, 5), kip_iterations=3), out=tmp_path)
     assert len(passes) == 1
     reproduce("table4", gram(ipcs=(1, 2, 5), seeds=(0, 1), kip_iterations=3), out=tmp_path)
@@ -206,9 +203,8 @@ def test_what_the_budget_ends_is_extrapolated_marked_and_gone_on_with(tmp_path: 
     assert whole["cells"][0] == ours
     assert "extrapolated)" not in to_markdown(publication(whole)).split("## How")[0].split("| data set")[1]
     data = kd.load_dataset("digits")
-    scaling = kd.standardize(data)
-    phi = kd.make_map("FCNN", data, scaling)
-    alone = kd.kip_distill(data.x_train, data.y_train, phi, preprocessing=scaling, iterations=200, backend="array")
+    phi = kd.make_map("FCNN", data, kd.standardize(data))
+    alone = kd.kip_distill(data.x_train, data.y_train, phi, iterations=200, stratify=False, backend="array")
     assert whole["cells"][1]["last"]["train_loss"] == alone.last.train_loss
 
 
