@@ -514,7 +514,7 @@ def spoiled(X: Array, index: tuple[int, int], value: float) -> Array:
         (lambda X, y: (X, y.astype(float)), TypeError, "integer class labels, got dtype float64"),
         (lambda X, y: (X, y > 0), TypeError, "integer class labels, got dtype bool"),
         (lambda X, y: (X, y.astype(str)), TypeError, "integer class labels"),
-        (lambda X, y: (X, np.zeros((9, 2))), DataError, r"y must have shape \(9,\), got \(9, 2\)"),
+        (lambda X, y: (X, np.zeros((9, 2), int)), DataError, r"y must have shape \(9,\), got \(9, 2\)"),
     ],
 )
 def test_bad_samples(any_backend: Backend, change: Callable[..., Any], kind: type[Exception], message: str) -> None:
