@@ -63,7 +63,9 @@ def test_models_are_those_of_the_primal(any_backend: Backend, n: int, labelled: 
         for lambda_, W in zip(grid, path.weights, strict=True):
             expected, b = primal(Phi, T, w, lambda_, center)
             condition = 1.0 + path.largest_eigenvalue / lambda_
-            scale = max(float(np.linalg.norm(expected)), 1e-2 if n == 2 else 1e-3)  # n = 2, one weight 0: W is 0
+            # One weight of two is 0: about its mean the other leaves W = 0, up to the rounding of targets near 2.
+            alone = n == 2 and weighted and center != "none"
+            scale = max(float(np.linalg.norm(expected)), 1e-2 if alone else 1e-3)
             assert np.linalg.norm(W - expected) <= tolerances.solve(condition) * scale
             fitted = kd.fit_ridge(few, lambda_, center=center)
             assert np.linalg.norm(fitted - expected) <= tolerances.solve(condition) * scale

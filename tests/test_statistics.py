@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -632,3 +634,150 @@ def test_statistics_of_another_map_are_refused(tmp_path: Path) -> None:
     theirs.save(tmp_path / "theirs.npz")
     with pytest.raises(kd.DataError, match="of another feature map"):
         Statistics.load(tmp_path / "theirs.npz", kd.Identity(6))
+
+
+# Updates that fail
+
+
+def snapshot(statistics: Statistics) -> dict[str, Array]:
+    """Copies of all that statistics hold."""
+    numbers = {name: np.copy(getattr(statistics, name)) for name in NUMBERS}
+    return {**numbers, "n": np.asarray(statistics.n), "weight": np.asarray(statistics.total_weight)}
+
+
+def assert_unchanged(statistics: Statistics, before: dict[str, Array]) -> None:
+    for name, value in snapshot(statistics).items():
+        tolerances.assert_exact(value, before[name])
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+@pytest.mark.parametrize("targets", ["labels", "values"])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "bad"), [(40_000, np.nan), (40_000, -np.inf), (40_000, 1e30), (9, np.nan), (9, np.inf), (9, 1e30)]
+)
+def test_statistics_update_that_fails_leaves_everything_bit_for_bit(
+    any_backend: Backend, targets: str, held: bool, rows: int, bad: float
+) -> None:
+    X, Y = samples(3 if held else 30, targets=targets)
+    statistics = statistics_of(X, Y, "float32", any_backend)
+    before = snapshot(statistics)
+    more, theirs = samples(rows, 1, targets)
+    with pytest.raises(DataError, match="NaN or infinity|overflow"):
+        statistics.update(spoiled(more, (rows - 1, 2), bad), theirs)
+    assert_unchanged(statistics, before)
+    statistics.update(more[:50], theirs[:50])
+    whole = np.vstack([X, more[:50]]), np.concatenate([Y, theirs[:50]])
+    assert_close(statistics, statistics_of(*whole, "float32", any_backend), *whole, "float32")
+
+
+def test_statistics_update_with_targets_that_overflow_leaves_everything(any_backend: Backend) -> None:
+    """Features pass, products with targets or weights do not."""
+    X, Y = samples(30, targets="values")
+    statistics = statistics_of(X, Y, "float32", any_backend)
+    before = snapshot(statistics)
+    for changes in ({"y": 1e38 * Y}, {"y": 1e200 * Y}, {"y": Y, "sample_weight": np.full(30, 1e80)}):
+        with pytest.raises(DataError, match="overflow"), np.errstate(over="ignore", invalid="ignore"):
+            statistics.update(X, **changes)
+        assert_unchanged(statistics, before)
+
+
+def test_statistics_update_with_a_label_out_of_range_leaves_everything() -> None:
+    X, Y = samples(30)
+    statistics = statistics_of(X, Y)
+    before = snapshot(statistics)
+    with pytest.raises(DataError, match="label 3"):
+        statistics.update(X, np.where(np.arange(30) == 29, K, Y))
+    assert_unchanged(statistics, before)
+
+
+def test_statistics_interrupted_in_place_refuse_later_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_BATCH_ROWS", 8)
+    X, y = np.zeros((30, D), np.uint8), np.arange(30) % K
+    statistics, other = (Statistics(kd.Identity(D), K).update(X, y) for _ in range(2))
+
+    def interrupt(fraction: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        statistics.update(X, y, progress=interrupt)
+    for use in (
+        lambda: statistics.gram,
+        lambda: statistics.cross,
+        lambda: statistics.system(),
+        lambda: statistics.update(X, y),
+        lambda: statistics.merge(other),
+        lambda: other.merge(statistics),
+        lambda: statistics.copy().gram,
+        lambda: statistics.save(tmp_path / "s.npz"),
+    ):
+        with pytest.raises(DataError, match="interrupted"):
+            use()
+
+
+# Shards, classes and copies
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 30), (30, 2), (10, 3, 40)])
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_statistics_of_shards_in_any_order_equal_one_pass(sizes: tuple[int, ...], targets: str) -> None:
+    X, Y = samples(sum(sizes), targets=targets)
+    bounds = np.cumsum([0, *sizes])
+    for order in (range(len(sizes)), reversed(range(len(sizes)))):
+        total = empty_for(Y, precision="float64")
+        for i in order:
+            total += statistics_of(X[bounds[i] : bounds[i + 1]], Y[bounds[i] : bounds[i + 1]])
+        assert_close(total, statistics_of(X, Y), X, Y, np.float64)
+
+
+def test_statistics_minus_a_part_are_those_of_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (60, D), dtype=np.uint8), rng.integers(0, K, 60)
+    whole, part, rest = (
+        Statistics(kd.Identity(D), K, precision="float64").update(X[s], y[s])
+        for s in (slice(None), slice(40, None), slice(40))
+    )
+    whole -= part
+    for name in NUMBERS:
+        tolerances.assert_exact(getattr(whole, name), getattr(rest, name))
+    real, Y = samples(60, targets="values")
+    left = statistics_of(real, Y)
+    left -= statistics_of(real[40:], Y[40:])
+    assert left.n == 40
+    tolerances.assert_reduction(left.gram, statistics_of(real[:40], Y[:40]).gram, np.float64, 60,
+                                oracles.gram(oracles.feature_magnitude(real.T, PHI.layers)))  # fmt: skip
+    rounded = statistics_of(real, Y, "float32")
+    with pytest.raises(DataError, match="do not cancel"):
+        rounded -= statistics_of(real[40:], Y[40:])
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], [-1, 1], [3, 70]])
+def test_statistics_of_named_classes_equal_those_of_codes(names: list[Any], tmp_path: Path) -> None:
+    X, _ = samples(20)
+    codes = np.arange(20) % 2
+    named = Statistics(PHI, names, precision="float64").update(X, np.array(names)[codes])
+    tolerances.assert_exact(named.cross, Statistics(PHI, 2, precision="float64").update(X, codes).cross)
+    with pytest.raises(DataError, match="which is no class"):
+        named.update(X, np.array([*names, type(names[0])(99)])[[0] * 19 + [2]])
+    named.save(tmp_path / "s.npz")
+    assert Statistics.load(tmp_path / "s.npz", PHI).classes == named.classes
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("n", [3, 30])
+def test_statistics_copies_are_independent(duplicate: Callable[[Statistics], Statistics], n: int) -> None:
+    X, Y = samples(n)
+    original = statistics_of(X, Y)
+    before = snapshot(original)
+    other = duplicate(original)
+    assert_unchanged(other, before)
+    other.update(*samples(30, 1))
+    assert other.n == n + 30
+    assert_unchanged(original, before)
+
+
+def test_statistics_of_many_features_and_few_rows_need_no_gram() -> None:
+    """G would take 181 GB."""
+    X = np.random.default_rng(0).integers(0, 256, (60, 150_528), dtype=np.uint8)
+    statistics = Statistics(kd.Identity(150_528), classes=2).update(X, np.arange(60) % 2)
+    assert len(statistics.system().gram) == 60
