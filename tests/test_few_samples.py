@@ -30,8 +30,9 @@ def data(n: int, seed: int = 0) -> tuple[Array, Array, Array, Array]:
     return rng.standard_normal((n, D)), np.arange(n) % K, rng.standard_normal((n, K)) + 2.0, weights
 
 
-def statistics(backend: Any = "native", **options: Any) -> kd.RidgeStatistics:
-    return kd.RidgeStatistics(PHI, K, **{"precision": "float64", **options}, backend=backend)
+def statistics(backend: Any = "native", labelled: bool = True, **options: Any) -> kd.RidgeStatistics:
+    kind = {"classes" if labelled else "n_targets": K}
+    return kd.RidgeStatistics(PHI, **kind, **{"precision": "float64", **options}, backend=backend)
 
 
 def primal(Phi: Array, T: Array, w: Array, lambda_: float, center: str) -> tuple[Array, Array]:
@@ -50,7 +51,7 @@ def test_models_are_those_of_the_primal(any_backend: Backend, n: int, labelled: 
     X, y, Y, w = data(n)
     if n == 1 or not weighted:
         w = np.ones(n)
-    few = statistics(any_backend).update(X, y if labelled else Y, weights=w if weighted else None)
+    few = statistics(any_backend, labelled).update(X, y if labelled else Y, sample_weight=w if weighted else None)
     Phi, T = oracles.features(X.T, PHI.layers), oracles.one_hot(y, K) if labelled else Y.T
     grid = np.array([1e-3, 1.0])
     for center in CENTERS:
@@ -62,7 +63,9 @@ def test_models_are_those_of_the_primal(any_backend: Backend, n: int, labelled: 
         for lambda_, W in zip(grid, path.weights, strict=True):
             expected, b = primal(Phi, T, w, lambda_, center)
             condition = 1.0 + path.largest_eigenvalue / lambda_
-            scale = max(float(np.linalg.norm(expected)), 1e-3)
+            # One weight of two is 0: about its mean the other leaves W = 0, up to the rounding of targets near 2.
+            alone = n == 2 and weighted and center != "none"
+            scale = max(float(np.linalg.norm(expected)), 1e-2 if alone else 1e-3)
             assert np.linalg.norm(W - expected) <= tolerances.solve(condition) * scale
             fitted = kd.fit_ridge(few, lambda_, center=center)
             assert np.linalg.norm(fitted - expected) <= tolerances.solve(condition) * scale
@@ -74,14 +77,14 @@ def test_models_are_those_of_the_primal(any_backend: Backend, n: int, labelled: 
 def test_the_gram_matrix_is_there_when_asked_for(any_backend: Backend, weighted: bool) -> None:
     X, y, _, w = data(20)
     w = w if weighted else np.ones(20)
-    few = statistics(any_backend).update(X, y, rows=np.arange(12), weights=w if weighted else None)
+    few = statistics(any_backend).update(X, y, rows=np.arange(12), sample_weight=w if weighted else None)
     Phi = oracles.features(X.T, PHI.layers)
     for rows in (np.arange(12), np.arange(20)):  # asked for, then more samples, then asked for again
         expected = (Phi[:, rows] * w[rows]) @ Phi[:, rows].T
         tolerances.assert_reduction(few.gram, expected, np.float64, 20, np.abs(Phi * w) @ np.abs(Phi.T) + 1.0)
         assert len(few.system().gram) == np.count_nonzero(w[rows])
         if len(rows) == 12:
-            few.update(X, y, rows=np.arange(12, 20), weights=w if weighted else None)
+            few.update(X, y, rows=np.arange(12, 20), sample_weight=w if weighted else None)
 
 
 @pytest.mark.parametrize("sizes", [(20, 30), (40, 40), (30, 80), (80, 30)])
@@ -91,9 +94,9 @@ def test_growing_and_merging_beyond_the_number_of_features(sizes: tuple[int, int
     Phi = oracles.features(X.T, PHI.layers)
     gram, cross = (Phi * w) @ Phi.T, (oracles.one_hot(y, K) * w) @ Phi.T
     first, second = np.arange(sizes[0]), np.arange(sizes[0], n)
-    grown = statistics().update(X, y, rows=first, weights=w).update(X, y, rows=second, weights=w)
-    merged = statistics().update(X, y, rows=first, weights=w)
-    merged.merge(statistics().update(X, y, rows=second, weights=w))
+    grown = statistics().update(X, y, rows=first, sample_weight=w).update(X, y, rows=second, sample_weight=w)
+    merged = statistics().update(X, y, rows=first, sample_weight=w)
+    merged.merge(statistics().update(X, y, rows=second, sample_weight=w))
     for parts in (grown, merged):
         assert (len(parts.system().gram) < P) == (n < P)
         assert parts.n == n
@@ -115,7 +118,7 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     X, y, _, _ = data(30)
     few = statistics().update(X, y)
     few.save(tmp_path / "s.npz")
-    loaded = statistics().load(tmp_path / "s.npz")
+    loaded = kd.RidgeStatistics.load(tmp_path / "s.npz", PHI)
     np.testing.assert_array_equal(loaded.gram, few.gram)
     np.testing.assert_allclose(kd.fit_ridge(loaded, 0.1), kd.fit_ridge(few, 0.1), rtol=1e-8, atol=1e-10)
 
@@ -125,7 +128,7 @@ def test_small_lambdas_that_a_singular_gram_hides_are_resolved() -> None:
     X, y, _, _ = data(20)
     few = statistics(precision="float32").update(X, y)
     path = kd.ridge_path(few, [1e-9])
-    assert path.noise_floor > 1e-9
+    assert np.linalg.eigvalsh(few.gram)[0] < few.noise_floor(path.largest_eigenvalue)
     assert not path.below_noise_floor.any()
     Phi = oracles.features(X.T, PHI.layers)
     interpolating = np.linalg.lstsq(Phi.T, oracles.one_hot(y, K).T, rcond=None)[0].T
@@ -137,7 +140,7 @@ def test_small_lambdas_that_a_singular_gram_hides_are_resolved() -> None:
 def test_zero_weights_and_means_hide_nothing(center: str) -> None:
     """A A^T is singular by construction where a weight is 0, and about the mean."""
     X, y, _, w = data(20)
-    few = statistics(precision="float32").update(X, y, weights=w)
+    few = statistics(precision="float32").update(X, y, sample_weight=w)
     path = kd.ridge_path(few, [1e-6], center=center)
     assert not path.below_noise_floor.any()
     expected, _ = primal(oracles.features(X.T, PHI.layers), oracles.one_hot(y, K), w, 1e-6, center)
@@ -168,7 +171,7 @@ def test_training_residual_of_small_lambdas(center: str) -> None:
 
 def test_several_threads_may_ask_for_the_gram_matrix() -> None:
     Z = np.random.default_rng(0).standard_normal((390, 400))
-    few = kd.RidgeStatistics(kd.Identity(400), 1, precision="float64")
+    few = kd.RidgeStatistics(kd.Identity(400), n_targets=1, precision="float64")
     for start in range(0, 390, 30):
         few.update(Z[start : start + 30], np.ones((30, 1)))
     with ThreadPoolExecutor(4) as pool:
@@ -180,11 +183,14 @@ def test_overflow_is_told() -> None:
     for n in (20, 100):
         X = np.full((n, 30), 1e200)
         with pytest.raises(kd.DataError, match="overflow float64"):
-            kd.ridge_path(kd.RidgeStatistics(kd.Identity(30), 1, precision="float64").update(X, np.ones((n, 1))))
-    few = kd.RidgeStatistics(kd.Identity(30), 1).update(np.full((5, 30), 1e25), np.ones((5, 1)))
-    for _ in range(2):  # A A^T in float64 holds it, G in float32 does not
-        with pytest.raises(kd.DataError, match="overflow float32"):
-            _ = few.gram
+            kd.ridge_path(
+                kd.RidgeStatistics(kd.Identity(30), n_targets=1, precision="float64").update(X, np.ones((n, 1)))
+            )
+    few = kd.RidgeStatistics(kd.Identity(30), n_targets=1).update(np.full((5, 30), 1e25), np.ones((5, 1)))
+    tolerances.assert_elementwise(few.gram, np.full((30, 30), 5e50), np.float64)  # of rows held in float64
+    with pytest.raises(kd.DataError, match="overflow float32"), np.errstate(over="ignore", invalid="ignore"):
+        few.update(np.full((40, 30), 1e25), np.ones((40, 1)))
+    assert few.n == 5
 
 
 @pytest.mark.parametrize("kernel", ["identity", "FCNN"])
@@ -195,6 +201,6 @@ def test_distilling_fewer_samples_than_features(kernel: str) -> None:
     X = centres[y] + 0.5 * rng.standard_normal((48, 64))
     phi = kd.Identity(64) if kernel == "identity" else kd.FCNN(64, (64,), seed=1)
     found = kd.distill(X, y, phi, points_per_class=2, seed=0, validation_fraction=0.1)
-    assert found.original.n_train < 64
+    assert found.model.n_train < 64
     W = found.distilled.fit()
-    assert np.linalg.norm(W - found.original.W) <= 1e-8 * np.linalg.norm(found.original.W)
+    assert np.linalg.norm(W - found.model.W) <= 1e-8 * np.linalg.norm(found.model.W)

@@ -19,7 +19,7 @@ import pytest
 import krrdistill as kd
 import krrdistill.common.files
 import oracles
-from krrdistill.apps.kip.checkpoint import State, load_checkpoint, save_checkpoint
+from krrdistill.apps.kip.checkpoint import Look, State, load_checkpoint, save_checkpoint
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.apps.kip.optimize import adam_step, batch_rows
 from krrdistill.apps.kip.problem import KipProblem
@@ -74,7 +74,7 @@ class Toy:
         return GramObjective(self.map.layers, self.statistics, dtype=dtype, points=points)
 
     def published(self) -> PublishedObjective:
-        return PublishedObjective(self.map.layers, np.ascontiguousarray(self.Phi.T), self.y, K)
+        return PublishedObjective(self.map.inner, np.ascontiguousarray(self.Phi.T), self.y, K)
 
     def condition(self) -> float:
         """Of K_SS + lambda_s I, which every step solves with."""
@@ -196,7 +196,7 @@ def test_adam_is_its_formula(rng: np.random.Generator, precision: str) -> None:
     state = State.start(start)
     for gradient in gradients:
         adam_step(state, gradient, 0.01)
-        state.step += 1
+        state.losses.append(0.0)
     expected = oracles.adam(start.astype(float), [g.astype(float) for g in gradients], 0.01)
     assert_elementwise(state.X, expected, precision, magnitude=1.0 + np.abs(expected))
     assert state.X.dtype == precision
@@ -210,7 +210,7 @@ def test_adam_is_pytorchs(rng: np.random.Generator) -> None:
     adam = torch.optim.Adam([inputs], lr=0.05)
     for gradient in gradients:
         adam_step(state, gradient, 0.05)
-        state.step += 1
+        state.losses.append(0.0)
         inputs.grad = torch.from_numpy(gradient)
         adam.step()
     assert_elementwise(state.X, inputs.numpy(), np.float64, magnitude=2.0)
@@ -308,11 +308,11 @@ def test_real_start_is_the_chosen_training_points(digits: kd.Dataset) -> None:
     assert result.start_rows is not None
     assert_exact(digits.y_train[result.start_rows], np.tile(np.arange(10), 2))
     expected = kd.standardize(digits).apply(digits.x_train[result.start_rows].reshape(20, -1))
-    assert_exact(result.last.distilled.X, expected.astype(np.float32))
+    assert_exact(result.last.distilled.inputs, expected.astype(np.float32))
 
 
 def test_noise_start_is_standard_normal(digits: kd.Dataset) -> None:
-    X = distill(digits, points_per_class=20, init="noise", iterations=1, lr=1e-30).last.distilled.X
+    X = distill(digits, points_per_class=20, init="noise", iterations=1, lr=1e-30).last.distilled.inputs
     assert abs(X.mean()) < 5 / np.sqrt(X.size)
     assert abs(X.var() - 1) < 5 * np.sqrt(2 / X.size)
 
@@ -501,8 +501,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 
 
 def test_checkpoints_hold_no_pickles_and_come_back_as_they_were(tmp_path: Path, rng: np.random.Generator) -> None:
-    state = State(*(rng.normal(size=(2, 3)) for _ in range(4)), step=2, best_index=0, losses=[0.5, 1 / 3],
-                  evaluated=[0], train_loss=[0.7], val_accuracy=[0.25], elapsed=[0.125], seconds=0.1)  # fmt: skip
+    looks = [Look(0, 0.7, 0.25, 0.125), Look(2, 0.6, 0.5, 0.25)]
+    state = State(*(rng.normal(size=(2, 3)) for _ in range(4)), losses=[0.5, 1 / 3], curve=looks, seconds=0.1)
     save_checkpoint(tmp_path / "c.npz", state, {"lr": 0.01})
     again = load_checkpoint(tmp_path / "c.npz", {"lr": 0.01}, state.X)
     for name, value in vars(state).items():

@@ -12,9 +12,8 @@ import pytest
 import threadpoolctl
 
 import krrdistill as kd
-from krrdistill import pipeline
 from krrdistill.backends import Backend
-from krrdistill.pipeline import Original, choose_real_points, split
+from krrdistill.problem import choose_real_points, split
 from tolerances import assert_exact, assert_solve
 
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
@@ -31,12 +30,11 @@ def run(data: kd.Dataset, out: Path, kernel: str = "FCNN", **options: Any) -> kd
 
 
 def distill_digits(data: kd.Dataset, kernel: str = "FCNN", **options: Any) -> kd.Distillation:
-    scaling = kd.standardize(data)
-    phi = kd.make_map(kernel, data, scaling)
-    return kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, **options)
+    phi = kd.make_map(kernel, data, kd.standardize(data))
+    return kd.distill(data.x_train, data.y_train, phi, **options)
 
 
-def model_condition(original: Original) -> float:
+def model_condition(original: kd.RidgeModel) -> float:
     """Of G + lambda I, at most."""
     return (original.path.largest_eigenvalue + original.lambda_) / original.lambda_
 
@@ -160,7 +158,7 @@ def test_threads_agree_to_rounding(digits: kd.Dataset, precision: str) -> None:
     models = []
     for threads in (1, 2):
         with threadpoolctl.threadpool_limits(limits=threads):
-            models.append(distill_digits(digits, precision=precision).original)
+            models.append(distill_digits(digits, precision=precision).model)
     assert_solve(models[0].W, models[1].W, model_condition(models[0]), precision)
 
 
@@ -169,9 +167,9 @@ def test_backends_agree_to_rounding(digits: kd.Dataset, any_backend: Backend, mo
     monkeypatch.setattr(pipeline, "get_backend", lambda *_, **__: any_backend)
     found = distill_digits(digits, precision="float64")
     assert found.distilled.meta["options"]["backend"] == any_backend.name
-    assert found.original.lambda_ == array.original.lambda_
-    assert_solve(found.original.W, array.original.W, model_condition(found.original))
-    assert_solve(found.distilled.X, array.distilled.X, model_condition(found.original))
+    assert found.model.lambda_ == array.model.lambda_
+    assert_solve(found.model.W, array.model.W, model_condition(found.model))
+    assert_solve(found.distilled.X, array.distilled.X, model_condition(found.model))
 
 
 def test_seed_decides_everything(digits: kd.Dataset) -> None:
@@ -182,7 +180,7 @@ def test_seed_decides_everything(digits: kd.Dataset) -> None:
 
 def test_real_points_are_balanced_training_points(digits: kd.Dataset) -> None:
     options = kd.DistillOptions(points_per_class=7, init="real")
-    validation, train = split(len(digits.x_train), options)
+    validation, train = split(digits.y_train, options)
     assert sorted([*validation, *train]) == list(range(len(digits.x_train)))
     rows = choose_real_points(digits.y_train, train, 10, options)
     np.testing.assert_array_equal(digits.y_train[rows], np.arange(70) % 10)
@@ -290,9 +288,9 @@ def test_impossible_preimage_is_said_before_the_work(digits: kd.Dataset) -> None
 
 
 def test_any_numeric_array_is_taken(digits: kd.Dataset) -> None:
-    reference = kd.distill(digits.x_train, digits.y_train, kd.FCNN(64)).original.W
+    reference = kd.distill(digits.x_train, digits.y_train, kd.FCNN(64)).model.W
     for dtype in (np.int32, np.float16, np.float32, np.float64, ">f4"):
-        W = kd.distill(digits.x_train.astype(dtype), digits.y_train.astype(np.uint8), kd.FCNN(64)).original.W
+        W = kd.distill(digits.x_train.astype(dtype), digits.y_train.astype(np.uint8), kd.FCNN(64)).model.W
         assert_exact(W, reference)
 
 

@@ -197,11 +197,10 @@ def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:
     counts = np.bincount(labels)
     exact = counts * (held_out / len(labels))
     takes = np.minimum(exact.astype(np.int64), np.maximum(counts - 1, 0))
-    room = counts - 1 - takes
-    for c in np.argsort(-(exact - takes), kind="stable"):
-        if takes.sum() == held_out:
-            break
-        takes[c] += int(room[c] > 0)
+    while takes.sum() < held_out and (takes < counts - 1).any():  # again only where classes of one sample give nothing
+        short = np.argsort(-(exact - takes), kind="stable")
+        short = short[takes[short] < counts[short] - 1]
+        takes[short[: held_out - takes.sum()]] += 1
     by_class = order[np.argsort(labels[order], kind="stable")]
     rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     taken = rank < np.repeat(takes, counts)

@@ -151,6 +151,8 @@ class RidgeModel:
                 raise ValueError("it is of another feature map or preprocessing")
             classes = None if header["classes"] is None else Classes.of("load", header["classes"])
             W = arrays["W"]
+            if classes is not None and classes.count != len(W):
+                raise ValueError(f"W is of {len(W)} classes, not {classes.count}")
             shapes = {"W": (len(W), feature_map.output_dim), "b": (len(W),), "lambdas": (len(W),), "spread": (len(W),)}
             for name, shape in shapes.items():
                 if name in arrays and (arrays[name].shape != shape or not np.isfinite(arrays[name]).all()):
@@ -264,8 +266,14 @@ def _select(
     if isinstance(validation, RidgeStatistics):
         if validation.classes != statistics.classes or validation.k != statistics.k:
             raise DataError(f"fit_model: validation {validation!r} does not fit {statistics!r}")
+        if validation.feature_map.fingerprint() != statistics.feature_map.fingerprint():
+            raise DataError("fit_model: validation is of another feature map or preprocessing")
+        if validation.n == 0:
+            raise DataError("fit_model: validation is of no samples")
         return select_by_statistics(path, validation, per_target=per_target), validation.n
     if isinstance(validation, CorrectCounts):
+        if statistics.classes is None:
+            raise TypeError("fit_model: counts are of classes; these statistics are of real-valued targets")
         return select_by_counts(path, validation), validation.n
     if validation is not None:
         kind = type(validation).__name__

@@ -273,7 +273,11 @@ class RidgeStatistics:
         chosen = np.arange(n) if picked is None else picked
         origin = targets[chosen].mean(axis=0) if self._origin is None else self._origin
         store, precision, batch = self._store, "float64", None
-        apart = isinstance(store, SummedGram) and self.n > 0 and self._may_fail(samples, chosen)
+        apart = (
+            isinstance(store, SummedGram)
+            and self.n > 0
+            and self._may_fail(samples, chosen, _largest_factor(targets, origin, weights))
+        )
         if apart:
             target: HeldRows | SummedGram = SummedGram.zero(self.feature_map.output_dim)
         elif self.n + count < self.feature_map.output_dim:
@@ -282,6 +286,8 @@ class RidgeStatistics:
             target = store.summed(self.backend)
         try:
             batch, precision = self._add(target, samples, targets, origin, chosen, weights, progress)
+            if not np.isfinite(batch.target_square).all():
+                raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
             if not (np.isfinite(batch.cross).all() and np.isfinite(target.trace())):
                 raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
         except BaseException:
@@ -301,11 +307,11 @@ class RidgeStatistics:
             self.product_precision = "float32"
         return self
 
-    def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64]) -> bool:
+    def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> bool:
         """Whether a batch has to be summed apart from G, since it may fail after some of its rows were added.
 
-        Batches that are small beside G get a look at their inputs instead, which is cheaper. Raises DataError for NaN
-        or infinity.
+        Batches that are small beside G get a look at their inputs instead, which is cheaper. ``factor`` bounds what
+        features are multiplied by besides each other. Raises DataError for NaN or infinity.
         """
         runs_in_python = any(isinstance(layer.weight, Operator) for layer in self.feature_map.layers)
         if runs_in_python or not isinstance(samples, np.ndarray):
@@ -316,7 +322,7 @@ class RidgeStatistics:
                 return True
             largest = largest_entry(samples, rows)
         tile = float(np.finfo(self.precision).max) / _TILE_ROWS
-        return not self.feature_map.bound(largest) ** 2 < tile
+        return not max(self.feature_map.bound(largest), 1.0) * factor < np.sqrt(tile)
 
     def _add(
         self,
@@ -576,6 +582,20 @@ class RidgeStatistics:
             if header["features"] != feature_map.fingerprint():
                 raise ValueError("they are of another feature map or preprocessing")
             classes, k = header["classes"], check_count("statistics", "k", header["k"])
+            n = check_count("statistics", "n", header["n"], minimum=0)
+            if classes is not None and (not isinstance(classes, list) or len(classes) != k):
+                raise ValueError(f"k = {k}, which is not the number of its classes")
+            p = feature_map.output_dim
+            shapes = {
+                "gram": (p * (p + 1) // 2,),
+                "cross": (k, p),
+                "feature_sum": (p,),
+                "target_sum": (k,),
+                "target_square": (k,),
+                "target_origin": (k,),
+                "total_weight": (),
+            }
+            numbers = {name: _checked_numbers(name, arrays[name], shape) for name, shape in shapes.items()}
             made = cls(
                 feature_map,
                 classes,
@@ -588,22 +608,8 @@ class RidgeStatistics:
             )
             made._binary = header["binary"] is True
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
-            n = check_count("statistics", "n", header["n"], minimum=0)
-            p = feature_map.output_dim
-            shapes = {
-                "gram": (p * (p + 1) // 2,),
-                "cross": (k, p),
-                "feature_sum": (p,),
-                "target_sum": (k,),
-                "target_square": (k,),
-                "target_origin": (k,),
-                "total_weight": (),
-            }
-            numbers = {name: _checked_numbers(name, arrays[name], shape) for name, shape in shapes.items()}
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
-        if made.k != k:
-            raise DataError(f"not ridge statistics that fit (k = {k}, {made.k} classes)")
         made._store = SummedGram(_unpacked(numbers["gram"], p))
         made._origin = numbers["target_origin"] if n or made.classes is not None else None
         names = ("target_square", "target_sum", "feature_sum", "cross")
@@ -628,6 +634,12 @@ class RidgeStatistics:
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
         except (KeyError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def _largest_factor(targets: npt.NDArray[Any], origin: FloatArray, weights: FloatArray | None) -> float:
+    """The largest number, at least 1, that features or targets are multiplied by, or that takes a feature's place."""
+    root = 1.0 if weights is None else max(1.0, float(np.sqrt(weights.max(initial=0.0))))
+    return root if targets.ndim == 1 else root * max(1.0, float(np.abs(targets - origin).max(initial=0.0)))
 
 
 def _packed(gram: FloatArray) -> FloatArray:

@@ -145,8 +145,9 @@ class HeldRows:
         return self._formed
 
     def trace(self) -> float:
-        """Of G."""
-        return sum(float(np.square(part.features, dtype=np.float64).sum()) for part in self._parts)
+        """Of G; inf where it overflows."""
+        with np.errstate(over="ignore"):
+            return sum(float(np.square(part.features, dtype=np.float64).sum()) for part in self._parts)
 
     def add_weighted(
         self,

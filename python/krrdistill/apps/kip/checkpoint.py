@@ -85,8 +85,8 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
             raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
         recorded = dict(meta["configuration"])
         curve = [Look(int(iteration), *rest) for iteration, *rest in arrays["curve"].tolist()]
-        matrices = [arrays[name] for name in _MATRICES]
-        state = State(*matrices, arrays["losses"].tolist(), curve, float(arrays["seconds"]))
+        X, first, second, best = matrices = [arrays[name] for name in _MATRICES]
+        state = State(X, first, second, best, arrays["losses"].tolist(), curve, float(arrays["seconds"]))
         whole = state.step == meta["iteration"] and 0 <= curve[-1].iteration <= state.step
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a checkpoint of KIP ({error})") from error
