@@ -60,7 +60,7 @@ def test_every_cell_is_exact(
 @pytest.mark.parametrize(("kernel", "ipc", "init"), list(itertools.product(KERNELS, (1, 10, 50), ("noise", "real"))))
 def test_float32_storage(digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, store="float32")
-    assert result.distilled.X.dtype == np.float32
+    assert result.distilled.inputs.dtype == np.float32
     assert_certified(result.report, 1e-2, agreement=0.998)
 
 
@@ -82,7 +82,7 @@ def test_exact_on_every_instruction_set(isa: str, digits: kd.Dataset, tmp_path: 
     """What one set wrote, all of them retrain to."""
     result = run(digits, tmp_path, kernel, points_per_class=2, backend="native")
     assert_certified(result.report, 1e-6)
-    W = result.path.model()[0]
+    W = result.model.W
     W_S = kd.DistilledDataset.load(Path(result.report["artifact"])).fit(backend="array")
     assert np.linalg.norm(W_S - W) <= 1e-6 * np.linalg.norm(W), isa
 
@@ -117,7 +117,9 @@ def test_options_keep_exactness(digits: kd.Dataset, tmp_path: Path, option: dict
     assert_certified(result.report, 1e-6)
     n_train = {"refit": len(digits.x_train)}.get(next(iter(option)), round(0.95 * len(digits.x_train)))
     assert result.report["n_train"] == n_train
-    certificate = result.distilled.verify(digits, backend=option.get("backend"))  # retrains as recorded
+    backend = option.get("backend")
+    again = kd.retrain(result.distilled, digits.x_train, digits.y_train, backend=backend)  # as recorded
+    certificate = result.distilled.verify(again, test=digits, backend=backend)
     assert certificate.weight_relative_error < 1e-9
 
 
@@ -162,10 +164,9 @@ def test_threads_agree_to_rounding(digits: kd.Dataset, precision: str) -> None:
     assert_solve(models[0].W, models[1].W, model_condition(models[0]), precision)
 
 
-def test_backends_agree_to_rounding(digits: kd.Dataset, any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_agree_to_rounding(digits: kd.Dataset, any_backend: Backend) -> None:
     array = distill_digits(digits, backend="array", precision="float64")
-    monkeypatch.setattr(pipeline, "get_backend", lambda *_, **__: any_backend)
-    found = distill_digits(digits, precision="float64")
+    found = distill_digits(digits, precision="float64", backend=any_backend)
     assert found.distilled.meta["options"]["backend"] == any_backend.name
     assert found.model.lambda_ == array.model.lambda_
     assert_solve(found.model.W, array.model.W, model_condition(found.model))
@@ -192,7 +193,7 @@ def test_real_start_stays_near_the_real_images(digits: kd.Dataset, tmp_path: Pat
     result = run(digits, tmp_path, "identity", points_per_class=1, init="real")
     assert result.start_images is not None
     real = result.start_images.astype(float)
-    distance = np.linalg.norm(result.distilled.distilled_data - real) / np.linalg.norm(real)
+    distance = np.linalg.norm(result.distilled.samples - real) / np.linalg.norm(real)
     assert distance < 0.8
 
 
@@ -295,25 +296,28 @@ def test_any_numeric_array_is_taken(digits: kd.Dataset) -> None:
 
 
 def test_a_trained_model_is_distilled_again(digits: kd.Dataset) -> None:
-    first = distill_digits(digits)
-    again = distill_digits(digits, original=first.original, points_per_class=3, init="real")
-    assert again.original is first.original
-    assert_exact(again.distilled.X, distill_digits(digits, points_per_class=3, init="real").distilled.X)
+    model = distill_digits(digits).model
+    _, train = split(digits.y_train, kd.DistillOptions())
+    again = kd.distill_model(
+        model, reference=(digits.x_train[train], digits.y_train[train]), points_per_class=3, init="real"
+    )
+    assert_exact(again.X, distill_digits(digits, points_per_class=3, init="real").distilled.X)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"kernel": "random_fourier"}, "trained with other features"),
-        ({"refit": True}, "trained with other refit"),
-        ({"precision": "float64", "seed": 0}, "trained with other precision"),
-        ({"lambdas": [3.0]}, "trained with other lambdas"),
+        ({"lambdas": [3.0]}, TypeError, "lambdas belongs to the training of a model"),
+        ({"init": "real"}, ValueError, r"init='real' takes its points from reference=\(X, y\)"),
+        ({"reference": (np.zeros((2, 64)), [0, 1])}, ValueError, "reference belongs to init='real'"),
+        ({"points": 3}, TypeError, "unknown option points"),
     ],
 )
-def test_a_model_of_another_training_is_refused(digits: kd.Dataset, options: dict[str, Any], message: str) -> None:
-    original = distill_digits(digits).original
-    with pytest.raises(ValueError, match=message):
-        distill_digits(digits, original=original, **options)
+def test_distill_model_refuses_what_it_does_not_take(
+    digits: kd.Dataset, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        kd.distill_model(distill_digits(digits).model, **options)
 
 
 def test_an_inexact_file_is_said_to_be_one(digits: kd.Dataset, tmp_path: Path) -> None:

@@ -663,7 +663,7 @@ def test_statistics_update_that_fails_leaves_everything_bit_for_bit(
     statistics = statistics_of(X, Y, "float32", any_backend)
     before = snapshot(statistics)
     more, theirs = samples(rows, 1, targets)
-    with pytest.raises(DataError, match="NaN or infinity|overflow"):
+    with pytest.raises(DataError, match=r"NaN or infinity|overflow"):
         statistics.update(spoiled(more, (rows - 1, 2), bad), theirs)
     assert_unchanged(statistics, before)
     statistics.update(more[:50], theirs[:50])
@@ -704,7 +704,7 @@ def test_statistics_interrupted_in_place_refuse_later_use(monkeypatch: pytest.Mo
     for use in (
         lambda: statistics.gram,
         lambda: statistics.cross,
-        lambda: statistics.system(),
+        statistics.system,
         lambda: statistics.update(X, y),
         lambda: statistics.merge(other),
         lambda: other.merge(statistics),

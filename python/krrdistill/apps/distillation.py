@@ -35,7 +35,7 @@ from krrdistill.data import Dataset, standardize, zca
 from krrdistill.maps import given_map, make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation, distill
-from krrdistill.ridge.path import RidgePath
+from krrdistill.ridge.model import RidgeModel
 
 __all__ = ["RunResult", "certificate_numbers", "peak_memory_bytes", "run_distillation", "score"]
 
@@ -49,7 +49,7 @@ class RunResult:
     record : RunRecord
     distilled : DistilledDataset
         As read back.
-    path : RidgePath
+    model : RidgeModel
     start_images : array
         The real samples of the start, else None.
     singular_values : array
@@ -58,7 +58,7 @@ class RunResult:
 
     record: RunRecord
     distilled: DistilledDataset
-    path: RidgePath
+    model: RidgeModel
     start_images: npt.NDArray[Any] | None
     singular_values: npt.NDArray[np.float64] | None
 
@@ -148,7 +148,7 @@ def run_distillation(
             reloaded.save(path, embed_map=options.embed_map)
         n_passed = len(dataset.x_train) - record.n_val
         record = replace(record, floor_seconds={"statistics": pass_floor(feature_map, n_passed, options.precision)})
-    return RunResult(record, reloaded, result.model.path, images, certificate.singular_values)
+    return RunResult(record, reloaded, result.model, images, certificate.singular_values)
 
 
 def _record(

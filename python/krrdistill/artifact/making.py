@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,8 @@ def distilled_set(
 
 def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:
     """What the file records of its making, JSON-able and without times: the same run writes the same bytes."""
-    kept = {
-        name: value
-        for name, value in asdict(options).items()
-        if name not in ("threads", "include_weights", "embed_map", "lambdas")
-    }
+    left_out = ("threads", "include_weights", "embed_map", "lambdas", "backend")
+    kept = {item.name: getattr(options, item.name) for item in fields(options) if item.name not in left_out}
     split = {} if model.split is None else dict(model.split)
     path = model.path
     facts: dict[str, Any] = {"val_accuracy": None}

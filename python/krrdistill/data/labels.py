@@ -44,7 +44,7 @@ class Classes:
             return Classes(check_count(where, "classes", int(classes)))
         if isinstance(classes, str) or not isinstance(classes, (Sequence, np.ndarray)):
             raise TypeError(f"{where}: classes must be a number or the labels themselves, got {classes!r}")
-        names = tuple(np.asarray(classes).tolist())
+        names = tuple(name.item() if isinstance(name, np.generic) else name for name in classes)
         kinds = {type(name) for name in names}
         if len(kinds) != 1 or not kinds <= {str, int}:
             found = ", ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"

@@ -272,18 +272,8 @@ class RidgeStatistics:
         self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
         origin = targets[chosen].mean(axis=0) if self._origin is None else self._origin
-        store, precision, batch = self._store, "float64", None
-        apart = (
-            isinstance(store, SummedGram)
-            and self.n > 0
-            and self._may_fail(samples, chosen, _largest_factor(targets, origin, weights))
-        )
-        if apart:
-            target: HeldRows | SummedGram = SummedGram.zero(self.feature_map.output_dim)
-        elif self.n + count < self.feature_map.output_dim:
-            target = store.copied() if isinstance(store, HeldRows) else store
-        else:
-            target = store.summed(self.backend)
+        store = self._store
+        target, apart = self._target(samples, chosen, _largest_factor(targets, origin, weights))
         try:
             batch, precision = self._add(target, samples, targets, origin, chosen, weights, progress)
             if not np.isfinite(batch.target_square).all():
@@ -306,6 +296,15 @@ class RidgeStatistics:
         if precision == "float32":
             self.product_precision = "float32"
         return self
+
+    def _target(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> tuple[HeldRows | SummedGram, bool]:
+        """(what a batch is added to, whether it has to be merged with the samples so far)."""
+        store, p = self._store, self.feature_map.output_dim
+        if isinstance(store, HeldRows):
+            return (store.copied() if self.n + len(rows) < p else store.summed(self.backend)), False
+        if self.n > 0 and self._may_fail(samples, rows, factor):
+            return SummedGram.zero(p), True
+        return store, False
 
     def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> bool:
         """Whether a batch has to be summed apart from G, since it may fail after some of its rows were added.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.products import product
+from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, Identity
 
 __all__ = ["HeldRows", "SummedGram"]
@@ -222,4 +223,8 @@ def _features(
         root = np.sqrt(weights[part])[:, None]
         features = backend.transform(feature_map, X, dtype=dtype, rows=rows[part])
         features = to_host("statistics.update", "X", features)
-        yield _Part(features * root.astype(dtype), targets[part] * root)
+        with np.errstate(over="ignore", invalid="ignore"):
+            weighted = _Part(features * root.astype(dtype), targets[part] * root)
+        if not np.isfinite(weighted.features).all():
+            raise DataError(f"statistics.update: weighted features overflow {dtype.name}; scale the weights")
+        yield weighted

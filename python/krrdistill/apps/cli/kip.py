@@ -6,7 +6,7 @@ import time
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import output_folder
-from krrdistill.apps.cli.run import of_command, prepare_drawing, show_record
+from krrdistill.apps.cli.run import of_command, require_drawing, show_record
 from krrdistill.apps.cli.settings import KipSettings
 
 
@@ -15,7 +15,7 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
     from krrdistill.apps.kip import run_kip
     from krrdistill.data import load_dataset
 
-    prepare_drawing()
+    require_drawing()
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,7 +34,7 @@ def distill(settings: DistillSettings, *, as_json: bool) -> int:
     from krrdistill.apps.distillation import run_distillation
     from krrdistill.data import load_dataset
 
-    prepare_drawing()
+    require_drawing()
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
@@ -63,7 +61,7 @@ def distill(settings: DistillSettings, *, as_json: bool) -> int:
             images=result.distilled.samples,
             class_names=dataset.class_names,
             start_images=result.start_images,
-            path=result.path,
+            path=result.model.path,
             singular_values=result.singular_values,
         )
     show_record(record, as_json, output.print_summary)
@@ -97,23 +95,11 @@ def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
         summary(record)
 
 
-def prepare_drawing() -> None:
-    """Imports what draws, in a thread beside the computation, most of which leaves the interpreter free.
-
-    Raises BackendUnavailable, before any work, where the pictures of a run cannot be drawn.
-    """
+def require_drawing() -> None:
+    """Raises BackendUnavailable, before any work, where the pictures of a run cannot be drawn."""
     for module, name in (("matplotlib", "matplotlib"), ("PIL", "pillow"), ("jinja2", "jinja2")):
         if importlib.util.find_spec(module) is None:
             raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
-    threading.Thread(target=_import_drawing, name="krrdistill-drawing").start()
-
-
-def _import_drawing() -> None:
-    """Whatever fails here fails again, and is said, when the run comes to its pictures."""
-    with suppress(Exception):
-        from krrdistill.apps.report.render import environment
-
-        environment().get_template("run.html")
 
 
 def verify(
