@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
-import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,23 @@ import pytest
 import krrdistill as kd
 import krrdistill.common.files
 import oracles
-from krrdistill.apps.kip.checkpoint import State, load_checkpoint, save_checkpoint
+from kill import kill_at_write
+from krrdistill.apps.kip.checkpoint import Look, State, load_checkpoint, save_checkpoint
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.apps.kip.optimize import adam_step, batch_rows
-from krrdistill.apps.kip.problem import Problem
+from krrdistill.apps.kip.problem import KipProblem
 from krrdistill.apps.kip.published import PublishedObjective
-from krrdistill.maps import LayeredMap
-from krrdistill.pipeline import split
-from tolerances import assert_elementwise, assert_estimate, assert_exact, assert_solve, reduction
+from krrdistill.pipeline import train
+from krrdistill.problem import Problem, split
+from tolerances import (
+    assert_elementwise,
+    assert_estimate,
+    assert_exact,
+    assert_solve,
+    assert_within,
+    reduction,
+    statistical,
+)
 
 try:
     import torch
@@ -38,7 +46,7 @@ needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed
 VARIANTS = ("gram", pytest.param("published", marks=needs_torch))
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 N, D, K, M = 90, 12, 3, 6
-MAPS: dict[str, LayeredMap] = {
+MAPS: dict[str, kd.FeatureMap] = {
     "identity": kd.Identity(D),
     "random_fourier": kd.RandomFourier(D, 11, sigma2=12.0),
     "orthogonal_fourier": kd.OrthogonalFourier(D, 11, sigma2=12.0),
@@ -74,7 +82,7 @@ class Toy:
         return GramObjective(self.map.layers, self.statistics, dtype=dtype, points=points)
 
     def published(self) -> PublishedObjective:
-        return PublishedObjective(self.map.layers, np.ascontiguousarray(self.Phi.T), self.y, K)
+        return PublishedObjective(self.map, np.ascontiguousarray(self.Phi.T), self.y, K)
 
     def condition(self) -> float:
         """Of K_SS + lambda_s I, which every step solves with."""
@@ -83,10 +91,9 @@ class Toy:
 
 
 def distill(data: kd.Dataset, kernel: str = "FCNN", **options: Any) -> kd.KipResult:
-    scaling = kd.standardize(data)
-    phi = kd.make_map(kernel, data, scaling)
+    phi = kd.make_map(kernel, data, kd.standardize(data))
     defaults = {"iterations": 12, "evaluate_every": 5, "backend": "array"}
-    return kd.kip_distill(data.x_train, data.y_train, phi, preprocessing=scaling, **{**defaults, **options})
+    return kd.kip_distill(data.x_train, data.y_train, phi, **{**defaults, **options})
 
 
 # ---- the loss
@@ -179,12 +186,12 @@ def test_both_variants_agree_step_by_step(digits: kd.Dataset, kernel: str, batch
 
 def test_gram_over_everything_never_sees_a_training_feature(digits: kd.Dataset, monkeypatch: Any) -> None:
     seen = []
-    features = Problem.features
-    monkeypatch.setattr(Problem, "features", lambda self, rows: seen.append(rows) or features(self, rows))
+    features = KipProblem.features
+    monkeypatch.setattr(KipProblem, "features", lambda self, rows: seen.append(rows) or features(self, rows))
     result = distill(digits)
-    assert [len(rows) for rows in seen] == [result.original.n_validation]
+    assert [len(rows) for rows in seen] == [result.model.n_validation]
     distill(digits, batch_size=300)
-    assert [len(rows) for rows in seen[1:]] == [result.original.n_train, result.original.n_validation]
+    assert [len(rows) for rows in seen[1:]] == [result.model.n_train, result.model.n_validation]
 
 
 # ---- the loop
@@ -197,7 +204,7 @@ def test_adam_is_its_formula(rng: np.random.Generator, precision: str) -> None:
     state = State.start(start)
     for gradient in gradients:
         adam_step(state, gradient, 0.01)
-        state.step += 1
+        state.losses.append(0.0)
     expected = oracles.adam(start.astype(float), [g.astype(float) for g in gradients], 0.01)
     assert_elementwise(state.X, expected, precision, magnitude=1.0 + np.abs(expected))
     assert state.X.dtype == precision
@@ -211,7 +218,7 @@ def test_adam_is_pytorchs(rng: np.random.Generator) -> None:
     adam = torch.optim.Adam([inputs], lr=0.05)
     for gradient in gradients:
         adam_step(state, gradient, 0.05)
-        state.step += 1
+        state.losses.append(0.0)
         inputs.grad = torch.from_numpy(gradient)
         adam.step()
     assert_elementwise(state.X, inputs.numpy(), np.float64, magnitude=2.0)
@@ -269,7 +276,7 @@ def test_best_is_the_first_of_the_best_validation_accuracies(digits: kd.Dataset,
 
 def test_the_validation_accuracy_is_the_models(digits: kd.Dataset) -> None:
     result = distill(digits)
-    rows, _ = split(len(digits.x_train), kd.DistillOptions())
+    rows, _ = split(digits.y_train, kd.DistillOptions())
     predicted = result.best.distilled.predict(digits.x_train[rows], backend="array")
     assert float(np.mean(predicted == digits.y_train[rows])) == result.best.val_accuracy
 
@@ -309,13 +316,28 @@ def test_real_start_is_the_chosen_training_points(digits: kd.Dataset) -> None:
     assert result.start_rows is not None
     assert_exact(digits.y_train[result.start_rows], np.tile(np.arange(10), 2))
     expected = kd.standardize(digits).apply(digits.x_train[result.start_rows].reshape(20, -1))
-    assert_exact(result.last.distilled.X, expected.astype(np.float32))
+    assert_exact(result.last.distilled.inputs, expected.astype(np.float32))
+
+
+def test_points_of_a_whitened_run_are_raw_samples_in_the_file(digits: kd.Dataset) -> None:
+    """With ZCA the steps are taken on whitened inputs; what is stored comes back to the images of the start."""
+    phi = kd.make_map("FCNN", digits, kd.zca(digits))
+    options = {"iterations": 1, "lr": 1e-30, "precision": "float64", "backend": "array"}
+    result = kd.kip_distill(digits.x_train, digits.y_train, phi, **options)
+    whitening = phi.preprocessing.whitening
+    assert whitening is not None
+    images = digits.x_train[result.start_rows].reshape(10, -1).astype(float)
+    assert_solve(result.last.distilled.X, images, oracles.condition(whitening))
+    warm = kd.kip_distill(digits.x_train, digits.y_train, phi, warm_start=True, **options)
+    assert warm.closed_form is not None
+    assert warm.losses[0] <= warm.closed_form.train_loss + reduction(np.float64, 1366, 1.0)
+    assert warm.losses[0] < result.losses[0]
 
 
 def test_noise_start_is_standard_normal(digits: kd.Dataset) -> None:
-    X = distill(digits, points_per_class=20, init="noise", iterations=1, lr=1e-30).last.distilled.X
-    assert abs(X.mean()) < 5 / np.sqrt(X.size)
-    assert abs(X.var() - 1) < 5 * np.sqrt(2 / X.size)
+    X = distill(digits, points_per_class=20, init="noise", iterations=1, lr=1e-30).last.distilled.inputs
+    assert_within(X.mean(), 0.0, statistical(X.size))
+    assert_within(X.var(), 1.0, statistical(X.size, float(np.sqrt(2.0))))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -324,13 +346,10 @@ def test_warm_start_is_the_closed_form_and_no_worse_than_the_ridge_model(
     digits: kd.Dataset, kernel: str, init: str
 ) -> None:
     result = distill(digits, kernel, warm_start=True, init=init, precision="float64", iterations=1, lr=1e-30)
-    scaling = kd.standardize(digits)
-    phi = kd.make_map(kernel, digits, scaling)
-    closed = kd.distill(
-        digits.x_train, digits.y_train, phi, preprocessing=scaling, init=init, precision="float64", backend="array"
-    )
-    assert_exact(result.last.distilled.X, closed.distilled.X)
-    path = closed.original.path
+    phi = kd.make_map(kernel, digits, kd.standardize(digits))
+    closed = kd.distill(digits.x_train, digits.y_train, phi, init=init, precision="float64", backend="array")
+    assert_exact(result.last.distilled.inputs, closed.distilled.inputs)
+    path = closed.model.path
     ridge_loss = path.train_rmse[path.best] ** 2
     assert result.losses[0] <= ridge_loss + reduction(np.float64, 1366, 1.0)
     cold = distill(digits, kernel, init=init, precision="float64", iterations=1)
@@ -351,7 +370,7 @@ def test_the_closed_form_is_a_global_minimum_for_fewer_points_than_features(digi
 def test_the_closed_form_stands_beside_the_curve(digits: kd.Dataset) -> None:
     """Judged from the set that distill makes, it is the ridge model."""
     result = distill(digits, precision="float64", points_per_class=2)
-    path = result.original.path
+    path = result.model.path
     assert result.closed_form is not None
     assert_solve(result.closed_form.train_loss, path.train_rmse[path.best] ** 2, 1e4)
     assert result.closed_form.val_accuracy == path.val_accuracy[path.best]
@@ -361,19 +380,17 @@ def test_the_closed_form_stands_beside_the_curve(digits: kd.Dataset) -> None:
 
 
 def test_a_model_that_is_trained_already_changes_nothing(digits: kd.Dataset) -> None:
-    scaling = kd.standardize(digits)
-    phi = kd.make_map("FCNN", digits, scaling)
+    phi = kd.make_map("FCNN", digits, kd.standardize(digits))
     options = kd.KipOptions(iterations=5, backend="array")
-    problem = Problem.of(digits.x_train, digits.y_train, phi, scaling, 10, options)
-    trained = problem.train(None, None)
+    trained = train(Problem.of("test", digits.x_train, digits.y_train, phi, options.distillation()))
     arguments: Any = (digits.x_train, digits.y_train, phi)
-    shared = kd.kip_distill(*arguments, preprocessing=scaling, options=options, trained=trained)
-    alone = kd.kip_distill(*arguments, preprocessing=scaling, options=options)
+    shared = kd.kip_distill(*arguments, options=options, trained=trained)
+    alone = kd.kip_distill(*arguments, options=options)
     assert_exact(shared.last.distilled.X, alone.last.distilled.X)
     assert_exact(shared.last.distilled.Y, alone.last.distilled.Y)
     assert shared.seconds["statistics"] == trained.seconds["statistics"]
-    with pytest.raises(ValueError, match="kip: original was trained with other seed"):
-        kd.kip_distill(*arguments, preprocessing=scaling, options=replace(options, seed=1), trained=trained)
+    with pytest.raises(ValueError, match="kip: trained is of another map, split or lambdas"):
+        kd.kip_distill(*arguments, options=replace(options, seed=1), trained=trained)
 
 
 # ---- checkpoints
@@ -507,12 +524,14 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 
 
 def test_checkpoints_hold_no_pickles_and_come_back_as_they_were(tmp_path: Path, rng: np.random.Generator) -> None:
-    state = State(*(rng.normal(size=(2, 3)) for _ in range(4)), step=2, best_index=0, losses=[0.5, 1 / 3],
-                  evaluated=[0], train_loss=[0.7], val_accuracy=[0.25], elapsed=[0.125], seconds=0.1)  # fmt: skip
+    X, first, second, best = (rng.normal(size=(2, 3)) for _ in range(4))
+    curve = [Look(0, 0.7, 0.25, 0.0), Look(1, 0.6, 1 / 7, 0.125)]
+    state = State(X, first, second, best, losses=[0.5, 1 / 3], curve=curve, seconds=0.1)
     save_checkpoint(tmp_path / "c.npz", state, {"lr": 0.01})
     again = load_checkpoint(tmp_path / "c.npz", {"lr": 0.01}, state.X)
     for name, value in vars(state).items():
         assert_exact(getattr(again, name), value)
+    assert (again.step, again.best_look) == (2, Look(0, 0.7, 0.25, 0.0))
     with np.load(tmp_path / "c.npz", allow_pickle=False) as archive:
         assert all(archive[name].dtype.kind in "fiU" for name in archive.files)
 
@@ -581,10 +600,9 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
 
 
 def test_a_map_that_is_not_onto_serves_without_a_warm_start(digits: kd.Dataset) -> None:
-    scaling = kd.standardize(digits)
-    phi = kd.RandomFourier(64, 100, sigma2=60.0)
+    phi = kd.RandomFourier(64, 100, sigma2=60.0, preprocessing=kd.standardize(digits))
     arguments = (digits.x_train, digits.y_train, phi)
-    options = {"preprocessing": scaling, "iterations": 5, "backend": "array"}
+    options = {"iterations": 5, "backend": "array"}
     result = kd.kip_distill(*arguments, **options)
     assert result.losses[-1] < 1
     assert result.closed_form is None
@@ -610,7 +628,8 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
         assert loaded.meta["kip"]["iteration"] == point.iteration
         F = loaded.features(backend="array")
         assert_solve(loaded.lambda_s, 1e-6 * np.trace(F @ F.T) / 20)
-        certificate = loaded.verify(digits, backend="array")  # trains the original again, as the file records
+        original = kd.retrain(loaded, digits.x_train, digits.y_train, backend="array")  # as the file records
+        certificate = loaded.verify(original, test=digits, backend="array")
         assert certificate.original_accuracy == run.report["original"]["test_accuracy"]
     with np.load(tmp_path / "curve.npz") as curve:
         assert_exact(curve["losses"], run.result.losses)
@@ -620,37 +639,34 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
     assert run.report["seconds_per_iteration"] == run.result.seconds["optimize"] / 30
 
 
-COMMAND = ["-m", "krrdistill.apps.cli", "kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array",
-           "--checkpoint-every", "5", "--json"]  # fmt: skip
-
-
-def command(*options: str, folder: Path) -> list[str]:
-    return [sys.executable, *COMMAND, *options, "--out", str(folder)]
+COMMAND = ["kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array", "--checkpoint-every", "5"]
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ("--iterations", "900"),
-        ("--iterations", "900", "--batch-size", "300"),
-        pytest.param(("--variant", "published", "--iterations", "200"), marks=needs_torch),
+        ("--iterations", "40"),
+        ("--iterations", "40", "--batch-size", "300"),
+        pytest.param(("--variant", "published", "--iterations", "40"), marks=needs_torch),
     ],
     ids=["gram", "gram-batches", "published"],
 )
-def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_sigkill_and_the_same_command_give_the_same_files(
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed while the third checkpoint is written beside the second one: the run goes on from the second."""
     pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(*options, folder=whole), check=True, capture_output=True)
-    process = subprocess.Popen(command(*options, folder=killed), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not (killed / "checkpoint.npz").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (killed / "distilled.npz").exists(), "the run was over before it was killed"
-    done = subprocess.run(command(*options, folder=killed), check=True, capture_output=True, text=True)
-    report = json.loads(done.stdout)
-    assert 0 < report["resumed_from"] < report["iterations"]
+    line = [*COMMAND, "--threads", "1", *options, "--json", "--out"]
+    kill_at_write("checkpoint.npz", 3, [*line, str(killed)])
+    assert {path.suffix for path in killed.iterdir()} == {".npz", ".partial"}
+    for folder in (whole, killed):
+        capsys.readouterr()
+        assert main([*line, str(folder)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["resumed_from"], report["iterations"]) == (10, 40)
     for name in ("distilled.npz", "last.npz", "distilled.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     with np.load(killed / "curve.npz") as a, np.load(whole / "curve.npz") as b:
@@ -658,30 +674,43 @@ def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, option
             assert_exact(a[name], b[name])
 
 
-def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    """The kernel refuses to write beyond RLIMIT_FSIZE, as it does on a full disk: the last checkpoint stays."""
-    pytest.importorskip("resource", reason="no limits of resources on this system")
-    pytest.importorskip("typer", reason="the cli extra is not installed")
-    folder, checkpoint = tmp_path / "o", tmp_path / "o" / "checkpoint.npz"
-    subprocess.run(command("--iterations", "10", folder=folder), check=True, capture_output=True)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    limit = checkpoint.stat().st_size + 400  # the curve of some fifty iterations more
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The kernel refuses to write a file beyond this size, as it does on a full disk."""
+    resource = pytest.importorskip("resource", reason="no limits of resources on this system")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    cap = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))"
-    limited = [sys.executable, "-c", f"{cap}; os.execv(sys.argv[2], sys.argv[2:])", str(limit)]
-    longer = command("--iterations", "400", folder=folder)
-    done = subprocess.run([*limited, *longer], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
+
+def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last checkpoint that fits stays."""
+    pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
+    folder, checkpoint = tmp_path / "o", tmp_path / "o" / "checkpoint.npz"
+    assert main([*COMMAND, "--iterations", "10", "--out", str(folder)]) == 0
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    longer = [*COMMAND, "--iterations", "150", "--json", "--out", str(folder)]
+    with largest_file(checkpoint.stat().st_size + 400):  # the curve of some thirty iterations more
+        assert main(longer) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == f"krrdistill: error: {folder}: File too large"
     with np.load(checkpoint) as archive:
         reached = len(archive["losses"])
-    assert 10 < reached < 400
+    assert 10 < reached < 150
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"checkpoint.npz"}
     assert after.keys() == before.keys()
-    report = json.loads(subprocess.run(longer, check=True, capture_output=True, text=True).stdout)
-    assert (report["resumed_from"], report["iterations"]) == (reached, 400)
+    assert main(longer) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["resumed_from"], report["iterations"]) == (reached, 150)
 
 
 JSON_KEYS = {

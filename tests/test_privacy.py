@@ -20,8 +20,7 @@ from krrdistill.apps import privacy
 from krrdistill.apps.cli import main
 from krrdistill.apps.privacy.mechanisms import default_lambda
 from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
-from krrdistill.backends import Chain
-from krrdistill.construct.closed_form import learned_labels
+from krrdistill.construct.labels import learned_labels
 
 Array = npt.NDArray[Any]
 P, K, N = 6, 3, 40
@@ -34,7 +33,7 @@ def gaussian(*shape: int, seed: int = 0) -> Array:
 
 def clipped(n: int = N, bound: float = 2.0, seed: int = 0) -> privacy.ClippedStatistics:
     labels = np.arange(n) % K
-    return privacy.clipped_statistics(gaussian(n, P, seed=seed), labels, Chain(P, ()), K, norm_bound=bound)
+    return privacy.clipped_statistics(gaussian(n, P, seed=seed), labels, kd.Identity(P), K, norm_bound=bound)
 
 
 def unit(x: Array) -> Array:
@@ -64,7 +63,7 @@ def test_clipped_statistics(bound: float) -> None:
 
 def test_clipping_is_of_features_and_of_chosen_rows() -> None:
     X, phi, rows = gaussian(N, 9), kd.FCNN(9, [P], seed=1), np.arange(3, N, 2)
-    actual = privacy.clipped_statistics(X, np.arange(N) % K, phi.chain(), K, norm_bound=0.7, rows=rows)
+    actual = privacy.clipped_statistics(X, np.arange(N) % K, phi, K, norm_bound=0.7, rows=rows)
     Phi = oracles.features(X[rows].T, phi.layers)
     Phi = Phi * np.minimum(1.0, 0.7 / np.linalg.norm(Phi, axis=0))
     tolerances.assert_solve(actual.statistics.gram, oracles.gram(Phi))
@@ -323,16 +322,16 @@ def test_labels_of_rounded_inputs_are_learned_in_float64(digits: kd.Dataset, tmp
 
 
 def test_public_inputs(digits: kd.Dataset) -> None:
-    preprocessing, _ = public_inputs(digits, "FCNN", {}, seed=0)
-    assert preprocessing.kind == "none"  # the spread of the digits is a fact about them
+    phi = public_inputs(digits, "FCNN", {}, seed=0)
+    assert phi.preprocessing.kind == "none"  # the spread of the digits is a fact about them
     with pytest.raises(
         kd.DataError, match="random_fourier needs sigma2: finding it from digits would look at the private"
     ):
         public_inputs(digits, "random_fourier", {}, seed=0)
     images = kd.Dataset("mnist", *(a for _ in range(2) for a in (np.arange(784, dtype=np.uint8).reshape(1, 28, 28),
                                                                  np.zeros(1, np.int64))), ("zero",))  # fmt: skip
-    preprocessing, phi = public_inputs(images, "random_fourier", {}, seed=0)
-    assert preprocessing.constants["source"] == "published"
+    phi = public_inputs(images, "random_fourier", {}, seed=0)
+    assert phi.preprocessing.constants["source"] == "published"
     assert default_norm_bound(phi) == 1.0
     assert default_norm_bound(kd.Identity(784)) == 28.0
     phi = kd.FCNN(400, [400, 400], seed=0)
@@ -346,7 +345,8 @@ def test_public_inputs(digits: kd.Dataset) -> None:
 def test_nearest_neighbours(digits: kd.Dataset) -> None:
     scaling = kd.standardize(digits)
     copies = digits.x_train[[5, 900, 33]]
-    distilled = kd.DistilledDataset(scaling.apply(copies), np.eye(10)[:3], 0.0, kd.Identity(64), scaling, digits.shape)
+    phi = kd.Identity(64, preprocessing=scaling)
+    distilled = kd.DistilledDataset(scaling.standardise(copies), np.eye(10)[:3], 0.0, phi, digits.shape)
     near = privacy.nearest_neighbours(distilled, digits)
     tolerances.assert_exact(near.nearest, np.array([5, 900, 33]))
     assert near.distances.max() < 1e-5
@@ -354,9 +354,7 @@ def test_nearest_neighbours(digits: kd.Dataset) -> None:
     train, test = (x.reshape(len(x), -1).astype(float) for x in (digits.x_train, digits.x_test))
     expected = [np.sqrt(np.mean((train - row) ** 2, axis=1)).min() for row in test]
     tolerances.assert_solve(near.baseline, expected)
-    noise = kd.DistilledDataset(
-        1e3 * gaussian(20, 64), np.eye(10).repeat(2, axis=0), 0.0, kd.Identity(64), scaling, digits.shape
-    )
+    noise = kd.DistilledDataset(1e3 * gaussian(20, 64), np.eye(10).repeat(2, axis=0), 0.0, phi, digits.shape)
     far = privacy.nearest_neighbours(noise, digits, limit=7)
     assert len(far.distances) == len(far.baseline) == 7
     assert far.near_share == 0.0
@@ -367,13 +365,12 @@ def test_nearest_neighbours(digits: kd.Dataset) -> None:
     ("kernel", "lambda_s"), [("FCNN", 0.0), ("identity", "auto"), ("random_fourier", 0.0), ("deep_linear", 0.0)]
 )
 def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda_s: Any, intercept: bool) -> None:
-    scaling = kd.standardize(digits)
-    phi = kd.make_map(kernel, digits, scaling)
-    keywords: dict[str, Any] = {"preprocessing": scaling, "points_per_class": 5, "intercept": intercept}
+    phi = kd.make_map(kernel, digits, kd.standardize(digits))
+    keywords: dict[str, Any] = {"points_per_class": 5, "intercept": intercept}
     result = kd.distill(digits.x_train, digits.y_train, phi, lambda_s=lambda_s, **keywords)
     Q = phi.range_projection()
-    W = result.original.W if Q is None else result.original.W @ Q
-    expected = np.std(W) / 5 / result.range_scale
+    W = result.model.W if Q is None else result.model.W @ Q
+    expected = np.std(W) / 5 / result.distilled.meta["solution"]["range_scale"]
     freedom = 40 * 64
     measured = privacy.noise_deviation(result.distilled)
     tolerances.assert_within(measured / expected, 1.0, tolerances.statistical(freedom, math.sqrt(0.5)))
@@ -390,15 +387,14 @@ def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda
     ids=["real start", "rounded", "approximate", "m = k"],
 )
 def test_no_noise_in_a_file(digits: kd.Dataset, phi: Any, options: dict[str, Any]) -> None:
-    keywords = {"preprocessing": kd.standardize(digits), "points_per_class": 2, **options}
-    distilled = kd.distill(digits.x_train, digits.y_train, phi, **keywords).distilled
+    phi = phi.with_preprocessing(kd.standardize(digits))
+    distilled = kd.distill(digits.x_train, digits.y_train, phi, **{"points_per_class": 2, **options}).distilled
     assert privacy.noise_deviation(distilled) == 0.0
 
 
 def test_audit_of_a_file(digits: kd.Dataset) -> None:
-    scaling = kd.standardize(digits)
-    phi = kd.make_map("FCNN", digits, scaling)
-    result = kd.distill(digits.x_train, digits.y_train, phi, preprocessing=scaling, points_per_class=3)
+    phi = kd.make_map("FCNN", digits, kd.standardize(digits))
+    result = kd.distill(digits.x_train, digits.y_train, phi, points_per_class=3)
     audit = json.loads(
         json.dumps(privacy.audit_file(result.distilled, digits, BUDGET, labels_secret=True), allow_nan=False)
     )
@@ -413,9 +409,8 @@ def test_audit_of_a_file(digits: kd.Dataset) -> None:
 
 def test_audit_of_labels_with_centred_targets(digits: kd.Dataset) -> None:
     """Learned again, they have rank k - 1."""
-    scaling = kd.standardize(digits)
-    phi = kd.make_map("identity", digits, scaling)
-    keywords: dict[str, Any] = {"preprocessing": scaling, "points_per_class": 2, "store": "float16"}
+    phi = kd.make_map("identity", digits, kd.standardize(digits))
+    keywords: dict[str, Any] = {"points_per_class": 2, "store": "float16"}
     result = kd.distill(digits.x_train, digits.y_train, phi, center_targets=True, **keywords)
     theorem = privacy.audit_file(result.distilled, digits, BUDGET)["theorem"]
     assert theorem["sigma"] is None

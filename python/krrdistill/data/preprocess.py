@@ -120,14 +120,19 @@ class Preprocessing:
 
     def apply(self, X: Any) -> Any:
         """z = u, with ZCA z = u @ whitening. Returns float64 (n, d), of the kind of X."""
-        U = to_host("Preprocessing.apply", "X", self.standardise(X))
-        if self.whitening is not None:
-            for block in row_blocks(*U.shape):
-                U[block] = U[block] @ self.whitening
-        return like(U, X)
+        return like(self.whiten(to_host("Preprocessing.apply", "X", self.standardise(X))), X)
+
+    def whiten(self, U: Vector) -> Vector:
+        """z = u @ whitening, with any other kind u itself; float64 (n, d)."""
+        if self.whitening is None:
+            return U
+        Z = np.empty(U.shape)
+        for block in row_blocks(*U.shape):
+            Z[block] = U[block] @ self.whitening
+        return Z
 
     def unwhiten(self, Z: Vector) -> Vector:
-        """u = z @ whitening^-1, float64 (n, d)."""
+        """u = z @ whitening^-1, the inverse of ``whiten``, float64 (n, d)."""
         if self._whitening_factor is None:
             return Z
         return np.asarray(scipy.linalg.cho_solve(self._whitening_factor, Z.T, check_finite=False).T)

@@ -15,12 +15,13 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.maps import FeatureMap
-from krrdistill.pipeline import Trained
+from krrdistill.pipeline import Trained, train
 from krrdistill.ridge.model import RidgeModel
 
-from .checkpoint import State, load_checkpoint
+from .checkpoint import Look, State, load_checkpoint
 from .iteration import KipOptions
-from .optimize import Objective, evaluate, optimize
+from .judge import Judge
+from .optimize import evaluate, optimize
 from .problem import KipProblem
 from .published import limit_threads
 
@@ -123,28 +124,26 @@ def kip_distill(
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step
         watch, validation_watch = Stopwatch(progress), Stopwatch(None)
-        trained = problem.train(trained, progress)
+        trained = _train(problem, trained, progress)
         watch.seconds.update(trained.seconds)
-        model, statistics = trained.model, trained.statistics
         with watch.stage("features"):
-            objective = problem.objective(statistics)
-            val_features = problem.features(problem.common.validation)
+            judge = Judge.of(problem, trained)
         own = Stopwatch(None)
         with watch.stage("closed_form"), own.stage("closed_form"):
-            closed = problem.closed_form(model)
-        closed_form = None if closed is None else _judge(problem, closed, trained, val_features, own)
+            closed = problem.closed_form(trained.model)
+        closed_form = None if closed is None else _judge_closed_form(judge, closed, own)
         if state is None:
             state = State.start(problem.start(closed))
 
         def validate(inputs: Array) -> tuple[float, float]:
             with validation_watch.stage("validate"):
-                return problem.validate(inputs, objective, statistics, val_features)
+                return judge.inputs(inputs)
 
         optimize(
             state,
-            objective,
+            judge.objective,
             validate,
-            n=statistics.n,
+            n=trained.statistics.n,
             options=options,
             checkpoint=checkpoint,
             configuration=problem.configuration,
@@ -153,18 +152,13 @@ def kip_distill(
         evaluate(state, validate, options)  # after the last checkpoint: a longer run does not know of this look
         seconds = {**watch.seconds, "optimize": state.seconds, **validation_watch.seconds}
         return KipResult(
-            best=_point(problem, objective, model, state, state.best, state.best_index),
-            last=_point(problem, objective, model, state, state.X, -1),
-            model=model,
+            best=_point(judge, state.best, state.best_look),
+            last=_point(judge, state.X, state.curve[-1]),
+            model=trained.model,
             closed_form=closed_form,
             start_rows=problem.start_rows,
             losses=np.array(state.losses),
-            curve={
-                "iteration": np.array(state.evaluated, dtype=np.int64),
-                "train_loss": np.array(state.train_loss),
-                "val_accuracy": np.array(state.val_accuracy),
-                "seconds": np.array(state.elapsed),
-            },
+            curve={name: np.array([getattr(look, name) for look in state.curve]) for name in Look._fields},
             resumed_from=resumed_from,
             seconds=seconds,
         )
@@ -174,8 +168,7 @@ def _resume(checkpoint: Path, problem: KipProblem) -> State | None:
     """Where an earlier run of the same configuration stopped, None where there was none."""
     if not checkpoint.exists():
         return None
-    like = np.empty((problem.m, problem.network.input_dim), problem.dtype)
-    state = load_checkpoint(checkpoint, problem.configuration, like)
+    state = load_checkpoint(checkpoint, problem.configuration, np.empty(problem.shape, problem.dtype))
     if state.step > problem.options.iterations:
         raise ValueError(
             f"kip: {checkpoint} is at iteration {state.step}, beyond iterations = {problem.options.iterations}; "
@@ -184,19 +177,22 @@ def _resume(checkpoint: Path, problem: KipProblem) -> State | None:
     return state
 
 
-def _judge(
-    problem: KipProblem, closed: DistilledDataset, trained: Trained, val_features: Array, watch: Stopwatch
-) -> ClosedForm:
+def _train(problem: KipProblem, known: Trained | None, progress: Progress | None) -> Trained:
+    """The ridge model that ``distill`` would distil, and its statistics; ``known`` after a check, where given."""
+    if known is None:
+        return train(problem.common, progress)
+    model, wanted = known.model, problem.options.distillation().training()
+    if model.feature_map.fingerprint() != problem.common.feature_map.fingerprint() or model.split != wanted:
+        raise ValueError("kip: trained is of another map, split or lambdas")
+    return known
+
+
+def _judge_closed_form(judge: Judge, closed: DistilledDataset, watch: Stopwatch) -> ClosedForm:
     """Of the model that the closed form retrains to; its seconds include those of the ridge model."""
-    seconds = sum((*trained.seconds.values(), *watch.seconds.values()))
-    W = closed.fit(backend=problem.options.backend)
-    return ClosedForm(seconds, *problem.judge(W, trained.statistics, val_features))
+    seconds = sum((*judge.trained.seconds.values(), *watch.seconds.values()))
+    return ClosedForm(seconds, *judge.model(closed.fit(backend=judge.problem.options.backend)))
 
 
-def _point(
-    problem: KipProblem, objective: Objective, model: RidgeModel, state: State, X: Array, index: int
-) -> KipPoint:
-    """Inputs X of the evaluation ``index`` as a distilled set."""
-    iteration = state.evaluated[index]
-    distilled = problem.distilled(X, objective, model, iteration)
-    return KipPoint(distilled, iteration, state.train_loss[index], state.val_accuracy[index])
+def _point(judge: Judge, Z: Array, look: Look) -> KipPoint:
+    """Inputs Z of a look as a distilled set."""
+    return KipPoint(judge.distilled(Z, look.iteration), look.iteration, look.train_loss, look.val_accuracy)

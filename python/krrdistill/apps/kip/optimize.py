@@ -15,7 +15,7 @@ import numpy.typing as npt
 from krrdistill.common.random import Stream, permutation
 from krrdistill.errors import Diverged
 
-from .checkpoint import State, save_checkpoint
+from .checkpoint import Look, State, save_checkpoint
 from .iteration import KipOptions
 
 __all__ = ["Objective", "adam_step", "batch_rows", "check_loss", "evaluate", "optimize"]
@@ -113,7 +113,6 @@ def optimize(
         if not np.isfinite(state.X).all():
             check_loss(math.inf, state.step, options)
         state.losses.append(loss)
-        state.step += 1
         state.seconds += seconds + time.perf_counter() - start
         progress(state.step / options.iterations)
         if checkpoint is not None and state.step % options.checkpoint_every == 0:
@@ -130,13 +129,9 @@ def evaluate(state: State, validate: Evaluate, options: KipOptions) -> None:
     """
     train_loss, accuracy = validate(state.X)
     check_loss(train_loss, state.step, options)
-    state.evaluated.append(state.step)
-    state.train_loss.append(train_loss)
-    state.val_accuracy.append(accuracy)
-    state.elapsed.append(state.seconds)
-    if state.best_index < 0 or accuracy > state.val_accuracy[state.best_index]:
-        state.best_index = len(state.evaluated) - 1
+    if not state.curve or accuracy > state.best_look.val_accuracy:
         state.best = state.X.copy()
+    state.curve.append(Look(state.step, train_loss, accuracy, state.seconds))
 
 
 def _out_of_time(state: State, options: KipOptions) -> bool:

@@ -6,16 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Layer
-from krrdistill.backends.base import dense_matrix, matrix_of
 from krrdistill.errors import BackendUnavailable
+from krrdistill.maps import FeatureMap
 
 from .gram import LAMBDA_S
 
@@ -56,23 +55,20 @@ class PublishedObjective:
 
     Parameters
     ----------
-    layers : layers of the feature map on preprocessed inputs
+    network : the feature map on preprocessed inputs
     features : array of shape (n, p), those of the training points; its dtype is that of all arithmetic
     labels : classes of shape (n,)
     n_classes : int
     """
 
-    def __init__(self, layers: Sequence[Layer], features: Array, labels: IntArray, n_classes: int) -> None:
+    def __init__(self, network: FeatureMap, features: Array, labels: IntArray, n_classes: int) -> None:
         self._torch = torch = require_torch()
+        from krrdistill.interop.torch import FeatureModule
+
         self._features: Tensor = torch.from_numpy(features)
         targets = torch.nn.functional.one_hot(torch.from_numpy(labels), n_classes)
         self._targets: Tensor = targets.T.to(self._features.dtype).contiguous()
-        weights = (self._tensor(dense_matrix(matrix_of(layer))) for layer in layers)
-        biases = (None if layer.bias is None else self._tensor(layer.bias) for layer in layers)
-        self._layers = list(zip(weights, biases, layers, strict=True))
-
-    def _tensor(self, array: Array) -> Tensor:
-        return self._torch.as_tensor(np.array(array), dtype=self._features.dtype)
+        self._phi = FeatureModule(network, dtype=self._features.dtype)
 
     def loss_and_gradient(self, X: Array, rows: IntArray | None) -> tuple[float, Array]:
         """(loss, its gradient with respect to X), X (m, d); ``rows`` are the batch, None for all training points.
@@ -107,19 +103,9 @@ class PublishedObjective:
     def _solve(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """((K_SS + lambda_s I)^-1 K_SX of shape (m, n), Y_S^T of shape (k, m))."""
         torch = self._torch
-        F = self._transform(X)
+        F = self._phi(X)
         kernel = F @ F.T
         m = len(kernel)
         regularised = kernel + LAMBDA_S * kernel.trace() / m * torch.eye(m, dtype=kernel.dtype)
         M = torch.linalg.solve(regularised, F @ self._features.T)
         return M, self._targets @ torch.linalg.pinv(M)
-
-    def _transform(self, X: Tensor) -> Tensor:
-        torch, H = self._torch, X
-        for weight, bias, layer in self._layers:
-            T = H @ weight.T if bias is None else H @ weight.T + bias
-            if layer.activation == "cosine":
-                H = layer.parameter * torch.cos(T)
-            else:
-                H = torch.nn.functional.leaky_relu(T, layer.parameter)
-        return H
