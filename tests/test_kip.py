@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
-import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pytest
 import krrdistill as kd
 import krrdistill.common.files
 import oracles
+from kill import kill_at_write
 from krrdistill.apps.kip.checkpoint import Look, State, load_checkpoint, save_checkpoint
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.apps.kip.optimize import adam_step, batch_rows
@@ -26,7 +26,15 @@ from krrdistill.apps.kip.problem import KipProblem
 from krrdistill.apps.kip.published import PublishedObjective
 from krrdistill.pipeline import train
 from krrdistill.problem import Problem, split
-from tolerances import assert_elementwise, assert_estimate, assert_exact, assert_solve, reduction
+from tolerances import (
+    assert_elementwise,
+    assert_estimate,
+    assert_exact,
+    assert_solve,
+    assert_within,
+    reduction,
+    statistical,
+)
 
 try:
     import torch
@@ -74,7 +82,7 @@ class Toy:
         return GramObjective(self.map.layers, self.statistics, dtype=dtype, points=points)
 
     def published(self) -> PublishedObjective:
-        return PublishedObjective(self.map.inner, np.ascontiguousarray(self.Phi.T), self.y, K)
+        return PublishedObjective(self.map, np.ascontiguousarray(self.Phi.T), self.y, K)
 
     def condition(self) -> float:
         """Of K_SS + lambda_s I, which every step solves with."""
@@ -311,10 +319,25 @@ def test_real_start_is_the_chosen_training_points(digits: kd.Dataset) -> None:
     assert_exact(result.last.distilled.inputs, expected.astype(np.float32))
 
 
+def test_points_of_a_whitened_run_are_raw_samples_in_the_file(digits: kd.Dataset) -> None:
+    """With ZCA the steps are taken on whitened inputs; what is stored comes back to the images of the start."""
+    phi = kd.make_map("FCNN", digits, kd.zca(digits))
+    options = {"iterations": 1, "lr": 1e-30, "precision": "float64", "backend": "array"}
+    result = kd.kip_distill(digits.x_train, digits.y_train, phi, **options)
+    whitening = phi.preprocessing.whitening
+    assert whitening is not None
+    images = digits.x_train[result.start_rows].reshape(10, -1).astype(float)
+    assert_solve(result.last.distilled.X, images, oracles.condition(whitening))
+    warm = kd.kip_distill(digits.x_train, digits.y_train, phi, warm_start=True, **options)
+    assert warm.closed_form is not None
+    assert warm.losses[0] <= warm.closed_form.train_loss + reduction(np.float64, 1366, 1.0)
+    assert warm.losses[0] < result.losses[0]
+
+
 def test_noise_start_is_standard_normal(digits: kd.Dataset) -> None:
     X = distill(digits, points_per_class=20, init="noise", iterations=1, lr=1e-30).last.distilled.inputs
-    assert abs(X.mean()) < 5 / np.sqrt(X.size)
-    assert abs(X.var() - 1) < 5 * np.sqrt(2 / X.size)
+    assert_within(X.mean(), 0.0, statistical(X.size))
+    assert_within(X.var(), 1.0, statistical(X.size, float(np.sqrt(2.0))))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -325,7 +348,7 @@ def test_warm_start_is_the_closed_form_and_no_worse_than_the_ridge_model(
     result = distill(digits, kernel, warm_start=True, init=init, precision="float64", iterations=1, lr=1e-30)
     phi = kd.make_map(kernel, digits, kd.standardize(digits))
     closed = kd.distill(digits.x_train, digits.y_train, phi, init=init, precision="float64", backend="array")
-    assert_exact(result.last.distilled.X, closed.distilled.X)
+    assert_exact(result.last.distilled.inputs, closed.distilled.inputs)
     path = closed.model.path
     ridge_loss = path.train_rmse[path.best] ** 2
     assert result.losses[0] <= ridge_loss + reduction(np.float64, 1366, 1.0)
@@ -501,12 +524,14 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
 
 
 def test_checkpoints_hold_no_pickles_and_come_back_as_they_were(tmp_path: Path, rng: np.random.Generator) -> None:
-    looks = [Look(0, 0.7, 0.25, 0.125), Look(2, 0.6, 0.5, 0.25)]
-    state = State(*(rng.normal(size=(2, 3)) for _ in range(4)), losses=[0.5, 1 / 3], curve=looks, seconds=0.1)
+    X, first, second, best = (rng.normal(size=(2, 3)) for _ in range(4))
+    curve = [Look(0, 0.7, 0.25, 0.0), Look(1, 0.6, 1 / 7, 0.125)]
+    state = State(X, first, second, best, losses=[0.5, 1 / 3], curve=curve, seconds=0.1)
     save_checkpoint(tmp_path / "c.npz", state, {"lr": 0.01})
     again = load_checkpoint(tmp_path / "c.npz", {"lr": 0.01}, state.X)
     for name, value in vars(state).items():
         assert_exact(getattr(again, name), value)
+    assert (again.step, again.best_look) == (2, Look(0, 0.7, 0.25, 0.0))
     with np.load(tmp_path / "c.npz", allow_pickle=False) as archive:
         assert all(archive[name].dtype.kind in "fiU" for name in archive.files)
 
@@ -614,37 +639,34 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
     assert run.report["seconds_per_iteration"] == run.result.seconds["optimize"] / 30
 
 
-COMMAND = ["-m", "krrdistill.apps.cli", "kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array",
-           "--checkpoint-every", "5", "--json"]  # fmt: skip
-
-
-def command(*options: str, folder: Path) -> list[str]:
-    return [sys.executable, *COMMAND, *options, "--out", str(folder)]
+COMMAND = ["kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array", "--checkpoint-every", "5"]
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        ("--iterations", "900"),
-        ("--iterations", "900", "--batch-size", "300"),
-        pytest.param(("--variant", "published", "--iterations", "200"), marks=needs_torch),
+        ("--iterations", "40"),
+        ("--iterations", "40", "--batch-size", "300"),
+        pytest.param(("--variant", "published", "--iterations", "40"), marks=needs_torch),
     ],
     ids=["gram", "gram-batches", "published"],
 )
-def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_sigkill_and_the_same_command_give_the_same_files(
+    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed while the third checkpoint is written beside the second one: the run goes on from the second."""
     pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(*options, folder=whole), check=True, capture_output=True)
-    process = subprocess.Popen(command(*options, folder=killed), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not (killed / "checkpoint.npz").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (killed / "distilled.npz").exists(), "the run was over before it was killed"
-    done = subprocess.run(command(*options, folder=killed), check=True, capture_output=True, text=True)
-    report = json.loads(done.stdout)
-    assert 0 < report["resumed_from"] < report["iterations"]
+    line = [*COMMAND, "--threads", "1", *options, "--json", "--out"]
+    kill_at_write("checkpoint.npz", 3, [*line, str(killed)])
+    assert {path.suffix for path in killed.iterdir()} == {".npz", ".partial"}
+    for folder in (whole, killed):
+        capsys.readouterr()
+        assert main([*line, str(folder)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["resumed_from"], report["iterations"]) == (10, 40)
     for name in ("distilled.npz", "last.npz", "distilled.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     with np.load(killed / "curve.npz") as a, np.load(whole / "curve.npz") as b:
@@ -652,30 +674,43 @@ def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, option
             assert_exact(a[name], b[name])
 
 
-def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(tmp_path: Path) -> None:
-    """The kernel refuses to write beyond RLIMIT_FSIZE, as it does on a full disk: the last checkpoint stays."""
-    pytest.importorskip("resource", reason="no limits of resources on this system")
-    pytest.importorskip("typer", reason="the cli extra is not installed")
-    folder, checkpoint = tmp_path / "o", tmp_path / "o" / "checkpoint.npz"
-    subprocess.run(command("--iterations", "10", folder=folder), check=True, capture_output=True)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    limit = checkpoint.stat().st_size + 400  # the curve of some fifty iterations more
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The kernel refuses to write a file beyond this size, as it does on a full disk."""
+    resource = pytest.importorskip("resource", reason="no limits of resources on this system")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    cap = "import os, resource, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))"
-    limited = [sys.executable, "-c", f"{cap}; os.execv(sys.argv[2], sys.argv[2:])", str(limit)]
-    longer = command("--iterations", "400", folder=folder)
-    done = subprocess.run([*limited, *longer], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
+
+def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last checkpoint that fits stays."""
+    pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
+    folder, checkpoint = tmp_path / "o", tmp_path / "o" / "checkpoint.npz"
+    assert main([*COMMAND, "--iterations", "10", "--out", str(folder)]) == 0
+    capsys.readouterr()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    longer = [*COMMAND, "--iterations", "150", "--json", "--out", str(folder)]
+    with largest_file(checkpoint.stat().st_size + 400):  # the curve of some thirty iterations more
+        assert main(longer) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == f"krrdistill: error: {folder}: File too large"
     with np.load(checkpoint) as archive:
         reached = len(archive["losses"])
-    assert 10 < reached < 400
+    assert 10 < reached < 150
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"checkpoint.npz"}
     assert after.keys() == before.keys()
-    report = json.loads(subprocess.run(longer, check=True, capture_output=True, text=True).stdout)
-    assert (report["resumed_from"], report["iterations"]) == (reached, 400)
+    assert main(longer) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["resumed_from"], report["iterations"]) == (reached, 150)
 
 
 JSON_KEYS = {
