@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +32,10 @@ from krrdistill.errors import DataError, NotSurjective
 from .jacobian import LayerWeights
 from .ranges import layer_ranges, obstacle, preimage_in_range
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["FeatureMap"]
 
 FloatArray = npt.NDArray[np.float64]
+Map = TypeVar("Map", bound="FeatureMap")
 _CACHED = 1 << 15  # numbers at a time in formulas of several steps
 _BEYOND_RANGE = 1e-9  # relative excess of a feature over the cosine's range that counts as rounding
 
@@ -111,7 +109,7 @@ class FeatureMap:
         """The map on standardised inputs u = (x - origin) / unit: whitening and layers only."""
         return FeatureMap(self.input_dim, self.layers)
 
-    def with_preprocessing(self, preprocessing: Preprocessing) -> Self:
+    def with_preprocessing(self: Map, preprocessing: Preprocessing) -> Map:
         """The same layers behind another first stage."""
         copy = type(self).__new__(type(self))
         FeatureMap.__init__(
