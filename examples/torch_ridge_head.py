@@ -82,10 +82,10 @@ def main() -> None:
         seed=0,
     )
     print(
-        f"ridge head:            accuracy {accuracy(F_test * gate @ torch.from_numpy(result.original.W).T, y_test):.4f}"
+        f"ridge head:            accuracy {accuracy(F_test * gate @ torch.from_numpy(result.model.W).T, y_test):.4f}"
     )
 
-    points = result.distilled.to_torch()  # a TensorDataset: all that the head needs of the training set
+    points = result.distilled.to_torch(dtype=torch.float64)  # a TensorDataset: all that is left of the training set
     X, Y = points.tensors
     W = torch.linalg.lstsq(X, Y, driver="gelsd").solution.T
     print(f"from {len(points)} points:        accuracy {accuracy(F_test * gate @ W.T, y_test):.4f}")

@@ -24,7 +24,7 @@ def distilled() -> kd.DistilledDataset:
     scaling = kd.standardize(data)
     phi = kd.make_map("FCNN", data, scaling)
     keywords: dict[str, Any] = {"points_per_class": 2, "include_weights": True}
-    return kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, **keywords).distilled
+    return kd.distill(data.x_train, data.y_train, phi, **keywords).distilled
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def meta_of(path: Path) -> dict[str, Any]:
 
 def test_round_trip(distilled: kd.DistilledDataset, path: Path) -> None:
     loaded = kd.DistilledDataset.load(path)
-    for name in ("X", "Y", "weights", "distilled_data"):
+    for name in ("inputs", "X", "Y", "weights", "samples"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(distilled, name))
     assert loaded.lambda_s == distilled.lambda_s
     assert loaded.feature_map.fingerprint() == distilled.feature_map.fingerprint()
@@ -63,10 +63,10 @@ def test_same_content_same_bytes(distilled: kd.DistilledDataset, path: Path) -> 
     assert path.read_bytes() == first
 
 
-def test_distilled_data_are_the_inputs_in_pixels(distilled: kd.DistilledDataset) -> None:
-    pixels = distilled.distilled_data
+def test_samples_are_the_inputs_in_pixels(distilled: kd.DistilledDataset) -> None:
+    pixels = distilled.samples
     assert pixels.shape == (20, 8, 8)
-    np.testing.assert_allclose(distilled.preprocessing.apply(pixels), distilled.X, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(distilled.preprocessing.apply(pixels), distilled.inputs, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("embed", [True, False, None])
@@ -79,7 +79,7 @@ def test_embedding_is_a_choice(distilled: kd.DistilledDataset, tmp_path: Path, e
 
 def test_predicts_like_the_original_model(distilled: kd.DistilledDataset) -> None:
     data = kd.load_dataset("digits")
-    features = distilled.feature_map.transform(distilled.preprocessing.apply(data.x_test))
+    features = distilled.feature_map.transform(data.x_test)
     assert distilled.weights is not None
     expected = (features @ distilled.weights.T).argmax(axis=1)
     np.testing.assert_array_equal(distilled.predict(data.x_test), expected)
@@ -89,7 +89,10 @@ def test_verify_retrains_the_original_where_it_is_not_stored(distilled: kd.Disti
     rewrite(path, W=None)
     loaded = kd.DistilledDataset.load(path)
     assert loaded.weights is None
-    certificate = loaded.verify(kd.load_dataset("digits"))
+    data = kd.load_dataset("digits")
+    with pytest.raises(kd.DataError, match=r"does not hold the original model.*krrdistill\.retrain"):
+        loaded.verify(test=data)
+    certificate = loaded.verify(kd.retrain(loaded, data.x_train, data.y_train), test=data)
     assert certificate.weight_relative_error < 1e-9
     assert certificate.prediction_agreement == 1.0
     assert certificate.original_accuracy == certificate.distilled_accuracy
@@ -97,16 +100,16 @@ def test_verify_retrains_the_original_where_it_is_not_stored(distilled: kd.Disti
 
 def test_verify_sees_a_changed_set(path: Path) -> None:
     loaded = kd.DistilledDataset.load(path)
-    rewrite(path, X=loaded.X + 0.01)
-    assert kd.DistilledDataset.load(path).verify(kd.load_dataset("digits")).weight_relative_error > 1e-3
+    rewrite(path, X=loaded.inputs + 0.01)
+    assert kd.DistilledDataset.load(path).verify(test=kd.load_dataset("digits")).weight_relative_error > 1e-3
 
 
 def test_verify_refuses_other_data(distilled: kd.DistilledDataset) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 5)), np.arange(40) % 2
     other = kd.Dataset("other", x, y, x, y, ("a", "b"))
-    with pytest.raises(kd.DataError, match="verify: the data set has d = 5, k = 2"):
-        distilled.verify(other)
+    with pytest.raises(kd.DataError, match="verify: X has 5 columns, the map takes 64"):
+        distilled.verify(test=other)
 
 
 @pytest.mark.parametrize("size", [0, 10, 200, 3000])
@@ -172,9 +175,13 @@ def test_missing_file(tmp_path: Path) -> None:
         ({"meta": np.array("{not json")}, "meta is not JSON"),
         ({"meta": np.array('{"format": "krrdistill-99"}')}, "format 'krrdistill-99'"),
         ({"map_weight_0": np.zeros((64, 64), dtype=np.float32)}, "map_weight_0 differs"),
-        ({"preprocess_scale": None}, "preprocess_scale"),
+        ({"X_origin": None}, "X_origin missing"),
+        ({"X_unit": None}, "X_unit missing"),
+        ({"X_unit": np.zeros(64)}, "unit holds zeros"),
+        ({"X_unit": np.ones(63)}, r"unit must be float64 of shape"),
+        ({"X_origin": np.full(64, np.nan)}, "origin holds NaN"),
+        ({"meta": None}, "meta missing"),
         ({"W": np.array([["a"] * 64] * 10)}, "W has shape"),
-        ({"distilled_data": np.zeros((20, 64), dtype=np.float32)}, "distilled_data must be float32 of shape"),
         ({"Y": np.zeros((20, 0))}, "Y has shape"),
         ({"meta": np.array("[" * 100_000)}, "meta is not JSON"),
     ],
@@ -218,8 +225,8 @@ def test_missing_preprocessing(path: Path) -> None:
 
 
 def test_nothing_infinite_is_written(distilled: kd.DistilledDataset, tmp_path: Path) -> None:
-    with pytest.raises(kd.DataError, match="distilled_data would hold NaN or infinity"):
-        replace(distilled, X=distilled.X * 1e40).save(tmp_path / "d.npz")
+    with pytest.raises(kd.DataError, match="X in float32 would hold NaN or infinity"):
+        replace(distilled, inputs=distilled.inputs * 1e40).save(tmp_path / "d.npz")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,3 +242,18 @@ def test_failed_write_leaves_nothing(tmp_path: Path, distilled: kd.DistilledData
         write_atomically(target, fail_halfway)
     assert [entry.name for entry in tmp_path.iterdir()] == ["d.npz"]
     assert target.read_bytes() == b"before"
+
+
+def test_a_model_of_another_map_is_refused(distilled: kd.DistilledDataset) -> None:
+    data = kd.load_dataset("digits")
+    other = kd.make_map("FCNN", data, kd.standardize(data), seed=1)
+    model = kd.distill(data.x_train, data.y_train, other).model
+    with pytest.raises(kd.DataError, match="verify: the model is of another feature map than the file"):
+        distilled.verify(model, test=data)
+
+
+def test_pickles_are_the_same_set(distilled: kd.DistilledDataset) -> None:
+    again = pickle.loads(pickle.dumps(distilled))
+    np.testing.assert_array_equal(again.fit(), distilled.fit())
+    assert repr(again) == repr(distilled)
+    assert "20 points for 10 classes, shape (8, 8)" in repr(again)

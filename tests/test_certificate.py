@@ -23,8 +23,8 @@ from krrdistill.ridge.feature_gram import FeatureGram, condition_number
 Array = npt.NDArray[Any]
 
 D, P, K, N = 7, 5, 4, 50
-PHI = kd.FCNN(D, [P], seed=2)
-SCALING = Preprocessing("standardize", np.full(D, 1 / 255), np.full(D, -0.4))
+SCALING = Preprocessing("standardize", np.full(D, 0.4 * 255), np.full(D, 255.0))
+PHI = kd.FCNN(D, [P], seed=2, preprocessing=SCALING)
 
 
 def gaussian(*shape: int, seed: int = 0) -> Array:
@@ -40,7 +40,7 @@ def certificate_of(W: Array, W_S: Array, backend: Any = None, precision: str = "
     X, y = pixels()
     arguments: dict[str, Any] = {
         "features": FeatureGram(gaussian(6, P)),
-        "chain": PHI.chain(SCALING),
+        "feature_map": PHI,
         "X_test": X,
         "y_test": y,
         **other,
@@ -97,7 +97,7 @@ def test_scores_are_compared_in_float64(any_backend: Backend, precision: str) ->
         W,
         W_S,
         FeatureGram(np.eye(D)),
-        kd.Identity(D).chain(),
+        kd.Identity(D),
         X,
         np.zeros(9, np.int64),
         precision=precision,

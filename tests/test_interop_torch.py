@@ -15,7 +15,7 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.errors import DataError, NotPositiveDefinite
-from krrdistill.maps import ConvolutionalNetwork, LayeredMap
+from krrdistill.maps import ConvolutionalNetwork, FeatureMap
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 interop = pytest.importorskip("krrdistill.interop.torch")
@@ -200,7 +200,7 @@ def test_bad_lambdas() -> None:
 # Maps and points
 
 D = 12
-MAPS: dict[str, LayeredMap] = {
+MAPS: dict[str, FeatureMap] = {
     "identity": kd.Identity(D),
     "random_fourier": kd.RandomFourier(D, 10, sigma2=30.0, seed=1),
     "orthogonal_fourier": kd.OrthogonalFourier(D, 11, sigma2=30.0, seed=1),
@@ -224,8 +224,8 @@ def dataset() -> kd.Dataset:
 def test_modules_are_the_maps(name: str, preprocessed: str, dtype: str) -> None:
     X = images()
     preprocessing = None if preprocessed == "raw" else getattr(kd, preprocessed)(dataset())
-    module = interop.FeatureMap(MAPS[name], preprocessing, dtype=getattr(torch, dtype))
-    chain = MAPS[name].chain(preprocessing)
+    chain = MAPS[name] if preprocessing is None else MAPS[name].with_preprocessing(preprocessing)
+    module = interop.FeatureModule(chain, dtype=getattr(torch, dtype))
     found = module(torch.from_numpy(X))
     arguments = (X.reshape(len(X), -1).T, chain.layers, chain.scale, chain.shift)
     magnitude, terms = oracles.feature_magnitude(*arguments).T, D + sum(layer.weight.shape[1] for layer in chain.layers)
@@ -236,15 +236,15 @@ def test_modules_are_the_maps(name: str, preprocessed: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("name", MAPS)
 def test_modules_move_differentiate_and_compile(name: str) -> None:
-    module = interop.FeatureMap(MAPS[name], kd.standardize(dataset()))
-    double = interop.FeatureMap(MAPS[name], kd.standardize(dataset())).double()
+    module = interop.FeatureModule(MAPS[name].with_preprocessing(kd.standardize(dataset())))
+    double = interop.FeatureModule(MAPS[name].with_preprocessing(kd.standardize(dataset()))).double()
     assert not list(module.parameters())
     X = torch.from_numpy(images(4)).double().requires_grad_()
     assert double(X).dtype == torch.float64
     assert torch.autograd.gradcheck(double, (X / 50.0,))
     compiled = torch.compile(double, fullgraph=True, backend="aot_eager")
     tolerances.assert_exact(compiled(X).detach(), double(X).detach())
-    other = interop.FeatureMap(MAPS[name], kd.standardize(dataset()))
+    other = interop.FeatureModule(MAPS[name].with_preprocessing(kd.standardize(dataset())))
     for buffer in other.buffers():
         buffer.zero_()
     other.load_state_dict(module.state_dict())
@@ -253,22 +253,22 @@ def test_modules_move_differentiate_and_compile(name: str) -> None:
 
 
 def test_modules_name_the_width() -> None:
-    with pytest.raises(DataError, match=r"FeatureMap: X must hold rows of 12 entries, got shape \(2, 11\)"):
-        interop.FeatureMap(MAPS["FCNN"])(torch.zeros((2, 11)))
+    with pytest.raises(DataError, match=r"FeatureModule: X must hold rows of 12 entries, got shape \(2, 11\)"):
+        interop.FeatureModule(MAPS["FCNN"])(torch.zeros((2, 11)))
 
 
 def test_a_head_trained_on_the_data_set_is_the_original_model(tmp_path: Path) -> None:
     data = dataset()
     scaling = kd.standardize(data)
-    result = kd.distill(data.x_train, data.y_train, MAPS["FCNN"], preprocessing=scaling, points_per_class=2)
+    result = kd.distill(data.x_train, data.y_train, MAPS["FCNN"].with_preprocessing(scaling), points_per_class=2)
     result.distilled.save(tmp_path / "set.npz")
     distilled = kd.DistilledDataset.load(tmp_path / "set.npz")
-    X, Y = distilled.to_torch().tensors
-    assert (X.dtype, len(distilled.to_torch())) == (torch.float64, 2 * K)
-    F = interop.FeatureMap(distilled.feature_map, dtype=torch.float64)(X)
+    X, Y = distilled.to_torch(dtype=torch.float64).tensors
+    assert (X.shape, X.dtype, len(distilled.to_torch())) == ((2 * K, 3, 4), torch.float64, 2 * K)
+    F = interop.FeatureModule(distilled.feature_map, dtype=torch.float64)(X)
     W = torch.linalg.lstsq(F, Y, driver="gelsd").solution.T
-    tolerances.assert_solve(W, result.original.W, oracles.condition(F.numpy()) ** 2)
-    single = distilled.to_torch(dtype=torch.float32).tensors
+    tolerances.assert_solve(W, result.model.W, oracles.condition(F.numpy()) ** 2)
+    single = distilled.to_torch().tensors
     assert [tensor.dtype for tensor in single] == [torch.float32] * 2
 
 
@@ -307,7 +307,7 @@ def test_the_training_loop() -> None:
 @pytest.mark.parametrize(
     ("arguments", "dtype", "message"),
     [
-        ("distilled", torch.float32, "must be a LayeredMap or Chain, got DistilledDataset; pass distilled.feature_map"),
+        ("distilled", torch.float32, "must be a map, got DistilledDataset; pass distilled.feature_map"),
         ("map", torch.int32, "dtype must be a floating-point type, got torch.int32"),
         ("conv", torch.float32, "layer 1 is a Convolution, which has no weight matrix"),
     ],
@@ -318,7 +318,7 @@ def test_other_maps_are_refused(arguments: str, dtype: Any, message: str) -> Non
     if arguments == "distilled":
         given = kd.distill(X, np.arange(40) % 2, phi).distilled
     with pytest.raises(TypeError, match=re.escape(message)):
-        interop.FeatureMap(given, dtype=dtype)
+        interop.FeatureModule(given, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", ["gram", "cross"])

@@ -13,8 +13,9 @@ import pytest
 
 import krrdistill as kd
 import tolerances
-from krrdistill.construct.closed_form import learned_labels
-from krrdistill.construct.storage import STORES, Encoding, round_inputs
+from krrdistill.construct.labels import learned_labels
+from krrdistill.construct.storage import Encoding, round_inputs
+from krrdistill.options import STORES
 
 Array = npt.NDArray[Any]
 COMPACT = ("float16", "uint8")
@@ -34,7 +35,7 @@ def digits() -> kd.Dataset:
 def distil(data: kd.Dataset, store: str, **options: Any) -> kd.Distillation:
     scaling = kd.standardize(data)
     phi = kd.make_map(options.pop("kernel", "FCNN"), data, scaling)
-    return kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, store=store, **options)
+    return kd.distill(data.x_train, data.y_train, phi, store=store, **options)
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
@@ -82,7 +83,7 @@ def test_rounding_twice_is_rounding_once(store: str) -> None:
 @pytest.mark.parametrize("lambda_s", [0.0, "auto"])
 def test_labels_are_those_of_the_stored_inputs(digits: kd.Dataset, store: str, lambda_s: Any) -> None:
     result = distil(digits, store, points_per_class=2, lambda_s=lambda_s)
-    distilled, W = result.distilled, result.original.W
+    distilled, W = result.distilled, result.model.W
     tolerances.assert_exact(distilled.Y, learned_labels(distilled.features(), W, distilled.lambda_s))
     error = np.linalg.norm(distilled.fit() - W)
     assert error > 1e-3 * np.linalg.norm(W)  # m < p: something is left outside of the rounded features
@@ -94,7 +95,7 @@ def test_labels_are_those_of_the_stored_inputs(digits: kd.Dataset, store: str, l
 @pytest.mark.parametrize("kernel", ["identity", "random_fourier", "FCNN"])
 def test_as_many_points_as_features_are_exact_in_a_byte(digits: kd.Dataset, store: str, kernel: str) -> None:
     result = distil(digits, store, kernel=kernel, points_per_class=10)
-    certificate = result.distilled.verify(digits, weights=result.original.W)
+    certificate = result.distilled.verify(result.model, test=digits)
     assert certificate.weight_relative_error < 1e-6
     assert certificate.prediction_agreement == 1.0
 
@@ -105,7 +106,7 @@ def test_round_trip(digits: kd.Dataset, tmp_path: Path, store: str) -> None:
     distilled.save(tmp_path / "a.npz")
     loaded = kd.DistilledDataset.load(tmp_path / "a.npz")
     assert loaded.store == store
-    for name in ("X", "Y", "weights", "distilled_data"):
+    for name in ("inputs", "X", "Y", "weights", "samples"):
         tolerances.assert_exact(getattr(loaded, name), getattr(distilled, name))
     loaded.save(tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
@@ -128,7 +129,7 @@ def test_a_run_reports_what_storage_costs(digits: kd.Dataset, tmp_path: Path, st
 def test_other_inputs_do_not_slip_into_the_codes(digits: kd.Dataset, tmp_path: Path, store: str) -> None:
     distilled = distil(digits, store).distilled
     with pytest.raises(kd.DataError, match=f"X is not what its {store} codes stand for; nothing was written"):
-        replace(distilled, X=distilled.X * 1.01).save(tmp_path / "d.npz")
+        replace(distilled, inputs=distilled.inputs * 1.01).save(tmp_path / "d.npz")
     assert list(tmp_path.iterdir()) == []
 
 
