@@ -202,12 +202,14 @@ def test_statistics_are_equal_to_the_last_bit(kind: Kind, backend: str | None, r
     Y = np.random.default_rng(5).standard_normal((len(X), K)).astype("float32")
     rows = np.array([5, 0, 17, 17])
     for targets in (y, Y):
-        found = kd.RidgeStatistics(MAPS["FCNN"], K, backend=backend).update(kind.make(X), kind.make(targets))
+        options: dict[str, Any] = {"classes": K} if targets.ndim == 1 else {"n_targets": K}
+        found = kd.RidgeStatistics(MAPS["FCNN"], **options, backend=backend).update(kind.make(X), kind.make(targets))
         found.update(kind.make(X), kind.make(targets), rows=kind.make(rows))
-        expected = kd.RidgeStatistics(MAPS["FCNN"], K, backend=backend).update(X, targets).update(X, targets, rows=rows)
+        expected = kd.RidgeStatistics(MAPS["FCNN"], **options, backend=backend).update(X, targets)
+        expected.update(X, targets, rows=rows)
         tolerances.assert_exact(found.gram, expected.gram)
         tolerances.assert_exact(found.cross, expected.cross)
-        assert found.target_square == expected.target_square
+        tolerances.assert_exact(found.target_square, expected.target_square)
         assert found.backend.name == expected.backend.name
         lambdas = np.array([0.5, 2.0], "float32")
         tolerances.assert_exact(
@@ -299,7 +301,7 @@ def test_mixed_devices(closed_device: Any) -> None:
     statistics = kd.RidgeStatistics(MAPS["FCNN"], K)
     F = MAPS["FCNN"].transform(there)
     pairs: list[tuple[Callable[[], Any], str]] = [
-        (lambda: statistics.update(there, here(y)), "statistics.update: .*X on .*device1.*, Y on the host"),
+        (lambda: statistics.update(there, here(y)), "statistics.update: .*X on .*device1.*, y on the host"),
         (lambda: statistics.update(here(X), strict.asarray(Y, device=closed_device)), "X on the host, Y on .*device1"),
         (lambda: distill(there, here(y)), "distill: .*X on .*device1.*, y on the host"),
         (lambda: MAPS["FCNN"].preimage(F, near=here(X)), "preimage: .*F on .*device1.*, near on the host"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,44 +15,68 @@ import pytest
 import krrdistill as kd
 
 PAGE = Path(__file__).parent.parent / "docs" / "file-format.md"
+AFTER = 'meta = json.loads(str(file["meta"]))\n'
+RETRAINED = 1e-6  # relative: the script has no iterative refinement
 
 
-def documented_script() -> str:
-    match = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert match is not None
-    return match.group(1)
+def documented_scripts() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_script_is_short_and_uses_numpy_only() -> None:
-    lines = [line for line in documented_script().splitlines() if line.strip()]
-    assert len(lines) <= 36
-    imported = re.findall(r"^(?:import|from) (\w+)", documented_script(), re.MULTILINE)
+    script, _ = documented_scripts()
+    assert len([line for line in script.splitlines() if line.strip()]) <= 25
+    imported = re.findall(r"^(?:import|from) (\w+)", script, re.MULTILINE)
     assert sorted(set(imported)) == ["json", "numpy", "sys"]
 
 
-@pytest.mark.parametrize("kernel", ["identity", "random_fourier", "orthogonal_fourier", "FCNN"])
-@pytest.mark.parametrize(
-    "points",
-    [{"points_per_class": 1}, {"points_per_class": 10, "init": "real"}, {"points_per_class": 2, "intercept": True}],
-)
-@pytest.mark.parametrize(
-    ("lambda_s", "store"), [(0.0, "float64"), ("auto", "float64"), (0.0, "float16"), (0.0, "uint8")]
-)
-def test_numpy_alone_retrains(
-    tmp_path: Path, kernel: str, points: dict[str, object], lambda_s: float | str, store: str
-) -> None:
-    data = kd.load_dataset("digits")
-    data = replace(data, x_train=data.x_train[:, 1:], x_test=data.x_test[:, 1:])  # 56 pixels: no power of two
-    scaling = kd.standardize(data)
-    phi = kd.make_map(kernel, data, scaling, seed=3)
-    result = kd.distill(
-        data.x_train, data.y_train, phi, preprocessing=scaling, seed=3, lambda_s=lambda_s, store=store, **points
-    )
-    result.distilled.save(tmp_path / "distilled.npz")
+def retrained_by_numpy(points: kd.DistilledDataset, raw: Any, folder: Path) -> tuple[Any, Any]:
+    """(W, scores of raw samples) as the documented lines compute them in a process without krrdistill."""
+    points.save(folder / "distilled.npz", embed_map=True)
+    np.save(folder / "raw.npy", raw)
+    script, structured = documented_scripts()
     # A blocked name in sys.modules makes any `import krrdistill` fail.
-    program = "import sys; sys.modules['krrdistill'] = None; sys.argv = ['-', *sys.argv[1:]]\n" + documented_script()
-    command = [sys.executable, "-c", program, str(tmp_path / "distilled.npz"), str(tmp_path / "W.npy")]
-    subprocess.run(command, check=True, cwd=tmp_path)
-    W_S = np.load(tmp_path / "W.npy")
-    expected = result.original.W if store == "float64" else result.distilled.fit()  # compact: whatever is left of W
-    assert np.linalg.norm(W_S - expected) < 1e-6 * np.linalg.norm(expected)
+    program = "import sys; sys.modules['krrdistill'] = None\n" + script.replace(AFTER, AFTER + structured)
+    words = [sys.executable, "-c", program, "distilled.npz", "raw.npy", "found.npz"]
+    subprocess.run(words, check=True, cwd=folder)
+    with np.load(folder / "found.npz") as found:
+        return found["W"], found["scores"]
+
+
+@pytest.fixture(scope="module")
+def data() -> kd.Dataset:
+    digits = kd.load_dataset("digits")
+    return replace(digits, x_train=digits.x_train[:, 1:], x_test=digits.x_test[:, 1:])  # 56 pixels: no power of two
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "real": {"points_per_class": 10, "init": "real"},
+    "intercept": {"points_per_class": 2, "intercept": True},
+    "centred targets": {"points_per_class": 2, "center_targets": True},
+    "lambda_s": {"lambda_s": "auto"},
+    "float32": {"store": "float32"},
+    "float16": {"store": "float16"},
+    "uint8": {"store": "uint8", "init": "real", "points_per_class": 2},
+}
+
+
+@pytest.mark.parametrize("kernel", ["identity", "random_fourier", "orthogonal_fourier", "FCNN"])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_numpy_alone_retrains_and_predicts(data: kd.Dataset, tmp_path: Path, kernel: str, name: str) -> None:
+    phi = kd.make_map(kernel, data, kd.standardize(data), seed=3)
+    result = kd.distill(data.x_train, data.y_train, phi, seed=3, **OPTIONS[name])
+    W, scores = retrained_by_numpy(result.distilled, data.x_test, tmp_path)
+    expected, b = result.distilled.fit_model()  # of rounded inputs: whatever is left of W
+    assert np.linalg.norm(W - expected) < RETRAINED * np.linalg.norm(expected)
+    own = phi.transform(data.x_test, dtype="float64") @ expected.T + b
+    assert np.linalg.norm(scores - own) < RETRAINED * np.linalg.norm(own)
+
+
+@pytest.mark.parametrize("kernel", ["identity", "FCNN"])
+def test_numpy_alone_whitens(data: kd.Dataset, tmp_path: Path, kernel: str) -> None:
+    phi = kd.make_map(kernel, data, kd.zca(data), seed=3)
+    result = kd.distill(data.x_train, data.y_train, phi, seed=3)
+    W, scores = retrained_by_numpy(result.distilled, data.x_test, tmp_path)
+    assert np.linalg.norm(W - result.model.W) < RETRAINED * np.linalg.norm(W)
+    assert np.mean(scores.argmax(axis=1) == result.model.predict(data.x_test)) == 1.0

@@ -62,11 +62,25 @@ class ClosedForm:
 class KipResult:
     """Both ends of a run, the ridge model and the closed form to compare with, and the curve.
 
-    closed_form : None for a map that is not onto, which has none
-    best : the iteration of the best validation accuracy (the first of equals); last : the final one
-    losses : (iterations,) loss per point of each step's batch, before the step
-    curve : iteration, train_loss (per point, all training points), val_accuracy, seconds, each (evaluations,)
-    resumed_from : iteration of the checkpoint that the run went on from, 0 for none
+    Parameters
+    ----------
+    best : KipPoint
+        The iteration of the best validation accuracy (the first of equals).
+    last : KipPoint
+        The final iteration.
+    model : RidgeModel
+    closed_form : ClosedForm
+        None for a map that is not onto, which has none.
+    start_rows : array of int
+        The real samples that the run started from, else None.
+    losses : array of shape (iterations,)
+        Loss per point of each step's batch, before the step.
+    curve : mapping
+        iteration, train_loss (per point, all training points), val_accuracy, seconds, each (evaluations,).
+    resumed_from : int
+        Iteration of the checkpoint that the run went on from, 0 for none.
+    seconds : mapping
+        Of each stage.
     """
 
     best: KipPoint
@@ -100,11 +114,26 @@ def kip_distill(
     Parameters
     ----------
     X : array of shape (n, *shape), uint8 or float
-    y : integer labels of shape (n,)
-    feature_map : phi, with its preprocessing; it need not be onto unless ``warm_start``
-    options, keywords : a ``KipOptions``, or its fields as keywords
-    checkpoint : file to write every ``checkpoint_every`` iterations, and to go on from where it exists
-    trained : the ridge model of the same data, map and options with its statistics, which are then not made again
+        Raw inputs.
+    y : array of int, shape (n,)
+        Labels.
+    feature_map : FeatureMap
+        phi, with its preprocessing; it need not be onto unless ``warm_start``.
+    n_classes : int, optional
+        k, by default the largest label + 1.
+    options : KipOptions, optional
+    checkpoint : Path, optional
+        File to write every ``checkpoint_every`` iterations, and to go on from where it exists.
+    trained : Trained, optional
+        The ridge model of the same data, map and options with its statistics, which are then not made again.
+    progress : callable, optional
+        Gets (stage, fraction done).
+    **keywords
+        Fields of ``KipOptions``, in place of those of ``options``.
+
+    Returns
+    -------
+    KipResult
 
     Raises
     ------

@@ -60,6 +60,26 @@ def run_kip(
 
     ``out`` gets distilled.npz (best by validation), last.npz, curve.npz and checkpoint.npz; a run finds its own
     checkpoint and goes on from it.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    kernel : str
+        As in ``make_map``.
+    map_options : mapping, optional
+        For ``make_map``.
+    use_zca : bool
+        ZCA whitening in place of standardising.
+    options : KipOptions, optional
+    out : Path
+    load_seconds : float
+        What reading the data took, for the record.
+    progress : callable, optional
+        Gets (stage, fraction done).
+
+    Returns
+    -------
+    KipRun
     """
     dataset.check_classes("kip")
     options = options or KipOptions()
