@@ -21,13 +21,12 @@ from krrdistill.construct.closed_form import (
     construct,
     dual,
     features_of_dual,
-    learned_labels,
     noise_start,
-    one_hot_labels,
     raise_singular_values,
     real_start,
     shrink_to_bound,
 )
+from krrdistill.construct.labels import learned_labels, one_hot_labels
 from krrdistill.errors import DataError, LambdaOutOfRange
 
 Array = npt.NDArray[Any]

@@ -28,13 +28,14 @@ from PIL import Image
 
 import krrdistill as kd
 from krrdistill.apps.cli import main
-from krrdistill.apps.cli.config import KipSettings, Settings, command_line
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.apps.report.charts import PALETTE
 from krrdistill.apps.report.pictures import Gallery, gallery
 from krrdistill.apps.report.render import TEMPLATES, environment
 from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.roofline import pass_floor, pass_flops
 from krrdistill.apps.text import megabytes, number, percent, seconds
+from krrdistill.options import MapOptions
 
 NASTY = "<script>alert(1)<b>&amp;\"'"
 NAMES = ["<img src=x>", 'b"c', "d'e", "f&g"]
@@ -274,14 +275,13 @@ def test_a_comparison_names_the_runs_that_are_not_exact(run: Path, runs: list[Pa
 
 
 def test_the_command_asks_for_the_same_run(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import krrdistill.apps.cli.run
-
-    settings = Settings(
-        dataset="digits", kernel="random_fourier", lambda_s="auto", sigma2=2.5, zca=True, embed_map=False,
-        lambdas=(0.1, 1e-7), seed=3, out=Path("a b"), store="float32", refit=True,
+    settings = DistillSettings(
+        dataset="digits", zca=True, out=Path("a b"), map_options=MapOptions(kernel="random_fourier", sigma2=2.5),
+        options=kd.DistillOptions(lambda_s="auto", embed_map=False, lambdas=(0.1, 1e-7), seed=3, store="float32",
+                                  refit=True),
     )  # fmt: skip
-    seen: list[Settings] = []
-    monkeypatch.setattr(krrdistill.apps.cli.run, "distill", lambda settings, as_json: seen.append(settings) or 0)
+    seen: list[DistillSettings] = []
+    monkeypatch.setattr("krrdistill.apps.cli.run.distill", lambda settings, as_json: seen.append(settings) or 0)
     words = shlex.split(shlex.join(command_line(settings)))
     assert words[0] == "krrdistill"
     assert main(words[1:]) == 0
@@ -355,11 +355,10 @@ def test_kip_beside_the_closed_form(
 
 
 def test_the_command_asks_for_the_same_run_of_kip(kip_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import krrdistill.apps.cli.kip
-
-    settings = KipSettings(dataset="digits", kernel="FCNN", iterations=7, lr=0.5, warm_start=True, variant="published")
+    options = kd.KipOptions(iterations=7, lr=0.5, warm_start=True, variant="published")
+    settings = KipSettings(map_options=MapOptions(kernel="FCNN"), options=options)
     seen: list[KipSettings] = []
-    monkeypatch.setattr(krrdistill.apps.cli.kip, "kip", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr("krrdistill.apps.cli.kip.kip", lambda settings, as_json: seen.append(settings) or 0)
     assert main(shlex.split(shlex.join(command_line(settings)))[1:]) == 0
     assert seen == [settings]
 
@@ -428,10 +427,10 @@ def test_numbers_in_words() -> None:
 
 
 def test_the_floor_is_measured_for_long_passes_only() -> None:
-    chain = kd.FCNN(100, hidden_layers=2).chain(kd.Preprocessing.none(100))
-    assert pass_flops(chain, 1000) == 1000 * (2 * sum(layer.weight.size for layer in chain.layers) + 100**2)
-    assert pass_floor(chain, 1000, "float32") is None
-    short, long = (pass_floor(chain, n, "float32") for n in (10_000_000, 1_000_000_000))
+    phi = kd.FCNN(100, hidden_layers=2)
+    assert pass_flops(phi, 1000) == 1000 * (2 * sum(layer.weight.size for layer in phi.layers) + 100**2)
+    assert pass_floor(phi, 1000, "float32") is None
+    short, long = (pass_floor(phi, n, "float32") for n in (10_000_000, 1_000_000_000))
     assert short is not None
     assert long is not None
     assert 0.0 < short < long

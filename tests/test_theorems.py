@@ -19,15 +19,8 @@ import tolerances
 from conftest import stages
 from krrdistill.apps import privacy
 from krrdistill.apps.kip.gram import GramObjective
-from krrdistill.construct.closed_form import (
-    construct,
-    dual,
-    features_of_dual,
-    learned_labels,
-    noise_start,
-    one_hot_labels,
-    real_start,
-)
+from krrdistill.construct.closed_form import construct, dual, features_of_dual, noise_start, real_start
+from krrdistill.construct.labels import learned_labels, one_hot_labels
 
 Array = npt.NDArray[Any]
 
@@ -355,13 +348,13 @@ def test_proposition_6_1_w_is_rebuilt_from_the_file(tmp_path: Path) -> None:
     data = kd.load_dataset("digits")
     scaling = kd.standardize(data)
     phi = kd.make_map("FCNN", data, scaling)
-    result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, points_per_class=2)
+    result = kd.distill(data.x_train, data.y_train, phi, points_per_class=2)
     result.distilled.save(tmp_path / "d.npz")
     loaded = kd.DistilledDataset.load(tmp_path / "d.npz")
     assert loaded.weights is None
-    assert difference(privacy.reconstruct(loaded, data).W, result.original.W) < 1e-6
+    assert difference(privacy.reconstruct(loaded, data).W, result.model.W) < 1e-6
     guess = kd.fit_features(loaded.features(), np.roll(loaded.Y, 1, axis=1), 0.0)  # without the labels: not W
-    assert difference(guess, result.original.W) > 0.1
+    assert difference(guess, result.model.W) > 0.1
 
 
 def test_proposition_6_1_with_noise_nothing_but_w_is_used() -> None:

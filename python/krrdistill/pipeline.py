@@ -66,6 +66,11 @@ class Distillation:
     start_rows: IntArray | None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def solution(self) -> dict[str, Any]:
+        """How the points were found, as the file's meta has it: method, range_scale, outside_range and more."""
+        return dict(self.distilled.meta["solution"])
+
 
 def distill(
     X: Any,

@@ -182,7 +182,7 @@ class FeatureMap:
     def check_matrices(self, where: str) -> None:
         """Raises ValueError, in the name of ``where``, for a map with layers that run in Python."""
         if any(isinstance(layer.weight, Operator) for layer in self.layers):
-            raise ValueError(f"{where}: needs a map whose layers are matrices, got kernel {self.kernel}")
+            raise ValueError(f"{where} needs a map whose layers are matrices, got kernel {self.kernel}")
 
     @property
     def reach(self) -> str:

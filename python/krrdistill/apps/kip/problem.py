@@ -38,7 +38,7 @@ class KipProblem:
     @classmethod
     def of(cls, X: Any, y: Any, feature_map: FeatureMap, n_classes: int | None, options: KipOptions) -> KipProblem:
         """From what the user gave."""
-        feature_map.check_matrices("kip")
+        feature_map.check_matrices("kip:")
         common = Problem.of("kip", to_host("kip", "X", X), y, feature_map, options.distillation(), n_classes=n_classes)
         if common.classes is None:
             raise TypeError(f"kip: y must hold integer class labels, got dtype {getattr(y, 'dtype', type(y).__name__)}")
