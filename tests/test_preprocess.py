@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from krrdistill.data import Dataset, Preprocessing, standardize, zca
+from krrdistill.data import Dataset, Moments, Preprocessing, standardize, zca
 from krrdistill.errors import DataError
 
 EPS = np.finfo(np.float64).eps
@@ -31,7 +31,7 @@ def assert_undone(preprocessing, x, spread=1.0):
     assert (z.dtype, z.shape) == (np.float64, (len(x), preprocessing.input_dim))
     back = preprocessing.invert(z, x.shape[1:])
     assert (back.dtype, back.shape) == (np.float64, x.shape)
-    size = np.abs(x).max() + np.abs(preprocessing.shift / preprocessing.scale).max()
+    size = np.abs(x).max() + np.abs(preprocessing.origin).max()
     d = preprocessing.input_dim if preprocessing.kind == "zca" else 1
     np.testing.assert_allclose(back, x, rtol=0, atol=4 * EPS * d * spread * size + 1e-300)
 
@@ -114,7 +114,7 @@ def test_standardize_survives_a_large_offset():
 
 
 def test_standardize_refuses_what_overflows():
-    with pytest.raises(DataError, match="standardize: x_train spreads too widely for float64"):
+    with pytest.raises(DataError, match="standardize: the data spread too widely for float64"):
         standardize(dataset(np.array([[1e300], [-1e300]])))
 
 
@@ -148,8 +148,9 @@ def test_zca_against_the_textbook(name, x, unit, block, monkeypatch):
     unit = float(np.abs(x).max()) if unit is None else float(unit)
     preprocessing = zca(dataset(x, name=name), eps=0.1)
     mean, matrix = whitening(x, unit, 0.1)
-    np.testing.assert_allclose(preprocessing.mean, mean, atol=100 * EPS)
-    np.testing.assert_allclose(preprocessing.matrix, matrix, atol=1000 * EPS)
+    np.testing.assert_allclose(preprocessing.origin / unit, mean, atol=100 * EPS)
+    np.testing.assert_array_equal(preprocessing.unit, unit)
+    np.testing.assert_allclose(preprocessing.whitening, matrix, atol=1000 * EPS)
     expected = (x.reshape(len(x), -1).astype(np.float64) / unit - mean) @ matrix
     np.testing.assert_allclose(preprocessing.apply(x), expected, atol=1000 * EPS)
     assert preprocessing.spec() == {
@@ -159,12 +160,13 @@ def test_zca_against_the_textbook(name, x, unit, block, monkeypatch):
     }
 
 
-def test_zca_matrices_are_symmetric_and_inverse_to_each_other():
+def test_whitening_is_symmetric_and_undone() -> None:
     preprocessing = zca(dataset(pixels(60, 5, 5)), eps=1e-3)
-    for matrix in (preprocessing.matrix, preprocessing.unmixing):
-        assert matrix.dtype == np.float64
-        np.testing.assert_array_equal(matrix, matrix.T)
-    np.testing.assert_allclose(preprocessing.matrix @ preprocessing.unmixing, np.eye(25), atol=1000 * EPS)
+    whitening = preprocessing.whitening
+    assert whitening.dtype == np.float64
+    np.testing.assert_array_equal(whitening, whitening.T)
+    u = np.random.default_rng(0).normal(size=(7, 25))
+    np.testing.assert_allclose(preprocessing.unwhiten(u @ whitening), u, atol=1000 * EPS)
 
 
 def test_zca_whitens_when_eps_is_small():
@@ -202,7 +204,7 @@ def test_zca_eps_of_the_wrong_kind(eps):
 )
 def test_invert_undoes_an_affine_map(x, scale, shift):
     d = x.shape[1]
-    assert_undone(Preprocessing("standardize", np.full(d, -scale), np.full(d, shift)), x)
+    assert_undone(Preprocessing("standardize", np.full(d, shift), np.full(d, -scale)), x)
 
 
 @settings(deadline=None, max_examples=40)
@@ -280,13 +282,13 @@ def test_fitting_makes_no_float_copy_of_the_data(fit, monkeypatch):
         (Preprocessing.none(12), 2),
         (standardize(dataset(pixels(9, 2, 2, 3), name="cifar10")), 2),
         (standardize(dataset(pixels(9, 12))), 2),
-        (zca(dataset(pixels(9, 2, 2, 3)), eps=0.3), 5),
+        (zca(dataset(pixels(9, 2, 2, 3)), eps=0.3), 3),
     ],
 )
 def test_serialisation_round_trip(fitted, count, tmp_path):
     arrays = fitted.arrays()
     assert len(arrays) == count
-    assert all(name.startswith("preprocess_") for name in arrays)
+    assert arrays.keys() <= {"X_origin", "X_unit", "whitening"}
     np.savez(tmp_path / "a.npz", **arrays)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
         again = Preprocessing.from_arrays(json.loads(json.dumps(fitted.spec())), dict(stored))
@@ -299,8 +301,8 @@ def test_serialisation_round_trip(fitted, count, tmp_path):
 def damage(**changes):
     """Arrays and spec of a ZCA of 3 entries, changed; None removes an array."""
     fitted = zca(dataset(pixels(9, 3)))
-    spec = fitted.spec() | {k: v for k, v in changes.items() if not k.startswith("preprocess_")}
-    arrays = fitted.arrays() | {k: v for k, v in changes.items() if k.startswith("preprocess_")}
+    spec = fitted.spec() | {k: v for k, v in changes.items() if k not in fitted.arrays()}
+    arrays = fitted.arrays() | {k: v for k, v in changes.items() if k in fitted.arrays()}
     return spec, {k: v for k, v in arrays.items() if v is not None}
 
 
@@ -312,19 +314,17 @@ def damage(**changes):
         ({"kind": ["zca"]}, r"unknown kind \['zca'\]"),
         ({"eps": "a"}, "eps must be a number, got str"),
         ({"constants": [1]}, "constants must be a mapping, got list"),
-        ({"preprocess_mean": None, "preprocess_scale": None}, "lacks preprocess_scale, preprocess_mean"),
-        ({"preprocess_scale": np.zeros(3)}, "scale holds zeros"),
-        (
-            {"preprocess_scale": np.ones((3, 1))},
-            r"scale must be float64 of shape \(3,\), got float64 of shape \(3, 1\)",
-        ),
-        ({"preprocess_scale": np.ones(0)}, "scale must be float64"),
-        ({"preprocess_shift": np.ones(2)}, r"shift must be float64 of shape \(3,\)"),
-        ({"preprocess_shift": np.array(["a"] * 3)}, "shift must be float64 .* got <U1"),
-        ({"preprocess_mean": np.array([0, 1, np.nan])}, "mean holds NaN or infinity"),
-        ({"preprocess_matrix": np.eye(4)}, r"matrix must be float64 of shape \(3, 3\)"),
-        ({"preprocess_matrix": np.triu(np.ones((3, 3)))}, "matrix is not symmetric"),
-        ({"preprocess_unmixing": [1.0]}, "unmixing must be float64 .* got list"),
+        ({"X_unit": None, "whitening": None}, "lacks X_unit, whitening"),
+        ({"X_unit": np.zeros(3)}, "unit holds zeros"),
+        ({"X_unit": np.full(3, 1e-310)}, "unit holds zeros"),
+        ({"X_unit": np.ones((3, 1))}, r"unit must be float64 of shape \(3,\), got float64 of shape \(3, 1\)"),
+        ({"X_unit": np.ones(0)}, "unit must be float64"),
+        ({"X_origin": np.ones(2)}, r"unit must be float64 of shape \(2,\)"),
+        ({"X_origin": np.array(["a"] * 3)}, "origin must be float64 .* got <U1"),
+        ({"X_origin": np.array([0, 1, np.nan])}, "origin holds NaN or infinity"),
+        ({"whitening": np.eye(4)}, r"whitening must be float64 of shape \(3, 3\)"),
+        ({"whitening": np.triu(np.ones((3, 3)))}, "whitening is not symmetric"),
+        ({"whitening": [1.0]}, "whitening must be float64 .* got list"),
     ],
 )
 def test_from_arrays_refuses(changes, words):
@@ -333,5 +333,37 @@ def test_from_arrays_refuses(changes, words):
 
 
 def test_arrays_that_the_kind_does_not_take():
-    with pytest.raises(DataError, match="Preprocessing: mean has no place in kind 'standardize'"):
-        Preprocessing("standardize", np.ones(3), np.zeros(3), mean=np.zeros(3))
+    with pytest.raises(DataError, match="Preprocessing: whitening has no place in kind 'standardize'"):
+        Preprocessing("standardize", np.zeros(3), np.ones(3), whitening=np.eye(3))
+
+
+# moments
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (4, 3, 2)])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_moments_of_parts_add_to_those_of_all(shape, offset, monkeypatch):
+    monkeypatch.setattr(BLOCKS, 40)
+    x = offset + np.random.default_rng(0).normal(size=(57, *shape))
+    total = Moments.of(x[:10]) + Moments.of(x[10:11]) + Moments.of(x[11:])
+    axes = {1: 0, 2: (0, 1, 2), 3: (0, 1, 2)}[len(shape)]
+    centred = x - offset
+    np.testing.assert_allclose(
+        total.mean - offset, np.atleast_1d(centred.mean(axis=axes)), atol=8 * EPS * max(offset, 1)
+    )
+    np.testing.assert_allclose(total.std, np.atleast_1d(centred.std(axis=axes)), rtol=64 * EPS * max(offset, 1))
+    np.testing.assert_allclose(standardize(total).origin, standardize(x).origin, rtol=8 * EPS, atol=8 * EPS)
+
+
+def test_moments_of_constant_channels_have_no_deviation():
+    x = np.full((9, 2, 2, 3), 0.1)
+    total = Moments.of(x[:4]) + Moments.of(x[4:])
+    np.testing.assert_array_equal(total.deviations, 0.0)
+    np.testing.assert_array_equal(total.std, 1.0)
+
+
+def test_moments_refuse_samples_of_other_shapes():
+    with pytest.raises(DataError, match=r"shape \(3,\) and \(2,\) do not merge"):
+        Moments.of(np.ones((2, 3))) + Moments.of(np.ones((2, 2)))
+    with pytest.raises(DataError, match="at least one entry"):
+        Moments.of(np.ones((0, 3)))

@@ -60,7 +60,7 @@ class Preprocessing:
     constants: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
+        if not isinstance(self.kind, str) or self.kind not in _KINDS:
             raise DataError(f"Preprocessing: unknown kind {self.kind!r}; expected one of {', '.join(_KINDS)}")
         if self.eps is not None and not isinstance(self.eps, Real):
             raise DataError(f"Preprocessing: eps must be a number, got {type(self.eps).__name__}")
@@ -102,25 +102,30 @@ class Preprocessing:
 
         X : array of shape (n, *shape) or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
         """
-        rows = self._rows("standardise", "X", X)
+        return like(self._standard(self._rows("standardise", "X", X)), X)
+
+    def _standard(self, rows: NDArray[Any]) -> Vector:
         out = np.empty(rows.shape)
         for block in row_blocks(*rows.shape):
             np.subtract(rows[block], self.origin, out=out[block])
             out[block] /= self.unit
-        return like(out, X)
+        return out
 
     def raw(self, U: Any, shape: tuple[int, ...] | None = None) -> Any:
         """x = u unit + origin: the inverse of ``standardise``, float64 (n, d) or (n, *shape), of the kind of U."""
-        rows = self._rows("raw", "U", U)
+        return like(self._raw("raw", self._rows("raw", "U", U), shape), U)
+
+    def _raw(self, method: str, rows: NDArray[Any], shape: tuple[int, ...] | None) -> Vector:
         if shape is not None and math.prod(shape) != self.input_dim:
-            raise DataError(f"Preprocessing.raw: shape {shape} has {math.prod(shape)} entries, not {self.input_dim}")
-        out = rows * self.unit
+            found = f"shape {shape} has {math.prod(shape)} entries, not {self.input_dim}"
+            raise DataError(f"Preprocessing.{method}: {found}")
+        out: Vector = rows * self.unit
         out += self.origin
-        return like(out if shape is None else out.reshape(len(out), *shape), U)
+        return out if shape is None else out.reshape(len(out), *shape)
 
     def apply(self, X: Any) -> Any:
         """z = u, with ZCA z = u @ whitening. Returns float64 (n, d), of the kind of X."""
-        return like(self.whiten(to_host("Preprocessing.apply", "X", self.standardise(X))), X)
+        return like(self.whiten(self._standard(self._rows("apply", "X", X))), X)
 
     def whiten(self, U: Vector) -> Vector:
         """z = u @ whitening, with any other kind u itself; float64 (n, d)."""
@@ -139,7 +144,8 @@ class Preprocessing:
 
     def invert(self, Z: Any, shape: tuple[int, ...] | None = None) -> Any:
         """x from z, the inverse of ``apply``: float64 (n, d) or (n, *shape), of the kind of Z."""
-        return like(self.raw(self.unwhiten(np.asarray(self._rows("invert", "Z", Z), np.float64)), shape), Z)
+        rows = np.asarray(self._rows("invert", "Z", Z), np.float64)
+        return like(self._raw("invert", self.unwhiten(rows), shape), Z)
 
     @cached_property
     def _whitening_factor(self) -> Any:
@@ -157,14 +163,14 @@ class Preprocessing:
     @staticmethod
     def from_arrays(spec: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Preprocessing:
         """Rebuilds what ``spec`` and ``arrays`` describe; raises DataError when they are invalid."""
-        kind = spec.get("kind")
+        kind: Any = spec.get("kind")
         missing = [
             name for name in ("X_origin", "X_unit", *(["whitening"] if kind == "zca" else [])) if name not in arrays
         ]
         if missing:
             raise DataError(f"Preprocessing: lacks {', '.join(missing)}")
         return Preprocessing(
-            str(kind),
+            kind,
             arrays["X_origin"],
             arrays["X_unit"],
             arrays.get("whitening"),
