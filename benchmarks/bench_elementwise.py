@@ -19,7 +19,8 @@ import pytest
 import oracles
 import tolerances
 from harness import Recorder, backend_or_skip
-from krrdistill.backends import Chain, HadamardWeight, Layer
+from krrdistill.backends import HadamardWeight, Layer
+from krrdistill.maps import FeatureMap
 from numpy_pipeline import features
 from problem import Problem
 from work import Work, map_work, pass_work
@@ -46,7 +47,7 @@ def name(request: pytest.FixtureRequest) -> Iterator[str]:
     module.set_isa(facts["isa"])
 
 
-def _transform(name: str, chain: Chain, X: Any) -> Callable[[], Any]:
+def _transform(name: str, chain: FeatureMap, X: Any) -> Callable[[], Any]:
     if name == "numpy":
         return lambda: features(chain, X)
     backend = backend_or_skip(name)
@@ -54,8 +55,8 @@ def _transform(name: str, chain: Chain, X: Any) -> Callable[[], Any]:
 
 
 def test_load(record: Recorder, problem: Problem, name: str) -> None:
-    chain, X = problem.chain("identity"), problem.x_train[:_ROWS]
-    the_pass = pass_work(problem.chain("FCNN"), len(X))
+    chain, X = problem.feature_map("identity"), problem.x_train[:_ROWS]
+    the_pass = pass_work(problem.feature_map("FCNN"), len(X))
     found = record(_transform(name, chain, X), map_work(chain, len(X), stored=True), share_of=the_pass)
     wanted = oracles.features(X.T, (), chain.scale, chain.shift).T
     magnitude = oracles.feature_magnitude(X.T, (), chain.scale, chain.shift).T
@@ -68,10 +69,10 @@ def test_epilogue(record: Recorder, problem: Problem, activation: Any, name: str
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((p, 1)).astype(np.float32)
     bias = (2.0 * np.pi * rng.random(p)).astype(np.float32)
-    chain = Chain(1, (Layer(weight, bias, activation, 0.1),))
+    chain = FeatureMap(1, (Layer(weight, bias, activation, 0.1),))
     X = rng.standard_normal((_ROWS, 1)).astype(np.float32)
     # written by the product, then read and written by the epilogue
-    work, the_pass = Work(bytes=3.0 * 4.0 * _ROWS * p), pass_work(problem.chain("FCNN"), _ROWS)
+    work, the_pass = Work(bytes=3.0 * 4.0 * _ROWS * p), pass_work(problem.feature_map("FCNN"), _ROWS)
     found = record(_transform(name, chain, X), work, share_of=the_pass, elements=_ROWS * p)
     wanted = oracles.features(X.T, chain.layers).T
     magnitude = oracles.feature_magnitude(X.T, chain.layers).T
@@ -83,9 +84,9 @@ def test_rounds(record: Recorder, problem: Problem, name: str) -> None:
     (layer,) = problem.feature_map("orthogonal_fourier").layers
     assert isinstance(layer.weight, HadamardWeight)
     p, d = layer.weight.shape
-    chain = Chain(d, (Layer(layer.weight, None, "linear", 1.0),))
+    chain = FeatureMap(d, (Layer(layer.weight, None, "linear", 1.0),))
     X = np.random.default_rng(0).standard_normal((_ROWS, d)).astype(np.float32)
-    work, the_pass = Work(bytes=4.0 * _ROWS * (d + p)), pass_work(problem.chain("FCNN"), _ROWS)
+    work, the_pass = Work(bytes=4.0 * _ROWS * (d + p)), pass_work(problem.feature_map("FCNN"), _ROWS)
     found = record(_transform(name, chain, X), work, share_of=the_pass, elements=_ROWS * p)
     wanted = oracles.features(X.T, chain.layers).T
     magnitude = oracles.feature_magnitude(X.T, chain.layers).T

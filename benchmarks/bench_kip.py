@@ -19,8 +19,8 @@ from krrdistill.apps.kip.checkpoint import State
 from krrdistill.apps.kip.gram import GramObjective, regularised_kernel
 from krrdistill.apps.kip.optimize import Objective, adam_step, batch_rows
 from krrdistill.apps.kip.published import PublishedObjective, require_torch
-from krrdistill.maps import LayeredMap
-from krrdistill.pipeline import choose_real_points
+from krrdistill.maps import FeatureMap
+from krrdistill.problem import choose_real_points
 from problem import PUBLISHED_KERNELS, Problem
 from work import Work, map_work
 
@@ -37,20 +37,20 @@ def features(problem: Problem) -> Callable[[str], AnyArray]:
     """phi of the training set, float32, of the last kernel asked for."""
     backend, dtype = kd.get_backend(), np.dtype(np.float32)
     return lru_cache(maxsize=1)(
-        lambda kernel: np.asarray(backend.transform(problem.chain(kernel), problem.x_train, dtype=dtype))
+        lambda kernel: np.asarray(backend.transform(problem.feature_map(kernel), problem.x_train, dtype=dtype))
     )
 
 
 def _objective(variant: str, kernel: str, problem: Problem, found: kd.RidgeStatistics, features: AnyArray) -> Objective:
-    layers, labels = problem.feature_map(kernel).layers, problem.dataset.y_train
+    network, labels = problem.feature_map(kernel).inner, problem.dataset.y_train
     if variant == "published":
         try:
             require_torch()
         except kd.BackendUnavailable as error:
             pytest.skip(str(error))
-        return PublishedObjective(layers, features, labels, problem.dataset.n_classes)
+        return PublishedObjective(network, features, labels, problem.dataset.n_classes)
     points = (features, labels) if variant == "gram_batch" else None
-    return GramObjective(layers, found, dtype=np.float32, points=points)
+    return GramObjective(network.layers, found, dtype=np.float32, points=points)
 
 
 def _start(problem: Problem, ipc: int) -> State:
@@ -63,7 +63,7 @@ def _start(problem: Problem, ipc: int) -> State:
 
 def _work(problem: Problem, kernel: str, m: int) -> Work:
     """The map and its derivative on m points, and one product with G; what else there is grows with m^2."""
-    chain = problem.feature_map(kernel).chain()
+    chain = problem.feature_map(kernel).inner
     p = chain.output_dim
     return map_work(chain, m) + map_work(chain, m) + Work({"sgemm": 2.0 * m * p * p})
 
@@ -72,12 +72,12 @@ def _step(state: State, objective: Objective, n: int, size: int | None) -> float
     rows = None if size is None else batch_rows(state.step, n, size, seed=0)
     loss, gradient = objective.loss_and_gradient(state.X, rows)
     adam_step(state, gradient, _LR)
-    state.step += 1
+    state.losses.append(loss)
     return loss / (n if rows is None else len(rows))
 
 
 def _loss_of_model(
-    state: State, phi: LayeredMap, problem: Problem, found: kd.RidgeStatistics, features: AnyArray, size: int
+    state: State, phi: FeatureMap, problem: Problem, found: kd.RidgeStatistics, features: AnyArray, size: int
 ) -> float:
     """The first batch's loss per point of the model trained on the distilled set, from its weights."""
     F = np.asarray(phi.transform(state.X))

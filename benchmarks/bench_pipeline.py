@@ -19,7 +19,7 @@ _EXACT = 1e-6  # the target of docs/exactness.md
 def _floor(problem: Problem, kernel: str) -> Work:
     n = len(problem.x_train)
     held_out = round(0.05 * n)
-    parts = pipeline_work(problem.chain(kernel), n - held_out, held_out, len(problem.x_test))
+    parts = pipeline_work(problem.feature_map(kernel), n - held_out, held_out, len(problem.x_test))
     return sum(parts.values(), start=Work())
 
 
@@ -39,7 +39,7 @@ def test_certified_file(record: Recorder, problem: Problem, tmp_path: Path, kern
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_numpy(record: Recorder, problem: Problem, tmp_path: Path, kernel: str) -> None:
-    chain = problem.chain(kernel)
+    chain = problem.feature_map(kernel)
 
     def call() -> dict[str, Any]:
         return numpy_run(problem.dataset, chain, 1, tmp_path)

@@ -25,7 +25,7 @@ _AMBIGUOUS = 1e-4  # scores closer than this, relative to their size, may order 
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_transform(record: Recorder, problem: Problem, kernel: str, name: str) -> None:
-    chain, X = problem.chain(kernel), problem.x_train[:_ROWS]
+    chain, X = problem.feature_map(kernel), problem.x_train[:_ROWS]
     call: Callable[[], Any] = lambda: features(chain, X)  # noqa: E731
     if name != "numpy":
         backend = backend_or_skip(name)
@@ -38,7 +38,7 @@ def test_transform(record: Recorder, problem: Problem, kernel: str, name: str) -
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
 @pytest.mark.parametrize("kernel", ["identity", "FCNN"])
 def test_score_path(record: Recorder, problem: Problem, kernel: str, name: str) -> None:
-    chain, X, y = problem.chain(kernel), problem.x_train[:_ROWS], problem.dataset.y_train[:_ROWS]
+    chain, X, y = problem.feature_map(kernel), problem.x_train[:_ROWS], problem.dataset.y_train[:_ROWS]
     k, p = problem.dataset.n_classes, chain.output_dim
     weights = np.random.default_rng(0).standard_normal((_MODELS, k, p))
     call: Callable[[], Any] = lambda: correct_counts(chain, X, y, weights)  # noqa: E731

@@ -31,7 +31,7 @@ def expected(problem: Problem) -> Expected:
 
     @cache
     def compute(kernel: str, n: int) -> tuple[FloatArray, FloatArray]:
-        chain = problem.chain(kernel)
+        chain = problem.feature_map(kernel)
         layers = [layer._replace(weight=oracles.dense(layer.weight)) for layer in chain.layers]
         gram = np.zeros((chain.output_dim, chain.output_dim))
         cross = np.zeros((problem.dataset.n_classes, chain.output_dim))
@@ -49,7 +49,7 @@ def _accumulator(
     problem: Problem, kernel: str, name: str, n: int, dtype: str, inputs: npt.NDArray[Any] | None = None
 ) -> Callable[[], Any]:
     """A call that returns G (its lower triangle) and C of the first n rows of ``inputs``, or else of the data."""
-    chain, k = problem.chain(kernel), problem.dataset.n_classes
+    chain, k = problem.feature_map(kernel), problem.dataset.n_classes
     X, y = (problem.x_train if inputs is None else inputs)[:n], problem.dataset.y_train[:n]
     if name == "numpy":
         return lambda: numpy_statistics(chain, X, y, k, np.dtype(dtype))
@@ -74,7 +74,7 @@ def _check(found: tuple[FloatArray, FloatArray], wanted: tuple[FloatArray, Float
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_pass(record: Recorder, problem: Problem, expected: Expected, kernel: str, name: str) -> None:
-    n, chain = len(problem.x_train), problem.chain(kernel)
+    n, chain = len(problem.x_train), problem.feature_map(kernel)
     found = record(_accumulator(problem, kernel, name, n, "float32"), pass_work(chain, n))
     _check(found, expected(kernel, n), n, "float32")
 
@@ -84,14 +84,14 @@ def test_pass_of_floats(record: Recorder, problem: Problem, expected: Expected, 
     """Products in float32: what sums of integers, in ``test_pass`` with the identity map, are there instead of."""
     n = len(problem.x_train)
     call = _accumulator(problem, "identity", name, n, "float32", problem.x_train.astype(np.float32))
-    found = record(call, pass_work(problem.chain("identity"), n))
+    found = record(call, pass_work(problem.feature_map("identity"), n))
     _check(found, expected("identity", n), n, "float32")
 
 
 @pytest.mark.parametrize("name", [*BACKENDS, "numpy"])
 def test_pass_float64(record: Recorder, problem: Problem, expected: Expected, name: str) -> None:
     n = min(len(problem.x_train), _FLOAT64_ROWS)
-    work = pass_work(problem.chain("FCNN"), n, "float64")
+    work = pass_work(problem.feature_map("FCNN"), n, "float64")
     found = record(_accumulator(problem, "FCNN", name, n, "float64"), work)
     _check(found, expected("FCNN", n), n, "float64")
 

@@ -45,7 +45,7 @@ def run_ours(problem: Problem, kernel: str, ipc: int, out: Path) -> dict[str, An
 def run_numpy(problem: Problem, kernel: str, ipc: int, out: Path) -> dict[str, Any]:
     """The plain NumPy pipeline, the drawing of the map included."""
     start = time.perf_counter()
-    chain = problem.chain(kernel)
+    chain = problem.feature_map(kernel)
     drawing = time.perf_counter() - start
     result = numpy_pipeline.run(problem.dataset, chain, ipc, out)
     result["seconds"]["preprocess"] = drawing
@@ -58,7 +58,7 @@ def run_sklearn(problem: Problem, kernel: str, ipc: int, out: Path) -> dict[str,
     from sklearn.linear_model import RidgeClassifierCV
 
     start = time.perf_counter()
-    chain = problem.chain(kernel)
+    chain = problem.feature_map(kernel)
     train = numpy_pipeline.features(chain, problem.x_train)
     features_done = time.perf_counter()
     model = RidgeClassifierCV(alphas=kd.default_lambdas(), fit_intercept=False).fit(train, problem.dataset.y_train)

@@ -73,7 +73,7 @@ def floor_of(problem: Problem, kernel: str) -> dict[str, Work]:
     """The floor's work per stage."""
     n = len(problem.x_train)
     held_out = round(0.05 * n)
-    return pipeline_work(problem.chain(kernel), n - held_out, held_out, len(problem.x_test))
+    return pipeline_work(problem.feature_map(kernel), n - held_out, held_out, len(problem.x_test))
 
 
 def run_kernel(problem: Problem, kernel: str, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import numpy as np
 
 import krrdistill as kd
 from krrdistill.apps.reproduce.published import TABLE3
+from krrdistill.pipeline import train
+from krrdistill.problem import Problem
 from machine import machine_facts
 
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
@@ -28,36 +30,42 @@ TARGETS = {"float64": (1e-6, 1.0), "float32": (1e-2, 0.998)}  # relative weight 
 PUBLISHED = {key: row.original for key, row in TABLE3.items()}  # test accuracy (%) of the original models
 
 
-def distil_cell(
-    data: kd.Dataset, phi: Any, scaling: kd.Preprocessing, original: Any, options: kd.DistillOptions
-) -> dict[str, Any]:
+def distil_cell(data: kd.Dataset, model: kd.RidgeModel, reference: Any, options: kd.DistillOptions) -> dict[str, Any]:
     """One cell, from the original model to the certificate of the reloaded file."""
     start = time.perf_counter()
     try:
-        result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original)
+        points = kd.distill_model(model, reference=reference if options.init == "real" else None, options=options)
     except kd.DataError as error:
         return {"error": str(error)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "distilled.npz"
-        result.distilled.save(path, embed_map=False)
-        certificate = kd.DistilledDataset.load(path).verify(data, weights=result.original.W)
+        points.save(path, embed_map=False)
+        certificate = kd.DistilledDataset.load(path).verify(model, test=data)
     limit, agreement = TARGETS[options.store]
     met = certificate.weight_relative_error <= limit and certificate.prediction_agreement >= agreement
     if options.store == "float64":
         met = met and certificate.distilled_accuracy == certificate.original_accuracy
     return {
         **vars(certificate),
-        "lambda_s": result.distilled.lambda_s,
+        "lambda_s": points.lambda_s,
         "seconds": time.perf_counter() - start,
         "met": met,
     }
+
+
+def problem_of(data: kd.Dataset, phi: kd.FeatureMap, seed: int) -> Problem:
+    """The published split of a data set."""
+    options = kd.DistillOptions(seed=seed, stratify=False)
+    return Problem.of("exactness", data.x_train, data.y_train, phi, options, n_classes=data.n_classes)
 
 
 def run_table(data: kd.Dataset, kernel: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All cells of one data set and kernel with the first seed."""
     scaling = kd.standardize(data)
     phi = kd.make_map(kernel, data, scaling, seed=arguments.seeds[0])
-    original = None
+    trained = train(problem_of(data, phi, arguments.seeds[0]))
+    known = problem_of(data, phi, arguments.seeds[0]).training
+    reference = (data.x_train[known], data.y_train[known])
     rows = []
     for ipc, init, reg_s, store in itertools.product(
         arguments.ipcs, ("noise", "real"), (False, True), ("float64", "float32")
@@ -66,11 +74,8 @@ def run_table(data: kd.Dataset, kernel: str, arguments: argparse.Namespace) -> l
         options = kd.DistillOptions(
             points_per_class=ipc, init=init, lambda_s=lambda_s, store=store, seed=arguments.seeds[0]
         )
-        if original is None:
-            trained = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, seed=arguments.seeds[0])
-            original = trained.original
         cell = {"dataset": data.name, "kernel": kernel, "ipc": ipc, "init": init, "store": store}
-        cell |= {"reg_s": reg_s, **distil_cell(data, phi, scaling, original, options)}
+        cell |= {"reg_s": reg_s, **distil_cell(data, trained.model, reference, options)}
         rows.append(cell)
         print(json.dumps(cell), file=sys.stderr, flush=True)
     return rows
@@ -82,9 +87,9 @@ def original_accuracies(data: kd.Dataset, kernel: str, seeds: list[int]) -> dict
     accuracies, lambdas = [], []
     for seed in seeds:
         phi = kd.make_map(kernel, data, scaling, seed=seed)
-        result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, seed=seed)
-        accuracies.append(100 * result.distilled.verify(data, weights=result.original.W).original_accuracy)
-        lambdas.append(result.original.lambda_)
+        model = train(problem_of(data, phi, seed)).model
+        accuracies.append(100 * model.score(data.x_test, data.y_test))
+        lambdas.append(model.lambda_)
     return {
         "dataset": data.name,
         "kernel": kernel,

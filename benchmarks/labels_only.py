@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import krrdistill as kd
-from krrdistill.construct.closed_form import labels_only_errors
+from krrdistill.construct.labels import labels_only_errors
 from machine import machine_facts, one_line
 
 WIDTHS = (100, 200, 400)
@@ -27,19 +27,19 @@ CLASSES = 10
 def measure(data: kd.Dataset, p: int) -> dict[str, Any]:
     """Weight error and test accuracy for several m."""
     scaling = kd.standardize(data)
-    phi = kd.FCNN(data.input_dim, [p])
+    phi = kd.FCNN(data.input_dim, [p], preprocessing=scaling)
     sizes = sorted({CLASSES * round(share * p / CLASSES) for share in _SHARES} | {p - CLASSES})
     result = kd.distill(
         data.x_train,
         data.y_train,
         phi,
-        preprocessing=scaling,
+        stratify=False,
         init="real",
         labels_only=True,
         points_per_class=max(sizes) // CLASSES,
     )
-    W, F = result.original.W, result.distilled.features()
-    test = phi.transform(scaling.apply(data.x_test))
+    W, F = result.model.W, result.distilled.features()
+    test = phi.transform(data.x_test, dtype="float64")
     accuracies = [_accuracy(test, kd.fit_features(F[:m], F[:m] @ W.T), data.y_test) for m in sizes]
     return {
         "p": p,

@@ -93,15 +93,15 @@ def measure(row: Row, data: kd.Dataset) -> dict[str, Any]:
     scaling = kd.standardize(data)
     phi: Any
     if row.kernel == "user":
-        phi = kd.UserMap(signed_root, data.input_dim, inverse=signed_square)
+        phi = kd.UserMap(signed_root, data.input_dim, inverse=signed_square, preprocessing=scaling)
     else:
         phi = kd.make_map(row.kernel, data, scaling, **row.map_options)
-    result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, **row.options)
+    result = kd.distill(data.x_train, data.y_train, phi, stratify=False, **row.options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "distilled.npz"
         result.distilled.save(path, embed_map=False)
         given = phi if isinstance(phi, kd.UserMap) else None
-        certificate = kd.DistilledDataset.load(path, feature_map=given).verify(data, weights=result.original.W)
+        certificate = kd.DistilledDataset.load(path, feature_map=given).verify(result.model, test=data)
     return {
         "dataset": row.dataset,
         "map": row.label,

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 import krrdistill as kd
-from krrdistill.backends import Chain, HadamardWeight
+from krrdistill.backends import HadamardWeight
 from krrdistill.backends.base import matrix_of
+from krrdistill.maps import FeatureMap
 
 __all__ = ["apply_activation", "construct", "correct_counts", "features", "preimage", "ridge_path", "run", "statistics"]
 
@@ -35,7 +36,7 @@ def apply_activation(H: AnyArray, activation: str, parameter: float) -> AnyArray
     return H
 
 
-def features(chain: Chain, X: AnyArray, dtype: Any = np.float32) -> AnyArray:
+def features(chain: FeatureMap, X: AnyArray, dtype: Any = np.float32) -> AnyArray:
     """phi(X), (n, p)."""
     H = X.astype(dtype)
     if chain.scale is not None and chain.shift is not None:
@@ -51,7 +52,7 @@ def features(chain: Chain, X: AnyArray, dtype: Any = np.float32) -> AnyArray:
 
 
 def statistics(
-    chain: Chain, X: AnyArray, y: AnyArray, k: int, dtype: Any = np.float32
+    chain: FeatureMap, X: AnyArray, y: AnyArray, k: int, dtype: Any = np.float32
 ) -> tuple[FloatArray, FloatArray]:
     """G (p, p) and C (k, p) in float64, products in ``dtype``."""
     gram = np.zeros((chain.output_dim, chain.output_dim))
@@ -71,7 +72,7 @@ def ridge_path(gram: FloatArray, cross: FloatArray, lambdas: FloatArray) -> Floa
     return np.stack([(rotated / (values + value)) @ vectors.T for value in lambdas])
 
 
-def correct_counts(chain: Chain, X: AnyArray, y: AnyArray, weights: AnyArray) -> npt.NDArray[np.int64]:
+def correct_counts(chain: FeatureMap, X: AnyArray, y: AnyArray, weights: AnyArray) -> npt.NDArray[np.int64]:
     """Rows that each model of ``weights`` (L, k, p) classifies correctly."""
     correct = np.zeros(len(weights), dtype=np.int64)
     stacked = weights.reshape(-1, weights.shape[-1]).astype(np.float32)
@@ -93,7 +94,7 @@ def construct(W: FloatArray, ipc: int, seed: int = 0) -> tuple[FloatArray, Float
     return np.linalg.pinv(D).T, Y
 
 
-def preimage(chain: Chain, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, FloatArray]:
+def preimage(chain: FeatureMap, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Standardised inputs X with phi(X) = F, and the labels, which scale with F where a cosine bounds it."""
     for layer in reversed(chain.layers):
         if layer.activation == "cosine":
@@ -111,7 +112,7 @@ def preimage(chain: Chain, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, Fl
     return F, Y
 
 
-def run(dataset: kd.Dataset, chain: Chain, ipc: int, out: Path) -> dict[str, Any]:
+def run(dataset: kd.Dataset, chain: FeatureMap, ipc: int, out: Path) -> dict[str, Any]:
     """From loaded arrays to a file whose retrained model was compared with the original; seconds per stage."""
     clock = _Clock()
     X, X_test = (part.reshape(len(part), -1) for part in (dataset.x_train, dataset.x_test))
@@ -134,7 +135,7 @@ def run(dataset: kd.Dataset, chain: Chain, ipc: int, out: Path) -> dict[str, Any
     with np.load(out / "numpy.npz") as file:
         X_S, Y = file["X"], file["Y"]
     clock.lap("save")
-    F_S = features(Chain(chain.input_dim, chain.layers), X_S, np.float64)
+    F_S = features(chain.inner, X_S, np.float64)
     W_S = (np.linalg.pinv(F_S) @ Y).T
     scored = correct_counts(chain, X_test, dataset.y_test, np.stack([W, W_S])) / len(X_test)
     clock.lap("evaluate")

@@ -33,12 +33,12 @@ COLORS = {"statistics": "#1f5f8b", "output": "#e07b39"}
 
 def curve(data: kd.Dataset, kernel: str, draws: int) -> dict[str, Any]:
     """Test accuracy of private models, ``draws`` for each epsilon and mechanism, and of the model without privacy."""
-    preprocessing, phi = public_inputs(data, kernel, {}, seed=0)
-    chain, B = phi.chain(preprocessing), default_norm_bound(phi)
-    reference = kd.distill(data.x_train, data.y_train, phi, preprocessing=preprocessing)
-    original = reference.distilled.verify(data, weights=reference.original.W).original_accuracy
-    clipped = privacy.clipped_statistics(data.x_train, data.y_train, chain, data.n_classes, norm_bound=B)
-    features = phi.transform(preprocessing.apply(data.x_test))
+    phi = public_inputs(data, kernel, {}, seed=0)
+    B = default_norm_bound(phi)
+    reference = kd.distill(data.x_train, data.y_train, phi, stratify=False)
+    original = reference.model.score(data.x_test, data.y_test)
+    clipped = privacy.clipped_statistics(data.x_train, data.y_train, phi, data.n_classes, norm_bound=B)
+    features = phi.transform(data.x_test, dtype="float64")
     rows = []
     for mechanism in privacy.MECHANISMS:
         for epsilon in EPSILONS:
@@ -56,11 +56,10 @@ def curve(data: kd.Dataset, kernel: str, draws: int) -> dict[str, Any]:
 def audit(data: kd.Dataset, kernel: str) -> dict[str, Any]:
     """Audits of the files of a noise and of a real start, ten per class."""
     scaling = kd.standardize(data)
-    phi, original, rows = kd.make_map(kernel, data, scaling), None, []
+    phi, rows = kd.make_map(kernel, data, scaling), []
     for init in ("noise", "real"):
         options = kd.DistillOptions(points_per_class=10, init=init, include_weights=True)
-        result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original)
-        original = result.original
+        result = kd.distill(data.x_train, data.y_train, phi, options=options, stratify=False)
         found = privacy.audit_file(result.distilled, data, privacy.PrivacyBudget(1.0, DELTA))
         noise = privacy.noise_deviation(result.distilled)
         rows.append({"init": init, "noise": noise, **found})

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import krrdistill as kd
-from krrdistill.backends import Chain
-from krrdistill.maps import LayeredMap
+from krrdistill.maps import FeatureMap
 
 __all__ = ["KERNELS", "PUBLISHED_KERNELS", "SIZES", "Problem", "load_problem", "problem_of_size", "training_statistics"]
 
@@ -48,15 +47,11 @@ class Problem:
         return self.dataset.x_test.reshape(len(self.dataset.x_test), -1)
 
     @functools.cache  # noqa: B019 - a handful of problems per process, which live as long as it does
-    def feature_map(self, kernel: str, seed: int = 0) -> LayeredMap:
-        """The map of a kernel with the published defaults."""
+    def feature_map(self, kernel: str, seed: int = 0) -> FeatureMap:
+        """The map of a kernel with the published defaults, on raw inputs."""
         from krrdistill.maps import make_map
 
         return make_map(kernel, self.dataset, self.scaling, seed=seed)
-
-    def chain(self, kernel: str) -> Chain:
-        """Raw inputs to features: standardisation and map."""
-        return self.feature_map(kernel).chain(self.scaling)
 
 
 def data_folder(data_dir: Path | None = None) -> Path | None:
@@ -88,7 +83,7 @@ def problem_of_size(size: str, data_dir: Path | None = None) -> Problem:
 
 def training_statistics(problem: Problem, kernel: str) -> kd.RidgeStatistics:
     """G and C of all training rows, by the default backend."""
-    statistics = kd.RidgeStatistics(problem.chain(kernel), problem.dataset.n_classes)
+    statistics = kd.RidgeStatistics(problem.feature_map(kernel), problem.dataset.n_classes)
     return statistics.update(problem.x_train, problem.dataset.y_train)
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import numpy.typing as npt
 
 import krrdistill as kd
 from krrdistill.apps.likeness import likeness, value_range
-from krrdistill.construct.closed_form import construct, dual, one_hot_labels
+from krrdistill.construct.closed_form import construct, dual
+from krrdistill.construct.labels import one_hot_labels
 from krrdistill.ridge.feature_gram import pseudo_inverse
 from machine import machine_facts, one_line
 
@@ -38,30 +40,27 @@ PICTURED = 10
 
 def one_hot_start(result: kd.Distillation, near: npt.NDArray[Any]) -> kd.DistilledDataset:
     """Corollary 4.1.1 with one-hot labels, at lambda_s = 0, and the preimage nearest to the real points."""
-    distilled, W = result.distilled, result.original.W
+    distilled, W = result.distilled, result.model.W
     feature_map = distilled.feature_map
     Y = one_hot_labels(len(W), len(near) // len(W))
-    D = dual(W, Y, pseudo_inverse(feature_map.transform(near)))
+    D = dual(W, Y, pseudo_inverse(feature_map.inner.transform(near)))
     points = construct(D, Y, 0.0, lambda_=1.0, feature_limit=feature_map.feature_limit())
-    X = feature_map.preimage(points.F, near=near)
-    return kd.DistilledDataset(
-        X=X, Y=points.Y, lambda_s=0.0, feature_map=feature_map, preprocessing=distilled.preprocessing,
-        shape=distilled.shape, meta=distilled.meta,
-    )  # fmt: skip
+    U = feature_map.standard_preimage(points.F, near=near)
+    return replace(distilled, inputs=U, Y=points.Y, lambda_s=0.0)
 
 
-def judge(distilled: kd.DistilledDataset, W: npt.NDArray[Any], data: kd.Dataset, real: Any) -> tuple[Any, Any]:
+def judge(distilled: kd.DistilledDataset, model: kd.RidgeModel, data: kd.Dataset, real: Any) -> tuple[Any, Any]:
     """Certificate and distances of what is read back, and its images."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "distilled.npz"
         distilled.save(path, embed_map=False)
         reloaded = kd.DistilledDataset.load(path)
-    certificate = reloaded.verify(data, weights=W)
-    images = reloaded.distilled_data
+    certificate = reloaded.verify(model, test=data)
+    images = reloaded.samples
     return {**vars(certificate), **vars(likeness(images, real, value_range(data)))}, images
 
 
-def run_cell(data: kd.Dataset, kernel: str, ipc: int, original: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def run_cell(data: kd.Dataset, kernel: str, ipc: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """All methods on one data set and kernel: rows of the table, and the images."""
     scaling = kd.standardize(data)
     phi = kd.make_map(kernel, data, scaling)
@@ -69,14 +68,13 @@ def run_cell(data: kd.Dataset, kernel: str, ipc: int, original: Any) -> tuple[li
     for method in METHODS:
         start = time.perf_counter()
         result = kd.distill(
-            data.x_train, data.y_train, phi, preprocessing=scaling, points_per_class=ipc, init="real",
-            realism=1.0 if method == "nearest" else None, original=original,
+            data.x_train, data.y_train, phi, points_per_class=ipc, init="real", stratify=False,
+            realism=1.0 if method == "nearest" else None,
         )  # fmt: skip
         seconds = time.perf_counter() - start
-        original = result.original
         real = data.x_train[result.start_rows]
-        distilled = one_hot_start(result, scaling.apply(real)) if method == "one-hot" else result.distilled
-        found, images[method] = judge(distilled, original.W, data, real)
+        distilled = one_hot_start(result, scaling.standardise(real)) if method == "one-hot" else result.distilled
+        found, images[method] = judge(distilled, result.model, data, real)
         found.pop("singular_values")
         rows.append({"dataset": data.name, "kernel": kernel, "ipc": ipc, "method": method, "seconds": seconds, **found})
         print(json.dumps(rows[-1]), flush=True)
@@ -139,7 +137,7 @@ def main() -> int:
     for name in arguments.datasets:
         data = kd.load_dataset(name, data_dir=arguments.data_dir)
         for kernel in arguments.kernels:
-            found, images = run_cell(data, kernel, arguments.ipc, None)
+            found, images = run_cell(data, kernel, arguments.ipc)
             rows += found
             draw(images, data, arguments.out / "figures" / f"realism_{name}_{kernel}.png")
             key = ("dataset", "kernel", "ipc")

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from krrdistill.backends import Chain, Layer
+from krrdistill.backends import Layer
 from krrdistill.backends.tiles import tile_rows
+from krrdistill.maps import FeatureMap
 
 _LANCZOS_STEPS = 64
 _FLUSH_ROWS = 4096
@@ -68,7 +69,7 @@ class Prediction:
 def predict(n: int, d: int, p: int, k: int, lambdas: int, validation: int) -> list[Prediction]:
     """The operations of a run in order: the pass over n uint8 rows, the path, the scores of the validation rows."""
     rows = tile_rows(
-        Chain(d, (Layer(np.broadcast_to(np.float32(0), (p, d)), None, "leaky_relu", 0.1),)), np.dtype("f4")
+        FeatureMap(d, (Layer(np.broadcast_to(np.float32(0), (p, d)), None, "leaky_relu", 0.1),)), np.dtype("f4")
     )
 
     def features(samples: int) -> tuple[float, float]:

@@ -2,9 +2,9 @@
 
     python benchmarks/selection.py --data-dir ../shared/data --out docs
 
-MNIST and CIFAR-100 with the published split, three kernels. Statistics and held-out rows are saved; then another process
-reads these two files only, chooses lambda in three ways, and distils one point per class. Its lambda, W and points must
-be those of the one-call form, bit for bit. Writes <out>/selection.md and benchmarks/results/selection.json.
+MNIST and CIFAR-100 with the published split, three kernels. Statistics and held-out rows are saved; then another
+process reads these two files only, chooses lambda in three ways, and distils one point per class. Its lambda, W and
+points must be those of the one-call form, bit for bit. Writes <out>/selection.md and results/selection.json.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def from_files(data: kd.Dataset, kernel: str, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     statistics = kd.RidgeStatistics.load(folder / "training.npz", phi)
     loaded = time.perf_counter() - start
-    ways = {
+    ways: dict[str, dict[str, Any]] = {
         WAYS[0]: {"validation": kd.HeldOutRows.load(folder / "held_out.npz")},
         WAYS[1]: {"validation": kd.RidgeStatistics.load(folder / "validation.npz", phi)},
         WAYS[2]: {"selection": "gcv"},

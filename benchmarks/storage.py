@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import krrdistill as kd
-from krrdistill.construct.storage import STORES
+from krrdistill.options import STORES
+from krrdistill.pipeline import train
+from krrdistill.problem import Problem
 from machine import machine_facts, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,23 +52,25 @@ without the map and the pictures. The original model's W alone has 8 k p bytes.
 def measure(data: kd.Dataset, kernel: str, ipcs: list[int]) -> list[dict[str, Any]]:
     """All cells of one data set and kernel; the original model is trained once."""
     scaling = kd.standardize(data)
-    phi, original = kd.make_map(kernel, data, scaling), None
+    phi = kd.make_map(kernel, data, scaling)
+    problem = Problem.of("storage", data.x_train, data.y_train, phi, kd.DistillOptions(stratify=False))
+    model = train(problem).model
+    reference = (data.x_train[problem.training], data.y_train[problem.training])
     rows = []
     for ipc, init, store in itertools.product(ipcs, ("noise", "real"), STORES):
         options = kd.DistillOptions(points_per_class=ipc, init=init, store=store)
-        result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, options=options, original=original)
-        original = result.original
+        points = kd.distill_model(model, reference=reference if init == "real" else None, options=options)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "distilled.npz"
-            result.distilled.save(path, embed_map=False)
+            points.save(path, embed_map=False)
             loaded = kd.DistilledDataset.load(path)
-        certificate = loaded.verify(data, weights=original.W)
-        size = 0 if loaded.encoding is None else 16 * len(loaded.X)
+        certificate = loaded.verify(model, test=data)
+        size = 0 if loaded.encoding is None else 16 * len(loaded.inputs)
         row = {
             "kernel": kernel,
             "p": phi.output_dim,
             "ipc": ipc,
-            "m": len(loaded.X),
+            "m": len(loaded.inputs),
             "init": init,
             "store": store,
             "bytes": size + loaded.X.size * {"float64": 8, "float32": 4, "float16": 2, "uint8": 1}[store]

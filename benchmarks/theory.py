@@ -15,16 +15,10 @@ import numpy as np
 
 import krrdistill as kd
 from krrdistill.apps.kip.gram import GramObjective
-from krrdistill.backends import Chain
 from krrdistill.common.random import normal
-from krrdistill.construct.closed_form import (
-    construct,
-    dual,
-    features_of_dual,
-    learned_labels,
-    noise_start,
-    one_hot_labels,
-)
+from krrdistill.construct.closed_form import construct, dual, features_of_dual, noise_start
+from krrdistill.construct.labels import learned_labels, one_hot_labels
+from krrdistill.maps import FeatureMap
 from machine import machine_facts, one_line
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "theory.md"
@@ -46,8 +40,8 @@ def trained(data: kd.Dataset, kernel: str) -> tuple[Any, kd.Preprocessing, Array
     """(map, preprocessing, W) of the original model."""
     scaling = kd.standardize(data)
     phi = kd.make_map(kernel, data, scaling)
-    result = kd.distill(data.x_train, data.y_train, phi, preprocessing=scaling, precision="float64")
-    return phi, scaling, result.original.W
+    result = kd.distill(data.x_train, data.y_train, phi, stratify=False, precision="float64")
+    return phi, scaling, result.model.W
 
 
 def fourier_scale(data: kd.Dataset) -> list[str]:
@@ -80,7 +74,7 @@ def roots(data: kd.Dataset) -> list[str]:
 def deep_linear(data: kd.Dataset) -> list[str]:
     """M = W_2 W_1, 784 -> 784 -> 1000: a trained W from k points, and a W outside of Range(M)."""
     d, p, k = data.input_dim, 1000, data.n_classes
-    statistics = kd.RidgeStatistics(kd.Identity(d).chain(kd.standardize(data)), k, precision="float64")
+    statistics = kd.RidgeStatistics(kd.Identity(d, preprocessing=kd.standardize(data)), k, precision="float64")
     statistics.update(data.x_train, data.y_train)
     M = gaussian(p, d, 1) @ gaussian(d, d, 2) / d
     W = np.linalg.solve(M @ statistics.gram @ M.T + 1e3 * np.eye(p), M @ statistics.cross.T).T.astype(np.float64)
@@ -124,7 +118,7 @@ def kip_minimum(data: kd.Dataset) -> list[str]:
     lines = ["| KIP's loss per sample, FCNN, m = 100 | closed form | real images |", "|---|---|---|"]
     for n in (500, 784, 5000):
         F = phi.transform(scaling.apply(data.x_train[:n]))
-        statistics = kd.RidgeStatistics(Chain(phi.output_dim, ()), data.n_classes, precision="float64")
+        statistics = kd.RidgeStatistics(FeatureMap(phi.output_dim, ()), data.n_classes, precision="float64")
         statistics.update(F, data.y_train[:n])
         W = kd.fit_features(F, np.eye(data.n_classes)[data.y_train[:n]])  # lambda = 0
         distilled = features_of_dual(noise_start(W, 10, seed=0)[0], 0.0)

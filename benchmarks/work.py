@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ceilings import Ceilings
-from krrdistill.backends import Chain, HadamardWeight, Weight
+from krrdistill.backends import HadamardWeight, Weight
+from krrdistill.maps import FeatureMap
 
 __all__ = ["Work", "factor_work", "map_work", "pass_work", "pipeline_work", "product_flops"]
 
@@ -55,7 +56,7 @@ def product_flops(weight: Weight) -> float:
     return float(weight.signs.size * (math.log2(weight.signs.shape[2]) + 1.0) + p)
 
 
-def map_work(chain: Chain, n: int, dtype: str = "float32", *, input_bytes: int = 1, stored: bool = False) -> Work:
+def map_work(chain: FeatureMap, n: int, dtype: str = "float32", *, input_bytes: int = 1, stored: bool = False) -> Work:
     """phi of n samples: one product per layer, all at the rate of GEMM; ``stored`` counts the features written."""
     flops = float(n) * sum(product_flops(layer.weight) for layer in chain.layers)
     traffic = float(n) * chain.input_dim * input_bytes
@@ -64,7 +65,7 @@ def map_work(chain: Chain, n: int, dtype: str = "float32", *, input_bytes: int =
     return Work({f"{_prefix(dtype)}gemm": flops}, traffic)
 
 
-def pass_work(chain: Chain, n: int, dtype: str = "float32") -> Work:
+def pass_work(chain: FeatureMap, n: int, dtype: str = "float32") -> Work:
     """G and C of n labelled samples: the map, then n p^2 flops on one triangle. Class sums are no product.
 
     Bytes under the identity map count alike, at the rate of SYRK: sums of integers may take less than this floor.
@@ -78,7 +79,7 @@ def factor_work(p: int, columns: int = 0) -> Work:
     return Work({"dpotrf": p**3 / 3.0, "dgemm": 2.0 * p * p * columns})
 
 
-def pipeline_work(chain: Chain, n_train: int, n_validation: int, n_test: int) -> dict[str, Work]:
+def pipeline_work(chain: FeatureMap, n_train: int, n_validation: int, n_test: int) -> dict[str, Work]:
     """The floor of a run by stage: the pass, one eigenvalue-only factorisation, and the features of held-out rows.
 
     train 2 n p d + n p^2, validation and test 2 n p d flops (identity: no 2 n p d; structured: ``product_flops``).
