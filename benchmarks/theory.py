@@ -36,17 +36,17 @@ def gaussian(rows: int, columns: int, stream: int) -> Array:
     return normal(0, 1000 + stream, rows * columns).reshape(rows, columns)
 
 
-def trained(data: kd.Dataset, kernel: str) -> tuple[Any, kd.Preprocessing, Array]:
-    """(map, preprocessing, W) of the original model."""
+def trained(data: kd.Dataset, kernel: str) -> tuple[kd.FeatureMap, Array]:
+    """(map, W) of the original model."""
     scaling = kd.standardize(data)
     phi = kd.make_map(kernel, data, scaling)
     result = kd.distill(data.x_train, data.y_train, phi, stratify=False, precision="float64")
-    return phi, scaling, result.model.W
+    return phi, result.model.W
 
 
 def fourier_scale(data: kd.Dataset) -> list[str]:
     """Features divided by their largest entry, with the labels as they were (the paper) and divided alike."""
-    phi, _, W = trained(data, "random_fourier")
+    phi, W = trained(data, "random_fourier")
     lines = ["| random Fourier, points per class | paper: features alone | features and labels |", "|---|---|---|"]
     for ipc in (1, 10, 50):
         D, Y = noise_start(W, ipc, seed=0)
@@ -58,7 +58,7 @@ def fourier_scale(data: kd.Dataset) -> list[str]:
 
 def roots(data: kd.Dataset) -> list[str]:
     """Both roots of Theorem 5.1 up to the bound, identity map."""
-    _, _, W = trained(data, "identity")
+    _, W = trained(data, "identity")
     lines = ["| λ_S / bound, identity, ten per class | plus root | minus root |", "|---|---|---|"]
     D, Y = noise_start(W, 10, seed=0)
     bound = 0.25 / float(np.linalg.norm(D, 2)) ** 2
@@ -103,8 +103,8 @@ def labels_only(data: kd.Dataset) -> list[str]:
     ranks = []
     for m in (100, 400, 780, 790, 1000, 2000, 4000):
         cells = []
-        for phi, scaling, W in models:
-            F = phi.transform(scaling.apply(data.x_train[:m]))
+        for phi, W in models:
+            F = phi.transform(data.x_train[:m], dtype="float64")
             cells.append(f"{error(kd.fit_features(F, learned_labels(F, W, 0.0)), W):.1e}")
             if m == 4000:
                 ranks.append(int(np.linalg.matrix_rank(F)))
@@ -114,10 +114,10 @@ def labels_only(data: kd.Dataset) -> list[str]:
 
 def kip_minimum(data: kd.Dataset) -> list[str]:
     """KIP's loss per sample (labels solved again) of the closed form and of real images, n at most p and above."""
-    phi, scaling, _ = trained(data, "FCNN")
+    phi, _ = trained(data, "FCNN")
     lines = ["| KIP's loss per sample, FCNN, m = 100 | closed form | real images |", "|---|---|---|"]
     for n in (500, 784, 5000):
-        F = phi.transform(scaling.apply(data.x_train[:n]))
+        F = phi.transform(data.x_train[:n], dtype="float64")
         statistics = kd.RidgeStatistics(FeatureMap(phi.output_dim, ()), data.n_classes, precision="float64")
         statistics.update(F, data.y_train[:n])
         W = kd.fit_features(F, np.eye(data.n_classes)[data.y_train[:n]])  # lambda = 0

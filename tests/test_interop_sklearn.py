@@ -227,3 +227,18 @@ def test_bad_parameters_are_named_when_fitting(
         model.fit(digits[0], digits[1])
     with pytest.raises(NotFittedError):
         model.predict(digits[0])
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits"])
+@pytest.mark.parametrize("points_per_class", [1, 3])
+def test_features_of_the_points_and_least_squares_give_the_model(name: str, points_per_class: int) -> None:
+    from sklearn import datasets, linear_model
+
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    model = RidgeDistiller(points_per_class=points_per_class).fit(X, y)
+    F = model.distilled_.feature_map.transform(model.X_distilled_)
+    W = np.linalg.lstsq(F, model.Y_distilled_, rcond=None)[0].T
+    assert np.linalg.norm(W - model.coef_) < 1e-9 * np.linalg.norm(model.coef_)
+    outside = linear_model.LinearRegression(fit_intercept=False).fit(F, model.Y_distilled_)
+    scores = outside.predict(model.distilled_.feature_map.transform(X))
+    assert_exact(model.classes_[scores.argmax(axis=1)], model.predict(X))
