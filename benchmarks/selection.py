@@ -4,7 +4,8 @@
 
 MNIST and CIFAR-100 with the published split, three kernels. Statistics and held-out rows are saved; then another
 process reads these two files only, chooses lambda in three ways, and distils one point per class. Its lambda, W and
-points must be those of the one-call form, bit for bit. Writes <out>/selection.md and results/selection.json.
+points must be those of the one-call form, bit for bit. Writes <out>/selection.md and results/selection.json; rows of
+data sets that are not asked for stay as they are.
 """
 
 from __future__ import annotations
@@ -126,11 +127,14 @@ def main() -> None:
         data = kd.load_dataset(name, data_dir=arguments.data_dir)
         print(json.dumps(from_files(data, kernel, Path(folder))))
         return
-    rows = []
-    for name in arguments.datasets.split(","):
+    names = arguments.datasets.split(",")
+    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []
+    rows = [row for row in kept if row["dataset"] not in names]
+    for name in names:
         for kernel in arguments.kernels.split(","):
             rows.append(measure(name, kernel, arguments.data_dir))
             print(json.dumps(rows[-1]), flush=True)
+    rows.sort(key=lambda row: (row["dataset"] != "mnist", KERNELS.index(row["kernel"])))
     facts = machine_facts()
     RESULTS.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     (arguments.out / "selection.md").write_text(page(rows, facts), encoding="utf-8")

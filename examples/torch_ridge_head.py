@@ -81,9 +81,7 @@ def main() -> None:
         precision="float64",
         seed=0,
     )
-    print(
-        f"ridge head:            accuracy {accuracy(F_test * gate @ torch.from_numpy(result.model.W).T, y_test):.4f}"
-    )
+    print(f"ridge head:            accuracy {accuracy(F_test * gate @ torch.from_numpy(result.model.W).T, y_test):.4f}")
 
     points = result.distilled.to_torch(dtype=torch.float64)  # a TensorDataset: all that is left of the training set
     X, Y = points.tensors
