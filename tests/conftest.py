@@ -62,17 +62,19 @@ def pytest_report_header() -> list[str]:
 
 
 OPERATIONS = ("transform", "accumulate", "score_path", "ridge_path", "solve_spd", "preimage_solve")
-PARITY: dict[str, tuple[str, tuple[str, ...]]] = {}  # test -> its backend, and what it counts for
 
 
 def remember_parity(item: pytest.Item) -> None:
-    """Notes what a test of every backend covers: an operation (by its name), a precision, a map."""
+    """Notes what a test of every backend covers: an operation (by its name), a precision, a map.
+
+    As a property of the test, which reports bring along from the processes that run them.
+    """
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     name = parameters.get("backend", parameters.get("any_backend", parameters.get("path_backend")))
     if item.path.name == "test_backends.py" and isinstance(name, str):
         operation = next((operation for operation in OPERATIONS if f"_{operation}" in item.name), "other")
-        covered = (operation, parameters.get("dtype", "float64"), parameters.get("kind", "other maps"))
-        PARITY[item.nodeid] = (name, covered)
+        covered = (operation, str(parameters.get("dtype", "float64")), str(parameters.get("kind", "other maps")))
+        item.user_properties.append(("parity", [name, *covered]))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -80,9 +82,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
-            if report.nodeid in PARITY:
-                name, covered = PARITY[report.nodeid]
-                counts.setdefault(name, Counter()).update((*covered, "total") if outcome == "passed" else (outcome,))
+            for _, (name, *covered) in (item for item in report.user_properties if item[0] == "parity"):
+                counts.setdefault(name, Counter()).update([*covered, "total"] if outcome == "passed" else [outcome])
     if not counts:
         return
     found = set().union(*counts.values())
