@@ -21,7 +21,7 @@ import numpy.typing as npt
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import distilled_set
 from krrdistill.backends import get_backend
-from krrdistill.common.arrays import as_samples, as_targets, check_device
+from krrdistill.common.arrays import as_samples, check_device
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.points import choose_method
@@ -207,7 +207,7 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     check_device("distill_model", X=X, y=y)
     n = samples.shape[0]
     where, classes = "distill_model", model.classes
-    labels = as_targets(where, y, n) if classes is None else classes.encode(where, y, n)
+    labels = np.zeros((n, len(model.W))) if classes is None else classes.encode(where, y, n)  # real: any points
     rows = choose_real_points(labels, np.arange(n), len(model.W), options)
     return standardised_rows(model.feature_map, samples, rows)
 

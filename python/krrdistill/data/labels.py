@@ -77,11 +77,9 @@ class Classes:
 
     def grown(self, where: str, more: Any) -> Classes:
         """These classes and ``more`` of them behind: a number, or new labels where there are labels."""
+        if isinstance(more, (int, np.integer)) and not isinstance(more, bool):
+            if self.names is not None:
+                raise TypeError(f"{where}: these classes have labels: give the new labels, not their number")
+            return Classes(self.count + check_count(where, "classes", int(more)))
         added = Classes.of(where, more)
-        if (added.names is None) != (self.names is None):
-            raise TypeError(
-                f"{where}: classes grow by a number where they are numbers, by labels where they are labels"
-            )
-        if self.names is None or added.names is None:
-            return Classes(self.count + added.count)
-        return Classes.of(where, [*self.names, *added.names])
+        return Classes.of(where, [*(self.names or range(self.count)), *(added.names or range(added.count))])

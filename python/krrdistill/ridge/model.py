@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import as_samples, check_choice, checked_shape, like
+from krrdistill.common.arrays import as_samples, check_choice, check_count, check_number, checked_shape, like
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
-from krrdistill.options import SELECTIONS
+from krrdistill.options import PRECISIONS, SELECTIONS
 
 from .path import RidgePath, fit_intercept, fit_ridge, ridge_path
-from .scores import all_scores, predictions, score_of
+from .scores import TARGET_KINDS, all_scores, predictions, score_of
 from .selection import (
     CorrectCounts,
     HeldOutRows,
@@ -158,6 +158,13 @@ class RidgeModel:
                 if name in arrays and (arrays[name].shape != shape or not np.isfinite(arrays[name]).all()):
                     raise ValueError(f"{name} must be finite, of shape {shape}")
             check_choice("load", "center", header["center"], CENTERS)
+            check_choice("load", "precision", header["precision"], PRECISIONS)
+            check_choice("load", "targets", header["targets"], TARGET_KINDS)
+            check_number("load", "lambda_", header["lambda_"])
+            for name in ("n_train", "n_validation"):
+                check_count("load", name, header[name], minimum=0)
+            if (classes is None) != (header["targets"] != "classes"):
+                raise ValueError("classes and targets contradict each other")
             return RidgeModel(
                 feature_map=feature_map,
                 W=W,
@@ -232,7 +239,7 @@ def fit_model(
         raise DataError("fit_model: the statistics are of no samples")
     if statistics.classes is not None and not statistics.target_square.all():
         absent = np.flatnonzero(statistics.target_square == 0.0)
-        name = statistics.classes.decode(absent)[0]
+        name = statistics.classes.decode(absent).tolist()[0]
         raise DataError(f"fit_model: class {name!r} has no sample of positive weight ({absent.size} classes have none)")
     if per_target and statistics.classes is not None:
         raise ValueError("fit_model: per_target needs real-valued targets; the classes of one label share lambda")

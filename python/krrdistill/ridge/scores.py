@@ -11,6 +11,7 @@ import numpy.typing as npt
 from krrdistill.backends import Backend
 from krrdistill.common.arrays import to_host
 from krrdistill.common.products import product
+from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 
 __all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "kind_of_targets", "predictions", "r_squared", "score_of"]
@@ -37,9 +38,11 @@ def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:
 
 def score_of(scores: FloatArray, y: npt.NDArray[Any], targets: str) -> float:
     """Accuracy of scores (n, k), of multi-label targets the mean over labels, of real-valued ones the mean R^2."""
+    y = y[:, None] if targets != "classes" and y.ndim == 1 and scores.shape[1] == 1 else y
+    if y.shape != (scores.shape[:1] if targets == "classes" else scores.shape):
+        raise DataError(f"score: y has shape {y.shape}, the predictions {scores.shape}")
     if targets == "real":
-        targets_of = y.reshape(len(scores), -1)
-        return float(r_squared([(np.arange(len(scores)), scores[:, None, :])], targets_of)[0].mean())
+        return float(r_squared([(np.arange(len(scores)), scores[:, None, :])], y)[0].mean())
     return float(np.mean(predictions(scores, targets) == y))
 
 

@@ -179,17 +179,12 @@ def select_by_r2(path: RidgePath, r2: FloatArray, *, per_target: bool = False) -
 def select_by_statistics(path: RidgePath, held_out: RidgeStatistics, *, per_target: bool = False) -> RidgePath:
     """The lambda of the least squared error on held-out statistics; of real-valued targets of the best R^2.
 
-    The error of target c is ||y_c||^2 - 2 <w_c, C_c> + <w_c G, w_c>, with an intercept b of the targets y_c - b_c.
+    The error is ``RidgeStatistics.squared_errors``.
     """
-    weights, G = path.models(), held_out.gram
-    errors = np.empty(weights.shape[:2])
+    weights = path.models()
     b = np.zeros(weights.shape[:2]) if path.intercepts is None else np.nan_to_num(path.intercepts)
-    total = max(held_out.total_weight, np.finfo(np.float64).tiny)
-    for index, (W, intercept) in enumerate(zip(weights, b, strict=True)):
-        cross = held_out.cross - np.outer(intercept, held_out.feature_sum)
-        square = held_out.target_square - 2.0 * intercept * held_out.target_sum + total * intercept * intercept
-        errors[index] = square + np.einsum("kp,kp->k", W @ G - 2.0 * cross, W)
-    errors = np.maximum(errors, 0.0) / total
+    errors = np.array([held_out.squared_errors(W, intercept) for W, intercept in zip(weights, b, strict=True)])
+    errors /= max(held_out.total_weight, np.finfo(np.float64).tiny)
     if held_out.classes is not None:
         return _selected(path, "squared_error", errors.sum(axis=1))
     variance = held_out.target_spread**2

@@ -477,6 +477,16 @@ class RidgeStatistics:
 
     # Solving
 
+    def squared_errors(self, W: FloatArray, b: FloatArray) -> FloatArray:
+        """sum w (y_c - w_c phi - b_c)^2 of every target c, shape (k,), for a model W (k, p), b (k,).
+
+        ||y - b||^2 - 2 <W, C_b> + <W G, W> with C_b that of the targets y - b: what is large in y is taken out first.
+        """
+        origin = np.zeros(self.k) if self._origin is None else self._origin
+        sums = self._sums.moved(origin - b)
+        errors = sums.target_square + np.einsum("kp,kp->k", W @ self.gram - 2.0 * sums.cross, W)
+        return np.asarray(np.maximum(errors, 0.0))
+
     def means(self, center: str = "none") -> tuple[FloatArray, FloatArray]:
         """(feature mean (p,), target mean (k,)), weighted, of what ``center`` takes about its mean; 0 of the rest."""
         check_choice("statistics", "center", center, CENTERS)
