@@ -302,7 +302,7 @@ def test_mixed_devices(closed_device: Any) -> None:
     F = MAPS["FCNN"].transform(there)
     pairs: list[tuple[Callable[[], Any], str]] = [
         (lambda: statistics.update(there, here(y)), "statistics.update: .*X on .*device1.*, y on the host"),
-        (lambda: statistics.update(here(X), strict.asarray(Y, device=closed_device)), "X on the host, Y on .*device1"),
+        (lambda: statistics.update(here(X), strict.asarray(Y, device=closed_device)), "X on the host, y on .*device1"),
         (lambda: distill(there, here(y)), "distill: .*X on .*device1.*, y on the host"),
         (lambda: MAPS["FCNN"].preimage(F, near=here(X)), "preimage: .*F on .*device1.*, near on the host"),
         (lambda: kd.fit_features(here(X), F), "fit_features: .*F on the host, Y on .*device1"),

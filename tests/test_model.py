@@ -164,6 +164,16 @@ def _lost(labels: Array, seed: int) -> bool:
     return False
 
 
+def test_labels_are_encoded_in_the_order_that_was_given() -> None:
+    classes = Classes.of("t", ["emu", "cat", "dog"])
+    codes = classes.encode("t", np.array(["dog", "emu", "cat", "dog"]), 4)
+    tolerances.assert_exact(codes, [2, 0, 1, 2])
+    assert list(classes.decode(codes)) == ["dog", "emu", "cat", "dog"]
+    tolerances.assert_exact(Classes.of("t", [7, -1, 3]).encode("t", np.array([-1, 3, 7]), 3), [1, 2, 0])
+    with pytest.raises(kd.DataError, match=r"label .*cow.* \(row 1\), which is no class"):
+        classes.encode("t", np.array(["cat", "cow"]), 2)
+
+
 def test_classes_grow_by_number_or_by_labels() -> None:
     assert Classes(2).grown("t", 3) == Classes(5)
     assert Classes(2).grown("t", [2]) == Classes(3)
