@@ -360,7 +360,7 @@ def test_gradients_are_refused() -> None:
     calls: list[tuple[str, Callable[[], Any]]] = [
         ("FCNN.transform: X", lambda: MAPS["FCNN"].transform(X)),
         ("statistics.update: X", lambda: kd.RidgeStatistics(MAPS["FCNN"], K).update(X, y)),
-        ("statistics.update: Y", lambda: kd.RidgeStatistics(MAPS["FCNN"], 9).update(X.detach(), learned)),
+        ("statistics.update: y", lambda: kd.RidgeStatistics(MAPS["FCNN"], 9).update(X.detach(), learned)),
         ("distill: X", lambda: distill(X, y)),
         ("FCNN.preimage: F", lambda: MAPS["FCNN"].preimage(learned)),
         ("fit_features: F", lambda: kd.fit_features(learned, learned)),

@@ -149,7 +149,7 @@ def test_stratified_split_keeps_every_class() -> None:
     labels = np.array([0] * 60 + [1] * 37 + [2] * 2 + [3])
     for seed in range(200):
         held, train = split(labels, DistillOptions(seed=seed, validation_fraction=0.1))
-        assert len(held) == 10
+        assert np.bincount(labels[held]).tolist() == [6, 4]  # shares 6, 3.7, 0.2, 0.1
         assert set(labels[train]) == {0, 1, 2, 3}
         assert sorted([*held, *train]) == list(range(100))
     lost = [seed for seed in range(200) if _lost(labels, seed)]
