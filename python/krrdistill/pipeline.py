@@ -129,7 +129,8 @@ def distill(
 def train(problem: Problem, progress: Progress | None = None) -> Trained:
     """Statistics once, all lambdas from them, the best one on the held-out part; with ``refit`` then all samples."""
     options, watch = problem.options, Stopwatch(progress)
-    statistics = problem.statistics(problem.training, watch)
+    statistics = problem.statistics()
+    problem.add(statistics, problem.training, watch)
     with watch.stage("ridge"):
         model = fit_model(
             statistics,
@@ -140,7 +141,7 @@ def train(problem: Problem, progress: Progress | None = None) -> Trained:
             per_target=options.lambda_per_target,
         )
     if options.refit:
-        statistics += problem.statistics(problem.validation, watch)
+        problem.add(statistics, problem.validation, watch)
         with watch.stage("ridge"):
             model = refitted(model, statistics)
     weighted = problem.sample_weight is not None

@@ -100,18 +100,20 @@ class Problem:
         """The rows that the model is trained on in the end."""
         return np.arange(len(self.y)) if self.options.refit else self.training
 
-    def statistics(self, rows: IntArray, watch: Stopwatch) -> RidgeStatistics:
-        """Of some of the samples."""
-        made = RidgeStatistics(
+    def statistics(self) -> RidgeStatistics:
+        """Of no samples yet."""
+        return RidgeStatistics(
             self.feature_map,
             self.classes,
             n_targets=self.k if self.classes is None else None,
             precision=self.options.precision,
             backend=self.options.backend,
         )
+
+    def add(self, statistics: RidgeStatistics, rows: IntArray, watch: Stopwatch) -> None:
+        """Adds some of the samples to statistics."""
         with watch.stage("statistics") as report:
-            made.update(self.samples, self.y, rows=rows, sample_weight=self.sample_weight, progress=report)
-        return made
+            statistics.update(self.samples, self.y, rows=rows, sample_weight=self.sample_weight, progress=report)
 
     @property
     def samples(self) -> Any:

@@ -34,10 +34,10 @@ from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.maps import given_map, make_map
 from krrdistill.options import DistillOptions
-from krrdistill.pipeline import Distillation, distill
+from krrdistill.pipeline import Distillation, distill, retrain
 from krrdistill.ridge.model import RidgeModel
 
-__all__ = ["RunResult", "certificate_numbers", "peak_memory_bytes", "run_distillation", "score"]
+__all__ = ["RunResult", "certificate_numbers", "original_of", "peak_memory_bytes", "run_distillation", "score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +201,13 @@ def _record(
         warnings=tuple(warning for warning in warnings if warning is not None),
         artifact=str(path),
     )
+
+
+def original_of(distilled: DistilledDataset, dataset: Dataset, backend: Any) -> RidgeModel | None:
+    """The model that a file has to be compared with, trained again; None where the file holds it."""
+    if distilled.weights is not None:
+        return None
+    return retrain(distilled, dataset.x_train, dataset.y_train, n_classes=dataset.n_classes, backend=backend)
 
 
 def score(certificate: Certificate, model: str) -> Score:

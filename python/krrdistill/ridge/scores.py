@@ -14,19 +14,12 @@ from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 
-__all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "kind_of_targets", "predictions", "r_squared", "score_of"]
+__all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "predictions", "r_squared", "score_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TARGET_KINDS = ("classes", "multilabel", "real")
 _BATCH_ROWS = 2048
-
-
-def kind_of_targets(y: npt.NDArray[np.generic]) -> str:
-    """ "classes" for labels (n,); of targets (n, k) "multilabel" where all are 0 or 1, else "real"."""
-    if y.ndim == 1:
-        return "classes"
-    return "multilabel" if bool(((y == 0) | (y == 1)).all()) else "real"
 
 
 def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:

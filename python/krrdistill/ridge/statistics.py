@@ -192,7 +192,7 @@ class RidgeStatistics:
     def gram(self) -> FloatArray:
         """G, symmetric, shape (p, p)."""
         self._check_whole()
-        return self._checked(self._store.gram(self.backend))
+        return self._checked(self._store.gram(self._host))
 
     @property
     def cross(self) -> FloatArray:
@@ -285,7 +285,7 @@ class RidgeStatistics:
                 self._broken = self.n > 0
                 store.clear()
             raise
-        self._store = store.merged(target, self.backend) if apart else target
+        self._store = store.merged(target, self._host) if apart else target
         if self.n == 0:
             self.shape = tuple(int(s) for s in np.shape(X)[1:])
         self._sums = self._sums.plus(batch)
@@ -301,7 +301,7 @@ class RidgeStatistics:
         """(what a batch is added to, whether it has to be merged with the samples so far)."""
         store, p = self._store, self.feature_map.output_dim
         if isinstance(store, HeldRows):
-            return (store.copied() if self.n + len(rows) < p else store.summed(self.backend)), False
+            return (store.copied() if self.n + len(rows) < p else store.summed(self._host)), False
         if self.n > 0 and self._may_fail(samples, rows, factor):
             return SummedGram.zero(p), True
         return store, False
@@ -352,7 +352,7 @@ class RidgeStatistics:
                 cross = np.zeros((k + 1, p))
                 extended = np.column_stack([values, np.ones(len(part))])
                 used = store.add_weighted(
-                    self.backend, self.feature_map, samples, extended, w, cross, dtype=dtype, rows=part
+                    self.backend, self.feature_map, samples, extended, w, cross, host=self._host, dtype=dtype, rows=part
                 )
                 w = np.ones(len(part)) if w is None else w
                 square, sums = w @ np.square(values), w @ values
@@ -387,6 +387,11 @@ class RidgeStatistics:
     def backend_for(self, data: Any) -> Backend:
         """The backend that was asked for, for data where they lie."""
         return get_backend(self._chosen, data=data)
+
+    @property
+    def _host(self) -> Backend:
+        """The same for G, which is in host memory wherever the samples are."""
+        return self.backend_for(None)
 
     # Merging
 
@@ -430,7 +435,7 @@ class RidgeStatistics:
         if self._origin is None:
             self._origin = other._origin
         shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
-        self._store = self._store.merged(other._store, self.backend, sign, shift=shift)
+        self._store = self._store.merged(other._store, self._host, sign, shift=shift)
         self._sums = self._sums.plus(other._sums.moved(shift), sign)
         self._binary = self._binary and other._binary
         if other.product_precision == "float32":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, get_backend
+from krrdistill.backends import Backend
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.products import product
 from krrdistill.errors import DataError
@@ -77,20 +77,22 @@ class SummedGram:
         weights: FloatArray | None,
         cross: FloatArray,
         *,
+        host: Backend,
         dtype: np.dtype[Any],
         rows: IntArray,
     ) -> str:
-        """The same with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1."""
+        """The same with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1.
+
+        ``host`` sums weighted features, which are in host memory wherever X is.
+        """
         if weights is None:
             return self.add(backend, feature_map, take_rows(X, rows), targets, cross, dtype=dtype)
         for part in _features(backend, feature_map, X, targets, weights, dtype, rows):
-            self._add_part(part, cross)
+            self._add_part(host, part, cross)
         return str(dtype.name)
 
-    def _add_part(self, part: _Part, cross: FloatArray) -> None:
-        backend = get_backend(data=part.features)
-        inner = Identity(len(self._gram))
-        self.add(backend, inner, part.features, part.targets, cross, dtype=part.features.dtype)
+    def _add_part(self, host: Backend, part: _Part, cross: FloatArray) -> None:
+        self.add(host, Identity(len(self._gram)), part.features, part.targets, cross, dtype=part.features.dtype)
 
     def merged(
         self, other: SummedGram | HeldRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
@@ -159,6 +161,7 @@ class HeldRows:
         weights: FloatArray | None,
         cross: FloatArray,
         *,
+        host: Backend,
         dtype: np.dtype[Any],
         rows: IntArray,
     ) -> str:
@@ -189,10 +192,10 @@ class HeldRows:
         return self.summed(backend).merged(other, backend, sign)
 
     def summed(self, backend: Backend) -> SummedGram:
-        """Their G."""
+        """Their G; ``backend`` works on host memory."""
         made = SummedGram.zero(self._p)
         for part in self._parts:
-            made._add_part(part, np.zeros((part.targets.shape[1], self._p)))
+            made._add_part(backend, part, np.zeros((part.targets.shape[1], self._p)))
         return made
 
     def copied(self) -> HeldRows:

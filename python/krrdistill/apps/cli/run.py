@@ -112,10 +112,9 @@ def verify(
     as_json: bool,
 ) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
-    from krrdistill.apps.distillation import certificate_numbers, score
+    from krrdistill.apps.distillation import certificate_numbers, original_of, score
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import load_dataset
-    from krrdistill.pipeline import retrain
 
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
@@ -126,10 +125,8 @@ def verify(
     name = recorded_dataset(distilled, file) if dataset is None else dataset
     data = load_dataset(name, data_dir=data_dir, targets="classes" if distilled.targets == "classes" else "real")
     with output.working("retraining"):
-        backend, model = _recorded_backend(distilled), None
-        if distilled.weights is None:
-            model = retrain(distilled, data.x_train, data.y_train, n_classes=data.n_classes, backend=backend)
-        certificate = distilled.verify(model, test=data, backend=backend)
+        backend = _recorded_backend(distilled)
+        certificate = distilled.verify(original_of(distilled, data, backend), test=data, backend=backend)
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
     passed = certificate.weight_relative_error <= limit
     outcome = Verification(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.apps.distillation import original_of
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.products import product
 from krrdistill.construct.closed_form import dual
 from krrdistill.data import Dataset
-from krrdistill.pipeline import retrain
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
 
 __all__ = ["Neighbours", "Reconstruction", "nearest_neighbours", "noise_deviation", "reconstruct"]
@@ -36,10 +36,7 @@ def reconstruct(distilled: DistilledDataset, dataset: Dataset, *, backend: Any =
 
     The truth that it is compared with is the stored W, or the original model trained again from ``dataset``.
     """
-    model = None
-    if distilled.weights is None:
-        model = retrain(distilled, dataset.x_train, dataset.y_train, n_classes=dataset.n_classes, backend=backend)
-    certificate = distilled.verify(model, test=dataset, backend=backend)
+    certificate = distilled.verify(original_of(distilled, dataset, backend), test=dataset, backend=backend)
     W = distilled.fit(backend=backend)
     return Reconstruction(W, certificate.weight_relative_error, certificate.distilled_accuracy)
 

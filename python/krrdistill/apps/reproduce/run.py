@@ -11,8 +11,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import threadpoolctl
-
 from krrdistill.apps.info import machine
 from krrdistill.apps.reproduce import table3, table4
 from krrdistill.apps.reproduce.case import Case
@@ -23,6 +21,7 @@ from krrdistill.artifact.making import versions
 from krrdistill.backends import get_backend
 from krrdistill.common.options import as_words
 from krrdistill.common.progress import Progress
+from krrdistill.common.threads import limited_threads
 from krrdistill.data import load_dataset
 from krrdistill.errors import KrrDistillError
 
@@ -62,7 +61,7 @@ def reproduce(
     store.folder.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
     not_run: list[Result] = []
-    with threadpoolctl.threadpool_limits(limits=options.threads):
+    with limited_threads(options.threads):
         for name in options.datasets:
             for kernel, seed in itertools.product(options.kernels, options.seeds):
                 pairs = itertools.product(options.ipcs, options.methods)
