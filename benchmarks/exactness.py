@@ -46,7 +46,7 @@ def distil_cell(data: kd.Dataset, model: kd.RidgeModel, reference: Any, options:
     if options.store == "float64":
         met = met and certificate.distilled_accuracy == certificate.original_accuracy
     return {
-        **vars(certificate),
+        **certificate.scalars(),
         "lambda_s": points.lambda_s,
         "seconds": time.perf_counter() - start,
         "met": met,

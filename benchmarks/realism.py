@@ -57,7 +57,7 @@ def judge(distilled: kd.DistilledDataset, model: kd.RidgeModel, data: kd.Dataset
         reloaded = kd.DistilledDataset.load(path)
     certificate = reloaded.verify(model, test=data)
     images = reloaded.samples
-    return {**vars(certificate), **vars(likeness(images, real, value_range(data)))}, images
+    return {**certificate.scalars(), **vars(likeness(images, real, value_range(data)))}, images
 
 
 def run_cell(data: kd.Dataset, kernel: str, ipc: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -57,6 +57,14 @@ class Certificate:
         names = ("weight_relative_error", "weight_cosine", "prediction_agreement", "condition")
         return {name: getattr(self, name) for name in names}
 
+    def scalars(self) -> dict[str, float]:
+        """Those four and both accuracies: all that fits in a row of a table."""
+        return {
+            **self.numbers(),
+            "original_accuracy": self.original_accuracy,
+            "distilled_accuracy": self.distilled_accuracy,
+        }
+
 
 def certify(
     W: FloatArray,
