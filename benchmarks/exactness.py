@@ -56,7 +56,7 @@ def distil_cell(data: kd.Dataset, model: kd.RidgeModel, reference: Any, options:
 def problem_of(data: kd.Dataset, phi: kd.FeatureMap, seed: int) -> Problem:
     """The published split of a data set."""
     options = kd.DistillOptions(seed=seed, stratify=False)
-    return Problem.of("exactness", data.x_train, data.y_train, phi, options, n_classes=data.n_classes)
+    return Problem.of("exactness", data.x_train, data.train_targets, phi, options)
 
 
 def run_table(data: kd.Dataset, kernel: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def _seconds(problem: Problem, n: int, *, p: int | None = None, **options: Any) 
         problem.dataset.y_train[:n],
         phi,
         preprocessing=problem.scaling,
-        n_classes=problem.dataset.n_classes,
+        classes=problem.dataset.classes,
         **options,
     ).seconds
 

@@ -39,13 +39,13 @@ def feature_map(data: kd.Dataset, kernel: str) -> kd.FeatureMap:
 def prepare(data: kd.Dataset, kernel: str, folder: Path) -> dict[str, Any]:
     """Both files, and what the one-call form gives."""
     phi, options = feature_map(data, kernel), DistillOptions(stratify=False)
-    problem = Problem.of("selection", data.x_train, data.y_train, phi, options, n_classes=data.n_classes)
+    problem = Problem.of("selection", data.x_train, data.train_targets, phi, options)
     for name, rows in (("training", problem.training), ("validation", problem.validation)):
         statistics = kd.RidgeStatistics(phi, classes=data.n_classes)
         statistics.update(data.x_train, data.y_train, rows=rows)
         statistics.save(folder / f"{name}.npz")
     kd.HeldOutRows(data.x_train, data.y_train, rows=problem.validation).save(folder / "held_out.npz")
-    result = kd.distill(data.x_train, data.y_train, phi, n_classes=data.n_classes, options=options)
+    result = kd.distill(data.x_train, data.train_targets, phi, options=options)
     np.savez(folder / "one_call.npz", W=result.model.W, X=result.distilled.X, Y=result.distilled.Y)
     return {"lambda": result.model.lambda_}
 

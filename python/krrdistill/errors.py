@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "BackendUnavailable",
     "DataError",
+    "DataWarning",
     "DeviceError",
     "DeviceOutOfMemory",
     "Diverged",
@@ -21,6 +22,10 @@ class KrrDistillError(Exception):
 
 class DataError(KrrDistillError, ValueError):
     """Data or a file that cannot be used: unreadable, truncated, NaN, wrong shape, labels out of range."""
+
+
+class DataWarning(UserWarning):
+    """Data that can be used and may not mean what the user thinks; the message says how they were taken."""
 
 
 class BackendUnavailable(KrrDistillError, ImportError):  # noqa: N818 - the name that users read

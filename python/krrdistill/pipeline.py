@@ -21,8 +21,9 @@ import numpy.typing as npt
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import distilled_set
 from krrdistill.backends import get_backend
-from krrdistill.common.arrays import as_samples, check_device
+from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.common.samples import as_samples
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.points import choose_method
 from krrdistill.errors import DataError
@@ -77,7 +78,8 @@ def distill(
     y: Any,
     feature_map: FeatureMap,
     *,
-    n_classes: int | None = None,
+    classes: Any = None,
+    targets: str | None = None,
     sample_weight: Any = None,
     options: DistillOptions | None = None,
     progress: Progress | None = None,
@@ -91,14 +93,17 @@ def distill(
 
     Parameters
     ----------
-    X : array of shape (n, *shape), uint8 or float, of any framework
-        Raw inputs; on a device they stay there.
-    y : array
-        Integer labels of shape (n,), or real-valued (or 0/1) targets, float of shape (n,) or any of shape (n, k).
+    X : array of shape (n, *shape), data frame or sparse matrix
+        Raw inputs, of any framework; on a device they stay there, and no whole copy is made.
+    y : array, series or list
+        Integers, booleans, strings or categories (n,) are classes; fractions, and several columns (n, k), are
+        real-valued or 0/1 targets. Whole-numbered floats may be either: ``targets`` says.
     feature_map : FeatureMap
         phi, with its preprocessing.
-    n_classes : int, optional
-        k, by default the largest label + 1.
+    classes : int or sequence of labels, optional
+        The classes of y, 0 ... k-1 or the labels themselves, by default those that occur.
+    targets : "classes" or "real", optional
+        What y holds, where its type does not tell.
     sample_weight : array of shape (n,), >= 0, optional
         The model minimises sum w ||y - W phi||^2 + lambda ||W||^2.
     options : DistillOptions, optional
@@ -117,7 +122,9 @@ def distill(
     """
     options = _options("distill", options, keywords)
     with limited_threads(options.threads):
-        problem = Problem.of("distill", X, y, feature_map, options, n_classes=n_classes, sample_weight=sample_weight)
+        problem = Problem.of(
+            "distill", X, y, feature_map, options, classes=classes, targets=targets, sample_weight=sample_weight
+        )
         choose_method(feature_map, options)  # before the long part
         start_rows = problem.start_rows()
         trained = train(problem, progress)
@@ -213,9 +220,7 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     return standardised_rows(model.feature_map, samples, rows)
 
 
-def retrain(
-    distilled: DistilledDataset, X: Any, y: Any, *, n_classes: int | None = None, backend: Any = None
-) -> RidgeModel:
+def retrain(distilled: DistilledDataset, X: Any, y: Any, *, classes: Any = None, backend: Any = None) -> RidgeModel:
     """The original model, trained again from its data as the file's meta records.
 
     Parameters
@@ -225,7 +230,8 @@ def retrain(
         The raw samples that were distilled, in their order.
     y : array
         Their labels or targets.
-    n_classes : int, optional
+    classes : int or sequence of labels, optional
+        By default those of the file.
     backend : str, optional
 
     Returns
@@ -247,7 +253,10 @@ def retrain(
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"verify: the file does not record how its model was trained ({error})") from error
     options = replace(options, backend=backend if isinstance(backend, str) else None)
-    return train(Problem.of("verify", X, y, distilled.feature_map, options, n_classes=n_classes)).model
+    if classes is None and distilled.classes is not None:
+        classes = distilled.classes
+    targets = "classes" if distilled.targets == "classes" else "real"
+    return train(Problem.of("verify", X, y, distilled.feature_map, options, classes=classes, targets=targets)).model
 
 
 def _options(where: str, options: DistillOptions | None, keywords: Mapping[str, Any]) -> DistillOptions:

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import as_samples, as_targets, check_device, take_rows, to_host
+from krrdistill.common.arrays import check_device, take_rows, to_host
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
-from krrdistill.data.labels import Classes
+from krrdistill.common.samples import as_samples, sample_shape
+from krrdistill.data.labels import Classes, Labels, read_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
@@ -59,7 +60,8 @@ class Problem:
         feature_map: Any,
         options: DistillOptions,
         *,
-        n_classes: int | None = None,
+        classes: Any = None,
+        targets: str | None = None,
         sample_weight: Any = None,
     ) -> Problem:
         """From what the user gave. Raises DataError, TypeError, ValueError in the name of ``where``."""
@@ -68,25 +70,25 @@ class Problem:
             raise TypeError(
                 f"{where}: feature_map must be a map, got {kind}; a callable is UserMap(callable, input_dim)"
             )
-        shape = tuple(int(s) for s in np.shape(X)[1:])
         samples = as_samples(where, X, input_dim=feature_map.input_dim)
         check_device(where, X=X, y=y)
         n = samples.shape[0]
-        targets = as_targets(where, y, n, n_classes=n_classes)
-        classes = None if targets.ndim == 2 else Classes(count_classes(where, targets, n_classes))
-        k = targets.shape[1] if classes is None else classes.count
-        if options.lambda_per_target and classes is not None:
+        known, found = read_targets(where, y, n, targets=targets, classes=classes)
+        if found is not None:
+            check_present(where, known, found)
+        k = known.shape[1] if found is None else found.count
+        if options.lambda_per_target and found is not None:
             raise ValueError(
                 f"{where}: lambda_per_target needs real-valued targets; the classes of one label share lambda"
             )
-        check_points(where, k, classes is not None, options.points_per_class, with_intercept=options.intercept)
-        validation, training = split(targets, options)
+        check_points(where, k, found is not None, options.points_per_class, with_intercept=options.intercept)
+        validation, training = split(known, options)
         return cls(
             X=samples,
-            shape=shape,
-            y=targets,
+            shape=sample_shape(X),
+            y=known,
             k=k,
-            classes=classes,
+            classes=found,
             sample_weight=None if sample_weight is None else check_weights(where, sample_weight, n),
             feature_map=feature_map,
             options=options,
@@ -113,7 +115,8 @@ class Problem:
     def add(self, statistics: RidgeStatistics, rows: IntArray, watch: Stopwatch) -> None:
         """Adds some of the samples to statistics."""
         with watch.stage("statistics") as report:
-            statistics.update(self.samples, self.y, rows=rows, sample_weight=self.sample_weight, progress=report)
+            y = self.y if self.classes is None else Labels(self.y, self.classes)
+            statistics.update(self.samples, y, rows=rows, sample_weight=self.sample_weight, progress=report)
 
     @property
     def samples(self) -> Any:
@@ -125,7 +128,8 @@ class Problem:
         """What lambda is chosen by."""
         if not len(self.validation):
             return None
-        return HeldOutRows(self.X, self.y, self.sample_weight, self.validation)
+        y = self.y if self.classes is None else Labels(self.y, self.classes)
+        return HeldOutRows(self.X, y, self.sample_weight, self.validation)
 
     def start_rows(self) -> IntArray | None:
         """The real samples that points start from, None for noise."""
@@ -144,20 +148,16 @@ def standardised_rows(feature_map: FeatureMap, X: Any, rows: IntArray) -> FloatA
     return np.asarray(feature_map.preprocessing.standardise(picked))
 
 
-def count_classes(where: str, labels: IntArray, n_classes: int | None = None) -> int:
-    """k = n_classes, by default the largest label + 1, where every class has a sample."""
-    if labels.size == 0:
+def check_present(where: str, codes: IntArray, classes: Classes) -> None:
+    """Raises DataError unless every class has a sample."""
+    if codes.size == 0:
         raise DataError(f"{where}: there are no samples")
-    k = int(labels.max()) + 1 if n_classes is None else n_classes
-    present = np.unique(labels)
-    if len(present) < k:
-        absent = (
-            int(np.argmax(present != np.arange(len(present))))
-            if (present != np.arange(len(present))).any()
-            else len(present)
+    absent = np.flatnonzero(np.bincount(codes, minlength=classes.count) == 0)
+    if absent.size:
+        raise DataError(
+            f"{where}: y has no sample of class {classes.label(int(absent[0]))!r} "
+            f"({absent.size} of {classes.count} classes are missing)"
         )
-        raise DataError(f"{where}: y has no sample of class {absent} ({k - len(present)} of {k} classes are missing)")
-    return k
 
 
 def check_points(where: str, k: int, are_classes: bool, points_per_class: int, *, with_intercept: bool) -> None:

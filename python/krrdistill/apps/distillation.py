@@ -113,9 +113,9 @@ def run_distillation(
             feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
         result = distill(
             dataset.x_train,
-            dataset.y_train,
+            dataset.train_targets,
             feature_map,
-            n_classes=dataset.n_classes,
+            classes=dataset.classes,
             options=options,
             progress=progress,
         )
@@ -207,7 +207,7 @@ def original_of(distilled: DistilledDataset, dataset: Dataset, backend: Any) -> 
     """The model that a file has to be compared with, trained again; None where the file holds it."""
     if distilled.weights is not None:
         return None
-    return retrain(distilled, dataset.x_train, dataset.y_train, n_classes=dataset.n_classes, backend=backend)
+    return retrain(distilled, dataset.x_train, dataset.train_targets, classes=dataset.classes, backend=backend)
 
 
 def score(certificate: Certificate, model: str) -> Score:

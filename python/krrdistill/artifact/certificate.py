@@ -84,7 +84,9 @@ def certify(
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
     b = None if intercepts is None else np.stack(intercepts)
-    both = all_scores(feature_map, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend))
+    both = all_scores(
+        feature_map, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend, data=X_test)
+    )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
     relative = _relative(error, scale)

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import as_samples, checked_shape, like
+from krrdistill.common.arrays import checked_shape, like
 from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.samples import as_samples
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
-from krrdistill.data.labels import Classes
+from krrdistill.data.labels import Classes, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, check_describable, map_from_spec
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
@@ -179,7 +180,7 @@ class DistilledDataset:
         DataError
             For samples that do not fit, and where there is no original to compare with.
         """
-        X_test, y_test = (test.x_test, test.y_test) if isinstance(test, Dataset) else test
+        X_test, y_test = (test.x_test, test.test_targets) if isinstance(test, Dataset) else test
         samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
         y = self._test_targets(y_test, samples.shape[0])
         W, b = self._original(model)
@@ -224,14 +225,8 @@ class DistilledDataset:
     def _test_targets(self, y: Any, n: int) -> npt.NDArray[Any]:
         k = self.Y.shape[1]
         if self.targets == "classes":
-            if np.ndim(y) != 1:
-                raise DataError(f"verify: the file's targets are classes, y has shape {np.shape(y)}")
             return (self.classes or Classes(k)).encode("verify", y, n)
-        values = np.asarray(y, dtype=np.float64)
-        values = values[:, None] if values.ndim == 1 and k == 1 else values
-        if values.shape != (n, k):
-            raise DataError(f"verify: the file's targets are {self.targets} of shape ({n}, {k}), got {values.shape}")
-        return values
+        return real_targets("verify", y, n, k)
 
     def with_meta(self, **facts: Any) -> DistilledDataset:
         """A copy whose meta has ``facts`` added."""

@@ -14,11 +14,13 @@ from typing import Any
 
 from krrdistill.common.arrays import cuda_device, device_of, is_on_host
 from krrdistill.common.native import load_native
+from krrdistill.common.rows import RowSource
 from krrdistill.errors import BackendUnavailable
 
 from .base import Backend, Layer, MapStages, Weight
 from .hadamard import HadamardWeight
 from .operators import Linearization, Operator
+from .reading import ReadingBackend
 from .staged import StagedBackend
 
 __all__ = [
@@ -72,6 +74,8 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend is not None and not isinstance(backend, (str, Backend)):
         raise TypeError(f"backend must be a name or a Backend, got {backend!r}")
+    if isinstance(data, RowSource):
+        return ReadingBackend(get_backend(backend))
     if data is not None and not is_on_host(data):
         name = backend if backend is None or isinstance(backend, str) else backend.name
         if name in _HOST_ONLY:

@@ -14,20 +14,46 @@ from .array import ArrayBackend
 from .base import Backend, FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, precision_of
 from .operators import Operator
 
-__all__ = ["StagedBackend"]
+__all__ = ["Forwarding", "StagedBackend"]
 
 AnyArray = npt.NDArray[Any]
 
 
-class StagedBackend:
-    """``inner``, with the ``array`` backend for the layers up to the last ``Operator``, tile by tile.
-
-    What they give goes to ``inner``. Maps without an ``Operator`` go to ``inner`` as they are.
-    """
+class Forwarding:
+    """The operations on matrices of another backend, for wrappers that change how samples get there."""
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.name = inner.name
+
+    def symmetrize(self, gram: FloatArray) -> None:
+        """See ``Backend.symmetrize``."""
+        self.inner.symmetrize(gram)
+
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
+        """See ``Backend.ridge_path``."""
+        return self.inner.ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=overwrite)
+
+    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """See ``Backend.degrees_of_freedom``."""
+        return self.inner.degrees_of_freedom(gram, lambdas)
+
+    def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
+        """See ``Backend.solve_spd``."""
+        return self.inner.solve_spd(A, B)
+
+    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
+        """See ``Backend.preimage_solve``."""
+        return self.inner.preimage_solve(weight, rhs)
+
+
+class StagedBackend(Forwarding):
+    """``inner``, with the ``array`` backend for the layers up to the last ``Operator``, tile by tile.
+
+    What they give goes to ``inner``. Maps without an ``Operator`` go to ``inner`` as they are.
+    """
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
@@ -77,28 +103,6 @@ class StagedBackend:
         for _, picked, H in _stages(front, X, rows, dtype):
             correct += self.inner.score_path(rest, H, np.ascontiguousarray(labels[picked]), weights, dtype=dtype)
         return correct
-
-    def symmetrize(self, gram: FloatArray) -> None:
-        """See ``Backend.symmetrize``."""
-        self.inner.symmetrize(gram)
-
-    def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
-    ) -> PathSolution:
-        """See ``Backend.ridge_path``."""
-        return self.inner.ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=overwrite)
-
-    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
-        """See ``Backend.degrees_of_freedom``."""
-        return self.inner.degrees_of_freedom(gram, lambdas)
-
-    def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
-        """See ``Backend.solve_spd``."""
-        return self.inner.solve_spd(A, B)
-
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
-        """See ``Backend.preimage_solve``."""
-        return self.inner.preimage_solve(weight, rhs)
 
 
 class _Part(NamedTuple):

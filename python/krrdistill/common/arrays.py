@@ -17,12 +17,11 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
+from .rows import RowSource
+
 __all__ = [
-    "as_labels",
     "as_matrix",
     "as_rows",
-    "as_samples",
-    "as_targets",
     "check_choice",
     "check_count",
     "check_device",
@@ -38,6 +37,7 @@ __all__ = [
     "largest_entry",
     "like",
     "namespace_of",
+    "refuse_gradients",
     "take_rows",
     "to_host",
 ]
@@ -91,7 +91,9 @@ def to_host(where: str, name: str, X: Any) -> Array:
 
     Raises ``TypeError`` for arrays that carry gradients and for types that NumPy does not have.
     """
-    _refuse_gradients(where, name, X)
+    if isinstance(X, RowSource):
+        return X[:]
+    refuse_gradients(where, name, X)
     try:
         return _as_numpy(X)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -123,6 +125,8 @@ def like(result: Any, X: Any) -> Any:
 
 def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
     """Rows of X (n, d) where X is, of its kind: a view where they follow each other, else a copy."""
+    if isinstance(X, RowSource):
+        return X.picked(rows)
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
         return X[int(rows[0]) : int(rows[-1]) + 1, :]
     if isinstance(X, np.ndarray):
@@ -159,7 +163,8 @@ def _place(X: Any) -> str:
     return "the host" if is_on_host(X) else str(device_of(X))
 
 
-def _refuse_gradients(where: str, name: str, X: Any) -> None:
+def refuse_gradients(where: str, name: str, X: Any) -> None:
+    """Raises ``TypeError`` for arrays that carry gradients, or are traced."""
     if getattr(X, "requires_grad", False):
         raise TypeError(
             f"{where}: {name} requires gradients, which end here; pass {name}.detach(), "
@@ -187,36 +192,6 @@ def _as_numpy(X: Any) -> Array:
 # Data
 
 
-def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
-    """X as (n, d) uint8, float32 or float64 with contiguous rows: a view, copied only for other types and layouts.
-
-    A NumPy array, or for data on another device an array of its framework on that device. Raises ``TypeError`` for what
-    is no numeric array, ``DataError`` for a wrong shape.
-    """
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(f"{where}: X is a masked array; fill or drop what is masked")
-    _refuse_gradients(where, "X", X)
-    if str(device_of(X)) == "meta":
-        raise TypeError(f"{where}: X is on PyTorch's meta device and has no values")
-    array = to_host(where, "X", X) if is_on_host(X) else X
-    xp = namespace_of(array)
-    if not xp.isdtype(array.dtype, ("bool", "integral", "real floating")):
-        raise TypeError(f"{where}: X must be a numeric array, got dtype {array.dtype}")
-    if array.ndim < 2:
-        raise DataError(f"{where}: X must have shape (n, ...), one row per sample, got {tuple(array.shape)}")
-    width = math.prod(array.shape[1:])
-    array = xp.reshape(array, (array.shape[0], width))
-    if array.dtype not in (xp.uint8, xp.float32, xp.float64):
-        array = xp.astype(array, xp.float64 if _bits(xp, array.dtype) > 16 else xp.float32)
-    if isinstance(array, np.ndarray) and (
-        (width > 1 and array.strides[1] != array.itemsize) or not array.flags.aligned
-    ):
-        array = array.copy(order="C")
-    if input_dim is not None and width != input_dim:
-        raise DataError(f"{where}: X has {width} columns, the map takes {input_dim}")
-    return array
-
-
 def largest_entry(X: Array, rows: npt.NDArray[np.int64]) -> float:
     """The largest |entry| of the picked rows of X (n, d). Raises ``DataError`` for NaN or infinity."""
     largest, step = 0.0, max(1, (1 << 20) // max(1, X.shape[1]))
@@ -228,48 +203,6 @@ def largest_entry(X: Array, rows: npt.NDArray[np.int64]) -> float:
             raise DataError(f"row {rows[start + bad]} holds NaN or infinity")
         largest = max(largest, float(extremes.max()))
     return largest
-
-
-def _bits(xp: Any, dtype: Any) -> int:
-    if xp.isdtype(dtype, "bool"):
-        return 8
-    return int((xp.finfo if xp.isdtype(dtype, "real floating") else xp.iinfo)(dtype).bits)
-
-
-def as_labels(where: str, y: Any, n: int, *, n_classes: int | None = None) -> npt.NDArray[np.int64]:
-    """Class labels as int64 (n,), each in [0, n_classes)."""
-    array = to_host(where, "y", y)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{where}: y must hold integer class labels, got dtype {array.dtype}")
-    if array.shape != (n,):
-        raise DataError(f"{where}: y must have shape ({n},), got {array.shape}")
-    labels = np.ascontiguousarray(array, dtype=np.int64)
-    if n and labels.min() < 0:
-        raise DataError(f"{where}: y holds the label {labels.min()}, labels start at 0")
-    if n and n_classes is not None and labels.max() >= n_classes:
-        raise DataError(f"{where}: y holds the label {labels.max()}, there are {n_classes} classes")
-    return labels
-
-
-def as_targets(where: str, y: Any, n: int, *, n_classes: int | None = None) -> Array:
-    """Class labels as int64 (n,) for integers in one dimension, else real-valued targets as finite float64 (n, k).
-
-    Two-dimensional 0/1 targets are labels of their own each; one column is taken for floats (n,).
-    """
-    array = to_host(where, "y", y)
-    if array.dtype.kind not in "uifb":
-        raise TypeError(f"{where}: y must hold integer class labels or real-valued targets, got dtype {array.dtype}")
-    if array.ndim == 1 and array.dtype.kind in "iu":
-        return as_labels(where, array, n, n_classes=n_classes)
-    values = array[:, None] if array.ndim == 1 else array
-    if values.ndim != 2 or len(values) != n or values.shape[1] == 0:
-        raise DataError(f"{where}: y must have shape ({n},) or ({n}, k), got {array.shape}")
-    if n_classes is not None and values.shape[1] != n_classes:
-        raise DataError(f"{where}: y has {values.shape[1]} columns of targets, n_classes is {n_classes}")
-    targets = np.ascontiguousarray(values, dtype=np.float64)
-    if not np.isfinite(targets).all():
-        raise DataError(f"{where}: y holds NaN or infinity")
-    return targets
 
 
 def as_matrix(where: str, name: str, values: Any, shape: tuple[int, int]) -> npt.NDArray[np.float64]:

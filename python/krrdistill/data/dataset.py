@@ -6,14 +6,18 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from krrdistill.common.rows import RowSource, blocks
+from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError
+
+from .labels import Classes, Labels, label_array, read_targets, real_targets
 
 BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass over the inputs makes
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -38,14 +42,17 @@ class Dataset:
     ----------
     name : str
         What reports call it.
-    x_train, x_test : array of shape (n, *shape)
-        Inputs, C-contiguous uint8, float32 or float64, one dtype for both. Given as float16 they become float32; as
-        another integer type float32 when that is exact, else float64.
-    y_train, y_test : array of shape (n,) or (n, k)
-        Labels in [0, k), stored as int64; any integer type and whole floats are taken. Or real-valued or 0/1 targets
-        (n, k), stored as float64.
-    class_names : sequence of str
-        k names, of classes or targets. Every class has at least one training sample.
+    x_train, x_test : array of shape (n, *shape), data frame, sparse matrix or ``RowSource``
+        Inputs: uint8, float32 or float64 as they are; anything else stays what it is and is read block by block, as
+        float32 or float64.
+    y_train, y_test : array, series or list
+        Labels (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
+        0/1 targets (n, k), stored as float64. Every class has at least one training sample.
+    class_names : sequence of str, optional
+        k names, of classes or targets; integers in y are then the codes 0 ... k-1. By default the labels themselves.
+    targets : "classes" or "real", optional
+        What y holds, where its type does not tell: whole-numbered floats may be either. Read back, it is "classes",
+        "multilabel" (0 or 1 in every column of y) or "real".
 
     Raises
     ------
@@ -56,31 +63,37 @@ class Dataset:
     """
 
     name: str
-    x_train: NDArray[Any]
+    x_train: Any
     y_train: NDArray[Any]
-    x_test: NDArray[Any]
+    x_test: Any
     y_test: NDArray[Any]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    targets: Any = None
+    classes: Classes | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"Dataset: name must be a string, got {type(self.name).__name__}")
         names = _checked_names(self.class_names)
         x_train, x_test = _checked_pair(self.x_train, self.x_test)
-        y_train = _checked_labels("y_train", self.y_train, n=len(x_train), names=names)
-        if isinstance(self.y_test, np.ndarray) and self.y_test.ndim != y_train.ndim:
-            raise DataError(f"Dataset: y_test has shape {self.y_test.shape}, y_train {y_train.shape}")
-        y_test = _checked_labels("y_test", self.y_test, n=len(x_test), names=names)
-        absent = np.setdiff1d(np.arange(len(names)), y_train)
-        if y_train.ndim == 1 and absent.size:
-            listed = ", ".join(str(c) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
-            raise DataError(f"Dataset: y_train has no sample of {absent.size} of {len(names)} classes: {listed}")
-        for field, value in zip(
-            ("class_names", "x_train", "x_test", "y_train", "y_test"),
-            (names, x_train, x_test, y_train, y_test),
-            strict=True,
-        ):
-            object.__setattr__(self, field, value)
+        y_train, classes = _read_labels("y_train", self.y_train, len(x_train), self.targets, names)
+        y_test = _read_alike("y_test", self.y_test, len(x_test), y_train, classes)
+        k = y_train.shape[1] if classes is None else classes.count
+        if not names:
+            names = tuple(str(c if classes is None else classes.label(c)) for c in range(k))
+        if len(names) != k:
+            raise DataError(f"Dataset: class_names has {len(names)} names, y_train {k} columns")
+        kind = "classes" if classes is not None else "multilabel" if _is_binary(y_train, y_test) else "real"
+        for name, value in {
+            "class_names": names,
+            "x_train": x_train,
+            "x_test": x_test,
+            "y_train": y_train,
+            "y_test": y_test,
+            "targets": kind,
+            "classes": classes,
+        }.items():
+            object.__setattr__(self, name, value)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,12 +111,14 @@ class Dataset:
         return len(self.class_names)
 
     @property
-    def targets(self) -> str:
-        """ "classes", "multilabel" (0 or 1 in every column of y) or "real"."""
-        if self.y_train.ndim == 1:
-            return "classes"
-        both = (self.y_train, self.y_test)
-        return "multilabel" if all(bool(((y == 0) | (y == 1)).all()) for y in both) else "real"
+    def train_targets(self) -> Any:
+        """y of the training set with what its codes stand for, as ``distill`` takes it."""
+        return self.y_train if self.classes is None else Labels(self.y_train, self.classes)
+
+    @property
+    def test_targets(self) -> Any:
+        """The same of the test set."""
+        return self.y_test if self.classes is None else Labels(self.y_test, self.classes)
 
     def check_classes(self, where: str) -> None:
         """Raises DataError, in the name of ``where``, unless the targets are classes."""
@@ -124,13 +139,13 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
 
 
 def read_npz(
-    path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None, targets: str = "classes"
+    path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None, targets: str | None = None
 ) -> Dataset:
     """Data set from an ``.npz`` file with x_train, y_train, x_test, y_test and, optionally, class_names.
 
     name : of the result; the file's stem when None
-    targets : "real" takes one-dimensional y as real values, (n, 1); two-dimensional y always is
-    class_names : taken when the file has none; None makes them "0", "1", ... from the largest label.
+    targets : "classes" or "real", where the type of y does not tell
+    class_names : taken when the file has none; None makes them of the labels
 
     Nothing in the file is executed: object arrays, which are pickles, are refused.
     Raises DataError for a file that is missing, not an .npz, cut, corrupt or holds invalid data.
@@ -139,13 +154,9 @@ def read_npz(
         raise DataError(f"no such file: {path}")
     try:
         arrays = _read_arrays(path)
-        if targets == "real":
-            arrays |= {key: _column(arrays[key]) for key in ("y_train", "y_test")}
         if "class_names" in arrays:
             class_names = _stored_names(arrays.pop("class_names"))
-        elif class_names is None:
-            class_names = _numbered_names(arrays["y_train"])
-        return Dataset(name=name or path.stem, class_names=tuple(class_names), **arrays)
+        return Dataset(name=name or path.stem, class_names=tuple(class_names or ()), targets=targets, **arrays)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -188,22 +199,6 @@ def one_line(error: BaseException, *, limit: int | None = 200) -> str:
     return " ".join(str(error).splitlines())[:limit] or type(error).__name__
 
 
-def _column(y: NDArray[Any]) -> NDArray[Any]:
-    return y[:, None] if y.ndim == 1 else y
-
-
-def _numbered_names(y_train: NDArray[Any]) -> tuple[str, ...]:
-    if y_train.ndim == 2:
-        return tuple(str(c) for c in range(y_train.shape[1]))
-    top = y_train.max().item() if y_train.size and y_train.dtype.kind in "iuf" else 0
-    if not top < y_train.size:  # also NaN
-        raise DataError(
-            f"y_train holds label {top}, but {y_train.size} samples have at most {y_train.size} classes; "
-            "real values need targets = 'real'"
-        )
-    return tuple(str(c) for c in range(max(int(top), 0) + 1))
-
-
 def _stored_names(names: NDArray[Any]) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise DataError(f"class_names must be a list of strings, got {names.dtype} of shape {names.shape}")
@@ -216,8 +211,6 @@ def _checked_names(names: Any) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"Dataset: class_names must hold strings, got {type(name).__name__}")
-    if not names:
-        raise DataError("Dataset: class_names is empty")
     return tuple(names)
 
 
@@ -232,65 +225,54 @@ def _checked_pair(x_train: Any, x_test: Any) -> tuple[NDArray[Any], NDArray[Any]
     return train, test
 
 
-def _checked_inputs(argument: str, x: Any) -> NDArray[Any]:
-    if not isinstance(x, np.ndarray) or isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"Dataset: {argument} must be a NumPy array, got {type(x).__name__}")
-    if x.ndim < 2 or x.size == 0:
-        raise DataError(f"Dataset: {argument} must be (n, ...) with at least one entry, got shape {x.shape}")
-    checked: NDArray[Any] = np.ascontiguousarray(x, dtype=_stored_dtype(argument, x))
-    if checked.dtype.kind == "f":
-        rows = checked.reshape(len(checked), -1)
-        for block in row_blocks(*rows.shape):
-            finite = np.isfinite(rows[block]).all(axis=1)
+def _checked_inputs(argument: str, x: Any) -> Any:
+    """Samples as they are kept; those that are read a block at a time are checked when they are used."""
+    try:
+        checked = host_samples("Dataset", x)
+    except (TypeError, DataError) as error:
+        raise type(error)(str(error).replace("Dataset: X ", f"Dataset: {argument} ")) from error
+    if not isinstance(checked, RowSource) and checked.dtype.kind == "f":
+        for rows, part in blocks(checked):
+            finite = np.isfinite(part).all(axis=1)
             if not finite.all():
-                first = block.start + int(finite.argmin())
+                first = rows[int(finite.argmin())]
                 raise DataError(f"Dataset: {argument} holds NaN or infinity, first in row {first}")
     return checked
 
 
-def _stored_dtype(argument: str, x: NDArray[Any]) -> np.dtype[Any]:
-    native = x.dtype.newbyteorder("=")
-    if native in (np.uint8, np.float32, np.float64):
-        return native
-    if native == np.float16:
-        return np.dtype(np.float32)
-    if native.kind in "biu":
-        largest = max(abs(int(x.min())), abs(int(x.max())))
-        if largest > 1 << 53:
-            raise DataError(f"Dataset: {argument} holds integers beyond 2**53, which float64 cannot represent")
-        return np.dtype(np.float32 if largest <= 1 << 24 else np.float64)
-    raise DataError(f"Dataset: {argument} must be uint8, float32 or float64 (or convert to one), got {x.dtype}")
+def _read_labels(
+    argument: str, y: Any, n: int, targets: str | None, names: tuple[str, ...]
+) -> tuple[NDArray[Any], Classes | None]:
+    """Codes of classes, each with a sample, or real-valued targets."""
+    where = f"Dataset: {argument}"
+    if names and targets != "real" and not _several_columns(y):
+        given: Any = Classes(len(names), names) if _holds_strings(y) else Classes(len(names))
+        y_read, classes = read_targets(where, y, n, targets="classes", classes=given)
+    else:
+        y_read, classes = read_targets(where, y, n, targets=targets)
+    if classes is None:
+        return y_read, None
+    absent = np.flatnonzero(np.bincount(y_read, minlength=classes.count) == 0)
+    if absent.size:
+        listed = ", ".join(str(classes.label(int(c))) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
+        raise DataError(f"{where} has no sample of {absent.size} of {classes.count} classes: {listed}")
+    return y_read, classes
 
 
-def _checked_labels(argument: str, y: Any, *, n: int, names: tuple[str, ...]) -> NDArray[Any]:
-    if not isinstance(y, np.ndarray) or isinstance(y, np.ma.MaskedArray):
-        raise TypeError(f"Dataset: {argument} must be a NumPy array, got {type(y).__name__}")
-    if y.ndim == 2:
-        return _checked_targets(argument, y, shape=(n, len(names)))
-    if y.shape != (n,):
-        raise DataError(f"Dataset: {argument} must have one label for each of the {n} samples, got shape {y.shape}")
-    if y.dtype.kind not in "iuf":
-        raise DataError(f"Dataset: {argument} must hold integers, got {y.dtype}")
-    if y.dtype.kind == "f":
-        broken = y[np.floor(y) != y]  # NaN is never equal to itself
-        if broken.size:
-            raise DataError(
-                f"Dataset: {argument} must hold whole numbers, got {broken[0].item()}; real values take shape (n, k)"
-            )
-    for label in (y.min().item(), y.max().item()):
-        if not 0 <= label < len(names):
-            raise DataError(f"Dataset: {argument} holds label {label}, outside 0 ... {len(names) - 1}")
-    return y.astype(np.int64)
+def _read_alike(argument: str, y: Any, n: int, like: NDArray[Any], classes: Classes | None) -> NDArray[Any]:
+    """The targets of the test set, of the kind of those of the training set."""
+    where = f"Dataset: {argument}"
+    return real_targets(where, y, n, like.shape[1]) if classes is None else classes.encode(where, y, n)
 
 
-def _checked_targets(argument: str, y: NDArray[Any], *, shape: tuple[int, int]) -> NDArray[np.float64]:
-    n, k = shape
-    if y.shape != shape:
-        raise DataError(
-            f"Dataset: {argument} must have one label for each of the {n} samples, or {k} numbers, got shape {y.shape}"
-        )
-    if y.dtype.kind not in "biuf":
-        raise DataError(f"Dataset: {argument} must hold numbers, got {y.dtype}")
-    if not np.isfinite(y).all():
-        raise DataError(f"Dataset: {argument} holds NaN or infinity")
-    return np.ascontiguousarray(y, dtype=np.float64)
+def _several_columns(y: Any) -> bool:
+    shape = getattr(y, "shape", None) or np.shape(y)
+    return len(shape) == 2 and shape[1] != 1
+
+
+def _holds_strings(y: Any) -> bool:
+    return label_array("Dataset", y).dtype.kind == "U"
+
+
+def _is_binary(*targets: NDArray[Any]) -> bool:
+    return all(bool(((y == 0) | (y == 1)).all()) for y in targets)

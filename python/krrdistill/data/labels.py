@@ -1,20 +1,26 @@
-"""Classes and their names: labels of users to codes 0 ... k-1 and back."""
+"""What y means: labels of classes to codes 0 ... k-1 and back, or real-valued targets. One rule for every entrance."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.arrays import as_labels, check_count, to_host
-from krrdistill.errors import DataError
+from krrdistill.common.arrays import check_choice, check_count, to_host
+from krrdistill.common.frames import column_values
+from krrdistill.errors import DataError, DataWarning
+from krrdistill.options import TARGETS
 
-__all__ = ["Classes"]
+__all__ = ["Classes", "Labels", "label_array", "read_targets", "real_targets"]
 
 IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+_KINDS = {"i": int, "u": int, "b": bool, "U": str}
+_WHOLE = "targets='classes' where they are classes, or targets='real' for regression"
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Classes:
     ----------
     count : int
         k.
-    names : tuple of str or int, optional
+    names : tuple of str, int or bool, optional
         Distinct, all of one type.
     """
 
@@ -46,20 +52,38 @@ class Classes:
             raise TypeError(f"{where}: classes must be a number or the labels themselves, got {classes!r}")
         names = tuple(name.item() if isinstance(name, np.generic) else name for name in classes)
         kinds = {type(name) for name in names}
-        if len(kinds) != 1 or not kinds <= {str, int}:
+        if len(kinds) != 1 or not kinds <= {str, int, bool}:
             found = ", ".join(sorted(kind.__name__ for kind in kinds)) or "nothing"
-            raise TypeError(f"{where}: classes must all be strings or all be integers, got {found}")
+            raise TypeError(f"{where}: classes must all be strings, all integers or all booleans, got {found}")
         if len(set(names)) != len(names):
             raise ValueError(f"{where}: classes holds a label twice")
-        return Classes(len(names), None if names == tuple(range(len(names))) else names)
+        return Classes(len(names), _plain(names))
+
+    @staticmethod
+    def found_in(where: str, labels: npt.NDArray[Any]) -> Labels:
+        """The classes that occur, in ascending order, and the code of every label (n,)."""
+        small = labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < len(labels)
+        if small and np.bincount(labels.astype(np.int64)).all():  # they are codes, the usual case
+            return Labels(labels.astype(np.int64), Classes(int(labels.max()) + 1))
+        names, codes = np.unique(labels, return_inverse=True)
+        if len(names) == len(labels) > 1:
+            raise DataError(
+                f"{where}: y has as many classes as samples ({len(names)}), so that none could be held out; "
+                "real values need targets='real'"
+            )
+        return Labels(np.asarray(codes, dtype=np.int64), Classes(len(names), _plain(tuple(names.tolist()))))
 
     def encode(self, where: str, y: Any, n: int) -> IntArray:
         """Codes (n,) of labels y (n,). Raises DataError, TypeError for labels that are none of the classes."""
-        if self.names is None:
-            return as_labels(where, y, n, n_classes=self.count)
-        labels = to_host(where, "y", y)
+        if isinstance(y, Labels):
+            return y.codes
+        labels = _one_column(where, label_array(where, y))
         if labels.shape != (n,):
             raise DataError(f"{where}: y must have shape ({n},), got {labels.shape}")
+        if labels.dtype.kind == "f":
+            labels = _whole(where, labels)
+        if self.names is None:
+            return self._codes_of_integers(where, labels)
         known = np.array(self.names)
         if n and labels.dtype.kind != known.dtype.kind and not {labels.dtype.kind, known.dtype.kind} <= set("iu"):
             raise TypeError(f"{where}: y holds {labels.dtype}, the classes are {known.dtype}")
@@ -71,9 +95,28 @@ class Classes:
             raise DataError(f"{where}: y holds the label {labels[wrong[0]]!r} (row {wrong[0]}), which is no class")
         return np.asarray(codes, dtype=np.int64)
 
+    def _codes_of_integers(self, where: str, labels: npt.NDArray[Any]) -> IntArray:
+        if labels.dtype.kind not in "iub":
+            raise TypeError(
+                f"{where}: y must hold the numbers of {self.count} classes, got {labels.dtype}; "
+                "give the labels themselves as classes=[...]"
+            )
+        codes = np.ascontiguousarray(labels, dtype=np.int64)
+        if len(codes) and codes.min() < 0:
+            raise DataError(
+                f"{where}: y holds the label {codes.min()}, {self.count} classes are 0 ... {self.count - 1}"
+            )
+        if len(codes) and codes.max() >= self.count:
+            raise DataError(f"{where}: y holds the label {codes.max()}, there are {self.count} classes")
+        return codes
+
     def decode(self, codes: IntArray) -> npt.NDArray[Any]:
         """The labels that codes (n,) stand for."""
         return codes if self.names is None else np.array(self.names)[codes]
+
+    def label(self, code: int) -> Any:
+        """The label that one code stands for."""
+        return code if self.names is None else self.names[code]
 
     def grown(self, where: str, more: Any) -> Classes:
         """These classes and ``more`` of them behind: a number, or new labels where there are labels."""
@@ -83,3 +126,163 @@ class Classes:
             return Classes(self.count + check_count(where, "classes", int(more)))
         added = Classes.of(where, more)
         return Classes.of(where, [*(self.names or range(self.count)), *(added.names or range(added.count))])
+
+
+class Labels(NamedTuple):
+    """Labels that were read once: codes (n,) of classes."""
+
+    codes: IntArray
+    classes: Classes
+
+
+def read_targets(
+    where: str, y: Any, n: int, *, targets: str | None = None, classes: Any = None
+) -> tuple[npt.NDArray[Any], Classes | None]:
+    """What y (n,) or (n, k) means: (codes (n,), classes), or (finite float64 values (n, k), None).
+
+    Integers, booleans, strings and categories are classes. Numbers in several columns, and fractions, are real-valued
+    targets. Whole-numbered floats could be either, so that ``targets`` has to say.
+
+    Parameters
+    ----------
+    where : str
+        What messages begin with.
+    y : array, list, series or data frame of one column
+    n : int
+        Samples.
+    targets : "classes" or "real", optional
+        What y holds, where its type does not tell.
+    classes : int or sequence of labels, optional
+        Of y, by default those that occur; of real-valued targets their number.
+
+    Raises
+    ------
+    TypeError, DataError
+        For missing values, masks, labels that are no class, shapes that do not fit.
+    """
+    if isinstance(y, Labels):
+        return y
+    if targets is not None:
+        check_choice(where, "targets", targets, TARGETS)
+    array = label_array(where, y)
+    if array.ndim == 2 and targets is None and array.shape[1] > 1 and _is_one_hot(array):
+        warnings.warn(
+            f"{where}: every row of y has a single 1 (one-hot); its columns are taken as {array.shape[1]} labels of "
+            "their own; pass y.argmax(axis=1) for classes, or targets='real' to be rid of this line",
+            DataWarning,
+            stacklevel=2,
+        )
+    if targets == "real" or (array.ndim == 2 and array.shape[1] != 1 and targets is None):
+        return real_targets(where, array, n, None if classes is None else Classes.of(where, classes).count), None
+    labels = _one_column(where, array)
+    if labels.shape != (n,):
+        raise DataError(f"{where}: y must have one label for each of the {n} samples, got shape {labels.shape}")
+    if labels.dtype.kind == "f" and targets is None and classes is None:
+        if not _is_whole(labels):
+            return real_targets(where, labels, n), None
+        raise TypeError(
+            f"{where}: y holds whole numbers as {labels.dtype}, which may be classes or values: pass {_WHOLE} "
+            "(or integers, which are classes)"
+        )
+    if labels.dtype.kind == "f" and targets is None and not _is_whole(labels):
+        return real_targets(where, labels, n, Classes.of(where, classes).count), None
+    if classes is not None:
+        known = Classes.of(where, classes)
+        return known.encode(where, labels, n), known
+    return Classes.found_in(where, _whole(where, labels) if labels.dtype.kind == "f" else labels)
+
+
+def real_targets(where: str, y: Any, n: int, k: int | None = None) -> FloatArray:
+    """Real-valued or 0/1 targets as finite float64 (n, k)."""
+    array = label_array(where, y)
+    if array.dtype.kind not in "uifb":
+        raise TypeError(f"{where}: y must hold numbers, got {array.dtype}")
+    values = array[:, None] if array.ndim == 1 else array
+    if values.ndim != 2 or len(values) != n or values.shape[1] == 0:
+        raise DataError(f"{where}: y must have shape ({n},) or ({n}, k), got {array.shape}")
+    if k is not None and values.shape[1] != k:
+        raise DataError(f"{where}: y must have shape ({n}, {k}), got {array.shape}")
+    targets = np.ascontiguousarray(values, dtype=np.float64)
+    if not np.isfinite(targets).all():
+        row = int((~np.isfinite(targets)).any(axis=1).argmax())
+        raise DataError(f"{where}: y holds NaN or infinity (row {row})")
+    return targets
+
+
+def _plain(names: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Names, None where every class is named by its code."""
+    return None if type(names[0]) is int and names == tuple(range(len(names))) else names
+
+
+def label_array(where: str, y: Any) -> npt.NDArray[Any]:
+    """y as an array of integers, booleans, floats or strings. Raises TypeError, DataError, for missing values too."""
+    if isinstance(y, np.ma.MaskedArray):
+        raise TypeError(f"{where}: y is a masked array; fill or drop what is masked")
+    values = column_values(where, "y", y)
+    array = to_host(where, "y", y) if values is None else values
+    if array.dtype.kind == "O":
+        array = _from_objects(where, array)
+    if array.dtype.kind == "T":  # NumPy's strings of variable length
+        array = array.astype(str)
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind == "V" and "bfloat16" in str(array.dtype):
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "iubfU":
+        raise TypeError(f"{where}: y must hold class labels or real-valued targets, got dtype {array.dtype}")
+    if array.ndim not in (1, 2):
+        raise DataError(f"{where}: y must have shape (n,) or (n, k), got {array.shape}")
+    return array
+
+
+def _from_objects(where: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Python objects of one kind as an array of that kind."""
+    flat = array.ravel()
+    missing = [row for row, value in enumerate(flat) if value is None or value != value]  # noqa: PLR0124 - NaN, NaT
+    if missing:
+        row = missing[0] // max(1, array.size // max(1, len(array)))
+        raise DataError(f"{where}: y has {len(missing)} missing values (first in row {row}); drop or fill them")
+    kinds = {_object_kind(value) for value in flat}
+    if len(kinds) > 1 or not kinds <= {str, bool, int, float}:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise TypeError(f"{where}: y must hold labels of one type, got objects of type {names}")
+    return np.array(flat.tolist()).reshape(array.shape)
+
+
+def _object_kind(value: Any) -> type:
+    kind = type(value.item()) if isinstance(value, np.generic) else type(value)
+    return kind if kind in (str, bool, int, float) else type(value)
+
+
+def _one_column(where: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Labels (n, 1) as (n,), with a word."""
+    if array.ndim == 2 and array.shape[1] == 1:
+        if array.dtype.kind != "f" or _is_whole(array):
+            warnings.warn(
+                f"{where}: y has shape {array.shape}: its one column is taken as labels", DataWarning, stacklevel=2
+            )
+        return array[:, 0]
+    return array
+
+
+def _is_one_hot(array: npt.NDArray[Any]) -> bool:
+    if array.dtype.kind not in "iubf" or not array.size:
+        return False
+    return bool(((array == 0) | (array == 1)).all()) and bool((array.sum(axis=1) == 1).all())
+
+
+def _is_whole(array: npt.NDArray[Any]) -> bool:
+    return bool(array.size) and bool((np.floor(array) == array).all()) and bool(np.isfinite(array).all())
+
+
+def _whole(where: str, labels: npt.NDArray[Any]) -> IntArray:
+    """Floats that are whole numbers as integers."""
+    broken = np.flatnonzero(~(np.isfinite(labels) & (np.floor(labels) == labels)))
+    if broken.size:
+        found = labels[broken[0]].item()
+        what = "a missing value (NaN)" if found != found else f"{found}"  # noqa: PLR0124
+        raise DataError(
+            f"{where}: y must hold whole numbers as labels, got {what} (row {broken[0]}); "
+            "real values need targets='real'"
+        )
+    return labels.astype(np.int64)

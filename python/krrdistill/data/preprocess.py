@@ -14,6 +14,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from krrdistill.common.arrays import like, to_host
+from krrdistill.common.rows import blocks
+from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks
@@ -209,11 +211,7 @@ class Moments:
     @staticmethod
     def of(X: Any) -> Moments:
         """Of an array (n, *shape), block by block."""
-        x = to_host("Moments", "X", X)
-        if x.dtype.kind not in "biuf":
-            raise TypeError(f"Moments: X must hold real numbers, got {x.dtype}")
-        if x.ndim < 2 or x.size == 0:
-            raise DataError(f"Moments: X must be (n, ...) with at least one entry, got shape {x.shape}")
+        x = host_samples("Moments", X)
         shape = tuple(int(s) for s in x.shape[1:])
         channels = _channels(shape)
         total = Moments(shape, 0, np.zeros(channels), np.zeros(channels))
@@ -284,6 +282,8 @@ def standardize(data: Any) -> Preprocessing:
     """
     constants: dict[str, Any] = {"source": "x_train", "unit": 1.0}
     published = None
+    if not isinstance(data, (Dataset, Moments)):
+        data = host_samples("standardize", data)
     if isinstance(data, Dataset):
         data, published = data.x_train, _PUBLISHED.get(data.name) if data.x_train.dtype == np.uint8 else None
     shape = data.shape if isinstance(data, Moments) else tuple(np.shape(data)[1:])
@@ -328,8 +328,8 @@ def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
         raise TypeError(f"zca: eps must be a number, got {type(eps).__name__}")
     if not (math.isfinite(eps) and eps > 0):
         raise ValueError(f"zca: eps must be finite and > 0, got {eps}")
-    x, name = (data.x_train, data.name) if isinstance(data, Dataset) else (to_host("zca", "data", data), "")
-    rows = x.reshape(len(x), -1)
+    x, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("zca", data), "")
+    rows = x.reshape(len(x), math.prod(x.shape[1:]))
     unit = _pixel_unit(x, name)
     mean, covariance = _covariance(rows, 1 / unit)
     s, U = scipy.linalg.eigh(covariance, lower=False, overwrite_a=True, driver="evd")
@@ -354,7 +354,7 @@ def _checked_array(name: str, value: Any, shape: tuple[int, ...]) -> Vector:
 def _pixel_unit(x: NDArray[Any], name: str) -> float:
     if x.dtype == np.uint8:
         return _DIGITS_WHITE if name == "digits" else 255.0
-    return max(abs(float(x.min())), abs(float(x.max()))) or 1.0
+    return max(float(np.abs(part).max()) for _, part in blocks(x)) or 1.0
 
 
 def _covariance(rows: NDArray[Any], factor: float) -> tuple[Vector, Vector]:

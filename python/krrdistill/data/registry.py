@@ -60,7 +60,7 @@ def load_dataset(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
-    targets: str = "classes",
+    targets: str | None = None,
 ) -> Dataset:
     """A data set by name, or from an ``.npz`` file.
 
@@ -73,8 +73,8 @@ def load_dataset(
         Folder of the named sets; by default the environment variable KRRDISTILL_DATA, else ./data.
     download : bool
         Fetch the official files of a named set into data_dir when they are not there.
-    targets : "classes" or "real"
-        "real" takes y of an .npz file as real values, (n,) or (n, k); two-dimensional y always is.
+    targets : "classes" or "real", optional
+        What y of an .npz file holds, where its type does not tell: whole-numbered floats may be either.
 
     Returns
     -------
@@ -98,13 +98,14 @@ def load_dataset(
     Images are uint8, (28, 28) for mnist and (32, 32, 3) for CIFAR.
     """
     text = os.fspath(name)
-    check_choice("load_dataset", "targets", targets, TARGETS)
+    if targets is not None:
+        check_choice("load_dataset", "targets", targets, TARGETS)
     if not isinstance(text, str):
         raise TypeError(f"load_dataset: name must be a string or a path, got {type(name).__name__}")
     try:
         if text.lower().endswith(".npz"):
             return read_npz(Path(text).expanduser(), targets=targets)
-        if targets != "classes":
+        if targets not in (None, "classes"):
             raise DataError(f"targets = {targets!r} needs a path ending in .npz, got {text!r}")
         if text.lower() == "digits":
             return _load_digits()

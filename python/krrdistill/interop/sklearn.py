@@ -20,7 +20,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from krrdistill.backends import get_backend
-from krrdistill.common.arrays import as_samples, check_choice
+from krrdistill.common.arrays import check_choice
+from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing, standardize, zca
 from krrdistill.maps import make_map
 from krrdistill.options import DistillOptions
@@ -124,8 +125,8 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         options = self._options()
         preprocessing = _PREPROCESSING[self.preprocessing](X)
         feature_map = make_map(self.kernel, X, preprocessing, seed=options.seed, **map_options)
-        problem = Problem.of("RidgeDistiller", X, labels, feature_map, options, n_classes=len(classes))
-        result = distill(X, labels, feature_map, n_classes=len(classes), options=options)
+        problem = Problem.of("RidgeDistiller", X, labels, feature_map, options, classes=len(classes))
+        result = distill(X, labels, feature_map, classes=len(classes), options=options)
         distilled, model = result.distilled, result.model
         self.classes_ = classes
         self.distilled_ = distilled
@@ -155,7 +156,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Scores coef_ phi(x), shape (n, k); for two classes the second minus the first, shape (n,)."""
         check_is_fitted(self, "distilled_")
         X = as_samples("RidgeDistiller", validate_data(self, X, dtype=_DTYPES, reset=False))
-        feature_map, model, backend = self.distilled_.feature_map, self.coef_[None], get_backend(self.backend)
+        feature_map, model, backend = self.distilled_.feature_map, self.coef_[None], get_backend(self.backend, data=X)
         scores: FloatArray = all_scores(feature_map, X, model, None, precision="float64", backend=backend)[:, 0]
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from krrdistill.common.arrays import check_choice, to_host
+from krrdistill.common.samples import host_samples
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.options import KERNELS
@@ -82,11 +83,9 @@ def make_map(
     ValueError
         For an unknown kernel, and for options that it does not take.
     """
-    samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (data, "")
-    shape = tuple(int(s) for s in np.shape(samples)[1:])
+    samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("make_map", data), "")
+    shape = tuple(int(s) for s in samples.shape[1:])
     input_dim = math.prod(shape)
-    if not shape:
-        raise ValueError(f"make_map: data must have shape (n, ...), one row per sample, got {np.shape(samples)}")
     if ":" in kernel:
         if options:
             raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options))}")

@@ -17,15 +17,8 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, HadamardWeight, Linearization, Operator, get_backend
 from krrdistill.backends.base import Layer, matrix_of, weight_arrays
-from krrdistill.common.arrays import (
-    as_matrix,
-    as_samples,
-    check_choice,
-    check_count,
-    check_device,
-    dtype_name,
-    like,
-)
+from krrdistill.common.arrays import as_matrix, check_choice, check_count, check_device, dtype_name, like
+from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
 

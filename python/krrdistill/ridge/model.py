@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import as_samples, check_choice, check_count, check_number, checked_shape, like
+from krrdistill.common.arrays import check_choice, check_count, check_number, checked_shape, like
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
+from krrdistill.common.samples import as_samples
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.arrays import as_samples, check_count
+from krrdistill.common.arrays import check_count
 from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.samples import as_samples, host_samples
+from krrdistill.data.labels import Labels, label_array
 from krrdistill.errors import DataError, NotPositiveDefinite
 
 from .path import RidgePath
@@ -56,12 +58,16 @@ class HeldOutRows:
     rows: IntArray | None = None
 
     def __len__(self) -> int:
-        return int(np.shape(self.X)[0] if self.rows is None else len(self.rows))
+        return (
+            int(self.X.shape[0] if hasattr(self.X, "shape") else len(self.X)) if self.rows is None else len(self.rows)
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes X, y and the weights to a .npz, atomically. The file holds single samples."""
         chosen = slice(None) if self.rows is None else self.rows
-        arrays = {"X": np.asarray(self.X)[chosen], "y": np.asarray(self.y)[chosen]}
+        samples = host_samples("held-out rows", self.X)
+        y = self.y.classes.decode(self.y.codes) if isinstance(self.y, Labels) else label_array("held-out rows", self.y)
+        arrays = {"X": samples[chosen], "y": y[chosen]}
         if self.sample_weight is not None:
             arrays["sample_weight"] = np.asarray(self.sample_weight)[chosen]
         write_npz(Path(path), {**arrays, "header": np.array(json.dumps({"format": _FORMAT}))})

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from krrdistill.backends import Backend, Operator, get_backend
 from krrdistill.common.arrays import (
     as_rows,
-    as_samples,
     check_choice,
     check_count,
     check_device,
@@ -24,8 +23,9 @@ from krrdistill.common.arrays import (
 )
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
+from krrdistill.common.samples import as_samples, sample_shape
 from krrdistill.data.dataset import row_blocks
-from krrdistill.data.labels import Classes
+from krrdistill.data.labels import Classes, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import PRECISIONS
@@ -287,7 +287,7 @@ class RidgeStatistics:
             raise
         self._store = store.merged(target, self._host) if apart else target
         if self.n == 0:
-            self.shape = tuple(int(s) for s in np.shape(X)[1:])
+            self.shape = sample_shape(X)
         self._sums = self._sums.plus(batch)
         self._origin = origin
         if self.classes is None and self._binary:
@@ -372,17 +372,7 @@ class RidgeStatistics:
         """Codes of classes (n,), or finite float64 targets (n, k)."""
         if self.classes is not None:
             return self.classes.encode(where, y, n)
-        targets = to_host(where, "y", y)
-        if targets.dtype.kind not in "uifb":
-            raise TypeError(f"{where}: y must hold numbers, got dtype {targets.dtype}")
-        if targets.ndim == 1 and self.k == 1:
-            targets = targets[:, None]
-        if targets.shape != (n, self.k):
-            raise DataError(f"{where}: y must have shape ({n}, {self.k}), got {targets.shape}")
-        targets = np.ascontiguousarray(targets, dtype=np.float64)
-        if not np.isfinite(targets).all():
-            raise DataError(f"{where}: y holds NaN or infinity")
-        return targets
+        return real_targets(where, y, n, self.k)
 
     def backend_for(self, data: Any) -> Backend:
         """The backend that was asked for, for data where they lie."""

@@ -99,7 +99,7 @@ def kip_distill(
     y: Any,
     feature_map: FeatureMap,
     *,
-    n_classes: int | None = None,
+    classes: Any = None,
     options: KipOptions | None = None,
     checkpoint: Path | None = None,
     trained: Trained | None = None,
@@ -119,8 +119,8 @@ def kip_distill(
         Labels.
     feature_map : FeatureMap
         phi, with its preprocessing; it need not be onto unless ``warm_start``.
-    n_classes : int, optional
-        k, by default the largest label + 1.
+    classes : int or sequence of labels, optional
+        The classes of y, by default those that occur.
     options : KipOptions, optional
     checkpoint : Path, optional
         File to write every ``checkpoint_every`` iterations, and to go on from where it exists.
@@ -149,7 +149,7 @@ def kip_distill(
         limit_threads(options.threads) if options.variant == "published" else nullcontext(),
         limited_threads(options.threads),
     ):
-        problem = KipProblem.of(X, y, feature_map, n_classes, options)
+        problem = KipProblem.of(X, y, feature_map, classes, options)
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step
         watch, validation_watch = Stopwatch(progress), Stopwatch(None)

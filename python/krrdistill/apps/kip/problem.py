@@ -36,10 +36,10 @@ class KipProblem:
     start_rows: IntArray | None
 
     @classmethod
-    def of(cls, X: Any, y: Any, feature_map: FeatureMap, n_classes: int | None, options: KipOptions) -> KipProblem:
+    def of(cls, X: Any, y: Any, feature_map: FeatureMap, classes: Any, options: KipOptions) -> KipProblem:
         """From what the user gave."""
         feature_map.check_matrices("kip:")
-        common = Problem.of("kip", to_host("kip", "X", X), y, feature_map, options.distillation(), n_classes=n_classes)
+        common = Problem.of("kip", to_host("kip", "X", X), y, feature_map, options.distillation(), classes=classes)
         if common.classes is None:
             raise TypeError(f"kip: y must hold integer class labels, got dtype {getattr(y, 'dtype', type(y).__name__)}")
         if options.warm_start:

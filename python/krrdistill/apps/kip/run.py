@@ -92,9 +92,9 @@ def run_kip(
             feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
         result = kip_distill(
             dataset.x_train,
-            dataset.y_train,
+            dataset.train_targets,
             feature_map,
-            n_classes=dataset.n_classes,
+            classes=dataset.classes,
             options=options,
             checkpoint=out / "checkpoint.npz",
             progress=progress,

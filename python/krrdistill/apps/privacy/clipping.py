@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import as_labels, as_samples
+from krrdistill.common.samples import as_samples
+from krrdistill.data.labels import Classes
 from krrdistill.maps import FeatureMap, Identity
 from krrdistill.ridge.statistics import RidgeStatistics
 
@@ -45,9 +46,9 @@ def clipped_statistics(
 ) -> ClippedStatistics:
     """One pass over X (n, *shape) with labels y (n,), in float64. Raises DataError as ``RidgeStatistics.update``."""
     samples = as_samples("clipped_statistics", X, input_dim=feature_map.input_dim)
-    labels = as_labels("clipped_statistics", y, len(samples), n_classes=n_classes)
+    labels = Classes(n_classes).encode("clipped_statistics", y, len(samples))
     picked = np.arange(len(samples)) if rows is None else rows
-    solver = get_backend(backend)
+    solver = get_backend(backend, data=samples)
     statistics = RidgeStatistics(Identity(feature_map.output_dim), n_classes, precision="float64", backend=solver)
     largest, n_clipped = 0.0, 0
     for start in range(0, len(picked), _BATCH_ROWS):

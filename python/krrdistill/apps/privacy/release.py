@@ -22,7 +22,6 @@ from krrdistill.construct.closed_form import construct, noise_start
 from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.storage import round_inputs
 from krrdistill.data import Dataset, Preprocessing, standardize
-from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, given_map, make_map
 
@@ -124,7 +123,7 @@ def private_release(
                 **distilled,
                 feature_map=feature_map,
                 shape=dataset.shape,
-                classes=Classes(dataset.n_classes),
+                classes=dataset.classes,
                 weights=model.W,
                 meta=meta,
             )

@@ -55,7 +55,7 @@ class Case:
         """The original model and its statistics, by one pass over the training part."""
         data = self.data
         problem = Problem.of(
-            "reproduce", data.x_train, data.y_train, self.map, self._options(1), n_classes=data.n_classes
+            "reproduce", data.x_train, data.train_targets, self.map, self._options(1), classes=data.classes
         )
         return train(problem, self.progress)
 
@@ -104,9 +104,9 @@ class Case:
         )
         result = kip_distill(
             self.data.x_train,
-            self.data.y_train,
+            self.data.train_targets,
             self.map,
-            n_classes=self.data.n_classes,
+            classes=self.data.classes,
             options=options,
             checkpoint=checkpoint,
             trained=self.trained,

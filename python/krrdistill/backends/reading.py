@@ -1,0 +1,84 @@
+"""A backend for samples that are read a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.common.rows import RowSource, block_rows
+
+from .base import FloatArray, IntArray, MapStages, Precision
+from .staged import Forwarding
+from .tiles import tile_rows
+
+__all__ = ["ReadingBackend"]
+
+AnyArray = npt.NDArray[Any]
+
+
+class ReadingBackend(Forwarding):
+    """``inner`` on the blocks of a ``RowSource``; other operations, and other samples, go to ``inner`` as they are.
+
+    Blocks are multiples of a tile, so that sums are those of an array with the same numbers, to the last bit.
+    """
+
+    def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
+        """phi(X), see ``Backend.transform``."""
+        if not isinstance(X, RowSource):
+            return self.inner.transform(feature_map, X, dtype=dtype, rows=rows)
+        out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
+        for at, _, block in _blocks(feature_map, X, rows, dtype):
+            out[at] = self.inner.transform(feature_map, block, dtype=dtype)
+        return out
+
+    def accumulate(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        Y: AnyArray,
+        gram: FloatArray,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> Precision:
+        """Adds to G and C, see ``Backend.accumulate``."""
+        if not isinstance(X, RowSource):
+            return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
+        used: Precision = "float64"
+        for _, picked, block in _blocks(feature_map, X, rows, dtype):
+            targets = np.ascontiguousarray(Y[picked])
+            used = self.inner.accumulate(feature_map, block, targets, gram, cross, dtype=dtype)
+        return used
+
+    def score_path(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        labels: IntArray,
+        weights: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> IntArray:
+        """See ``Backend.score_path``."""
+        if not isinstance(X, RowSource):
+            return self.inner.score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
+        correct = np.zeros(len(weights), dtype=np.int64)
+        for _, picked, block in _blocks(feature_map, X, rows, dtype):
+            correct += self.inner.score_path(feature_map, block, labels[picked], weights, dtype=dtype)
+        return correct
+
+
+def _blocks(
+    feature_map: MapStages, X: RowSource, rows: IntArray | None, dtype: np.dtype[Any]
+) -> Iterator[tuple[slice, IntArray, AnyArray]]:
+    """(place among the rows, the rows, their samples), whole tiles but for the last."""
+    chosen = np.arange(len(X)) if rows is None else rows
+    step = block_rows(X.width, X.dtype.itemsize, tile_rows(feature_map, dtype))
+    for start in range(0, len(chosen), step):
+        part = chosen[start : start + step]
+        yield slice(start, start + len(part)), part, X.read(part)

@@ -1,0 +1,140 @@
+"""X at the edge: anything that holds n samples, to what the backends take, without a whole copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.errors import DataError
+
+from .arrays import device_of, dtype_name, is_on_host, namespace_of, refuse_gradients, to_host
+from .frames import frame_of, is_tabular, refuse_lazy
+from .rows import ConvertedRows, FrameRows, RowSource, SparseRows
+
+__all__ = ["as_samples", "host_samples", "row_source", "sample_shape"]
+
+Array = npt.NDArray[Any]
+
+
+def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
+    """X as (n, d): an array of uint8, float32 or float64 with contiguous rows, or a ``RowSource`` of any other data.
+
+    Nothing is copied whole. Data on another device stay there, as an array of their framework. Raises ``TypeError``
+    for what holds no numbers, ``DataError`` for a wrong shape.
+    """
+    source = row_source(where, X)
+    if source is not None:
+        array: Any = source
+    else:
+        xp = namespace_of(X)
+        array = X
+        if X.dtype not in (xp.uint8, xp.float32, xp.float64):
+            array = xp.astype(X, xp.float64 if _bits(xp, X.dtype) > 16 else xp.float32)
+    n, width = array.shape[0], math.prod(array.shape[1:])
+    if array.ndim < 2:
+        raise DataError(f"{where}: X must have shape (n, ...), one row per sample, got {tuple(array.shape)}")
+    if input_dim is not None and width != input_dim:
+        raise DataError(f"{where}: X has {width} columns, the map takes {input_dim}")
+    if isinstance(array, (np.ndarray, RowSource)):
+        return array.reshape(n, width)
+    return namespace_of(array).reshape(array, (n, width))
+
+
+def row_source(where: str, X: Any) -> Any:
+    """X in host memory as an array of uint8, float32 or float64 (n, ...) with contiguous rows, or as a ``RowSource``.
+
+    None for an array on another device. Raises ``TypeError`` for what holds no numbers.
+    """
+    _refuse_kind(where, X)
+    if isinstance(X, RowSource):
+        return X
+    if is_tabular(X):
+        return FrameRows(where, frame_of(where, "X", X))
+    if hasattr(X, "tocsr"):
+        return SparseRows(X)
+    if not is_on_host(X):
+        xp = namespace_of(X)
+        if not xp.isdtype(X.dtype, ("bool", "integral", "real floating")):
+            raise TypeError(f"{where}: X must be a numeric array, got dtype {X.dtype}")
+        return None
+    return _from_array(where, X)
+
+
+def _from_array(where: str, X: Any) -> Any:
+    if compat.is_torch_array(X) and dtype_name(X.dtype) == "bfloat16":
+        return _BFloat16Rows(X)
+    array = to_host(where, "X", X)
+    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:
+        raise TypeError(f"{where}: X must be a numeric array, got {_type_of(X, array)}")
+    native = array.dtype in (np.uint8, np.float32, np.float64) and array.dtype.isnative
+    if array.ndim < 2 or (native and array.flags.aligned and array[:1].flags.c_contiguous):
+        return array
+    return ConvertedRows(array)
+
+
+def sample_shape(X: Any) -> tuple[int, ...]:
+    """The shape of one sample of X (n, ...)."""
+    return tuple(int(size) for size in (X.shape if hasattr(X, "shape") else np.shape(X))[1:])
+
+
+def host_samples(where: str, X: Any) -> Any:
+    """Samples (n, ...) for work on the host: as ``row_source`` gives them, copied from another device."""
+    source = row_source(where, X)
+    samples = to_host(where, "X", X) if source is None else source
+    if samples.ndim < 2 or math.prod(samples.shape) == 0:
+        raise DataError(f"{where}: X must be (n, ...) with at least one entry, got shape {samples.shape}")
+    return samples
+
+
+class _BFloat16Rows(RowSource):
+    """A tensor of bfloat16, a type that NumPy does not have."""
+
+    def __init__(self, tensor: Any) -> None:
+        super().__init__(tuple(tensor.shape), np.float32)
+        self._tensor = tensor
+
+    def fetch(self, rows: npt.NDArray[np.int64]) -> Array:
+        """Some rows as float32, which holds every bfloat16."""
+        return np.asarray(self._tensor[rows].float().numpy())
+
+
+def _type_of(X: Any, array: Array) -> str:
+    return f"dtype {array.dtype}" if isinstance(X, (np.ndarray, list, tuple)) else f"a {type(X).__name__}"
+
+
+_STREAM = "give its batches to RidgeStatistics.update_batches"
+_REMEDIES = {
+    "DataLoader": _STREAM,
+    "generator": _STREAM,
+    "Dataset": "read it with krrdistill.read_samples, or " + _STREAM,
+    "IterableDataset": _STREAM,
+    "DatasetDict": "choose one of its splits and read it with krrdistill.read_samples",
+    "str": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",
+    "PosixPath": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",
+}
+
+
+def _refuse_kind(where: str, X: Any) -> None:
+    """Raises ``TypeError``, with a remedy, for what is no array of samples."""
+    refuse_lazy(where, "X", X)
+    name = type(X).__name__
+    if name in _REMEDIES and not hasattr(X, "dtype"):
+        raise TypeError(f"{where}: X is a {name}, not an array; {_REMEDIES[name]}")
+    if isinstance(X, (Mapping, set)) or X is None:
+        raise TypeError(f"{where}: X must be an array, got a {name}")
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{where}: X is a masked array; fill or drop what is masked")
+    refuse_gradients(where, "X", X)
+    if str(device_of(X)) == "meta":
+        raise TypeError(f"{where}: X is on PyTorch's meta device and has no values")
+
+
+def _bits(xp: Any, dtype: Any) -> int:
+    if xp.isdtype(dtype, "bool"):
+        return 8
+    return int((xp.finfo if xp.isdtype(dtype, "real floating") else xp.iinfo)(dtype).bits)
