@@ -100,7 +100,7 @@ def test_iteration(
     variant: str,
     ipc: int,
 ) -> None:
-    found, phi, F, n = statistics(kernel), problem.feature_map(kernel), features(kernel), len(problem.x_train)
+    found, phi, F, n = statistics(kernel), problem.feature_map(kernel).inner, features(kernel), len(problem.x_train)
     size = None if variant == "gram" else min(_BATCH, n)
     state, objective = _start(problem, ipc), _objective(variant, kernel, problem, found, F)
     expected = _loss_of_model(state, phi, problem, found, F, n if size is None else size)

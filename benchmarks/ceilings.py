@@ -27,7 +27,7 @@ from machine import blas_threads, machine_facts
 __all__ = ["TILE_BYTES", "Ceilings", "best_seconds", "measure"]
 
 AnyArray = npt.NDArray[Any]
-TILE_BYTES = 24 << 20  # of one tile of float32 features; what the fused pass multiplies at a time
+TILE_BYTES = 24 << 20  # of the float32 features of one timed product; a tile of the pass has up to twice as many
 _STREAM_BYTES = 128 << 20  # of one array of the bandwidth tests: beyond the last-level cache
 
 

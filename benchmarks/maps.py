@@ -109,9 +109,7 @@ def measure(row: Row, data: kd.Dataset) -> dict[str, Any]:
         "p": phi.output_dim,
         "m": len(result.distilled.X),
         **result.solution,
-        **certificate.numbers(),
-        "original_accuracy": certificate.original_accuracy,
-        "distilled_accuracy": certificate.distilled_accuracy,
+        **certificate.scalars(),
         "seconds": time.perf_counter() - start,
         "met": not row.exact or certificate.weight_relative_error <= EXACT,
         "exact": row.exact,
@@ -148,6 +146,7 @@ def to_markdown(facts: dict[str, Any], cells: list[dict[str, Any]]) -> str:
 def write(cells: dict[tuple[str, str], dict[str, Any]], out: Path) -> list[dict[str, Any]]:
     """Both files, in the order of the table; returns the rows."""
     facts = machine_facts()
+    out.mkdir(parents=True, exist_ok=True)
     ordered = [cells[row.dataset, row.label] for row in rows() if (row.dataset, row.label) in cells]
     (out / "maps.md").write_text(to_markdown(facts, ordered), encoding="utf-8")
     (out / "maps.json").write_text(json.dumps({"machine": facts, "cells": ordered}, indent=1) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@
     python benchmarks/privacy.py audit --data-dir ../shared/data --dataset mnist --kernel identity
     python benchmarks/privacy.py page
 
-The first two write benchmarks/results/privacy-*.json; every call writes the page and docs/figures/privacy-*.png again
+The first two write <results>/privacy-*.json; every call writes <docs>/privacy.md and <docs>/figures/privacy-*.png again
 from all of these files. Predictions of a released file are those of its private model (its certificate says so), so the
 curve scores the models.
 """
@@ -24,7 +24,6 @@ from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
 from machine import machine_facts, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, PAGE, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "privacy.md", ROOT / "docs" / "figures"
 EPSILONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 DELTA = 1e-5
 START, END = "<!-- measured by benchmarks/privacy.py -->", "<!-- end -->"
@@ -116,8 +115,8 @@ def audit_lines(results: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def plot(result: dict[str, Any]) -> None:
-    """docs/figures/privacy-NAME-KERNEL.png."""
+def plot(result: dict[str, Any], figures: Path) -> None:
+    """<figures>/privacy-NAME-KERNEL.png."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -138,22 +137,22 @@ def plot(result: dict[str, Any]) -> None:
     axis.set_ylim(bottom=0.0)
     axis.set_title(f"{result['dataset']}, {result['kernel']}")
     axis.legend(fontsize="small", loc="lower right")
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(
-        FIGURES / f"privacy-{result['dataset']}-{result['kernel']}.png", dpi=110, metadata={"Software": None}
-    )
+    figures.mkdir(parents=True, exist_ok=True)
+    path = figures / f"privacy-{result['dataset']}-{result['kernel']}.png"
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def write_page() -> None:
-    """Puts what was measured between the two marks of docs/privacy.md."""
-    read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("privacy-*.json"))]
+def write_page(results: Path, docs: Path) -> None:
+    """Puts what was measured between the two marks of <docs>/privacy.md."""
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("privacy-*.json"))]
     curves, audits = [r for r in read if "original" in r], [r for r in read if "original" not in r]
     lines = [line for result in curves for line in curve_lines(result)] + audit_lines(audits)
     for result in curves:
-        plot(result)
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+        plot(result, docs / "figures")
+    page = docs / "privacy.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
     _, _, after = rest.partition(END)
-    PAGE.write_text("\n".join([before + START, "", *lines, END + after]), encoding="utf-8")
+    page.write_text("\n".join([before + START, "", *lines, END + after]), encoding="utf-8")
 
 
 def main() -> None:
@@ -164,6 +163,8 @@ def main() -> None:
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--kernel", default="identity")
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     arguments = parser.parse_args()
     if arguments.part != "page":
         data = kd.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
@@ -172,9 +173,10 @@ def main() -> None:
             if arguments.part == "curve"
             else audit(data, arguments.kernel)
         )
-        path = RESULTS / f"privacy-{arguments.part}-{data.name}-{arguments.kernel}.json"
+        arguments.results.mkdir(parents=True, exist_ok=True)
+        path = arguments.results / f"privacy-{arguments.part}-{data.name}-{arguments.kernel}.json"
         path.write_text(json.dumps({**measured, "machine": machine_facts()}, indent=1) + "\n", encoding="utf-8")
-    write_page()
+    write_page(arguments.results, arguments.docs)
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ class Problem:
     @property
     def x_train(self) -> AnyArray:
         """Training images, (n, d), mostly uint8."""
-        return self.dataset.x_train.reshape(len(self.dataset.x_train), -1)
+        return np.asarray(self.dataset.x_train).reshape(len(self.dataset.x_train), -1)
 
     @property
     def x_test(self) -> AnyArray:
         """Test images, (n, d)."""
-        return self.dataset.x_test.reshape(len(self.dataset.x_test), -1)
+        return np.asarray(self.dataset.x_test).reshape(len(self.dataset.x_test), -1)
 
     @functools.cache  # noqa: B019 - a handful of problems per process, which live as long as it does
     def feature_map(self, kernel: str, seed: int = 0) -> FeatureMap:

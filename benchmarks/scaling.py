@@ -52,22 +52,16 @@ def r_squared(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
 def _seconds(problem: Problem, n: int, *, p: int | None = None, **options: Any) -> Seconds:
     """Stage seconds of a distillation of the first n rows to p features (d by default)."""
     d = problem.dataset.input_dim
-    phi = FCNN(d, [p or d])
-    return kd.distill(
-        problem.x_train[:n],
-        problem.dataset.y_train[:n],
-        phi,
-        preprocessing=problem.scaling,
-        classes=problem.dataset.classes,
-        **options,
-    ).seconds
+    phi = FCNN(d, [p or d], preprocessing=problem.scaling)
+    X, y = problem.x_train[:n], problem.dataset.y_train[:n]
+    return kd.distill(X, y, phi, classes=problem.dataset.classes, **options).seconds
 
 
 def _with_classes(problem: Problem, n: int, k: int) -> Seconds:
     """The same images under k labels: i mod k, which costs what real labels cost."""
     labels = np.arange(n) % k
     phi = problem.feature_map("FCNN")
-    return kd.distill(problem.x_train[:n], labels, phi, preprocessing=problem.scaling).seconds
+    return kd.distill(problem.x_train[:n], labels, phi).seconds
 
 
 def _with_threads(problem: Problem, n: int, threads: int) -> Seconds:

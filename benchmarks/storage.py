@@ -3,7 +3,7 @@
     python benchmarks/storage.py --data-dir ../shared/data --dataset mnist
     python benchmarks/storage.py --data-dir ../shared/data --dataset cifar100 --kernels FCNN --ipcs 1 10
 
-Writes benchmarks/results/storage-NAME-KERNEL.json, then docs/storage.md from all of these files.
+Writes <results>/storage-NAME-KERNEL.json, then <docs>/storage.md from all of these files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from krrdistill.problem import Problem
 from machine import machine_facts, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "storage.md"
 INTRODUCTION = """# Compact storage
 
 `--store float64|float32|float16|uint8` chooses how a file keeps its inputs. float16 and uint8 files keep one code
@@ -114,16 +113,20 @@ def main() -> None:
     parser.add_argument("--dataset", default=None, help="without it the page is written again from what is there")
     parser.add_argument("--kernels", nargs="+", default=["identity", "random_fourier", "FCNN"])
     parser.add_argument("--ipcs", nargs="+", type=int, default=[1, 10, 50, 100])
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     arguments = parser.parse_args()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    arguments.docs.mkdir(parents=True, exist_ok=True)
     if arguments.dataset is not None:
         data = kd.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
         for kernel in arguments.kernels:
             rows = measure(data, kernel, arguments.ipcs)
             content = {"dataset": data.name, "kernel": kernel, "machine": machine_facts(), "rows": rows}
-            path = RESULTS / f"storage-{data.name}-{kernel}.json"
+            path = arguments.results / f"storage-{data.name}-{kernel}.json"
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("storage-*.json"))]
-    PAGE.write_text(page(found), encoding="utf-8")
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.results.glob("storage-*.json"))]
+    (arguments.docs / "storage.md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

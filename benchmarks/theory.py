@@ -2,7 +2,7 @@
 
     python benchmarks/theory.py --data-dir ../shared/data
 
-Writes them between the marks of docs/theory.md.
+Writes them between the marks of <docs>/theory.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from krrdistill.construct.labels import learned_labels, one_hot_labels
 from krrdistill.maps import FeatureMap
 from machine import machine_facts, one_line
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "theory.md"
 START, END = "<!-- measured by benchmarks/theory.py -->", "<!-- end -->"
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -132,13 +131,16 @@ def main() -> None:
     """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=None)
-    data = kd.load_dataset("mnist", data_dir=parser.parse_args().data_dir)
+    parser.add_argument("--docs", type=Path, default=Path(__file__).resolve().parent.parent / "docs")
+    arguments = parser.parse_args()
+    data = kd.load_dataset("mnist", data_dir=arguments.data_dir)
     lines = [f"Relative weight errors ‖W_S − W‖ / ‖W‖ on MNIST, {one_line(machine_facts())}.", ""]
     for part in (roots, labels_only, fourier_scale, deep_linear, kip_minimum):
         lines += [*part(data), ""]
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    page = arguments.docs / "theory.md"
+    before, _, rest = page.read_text(encoding="utf-8").partition(START)
     _, _, after = rest.partition(END)
-    PAGE.write_text("\n".join([before + START, "", *lines, END + after]), encoding="utf-8")
+    page.write_text("\n".join([before + START, "", *lines, END + after]), encoding="utf-8")
 
 
 if __name__ == "__main__":
