@@ -75,7 +75,7 @@ def run_cell(data: kd.Dataset, kernel: str, ipc: int) -> tuple[list[dict[str, An
     options = kd.DistillOptions(points_per_class=ipc, init="real", stratify=False)
     rows, images = [], {}
     start = time.perf_counter()
-    problem = Problem.of("realism", data.x_train, data.y_train, phi, options, n_classes=data.n_classes)
+    problem = Problem.of("realism", data.x_train, data.train_targets, phi, options)
     model, chosen = train(problem).model, problem.start_rows()
     real, reference = data.x_train[chosen], (data.x_train[problem.training], data.y_train[problem.training])
     for method in METHODS:
