@@ -79,7 +79,7 @@ class Classes:
             return y.codes
         labels = _one_column(where, label_array(where, y))
         if labels.shape != (n,):
-            raise DataError(f"{where}: y must have shape ({n},), got {labels.shape}")
+            raise DataError(f"{where}: y must have one label for each of the {n} samples, got shape {labels.shape}")
         if labels.dtype.kind == "f":
             labels = _whole(where, labels)
         if self.names is None:
@@ -101,14 +101,12 @@ class Classes:
                 f"{where}: y must hold the numbers of {self.count} classes, got {labels.dtype}; "
                 "give the labels themselves as classes=[...]"
             )
-        codes = np.ascontiguousarray(labels, dtype=np.int64)
-        if len(codes) and codes.min() < 0:
-            raise DataError(
-                f"{where}: y holds the label {codes.min()}, {self.count} classes are 0 ... {self.count - 1}"
-            )
-        if len(codes) and codes.max() >= self.count:
-            raise DataError(f"{where}: y holds the label {codes.max()}, there are {self.count} classes")
-        return codes
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        if low < 0:
+            raise DataError(f"{where}: y holds the label {low}, the classes are 0 ... {self.count - 1}")
+        if high >= self.count:
+            raise DataError(f"{where}: y holds the label {high}, there are {self.count} classes")
+        return np.ascontiguousarray(labels, dtype=np.int64)
 
     def decode(self, codes: IntArray) -> npt.NDArray[Any]:
         """The labels that codes (n,) stand for."""

@@ -12,6 +12,7 @@ import numpy as np
 from krrdistill.common.arrays import check_choice, to_host
 from krrdistill.common.samples import host_samples
 from krrdistill.data import Dataset, Preprocessing
+from krrdistill.data.layout import checked_layout
 from krrdistill.errors import DataError
 from krrdistill.options import KERNELS
 
@@ -46,13 +47,19 @@ _CLASSES: Mapping[str, Any] = {
     kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
 }
 # Not in every description: the Gaussian kernel has no spectral and nu, an FCNN has widths in place of hidden_layers.
-_OPTIONAL = ("spectral", "nu", "hidden_layers")
+_OPTIONAL = ("spectral", "nu", "hidden_layers", "layout")
 _MEDIAN_ROWS = 4000  # of the data, evenly spaced, for the median heuristic
 _PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
 
 
 def make_map(
-    kernel: str, data: Any, preprocessing: Preprocessing | None = None, *, seed: int = 0, **options: Any
+    kernel: str,
+    data: Any,
+    preprocessing: Preprocessing | None = None,
+    *,
+    seed: int = 0,
+    layout: str | None = None,
+    **options: Any,
 ) -> FeatureMap:
     """The map named ``kernel`` for some data, with the published defaults.
 
@@ -68,6 +75,8 @@ def make_map(
         The first stage of the map, by default none.
     seed : int
         Of the weights.
+    layout : "NHWC" or "NCHW", optional
+        For conv: where images have their channels, last or first. A data set has its own.
     **options
         Of the map. random_fourier, orthogonal_fourier: ``n_features`` (d), ``sigma2`` (1000 for the Gaussian kernel on
         MNIST and CIFAR, else the median heuristic); random_fourier also ``spectral`` and ``nu``. FCNN:
@@ -103,6 +112,8 @@ def make_map(
         options["sigma2"] = published or _median_of(samples, preprocessing, spectral, seed)
     if kernel != "identity":
         options["seed"] = seed
+    if kernel == "conv":
+        options["layout"] = checked_layout("make_map", shape, data.layout if isinstance(data, Dataset) else layout)
     size = shape if kernel == "conv" else input_dim  # where pixels are does not matter to the others
     made: FeatureMap = _CLASSES[kernel](size, preprocessing=preprocessing, **options)
     return made
