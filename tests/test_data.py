@@ -173,7 +173,7 @@ def test_a_class_may_be_absent_from_test():
         (
             {"y_train": np.ones((6, 6))},
             DataError,
-            "class_names has 2 names, y_train 6 columns",
+            "y_test must have shape (2, 6), got (2,)",
         ),
         (
             {"y_test": np.zeros(3, int)},
