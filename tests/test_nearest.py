@@ -16,6 +16,7 @@ from conftest import stages
 from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.artifact.record import Likeness
 from krrdistill.backends import Layer
+from krrdistill.construct import nearest
 from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.nearest import Tangent, TangentWeights, nearest_inputs
 
@@ -90,6 +91,15 @@ def test_every_map_is_exact_and_near(name: str, lambda_s: float) -> None:
     found = nearest_inputs(feature_map, W, X)
     assert_exact(feature_map, found, W, lambda_s)
     assert 0.01 < np.linalg.norm(found - X) / np.linalg.norm(X) < 1.0
+
+
+@pytest.mark.parametrize("name", ["deep", "random_fourier", "orthogonal_fourier"])
+def test_a_pull_towards_the_given_points_brings_it_nearer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    feature_map, X = MAPS[name], gaussian(6, D, seed=2)
+    W = gaussian(K, feature_map.output_dim, seed=1)
+    pulled = nearest_inputs(feature_map, W, X)
+    monkeypatch.setattr(nearest, "_ROUNDS", 1)  # the first round only finds an exact set
+    assert np.linalg.norm(pulled - X) < np.linalg.norm(nearest_inputs(feature_map, W, X) - X)
 
 
 def test_equal_points_stay_usable() -> None:
