@@ -645,24 +645,16 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
 COMMAND = ["kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array", "--checkpoint-every", "5"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--iterations", "40"),
-        ("--iterations", "40", "--batch-size", "300"),
-        pytest.param(("--variant", "published", "--iterations", "40"), marks=needs_torch),
-    ],
-    ids=["gram", "gram-batches", "published"],
-)
-def test_sigkill_and_the_same_command_give_the_same_files(
-    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Killed while the third checkpoint is written beside the second one: the run goes on from the second."""
+def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed while the third checkpoint is written beside the second one: the run goes on from the second.
+
+    Batches and the published variant go on bit for bit in ``test_a_killed_run_goes_on_bit_for_bit``.
+    """
     pytest.importorskip("typer", reason="the cli extra is not installed")
     from krrdistill.apps.cli import main
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    line = [*COMMAND, "--threads", "1", *options, "--json", "--out"]
+    line = [*COMMAND, "--threads", "1", "--iterations", "40", "--json", "--out"]
     kill_at_write("checkpoint.npz", 3, [*line, str(killed)])
     assert {path.suffix for path in killed.iterdir()} == {".npz", ".partial"}
     for folder in (whole, killed):
