@@ -14,7 +14,7 @@ import threadpoolctl
 import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.problem import choose_real_points, split
-from tolerances import assert_exact, assert_solve
+from tolerances import assert_exact, assert_promised, assert_promised_model, assert_solve, solve
 
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 CELLS = list(itertools.product(KERNELS, (1, 10, 50), ("noise", "real"), (0.0, "auto")))
@@ -39,8 +39,8 @@ def model_condition(original: kd.RidgeModel) -> float:
     return (original.path.largest_eigenvalue + original.lambda_) / original.lambda_
 
 
-def assert_certified(report: dict[str, Any], tolerance: float, agreement: float = 1.0) -> None:
-    assert report["certificate"]["weight_relative_error"] <= tolerance
+def assert_certified(report: dict[str, Any], store: str = "float64", agreement: float = 1.0) -> None:
+    assert_promised(report["certificate"]["weight_relative_error"], store)
     assert report["certificate"]["prediction_agreement"] >= agreement
     if agreement == 1.0:
         assert report["distilled"] == report["original"]
@@ -51,7 +51,7 @@ def test_every_cell_is_exact(
     digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str, lambda_s: float | str
 ) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, lambda_s=lambda_s)
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
     assert result.report["m"] == 10 * ipc
     assert result.report["original"]["test_accuracy"] > 0.9
     assert (result.report["lambda_s"] > 0) == (lambda_s == "auto")
@@ -61,17 +61,16 @@ def test_every_cell_is_exact(
 def test_float32_storage(digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, store="float32")
     assert result.distilled.inputs.dtype == np.float32
-    assert_certified(result.report, 1e-2, agreement=0.998)
+    assert_certified(result.report, "float32", agreement=0.998)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    ("kernel", "init", "lambda_s"), list(itertools.product(KERNELS, ("noise", "real"), (0.0, "auto")))
-)
+@pytest.mark.parametrize(("init", "lambda_s"), [("noise", "auto"), ("real", 0.0)])  # all four are cells above
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_mnist_is_exact(real_data_dir: Path, tmp_path: Path, kernel: str, init: str, lambda_s: float | str) -> None:
     data = kd.load_dataset("mnist", data_dir=real_data_dir)
     result = run(data, tmp_path, kernel, points_per_class=10, init=init, lambda_s=lambda_s)
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
     # The paper's table; its random Fourier figure holds for orthogonal features as well.
     published = {"identity": 0.8641, "random_fourier": 0.9382, "orthogonal_fourier": 0.9382, "FCNN": 0.9389}[kernel]
     assert result.report["original"]["test_accuracy"] > published - 0.006  # THEORY's table, one seed
@@ -81,10 +80,9 @@ def test_mnist_is_exact(real_data_dir: Path, tmp_path: Path, kernel: str, init: 
 def test_exact_on_every_instruction_set(isa: str, digits: kd.Dataset, tmp_path: Path, kernel: str) -> None:
     """What one set wrote, all of them retrain to."""
     result = run(digits, tmp_path, kernel, points_per_class=2, backend="native")
-    assert_certified(result.report, 1e-6)
-    W = result.model.W
+    assert_certified(result.report)
     W_S = kd.DistilledDataset.load(Path(result.report["artifact"])).fit(backend="array")
-    assert np.linalg.norm(W_S - W) <= 1e-6 * np.linalg.norm(W), isa
+    assert_promised_model(W_S, result.model.W)
 
 
 @pytest.mark.parametrize("root", ["plus", "minus"])
@@ -92,7 +90,7 @@ def test_exact_on_every_instruction_set(isa: str, digits: kd.Dataset, tmp_path: 
 def test_both_roots_of_a_fixed_lambda_s(digits: kd.Dataset, tmp_path: Path, kernel: str, root: str) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=3, lambda_s=1e-6, root=root)
     assert result.report["lambda_s"] == 1e-6
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 def test_lambda_s_beyond_the_range_of_the_map(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -100,7 +98,7 @@ def test_lambda_s_beyond_the_range_of_the_map(digits: kd.Dataset, tmp_path: Path
         run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-2)
     result = run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-2, root="minus")
     assert result.report["lambda_s"] == 1e-2
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 def test_lambda_s_beyond_its_bound(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -108,26 +106,26 @@ def test_lambda_s_beyond_its_bound(digits: kd.Dataset, tmp_path: Path) -> None:
         run(digits, tmp_path, "identity", lambda_s=1e6)
     result = run(digits, tmp_path, "identity", lambda_s=1e6, scale_labels=True)
     assert result.report["lambda_s"] == 1e6
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 @pytest.mark.parametrize("option", [{"refit": True}, {"precision": "float64"}, {"backend": "array"}])
 def test_options_keep_exactness(digits: kd.Dataset, tmp_path: Path, option: dict[str, Any]) -> None:
     result = run(digits, tmp_path, points_per_class=2, **option)
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
     n_train = {"refit": len(digits.x_train)}.get(next(iter(option)), round(0.95 * len(digits.x_train)))
     assert result.report["n_train"] == n_train
     backend = option.get("backend")
     again = kd.retrain(result.distilled, digits.x_train, digits.y_train, backend=backend)  # as recorded
     certificate = result.distilled.verify(again, test=digits, backend=backend)
-    assert certificate.weight_relative_error < 1e-9
+    assert certificate.weight_relative_error <= solve(certificate.condition**2)
 
 
 def test_zca_is_exact(digits: kd.Dataset, tmp_path: Path) -> None:
     options = kd.DistillOptions(points_per_class=2, init="real")
     result = kd.run_distillation(digits, kernel="FCNN", use_zca=True, options=options, out=tmp_path)
     assert result.distilled.preprocessing.kind == "zca"
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 def test_deep_and_narrow_maps(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -139,7 +137,7 @@ def test_deep_and_narrow_maps(digits: kd.Dataset, tmp_path: Path) -> None:
     ):
         result = kd.run_distillation(digits, kernel=kernel, map_options=map_options, options=options, out=tmp_path)
         assert result.report["p"] == 40
-        assert_certified(result.report, 1e-6)
+        assert_certified(result.report)
 
 
 def test_two_runs_write_the_same_file(digits: kd.Dataset, tmp_path: Path) -> None:
