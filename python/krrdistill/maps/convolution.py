@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.linalg import LinearOperator, lsqr
+import scipy
 
 from krrdistill.backends import Layer, Linearization, Operator
 from krrdistill.common.arrays import check_count, check_number, check_seed
@@ -119,14 +119,16 @@ class Convolution(Operator):
         """(X (m, inputs) of least norm, relative residual), all rows as one system: they share the Krylov space."""
         p, d = self.shape
         m = len(T)
-        operator = LinearOperator(
+        operator = scipy.sparse.linalg.LinearOperator(
             (m * p, m * d),
             matvec=lambda v: self.apply(v.reshape(m, d)).ravel(),
             rmatvec=lambda u: self.transposed(u.reshape(m, p)).ravel(),
             dtype=np.float64,
         )
         target = T.ravel()
-        x = lsqr(operator, target, atol=_TOLERANCE, btol=_TOLERANCE, conlim=0.0, iter_lim=_MAX_ITERATIONS)[0]
+        x = scipy.sparse.linalg.lsqr(
+            operator, target, atol=_TOLERANCE, btol=_TOLERANCE, conlim=0.0, iter_lim=_MAX_ITERATIONS
+        )[0]
         residual = float(np.linalg.norm(operator.matvec(x) - target)) / (float(np.linalg.norm(target)) or 1.0)
         return x.reshape(m, d), residual
 
