@@ -254,13 +254,13 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
         (lambda x, y: (np.full((len(x), 64), np.inf), y), kd.DataError, "NaN or infinity"),
         (lambda x, y: (x[:, :4], y), kd.DataError, "X has 32 columns, the map takes 64"),
         (lambda x, y: (x.astype(str), y), TypeError, "X must be a numeric array"),
-        (lambda x, y: (x, y[:-1]), kd.DataError, "y must have shape"),
-        (lambda x, y: (x, y.astype(str)), TypeError, "integer class labels or real-valued targets"),
+        (lambda x, y: (x, y[:-1]), kd.DataError, "y must have one label for each"),
+        (lambda x, y: (x, np.where(y == 4, None, y)), kd.DataError, r"y has \d+ missing values \(first in row \d+\)"),
+        (lambda x, y: (x, np.zeros(len(x), int)), kd.DataError, "y has one class only"),
         (lambda x, y: (x, np.where(y == 4, np.nan, y)), kd.DataError, "y holds NaN"),
         (lambda x, y: (x, y.reshape(2, -1).T), kd.DataError, "y must have shape"),
-        (lambda x, y: (x, y - 1), kd.DataError, "label -1"),
-        (lambda x, y: (x, np.where(y == 4, 5, y)), kd.DataError, "no sample of class 4"),
-        (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "leave nothing to train on"),
+        (lambda x, y: (x, y.astype("f4")), TypeError, "y holds whole numbers as float32"),
+        (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "y has one class only"),
         (lambda x, y: (x[:0], y[:0]), kd.DataError, "no samples"),
         (lambda x, y: (np.ma.masked_equal(x, 0), y), TypeError, "X is a masked array"),
     ],
@@ -273,12 +273,12 @@ def test_bad_data(digits: kd.Dataset, change: Any, error: type[Exception], messa
 
 def test_label_out_of_range(digits: kd.Dataset) -> None:
     with pytest.raises(kd.DataError, match="label 9, there are 9 classes"):
-        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=9)
+        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), classes=9)
 
 
 def test_class_without_samples(digits: kd.Dataset) -> None:
     with pytest.raises(kd.DataError, match=r"no sample of class 10 \(2 of 12 classes are missing\)"):
-        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=12)
+        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), classes=12)
 
 
 def test_impossible_preimage_is_said_before_the_work(digits: kd.Dataset) -> None:

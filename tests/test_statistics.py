@@ -515,13 +515,18 @@ def spoiled(X: Array, index: tuple[int, int], value: float) -> Array:
         (lambda X, y: (X[0], y), DataError, r"X must have shape \(n, \.\.\.\).*got \(6,\)"),
         (lambda X, y: (X.astype(str), y), TypeError, "X must be a numeric array"),
         (lambda X, y: (X.astype(complex), y), TypeError, "X must be a numeric array"),
-        (lambda X, y: (X, y[:-1]), DataError, r"y must have shape \(9,\), got \(8,\)"),
+        (lambda X, y: (X, y[:-1]), DataError, r"y must have one label for each of the 9 samples, got shape \(8,\)"),
         (lambda X, y: (X, y + 1), DataError, "holds the label 3, there are 3 classes"),
-        (lambda X, y: (X, y - 1), DataError, "holds the label -1, labels start at 0"),
-        (lambda X, y: (X, y.astype(float)), TypeError, "integer class labels, got dtype float64"),
-        (lambda X, y: (X, y > 0), TypeError, "integer class labels, got dtype bool"),
-        (lambda X, y: (X, y.astype(str)), TypeError, "integer class labels"),
-        (lambda X, y: (X, np.zeros((9, 2), int)), DataError, r"y must have shape \(9,\), got \(9, 2\)"),
+        (lambda X, y: (X, y - 1), DataError, r"holds the label -1, the classes are 0 \.\.\. 2"),
+        (lambda X, y: (X, y + 0.5), DataError, "y must hold whole numbers as labels, got 0.5"),
+        (lambda X, y: (X, np.where(y, y, np.nan)), DataError, r"got a missing value \(NaN\) \(row 0\)"),
+        (lambda X, y: (X, np.ma.masked_equal(y, 1)), TypeError, "y is a masked array"),
+        (lambda X, y: (X, y.astype(str)), TypeError, "y must hold the numbers of 3 classes, got <U.*classes="),
+        (
+            lambda X, y: (X, np.zeros((9, 2), int)),
+            DataError,
+            r"y must have one label .*, got shape \(9, 2\)",
+        ),
     ],
 )
 def test_bad_samples(any_backend: Backend, change: Callable[..., Any], kind: type[Exception], message: str) -> None:
@@ -538,8 +543,8 @@ def test_bad_samples(any_backend: Backend, change: Callable[..., Any], kind: typ
         (np.zeros((8, 3)), DataError, r"y must have shape .*got \(8, 3\)"),
         (np.zeros((9, 3, 1)), DataError, r"y must have shape .*got \(9, 3, 1\)"),
         (np.full((9, 3), np.nan), DataError, "y holds NaN or infinity"),
-        (np.full((9, 3), "a"), TypeError, "y must hold numbers, got dtype <U1"),
-        (np.zeros((9, 3), complex), TypeError, "y must hold numbers, got dtype complex128"),
+        (np.full((9, 3), "a"), TypeError, "y must hold numbers, got <U1"),
+        (np.zeros((9, 3), complex), TypeError, "y must hold class labels or real-valued targets, got dtype complex128"),
     ],
 )
 def test_bad_targets(any_backend: Backend, y: Any, kind: type[Exception], message: str) -> None:

@@ -304,8 +304,8 @@ def test_one_point_for_one_target() -> None:
         ({"sample_weight": np.full(N, "a")}, TypeError, "sample_weight must be numbers, got dtype <U1"),
         ({"y": np.full((N, 2), np.nan)}, kd.DataError, "y holds NaN or infinity"),
         ({"y": np.ones((N, 0))}, kd.DataError, r"y must have shape \(200,\) or \(200, k\), got \(200, 0\)"),
-        ({"y": np.ones((N, 2, 2))}, kd.DataError, r"y must have shape \(200,\) or \(200, k\)"),
-        ({"n_classes": 4}, kd.DataError, "y has 3 columns of targets, n_classes is 4"),
+        ({"y": np.ones((N, 2, 2))}, kd.DataError, r"y must have shape \(n,\) or \(n, k\), got \(200, 2, 2\)"),
+        ({"classes": 4}, kd.DataError, r"y must have shape \(200, 4\), got \(200, 3\)"),
         ({"intercept": True, "center_targets": True}, ValueError, "intercept implies center_targets"),
         ({"intercept": True, "points_per_class": 1}, ValueError, "an intercept takes one point more than the 3"),
         ({"y": np.arange(N) % 3, "lambda_per_target": True}, ValueError, "lambda_per_target needs real-valued targets"),
@@ -367,7 +367,10 @@ def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, c
     ("arguments", "message"),
     [
         (["--dataset", "digits", "--targets", "real"], "targets = 'real' needs a path ending in .npz"),
-        (["--dataset", "FILE"], "real values need targets = 'real'"),
+        (
+            ["--dataset", "FILE"],
+            "y_train holds whole numbers as float64, which may be classes or values: pass targets=",
+        ),
         (["--dataset", "FILE", "--targets", "many"], "--targets must be one of classes, real; got 'many'"),
         (["--dataset", "FILE", "--targets", "real", "--intercept"], "an intercept takes one point more"),
         (["--dataset", "digits", "--intercept", "--center-targets"], "intercept implies center_targets"),

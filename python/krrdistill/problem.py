@@ -13,7 +13,7 @@ from krrdistill.common.arrays import check_device, take_rows, to_host
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
 from krrdistill.common.samples import as_samples, sample_shape
-from krrdistill.data.labels import Classes, Labels, read_targets
+from krrdistill.data.labels import Classes, Targets, read_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
@@ -82,14 +82,15 @@ class Problem:
                 f"{where}: lambda_per_target needs real-valued targets; the classes of one label share lambda"
             )
         check_points(where, k, found is not None, options.points_per_class, with_intercept=options.intercept)
-        validation, training = split(known, options)
+        weights = None if sample_weight is None else check_weights(where, sample_weight, n)
+        validation, training = split(known, options, weights)
         return cls(
             X=samples,
             shape=sample_shape(X),
             y=known,
             k=k,
             classes=found,
-            sample_weight=None if sample_weight is None else check_weights(where, sample_weight, n),
+            sample_weight=weights,
             feature_map=feature_map,
             options=options,
             backend=get_backend(options.backend, data=samples),
@@ -115,8 +116,13 @@ class Problem:
     def add(self, statistics: RidgeStatistics, rows: IntArray, watch: Stopwatch) -> None:
         """Adds some of the samples to statistics."""
         with watch.stage("statistics") as report:
-            y = self.y if self.classes is None else Labels(self.y, self.classes)
-            statistics.update(self.samples, y, rows=rows, sample_weight=self.sample_weight, progress=report)
+            statistics.update(
+                self.samples,
+                Targets(self.y, self.classes),
+                rows=rows,
+                sample_weight=self.sample_weight,
+                progress=report,
+            )
 
     @property
     def samples(self) -> Any:
@@ -128,8 +134,7 @@ class Problem:
         """What lambda is chosen by."""
         if not len(self.validation):
             return None
-        y = self.y if self.classes is None else Labels(self.y, self.classes)
-        return HeldOutRows(self.X, y, self.sample_weight, self.validation)
+        return HeldOutRows(self.X, Targets(self.y, self.classes), self.sample_weight, self.validation)
 
     def start_rows(self) -> IntArray | None:
         """The real samples that points start from, None for noise."""
@@ -152,6 +157,8 @@ def check_present(where: str, codes: IntArray, classes: Classes) -> None:
     """Raises DataError unless every class has a sample."""
     if codes.size == 0:
         raise DataError(f"{where}: there are no samples")
+    if classes.count < 2:
+        raise DataError(f"{where}: y has one class only ({classes.label(0)!r}); there is nothing to tell apart")
     absent = np.flatnonzero(np.bincount(codes, minlength=classes.count) == 0)
     if absent.size:
         raise DataError(
@@ -170,12 +177,18 @@ def check_points(where: str, k: int, are_classes: bool, points_per_class: int, *
         )
 
 
-def split(targets: npt.NDArray[Any], options: DistillOptions) -> tuple[IntArray, IntArray]:
+def split(
+    targets: npt.NDArray[Any], options: DistillOptions, sample_weight: FloatArray | None = None
+) -> tuple[IntArray, IntArray]:
     """(validation rows, training rows), each ascending.
 
     round(n fraction) rows of a seeded permutation are held out; of classes the same part of each (to one sample), and
-    never the last sample of one, unless ``stratify`` is off.
+    never the last sample of one, unless ``stratify`` is off. Samples of weight 0 stay in training.
     """
+    if sample_weight is not None and not sample_weight.all():
+        counted = np.flatnonzero(sample_weight)
+        validation, training = split(targets[counted], options)
+        return counted[validation], np.sort(np.concatenate([counted[training], np.flatnonzero(sample_weight == 0)]))
     n = len(targets)
     if options.selection == "gcv":
         return np.empty(0, np.int64), np.arange(n)

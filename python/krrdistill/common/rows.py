@@ -59,7 +59,12 @@ class RowSource(ABC):
     def read(self, rows: IntArray) -> Array:
         """Rows as a C-contiguous array (r, d) of ``dtype``."""
         found = np.asarray(self.fetch(rows)).reshape(len(rows), self.width)
-        return np.ascontiguousarray(found, dtype=self.dtype)
+        samples = np.ascontiguousarray(found, dtype=self.dtype)
+        if samples.dtype.kind == "f":
+            finite = np.isfinite(samples).all(axis=1)
+            if not finite.all():
+                raise DataError(f"row {rows[int(finite.argmin())]} holds NaN or infinity")
+        return samples
 
     def __getitem__(self, rows: Any) -> Array:
         """The picked samples with their shape, as an array."""

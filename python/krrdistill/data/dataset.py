@@ -18,7 +18,7 @@ from krrdistill.common.rows import RowSource, blocks
 from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError
 
-from .labels import Classes, Labels, label_array, read_targets, real_targets
+from .labels import Classes, Targets, label_array, read_targets, real_targets
 from .layout import checked_layout
 
 BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass over the inputs makes
@@ -48,7 +48,7 @@ class Dataset:
         Inputs: uint8, float32 or float64 as they are; anything else stays what it is and is read block by block, as
         float32 or float64.
     y_train, y_test : array, series or list
-        Labels (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
+        Targets (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
         0/1 targets (n, k), stored as float64. Every class has at least one training sample.
     class_names : sequence of str, optional
         k names, of classes or targets; integers in y are then the codes 0 ... k-1. By default the labels themselves.
@@ -117,14 +117,14 @@ class Dataset:
         return len(self.class_names)
 
     @property
-    def train_targets(self) -> Any:
+    def train_targets(self) -> Targets:
         """y of the training set with what its codes stand for, as ``distill`` takes it."""
-        return self.y_train if self.classes is None else Labels(self.y_train, self.classes)
+        return Targets(self.y_train, self.classes)
 
     @property
-    def test_targets(self) -> Any:
+    def test_targets(self) -> Targets:
         """The same of the test set."""
-        return self.y_test if self.classes is None else Labels(self.y_test, self.classes)
+        return Targets(self.y_test, self.classes)
 
     def check_classes(self, where: str) -> None:
         """Raises DataError, in the name of ``where``, unless the targets are classes."""
@@ -167,14 +167,14 @@ def read_npz(
         raise DataError(f"{path}: {error}") from error
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _read_arrays(path: Path) -> dict[str, Any]:
     key = "its directory"
     try:
         with path.open("rb") as file, _opened_zip(file) as archive:
             missing = [k for k in _NPZ_KEYS if k not in archive]
             if missing:
                 raise DataError(f"lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
-            arrays = {}
+            arrays: dict[str, Any] = {}
             for key in (*_NPZ_KEYS, *({"class_names"} & set(archive))):
                 arrays[key] = archive[key]
                 if not isinstance(arrays[key], np.ndarray):
@@ -262,7 +262,7 @@ def _read_labels(y: Any, n: int, targets: str | None, names: tuple[str, ...]) ->
         else:
             codes, classes = read_targets("Dataset", y, n, targets=targets)
     if classes is None:
-        return codes, None
+        return np.ascontiguousarray(codes, dtype=np.float64), None
     absent = np.flatnonzero(np.bincount(codes, minlength=classes.count) == 0)
     if absent.size:
         listed = ", ".join(str(classes.label(int(c))) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
@@ -273,7 +273,9 @@ def _read_labels(y: Any, n: int, targets: str | None, names: tuple[str, ...]) ->
 def _read_alike(y: Any, n: int, like: NDArray[Any], classes: Classes | None) -> NDArray[Any]:
     """The targets of the test set, of the kind of those of the training set."""
     with _named("y", "y_test"):
-        return real_targets("Dataset", y, n, like.shape[1]) if classes is None else classes.encode("Dataset", y, n)
+        if classes is not None:
+            return classes.encode("Dataset", y, n)
+        return np.ascontiguousarray(real_targets("Dataset", y, n, like.shape[1]), dtype=np.float64)
 
 
 def _several_columns(y: Any) -> bool:
