@@ -31,7 +31,7 @@ def library(name: str) -> Any:
 
 
 LABELS: dict[str, tuple[Callable[[], Any], Any]] = {
-    "list": (lambda: CODES.tolist(), None),
+    "list": (CODES.tolist, None),
     "int8": (lambda: CODES.astype("i1"), None),
     "uint64": (lambda: CODES.astype("u8"), None),
     "from one": (lambda: CODES + 1, (1, 2, 3, 4)),
