@@ -698,3 +698,43 @@ def test_a_missing_library_is_named_with_how_to_get_it(
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(kd.BackendUnavailable, match=r"reading it needs .*: pip install"):
         kd.read_samples(made.source)
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_every_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    monkeypatch.chdir(tmp_path)
+    (X, y), (X_test, y_test) = numbers("train", "uint8"), numbers("test", "uint8")
+    for name, part in (("", (X, y)), ("_test", (X_test, y_test))):
+        np.save(f"X{name}.npy", part[0])
+        np.save(f"y{name}.npy", part[1])
+    np.savez("set.npz", x_train=X, y_train=y, x_test=X_test, y_test=y_test)
+    np.savez("keys.npz", a=X, b=y, c=X_test, d=y_test)
+    write_parquet(Path("set.parquet"), arrow_table(X, y))
+    write_parquet(Path("test.parquet"), arrow_table(X_test, y_test))
+    splits = datasets.DatasetDict({"train": hugging_face(X, y), "test": hugging_face(X_test, y_test)})
+    splits.save_to_disk("saved")
+    folder_of_parts(tmp_path)
+    given = {
+        "kd": kd,
+        "X": X,
+        "y": y,
+        "X_test": X_test,
+        "y_test": y_test,
+        "splits": splits,
+        "frame": arrow_table(X, y).drop_columns("note"),
+        "torch_set": torch_dataset(tmp_path, X, y).source,
+        "torch_test": torch_dataset(tmp_path, X_test, y_test).source,
+    }
+    table = [line for line in (DOCS / "data.md").read_text(encoding="utf-8").splitlines() if "<br>" in line]
+    examples = [code for line in table for code in line.split("`") if code.startswith(("kd.", "--"))]
+    assert len(examples) == 2 * len(table)
+    for index, code in enumerate(examples):
+        if code.startswith("kd."):
+            found = eval(code, given)
+            samples = (found.x_train[:], found.x_test[:]) if isinstance(found, kd.Dataset) else (found[0][:],)
+            assert sum(map(len, samples)) in (60, 75), code
+        else:
+            assert command("distill", *code.split(), "--backend", "array", "--out", f"run{index}") == 0, code
