@@ -44,6 +44,9 @@ OPTIONAL = {
     "yaml",
     "sklearn",
     "pooch",
+    "narwhals",
+    "pyarrow",
+    "datasets",
 }
 
 pytestmark = pytest.mark.skipif(not SOURCES, reason="the C++ sources are not beside the tests")

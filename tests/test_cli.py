@@ -156,8 +156,12 @@ def test_config_file_with_an_option_over_it(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("line", "status", "expected"),
     [
-        ("distill --dataset imagenet", 2, "--dataset must be one of digits, mnist, cifar10, cifar100 or FILE.npz; got"),
-        ("distill --dataset none.npz", 2, "no such file: none.npz"),
+        (
+            "distill --dataset imagenet",
+            2,
+            "--dataset must be one of digits, mnist, cifar10, cifar100 or FILE|FOLDER|hf:PATH; got",
+        ),
+        ("distill --dataset none.npz", 2, "no such file or folder: none.npz"),
         (
             "distill --kernel rbf",
             2,
@@ -358,7 +362,7 @@ def test_verify_needs_the_file_that_a_set_was_made_from(tmp_path: Path, capsys: 
     assert main([*REAL, "--dataset", "mine.npz"]) == 0
     capsys.readouterr()
     assert main(["verify", "o/distilled.npz"]) == 2
-    assert "made from 'mine': give that file with --dataset FILE.npz" in error_of(capsys)
+    assert "made from 'mine': give it with --dataset, and its parts as then" in error_of(capsys)
     assert main(["verify", "o/distilled.npz", "--dataset", "mine.npz"]) == 0
 
 

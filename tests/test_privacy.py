@@ -472,9 +472,9 @@ def test_command_downloads_for_a_file(
     asked: list[bool] = []
     load_dataset = kd.load_dataset
 
-    def load(name: str, *, data_dir: Path | None, download: bool, targets: str) -> kd.Dataset:
+    def load(name: str, *, download: bool, **given: Any) -> kd.Dataset:
         asked.append(download)
-        return load_dataset(name, data_dir=data_dir, targets=targets)
+        return load_dataset(name, **given)
 
     monkeypatch.setattr("krrdistill.data.load_dataset", load)
     run_json(capsys, str(run / "distilled.npz"), "--download")

@@ -366,7 +366,7 @@ def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dataset", "digits", "--targets", "real"], "targets = 'real' needs a path ending in .npz"),
+        (["--dataset", "digits", "--targets", "real"], "targets = 'real' needs a file or folder, got 'digits'"),
         (
             ["--dataset", "FILE"],
             "y_train holds whole numbers as float64, which may be classes or values: pass targets=",

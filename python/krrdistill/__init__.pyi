@@ -13,6 +13,7 @@ from .data import Dataset as Dataset
 from .data import Moments as Moments
 from .data import Preprocessing as Preprocessing
 from .data import load_dataset as load_dataset
+from .data import read_samples as read_samples
 from .data import standardize as standardize
 from .data import zca as zca
 from .errors import BackendUnavailable as BackendUnavailable

@@ -6,8 +6,10 @@ Nothing heavy is imported here, so that help is quick.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from krrdistill.common.options import check_options, described, option
@@ -26,6 +28,7 @@ __all__ = [
     "DistillOptions",
     "MapOptions",
     "is_object_name",
+    "is_source_name",
 ]
 
 DATASETS = ("digits", "mnist", "cifar10", "cifar100")
@@ -46,6 +49,13 @@ _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
 def is_object_name(kernel: str) -> bool:
     """Whether this names an object to import, ``package.module:object``, in place of a map of the package."""
     return ":" in kernel
+
+
+def is_source_name(name: str) -> bool:
+    """Whether this names a file or folder and no known data set: hf:PATH, FILE.npz, FOLDER."""
+    path = Path(name)
+    known = name.startswith("hf:") or path.suffix.lower() in (".npz", ".npy", ".parquet")
+    return known or len(path.parts) > 1 or name.endswith(("/", os.sep)) or path.expanduser().is_dir()
 
 
 @described

@@ -81,6 +81,7 @@ def distill(
     classes: Any = None,
     targets: str | None = None,
     sample_weight: Any = None,
+    validation: tuple[Any, Any] | None = None,
     options: DistillOptions | None = None,
     progress: Progress | None = None,
     **keywords: Any,
@@ -106,6 +107,8 @@ def distill(
         What y holds, where its type does not tell.
     sample_weight : array of shape (n,), >= 0, optional
         The model minimises sum w ||y - W phi||^2 + lambda ||W||^2.
+    validation : (X, y), optional
+        Samples that lambda is chosen by; by default a part of X is held out. With ``refit`` they are trained on too.
     options : DistillOptions, optional
     progress : callable, optional
         Gets (stage, fraction done).
@@ -123,7 +126,15 @@ def distill(
     options = _options("distill", options, keywords)
     with limited_threads(options.threads):
         problem = Problem.of(
-            "distill", X, y, feature_map, options, classes=classes, targets=targets, sample_weight=sample_weight
+            "distill",
+            X,
+            y,
+            feature_map,
+            options,
+            classes=classes,
+            targets=targets,
+            sample_weight=sample_weight,
+            validation=validation,
         )
         choose_method(feature_map, options)  # before the long part
         start_rows = problem.start_rows()
@@ -148,11 +159,11 @@ def train(problem: Problem, progress: Progress | None = None) -> Trained:
             per_target=options.lambda_per_target,
         )
     if options.refit:
-        problem.add(statistics, problem.validation, watch)
+        problem.add_held_out(statistics, watch)
         with watch.stage("ridge"):
             model = refitted(model, statistics)
     weighted = problem.sample_weight is not None
-    return Trained(replace(model, split=options.training(), weighted=weighted), statistics, watch.seconds)
+    return Trained(replace(model, split=problem.split_facts, weighted=weighted), statistics, watch.seconds)
 
 
 def distill_model(
@@ -220,7 +231,15 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     return standardised_rows(model.feature_map, samples, rows)
 
 
-def retrain(distilled: DistilledDataset, X: Any, y: Any, *, classes: Any = None, backend: Any = None) -> RidgeModel:
+def retrain(
+    distilled: DistilledDataset,
+    X: Any,
+    y: Any,
+    *,
+    classes: Any = None,
+    validation: tuple[Any, Any] | None = None,
+    backend: Any = None,
+) -> RidgeModel:
     """The original model, trained again from its data as the file's meta records.
 
     Parameters
@@ -232,6 +251,8 @@ def retrain(distilled: DistilledDataset, X: Any, y: Any, *, classes: Any = None,
         Their labels or targets.
     classes : int or sequence of labels, optional
         By default those of the file.
+    validation : (X, y), optional
+        The validation set, where lambda was chosen by one of its own.
     backend : str, optional
 
     Returns
@@ -247,6 +268,13 @@ def retrain(distilled: DistilledDataset, X: Any, y: Any, *, classes: Any = None,
     if meta.get("weighted") or not meta.get("split"):
         reason = "with sample weights" if meta.get("weighted") else "from statistics"
         raise DataError(f"verify: the original was trained {reason}; store it in the file (include_weights)")
+    if bool(meta.get("own_validation")) != (validation is not None):
+        found = (
+            "by a validation set of its own: pass validation=(X, y), on the command line --validation SOURCE"
+            if validation is None
+            else "by samples held out of X: leave validation out"
+        )
+        raise DataError(f"verify: the file's lambda was chosen {found}")
     try:
         lambdas = meta.get("lambda_per_target") or [meta["lambda"]]
         options = DistillOptions(**dict(meta["options"], backend=None, lambdas=lambdas))
@@ -256,7 +284,17 @@ def retrain(distilled: DistilledDataset, X: Any, y: Any, *, classes: Any = None,
     if classes is None and distilled.classes is not None:
         classes = distilled.classes
     targets = "classes" if distilled.targets == "classes" else "real"
-    return train(Problem.of("verify", X, y, distilled.feature_map, options, classes=classes, targets=targets)).model
+    problem = Problem.of(
+        "verify",
+        X,
+        y,
+        distilled.feature_map,
+        options,
+        classes=classes,
+        targets=targets,
+        validation=validation,
+    )
+    return train(problem).model
 
 
 def _options(where: str, options: DistillOptions | None, keywords: Mapping[str, Any]) -> DistillOptions:

@@ -13,7 +13,7 @@ from krrdistill.common.arrays import check_device, take_rows, to_host
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
 from krrdistill.common.samples import as_samples, sample_shape
-from krrdistill.data.labels import Classes, Targets, read_targets
+from krrdistill.data.labels import Classes, Targets, read_targets, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
@@ -36,7 +36,8 @@ class Problem:
     X : array of shape (n, d), where the user's array is; ``shape`` is that of one sample
     y : codes of classes (n,), or real-valued targets (n, k)
     classes : Classes, or None for real-valued targets
-    training, validation : rows, each ascending; no row is held out with selection = "gcv"
+    training, validation : rows, each ascending; none is held out with selection = "gcv" or a validation set of its own
+    own_validation : that validation set, else None
     """
 
     X: Any
@@ -50,6 +51,7 @@ class Problem:
     backend: Backend
     training: IntArray
     validation: IntArray
+    own_validation: HeldOutRows | None = None
 
     @classmethod
     def of(
@@ -63,6 +65,7 @@ class Problem:
         classes: Any = None,
         targets: str | None = None,
         sample_weight: Any = None,
+        validation: Any = None,
     ) -> Problem:
         """From what the user gave. Raises DataError, TypeError, ValueError in the name of ``where``."""
         if not isinstance(feature_map, FeatureMap):
@@ -83,7 +86,8 @@ class Problem:
             )
         check_points(where, k, found is not None, options.points_per_class, with_intercept=options.intercept)
         weights = None if sample_weight is None else check_weights(where, sample_weight, n)
-        validation, training = split(known, options, weights)
+        own = None if validation is None else _own_validation(where, validation, samples, known, found, options)
+        held_out, training = split(known, options, weights) if own is None else (np.empty(0, np.int64), np.arange(n))
         return cls(
             X=samples,
             shape=sample_shape(X),
@@ -95,7 +99,8 @@ class Problem:
             options=options,
             backend=get_backend(options.backend, data=samples),
             training=training,
-            validation=validation,
+            validation=held_out,
+            own_validation=own,
         )
 
     @property
@@ -115,14 +120,22 @@ class Problem:
 
     def add(self, statistics: RidgeStatistics, rows: IntArray, watch: Stopwatch) -> None:
         """Adds some of the samples to statistics."""
+        self._add(statistics, HeldOutRows(self.X, Targets(self.y, self.classes), self.sample_weight, rows), watch)
+
+    def add_held_out(self, statistics: RidgeStatistics, watch: Stopwatch) -> None:
+        """Adds what lambda was chosen by."""
+        if self.held_out is not None:
+            self._add(statistics, self.held_out, watch)
+
+    def _add(self, statistics: RidgeStatistics, part: HeldOutRows, watch: Stopwatch) -> None:
         with watch.stage("statistics") as report:
-            statistics.update(
-                self.samples,
-                Targets(self.y, self.classes),
-                rows=rows,
-                sample_weight=self.sample_weight,
-                progress=report,
-            )
+            X = part.X if len(self.shape) == 1 else part.X.reshape(part.X.shape[0], *self.shape)
+            statistics.update(X, part.y, rows=part.rows, sample_weight=part.sample_weight, progress=report)
+
+    @property
+    def split_facts(self) -> dict[str, Any]:
+        """How the training samples were chosen."""
+        return {**self.options.training(), **({} if self.own_validation is None else {"own_validation": True})}
 
     @property
     def samples(self) -> Any:
@@ -132,8 +145,8 @@ class Problem:
     @property
     def held_out(self) -> HeldOutRows | None:
         """What lambda is chosen by."""
-        if not len(self.validation):
-            return None
+        if self.own_validation is not None or not len(self.validation):
+            return self.own_validation
         return HeldOutRows(self.X, Targets(self.y, self.classes), self.sample_weight, self.validation)
 
     def start_rows(self) -> IntArray | None:
@@ -145,6 +158,24 @@ class Problem:
     def start(self, rows: IntArray | None) -> FloatArray | None:
         """Those samples as standardised inputs."""
         return None if rows is None else standardised_rows(self.feature_map, self.X, rows)
+
+
+def _own_validation(
+    where: str, validation: Any, samples: Any, y: npt.NDArray[Any], classes: Classes | None, options: DistillOptions
+) -> HeldOutRows:
+    """A validation set (X, y) that fits the training set."""
+    if not isinstance(validation, tuple) or len(validation) != 2:
+        raise TypeError(f"{where}: validation must be a pair (X, y), got {type(validation).__name__}")
+    if options.selection == "gcv":
+        raise ValueError(f"{where}: selection = 'gcv' chooses lambda without held-out samples, it takes no validation")
+    X = as_samples(f"{where}: validation", validation[0], input_dim=samples.shape[1])
+    check_device(f"{where}: validation", X=X, training=samples)
+    if not X.shape[0]:
+        raise DataError(f"{where}: validation has no samples")
+    where = f"{where}: validation"
+    if classes is None:
+        return HeldOutRows(X, real_targets(where, validation[1], X.shape[0], y.shape[1]))
+    return HeldOutRows(X, Targets(classes.encode(where, validation[1], X.shape[0]), classes))
 
 
 def standardised_rows(feature_map: FeatureMap, X: Any, rows: IntArray) -> FloatArray:

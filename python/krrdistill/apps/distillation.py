@@ -116,6 +116,7 @@ def run_distillation(
             dataset.train_targets,
             feature_map,
             classes=dataset.classes,
+            validation=None if options.selection == "gcv" else dataset.validation,
             options=options,
             progress=progress,
         )
@@ -146,7 +147,7 @@ def run_distillation(
             keys = ("original", "distilled", "certificate", "seconds")
             reloaded = reloaded.with_meta(**{key: facts_of_run[key] for key in keys})
             reloaded.save(path, embed_map=options.embed_map)
-        n_passed = len(dataset.x_train) - record.n_val
+        n_passed = len(dataset.x_train) - (record.n_val if dataset.validation is None else 0)
         record = replace(record, floor_seconds={"statistics": pass_floor(feature_map, n_passed, options.precision)})
     return RunResult(record, reloaded, result.model, images, certificate.singular_values)
 
@@ -207,7 +208,14 @@ def original_of(distilled: DistilledDataset, dataset: Dataset, backend: Any) -> 
     """The model that a file has to be compared with, trained again; None where the file holds it."""
     if distilled.weights is not None:
         return None
-    return retrain(distilled, dataset.x_train, dataset.train_targets, classes=dataset.classes, backend=backend)
+    return retrain(
+        distilled,
+        dataset.x_train,
+        dataset.train_targets,
+        classes=dataset.classes,
+        validation=dataset.validation if distilled.meta.get("own_validation") else None,
+        backend=backend,
+    )
 
 
 def score(certificate: Certificate, model: str) -> Score:

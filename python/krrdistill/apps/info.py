@@ -13,6 +13,7 @@ from krrdistill._version import __version__
 
 EXTRAS = {
     "cli": ("typer", "rich", "yaml", "matplotlib", "PIL", "jinja2", "sklearn"),
+    "data": ("narwhals", "pyarrow", "PIL"),
     "download": ("pooch",),
     "numba": ("numba",),
     "sklearn": ("sklearn",),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.artifact.record import Likeness
+from krrdistill.common.rows import blocks
 from krrdistill.data import Dataset
 
 __all__ = ["likeness", "value_range"]
@@ -16,7 +17,8 @@ __all__ = ["likeness", "value_range"]
 
 def value_range(dataset: Dataset) -> tuple[float, float]:
     """Black and white of the raw data: 0 to 255 for bytes that use that range, else their extremes."""
-    low, high = float(dataset.x_train.min()), float(dataset.x_train.max())
+    extremes = [(float(part.min()), float(part.max())) for _, part in blocks(dataset.x_train)]
+    low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     if dataset.x_train.dtype == "uint8":
         low, high = 0.0, 255.0 if high > 127 else max(high, 1.0)
     return (low, high) if low < high else (low - 0.5, low + 0.5)

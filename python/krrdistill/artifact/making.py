@@ -68,6 +68,7 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
     left_out = ("threads", "include_weights", "embed_map", "lambdas", "backend")
     kept = {item.name: getattr(options, item.name) for item in fields(options) if item.name not in left_out}
     split = {} if model.split is None else dict(model.split)
+    own_validation = {"own_validation": True} if split.pop("own_validation", False) else {}
     path = model.path
     facts: dict[str, Any] = {"val_accuracy": None}
     if path.criterion == "accuracy":
@@ -81,6 +82,7 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
     return {
         "options": {**kept, "lambdas": None, **split, "precision": model.precision, "backend": backend.name},
         "split": model.split is not None,
+        **own_validation,
         "weighted": model.weighted,
         "lambda": model.lambda_,
         "criterion": path.criterion,

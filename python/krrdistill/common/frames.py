@@ -101,6 +101,8 @@ def numeric_block(where: str, frame: Any) -> Array:
 
 def _vectors(where: str, column: Any) -> Array:
     """A column of lists of equal length as a matrix."""
+    if type(column.to_native()).__module__.partition(".")[0] == "pyarrow":
+        return _arrow_vectors(where, column.name, column.to_native().combine_chunks())
     values = column.to_numpy()
     if values.dtype != object:
         return np.asarray(values)
@@ -108,3 +110,18 @@ def _vectors(where: str, column: Any) -> Array:
     if len({row.shape for row in rows}) > 1:
         raise DataError(f"{where}: column {column.name!r} of X holds lists of different lengths")
     return np.stack(rows) if rows else np.empty((0, 0))
+
+
+def _arrow_vectors(where: str, name: str, array: Any) -> Array:
+    """Arrow's lists of equal length, nested ones too, from the memory of their numbers."""
+    import pyarrow
+
+    n, kinds = len(array), pyarrow.types
+    while kinds.is_list(array.type) or kinds.is_large_list(array.type) or kinds.is_fixed_size_list(array.type):
+        lengths = () if kinds.is_fixed_size_list(array.type) else array.value_lengths().unique()
+        if len(lengths) > 1:
+            raise DataError(f"{where}: column {name!r} of X holds lists of different lengths")
+        array = array.flatten()
+    if array.null_count:
+        raise DataError(f"{where}: column {name!r} of X has missing values; drop or fill them")
+    return np.asarray(array.to_numpy(zero_copy_only=False)).reshape(n, len(array) // max(n, 1))

@@ -140,7 +140,8 @@ class FrameRows(RowSource):
 
         self._where, self._frame, self._block = where, frame, numeric_block
         first = self._block(where, frame[:1])
-        kinds = [first.dtype] if first.shape[1] != len(frame.columns) else [_dtype_of(c) for c in frame.iter_columns()]
+        kinds = [_dtype_of(column) for column in frame.iter_columns()]
+        kinds = [first.dtype] if first.shape[1] != len(kinds) or object in kinds else kinds  # one column of vectors
         super().__init__((len(frame), first.shape[1]), common_dtype(kinds))
 
     def fetch(self, rows: IntArray) -> Array:

@@ -1,15 +1,12 @@
-"""The labelled data set that every other room takes, and the reader for plain ``.npz`` files."""
+"""The labelled data set that every other room takes."""
 
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +19,6 @@ from .labels import Classes, Targets, label_array, read_targets, real_targets
 from .layout import checked_layout
 
 BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass over the inputs makes
-_NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
-# What zipfile, zlib and NumPy's header parser raise on a file that is cut, corrupt or not what its name says.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    SyntaxError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +42,8 @@ class Dataset:
         "multilabel" (0 or 1 in every column of y) or "real".
     layout : "NHWC" or "NCHW", optional
         Where images have their channels, last or first; needed where the shape looks like the latter.
+    x_validation, y_validation : optional
+        Samples that lambda is chosen by, in place of a hold-out of the training set.
 
     Raises
     ------
@@ -74,15 +61,23 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     targets: Any = None
     layout: str | None = None
+    x_validation: Any = None
+    y_validation: Any = None
     classes: Classes | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise TypeError(f"Dataset: name must be a string, got {type(self.name).__name__}")
         names = _checked_names(self.class_names)
-        x_train, x_test = _checked_pair(self.x_train, self.x_test)
+        if (self.x_validation is None) != (self.y_validation is None):
+            raise DataError("Dataset: x_validation and y_validation are given together or not at all")
+        inputs = _checked_alike(x_train=self.x_train, x_test=self.x_test, x_validation=self.x_validation)
+        x_train, x_test, x_validation = inputs
         y_train, classes = _read_labels(self.y_train, len(x_train), self.targets, names)
-        y_test = _read_alike(self.y_test, len(x_test), y_train, classes)
+        y_test = _read_alike("y_test", self.y_test, len(x_test), y_train, classes)
+        y_validation = self.y_validation
+        if x_validation is not None:
+            y_validation = _read_alike("y_validation", y_validation, len(x_validation), y_train, classes)
         k = y_train.shape[1] if classes is None else classes.count
         if not names:
             names = tuple(str(c if classes is None else classes.label(c)) for c in range(k))
@@ -95,6 +90,8 @@ class Dataset:
             "x_test": x_test,
             "y_train": y_train,
             "y_test": y_test,
+            "x_validation": x_validation,
+            "y_validation": y_validation,
             "targets": kind,
             "layout": checked_layout("Dataset", x_train.shape[1:], self.layout),
             "classes": classes,
@@ -126,14 +123,20 @@ class Dataset:
         """The same of the test set."""
         return Targets(self.y_test, self.classes)
 
+    @property
+    def validation(self) -> tuple[Any, Any] | None:
+        """The validation set (X, y), as ``distill`` takes it; None where there is none."""
+        return None if self.x_validation is None else (self.x_validation, Targets(self.y_validation, self.classes))
+
     def check_classes(self, where: str) -> None:
         """Raises DataError, in the name of ``where``, unless the targets are classes."""
         if self.targets != "classes":
             raise DataError(f"{where}: needs classes, {self.name} has {self.targets} targets")
 
     def __repr__(self) -> str:
+        validation = "" if self.x_validation is None else f"validation {len(self.x_validation)}, "
         return (
-            f"Dataset({self.name!r}, train {len(self.x_train)}, test {len(self.x_test)}, "
+            f"Dataset({self.name!r}, train {len(self.x_train)}, {validation}test {len(self.x_test)}, "
             f"shape {self.shape}, {self.x_train.dtype}, {self.n_classes} classes)"
         )
 
@@ -142,73 +145,6 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
     """Slices that cover n rows of d entries, each at most 8 MiB in float64 (at least one row)."""
     step = max(1, BLOCK_ELEMENTS // d)
     return (slice(start, min(start + step, n)) for start in range(0, n, step))
-
-
-def read_npz(
-    path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None, **meaning: Any
-) -> Dataset:
-    """Data set from an ``.npz`` file with x_train, y_train, x_test, y_test and, optionally, class_names.
-
-    name : of the result; the file's stem when None
-    **meaning : targets and layout of ``Dataset``
-    class_names : taken when the file has none; None makes them of the labels
-
-    Nothing in the file is executed: object arrays, which are pickles, are refused.
-    Raises DataError for a file that is missing, not an .npz, cut, corrupt or holds invalid data.
-    """
-    if not path.is_file():
-        raise DataError(f"no such file: {path}")
-    try:
-        arrays = _read_arrays(path)
-        if "class_names" in arrays:
-            class_names = _stored_names(arrays.pop("class_names"))
-        return Dataset(name=name or path.stem, class_names=tuple(class_names or ()), **meaning, **arrays)
-    except (TypeError, DataError) as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    key = "its directory"
-    try:
-        with path.open("rb") as file, _opened_zip(file) as archive:
-            missing = [k for k in _NPZ_KEYS if k not in archive]
-            if missing:
-                raise DataError(f"lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
-            arrays: dict[str, Any] = {}
-            for key in (*_NPZ_KEYS, *({"class_names"} & set(archive))):
-                arrays[key] = archive[key]
-                if not isinstance(arrays[key], np.ndarray):
-                    raise DataError(f"{key} is not a NumPy array")
-            return arrays
-    except DataError:
-        raise
-    except MemoryError as error:
-        raise DataError(f"{key} does not fit in memory") from error
-    except _UNREADABLE as error:
-        if "allow_pickle" in str(error):
-            raise DataError(f"{key} holds Python objects (a pickle), which are never loaded") from error
-        raise DataError(f"cannot read {key}: {one_line(error)}") from error
-
-
-def _opened_zip(file: IO[bytes]) -> np.lib.npyio.NpzFile:
-    start = file.read(4)
-    file.seek(0)
-    if start[:2] != b"PK" or not zipfile.is_zipfile(file):
-        raise DataError("not an .npz file, or cut short (an .npz is a zip archive with a directory at its end)")
-    file.seek(0)
-    archive: np.lib.npyio.NpzFile = np.load(file, allow_pickle=False)
-    return archive
-
-
-def one_line(error: BaseException, *, limit: int | None = 200) -> str:
-    """The text of an exception, on one line of at most ``limit`` characters, or else its type."""
-    return " ".join(str(error).splitlines())[:limit] or type(error).__name__
-
-
-def _stored_names(names: NDArray[Any]) -> tuple[str, ...]:
-    if names.ndim != 1 or names.dtype.kind not in "US":
-        raise DataError(f"class_names must be a list of strings, got {names.dtype} of shape {names.shape}")
-    return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names)
 
 
 def _checked_names(names: Any) -> tuple[str, ...]:
@@ -220,15 +156,20 @@ def _checked_names(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _checked_pair(x_train: Any, x_test: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    train, test = _checked_inputs("x_train", x_train), _checked_inputs("x_test", x_test)
-    if train.shape[1:] != test.shape[1:]:
-        raise DataError(f"Dataset: x_test has samples of shape {test.shape[1:]}, x_train of {train.shape[1:]}")
-    if train.dtype != test.dtype:
-        if np.uint8 in (train.dtype, test.dtype):
-            raise DataError(f"Dataset: x_test is {test.dtype} but x_train {train.dtype}; give both in the same units")
-        train, test = train.astype(np.float64, copy=False), test.astype(np.float64, copy=False)
-    return train, test
+def _checked_alike(**given: Any) -> list[Any]:
+    """Samples of one shape and one unit; float32 and float64 meet in float64. None stays None."""
+    checked = {name: _checked_inputs(name, x) for name, x in given.items() if x is not None}
+    train = checked["x_train"]
+    for name, x in checked.items():
+        if x.shape[1:] != train.shape[1:]:
+            raise DataError(f"Dataset: {name} has samples of shape {x.shape[1:]}, x_train of {train.shape[1:]}")
+        if x.dtype != train.dtype and np.uint8 in (x.dtype, train.dtype):
+            raise DataError(f"Dataset: {name} is {x.dtype} but x_train {train.dtype}; give both in the same units")
+    if len({x.dtype for x in checked.values()}) > 1:
+        checked = {
+            name: x if isinstance(x, RowSource) else x.astype(np.float64, copy=False) for name, x in checked.items()
+        }
+    return [checked.get(name) for name in given]
 
 
 def _checked_inputs(argument: str, x: Any) -> Any:
@@ -270,9 +211,9 @@ def _read_labels(y: Any, n: int, targets: str | None, names: tuple[str, ...]) ->
     return codes, classes
 
 
-def _read_alike(y: Any, n: int, like: NDArray[Any], classes: Classes | None) -> NDArray[Any]:
-    """The targets of the test set, of the kind of those of the training set."""
-    with _named("y", "y_test"):
+def _read_alike(argument: str, y: Any, n: int, like: NDArray[Any], classes: Classes | None) -> NDArray[Any]:
+    """Other targets, of the kind of those of the training set."""
+    with _named("y", argument):
         if classes is not None:
             return classes.encode("Dataset", y, n)
         return np.ascontiguousarray(real_targets("Dataset", y, n, like.shape[1]), dtype=np.float64)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from krrdistill.errors import BackendUnavailable, DataError
 
-from .dataset import one_line
+from .npz import one_line
 
 
 @dataclass(frozen=True)

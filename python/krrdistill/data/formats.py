@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from krrdistill.errors import DataError
 
-from .dataset import Dataset, one_line
+from .dataset import Dataset
+from .npz import one_line
 from .pickles import PickledBytes, read_pickled_dict
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # rows (n, 3072) and labels (n,)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from krrdistill.errors import DataError
 
-from .dataset import one_line
+from .npz import one_line
 
 
 class _Dtype:

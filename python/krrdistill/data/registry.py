@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from krrdistill.common.arrays import check_choice
 from krrdistill.errors import BackendUnavailable, DataError
-from krrdistill.options import DATASETS, TARGETS
+from krrdistill.options import DATASETS, TARGETS, is_source_name
 
 from . import class_names
-from .dataset import Dataset, one_line, read_npz
+from .dataset import Dataset
 from .download import fetch
 from .formats import CIFAR_VERSIONS, read_cifar, read_idx
+from .npz import one_line
+from .parts import Parts, fraction_rows, read_dataset
+from .sources import Columns
 
-_SPLIT_KEY = 20240601  # fixes the train/test split of the bundled digits for good
 _MNIST_FILES = (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))
 
 
@@ -56,28 +59,48 @@ def available_datasets() -> tuple[str, ...]:
 
 
 def load_dataset(
-    name: str | os.PathLike[str],
+    source: Any,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     targets: str | None = None,
     layout: str | None = None,
+    x: Columns = None,
+    y: Columns = None,
+    test: Any = None,
+    x_test: Columns = None,
+    y_test: Columns = None,
+    validation: Any = None,
+    x_validation: Columns = None,
+    y_validation: Columns = None,
+    test_fraction: float | None = None,
 ) -> Dataset:
-    """A data set by name, or from an ``.npz`` file.
+    """A data set by name, or from files, tables and the collections of other libraries.
 
     Parameters
     ----------
-    name : str or path
-        "digits" (bundled with scikit-learn, 8x8, split here 80/20 by class), "mnist", "cifar10", "cifar100", or a path
-        ending in ".npz" with x_train, y_train, x_test, y_test and optional class_names.
+    source : str, path, table or collection
+        "digits" (bundled with scikit-learn, 8x8, split here 80/20 by class), "mnist", "cifar10", "cifar100"; or
+        whatever ``read_samples`` takes; or a source that has parts: a .npz file with x_train, y_train, x_test, y_test
+        (or train_images, train_labels, ...), optional x_val, y_val and class_names; a DatasetDict, also a saved one; a
+        folder with the folders train, test and optionally val; Parquet files train-*, test-*; a mapping of these names.
     data_dir : str or path, optional
         Folder of the named sets; by default the environment variable KRRDISTILL_DATA, else ./data.
     download : bool
         Fetch the official files of a named set into data_dir when they are not there.
     targets : "classes" or "real", optional
-        What y of an .npz file holds, where its type does not tell: whole-numbered floats may be either.
+        What y holds, where its type does not tell: whole-numbered floats may be either.
     layout : "NHWC" or "NCHW", optional
-        Where images of an .npz file have their channels; needed where their shape looks like the latter.
+        Where images have their channels; needed where their shape looks like the latter.
+    x, y : str or sequence of str, optional
+        Columns or keys, see ``read_samples``.
+    test, validation : source, optional
+        The test set, and the samples that lambda is chosen by; whatever ``read_samples`` takes.
+    x_test, y_test, x_validation, y_validation : str or sequence of str, optional
+        Their columns or keys, by default those of the training set; without ``test`` (``validation``) keys of the same
+        file.
+    test_fraction : float, optional
+        Without a test set: this part of every class, drawn by a fixed seed, becomes one.
 
     Returns
     -------
@@ -86,11 +109,11 @@ def load_dataset(
     Raises
     ------
     TypeError
-        For a name that is no string or path.
+        For a source of another kind.
     DataError
         For an unknown name and for missing, unreadable or invalid data.
     BackendUnavailable
-        Without scikit-learn (digits) or pooch (download).
+        Without a library that the source needs.
 
     Notes
     -----
@@ -100,26 +123,29 @@ def load_dataset(
     cifar100 : cifar100.npz; cifar-100-python or its .tar.gz; cifar-100-binary or its .tar.gz. Fine labels.
     Images are uint8, (28, 28) for mnist and (32, 32, 3) for CIFAR.
     """
-    text = os.fspath(name)
+    asked = Parts(x, y, test, x_test, y_test, validation, x_validation, y_validation, test_fraction)
     if targets is not None:
         check_choice("load_dataset", "targets", targets, TARGETS)
-    if not isinstance(text, str):
-        raise TypeError(f"load_dataset: name must be a string or a path, got {type(name).__name__}")
     try:
-        if text.lower().endswith(".npz"):
-            return read_npz(Path(text).expanduser(), targets=targets, layout=layout)
-        if targets not in (None, "classes"):
-            raise DataError(f"targets = {targets!r} needs a path ending in .npz, got {text!r}")
-        if text.lower() == "digits":
-            return _load_digits()
-        if text.lower() in _KNOWN:
-            return _load_known(text.lower(), _data_folder(data_dir), fetch_missing=download)
-        choices = ", ".join(available_datasets())
-        raise DataError(f"unknown data set {text!r}; choose one of {choices}, or a path ending in .npz")
-    except BackendUnavailable as error:
-        raise BackendUnavailable(f"load_dataset: {error}") from error
+        if isinstance(source, str) and source.lower() in DATASETS:
+            return _load_named(source.lower(), asked, targets, _data_folder(data_dir), fetch_missing=download)
+        if isinstance(source, str) and not is_source_name(source):
+            choices = ", ".join(available_datasets())
+            raise DataError(f"unknown data set {source!r}; choose one of {choices}, or a file or folder")
+        return read_dataset(source, asked, targets=targets, layout=layout)
+    except (BackendUnavailable, TypeError) as error:
+        raise type(error)(f"load_dataset: {error}") from error
     except (DataError, OSError) as error:
         raise DataError(f"load_dataset: {one_line(error, limit=None)}") from error
+
+
+def _load_named(name: str, asked: Parts, targets: str | None, folder: Path, *, fetch_missing: bool) -> Dataset:
+    given = [field for field, value in zip(asked._fields, asked, strict=True) if value is not None]
+    if targets not in (None, "classes"):
+        raise DataError(f"targets = {targets!r} needs a file or folder, got {name!r}")
+    if given:
+        raise DataError(f"{', '.join(given)} belongs to a file, folder or table; {name!r} has its own parts")
+    return _load_digits() if name == "digits" else _load_known(name, folder, fetch_missing=fetch_missing)
 
 
 def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
@@ -147,7 +173,7 @@ def _find(name: str, folder: Path) -> Dataset | None:
     names = _KNOWN[name].class_names
     npz = folder / f"{name}.npz"
     if npz.is_file():
-        return read_npz(npz, name=name, class_names=names, layout="NHWC")
+        return read_dataset(npz, name=name, class_names=names, layout="NHWC")
     if name == "mnist":
         return _find_mnist(folder) or _find_mnist(folder / "MNIST" / "raw")
     for version in CIFAR_VERSIONS[name]:
@@ -183,10 +209,5 @@ def _load_digits() -> Dataset:
         raise BackendUnavailable('digits come with scikit-learn: pip install "krrdistill[cli]"') from error
     bundled = load_digits()
     x, y = bundled.images.astype(np.uint8), bundled.target.astype(np.int64)
-    # Raw bits of Philox are the same in every NumPy; shuffles and normal deviates are not promised to be.
-    order = np.argsort(np.random.Philox(key=_SPLIT_KEY).random_raw(len(y)), kind="stable")
-    test = np.zeros(len(y), dtype=bool)
-    for label in range(10):
-        members = order[y[order] == label]
-        test[members[: round(0.2 * len(members))]] = True
+    test = fraction_rows(y, 0.2)
     return Dataset("digits", x[~test], y[~test], x[test], y[test], class_names.DIGITS)

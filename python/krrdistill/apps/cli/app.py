@@ -138,7 +138,7 @@ def verify(
     settings = _resolve(VerifySettings, given)
     from krrdistill.apps.cli.run import verify as run_verify
 
-    return run_verify(file, **vars(settings), as_json=as_json)
+    return run_verify(file, settings, as_json=as_json)
 
 
 @app.command("privacy")

@@ -6,20 +6,19 @@ import time
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import output_folder
-from krrdistill.apps.cli.run import of_command, require_drawing, show_record
+from krrdistill.apps.cli.run import load_data, of_command, require_drawing, say_validation, show_record
 from krrdistill.apps.cli.settings import KipSettings
 
 
 def kip(settings: KipSettings, *, as_json: bool) -> int:
     """Run KIP on one data set; write the artefacts, the curve, a figure, the report and its page; print the outcome."""
     from krrdistill.apps.kip import run_kip
-    from krrdistill.data import load_dataset
 
     require_drawing()
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
-        dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+        dataset = load_data(settings)
         run = run_kip(
             dataset,
             kernel=settings.map_options.kernel,
@@ -42,5 +41,6 @@ def kip(settings: KipSettings, *, as_json: bool) -> int:
             path=run.result.model.path,
             singular_values=run.singular_values,
         )
+    say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_kip_summary)
     return status.OK

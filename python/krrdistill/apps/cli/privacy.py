@@ -51,12 +51,11 @@ def _refuse(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
 
 def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> dict[str, Any]:
     """The audit of a file; where it lies in the folder of a run, its page gets the section."""
-    from krrdistill.apps.cli.run import named_map, recorded_dataset
+    from krrdistill.apps.cli.run import load_data, named_map, recorded_dataset
     from krrdistill.apps.privacy import audit_file, digest
     from krrdistill.apps.report.page import write_page
     from krrdistill.apps.report.run_folder import DISTILLED, PRIVACY, REPORT
     from krrdistill.artifact.file import DistilledDataset
-    from krrdistill.data import load_dataset
 
     options = settings.options
     if not file.is_file():
@@ -65,7 +64,7 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
     distilled = DistilledDataset.load(file, feature_map=feature_map)
     name = recorded_dataset(distilled, file) if given.get("dataset") is None else settings.dataset
     targets = "classes" if distilled.targets == "classes" else "real"
-    data = load_dataset(name, data_dir=settings.data_dir, download=settings.download, targets=targets)
+    data = load_data(settings, name=name, targets=targets)
     with output.working("measuring"):
         findings = audit_file(
             distilled,
@@ -83,11 +82,12 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
 
 
 def _theorem(settings: PrivacySettings) -> dict[str, Any]:
+    from krrdistill.apps.cli.run import load_data
     from krrdistill.apps.privacy import theorem_for_data
-    from krrdistill.data import load_dataset, standardize
+    from krrdistill.data import standardize
     from krrdistill.maps import make_map
 
-    data = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+    data = load_data(settings)
     scaling = standardize(data)
     options, phi = settings.options, settings.map_options
     feature_map = make_map(phi.kernel, data, scaling, seed=options.seed, **phi.given())
@@ -105,10 +105,10 @@ def _theorem(settings: PrivacySettings) -> dict[str, Any]:
 
 
 def _release(settings: PrivacySettings) -> dict[str, Any]:
+    from krrdistill.apps.cli.run import load_data
     from krrdistill.apps.privacy import private_release
-    from krrdistill.data import load_dataset
 
-    data = load_dataset(settings.dataset, data_dir=settings.data_dir, download=settings.download)
+    data = load_data(settings)
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         release = private_release(
             data,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import output_folder
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
 from krrdistill.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from krrdistill.artifact.file import DistilledDataset
+    from krrdistill.data import Dataset
     from krrdistill.maps import FeatureMap
 
 R = TypeVar("R", bound=RunRecord)
@@ -32,15 +33,12 @@ RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float
 def distill(settings: DistillSettings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.apps.distillation import run_distillation
-    from krrdistill.data import load_dataset
 
     require_drawing()
     with output_folder(settings.folder) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
-        dataset = load_dataset(
-            settings.dataset, data_dir=settings.data_dir, download=settings.download, targets=settings.targets
-        )
+        dataset = load_data(settings, targets=settings.targets)
         load_seconds = time.perf_counter() - start
         result = run_distillation(
             dataset,
@@ -64,8 +62,37 @@ def distill(settings: DistillSettings, *, as_json: bool) -> int:
             path=result.model.path,
             singular_values=result.singular_values,
         )
+    say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_summary)
     return status.OK
+
+
+def load_data(
+    settings: RunSettings | VerifySettings, *, name: str | None = None, targets: str | None = None
+) -> Dataset:
+    """The data set that the settings name, or ``name``; a test set that was drawn is said."""
+    from krrdistill.data import load_dataset
+
+    dataset = load_dataset(
+        name or settings.dataset,
+        data_dir=settings.data_dir,
+        download=getattr(settings, "download", False),
+        targets=targets,
+        **vars(settings.source),
+    )
+    if settings.source.test_fraction is not None:
+        part = f"{settings.source.test_fraction:.0%} of every class, drawn by a fixed seed"
+        output.say(f"note: the test set of {dataset.name} is {len(dataset.x_test)} samples, {part}")
+    return dataset
+
+
+def say_validation(dataset: Dataset, n_val: int) -> None:
+    """One line where lambda was chosen by a validation set of its own, or could have been."""
+    if dataset.validation is not None:
+        of = f"{len(dataset.x_validation)} samples of the validation part of {dataset.name}"
+        output.say(
+            f"note: lambda was chosen by the {of}" if n_val else f"note: the {of} were not used: GCV holds none out"
+        )
 
 
 def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings, *, with_path: bool = False) -> R:
@@ -102,28 +129,20 @@ def require_drawing() -> None:
             raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
 
 
-def verify(
-    file: Path,
-    *,
-    dataset: str | None,
-    data_dir: Path | None,
-    kernel: str | None,
-    tolerance: float | None,
-    as_json: bool,
-) -> int:
+def verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
     from krrdistill.apps.distillation import certificate_numbers, original_of, score
     from krrdistill.artifact.file import DistilledDataset
-    from krrdistill.data import load_dataset
 
+    kernel, tolerance = settings.kernel, settings.tolerance
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
     feature_map = None if kernel is None else named_map(kernel, file)
     distilled = DistilledDataset.load(file, feature_map=feature_map)
-    name = recorded_dataset(distilled, file) if dataset is None else dataset
-    data = load_dataset(name, data_dir=data_dir, targets="classes" if distilled.targets == "classes" else "real")
+    name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
+    data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
     with output.working("retraining"):
         backend = _recorded_backend(distilled)
         certificate = distilled.verify(original_of(distilled, data, backend), test=data, backend=backend)
@@ -167,7 +186,7 @@ def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
 
     name = distilled.meta.get("dataset")
     if name not in available_datasets():
-        raise status.UsageError(f"{file} was made from {name!r}: give that file with --dataset FILE.npz")
+        raise status.UsageError(f"{file} was made from {name!r}: give it with --dataset, and its parts as then")
     return str(name)
 
 

@@ -11,13 +11,14 @@ from krrdistill.apps.kip.iteration import KipOptions
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import ReproduceOptions
 from krrdistill.common.options import as_words, check_options, option, option_of
-from krrdistill.options import DATASETS, MODEL, TARGETS, DistillOptions, MapOptions
+from krrdistill.options import DATASETS, LAYOUTS, MODEL, TARGETS, DistillOptions, MapOptions, is_source_name
 
 __all__ = [
     "DistillSettings",
     "KipSettings",
     "PrivacySettings",
     "RunSettings",
+    "SourceOptions",
     "TableSettings",
     "VerifySettings",
     "command_line",
@@ -26,9 +27,60 @@ __all__ = [
 FILES = "Files"  # panel of the help
 
 
-def is_data_file(name: str) -> bool:
-    """Whether this names a file and no known data set."""
-    return name.lower().endswith(".npz")
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Where the parts of a data set are, for files and folders of one's own; None leaves it to ``load_dataset``."""
+
+    x: str | None = option(
+        None,
+        "Columns of the samples, with commas between, or the key of an .npz file.",
+        metavar="COLUMN[,COLUMN]",
+        default_text="all but --y",
+        panel=FILES,
+    )
+    y: str | None = option(
+        None,
+        "Column of the labels, a key of an .npz file, the labels' .npy file.",
+        metavar="COLUMN",
+        default_text="what is usual",
+        panel=FILES,
+    )
+    test: str | None = option(None, "The test set: another file or folder.", metavar="SOURCE", panel=FILES)
+    x_test: str | None = option(
+        None, "Its columns or key.", metavar="COLUMN[,COLUMN]", default_text="those of --x", panel=FILES
+    )
+    y_test: str | None = option(
+        None, "Its column or key of labels.", metavar="COLUMN", default_text="that of --y", panel=FILES
+    )
+    validation: str | None = option(
+        None, "Samples that lambda is chosen by, in place of a hold-out.", metavar="SOURCE", panel=FILES
+    )
+    x_validation: str | None = option(
+        None, "Their columns or key.", metavar="COLUMN[,COLUMN]", default_text="those of --x", panel=FILES
+    )
+    y_validation: str | None = option(
+        None, "Their column or key of labels.", metavar="COLUMN", default_text="that of --y", panel=FILES
+    )
+    test_fraction: float | None = option(
+        None, "Without a test set: the part of every class that becomes one.", above=0, below=1, panel=FILES
+    )
+
+    layout: str | None = option(
+        None,
+        "Where images have their channels: last (NHWC) or first (NCHW).",
+        choices=LAYOUTS,
+        default_text="last; asked for where the shape speaks against it",
+        panel=FILES,
+    )
+
+    def __post_init__(self) -> None:
+        check_options("data", self)
+
+
+def check_source(dataset: str) -> None:
+    """Raises UsageError for a file or folder that does not exist."""
+    if dataset not in DATASETS and not Path(dataset.removeprefix("hf:")).expanduser().exists():
+        raise UsageError(f"--dataset: no such file or folder: {dataset}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +91,10 @@ class RunSettings:
 
     dataset: str = option(
         "digits",
-        "digits, mnist, cifar10, cifar100 or a file.",
+        "digits, mnist, cifar10, cifar100, a file, or a folder (docs/data.md).",
         choices=DATASETS,
-        accepts=is_data_file,
-        metavar="NAME|FILE.npz",
+        accepts=is_source_name,
+        metavar="NAME|FILE|FOLDER|hf:PATH",
         panel=FILES,
         key="data.dataset",
     )
@@ -56,17 +108,18 @@ class RunSettings:
         panel=FILES,
         in_files=False,
     )
+    source: SourceOptions = field(default_factory=SourceOptions)
     map_options: MapOptions = field(default_factory=MapOptions)
 
     def __post_init__(self) -> None:
         check_options(self.command, self)
-        if is_data_file(self.dataset) and not Path(self.dataset).expanduser().is_file():
-            raise UsageError(f"--dataset: no such file: {self.dataset}")
+        check_source(self.dataset)
 
     def _folder(self, options: Any, init: str, suffix: str = "") -> Path:
         """``--out``, or a name made of what distinguishes the run."""
         kernel = self.map_options.kernel.replace(":", "_")
-        name = f"{Path(self.dataset).stem}_{kernel}_ipc{options.points_per_class}_{init}_seed{options.seed}{suffix}"
+        data = Path(self.dataset.removeprefix("hf:")).stem
+        name = f"{data}_{kernel}_ipc{options.points_per_class}_{init}_seed{options.seed}{suffix}"
         return Path("runs", name) if self.out is None else self.out
 
 
@@ -79,7 +132,7 @@ class DistillSettings(RunSettings):
     zca: bool = option(False, "ZCA whitening in place of standardising.", panel=MODEL, key="data.zca_whiten")
     targets: str | None = option(
         None,
-        "Content of y in FILE.npz: class labels, or real values (columns of 0 and 1: multi-label).",
+        "Content of y: class labels, or real values (columns of 0 and 1: multi-label).",
         choices=TARGETS,
         default_text="by the type of y; whole-numbered floats are refused",
         panel=MODEL,
@@ -141,6 +194,7 @@ class VerifySettings:
     dataset: str | None = option_of(
         RunSettings, "dataset", default=None, text="What the file was made from, if the file does not name it."
     )
+    source: SourceOptions = field(default_factory=SourceOptions)
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     kernel: str | None = option(
         None,

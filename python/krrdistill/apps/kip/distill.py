@@ -100,6 +100,7 @@ def kip_distill(
     feature_map: FeatureMap,
     *,
     classes: Any = None,
+    validation: tuple[Any, Any] | None = None,
     options: KipOptions | None = None,
     checkpoint: Path | None = None,
     trained: Trained | None = None,
@@ -121,6 +122,8 @@ def kip_distill(
         phi, with its preprocessing; it need not be onto unless ``warm_start``.
     classes : int or sequence of labels, optional
         The classes of y, by default those that occur.
+    validation : (X, y), optional
+        Samples that lambda and the best iteration are chosen by; by default a part of X is held out.
     options : KipOptions, optional
     checkpoint : Path, optional
         File to write every ``checkpoint_every`` iterations, and to go on from where it exists.
@@ -149,7 +152,7 @@ def kip_distill(
         limit_threads(options.threads) if options.variant == "published" else nullcontext(),
         limited_threads(options.threads),
     ):
-        problem = KipProblem.of(X, y, feature_map, classes, options)
+        problem = KipProblem.of(X, y, feature_map, classes, options, validation=validation)
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step
         watch, validation_watch = Stopwatch(progress), Stopwatch(None)
@@ -210,7 +213,7 @@ def _train(problem: KipProblem, known: Trained | None, progress: Progress | None
     """The ridge model that ``distill`` would distil, and its statistics; ``known`` after a check, where given."""
     if known is None:
         return train(problem.common, progress)
-    model, wanted = known.model, problem.options.distillation().training()
+    model, wanted = known.model, problem.common.split_facts
     if model.feature_map.fingerprint() != problem.common.feature_map.fingerprint() or model.split != wanted:
         raise ValueError("kip: trained is of another map, split or lambdas")
     return known

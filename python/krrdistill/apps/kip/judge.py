@@ -34,6 +34,7 @@ class Judge:
     trained: Trained
     objective: Objective
     val_features: Array
+    val_labels: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, problem: KipProblem, trained: Trained) -> Judge:
@@ -48,14 +49,14 @@ class Judge:
             objective = PublishedObjective(problem.network, *points, common.k)
         else:
             objective = GramObjective(problem.network.layers, statistics, dtype=problem.dtype, points=points)
-        return cls(problem, trained, objective, problem.features(common.validation))
+        return cls(problem, trained, objective, *problem.validation())
 
     def model(self, W: FloatArray) -> tuple[float, float]:
         """(loss per training point, validation accuracy) of a model W (k, p)."""
-        statistics, common = self.trained.statistics, self.problem.common
+        statistics = self.trained.statistics
         gain = 2.0 * np.vdot(W, statistics.cross) - np.vdot(W @ statistics.gram, W)
         predicted = (self.val_features @ W.T.astype(self.problem.dtype)).argmax(axis=1)
-        accuracy = float(np.mean(predicted == common.y[common.validation]))
+        accuracy = float(np.mean(predicted == self.val_labels))
         return float(statistics.target_square.sum() - gain) / statistics.n, accuracy
 
     def inputs(self, Z: Array) -> tuple[float, float]:
@@ -95,6 +96,7 @@ class Judge:
                 "backend": get_backend(common.backend).name,
             },
             "split": True,
+            **({"own_validation": True} if self.problem.common.own_validation is not None else {}),
             "kip": {**kip, "lambdas": common.training()["lambdas"], "iteration": iteration},
             "lambda": model.lambda_,
             "val_accuracy": float(model.path.val_accuracy[model.path.best]),

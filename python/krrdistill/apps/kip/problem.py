@@ -36,10 +36,22 @@ class KipProblem:
     start_rows: IntArray | None
 
     @classmethod
-    def of(cls, X: Any, y: Any, feature_map: FeatureMap, classes: Any, options: KipOptions) -> KipProblem:
+    def of(
+        cls, X: Any, y: Any, feature_map: FeatureMap, classes: Any, options: KipOptions, *, validation: Any = None
+    ) -> KipProblem:
         """From what the user gave."""
         feature_map.check_matrices("kip:")
-        common = Problem.of("kip", to_host("kip", "X", X), y, feature_map, options.distillation(), classes=classes)
+        if isinstance(validation, tuple):
+            validation = (to_host("kip", "X of validation", validation[0]), *validation[1:])
+        common = Problem.of(
+            "kip",
+            to_host("kip", "X", X),
+            y,
+            feature_map,
+            options.distillation(),
+            classes=classes,
+            validation=validation,
+        )
         if common.classes is None:
             raise TypeError(f"kip: y must hold integer class labels, got dtype {getattr(y, 'dtype', type(y).__name__)}")
         if options.warm_start:
@@ -65,6 +77,13 @@ class KipProblem:
         """phi of raw samples, (len(rows), p), in the run's precision."""
         common = self.common
         return np.asarray(common.backend.transform(common.feature_map, common.X, dtype=self.dtype, rows=rows))
+
+    def validation(self) -> tuple[Array, IntArray]:
+        """Features, in the run's precision, and labels of the held-out samples."""
+        common, held = self.common, self.common.own_validation
+        if held is None:
+            return self.features(common.validation), common.y[common.validation]
+        return np.asarray(common.backend.transform(common.feature_map, held.X, dtype=self.dtype)), held.y.codes
 
     def closed_form(self, model: RidgeModel) -> DistilledDataset | None:
         """What ``distill`` makes of the same model, points per class and start; None for a map that is not onto."""
@@ -92,6 +111,9 @@ class KipProblem:
         """What a checkpoint has to agree with, the bytes of the training data included."""
         data = hashlib.sha256(np.ascontiguousarray(self.common.X).data)
         data.update(np.ascontiguousarray(self.common.y).data)
+        if self.common.own_validation is not None:
+            data.update(np.ascontiguousarray(self.common.own_validation.X).data)
+            data.update(np.ascontiguousarray(self.common.own_validation.y.codes).data)
         return {
             **self.options.configuration(len(self.common.training)),
             "backend": self.common.backend.name,

@@ -95,6 +95,7 @@ def run_kip(
             dataset.train_targets,
             feature_map,
             classes=dataset.classes,
+            validation=dataset.validation,
             options=options,
             checkpoint=out / "checkpoint.npz",
             progress=progress,
@@ -113,7 +114,8 @@ def run_kip(
         with watch.stage("save"):
             write_npz(out / "curve.npz", {"losses": result.losses, **result.curve})
         seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
-        passed = len(dataset.x_train) - result.best.distilled.meta["n_val"]
+        held_out = 0 if dataset.validation is not None else result.best.distilled.meta["n_val"]
+        passed = len(dataset.x_train) - held_out
         floor = pass_floor(feature_map, passed, options.precision)
     images = None if result.start_rows is None else dataset.x_train[result.start_rows]
     record = replace(

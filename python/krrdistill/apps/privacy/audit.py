@@ -89,10 +89,11 @@ def nearest_neighbours(distilled: DistilledDataset, dataset: Dataset, *, limit: 
 
     An empirical check: small distances show that images were copied, large ones prove nothing.
     """
-    train = dataset.x_train.reshape(len(dataset.x_train), -1)
+    d = dataset.input_dim
+    train = dataset.x_train.reshape(len(dataset.x_train), d)
     inputs = distilled.samples.reshape(len(distilled.inputs), -1)
     nearest, distances = _nearest(_spaced(inputs, limit), train)
-    _, baseline = _nearest(_spaced(dataset.x_test.reshape(len(dataset.x_test), -1), limit), train)
+    _, baseline = _nearest(_spaced(dataset.x_test.reshape(len(dataset.x_test), d), limit), train)
     return Neighbours(distances, baseline, nearest)
 
 
