@@ -158,7 +158,7 @@ def _checked_names(names: Any) -> tuple[str, ...]:
 
 def _checked_alike(**given: Any) -> list[Any]:
     """Samples of one shape and one unit; float32 and float64 meet in float64. None stays None."""
-    checked = {name: _checked_inputs(name, x) for name, x in given.items() if x is not None}
+    checked = {name: _checked_inputs(name, x) for name, x in given.items() if x is not None or name != "x_validation"}
     train = checked["x_train"]
     for name, x in checked.items():
         if x.shape[1:] != train.shape[1:]:

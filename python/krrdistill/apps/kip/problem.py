@@ -83,7 +83,7 @@ class KipProblem:
         common, held = self.common, self.common.own_validation
         if held is None:
             return self.features(common.validation), common.y[common.validation]
-        return np.asarray(common.backend.transform(common.feature_map, held.X, dtype=self.dtype)), held.y.codes
+        return np.asarray(common.backend.transform(common.feature_map, held.X, dtype=self.dtype)), held.y.values
 
     def closed_form(self, model: RidgeModel) -> DistilledDataset | None:
         """What ``distill`` makes of the same model, points per class and start; None for a map that is not onto."""
