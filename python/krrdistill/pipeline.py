@@ -46,6 +46,7 @@ class Trained:
     model: RidgeModel
     statistics: RidgeStatistics
     seconds: Mapping[str, float]
+    selected: RidgeModel  # of the rows that were not held out; ``model`` itself without ``refit``
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +148,12 @@ def train(problem: Problem, progress: Progress | None = None) -> Trained:
             center=options.center,
             per_target=options.lambda_per_target,
         )
+    model = selected = replace(model, split=options.training(), weighted=problem.sample_weight is not None)
     if options.refit:
         problem.add(statistics, problem.validation, watch)
         with watch.stage("ridge"):
-            model = refitted(model, statistics)
-    weighted = problem.sample_weight is not None
-    return Trained(replace(model, split=options.training(), weighted=weighted), statistics, watch.seconds)
+            model = refitted(selected, statistics)
+    return Trained(model, statistics, watch.seconds, selected)
 
 
 def distill_model(
