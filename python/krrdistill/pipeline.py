@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.artifact.making import distilled_set
+from krrdistill.artifact.making import distilled_set, warn_of
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
@@ -131,6 +131,7 @@ def distill(
         trained = train(problem, progress)
         watch = Stopwatch(progress, trained.seconds)
         distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
+    warn_of("distill", distilled, trained.model)
     return Distillation(distilled, trained.model, start_rows, watch.seconds)
 
 
@@ -206,7 +207,9 @@ def distill_model(
             near = _reference(model, reference, options)
         elif reference is not None:
             raise ValueError("distill_model: reference belongs to init='real'")
-        return distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
+        distilled = distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
+    warn_of("distill_model", distilled, model)
+    return distilled
 
 
 def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOptions) -> FloatArray:
