@@ -204,3 +204,27 @@ def test_large_offset_costs_no_digits(tmp_path: Path) -> None:
         certificate = kd.DistilledDataset.load(tmp_path / "d.npz").verify(result.model, test=(raw, y))
         errors.append(certificate.weight_relative_error)
     assert errors[1] < 10 * errors[0] + tolerances.eps(np.float64)
+
+
+# What is said of a model
+
+
+def test_a_lambda_at_the_edge_of_the_grid_warns() -> None:
+    X, _, Y = samples()
+    with pytest.warns(kd.ResultWarning, match=r"^fit_model: the lambda chosen, 1e\+07, is the smallest of the grid"):
+        kd.fit_model(statistics(X, Y), [1e7, 1e8, 1e9], validation=(X, Y), center="both")
+
+
+def test_targets_that_their_means_predict_better_warn_with_the_remedy(rng: np.random.Generator) -> None:
+    X, Y = rng.standard_normal((200, 5)), 10.0 + rng.standard_normal((200, 2))
+    made = kd.RidgeStatistics(kd.Identity(5), n_targets=2).update(X, Y)
+    with pytest.warns(kd.ResultWarning, match=r"R\^2 is below 0 .* for 2 of 2 targets .*intercept=True") as said:
+        model = kd.fit_model(made, 1.0, validation=(X, Y))
+    assert str(said[0].message) == f"fit_model: {model.statements()[-1]}"
+    assert kd.fit_model(made, 1.0, validation=(X, Y), center="both").below_mean() is None
+
+
+def test_more_points_than_samples_warn(rng: np.random.Generator) -> None:
+    X, y = rng.standard_normal((50, 8)), np.arange(50) % 3
+    with pytest.warns(kd.ResultWarning, match="^distill: 60 points are made of 48 training samples: use fewer"):
+        kd.distill(X, y, kd.Identity(8), points_per_class=20)

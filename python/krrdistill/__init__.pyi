@@ -18,11 +18,14 @@ from .data import standardize as standardize
 from .data import zca as zca
 from .errors import BackendUnavailable as BackendUnavailable
 from .errors import DataError as DataError
+from .errors import DataWarning as DataWarning
 from .errors import Diverged as Diverged
 from .errors import KrrDistillError as KrrDistillError
 from .errors import LambdaOutOfRange as LambdaOutOfRange
+from .errors import NotExactWarning as NotExactWarning
 from .errors import NotPositiveDefinite as NotPositiveDefinite
 from .errors import NotSurjective as NotSurjective
+from .errors import ResultWarning as ResultWarning
 from .maps import FCNN as FCNN
 from .maps import ConvolutionalNetwork as ConvolutionalNetwork
 from .maps import DeepLinear as DeepLinear

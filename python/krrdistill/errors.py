@@ -11,8 +11,10 @@ __all__ = [
     "Diverged",
     "KrrDistillError",
     "LambdaOutOfRange",
+    "NotExactWarning",
     "NotPositiveDefinite",
     "NotSurjective",
+    "ResultWarning",
 ]
 
 
@@ -26,6 +28,14 @@ class DataError(KrrDistillError, ValueError):
 
 class DataWarning(UserWarning):
     """Data that can be used and may not mean what the user thinks; the message says how they were taken."""
+
+
+class ResultWarning(UserWarning):
+    """A result that may be worse than it need be; the message says why and what to change."""
+
+
+class NotExactWarning(ResultWarning):
+    """Points that do not retrain to the model as well as their storage allows."""
 
 
 class BackendUnavailable(KrrDistillError, ImportError):  # noqa: N818 - the name that users read

@@ -157,6 +157,13 @@ class DistillOptions:
         False, "Keep the real samples of --init real and learn labels for them (Theorem 4.2).", panel=RESULT
     )
     strict: bool = option(False, "Refuse a map that has approximate preimages only.", panel=RESULT)
+    max_seconds: float | None = option(
+        None,
+        "Time for approximate inputs; the best of it are taken, and differ from run to run.",
+        above=0,
+        default_text="100 steps",
+        panel=RESULT,
+    )
     lambda_s: float | str = option(
         0.0,
         "Train on the distilled set with this lambda; auto: the lambda chosen, or the largest possible below it.",

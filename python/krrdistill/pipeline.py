@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.artifact.making import distilled_set
+from krrdistill.artifact.making import distilled_set, warn_of
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
@@ -46,6 +46,7 @@ class Trained:
     model: RidgeModel
     statistics: RidgeStatistics
     seconds: Mapping[str, float]
+    selected: RidgeModel  # of the rows that were not held out; ``model`` itself without ``refit``
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +142,7 @@ def distill(
         trained = train(problem, progress)
         watch = Stopwatch(progress, trained.seconds)
         distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
+    warn_of("distill", distilled, trained.model)
     return Distillation(distilled, trained.model, start_rows, watch.seconds)
 
 
@@ -158,12 +160,12 @@ def train(problem: Problem, progress: Progress | None = None) -> Trained:
             center=options.center,
             per_target=options.lambda_per_target,
         )
+    model = selected = replace(model, split=problem.split_facts, weighted=problem.sample_weight is not None)
     if options.refit:
         problem.add_held_out(statistics, watch)
         with watch.stage("ridge"):
-            model = refitted(model, statistics)
-    weighted = problem.sample_weight is not None
-    return Trained(replace(model, split=problem.split_facts, weighted=weighted), statistics, watch.seconds)
+            model = refitted(selected, statistics)
+    return Trained(model, statistics, watch.seconds, selected)
 
 
 def distill_model(
@@ -216,7 +218,9 @@ def distill_model(
             near = _reference(model, reference, options)
         elif reference is not None:
             raise ValueError("distill_model: reference belongs to init='real'")
-        return distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
+        distilled = distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
+    warn_of("distill_model", distilled, model)
+    return distilled
 
 
 def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOptions) -> FloatArray:

@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.apps.roofline import pass_floor
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
+from krrdistill.artifact.making import not_exact, too_many_points
 from krrdistill.artifact.record import (
-    WEIGHT_ERROR_TARGETS,
     CertificateNumbers,
     ErrorCurve,
     Likeness,
@@ -32,6 +33,7 @@ from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
+from krrdistill.errors import ResultWarning
 from krrdistill.maps import given_map, make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation, distill, retrain
@@ -111,15 +113,17 @@ def run_distillation(
         with watch.stage("preprocess"):
             preprocessing = zca(dataset) if use_zca else standardize(dataset)
             feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
-        result = distill(
-            dataset.x_train,
-            dataset.train_targets,
-            feature_map,
-            classes=dataset.classes,
-            validation=None if options.selection == "gcv" else dataset.validation,
-            options=options,
-            progress=progress,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultWarning)  # the record says it
+            result = distill(
+                dataset.x_train,
+                dataset.train_targets,
+                feature_map,
+                classes=dataset.classes,
+                validation=None if options.selection == "gcv" else dataset.validation,
+                options=options,
+                progress=progress,
+            )
         watch.seconds.update(result.seconds)
         path = out / "distilled.npz"
         facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
@@ -165,7 +169,11 @@ def _record(
     facts = dict(meta["solution"])
     range_scale = facts.pop("range_scale")
     solution = Solution(**facts)
-    warnings = [*result.model.statements(), _shortfall(certificate, options, solution.method)]
+    said = [
+        *result.model.statements(),
+        too_many_points(distilled, result.model),
+        not_exact(distilled, certificate.weight_relative_error, certificate.prediction_agreement),
+    ]
     return RunRecord(
         dataset=dataset.name,
         kernel=kernel,
@@ -199,7 +207,7 @@ def _record(
         precision=options.precision,
         seconds={"total": 0.0},
         floor_seconds={},
-        warnings=tuple(warning for warning in warnings if warning is not None),
+        warnings=tuple(sentence for sentence in said if sentence is not None),
         artifact=str(path),
     )
 
@@ -240,26 +248,6 @@ def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> Err
     per_class = np.unique(np.geomspace(1, len(F) // k, 9).round().astype(int))
     sizes = [int(count) * k for count in per_class]
     return ErrorCurve(m=tuple(sizes), weight_relative_error=tuple(labels_only_errors(F, W, sizes)))
-
-
-_REMEDIES = {
-    "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
-    "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
-    "approximate": "the map has no exact preimage, its inputs are approximate: use more points per class",
-    "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
-}
-
-
-def _shortfall(certificate: Certificate, options: DistillOptions, method: str) -> str | None:
-    """What to say when the file does not retrain to the model as well as its storage should."""
-    error, target = certificate.weight_relative_error, WEIGHT_ERROR_TARGETS[options.store]
-    if error <= target:
-        return None
-    agreement = certificate.prediction_agreement
-    return (
-        f"NOT EXACT: the model retrained from the file is off by {error:.2g} (target {target:.0e} for "
-        f"{options.store} storage) and agrees on {agreement:.2%} of the predictions; {_REMEDIES[method]}"
-    )
 
 
 def peak_memory_bytes() -> int:

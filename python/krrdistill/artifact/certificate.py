@@ -13,7 +13,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.ridge.feature_gram import FeatureGram
 from krrdistill.ridge.scores import all_scores, predictions, r_squared
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "certify", "relative_error"]
 
 FloatArray = npt.NDArray[np.float64]
 _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predictions
@@ -88,8 +88,8 @@ def certify(
         feature_map, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend, data=X_test)
     )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
-    error, scale, size = (float(np.linalg.norm(A)) for A in (W_S - W, W, W_S))
-    relative = _relative(error, scale)
+    scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
+    relative = relative_error(W, W_S)
     if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
         spread = np.linalg.norm(both[:, 0].std(axis=0))
         relative = max(
@@ -115,6 +115,11 @@ def certify(
         singular_values=features.singular_values(),
         per_target=per_target,
     )
+
+
+def relative_error(W: FloatArray, W_S: FloatArray) -> float:
+    """||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too."""
+    return _relative(float(np.linalg.norm(W_S - W)), float(np.linalg.norm(W)))
 
 
 def _relative(error: float, scale: float) -> float:

@@ -24,6 +24,7 @@ from krrdistill.ridge.model import RidgeModel
 from krrdistill.ridge.scores import TARGET_KINDS, all_scores, predictions
 
 from .certificate import Certificate, certify
+from .record import WEIGHT_ERROR_TARGETS
 
 __all__ = ["FORMAT", "DistilledDataset", "read_samples"]
 
@@ -64,6 +65,8 @@ class DistilledDataset:
         Mean of the training targets, to be added to predictions; labels are about it already.
     meta : dict
         JSON-able facts: data set, split, lambda, accuracies, certificate, timings, versions.
+    weight_error : float, optional
+        ||W_S - W|| / ||W|| of the model retrained from this set, where it was computed when the set was made.
     """
 
     inputs: npt.NDArray[Any]
@@ -79,11 +82,14 @@ class DistilledDataset:
     centered: bool = False
     offset: FloatArray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    weight_error: float | None = None
 
     def __repr__(self) -> str:
         m, k = self.Y.shape
-        error = (self.meta.get("certificate") or {}).get("weight_relative_error")
+        certified = (self.meta.get("certificate") or {}).get("weight_relative_error")
+        error = self.weight_error if certified is None else certified
         judged = "" if error is None else f", weight error {error:.2g}"
+        judged += ", NOT EXACT" if error is not None and error > WEIGHT_ERROR_TARGETS[self.store] else ""
         return (
             f"DistilledDataset({m} points for {k} {self.targets}, shape {self.shape}, {self.feature_map!r}, "
             f"lambda_s={self.lambda_s:.3g}, {self.store}{judged})"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import fields
+import warnings
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,24 @@ from krrdistill.backends import Backend
 from krrdistill.common.progress import Stopwatch
 from krrdistill.construct.points import METHODS, choose_method, labels_for
 from krrdistill.construct.storage import round_inputs
-from krrdistill.errors import DataError
+from krrdistill.errors import DataError, NotExactWarning, ResultWarning
 from krrdistill.options import DistillOptions
 from krrdistill.ridge.model import RidgeModel
 
+from .certificate import relative_error
 from .file import DistilledDataset
+from .record import WEIGHT_ERROR_TARGETS
 
-__all__ = ["distilled_set", "versions"]
+__all__ = ["distilled_set", "not_exact", "too_many_points", "versions", "warn_of"]
 
 FloatArray = npt.NDArray[np.float64]
+_REMEDIES = {
+    "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
+    "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
+    "approximate": "the map has no exact preimage, its inputs are approximate: use more points per class",
+    "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
+}
+_STOPPED = {"steps": "; the search stopped after its last step", "seconds": "; the search stopped after max_seconds"}
 
 
 def distilled_set(
@@ -46,7 +56,7 @@ def distilled_set(
         "range_scale": found.range_scale,
         **found.facts,
     }
-    return DistilledDataset(
+    made = DistilledDataset(
         inputs=stored,
         Y=Y,
         lambda_s=found.lambda_s,
@@ -61,6 +71,39 @@ def distilled_set(
         offset=model.b if model.center == "targets" else None,
         meta={**_meta(model, options, backend), "solution": solution},
     )
+    with watch.stage("evaluate"):
+        W, _ = made.fit_model(backend=backend)
+        return replace(made, weight_error=relative_error(model.W, W))
+
+
+def not_exact(distilled: DistilledDataset, error: float, agreement: float | None = None) -> str | None:
+    """What to say of a set that does not retrain to its model as well as its storage should, None of any other."""
+    target, solution = WEIGHT_ERROR_TARGETS[distilled.store], distilled.meta["solution"]
+    if error <= target:
+        return None
+    agrees = "" if agreement is None else f" and agrees on {agreement:.2%} of the predictions"
+    stopped = _STOPPED.get(solution.get("stopped"), "")
+    return (
+        f"NOT EXACT: the model retrained from the points is off by {error:.2g} (target {target:.0e} for "
+        f"{distilled.store} storage){agrees}; {_REMEDIES[solution['method']]}{stopped}"
+    )
+
+
+def too_many_points(distilled: DistilledDataset, model: RidgeModel) -> str | None:
+    """What to say where more points are made than there were samples."""
+    m, n = len(distilled.inputs), model.n_train
+    return None if m <= n else f"{m} points are made of {n} training samples: use fewer points_per_class"
+
+
+def warn_of(where: str, distilled: DistilledDataset, model: RidgeModel) -> None:
+    """Warns of points that are not exact, or more than there were samples, in the name of ``where``."""
+    assert distilled.weight_error is not None  # ``distilled_set`` has seen to it
+    for said, category in (
+        (not_exact(distilled, distilled.weight_error), NotExactWarning),
+        (too_many_points(distilled, model), ResultWarning),
+    ):
+        if said is not None:
+            warnings.warn(f"{where}: {said}", category, stacklevel=3)
 
 
 def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:

@@ -90,12 +90,14 @@ class Solution:
     outside_range : relative part of the weights outside of the map's linear range; None where it has no such range
     range_dimension : dimension of that range
     steps : that approximate inputs took
+    stopped : "steps" or "seconds", what ended those before they were done
     """
 
     method: str
     outside_range: float | None
     range_dimension: int | None = None
     steps: int | None = None
+    stopped: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

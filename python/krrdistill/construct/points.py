@@ -24,7 +24,7 @@ from krrdistill.ridge.model import RidgeModel
 from .closed_form import Construction, construct, noise_start, real_start, shrink_to_bound
 from .labels import affine_labels, learned_labels, target_labels
 from .nearest import nearest_inputs
-from .span import centered, span_model
+from .span import span_model
 
 __all__ = ["METHODS", "Points", "choose_method", "labels_for"]
 
@@ -134,9 +134,17 @@ def spanning_points(
         if near is None:
             d, m = inner.input_dim, options.points_per_class * len(model.W)
             near = normal(options.seed, Stream.NOISE, m * d).reshape(m, d)
-        linearize = centered(inner.linearize) if model.center == "both" else inner.linearize
-        found = span_model(model.W, near, linearize, progress=report)
-    return Points(found.X, None, _free_lambda_s(model, options), facts={"steps": found.steps})
+        found = span_model(
+            model.W,
+            near,
+            inner.linearize,
+            centered=model.center == "both",
+            max_seconds=options.max_seconds,
+            progress=report,
+        )
+    facts: dict[str, Any] = {"steps": found.steps}
+    facts |= {} if found.stopped is None else {"stopped": found.stopped}
+    return Points(found.X, None, _free_lambda_s(model, options), facts=facts)
 
 
 def kept_points(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples
 from krrdistill.data.labels import Classes
-from krrdistill.errors import DataError
+from krrdistill.errors import DataError, ResultWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.options import PRECISIONS, SELECTIONS
 
@@ -122,8 +123,24 @@ class RidgeModel:
         return score_of(scores, np.asarray(known), self.targets)
 
     def statements(self) -> list[str]:
-        """What a user should know about the choice of lambda, a sentence each."""
-        return self.path.statements()
+        """What a user should know about the model and the choice of lambda, a sentence each."""
+        return [said for said in (*self.path.statements(), self.below_mean()) if said is not None]
+
+    def below_mean(self) -> str | None:
+        """The statement about targets that their means predict better on held-out samples, None where there is none."""
+        path = self.path
+        if path.val_r2 is None or self.center != "none":
+            return None
+        targets = np.arange(path.val_r2.shape[1])
+        scores = path.val_r2[path.best if path.chosen is None else path.chosen, targets]
+        worse = np.flatnonzero(scores < 0.0)
+        if not worse.size:
+            return None
+        return (
+            f"R^2 is below 0 on the held-out samples, for {worse.size} of {len(scores)} targets (lowest "
+            f"{scores.min():.3g}): their means predict them better; fit an intercept (intercept=True, of fit_model "
+            "center='both')"
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the model to a .npz, atomically; the map is not in it."""
@@ -247,7 +264,7 @@ def fit_model(
     path = ridge_path(statistics, lambdas, center=center)
     chosen, n_validation = _select(path, statistics, validation, selection, center, per_target)
     W, b, own = chosen.model()
-    return _model(
+    model = _model(
         statistics,
         W,
         None if center == "none" else b,
@@ -257,6 +274,10 @@ def fit_model(
         center,
         n_validation,
     )
+    for said in (model.path.edge(), model.below_mean()):
+        if said is not None:
+            warnings.warn(f"fit_model: {said}", ResultWarning, stacklevel=2)
+    return model
 
 
 def _select(

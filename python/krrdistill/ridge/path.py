@@ -96,7 +96,7 @@ class RidgePath:
 
     def statements(self) -> list[str]:
         """What a user should know about the choice, a sentence each."""
-        return [said for said in (self._noise(), self._edge()) if said is not None]
+        return [said for said in (self._noise(), self.edge()) if said is not None]
 
     def _noise(self) -> str | None:
         under = self.lambdas[self.below_noise_floor]
@@ -108,7 +108,8 @@ class RidgePath:
             f"floor {self.noise_floor:.3g} of the Gram matrix and were not eligible{remedy}"
         )
 
-    def _edge(self) -> str | None:
+    def edge(self) -> str | None:
+        """The statement about a choice at an end of the grid, None elsewhere."""
         chosen = {self.best} if self.chosen is None else {int(index) for index in self.chosen}
         last = len(self.lambdas) - 1
         if last == 0 or not chosen & {0, last}:

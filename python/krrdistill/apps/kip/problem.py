@@ -113,7 +113,7 @@ class KipProblem:
         data.update(np.ascontiguousarray(self.common.y).data)
         if self.common.own_validation is not None:
             data.update(np.ascontiguousarray(self.common.own_validation.X).data)
-            data.update(np.ascontiguousarray(self.common.own_validation.y.codes).data)
+            data.update(np.ascontiguousarray(self.common.own_validation.y.values).data)
         return {
             **self.options.configuration(len(self.common.training)),
             "backend": self.common.backend.name,

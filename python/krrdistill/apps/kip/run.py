@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from krrdistill.common.files import write_npz
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset, standardize, zca
+from krrdistill.errors import ResultWarning
 from krrdistill.maps import make_map
 
 from .distill import KipPoint, KipResult, kip_distill
@@ -90,16 +92,18 @@ def run_kip(
         with watch.stage("preprocess"):
             preprocessing = zca(dataset) if use_zca else standardize(dataset)
             feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
-        result = kip_distill(
-            dataset.x_train,
-            dataset.train_targets,
-            feature_map,
-            classes=dataset.classes,
-            validation=dataset.validation,
-            options=options,
-            checkpoint=out / "checkpoint.npz",
-            progress=progress,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultWarning)  # the record says it
+            result = kip_distill(
+                dataset.x_train,
+                dataset.train_targets,
+                feature_map,
+                classes=dataset.classes,
+                validation=dataset.validation,
+                options=options,
+                checkpoint=out / "checkpoint.npz",
+                progress=progress,
+            )
         watch.seconds.update(result.seconds)
         facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
         certificates: dict[str, Certificate] = {}
@@ -138,7 +142,7 @@ def _record(
     """The facts of a run; times and likeness are filled in by the caller."""
     best, meta = certificates["distilled"], result.best.distilled.meta
     iterations, published = len(result.losses), options.variant == "published"
-    warnings = [*result.model.statements(), _rise(result, options)]
+    said = [*result.model.statements(), _rise(result, options)]
     return KipRecord(
         dataset=dataset.name,
         kernel=kernel,
@@ -181,7 +185,7 @@ def _record(
         artifact=str(out / "distilled.npz"),
         last_artifact=str(out / "last.npz"),
         curve=str(out / "curve.npz"),
-        warnings=tuple(warning for warning in warnings if warning is not None),
+        warnings=tuple(sentence for sentence in said if sentence is not None),
     )
 
 
