@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "bindings/errors.h"
 #include "bindings/scipy_blas.h"
 #include "bindings/workspace.h"
+#include "common/threads.h"
 #include "krrdistill/degrees_of_freedom.h"
 #include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
@@ -22,10 +24,6 @@
 #include "krrdistill/score.h"
 #include "krrdistill/solve.h"
 #include "krrdistill/statistics.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace krrdistill::bindings {
 namespace {
@@ -170,7 +168,7 @@ py::dict build_facts() {
   py::dict facts;
   facts["compiler"] = std::string(KRRDISTILL_COMPILER);
 #ifdef _OPENMP
-  facts["openmp_threads"] = omp_get_max_threads();
+  facts["openmp_threads"] = max_threads();
 #else
   facts["openmp_threads"] = py::none();
 #endif
@@ -209,6 +207,13 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("out").noconvert());
   module.def("has_byte_products", &krrdistill::has_byte_products);
   module.def("build_facts", &bindings::build_facts);
+  module.def(
+      "set_threads",
+      [](int64_t count) {
+        bindings::require(count >= 1 && count <= std::numeric_limits<int>::max(), "count: at least 1");
+        return krrdistill::set_threads(count);
+      },
+      pybind11::arg("count"));
   module.def(
       "set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); },
       pybind11::arg("name"));
