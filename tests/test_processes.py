@@ -192,3 +192,63 @@ print(peak_memory_bytes() > 0)
 
 def test_every_module_imports_without_what_only_posix_has() -> None:
     assert run_alone(BLOCKED, prelude="")[0] == "True\n"
+
+
+# Ctrl-C
+
+# The operation has begun where `begun()`; the watcher then interrupts, and the operation must not reach `ended()`.
+INTERRUPT = """
+import time
+from krrdistill.common.native import load_native
+native, what = load_native(), sys.argv[1]
+n, d, p, wide = 400_000, 1024, 8, 4096
+one_row, rows = np.ones((1, d), "f4"), np.zeros(n, int)
+label = np.zeros(1, int)
+layers = [(np.full(size, 1e-3, "f4"), None, 1, 0.1) for size in ((wide, d), (p, wide))]
+network, plain = native.FeatureMapF32(d, None, None, layers), native.FeatureMapF32(d, None, None, [])
+if what == "transform":
+    out = np.zeros((n, p), "f4")
+    call = lambda: native.transform(network, one_row, rows, out, 1024)
+    begun, ended = lambda: out[0, 0] != 0, lambda: out[-1, 0] != 0
+elif what == "score_path":
+    correct = np.zeros(1, int)
+    call = lambda: native.score_path(network, one_row, rows, label, np.ones((1, 1, p), "f4"), correct, 1024)
+    begun, ended = lambda: correct[0] > 0, lambda: correct[0] == n
+elif what in ("accumulate", "bytes"):
+    gram, cross = np.zeros((d, d)), np.zeros((1, d))
+    if what == "bytes" and not native.has_byte_products():
+        sys.exit()
+    if what == "bytes":
+        rows = np.zeros(4 * n, int)
+        plain, one_row = native.FeatureMapF64(d, None, None, []), one_row.astype("u1")
+    call = lambda: native.accumulate(plain, one_row, rows, label, gram, cross, 1024)
+    begun, ended = lambda: cross[0, 0] > 0, lambda: cross[0, 0] == len(rows)
+else:
+    p, count = (3000, 2) if what == "band" else (1500, 200)
+    gram, cross = np.eye(p) + 1.0, np.ones((1, p))
+    models, flags = np.zeros((count, 1, p)), np.zeros((2, count), bool)
+    call = lambda: native.ridge_path(gram, cross, np.geomspace(1, 2, count), 1e-9, models, *flags, what)
+    begun = (lambda: gram[0, -1] != 1) if what == "band" else (lambda: models[0, 0, 0] != 0)
+    ended = lambda: models[-1, 0, 0] != 0
+sent = []
+def watch():
+    while not begun():
+        pass
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+watcher = threading.Thread(target=watch, daemon=True)
+watcher.start()
+try:
+    call()
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0] < 2.0, not ended())
+"""
+
+
+@posix
+@pytest.mark.parametrize("what", ["transform", "score_path", "accumulate", "bytes", "cholesky", "band"])
+def test_interrupt_ends_a_native_call_between_two_steps(what: str) -> None:
+    out, _ = run_alone(INTERRUPT, what)
+    if out == "" and what == "bytes":
+        pytest.skip("no integer products on this CPU")
+    assert out == "True True\n"

@@ -13,6 +13,7 @@
 #include "bindings/checks.h"
 #include "bindings/errors.h"
 #include "bindings/scipy_blas.h"
+#include "bindings/signals.h"
 #include "bindings/workspace.h"
 #include "common/threads.h"
 #include "krrdistill/degrees_of_freedom.h"
@@ -40,6 +41,7 @@ void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows,
   const py::gil_scoped_release nogil;
   Workspace<T> workspace(tile_workspace(map, tile_rows));
   for (int64_t first = 0; first < input.n; first += tile_rows) {
+    check_interrupt();
     transform_tile(map, input, first, std::min(tile_rows, input.n - first), target + first * p, workspace.get());
   }
 }
@@ -146,8 +148,12 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
   double* out_data = out.mutable_data();
   const uint64_t* bit_data = bits.data();
   const int64_t n = bits.size();
+  constexpr int64_t step = int64_t{1} << 22;
   const py::gil_scoped_release nogil;
-  normal_from_bits(bit_data, out_data, n);
+  for (int64_t first = 0; first < n; first += step) {
+    check_interrupt();
+    normal_from_bits(bit_data + first, out_data + first, std::min(step, n - first));
+  }
 }
 
 template <typename T>
@@ -188,6 +194,7 @@ PYBIND11_MODULE(_native, module) {
   namespace bindings = krrdistill::bindings;
   module.doc() = "Compiled CPU operations of krrdistill; use them through krrdistill.backends.native.";
   bindings::load_scipy_blas();
+  bindings::stop_at_signals();
   krrdistill::current_isa();  // an unknown KRRDISTILL_ISA fails here, at import
   pybind11::register_local_exception_translator(&bindings::translate);
   bindings::bind_operations<float>(module, "FeatureMapF32");
