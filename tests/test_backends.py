@@ -776,13 +776,18 @@ def test_numba_threads_change_nothing(numba_module: ModuleType, dtype: Any, monk
 
 def test_a_limit_on_blas_holds_for_numba(numba_module: ModuleType) -> None:
     before = numba_module.numba.get_num_threads()
-    seen: list[int] = []
-    with threadpoolctl.threadpool_limits(1):
-        numba_module._run(lambda: seen.append(numba_module.numba.get_num_threads()))
-    assert seen == [1]
+    seen: list[Any] = []
+    kernel = SimpleNamespace(
+        together=lambda: seen.append(numba_module.numba.get_num_threads()), alone=lambda: seen.append("alone")
+    )
+    for threads in (1, 2):
+        with threadpoolctl.threadpool_limits(threads):
+            numba_module._run(kernel)
+    assert seen == ["alone", "alone" if before == 1 else 2]
     assert numba_module.numba.get_num_threads() == before
 
 
+TWO = {"OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
 _TRANSFORM = """
 import numpy as np, threading
 from krrdistill.backends import Layer, get_backend
@@ -804,7 +809,8 @@ def test_numba_compiles_once_for_all_processes(tmp_path: Path) -> None:
     code = """
 call()
 from krrdistill.backends.numba import _leaky_relu
-print(*(sum(count.values()) for count in (_leaky_relu.stats.cache_hits, _leaky_relu.stats.cache_misses)))
+stats = [kernel.stats for kernel in (_leaky_relu.alone, _leaky_relu.together)]
+print(*(sum(sum(getattr(each, name).values()) for each in stats) for name in ("cache_hits", "cache_misses")))
 """
     printed = [run_python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
     assert printed == ["0 1\n", "1 0\n"]
@@ -818,7 +824,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 import numba; print(numba.threading_layer())
 """
-    assert run_python(code, NUMBA_THREADING_LAYER="workqueue") == "workqueue\n"
+    assert run_python(code, NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2", **TWO) == "workqueue\n"
 
 
 @pytest.mark.usefixtures("numba_module")

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -12,7 +13,9 @@
 #include "bindings/checks.h"
 #include "bindings/errors.h"
 #include "bindings/scipy_blas.h"
+#include "bindings/signals.h"
 #include "bindings/workspace.h"
+#include "common/threads.h"
 #include "krrdistill/degrees_of_freedom.h"
 #include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
@@ -22,10 +25,6 @@
 #include "krrdistill/score.h"
 #include "krrdistill/solve.h"
 #include "krrdistill/statistics.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace krrdistill::bindings {
 namespace {
@@ -42,6 +41,7 @@ void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows,
   const py::gil_scoped_release nogil;
   Workspace<T> workspace(tile_workspace(map, tile_rows));
   for (int64_t first = 0; first < input.n; first += tile_rows) {
+    check_interrupt();
     transform_tile(map, input, first, std::min(tile_rows, input.n - first), target + first * p, workspace.get());
   }
 }
@@ -148,8 +148,12 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
   double* out_data = out.mutable_data();
   const uint64_t* bit_data = bits.data();
   const int64_t n = bits.size();
+  constexpr int64_t step = int64_t{1} << 22;
   const py::gil_scoped_release nogil;
-  normal_from_bits(bit_data, out_data, n);
+  for (int64_t first = 0; first < n; first += step) {
+    check_interrupt();
+    normal_from_bits(bit_data + first, out_data + first, std::min(step, n - first));
+  }
 }
 
 template <typename T>
@@ -170,7 +174,7 @@ py::dict build_facts() {
   py::dict facts;
   facts["compiler"] = std::string(KRRDISTILL_COMPILER);
 #ifdef _OPENMP
-  facts["openmp_threads"] = omp_get_max_threads();
+  facts["openmp_threads"] = max_threads();
 #else
   facts["openmp_threads"] = py::none();
 #endif
@@ -190,6 +194,7 @@ PYBIND11_MODULE(_native, module) {
   namespace bindings = krrdistill::bindings;
   module.doc() = "Compiled CPU operations of krrdistill; use them through krrdistill.backends.native.";
   bindings::load_scipy_blas();
+  bindings::stop_at_signals();
   krrdistill::current_isa();  // an unknown KRRDISTILL_ISA fails here, at import
   pybind11::register_local_exception_translator(&bindings::translate);
   bindings::bind_operations<float>(module, "FeatureMapF32");
@@ -209,6 +214,13 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("out").noconvert());
   module.def("has_byte_products", &krrdistill::has_byte_products);
   module.def("build_facts", &bindings::build_facts);
+  module.def(
+      "set_threads",
+      [](int64_t count) {
+        bindings::require(count >= 1 && count <= std::numeric_limits<int>::max(), "count: at least 1");
+        return krrdistill::set_threads(count);
+      },
+      pybind11::arg("count"));
   module.def(
       "set_isa", [](const std::string& name) { krrdistill::set_isa(krrdistill::parse_isa(name)); },
       pybind11::arg("name"));

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "krrdistill/interrupt.h"
 
 namespace krrdistill {
 namespace {
@@ -91,6 +92,7 @@ void reduce_to_band(const BandReduction& r, double* workspace) {
   double* v = workspace;
   double* rest = v + r.p * r.width;
   for (int64_t j = 0; has_panel(r, j); j += r.width) {
+    check_interrupt();
     const int64_t first = j + r.width, rows = r.p - first;
     double* t = r.factors + j * r.width;
     factor_panel(r.vectors + j * r.p + first, r.p, rows, r.width, v, t, r.width, rest);
@@ -108,6 +110,7 @@ void apply_q(const BandReduction& r, bool transposed, double* columns, int64_t c
     ++panels;
   }
   for (int64_t step = 0; step < panels; ++step) {  // Q = H_1 H_2 ...: Q^T starts with the first
+    check_interrupt();
     const int64_t j = (transposed ? step : panels - 1 - step) * r.width;
     const int64_t first = j + r.width, rows = r.p - first, k = reflectors(r, j);
     unpack_vectors(r.vectors + j * r.p + first, r.p, rows, k, v);

@@ -5,6 +5,7 @@
 #include "common/checked_blas.h"
 #include "common/lanczos.h"
 #include "cpu/ridge_methods.h"
+#include "krrdistill/interrupt.h"
 #include "krrdistill/statistics.h"
 
 namespace krrdistill {
@@ -21,6 +22,7 @@ class ShiftedGram {
 
   // False when G + shift I is not positive definite.
   bool factor(double shift) {
+    check_interrupt();
     if (overwritten_) {
       symmetrize(gram_, p_);  // row-major lower, column-major upper
     }

@@ -5,6 +5,7 @@
 
 #include "common/checked_blas.h"
 #include "common/checked_size.h"
+#include "krrdistill/interrupt.h"
 
 namespace krrdistill {
 namespace {
@@ -38,6 +39,7 @@ void score_path(const FeatureMap<T>& map, const Input& input, const int64_t* lab
   T* tile_space = scores + tile_rows * width;
   std::fill(correct, correct + models, int64_t{0});
   for (int64_t first = 0; first < input.n; first += tile_rows) {
+    check_interrupt();
     const int64_t count = std::min(tile_rows, input.n - first);
     transform_tile(map, input, first, count, features, tile_space);
     gemm<T>('T', 'N', width, count, p, T(1), weights, p, features, p, T(0), scores, width);

@@ -2,6 +2,7 @@
 
 #include "common/checked_blas.h"
 #include "krrdistill/errors.h"
+#include "krrdistill/interrupt.h"
 
 namespace krrdistill {
 
@@ -12,6 +13,7 @@ void solve_spd(T* a, T* rhs, int64_t batch, int64_t n, int64_t r) {
   int columns = blas_int(r);
   int ld = order > 0 ? order : 1;
   for (int64_t b = 0; b < batch; ++b) {
+    check_interrupt();
     T* factor = a + b * n * n;
     int info = 0;
     blas<T>().potrf(&uplo, &order, factor, &ld, &info);

@@ -8,6 +8,7 @@
 #include "common/checked_size.h"
 #include "cpu/byte_statistics.h"
 #include "krrdistill/elementwise.h"
+#include "krrdistill/interrupt.h"
 
 namespace krrdistill {
 namespace {
@@ -95,6 +96,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
   T* tile_space = target_space + targets.k * (tile_rows + p);
   int64_t pending = 0;  // rows in `scratch` that are not yet in `gram`
   for (int64_t first = 0; first < input.n; first += tile_rows) {
+    check_interrupt();
     const int64_t count = std::min(tile_rows, input.n - first);
     transform_tile(map, input, first, count, features, tile_space);
     // G is symmetric: the upper triangle in BLAS's column-major order is our lower one in row-major order.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-import resource
 import sys
 import time
 import warnings
@@ -250,8 +250,8 @@ def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> Err
     return ErrorCurve(m=tuple(sizes), weight_relative_error=tuple(labels_only_errors(F, W, sizes)))
 
 
-def peak_memory_bytes() -> int:
-    """Peak resident memory of this process so far.
+def peak_memory_bytes() -> int | None:
+    """Peak resident memory of this process so far; None where the system does not tell.
 
     VmHWM where /proc has it: ru_maxrss starts from the peak of the parent process on Linux.
     """
@@ -259,5 +259,10 @@ def peak_memory_bytes() -> int:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError, ValueError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        pass
+    try:
+        resource = importlib.import_module("resource")  # of POSIX only
+    except ImportError:
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else peak * 1024

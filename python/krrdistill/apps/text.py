@@ -39,9 +39,9 @@ def plain_number(value: float) -> str:
     return f"{float(f'{value:.3g}'):g}"
 
 
-def megabytes(size: int) -> str:
-    """Bytes as MB (10^6): 1234567 -> "1.2 MB"."""
-    return f"{size / 1e6:.1f} MB"
+def megabytes(size: int | None) -> str:
+    """Bytes as MB (10^6): 1234567 -> "1.2 MB"; None (unknown) -> "-"."""
+    return "-" if size is None else f"{size / 1e6:.1f} MB"
 
 
 def printable(text: str) -> str:

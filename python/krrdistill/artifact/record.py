@@ -144,7 +144,7 @@ class RunRecord:
     certificate: CertificateNumbers
     realism: Likeness
     value_range: tuple[float, float]
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     backend: str
     precision: str
     seconds: Mapping[str, float]

@@ -15,6 +15,7 @@ from typing import Any
 from krrdistill.common.arrays import cuda_device, device_of, is_on_host
 from krrdistill.common.native import load_native
 from krrdistill.common.rows import RowSource
+from krrdistill.common.threads import say_forked
 from krrdistill.errors import BackendUnavailable
 
 from .base import Backend, Layer, MapStages, Weight
@@ -74,6 +75,7 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend is not None and not isinstance(backend, (str, Backend)):
         raise TypeError(f"backend must be a name or a Backend, got {backend!r}")
+    say_forked()
     if isinstance(data, RowSource):
         return ReadingBackend(get_backend(backend))
     if data is not None and not is_on_host(data):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -19,6 +20,7 @@ from numba import prange, types
 from scipy.linalg import blas, lapack
 from threadpoolctl import ThreadpoolController
 
+from krrdistill.common.threads import forked, say_forked
 from krrdistill.errors import DataError
 
 from .array import ArrayBackend
@@ -206,14 +208,42 @@ def _times_transposed(a: AnyArray, b: AnyArray, out: AnyArray) -> None:
 # Kernels
 
 
-def _run(kernel: Callable[..., None], *arguments: Any) -> None:
+class _Kernel:
+    """Loops compiled for several threads, and for one, which starts none and can do without them after a fork."""
+
+    def __init__(self, function: Callable[..., None], *signature: Any) -> None:
+        self._function, self._signature = function, signature
+
+    @functools.cached_property
+    def together(self) -> Any:
+        """On the threads that Numba has; compiling it starts them."""
+        return _compile(*self._signature, parallel=True)(self._function)
+
+    @functools.cached_property
+    def alone(self) -> Any:
+        """On the thread that calls. Its name is its own: Numba keeps machine code on disk by name."""
+        function = self._function
+        alone = FunctionType(function.__code__, function.__globals__)
+        alone.__module__ = function.__module__
+        alone.__qualname__ = f"{function.__qualname__}_alone"
+        return _compile(*self._signature)(alone)
+
+
+def _run(kernel: _Kernel, *arguments: Any) -> None:
     """Runs a kernel on as many threads as BLAS has: one limit (``threadpool_limits``) holds for both."""
+    most = numba.config.NUMBA_NUM_THREADS
+    threads = min(max((library.num_threads for library in _blas().lib_controllers), default=most), most)
+    if forked():
+        say_forked(threads > 1)
+        threads = 1
+    if threads == 1:
+        kernel.alone(*arguments)
+        return
     with _ONE_AT_A_TIME:
         before = numba.get_num_threads()
-        threads = max((library.num_threads for library in _blas().lib_controllers), default=before)
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(threads)
         try:
-            kernel(*arguments)
+            kernel.together(*arguments)
         finally:
             numba.set_num_threads(before)
 
@@ -242,7 +272,7 @@ def _load_kernel(source: np.dtype[Any], factors: np.dtype[Any], target: np.dtype
     X = types.Array(numba.from_dtype(source), 2, "A", readonly=True)
     picked = types.Array(types.int64, 1, "A", readonly=True)
     signature = types.void(X, picked, by[::1], by[::1], to[:, ::1], types.boolean[::1])
-    return _compile(signature, parallel=True)(_load)
+    return _Kernel(_load, signature)
 
 
 def _load(
@@ -263,7 +293,7 @@ def _load(
         finite[i] = good
 
 
-@_compile(parallel=True)
+@_Kernel
 def _leaky_relu(features: AnyArray, bias: AnyArray, slope: Any) -> None:
     for i in prange(len(features)):
         row = features[i]
@@ -272,7 +302,7 @@ def _leaky_relu(features: AnyArray, bias: AnyArray, slope: Any) -> None:
             row[j] = value if value > 0 else slope * value
 
 
-@_compile(parallel=True)
+@_Kernel
 def _cosine64(features: AnyArray, bias: AnyArray, scale: Any) -> None:
     for i in prange(len(features)):
         row = features[i]
@@ -301,7 +331,7 @@ def _cos_reduced(x: Any) -> Any:
     return -value if (quadrant + 1) & 2 else value
 
 
-@_compile(parallel=True)
+@_Kernel
 def _cosine32(features: AnyArray, bias: AnyArray, scale: Any) -> None:
     for i in prange(len(features)):
         row = features[i]
@@ -323,7 +353,7 @@ def _epilogue(layer: Layer, dtype: np.dtype[Any]) -> Any:
     return _leaky_relu
 
 
-@_compile(parallel=True)
+@_Kernel
 def _flush(scratch: AnyArray, gram: FloatArray) -> None:
     """gram += scratch on the lower triangle; rows from both ends in turn, so that threads get equal shares."""
     p = len(gram)
@@ -335,7 +365,7 @@ def _flush(scratch: AnyArray, gram: FloatArray) -> None:
                 row[j] += more[j]
 
 
-@_compile(parallel=True)
+@_Kernel
 def _class_sums(features: AnyArray, labels: IntArray, cross: FloatArray) -> None:
     """cross[label] += features, by columns: the order of each sum does not depend on the threads."""
     p = features.shape[1]
@@ -347,7 +377,7 @@ def _class_sums(features: AnyArray, labels: IntArray, cross: FloatArray) -> None
                 row[j] += more[j]
 
 
-@_compile(parallel=True)
+@_Kernel
 def _count_correct(scores: AnyArray, labels: IntArray, correct: IntArray) -> None:
     """correct[l] += the number of rows i of scores (n, L, k) whose first largest score is that of labels[i]."""
     n, models, k = scores.shape

@@ -1,20 +1,128 @@
-"""How many threads BLAS and OpenMP take inside of a block."""
+"""How many threads BLAS and OpenMP take: inside of a block, and in a process that was forked.
+
+GCC's OpenMP does not survive a fork: the child has the books of a pool whose threads are gone, and waits for them for
+ever. A team of one needs no pool, so a forked process runs the loops of the compiled core on one thread, and Numba's
+kernels without their threads. BLAS looks after itself (OpenBLAS starts its threads anew).
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import threadpoolctl
 
-__all__ = ["limited_threads"]
+from krrdistill.common.native import load_native
+
+__all__ = ["forked", "limited_threads", "say_forked"]
+
+
+class _Process:
+    """What this process knows of its threads."""
+
+    def __init__(self) -> None:
+        self.forked = False
+        self.lost_threads = False  # the compiled core had several before the fork
+        self.said = mmap.mmap(-1, 1)  # shared by all processes that are forked from this one: only one of them says it
+        self.lock = threading.Lock()
+        self.limits: list[int] = []  # of the blocks that are running, of all Python threads
+        self.blas: list[tuple[Any, int]] = []  # each BLAS, and its threads before the first of them
+
+    def after_fork(self) -> None:
+        """In the child."""
+        self.forked = True
+        self.lock = threading.Lock()
+        self.limits.clear()
+        native = sys.modules.get("krrdistill._native")
+        if native is not None:
+            self.lost_threads |= native.set_threads(1) > 1
+
+
+_PROCESS = _Process()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROCESS.after_fork)
+
+
+def forked() -> bool:
+    """Whether this process is the child of a fork of a process that had this package."""
+    return _PROCESS.forked
+
+
+def say_forked(lost_threads: bool = False) -> None:
+    """Warns that a forked process has one thread, once for all processes of a family."""
+    if not (_PROCESS.forked and (lost_threads or _PROCESS.lost_threads)) or _PROCESS.said[0]:
+        return
+    _PROCESS.said[0] = 1
+    warnings.warn(
+        "this process was forked from one that had threads, so krrdistill runs on one thread here; "
+        'start processes with multiprocessing.get_context("spawn") or "forkserver" for more',
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 @contextmanager
 def limited_threads(threads: int | None) -> Iterator[None]:
-    """At most this many threads of every BLAS and OpenMP runtime inside of the block; None changes nothing."""
+    """At most this many threads of every BLAS, OpenMP runtime and PyTorch inside of the block; None changes nothing.
+
+    OpenMP and PyTorch are limited for the Python thread that asks. BLAS has one limit for all of them: where blocks
+    overlap, the lowest holds, and the last one to end restores what was before.
+    """
     if threads is None:
         yield
         return
-    with threadpoolctl.threadpool_limits(limits=threads):
+    with suppress(ImportError):
+        load_native()  # a runtime that is loaded later would not be limited
+    limit = 1 if _PROCESS.forked else threads
+    with ExitStack() as stack:
+        # threadpool_limits(user_api=...) would restore BLAS too
+        stack.enter_context(threadpoolctl.ThreadpoolController().select(user_api="openmp").limit(limits=limit))
+        stack.enter_context(_limited_torch(limit))
+        stack.enter_context(_limited_blas(limit))
         yield
+
+
+@contextmanager
+def _limited_blas(threads: int) -> Iterator[None]:
+    with _PROCESS.lock:
+        if not _PROCESS.limits:
+            found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            _PROCESS.blas = [(library, library.num_threads) for library in found]
+        _PROCESS.limits.append(threads)
+        _set_blas()
+    try:
+        yield
+    finally:
+        with _PROCESS.lock, suppress(ValueError):  # a fork inside of the block forgot it
+            _PROCESS.limits.remove(threads)
+            _set_blas()
+
+
+def _set_blas() -> None:
+    """The lowest limit that is asked for. From 3.8 on, threadpoolctl listens to one thread until that releases it."""
+    for library, before in _PROCESS.blas:
+        release = getattr(library, "clear_controlling_thread", lambda force: None)
+        release(force=True)
+        library.set_num_threads(min(_PROCESS.limits, default=before))
+        release(force=True)
+
+
+@contextmanager
+def _limited_torch(threads: int) -> Iterator[None]:
+    """PyTorch's own threads, where it is loaded: threadpoolctl does not reach those of its matrix products."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

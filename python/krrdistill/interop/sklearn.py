@@ -27,7 +27,7 @@ from krrdistill.backends import get_backend
 from krrdistill.common.arrays import check_choice
 from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing, standardize, zca
-from krrdistill.data.labels import Classes, Labels
+from krrdistill.data.labels import Classes, Targets
 from krrdistill.maps import FeatureMap, make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import distill_model, train
@@ -154,14 +154,14 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         X, y = validate_data(self, X, y, dtype=_DTYPES)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
-        labels = Labels(codes, _named(classes))
+        labels = Targets(codes, _named(classes))
         options = self._options()
         weights = None if sample_weight is None else check_weights("RidgeDistiller", sample_weight, len(X))
         problem = Problem.of(
             "RidgeDistiller", X, labels, self._map(X), options, sample_weight=self._weights(y, weights)
         )
         trained, rows = train(problem), problem.known
-        distilled = self._distilled(trained.model, X[rows], Labels(codes[rows], labels.classes), options)
+        distilled = self._distilled(trained.model, X[rows], Targets(codes[rows], labels.classes), options)
         self.classes_, self.statistics_ = classes, trained.statistics
         judged = problem.validation if len(problem.validation) else rows
         self._keep(distilled, trained.model, X[judged], codes[judged])
@@ -205,7 +205,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         if (unknown := y[known[codes] != y]).size:
             found = unknown.tolist()[0]
             raise ValueError(f"RidgeDistiller.partial_fit: y holds the label {found!r}, which is not in classes")
-        options, labels = self._options(), Labels(codes, named)
+        options, labels = self._options(), Targets(codes, named)
         weights = None if sample_weight is None else check_weights("RidgeDistiller", sample_weight, len(X))
         statistics = (
             RidgeStatistics(self._map(X), labels.classes, precision=options.precision, backend=options.backend)
@@ -225,7 +225,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             self.temperature_ = _temperature(model.scores(X, backend=options.backend), codes, weights)
         return self
 
-    def _distilled(self, model: RidgeModel, X: Any, labels: Labels, options: DistillOptions) -> DistilledDataset:
+    def _distilled(self, model: RidgeModel, X: Any, labels: Targets, options: DistillOptions) -> DistilledDataset:
         """The points of a model; with init = "real" they start from rows of X."""
         return distill_model(model, reference=(X, labels) if options.init == "real" else None, options=options)
 
@@ -240,7 +240,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.lambda_, self.lambda_s_ = model.lambda_, distilled.lambda_s
         self.ridge_path_ = model.path
         assert distilled.classes is not None
-        self.certificate_ = distilled.verify(model, test=(X, Labels(codes, distilled.classes)), backend=self.backend)
+        self.certificate_ = distilled.verify(model, test=(X, Targets(codes, distilled.classes)), backend=self.backend)
 
     def fit_resample(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[FloatArray, npt.NDArray[Any]]:
         """(X_distilled_, y_distilled_) after ``fit``: imbalanced-learn's convention for samplers.

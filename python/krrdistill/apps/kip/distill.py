@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from .iteration import KipOptions
 from .judge import Judge
 from .optimize import evaluate, optimize
 from .problem import KipProblem
-from .published import limit_threads
+from .published import require_torch
 
 __all__ = ["ClosedForm", "KipPoint", "KipResult", "kip_distill"]
 
@@ -148,10 +147,9 @@ def kip_distill(
         As ``distill``; ValueError also for a checkpoint of another configuration.
     """
     options = replace(options or KipOptions(), **keywords)
-    with (
-        limit_threads(options.threads) if options.variant == "published" else nullcontext(),
-        limited_threads(options.threads),
-    ):
+    if options.variant == "published":
+        require_torch()  # before its threads are limited
+    with limited_threads(options.threads):
         problem = KipProblem.of(X, y, feature_map, classes, options, validation=validation)
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from .gram import LAMBDA_S
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PublishedObjective", "limit_threads", "require_torch"]
+__all__ = ["PublishedObjective", "require_torch"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -36,18 +34,6 @@ def require_torch() -> Any:
             f"kip: variant 'published' needs PyTorch ({error}): pip install torch; variant 'gram' does without"
         ) from error
     return torch
-
-
-@contextmanager
-def limit_threads(threads: int | None) -> Iterator[None]:
-    """At most this many of PyTorch's threads inside of the block, which threadpoolctl does not reach."""
-    torch = require_torch()
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if threads is None else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class PublishedObjective:

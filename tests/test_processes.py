@@ -1,0 +1,254 @@
+"""Forks, threads and interrupts: what becomes of a process that uses the package, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import threadpoolctl
+
+from conftest import framework
+from krrdistill.backends import backend_status
+from krrdistill.common.threads import limited_threads
+
+LIMIT = 240  # seconds; what hangs, hangs for ever
+THREADS = {"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "3", "NUMBA_NUM_THREADS": "3"}
+BACKENDS = ("native", "numba", "array")
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+SETUP = """
+import multiprocessing as mp, os, signal, sys, threading
+import numpy as np
+import krrdistill as kd
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(2000, 64)).astype("f4"), np.arange(2000) % 10
+phi = kd.RandomFourier(64, 32, sigma2=64.0, seed=0)
+"""
+
+
+def run_alone(code: str, *words: str, prelude: str = SETUP) -> tuple[str, str]:
+    """(stdout, stderr) of Python code in a process of its own, which is killed with its children where it hangs."""
+    command = [sys.executable, "-c", prelude + code, *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, env={**os.environ, **THREADS}
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail("it hangs")
+    assert process.returncode == 0, err
+    return out, err
+
+
+def usable(backend: str) -> str:
+    status = backend_status()[backend]
+    if not status["available"]:
+        pytest.skip(status["detail"])
+    return backend
+
+
+# Forks
+
+FORK = """
+backend, what = sys.argv[1:]
+def use(seed):
+    if what == "update":
+        return kd.RidgeStatistics(phi, classes=10, backend=backend).update(X, y).gram.sum()
+    return kd.distill(X, y, phi, backend=backend, threads=seed + 1).distilled.Y.sum()
+expected = use(1)
+with mp.get_context("fork").Pool(2) as pool:
+    found = pool.map(use, range(4), chunksize=2)
+assert np.allclose(found, expected), (found, expected)
+"""
+
+
+@posix
+@pytest.mark.parametrize("what", ["update", "distill"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fork_after_use_works_on_one_thread_and_says_so_once(backend: str, what: str) -> None:
+    _, err = run_alone(FORK, usable(backend), what)
+    assert err.count("runs on one thread here") == 1
+
+
+@posix
+def test_fork_before_use_says_nothing() -> None:
+    code = """
+def use(seed):
+    return kd.RidgeStatistics(kd.Identity(64), classes=10).update(np.ones((100, 64)), np.zeros(100, int)).n
+with mp.get_context("fork").Pool(2) as pool:
+    print(pool.map(use, range(2)))
+"""
+    assert run_alone(code, prelude=SETUP.replace("phi =", "_ = lambda:")) == ("[100, 100]\n", "")
+
+
+@posix
+def test_torch_workers_transform_after_use_in_the_parent() -> None:
+    framework("torch")
+    code = """
+import torch
+class Features(torch.utils.data.Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, i): return phi.transform(X[i : i + 1])[0]
+expected = phi.transform(X[:8])
+loader = torch.utils.data.DataLoader(Features(), batch_size=4, num_workers=2, multiprocessing_context="fork")
+found = torch.cat(list(loader)).numpy()
+assert np.allclose(found, expected, atol=1e-5)
+"""
+    run_alone(code)
+
+
+# Threads
+
+COUNT = """
+def others():
+    me = str(threading.get_native_id())
+    tasks = [task for task in os.listdir("/proc/self/task") if task != me]
+    return {task: int(open(f"/proc/self/task/{task}/schedstat").read().split()[0]) for task in tasks}
+backend, kind, threads = sys.argv[1:]
+X = np.tile(X, (2, 4))
+y = np.arange(len(X)) % 10
+if kind == "torch":
+    import torch
+    phi = kd.UserMap(torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU()).double(), 256)
+else:
+    phi = {"identity": kd.Identity(256), "FCNN": kd.FCNN(256)}[kind]
+before = others()
+if kind == "torch":
+    kd.distill(X, y, phi, labels_only=True, init="real", threads=int(threads), backend=backend)
+else:
+    kd.distill(X, y, phi, threads=int(threads), backend=backend)
+print(sum(time - before.get(task, 0) for task, time in others().items()), len(others()) - len(before))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="needs Linux's times of single threads")
+@pytest.mark.parametrize("kind", ["identity", "FCNN", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_distill_on_one_thread_leaves_the_others_idle(backend: str, kind: str) -> None:
+    if kind == "torch":
+        framework("torch")
+    one, several = (
+        [int(word) for word in run_alone(COUNT, usable(backend), kind, threads)[0].split()] for threads in ("1", "3")
+    )
+    assert one == [0, 0]
+    assert several[0] > 0
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_overlapping_limits_restore_what_was_before() -> None:
+    before = blas_threads()
+    inside, leave = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def other() -> None:
+        with limited_threads(1):
+            inside.set()
+            leave.wait(LIMIT)
+
+    thread = threading.Thread(target=other)
+    with limited_threads(2):
+        thread.start()
+        inside.wait(LIMIT)
+        seen.append(set(blas_threads()))
+    leave.set()
+    thread.join(LIMIT)
+    assert seen == [{1}]
+    assert blas_threads() == before
+
+
+# What only POSIX has
+
+BLOCKED = """
+import importlib, pkgutil, sys
+for name in ("resource", "fcntl", "pwd", "grp", "termios"):
+    sys.modules[name] = None
+import os
+register = os.__dict__.pop("register_at_fork", None)
+import krrdistill
+import krrdistill.common.threads
+os.register_at_fork = register  # PyTorch asks for the system's name, not for this function
+for found in pkgutil.walk_packages(krrdistill.__path__, "krrdistill."):
+    if found.name.rsplit(".", 1)[-1] in ("__main__",) or found.name.split(".")[-1].startswith("_"):
+        continue
+    try:
+        importlib.import_module(found.name)
+    except ModuleNotFoundError as error:
+        if error.name in ("resource", "fcntl", "pwd", "grp", "termios"):
+            raise
+from krrdistill.apps.distillation import peak_memory_bytes
+print(peak_memory_bytes() > 0)
+"""
+
+
+def test_every_module_imports_without_what_only_posix_has() -> None:
+    assert run_alone(BLOCKED, prelude="")[0] == "True\n"
+
+
+# Ctrl-C
+
+# The operation has begun where `begun()`; the watcher then interrupts, and the operation must not reach `ended()`.
+INTERRUPT = """
+import time
+from krrdistill.common.native import load_native
+native, what = load_native(), sys.argv[1]
+n, d, p, wide = 400_000, 1024, 8, 4096
+one_row, rows = np.ones((1, d), "f4"), np.zeros(n, int)
+label = np.zeros(1, int)
+layers = [(np.full(size, 1e-3, "f4"), None, 1, 0.1) for size in ((wide, d), (p, wide))]
+network, plain = native.FeatureMapF32(d, None, None, layers), native.FeatureMapF32(d, None, None, [])
+if what == "transform":
+    out = np.zeros((n, p), "f4")
+    call = lambda: native.transform(network, one_row, rows, out, 1024)
+    begun, ended = lambda: out[0, 0] != 0, lambda: out[-1, 0] != 0
+elif what == "score_path":
+    correct = np.zeros(1, int)
+    call = lambda: native.score_path(network, one_row, rows, label, np.ones((1, 1, p), "f4"), correct, 1024)
+    begun, ended = lambda: correct[0] > 0, lambda: correct[0] == n
+elif what in ("accumulate", "bytes"):
+    gram, cross = np.zeros((d, d)), np.zeros((1, d))
+    if what == "bytes" and not native.has_byte_products():
+        sys.exit()
+    if what == "bytes":
+        rows = np.zeros(4 * n, int)
+        plain, one_row = native.FeatureMapF64(d, None, None, []), one_row.astype("u1")
+    call = lambda: native.accumulate(plain, one_row, rows, label, gram, cross, 1024)
+    begun, ended = lambda: cross[0, 0] > 0, lambda: cross[0, 0] == len(rows)
+else:
+    p, count = (3000, 2) if what == "band" else (1500, 200)
+    gram, cross = np.eye(p) + 1.0, np.ones((1, p))
+    models, flags = np.zeros((count, 1, p)), np.zeros((2, count), bool)
+    call = lambda: native.ridge_path(gram, cross, np.geomspace(1, 2, count), 1e-9, models, *flags, what)
+    begun = (lambda: gram[0, -1] != 1) if what == "band" else (lambda: models[0, 0, 0] != 0)
+    ended = lambda: models[-1, 0, 0] != 0
+sent = []
+def watch():
+    while not begun():
+        pass
+    sent.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+watcher = threading.Thread(target=watch, daemon=True)
+watcher.start()
+try:
+    call()
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0] < 2.0, not ended())
+"""
+
+
+@posix
+@pytest.mark.parametrize("what", ["transform", "score_path", "accumulate", "bytes", "cholesky", "band"])
+def test_interrupt_ends_a_native_call_between_two_steps(what: str) -> None:
+    out, _ = run_alone(INTERRUPT, what)
+    if out == "" and what == "bytes":
+        pytest.skip("no integer products on this CPU")
+    assert out == "True True\n"
