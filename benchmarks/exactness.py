@@ -13,7 +13,6 @@ import itertools
 import json
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ PUBLISHED = {key: row.original for key, row in TABLE3.items()}  # test accuracy 
 
 def distil_cell(data: kd.Dataset, model: kd.RidgeModel, reference: Any, options: kd.DistillOptions) -> dict[str, Any]:
     """One cell, from the original model to the certificate of the reloaded file."""
-    start = time.perf_counter()
     try:
         points = kd.distill_model(model, reference=reference if options.init == "real" else None, options=options)
     except kd.DataError as error:
@@ -48,7 +46,6 @@ def distil_cell(data: kd.Dataset, model: kd.RidgeModel, reference: Any, options:
     return {
         **certificate.scalars(),
         "lambda_s": points.lambda_s,
-        "seconds": time.perf_counter() - start,
         "met": met,
     }
 
@@ -123,8 +120,8 @@ def to_markdown(facts: dict[str, Any], originals: list[dict[str, Any]], cells: l
         "",
         "## Cells",
         "",
-        "| data set | kernel | ipc | start | λ_S | storage | accuracy (%) | agreement | weight error | cond | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| data set | kernel | ipc | start | λ_S | storage | accuracy (%) | agreement | weight error | cond |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_cell_line(cell) for cell in cells]
     missed = sum(not cell["met"] for cell in cells if "error" not in cell)
@@ -136,13 +133,12 @@ def to_markdown(facts: dict[str, Any], originals: list[dict[str, Any]], cells: l
 def _cell_line(cell: dict[str, Any]) -> str:
     head = f"| {cell['dataset']} | {cell['kernel']} | {cell['ipc']} | {cell['init']} |"
     if "error" in cell:
-        return f"{head} {'reg-s' if cell['reg_s'] else '0'} | {cell['store']} | {cell['error']} | | | | |"
+        return f"{head} {'reg-s' if cell['reg_s'] else '0'} | {cell['store']} | {cell['error']} | | | |"
     flag = "" if cell["met"] else " **missed**"
     return (
         f"{head} {cell['lambda_s']:.3g} | {cell['store']} | "
         f"{100 * cell['original_accuracy']:.2f} → {100 * cell['distilled_accuracy']:.2f} | "
-        f"{cell['prediction_agreement']:.4f} | {cell['weight_relative_error']:.1e}{flag} | {cell['condition']:.1e} | "
-        f"{cell['seconds']:.1f} |"
+        f"{cell['prediction_agreement']:.4f} | {cell['weight_relative_error']:.1e}{flag} | {cell['condition']:.1e} |"
     )
 
 
