@@ -20,7 +20,7 @@ from krrdistill.apps.kip.gram import GramObjective, regularised_kernel
 from krrdistill.apps.kip.optimize import Objective, adam_step, batch_rows
 from krrdistill.apps.kip.published import PublishedObjective, require_torch
 from krrdistill.maps import FeatureMap
-from krrdistill.problem import choose_real_points
+from krrdistill.problem import choose_real_rows
 from problem import PUBLISHED_KERNELS, Problem
 from work import Work, map_work
 
@@ -57,7 +57,7 @@ def _start(problem: Problem, ipc: int) -> State:
     """Real images."""
     options = kd.DistillOptions(points_per_class=ipc, init="real")
     rows = np.arange(len(problem.x_train))
-    chosen = choose_real_points(problem.dataset.y_train, rows, problem.dataset.n_classes, options)
+    chosen = choose_real_rows("bench", problem.dataset.y_train, rows, problem.dataset.n_classes, options)
     return State.start(problem.scaling.apply(problem.x_train[chosen]).astype(np.float32))
 
 

@@ -434,7 +434,7 @@ def test_user_map_on_the_command_line(
         (["distill", "--kernel", "FCNN", "--widths", "80,x", "--out", "b"], "--widths must be integers"),
         (["distill", "--kernel", "random_fourier", "--nu", "1.5", "--out", "b"], "nu belongs to spectral = 'matern'"),
         (["distill", "--labels-only", "--out", "b"], "labels_only keeps real inputs"),
-        (["distill", "--kernel", "conv", "--stride", "0", "--out", "b"], "--stride must be at least 1"),
+        (["distill", "--kernel", "conv", "--stride", "0", "--out", "b"], "--stride must be >= 1"),
     ):
         assert main(words) in (1, 2)
         (line,) = capsys.readouterr().err.strip().splitlines()

@@ -169,7 +169,7 @@ def _record(
         dataset=dataset.name,
         kernel=kernel,
         ipc=options.points_per_class,
-        init=options.init,
+        init=options.start,
         seed=options.seed,
         store=options.store,
         n_train=meta["n_train"],
@@ -207,7 +207,8 @@ def original_of(distilled: DistilledDataset, dataset: Dataset, backend: Any) -> 
     """The model that a file has to be compared with, trained again; None where the file holds it."""
     if distilled.weights is not None:
         return None
-    return retrain(distilled, dataset.x_train, dataset.train_targets, classes=dataset.classes, backend=backend)
+    X, y = dataset.x_train, dataset.train_targets
+    return retrain(distilled, X, y, classes=dataset.classes, backend=backend, where="verify")
 
 
 def score(certificate: Certificate, model: str) -> Score:

@@ -1,9 +1,8 @@
-"""From a model's points to the distilled set: rounded as stored, labels for what is stored, and how it was made."""
+"""From a model's points to the distilled set: inputs rounded as stored, labels for those, and how it was made."""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import scipy
 
 from krrdistill._version import __version__
 from krrdistill.backends import Backend
+from krrdistill.common.options import declared_options
 from krrdistill.common.progress import Stopwatch
 from krrdistill.construct.points import METHODS, choose_method, labels_for
 from krrdistill.construct.storage import round_inputs
@@ -64,9 +64,9 @@ def distilled_set(
 
 
 def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:
-    """What the file records of its making, JSON-able and without times: the same run writes the same bytes."""
-    left_out = ("threads", "include_weights", "embed_map", "lambdas", "backend")
-    kept = {item.name: getattr(options, item.name) for item in fields(options) if item.name not in left_out}
+    """How the set was made, JSON-able and without times: the same run writes the same bytes."""
+    recorded = [each.name for each in declared_options(type(options)) if each.option.recorded]
+    kept = {**{name: getattr(options, name) for name in recorded}, "init": options.start, "lambdas": None}
     split = {} if model.split is None else dict(model.split)
     path = model.path
     facts: dict[str, Any] = {"val_accuracy": None}
@@ -79,7 +79,7 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
             "lambda_per_target": None if model.lambdas is None else [float(value) for value in model.lambdas],
         }
     return {
-        "options": {**kept, "lambdas": None, **split, "precision": model.precision, "backend": backend.name},
+        "options": {**kept, **split, "precision": model.precision, "backend": backend.name},
         "split": model.split is not None,
         "weighted": model.weighted,
         "lambda": model.lambda_,
@@ -92,7 +92,7 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that every result depends on."""
+    """Versions of the packages that every result depends on."""
     return {
         "krrdistill": __version__,
         "python": platform.python_version(),

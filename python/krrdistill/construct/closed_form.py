@@ -1,8 +1,8 @@
 """The closed-form construction of distilled features (Theorems 4.1 and 5.1, Corollary 4.1.1).
 
-With distilled labels Y (m, k) of rank k, every set of features that retrains to W comes from
-    D = Y^+ W + (I - Y^+ Y) Z,     any Z of shape (m, p),
-written here with samples as rows: P = Y (Y^T Y)^-1 is the transpose of the paper's (Y_S^T)^+, so D = P W + Z - P Y^T Z.
+Samples are rows here. With labels Y (m, k) of rank k, training on features F (m, p) gives W (k, p) exactly when
+D = (F F^T + lambda_s I)^-1 F satisfies Y^T D = W. All such D are
+    D = P W + (I - P Y^T) Z,     P = Y (Y^T Y)^-1,     any Z of shape (m, p).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-_NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
-_MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
+_NOISE_SCALE = 1.0  # std of Z relative to P W; the published 0.1 costs one digit in float32 storage
+_MAX_LABEL_CONDITION = 10.0  # condition number of a real start's labels; for one point per class, of its features
 _MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
-_OUTSIDE_LABELS = 1e-9  # the part of W that labels of lower rank may leave out
+_OUTSIDE_LABELS = 1e-9  # largest part of W that rank-deficient labels may miss
 _BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
 _MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
 _RANK_CUTOFF = 1e-10  # relative to the largest singular value

@@ -39,7 +39,7 @@ class RunSettings:
 
     dataset: str = option(
         "digits",
-        "digits, mnist, cifar10, cifar100 or a file.",
+        "{choices} or a file.",
         choices=DATASETS,
         accepts=is_data_file,
         metavar="NAME|FILE.npz",
@@ -88,7 +88,7 @@ class DistillSettings(RunSettings):
     @property
     def folder(self) -> Path:
         """Where the files of the run go."""
-        return self._folder(self.options, self.options.init)
+        return self._folder(self.options, self.options.start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ class KipProblem:
             self.common.feature_map.check_surjective()
         except NotSurjective:
             return None
-        reference, known = None, self.common.known
+        reference, known = None, self.common.final_training_rows
         if self.start_rows is not None:
             reference = (self.common.samples[known], self.common.y[known])
         return distill_model(model, reference=reference, options=self.options.distillation())

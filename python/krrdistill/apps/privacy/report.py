@@ -118,7 +118,7 @@ def _training_rows(distilled: DistilledDataset, dataset: Dataset) -> tuple[npt.N
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"privacy: the file does not record how its model was trained ({error})") from error
     everything = np.arange(len(dataset.x_train))
-    return everything if options.refit else split(dataset.y_train, options)[1], lambda_
+    return everything if options.refit else split("privacy", dataset.y_train, options)[1], lambda_
 
 
 def _theorem(

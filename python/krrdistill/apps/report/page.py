@@ -26,7 +26,7 @@ _OPTIONS = {
     "preprocessing": "preprocessing",
     "lambda_s": f"{LAMBDA}_S asked for",
     "realism": "realism, from noise (0) to real samples (1)",
-    "root": "root of Theorem 5.1",
+    "root": "root of Theorem 4.1",
     "scale_labels": "labels may be scaled",
     "refit": "refit on all data",
     "validation_fraction": "held out for validation",
