@@ -42,7 +42,7 @@ def features(problem: Problem) -> Callable[[str], AnyArray]:
 
 
 def _objective(variant: str, kernel: str, problem: Problem, found: kd.RidgeStatistics, features: AnyArray) -> Objective:
-    network, labels = problem.feature_map(kernel).inner, problem.dataset.y_train
+    network, labels = problem.feature_map(kernel).on_standardised, problem.dataset.y_train
     if variant == "published":
         try:
             require_torch()
@@ -63,7 +63,7 @@ def _start(problem: Problem, ipc: int) -> State:
 
 def _work(problem: Problem, kernel: str, m: int) -> Work:
     """The map and its derivative on m points, and one product with G; what else there is grows with m^2."""
-    chain = problem.feature_map(kernel).inner
+    chain = problem.feature_map(kernel).on_standardised
     p = chain.output_dim
     return map_work(chain, m) + map_work(chain, m) + Work({"sgemm": 2.0 * m * p * p})
 
@@ -100,7 +100,12 @@ def test_iteration(
     variant: str,
     ipc: int,
 ) -> None:
-    found, phi, F, n = statistics(kernel), problem.feature_map(kernel).inner, features(kernel), len(problem.x_train)
+    found, phi, F, n = (
+        statistics(kernel),
+        problem.feature_map(kernel).on_standardised,
+        features(kernel),
+        len(problem.x_train),
+    )
     size = None if variant == "gram" else min(_BATCH, n)
     state, objective = _start(problem, ipc), _objective(variant, kernel, problem, found, F)
     expected = _loss_of_model(state, phi, problem, found, F, n if size is None else size)

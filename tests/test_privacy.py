@@ -368,7 +368,7 @@ def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda
     phi = kd.make_map(kernel, digits, kd.standardize(digits))
     keywords: dict[str, Any] = {"points_per_class": 5, "intercept": intercept}
     result = kd.distill(digits.x_train, digits.y_train, phi, lambda_s=lambda_s, **keywords)
-    Q = phi.range_projection()
+    Q = phi.range_basis()
     W = result.model.W if Q is None else result.model.W @ Q
     expected = np.std(W) / 5 / result.distilled.meta["solution"]["range_scale"]
     freedom = 40 * 64

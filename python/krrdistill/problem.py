@@ -74,7 +74,7 @@ class Problem:
         targets: str | None = None,
         sample_weight: Any = None,
     ) -> Problem:
-        """From what the user gave. Raises DataError, TypeError, ValueError in the name of ``where``."""
+        """Checks the user's arguments. Raises DataError, TypeError, ValueError in the name of ``where``."""
         if not isinstance(feature_map, FeatureMap):
             kind = type(feature_map).__name__
             raise TypeError(

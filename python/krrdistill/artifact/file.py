@@ -47,7 +47,7 @@ class DistilledDataset:
     feature_map : FeatureMap
         phi on raw inputs, with its preprocessing.
     shape : tuple of int
-        Of one raw sample, d entries.
+        Shape of one raw sample, d entries.
     encoding : Encoding, optional
         How a compact file stores the inputs, which are float64 then and hold what its codes stand for.
     weights : array of shape (k, p), optional
@@ -55,7 +55,7 @@ class DistilledDataset:
     intercept : array of shape (k,), optional
         b of the original model, with ``weights``.
     targets : "classes", "multilabel" or "real"
-        What the columns of Y stand for.
+        Kind of the columns of Y.
     classes : Classes, optional
         k and the labels that the columns of Y stand for.
     centered : bool
@@ -112,7 +112,7 @@ class DistilledDataset:
 
     def features(self, *, backend: Backend | str | None = None) -> FloatArray:
         """phi(X) in float64, shape (m, p); from the standardised inputs, so that a large origin costs no digits."""
-        return np.asarray(self.feature_map.inner.transform(self.inputs, dtype=np.float64, backend=backend))
+        return np.asarray(self.feature_map.on_standardised.transform(self.inputs, dtype=np.float64, backend=backend))
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
@@ -350,7 +350,7 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
 
 
 def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:
-    """Of a compact file; None where X holds the inputs themselves."""
+    """The encoding of a compact file; None where X holds the inputs themselves."""
     if "X_scale" not in arrays:
         return None
     return Encoding(str(arrays["X"].dtype), arrays["X_scale"], arrays["X_offset"])

@@ -29,7 +29,7 @@ FloatArray = npt.NDArray[np.float64]
 def distilled_set(
     model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
 ) -> DistilledDataset:
-    """Inputs by the method of the start, rounded as they are stored, and the labels for what is stored."""
+    """Makes inputs by the start's method, rounds them as stored, and computes labels for what is stored."""
     if not model.W.any():
         raise DataError("distill: the original model is zero; the features of X carry nothing about y")
     method = choose_method(model.feature_map, options)
@@ -38,7 +38,7 @@ def distilled_set(
         stored, encoding = round_inputs(found.U, options.store)
         Y = found.Y
         if Y is None or options.store != "float64":
-            F = model.feature_map.inner.transform(stored, dtype=np.float64, backend=backend)
+            F = model.feature_map.on_standardised.transform(stored, dtype=np.float64, backend=backend)
             Y = labels_for(F, model, found.lambda_s)
     solution = {
         "method": method,
@@ -68,22 +68,17 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
     recorded = [each.name for each in declared_options(type(options)) if each.option.recorded]
     kept = {**{name: getattr(options, name) for name in recorded}, "init": options.start, "lambdas": None}
     split = {} if model.split is None else dict(model.split)
-    path = model.path
-    facts: dict[str, Any] = {"val_accuracy": None}
-    if path.criterion == "accuracy":
-        facts = {"val_accuracy": float(path.val_accuracy[path.best])}
-    elif path.val_r2 is not None:
-        chosen = np.full(path.val_r2.shape[1], path.best) if path.chosen is None else path.chosen
-        facts |= {
-            "val_r2": [float(value) for value in path.val_r2[chosen, np.arange(len(chosen))]],
-            "lambda_per_target": None if model.lambdas is None else [float(value) for value in model.lambdas],
-        }
+    facts: dict[str, Any] = {}
+    if model.val_r2 is not None:
+        per_target = None if model.lambdas is None else model.lambdas.tolist()
+        facts = {"val_r2": list(model.val_r2), "lambda_per_target": per_target}
     return {
         "options": {**kept, **split, "precision": model.precision, "backend": backend.name},
         "split": model.split is not None,
         "weighted": model.weighted,
         "lambda": model.lambda_,
-        "criterion": path.criterion,
+        "criterion": model.path.criterion,
+        "val_accuracy": model.val_accuracy,
         **facts,
         "n_train": model.n_train,
         "n_val": model.n_validation,

@@ -29,7 +29,7 @@ ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
 
-def distill(settings: DistillSettings, *, as_json: bool) -> int:
+def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.apps.distillation import run_distillation
     from krrdistill.data import load_dataset
@@ -88,7 +88,7 @@ def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings,
 def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
     """Warnings on stderr, then one JSON object or the summary on stdout."""
     for warning in record.warnings:
-        output.say(f"warning: {warning}")
+        status.say(f"warning: {warning}")
     if as_json:
         output.emit_json(to_json(record))
     else:
@@ -102,7 +102,7 @@ def require_drawing() -> None:
             raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
 
 
-def verify(
+def run_verify(
     file: Path,
     *,
     dataset: str | None,
@@ -142,7 +142,7 @@ def verify(
         warnings=() if passed else _doubts(distilled, certificate.weight_relative_error),
     )
     for warning in outcome.warnings:
-        output.say(f"warning: {warning}")
+        status.say(f"warning: {warning}")
     if as_json:
         output.emit_json(to_json(outcome))
     else:

@@ -37,7 +37,7 @@ class KipProblem:
 
     @classmethod
     def of(cls, X: Any, y: Any, feature_map: FeatureMap, classes: Any, options: KipOptions) -> KipProblem:
-        """From what the user gave."""
+        """Checks the user's arguments."""
         feature_map.check_matrices("kip:")
         common = Problem.of("kip", to_host("kip", "X", X), y, feature_map, options.distillation(), classes=classes)
         if common.classes is None:
@@ -48,12 +48,12 @@ class KipProblem:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(m, d), of the inputs."""
+        """(m, d), the shape of the inputs."""
         return self.options.points_per_class * self.common.k, self.network.input_dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of inputs, features and products."""
+        """Precision of inputs, features and products."""
         return np.dtype(self.options.precision)
 
     @cached_property
