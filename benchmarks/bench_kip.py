@@ -100,12 +100,8 @@ def test_iteration(
     variant: str,
     ipc: int,
 ) -> None:
-    found, phi, F, n = (
-        statistics(kernel),
-        problem.feature_map(kernel).on_standardised,
-        features(kernel),
-        len(problem.x_train),
-    )
+    found, F, n = statistics(kernel), features(kernel), len(problem.x_train)
+    phi = problem.feature_map(kernel).on_standardised
     size = None if variant == "gram" else min(_BATCH, n)
     state, objective = _start(problem, ipc), _objective(variant, kernel, problem, found, F)
     expected = _loss_of_model(state, phi, problem, found, F, n if size is None else size)

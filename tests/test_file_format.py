@@ -67,7 +67,7 @@ def test_numpy_alone_retrains_and_predicts(data: kd.Dataset, tmp_path: Path, ker
     phi = kd.make_map(kernel, data, kd.standardize(data), seed=3)
     result = kd.distill(data.x_train, data.y_train, phi, seed=3, **OPTIONS[name])
     W, scores = retrained_by_numpy(result.distilled, data.x_test, tmp_path)
-    expected, b = result.distilled.fit_model()  # of rounded inputs: whatever is left of W
+    expected, b = result.distilled.fit_weights()  # of rounded inputs: whatever is left of W
     assert np.linalg.norm(W - expected) < RETRAINED * np.linalg.norm(expected)
     own = phi.transform(data.x_test, dtype="float64") @ expected.T + b
     assert np.linalg.norm(scores - own) < RETRAINED * np.linalg.norm(own)

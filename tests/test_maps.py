@@ -503,7 +503,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*words[:4], "120", "--out", str(tmp_path / "run")]) == 0
     error = capsys.readouterr().err
     assert "NOT EXACT" in error
-    assert "its inputs are approximate: use more points per class" in error
+    assert "the map has no exact preimage: use more points per class" in error
 
 
 def test_labels_only_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,7 +206,7 @@ def test_real_targets_are_exact(name: str, center: str, start: Any, lambda_s: An
     result.distilled.save(path)
     loaded = kd.DistilledDataset.load(path)
     original = result.model
-    W, b = loaded.fit_model()
+    W, b = loaded.fit_weights()
     tolerance = 1e-6 if store == "float64" else 1e-2
     assert np.linalg.norm(W - original.W) < tolerance * np.linalg.norm(original.W)
     expected = np.zeros(K) if original.b is None else original.b

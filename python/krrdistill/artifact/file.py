@@ -116,9 +116,9 @@ class DistilledDataset:
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
-        return self.fit_model(backend=backend)[0]
+        return self.fit_weights(backend=backend)[0]
 
-    def fit_model(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
+    def fit_weights(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
         """(W_S (k, p), b_S (k,)) of the predictions W_S phi + b_S."""
         F = self.features(backend=backend)
         return self._model(F, self._gram(F))
@@ -129,7 +129,7 @@ class DistilledDataset:
         Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
-        W, b = self.fit_model(backend=backend)
+        W, b = self.fit_weights(backend=backend)
         solver = get_backend(backend, data=samples)
         scores = all_scores(self.feature_map, samples, W[None], b[None], precision="float64", backend=solver)
         predicted = predictions(scores[:, 0], self.targets)

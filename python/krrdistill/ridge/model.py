@@ -287,7 +287,9 @@ def _select(
     if isinstance(validation, HeldOutRows):
         return select_by_rows(path, statistics, validation, per_target=per_target), len(validation)
     if isinstance(validation, RidgeStatistics):
-        _check_fits(validation, statistics)
+        statistics.check_fits("fit_model: validation", validation)
+        if validation.n == 0:
+            raise DataError("fit_model: validation has no samples")
         return select_by_statistics(path, validation, per_target=per_target), validation.n
     if isinstance(validation, CorrectCounts):
         if statistics.classes is None:
@@ -299,15 +301,6 @@ def _select(
             f"fit_model: validation must be (X, y), HeldOutRows, RidgeStatistics or CorrectCounts, got {kind}"
         )
     return _only(path), 0
-
-
-def _check_fits(validation: RidgeStatistics, statistics: RidgeStatistics) -> None:
-    if validation.classes != statistics.classes or validation.k != statistics.k:
-        raise DataError(f"fit_model: validation {validation!r} does not fit {statistics!r}")
-    if validation.feature_map.fingerprint() != statistics.feature_map.fingerprint():
-        raise DataError("fit_model: validation is of another feature map or preprocessing")
-    if validation.n == 0:
-        raise DataError("fit_model: validation is of no samples")
 
 
 def _only(path: RidgePath) -> RidgePath:

@@ -414,12 +414,7 @@ class RidgeStatistics:
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
         self._check_whole()
         other._check_whole()
-        if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
-            raise DataError(f"{where}: {self!r} and {other!r} are of other classes or features")
-        if self.feature_map is not other.feature_map and (
-            self.feature_map.fingerprint() != other.feature_map.fingerprint()
-        ):
-            raise DataError(f"{where}: the statistics are of different feature maps or preprocessing")
+        self.check_fits(where, other)
         if other.n == 0:
             return self
         if self.n == 0:
@@ -433,6 +428,14 @@ class RidgeStatistics:
         if other.product_precision == "float32":
             self.product_precision = "float32"
         return self
+
+    def check_fits(self, where: str, other: RidgeStatistics) -> None:
+        """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same."""
+        if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
+            raise DataError(f"{where}: {self!r} and {other!r} are of different classes or features")
+        phi, theirs = self.feature_map, other.feature_map
+        if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
+            raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
 
     def grow(self, classes: Any) -> RidgeStatistics:
         """More classes behind those that there are, in place: labels, or a number where classes are numbers."""
