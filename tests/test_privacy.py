@@ -249,7 +249,7 @@ def test_default_lambdas_owe_nothing_to_the_data() -> None:
         (lambda: privacy.perturb(clipped(), "output", BUDGET, lambda_=0.0), ValueError, "lambda must be finite"),
         (lambda: privacy.PrivacyBudget(0.0, 1e-5), ValueError, "epsilon must be finite and > 0, got 0.0"),
         (lambda: privacy.PrivacyBudget(math.inf, 1e-5), ValueError, "epsilon must be finite"),
-        (lambda: privacy.PrivacyBudget(1.0, 1.0), ValueError, r"delta must be in \(0, 1\), got 1.0"),
+        (lambda: privacy.PrivacyBudget(1.0, 1.0), ValueError, r"delta must be finite and > 0 and < 1, got 1.0"),
         (lambda: privacy.PrivacyBudget(1.0, "small"), TypeError, "delta must be a number, got 'small'"),  # type: ignore[arg-type]
         (lambda: privacy.ReleaseOptions(mechanism="output", budget=BUDGET, norm_bound=-1.0), ValueError, "norm_bound"),
         (lambda: privacy.ReleaseOptions(mechanism="output", budget=BUDGET, points_per_class=0), ValueError, "points"),
