@@ -135,10 +135,11 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	KRRDISTILL_REQUIRE_NATIVE=1 $(SANITIZE)/venv/bin/pip install --quiet --config-settings=build-dir=$(SANITIZE)/cmake \
 		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=install.strip=false \
 		--config-settings=cmake.define.KRRDISTILL_SANITIZE=address,undefined \
-		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=ON -e '.[cli]' pytest hypothesis
+		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=ON -e '.[cli]' pytest pytest-xdist hypothesis
 	@touch $@
 
-# Without Numba and the frameworks: their tests run none of the instrumented code, and take most of the time.
+# Without Numba and the frameworks, and without the rows of the array backend: they run none of the instrumented code.
+# OpenMP has all its threads here, unlike in `make test`: memory of threads is memory, too.
 # detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
 # Reports go to files, so that one from a child process cannot get lost. One line is no finding: AddressSanitizer says at
 # the first swapcontext that it may not follow fibers, which those of the emulated GPU announce to it.
@@ -148,7 +149,7 @@ sanitize: $(SANITIZE)/installed
 	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
-		$(SANITIZE)/venv/bin/python -m pytest $(SANITIZE_TESTS) $(PYTEST_ARGS); \
+		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \
 	status=$$?; \
 	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ] && grep -v 'fully support makecontext/swapcontext' "$$report"; then status=1; fi; done; \
 	exit $$status

@@ -17,21 +17,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import settings
+import threadpoolctl
+from hypothesis import HealthCheck, settings
 
 import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
 from krrdistill.backends.staged import StagedBackend
+from krrdistill.common.native import load_native
 from krrdistill.data import Preprocessing
 from krrdistill.errors import BackendUnavailable
 from krrdistill.maps import FeatureMap
 
-settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+# No health check of speed: nothing is timed in a test.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 try:
-    NATIVE: ModuleType | None = importlib.import_module("krrdistill._native")
+    NATIVE: ModuleType | None = load_native()  # as users get it: its idle threads do not spin
     ISAS: tuple[str, ...] = tuple(NATIVE.build_facts()["isas"])
 except ImportError:
     NATIVE, ISAS = None, ("missing",)
@@ -51,6 +56,14 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 REAL_DATA = Path(os.environ.get("KRRDISTILL_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--compiled-only",
+        action="store_true",
+        help="leave out the rows of backends that run nothing of the compiled modules",
+    )
+
+
 def pytest_report_header() -> list[str]:
     """What this run covers."""
     native = "not built: its tests are skipped" if NATIVE is None else f"tested on {', '.join(ISAS)}"
@@ -64,14 +77,24 @@ def pytest_report_header() -> list[str]:
 OPERATIONS = ("transform", "accumulate", "score_path", "ridge_path", "solve_spd", "preimage_solve")
 
 
+def parameters_of(item: pytest.Item) -> dict[str, Any]:
+    """The parameters of a test, by name."""
+    return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+
+
+def backend_names(item: pytest.Item) -> list[str]:
+    """The backend that a test of every backend is of, in a list; an empty one for other tests."""
+    found = [parameters_of(item).get(name) for name in ("backend", "any_backend", "path_backend")]
+    return [name for name in found if isinstance(name, str)]
+
+
 def remember_parity(item: pytest.Item) -> None:
     """Notes what a test of every backend covers: an operation (by its name), a precision, a map.
 
     As a property of the test, which reports bring along from the processes that run them.
     """
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    name = parameters.get("backend", parameters.get("any_backend", parameters.get("path_backend")))
-    if item.path.name == "test_backends.py" and isinstance(name, str):
+    parameters = parameters_of(item)
+    for name in backend_names(item) if item.path.name == "test_backends.py" else ():
         operation = next((operation for operation in OPERATIONS if f"_{operation}" in item.name), "other")
         covered = (operation, str(parameters.get("dtype", "float64")), str(parameters.get("kind", "other maps")))
         item.user_properties.append(("parity", [name, *covered]))
@@ -108,6 +131,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     for item in items:
         remember_parity(item)
+    if config.option.compiled_only:
+        others = {*ARRAY_BACKENDS, "numba"}
+        config.hook.pytest_deselected(items=[item for item in items if others & set(backend_names(item))])
+        items[:] = [item for item in items if not others & set(backend_names(item))]
     if NO_GPU and "gpu" in config.option.markexpr:
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -143,7 +170,12 @@ def numba_module() -> ModuleType:
     """The module of the Numba backend; the test is skipped where Numba is not installed."""
     if not HAS_NUMBA:
         pytest.skip('Numba is not installed (pip install "krrdistill[numba]")')
-    return importlib.import_module("krrdistill.backends.numba")
+    module = importlib.import_module("krrdistill.backends.numba")
+    # Numba's first loop gives OpenMP as many threads as there are cores; the compiled module's tests have those set for
+    # the process, which come back at the end of the block.
+    with threadpoolctl.threadpool_limits(1):
+        kd.get_backend("numba").transform(FeatureMap(1), np.zeros((1, 1)), dtype=np.dtype(np.float32))
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -151,6 +183,8 @@ def cuda_emulated() -> ModuleType:
     """The CUDA backend on an emulated device, in the place of the real one; skipped where it was not built."""
     if CUDA_EMULATED is None:
         pytest.skip("the emulated CUDA backend is not built (KRRDISTILL_CUDA_EMULATED=ON)")
+    gc.collect()
+    gc.freeze()  # the modules of the frameworks: ``device`` collects twice a test, and would look at all of them
     return CUDA_EMULATED
 
 

@@ -153,12 +153,13 @@ def check_score_path(
 # Features
 
 
-@pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize("kind", MAPS)
-def test_transform_sizes(backend: Backend, dtype: Any, kind: str, affine: bool, rng: np.random.Generator) -> None:
+def test_transform_sizes(backend: Backend, dtype: Any, kind: str, rng: np.random.Generator) -> None:
+    """Every d with every p; the rest in turn, so that each d and each p meets all of it, with and without scaling."""
     samples, input_types = itertools.cycle(SAMPLES), itertools.cycle(INPUT_TYPES)
+    affine = itertools.cycle([False, True, False, True, True])  # five in turn: no period of the others
     for d, p in itertools.product(SIZES, SIZES):
-        chain = make_chain(kind, d, p, rng, affine=affine)
+        chain = make_chain(kind, d, p, rng, affine=next(affine))
         check_transform(backend, chain, make_inputs(next(samples), d, next(input_types), rng), dtype)
 
 
@@ -205,7 +206,8 @@ def test_rows_gather_with_repeats(backend: Backend, dtype: Any, kind: str, rng: 
         check_score_path(backend, chain, X, labels, W, dtype, rows)
 
 
-@pytest.mark.parametrize("kind", MAPS)
+# Tiles are cut before the layers, and each kind of layer is in one of these.
+@pytest.mark.parametrize("kind", ["identity", "random_fourier", "orthogonal_fourier", "mixed_3"])
 def test_tile_edges(
     backend: Backend, dtype: Any, kind: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +217,7 @@ def test_tile_edges(
     labels, targets = rng.integers(0, 3, n), rng.standard_normal((n, 2))
     W = rng.standard_normal((2, 3, chain.output_dim))
     backwards = np.arange(n)[::-1].copy()
-    for rows_of_tile, rows in itertools.product((1, 7, 11, 16, 32, 33, 34, 1000), (None, backwards)):
+    for rows_of_tile, rows in itertools.product((1, 7, 11, 32, 33, 34), (None, backwards)):
         set_tile_rows(monkeypatch, backend, rows_of_tile)
         check_transform(backend, chain, X, dtype, rows)
         check_accumulate(backend, chain, X, labels, dtype, rows)
@@ -351,7 +353,7 @@ def test_a_large_offset_of_floats_costs_no_digits(
 @pytest.mark.parametrize("kind", MAPS)
 def test_accumulate_sizes(backend: Backend, dtype: Any, kind: str, rng: np.random.Generator) -> None:
     samples, input_types = itertools.cycle(SAMPLES), itertools.cycle(INPUT_TYPES)
-    for d, p in itertools.product((1, 16, 17, 65), SIZES):
+    for d, p in itertools.product((1, 17), SIZES):  # what happens before the products is that of transform
         n = next(samples)
         chain = make_chain(kind, d, p, rng, affine=True)
         X = make_inputs(n, d, next(input_types), rng)
@@ -371,13 +373,13 @@ def test_accumulate_many_rows(
 
 def test_float32_sums_end_after_4096_rows(any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile_rows(monkeypatch, any_backend, 1)
-    X = np.ones((2 * 4096, 1), np.float32)
+    X = np.ones((4096 + 300, 1), np.float32)
     X[0] = 4096.0  # in float32, 4096^2 + 1 is 4096^2
     gram = np.zeros((1, 1))
     any_backend.accumulate(
         stages(1, ()), X, np.zeros(len(X), np.int64), gram, np.zeros((1, 1)), dtype=np.dtype(np.float32)
     )
-    assert 2.0**24 + 4096 <= gram[0, 0] < 2.0**24 + len(X)
+    assert 2.0**24 + 300 <= gram[0, 0] < 2.0**24 + len(X)
 
 
 def test_accumulate_wider_than_a_block_of_columns(backend: Backend, dtype: Any, rng: np.random.Generator) -> None:
@@ -407,9 +409,9 @@ def test_symmetrize(any_backend: Backend, rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("kind", MAPS)
 def test_score_path_sizes(backend: Backend, dtype: Any, kind: str, rng: np.random.Generator) -> None:
-    samples = itertools.cycle(SAMPLES)
-    for d, p, models, k in itertools.product((1, 17), (1, 16, 31), (1, 5), (1, 2, 17)):
-        n = next(samples)
+    samples, widths = itertools.cycle(SAMPLES), itertools.cycle((1, 17))
+    for p, models, k in itertools.product((1, 16, 31), (1, 5), (1, 2, 17)):
+        n, d = next(samples), next(widths)
         chain = make_chain(kind, d, p, rng, affine=True)
         W = rng.standard_normal((models, k, chain.output_dim))
         check_score_path(backend, chain, make_inputs(n, d, "uint8", rng), rng.integers(0, k, n), W, dtype)
@@ -531,7 +533,7 @@ def test_ridge_path(path_backend: Backend, p: int, k: int, rng: np.random.Genera
     for W, value in zip(weights, lambdas, strict=True):
         condition = oracles.condition(G + value * np.eye(p))
         tolerances.assert_solve(W, oracles.ridge_of_statistics(G, C, value), condition)
-    assert largest == pytest.approx(np.linalg.eigvalsh(G)[-1], rel=1e-3)
+    tolerances.assert_estimate(largest, np.linalg.eigvalsh(G)[-1])
     tolerances.assert_exact(G, before[0])
     tolerances.assert_exact(C, before[1])
 
@@ -557,7 +559,7 @@ def test_ridge_path_marks_what_rounding_hides(path_backend: Backend, p: int, rng
     solution = path_backend.ridge_path(G, np.ones((1, p)), lambdas, rounding=rounding)
     assert solution.positive_definite.all()
     assert solution.resolved.tolist() == [False, False, False, True, True, True]
-    assert solution.largest_eigenvalue == pytest.approx(largest, rel=1e-3)
+    tolerances.assert_estimate(solution.largest_eigenvalue, largest)
 
 
 def test_ridge_path_of_singular_and_zero_matrices(path_backend: Backend, rng: np.random.Generator) -> None:
@@ -634,13 +636,14 @@ def test_degrees_of_freedom_are_nan_where_there_is_no_model(
     assert np.isnan(any_backend.degrees_of_freedom(G, lambdas)).all()
 
 
-def test_degrees_of_freedom_of_wide_bands(any_backend: Backend, rng: np.random.Generator) -> None:
+@pytest.mark.usefixtures("native_module")  # the others have no band
+def test_degrees_of_freedom_of_wide_bands(rng: np.random.Generator) -> None:
     p = 2050  # from 2048 on the band is twice as wide, and its last block is small
     A = rng.standard_normal((40, p))
     s = np.linalg.eigvalsh(A @ A.T)
     lambdas = np.array([1.0, 100.0])
     expected = (s / (s + lambdas[:, None])).sum(axis=1)
-    found = any_backend.degrees_of_freedom(A.T @ A, lambdas)
+    found = get_backend("native").degrees_of_freedom(A.T @ A, lambdas)
     tolerances.assert_solve(found, expected, 1.0 + float(s[-1]), magnitude=float(p))
 
 

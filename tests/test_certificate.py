@@ -167,3 +167,17 @@ def test_an_intercept_about_zero_is_measured_by_the_spread_of_the_scores(b: floa
     tolerances.assert_elementwise(far.weight_relative_error, 1.0, np.float64)
     nothing = certificate_of(0 * W, 0 * W, intercepts=(zero, zero + 1.0))
     assert nothing.weight_relative_error == math.inf
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_real_predictions_agree_to_a_millionth_of_their_spread(scale: float) -> None:
+    W = scale * gaussian(K, P)
+    X, _ = pixels()
+    for share, expected in ((1e-9, 1.0), (1e-3, 0.0)):
+        zero = np.zeros(K)
+        shift = share * scale * np.ones(K)
+        actual = certificate_of(
+            W, W.copy(), intercepts=(zero, shift), targets="real", y_test=gaussian(len(X), K, seed=4)
+        )
+        assert actual.prediction_agreement == expected
+        assert math.isnan(actual.original_accuracy)

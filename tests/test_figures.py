@@ -16,6 +16,7 @@ pytest.importorskip("PIL", reason="the cli extra is not installed")
 
 from PIL import Image
 
+import tolerances
 from krrdistill.apps.report.charts import (
     PALETTE,
     Curve,
@@ -193,7 +194,7 @@ def test_lambda_path_shades_what_lies_below_the_noise_floor() -> None:
     (axes,) = figure.axes
     (span,) = axes.patches
     edge = span.get_window_extent().transformed(axes.transData.inverted()).x1
-    assert edge == pytest.approx(0.05, rel=1e-6)
+    tolerances.assert_solve(edge, 0.05)
     assert any("under the noise floor of G, 0.05" in text.get_text() for text in axes.texts)
     (hollow,) = [line for line in axes.lines if line.get_markerfacecolor() == PALETTE["paper"]]
     np.testing.assert_array_equal(hollow.get_xdata(), LAMBDAS[below])

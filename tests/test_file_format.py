@@ -1,4 +1,4 @@
-"""The script of docs/file-format.md retrains the same model in a process that cannot import krrdistill."""
+"""The script of docs/file-format.md retrains the same model without krrdistill."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import krrdistill as kd
+import tolerances
 
 PAGE = Path(__file__).parent.parent / "docs" / "file-format.md"
 AFTER = 'meta = json.loads(str(file["meta"]))\n'
-RETRAINED = 1e-6  # relative: the script has no iterative refinement
 
 
 def documented_scripts() -> list[str]:
@@ -31,16 +31,28 @@ def test_script_is_short_and_uses_numpy_only() -> None:
 
 
 def retrained_by_numpy(points: kd.DistilledDataset, raw: Any, folder: Path) -> tuple[Any, Any]:
-    """(W, scores of raw samples) as the documented lines compute them in a process without krrdistill."""
+    """(W, scores of raw samples) as the documented lines compute them where krrdistill cannot be imported."""
+    words = [str(folder / name) for name in ("distilled.npz", "raw.npy", "found.npz")]
     points.save(folder / "distilled.npz", embed_map=True)
     np.save(folder / "raw.npy", raw)
     script, structured = documented_scripts()
-    # A blocked name in sys.modules makes any `import krrdistill` fail.
-    program = "import sys; sys.modules['krrdistill'] = None\n" + script.replace(AFTER, AFTER + structured)
-    words = [sys.executable, "-c", program, "distilled.npz", "raw.npy", "found.npz"]
-    subprocess.run(words, check=True, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "krrdistill", None)  # any `import krrdistill` fails
+        patch.setattr(sys, "argv", ["script", *words])
+        exec(script.replace(AFTER, AFTER + structured), {"__name__": "__main__"})
     with np.load(folder / "found.npz") as found:
         return found["W"], found["scores"]
+
+
+def test_script_runs_in_a_process_of_its_own(data: kd.Dataset, tmp_path: Path) -> None:
+    phi = kd.make_map("FCNN", data, kd.standardize(data), seed=3)
+    points = kd.distill(data.x_train, data.y_train, phi, seed=3).distilled
+    W, scores = retrained_by_numpy(points, data.x_test, tmp_path)
+    program = "import sys; sys.modules['krrdistill'] = None\n" + documented_scripts()[0]
+    subprocess.run([sys.executable, "-c", program, "distilled.npz", "raw.npy", "again.npz"], check=True, cwd=tmp_path)
+    with np.load(tmp_path / "again.npz") as found:
+        tolerances.assert_exact(found["W"], W)
+        tolerances.assert_exact(found["scores"], scores)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +80,9 @@ def test_numpy_alone_retrains_and_predicts(data: kd.Dataset, tmp_path: Path, ker
     result = kd.distill(data.x_train, data.y_train, phi, seed=3, **OPTIONS[name])
     W, scores = retrained_by_numpy(result.distilled, data.x_test, tmp_path)
     expected, b = result.distilled.fit_weights()  # of rounded inputs: whatever is left of W
-    assert np.linalg.norm(W - expected) < RETRAINED * np.linalg.norm(expected)
+    tolerances.assert_promised_model(W, expected)
     own = phi.transform(data.x_test, dtype="float64") @ expected.T + b
-    assert np.linalg.norm(scores - own) < RETRAINED * np.linalg.norm(own)
+    tolerances.assert_promised_model(scores, own)
 
 
 @pytest.mark.parametrize("kernel", ["identity", "FCNN"])
@@ -78,5 +90,5 @@ def test_numpy_alone_whitens(data: kd.Dataset, tmp_path: Path, kernel: str) -> N
     phi = kd.make_map(kernel, data, kd.zca(data), seed=3)
     result = kd.distill(data.x_train, data.y_train, phi, seed=3)
     W, scores = retrained_by_numpy(result.distilled, data.x_test, tmp_path)
-    assert np.linalg.norm(W - result.model.W) < RETRAINED * np.linalg.norm(W)
+    tolerances.assert_promised_model(W, result.model.W)
     assert np.mean(scores.argmax(axis=1) == result.model.predict(data.x_test)) == 1.0

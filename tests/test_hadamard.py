@@ -69,7 +69,7 @@ def test_solve_is_the_least_norm_solution(backend: Backend, d: int) -> None:
 def test_rows_are_orthogonal(any_backend: Backend, d: int) -> None:
     """The columns of W W^T, which is diagonal: W applied to W^+ diag(scale)^2."""
     weight = make_weight(d, d)
-    some = np.unique(np.linspace(0, d - 1, 50).astype(int))
+    some = np.unique(np.linspace(0, d - 1, 16).astype(int))
     squares = np.diag(weight.scale.astype(float) ** 2)[some]
     columns = apply(any_backend, weight, any_backend.preimage_solve(weight, squares), np.float64)
     tolerances.assert_solve(columns, squares, 4.0)

@@ -32,6 +32,7 @@ from tolerances import (
     assert_exact,
     assert_solve,
     assert_within,
+    promised,
     reduction,
     statistical,
 )
@@ -148,7 +149,7 @@ def test_with_as_many_points_as_features_the_labels_alone_are_least_squares(m: i
         assert np.abs(gradient).max() > 1e-3
         return
     assert_solve(loss, least, oracles.condition(toy.Phi @ toy.Phi.T))
-    assert np.abs(gradient).max() <= 1e-9
+    assert_solve(gradient, np.zeros_like(gradient), oracles.condition(toy.Phi @ toy.Phi.T), magnitude=loss)
 
 
 def test_a_batch_needs_the_features_of_the_points() -> None:
@@ -363,7 +364,9 @@ def test_the_closed_form_is_a_global_minimum_for_fewer_points_than_features(digi
     options = {"precision": "float64", "lambdas": [1e-7], "iterations": 1}
     warm = distill(few, "random_fourier", warm_start=True, init="noise", **options)
     cold = distill(few, "random_fourier", **options)
-    assert abs(warm.losses[0]) < 1e-9
+    ridge_loss = float(warm.model.path.train_rmse[0]) ** 2
+    assert ridge_loss <= promised()
+    assert warm.losses[0] <= ridge_loss + reduction(np.float64, 50, 1.0)
     assert cold.losses[0] > 0.1
 
 
@@ -642,24 +645,16 @@ def test_files_and_report_agree(digits: kd.Dataset, tmp_path: Path) -> None:
 COMMAND = ["kip", "--kernel", "FCNN", "--evaluate-every", "7", "--backend", "array", "--checkpoint-every", "5"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--iterations", "40"),
-        ("--iterations", "40", "--batch-size", "300"),
-        pytest.param(("--variant", "published", "--iterations", "40"), marks=needs_torch),
-    ],
-    ids=["gram", "gram-batches", "published"],
-)
-def test_sigkill_and_the_same_command_give_the_same_files(
-    tmp_path: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Killed while the third checkpoint is written beside the second one: the run goes on from the second."""
+def test_sigkill_and_the_same_command_give_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed while the third checkpoint is written beside the second one: the run goes on from the second.
+
+    Batches and the published variant go on bit for bit in ``test_a_killed_run_goes_on_bit_for_bit``.
+    """
     pytest.importorskip("typer", reason="the cli extra is not installed")
     from krrdistill.apps.cli import main
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    line = [*COMMAND, "--threads", "1", *options, "--json", "--out"]
+    line = [*COMMAND, "--threads", "1", "--iterations", "40", "--json", "--out"]
     kill_at_write("checkpoint.npz", 3, [*line, str(killed)])
     assert {path.suffix for path in killed.iterdir()} == {".npz", ".partial"}
     for folder in (whole, killed):

@@ -156,6 +156,15 @@ def test_stratified_split_keeps_every_class() -> None:
     assert lost  # without stratification some seeds take the only sample, which is refused
 
 
+def test_stratified_split_takes_no_only_sample_for_a_large_share() -> None:
+    """Four of ten are held out; four classes have one sample, and shares that come next when all else is rounded up."""
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 3, 4, 5])
+    for seed in range(20):
+        held, train = split("distill", labels, DistillOptions(seed=seed, validation_fraction=0.4))
+        assert np.bincount(labels[held]).tolist() == [3, 1]
+        assert set(labels[train]) == set(range(6))
+
+
 def _lost(labels: Array, seed: int) -> bool:
     try:
         split("distill", labels, DistillOptions(seed=seed, validation_fraction=0.1, stratify=False))

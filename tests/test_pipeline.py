@@ -16,7 +16,7 @@ from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
 from krrdistill.pipeline import retrain
 from krrdistill.problem import choose_real_rows, split
-from tolerances import assert_exact, assert_solve
+from tolerances import assert_exact, assert_promised, assert_promised_model, assert_solve, solve
 
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 CELLS = list(itertools.product(KERNELS, (1, 10, 50), ("noise", "real"), (0.0, "auto")))
@@ -41,8 +41,8 @@ def model_condition(original: kd.RidgeModel) -> float:
     return (original.path.largest_eigenvalue + original.lambda_) / original.lambda_
 
 
-def assert_certified(report: dict[str, Any], tolerance: float, agreement: float = 1.0) -> None:
-    assert report["certificate"]["weight_relative_error"] <= tolerance
+def assert_certified(report: dict[str, Any], store: str = "float64", agreement: float = 1.0) -> None:
+    assert_promised(report["certificate"]["weight_relative_error"], store)
     assert report["certificate"]["prediction_agreement"] >= agreement
     if agreement == 1.0:
         assert report["distilled"] == report["original"]
@@ -53,7 +53,7 @@ def test_every_cell_is_exact(
     digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str, lambda_s: float | str
 ) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, lambda_s=lambda_s)
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
     assert result.report["m"] == 10 * ipc
     assert result.report["original"]["test_accuracy"] > 0.9
     assert (result.report["lambda_s"] > 0) == (lambda_s == "auto")
@@ -63,17 +63,16 @@ def test_every_cell_is_exact(
 def test_float32_storage(digits: kd.Dataset, tmp_path: Path, kernel: str, ipc: int, init: str) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=ipc, init=init, store="float32")
     assert result.distilled.inputs.dtype == np.float32
-    assert_certified(result.report, 1e-2, agreement=0.998)
+    assert_certified(result.report, "float32", agreement=0.998)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(
-    ("kernel", "init", "lambda_s"), list(itertools.product(KERNELS, ("noise", "real"), (0.0, "auto")))
-)
+@pytest.mark.parametrize(("init", "lambda_s"), [("noise", "auto"), ("real", 0.0)])  # all four are cells above
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_mnist_is_exact(real_data_dir: Path, tmp_path: Path, kernel: str, init: str, lambda_s: float | str) -> None:
     data = kd.load_dataset("mnist", data_dir=real_data_dir)
     result = run(data, tmp_path, kernel, points_per_class=10, init=init, lambda_s=lambda_s)
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
     # The paper's table; its random Fourier figure holds for orthogonal features as well.
     published = {"identity": 0.8641, "random_fourier": 0.9382, "orthogonal_fourier": 0.9382, "FCNN": 0.9389}[kernel]
     assert result.report["original"]["test_accuracy"] > published - 0.006  # THEORY's table, one seed
@@ -83,10 +82,9 @@ def test_mnist_is_exact(real_data_dir: Path, tmp_path: Path, kernel: str, init: 
 def test_exact_on_every_instruction_set(isa: str, digits: kd.Dataset, tmp_path: Path, kernel: str) -> None:
     """What one set wrote, all of them retrain to."""
     result = run(digits, tmp_path, kernel, points_per_class=2, backend="native")
-    assert_certified(result.report, 1e-6)
-    W = result.model.W
+    assert_certified(result.report)
     W_S = kd.DistilledDataset.load(Path(result.report["artifact"])).fit(backend="array")
-    assert np.linalg.norm(W_S - W) <= 1e-6 * np.linalg.norm(W), isa
+    assert_promised_model(W_S, result.model.W)
 
 
 @pytest.mark.parametrize("root", ["plus", "minus"])
@@ -94,7 +92,7 @@ def test_exact_on_every_instruction_set(isa: str, digits: kd.Dataset, tmp_path: 
 def test_both_roots_of_a_fixed_lambda_s(digits: kd.Dataset, tmp_path: Path, kernel: str, root: str) -> None:
     result = run(digits, tmp_path, kernel, points_per_class=3, lambda_s=1e-6, root=root)
     assert result.report["lambda_s"] == 1e-6
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 def test_lambda_s_beyond_the_range_of_the_map(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -102,7 +100,7 @@ def test_lambda_s_beyond_the_range_of_the_map(digits: kd.Dataset, tmp_path: Path
         run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-2)
     result = run(digits, tmp_path, "random_fourier", points_per_class=3, lambda_s=1e-2, root="minus")
     assert result.report["lambda_s"] == 1e-2
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 def test_lambda_s_beyond_its_bound(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -110,26 +108,26 @@ def test_lambda_s_beyond_its_bound(digits: kd.Dataset, tmp_path: Path) -> None:
         run(digits, tmp_path, "identity", lambda_s=1e6)
     result = run(digits, tmp_path, "identity", lambda_s=1e6, scale_labels=True)
     assert result.report["lambda_s"] == 1e6
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 @pytest.mark.parametrize("option", [{"refit": True}, {"precision": "float64"}, {"backend": "array"}])
 def test_options_keep_exactness(digits: kd.Dataset, tmp_path: Path, option: dict[str, Any]) -> None:
     result = run(digits, tmp_path, points_per_class=2, **option)
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
     n_train = {"refit": len(digits.x_train)}.get(next(iter(option)), round(0.95 * len(digits.x_train)))
     assert result.report["n_train"] == n_train
     backend = option.get("backend")
     again = kd.retrain(result.distilled, digits.x_train, digits.y_train, backend=backend)  # as recorded
     certificate = result.distilled.verify(again, test=digits, backend=backend)
-    assert certificate.weight_relative_error < 1e-9
+    assert certificate.weight_relative_error <= solve(certificate.condition**2)
 
 
 def test_zca_is_exact(digits: kd.Dataset, tmp_path: Path) -> None:
     options = kd.DistillOptions(points_per_class=2, init="real")
     result = kd.run_distillation(digits, kernel="FCNN", use_zca=True, options=options, out=tmp_path)
     assert result.distilled.preprocessing.kind == "zca"
-    assert_certified(result.report, 1e-6)
+    assert_certified(result.report)
 
 
 def test_deep_and_narrow_maps(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -141,7 +139,7 @@ def test_deep_and_narrow_maps(digits: kd.Dataset, tmp_path: Path) -> None:
     ):
         result = kd.run_distillation(digits, kernel=kernel, map_options=map_options, options=options, out=tmp_path)
         assert result.report["p"] == 40
-        assert_certified(result.report, 1e-6)
+        assert_certified(result.report)
 
 
 def test_two_runs_write_the_same_file(digits: kd.Dataset, tmp_path: Path) -> None:
@@ -258,13 +256,13 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
         (lambda x, y: (np.full((len(x), 64), np.inf), y), kd.DataError, "NaN or infinity"),
         (lambda x, y: (x[:, :4], y), kd.DataError, "X has 32 columns, the map takes 64"),
         (lambda x, y: (x.astype(str), y), TypeError, "X must be a numeric array"),
-        (lambda x, y: (x, y[:-1]), kd.DataError, "y must have shape"),
-        (lambda x, y: (x, y.astype(str)), TypeError, "integer class labels or real-valued targets"),
+        (lambda x, y: (x, y[:-1]), kd.DataError, "y must have one label for each"),
+        (lambda x, y: (x, np.where(y == 4, None, y)), kd.DataError, r"y has \d+ missing values \(first in row \d+\)"),
+        (lambda x, y: (x, np.zeros(len(x), int)), kd.DataError, "y has one class only"),
         (lambda x, y: (x, np.where(y == 4, np.nan, y)), kd.DataError, "y holds NaN"),
         (lambda x, y: (x, y.reshape(2, -1).T), kd.DataError, "y must have shape"),
-        (lambda x, y: (x, y - 1), kd.DataError, "label -1"),
-        (lambda x, y: (x, np.where(y == 4, 5, y)), kd.DataError, "no sample of class 4"),
-        (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "leave nothing to train on"),
+        (lambda x, y: (x, y.astype("f4")), TypeError, "y holds whole numbers as float32"),
+        (lambda x, y: (x[:1], y[:1] * 0), kd.DataError, "y has one class only"),
         (lambda x, y: (x[:0], y[:0]), kd.DataError, "no samples"),
         (lambda x, y: (np.ma.masked_equal(x, 0), y), TypeError, "X is a masked array"),
     ],
@@ -277,12 +275,12 @@ def test_bad_data(digits: kd.Dataset, change: Any, error: type[Exception], messa
 
 def test_label_out_of_range(digits: kd.Dataset) -> None:
     with pytest.raises(kd.DataError, match="label 9, there are 9 classes"):
-        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=9)
+        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), classes=9)
 
 
 def test_class_without_samples(digits: kd.Dataset) -> None:
     with pytest.raises(kd.DataError, match=r"no sample of class 10 \(2 of 12 classes are missing\)"):
-        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), n_classes=12)
+        kd.distill(digits.x_train, digits.y_train, kd.FCNN(64), classes=12)
 
 
 def test_impossible_preimage_is_said_before_the_work(digits: kd.Dataset) -> None:

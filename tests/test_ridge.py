@@ -74,7 +74,7 @@ def test_path_against_the_oracle(any_backend: Backend) -> None:
     G = oracles.gram(Phi)
     for W, lambda_ in zip(path.weights, GRID, strict=True):
         tolerances.assert_solve(W, oracles.ridge(Y, Phi, lambda_), oracles.condition(G + lambda_ * np.eye(P)))
-    assert path.largest_eigenvalue == pytest.approx(np.linalg.eigvalsh(G)[-1], rel=1e-3)
+    tolerances.assert_estimate(path.largest_eigenvalue, np.linalg.eigvalsh(G)[-1])
     assert path.statements() == []
 
 
@@ -98,7 +98,7 @@ def test_train_rmse_of_an_exact_fit_is_rounding(any_backend: Backend) -> None:
     assert 0.0 <= path.train_rmse[0] <= tolerances.cancellation(float(few.target_square.sum()))
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)  # of each backend
 @given(st.integers(1, 40), st.integers(0, 1000))
 def test_train_rmse_does_not_rise_as_lambda_falls(any_backend: Backend, n: int, seed: int) -> None:
     for precision in ("float32", "float64"):

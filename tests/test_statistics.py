@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import threadpoolctl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import krrdistill as kd
@@ -113,6 +113,7 @@ def test_nothing_is_no_data(any_backend: Backend, dtype: Any) -> None:
 # Properties
 
 
+@settings(max_examples=40)  # for each of the backends
 @given(st.integers(0, 40), st.integers(0, 2**32 - 1), st.sampled_from(["float32", "float64"]))
 def test_gram_is_symmetric_and_positive_semidefinite(any_backend: Backend, n: int, seed: int, precision: str) -> None:
     X, Y = samples(n, seed)
@@ -122,6 +123,7 @@ def test_gram_is_symmetric_and_positive_semidefinite(any_backend: Backend, n: in
     assert eigenvalues[0] >= -tolerances.reduction(precision, n + D, abs(eigenvalues[-1]))
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 30), st.integers(0, 30), st.sampled_from(["labels", "values"]), st.integers(0, 99))
 def test_updates_add(any_backend: Backend, a: int, b: int, targets: str, seed: int) -> None:
     for precision in ("float32", "float64"):
@@ -142,6 +144,7 @@ def test_updates_add(any_backend: Backend, a: int, b: int, targets: str, seed: i
         assert second.n == untouched.n
 
 
+@settings(max_examples=40)
 @given(st.permutations(range(25)), st.sampled_from(["labels", "values"]))
 def test_order_does_not_matter(any_backend: Backend, order: list[int], targets: str) -> None:
     X, Y = samples(25, targets=targets)
@@ -151,6 +154,7 @@ def test_order_does_not_matter(any_backend: Backend, order: list[int], targets: 
         assert_close(statistics_of(X, Y, precision, any_backend, rows=np.array(order)), expected, X, Y, precision)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 19), max_size=40), st.sampled_from(["labels", "values"]))
 def test_rows_pick_samples(any_backend: Backend, rows: list[int], targets: str) -> None:
     X, Y = samples(20, targets=targets)
@@ -185,18 +189,19 @@ def test_tile_and_batch_size_do_not_matter(
 @pytest.mark.parametrize("targets", ["labels", "values"])
 def test_threads_do_not_matter_and_runs_repeat(any_backend: Backend, dtype: Any, targets: str) -> None:
     rng = np.random.default_rng(5)
-    phi = kd.RandomFourier(40, 300, sigma2=40.0)
-    X = rng.standard_normal((5000, 40)).astype(np.float32)
-    Y = rng.integers(0, K, 5000) if targets == "labels" else rng.standard_normal((5000, K))
+    n, p = 4500, 140  # more than one tile, and products that BLAS shares among threads
+    phi = kd.RandomFourier(40, p, sigma2=40.0)
+    X = rng.standard_normal((n, 40)).astype(np.float32)
+    Y = rng.integers(0, K, n) if targets == "labels" else rng.standard_normal((n, K))
 
     def run(threads: int) -> Statistics:
         with threadpoolctl.threadpool_limits(threads):
             return empty_for(Y, phi, precision=str(dtype), backend=any_backend).update(X, Y)
 
     one, two, again = run(1), run(2), run(2)
-    magnitude = np.full((300, 5000), np.sqrt(2 / 300))
-    tolerances.assert_reduction(two.gram, one.gram, dtype, 5000, oracles.gram(magnitude))
-    tolerances.assert_reduction(two.cross, one.cross, dtype, 5000, oracles.cross(np.abs(targets_of(Y)), magnitude))
+    magnitude = np.full((p, n), np.sqrt(2 / p))
+    tolerances.assert_reduction(two.gram, one.gram, dtype, n, oracles.gram(magnitude))
+    tolerances.assert_reduction(two.cross, one.cross, dtype, n, oracles.cross(np.abs(targets_of(Y)), magnitude))
     tolerances.assert_exact(again.gram, two.gram)
     tolerances.assert_exact(again.cross, two.cross)
     tolerances.assert_exact(run(1).gram, one.gram)
@@ -209,7 +214,7 @@ def test_noise_floor_covers_the_rounding(any_backend: Backend, precision: str) -
     statistics = statistics_of(X, Y, precision, any_backend)
     largest = float(np.linalg.eigvalsh(exact)[-1])
     floor = statistics.noise_floor(largest)
-    assert np.linalg.norm(rounded - exact, 2) <= floor <= 1e-4 * largest
+    assert np.linalg.norm(rounded - exact, 2) <= floor <= tolerances.elementwise(np.float32, largest)
     assert statistics.noise_floor(2.0 * largest) == 2.0 * floor
     assert statistics.noise_floor(-1.0) == 0.0
     assert statistics_of(X, Y, "float64").noise_floor(largest) <= floor
@@ -510,13 +515,18 @@ def spoiled(X: Array, index: tuple[int, int], value: float) -> Array:
         (lambda X, y: (X[0], y), DataError, r"X must have shape \(n, \.\.\.\).*got \(6,\)"),
         (lambda X, y: (X.astype(str), y), TypeError, "X must be a numeric array"),
         (lambda X, y: (X.astype(complex), y), TypeError, "X must be a numeric array"),
-        (lambda X, y: (X, y[:-1]), DataError, r"y must have shape \(9,\), got \(8,\)"),
+        (lambda X, y: (X, y[:-1]), DataError, r"y must have one label for each of the 9 samples, got shape \(8,\)"),
         (lambda X, y: (X, y + 1), DataError, "holds the label 3, there are 3 classes"),
-        (lambda X, y: (X, y - 1), DataError, "holds the label -1, labels start at 0"),
-        (lambda X, y: (X, y.astype(float)), TypeError, "integer class labels, got dtype float64"),
-        (lambda X, y: (X, y > 0), TypeError, "integer class labels, got dtype bool"),
-        (lambda X, y: (X, y.astype(str)), TypeError, "integer class labels"),
-        (lambda X, y: (X, np.zeros((9, 2), int)), DataError, r"y must have shape \(9,\), got \(9, 2\)"),
+        (lambda X, y: (X, y - 1), DataError, r"holds the label -1, the classes are 0 \.\.\. 2"),
+        (lambda X, y: (X, y + 0.5), DataError, "y must hold whole numbers as labels, got 0.5"),
+        (lambda X, y: (X, np.where(y, y, np.nan)), DataError, r"got a missing value \(NaN\) \(row 0\)"),
+        (lambda X, y: (X, np.ma.masked_equal(y, 1)), TypeError, "y is a masked array"),
+        (lambda X, y: (X, y.astype(str)), TypeError, "y must hold the numbers of 3 classes, got <U.*classes="),
+        (
+            lambda X, y: (X, np.zeros((9, 2), int)),
+            DataError,
+            r"y must have one label .*, got shape \(9, 2\)",
+        ),
     ],
 )
 def test_bad_samples(any_backend: Backend, change: Callable[..., Any], kind: type[Exception], message: str) -> None:
@@ -533,8 +543,8 @@ def test_bad_samples(any_backend: Backend, change: Callable[..., Any], kind: typ
         (np.zeros((8, 3)), DataError, r"y must have shape .*got \(8, 3\)"),
         (np.zeros((9, 3, 1)), DataError, r"y must have shape .*got \(9, 3, 1\)"),
         (np.full((9, 3), np.nan), DataError, "y holds NaN or infinity"),
-        (np.full((9, 3), "a"), TypeError, "y must hold numbers, got dtype <U1"),
-        (np.zeros((9, 3), complex), TypeError, "y must hold numbers, got dtype complex128"),
+        (np.full((9, 3), "a"), TypeError, "y must hold numbers, got <U1"),
+        (np.zeros((9, 3), complex), TypeError, "y must hold class labels or real-valued targets, got dtype complex128"),
     ],
 )
 def test_bad_targets(any_backend: Backend, y: Any, kind: type[Exception], message: str) -> None:

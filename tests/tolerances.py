@@ -5,6 +5,7 @@ elementwise  a few units in the last place of a known magnitude (conversions, co
 reduction    sums of ``terms`` products: rounding grows like their square root, relative to the sum of magnitudes
 solve        backward stable solves: rounding times the condition number
 statistical  moments of random samples: five standard errors
+promised     what README says of a model retrained from a file, by how the file stores numbers
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _ULPS = {"elementwise": 8.0, "reduction": 4.0, "solve": 100.0}
 _STANDARD_ERRORS = 5.0
 _BOUND_MARGIN = 2e-12
 _ESTIMATE = 2e-3
+# The tests keep the promise in numbers of their own: those of the package could be changed with it.
+_PROMISED = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
 # float32 cosine: reduction in three parts, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
 _FLOAT32_COSINE_ULPS = 2.0
 # Accuracies on a training set are no monotone function of lambda, only the residual is: what counts as noise.
@@ -54,9 +57,30 @@ def solve(condition: float, dtype: Any = np.float64) -> float:
     return _ULPS["solve"] * eps(dtype) * max(condition, 1.0)
 
 
-def assert_estimate(actual: float, expected: float) -> None:
+def assert_estimate(actual: Any, expected: Any) -> None:
     """Agreement of what is only estimated, by a few iterations, with its exact value."""
-    assert abs(actual - expected) <= _ESTIMATE * abs(expected)
+    actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    _within(np.linalg.norm(actual - expected), 0.0, _ESTIMATE * np.linalg.norm(expected))
+
+
+def promised(store: str = "float64") -> float:
+    """Bound on ||W_S - W|| / ||W|| of a model W_S from a file that stores inputs in this type."""
+    return _PROMISED[store]
+
+
+def assert_promised(relative_error: float, store: str = "float64") -> None:
+    """A relative weight error within ``promised``."""
+    assert 0.0 <= relative_error <= _PROMISED[store]
+
+
+def assert_promised_model(W_S: Any, W: Any, store: str = "float64") -> None:
+    """||W_S - W||_F <= promised(store) ||W||_F."""
+    _within(np.linalg.norm(np.asarray(W_S) - W), 0.0, _PROMISED[store] * np.linalg.norm(W))
+
+
+def difference_quotient(step: float, magnitude: Any, dtype: Any = np.float64) -> Any:
+    """Bound on |error| of a central difference of values of this magnitude: rounding over the step, and its square."""
+    return (_ULPS["solve"] * eps(dtype) / step + step * step) * magnitude
 
 
 def cancellation(total: float, dtype: Any = np.float64) -> float:

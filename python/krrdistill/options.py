@@ -16,6 +16,7 @@ __all__ = [
     "DATASETS",
     "INITS",
     "KERNELS",
+    "LAYOUTS",
     "PRECISIONS",
     "ROOTS",
     "SELECTIONS",
@@ -30,6 +31,7 @@ __all__ = [
 DATASETS = ("digits", "mnist", "cifar10", "cifar100")
 INITS = ("noise", "real")
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
+LAYOUTS = ("NHWC", "NCHW")
 PRECISIONS = ("float32", "float64")
 ROOTS = ("plus", "minus")
 SPECTRAL = ("gaussian", "laplacian", "matern")

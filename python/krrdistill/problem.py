@@ -13,7 +13,7 @@ from krrdistill.common.arrays import check_device, take_rows, to_host
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
 from krrdistill.common.samples import as_samples, sample_shape
-from krrdistill.data.labels import Classes, Labels, read_targets
+from krrdistill.data.labels import Classes, Targets, read_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
@@ -92,7 +92,8 @@ class Problem:
                 f"{where}: lambda_per_target needs real-valued targets; the classes of one label share lambda"
             )
         check_points(where, k, found is not None, options.points_per_class, with_intercept=options.intercept)
-        validation, training = split(where, values, options)
+        weights = None if sample_weight is None else check_weights(where, sample_weight, n)
+        validation, training = split(where, values, options, weights)
         return cls(
             where=where,
             X=samples,
@@ -100,7 +101,7 @@ class Problem:
             y=values,
             k=k,
             classes=found,
-            sample_weight=None if sample_weight is None else check_weights(where, sample_weight, n),
+            sample_weight=weights,
             feature_map=feature_map,
             options=options,
             backend=get_backend(options.backend, data=samples),
@@ -136,7 +137,7 @@ class Problem:
     @property
     def targets(self) -> Any:
         """y as statistics take it: codes with their classes, or real values."""
-        return self.y if self.classes is None else Labels(self.y, self.classes)
+        return Targets(self.y, self.classes)
 
     @property
     def held_out(self) -> HeldOutRows | None:
@@ -166,6 +167,8 @@ def check_present(where: str, codes: IntArray, classes: Classes) -> None:
     """Raises DataError unless every class has a sample."""
     if codes.size == 0:
         raise DataError(f"{where}: there are no samples")
+    if classes.count < 2:
+        raise DataError(f"{where}: y has one class only ({classes.label(0)!r}); there is nothing to tell apart")
     absent = np.flatnonzero(np.bincount(codes, minlength=classes.count) == 0)
     if absent.size:
         raise DataError(
@@ -184,12 +187,18 @@ def check_points(where: str, k: int, are_classes: bool, points_per_class: int, *
         )
 
 
-def split(where: str, targets: npt.NDArray[Any], options: DistillOptions) -> tuple[IntArray, IntArray]:
+def split(
+    where: str, targets: npt.NDArray[Any], options: DistillOptions, sample_weight: FloatArray | None = None
+) -> tuple[IntArray, IntArray]:
     """(validation rows, training rows), each ascending.
 
     Holds out round(n fraction) rows of a seeded permutation. With ``stratify`` each class gives its share, to one
-    sample, and never its last sample.
+    sample, and never its last sample. Samples of weight 0 stay in training.
     """
+    if sample_weight is not None and not sample_weight.all():
+        counted = np.flatnonzero(sample_weight)
+        validation, training = split(where, targets[counted], options)
+        return counted[validation], np.sort(np.concatenate([counted[training], np.flatnonzero(sample_weight == 0)]))
     n = len(targets)
     if options.selection == "gcv":
         return np.empty(0, np.int64), np.arange(n)

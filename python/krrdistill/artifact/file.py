@@ -41,7 +41,7 @@ class DistilledDataset:
     inputs : array of shape (m, d), float64 or float32
         Standardised inputs u = (x - origin) / unit; ``X`` are the raw ones. Of classes, row i has class i mod k.
     Y : array of shape (m, k)
-        Labels.
+        Targets.
     lambda_s : float
         The (absolute) ridge parameter to train with.
     feature_map : FeatureMap
@@ -126,7 +126,7 @@ class DistilledDataset:
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
         """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.
 
-        Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
+        Targets (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         W, b = self.fit_weights(backend=backend)
@@ -226,7 +226,7 @@ class DistilledDataset:
         k = self.Y.shape[1]
         if self.targets == "classes":
             return (self.classes or Classes(k)).encode("verify", y, n)
-        return real_targets("verify", y, n, k)
+        return np.asarray(real_targets("verify", y, n, k), dtype=np.float64)
 
     def with_meta(self, **facts: Any) -> DistilledDataset:
         """A copy whose meta has ``facts`` added."""

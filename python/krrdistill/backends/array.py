@@ -172,7 +172,9 @@ class ArrayBackend:
             finite = xp.all(xp.isfinite(H), axis=1)
             if not xp.all(finite):
                 first = start + int(xp.argmin(xp.astype(finite, xp.int32)))
-                raise DataError(f"row {first if rows is None else rows[first]} holds NaN or infinity")
+                raise DataError(
+                    f"row {first if rows is None else rows[first]} holds NaN or infinity, or overflows {dtype.name}"
+                )
             for layer in layers:
                 H = self._apply(layer, H)
             yield tile, picked, H

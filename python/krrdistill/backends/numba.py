@@ -163,7 +163,9 @@ def _feature_tiles(
             stages[-1] = out[start:stop]
         _run(load, X, picked, scale, shift, stages[0], finite)
         if not finite[: stop - start].all():
-            raise DataError(f"row {picked[np.argmin(finite[: stop - start])]} holds NaN or infinity")
+            raise DataError(
+                f"row {picked[np.argmin(finite[: stop - start])]} holds NaN or infinity, or overflows {dtype.name}"
+            )
         for layer, source, target in zip(layers, stages, stages[1:], strict=False):
             weight = matrix_of(layer)
             if isinstance(weight, HadamardWeight):

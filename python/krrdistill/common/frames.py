@@ -41,8 +41,10 @@ def frame_of(where: str, name: str, X: Any) -> Any:
         import pyarrow
 
         X = pyarrow.table(X) if hasattr(X, "columns") else pyarrow.chunked_array([X])
-    if type(X).__name__ == "Index":
-        X = X.to_series()
+    if type(X).__module__.partition(".")[0] == "pandas" and type(X).__name__ not in ("DataFrame", "Series"):
+        import pandas
+
+        X = pandas.Series(X)  # of an index or an extension array
     return narwhals.from_native(X, eager_only=True, allow_series=True)
 
 

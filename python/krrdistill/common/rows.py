@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.errors import DataError
+
 __all__ = ["ConvertedRows", "FrameRows", "RowSource", "SparseRows", "block_rows", "blocks", "common_dtype"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 _BLOCK_BYTES = 32 << 20
+_LARGEST_INTEGER = 1 << 53  # that float64 represents, with all below it
 
 
 class RowSource(ABC):
@@ -56,7 +59,12 @@ class RowSource(ABC):
     def read(self, rows: IntArray) -> Array:
         """Rows as a C-contiguous array (r, d) of ``dtype``."""
         found = np.asarray(self.fetch(rows)).reshape(len(rows), self.width)
-        return np.ascontiguousarray(found, dtype=self.dtype)
+        samples = np.ascontiguousarray(found, dtype=self.dtype)
+        if samples.dtype.kind == "f":
+            finite = np.isfinite(samples).all(axis=1)
+            if not finite.all():
+                raise DataError(f"row {rows[int(finite.argmin())]} holds NaN or infinity")
+        return samples
 
     def __getitem__(self, rows: Any) -> Array:
         """The picked samples with their shape, as an array."""
@@ -104,8 +112,12 @@ class ConvertedRows(RowSource):
         self._array = array
 
     def fetch(self, rows: IntArray) -> Array:
-        """A view where the rows follow each other."""
-        return np.asarray(self._array[_as_slice(rows)])
+        """A view where the rows follow each other. Raises DataError for integers that float64 cannot hold."""
+        found = np.asarray(self._array[_as_slice(rows)])
+        large = found.dtype.kind in "iu" and found.dtype.itemsize > 4 and found.size > 0
+        if large and max(abs(int(found.min())), abs(int(found.max()))) > _LARGEST_INTEGER:
+            raise DataError("X holds integers beyond 2**53, which float64 cannot represent")
+        return found
 
 
 class SparseRows(RowSource):

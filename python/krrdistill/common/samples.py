@@ -104,7 +104,8 @@ class _BFloat16Rows(RowSource):
 
 
 def _type_of(X: Any, array: Array) -> str:
-    return f"dtype {array.dtype}" if isinstance(X, (np.ndarray, list, tuple)) else f"a {type(X).__name__}"
+    known = array.dtype != object or isinstance(X, (np.ndarray, list, tuple))
+    return f"dtype {array.dtype}" if known else f"a {type(X).__name__}"
 
 
 _STREAM = "give its batches to RidgeStatistics.update_batches"

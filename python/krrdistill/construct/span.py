@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.linalg import LinearOperator, lsqr
+import scipy
 
 from krrdistill.backends import Linearization
 from krrdistill.errors import DataError
@@ -105,7 +105,7 @@ class _State:
         self.residual = W - inside @ self.basis
         self.norm = float(np.linalg.norm(self.residual))
 
-    def jacobian(self) -> LinearOperator:
+    def jacobian(self) -> scipy.sparse.linalg.LinearOperator:
         """dX -> A dF (I - F^+ F), (m d) -> (k p): minus the derivative of the residual."""
         m, d = self.X.shape
         k, p = self.W.shape
@@ -119,7 +119,7 @@ class _State:
         def backward(u: FloatArray) -> FloatArray:
             return np.ravel(self.at.backward(self.labels.T @ outside(u.reshape(k, p))))
 
-        return LinearOperator((k * p, m * d), matvec=forward, rmatvec=backward, dtype=np.float64)
+        return scipy.sparse.linalg.LinearOperator((k * p, m * d), matvec=forward, rmatvec=backward, dtype=np.float64)
 
 
 def _improve(
@@ -128,7 +128,7 @@ def _improve(
     """(the next state, None where every damping failed; the damping to go on with)."""
     jacobian, target = state.jacobian(), state.residual.ravel()
     for _ in range(_MAX_RAISES):
-        solution = lsqr(
+        solution = scipy.sparse.linalg.lsqr(
             jacobian, target, damp=damping**0.5, atol=_TOLERANCE, btol=_INNER_TOLERANCE, iter_lim=_INNER_ITERATIONS
         )[0]
         moved = _State(state.W, state.X + solution.reshape(state.X.shape), linearize)
@@ -138,7 +138,7 @@ def _improve(
     return None, damping
 
 
-def _largest_eigenvalue(operator: LinearOperator) -> float:
+def _largest_eigenvalue(operator: scipy.sparse.linalg.LinearOperator) -> float:
     """The largest eigenvalue of J^T J, roughly: a few power iterations from a fixed start."""
     v = np.cos(np.arange(1.0, operator.shape[1] + 1.0))
     norm = float(np.linalg.norm(v))

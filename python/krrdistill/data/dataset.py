@@ -6,6 +6,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,8 @@ from krrdistill.common.rows import RowSource, blocks
 from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError
 
-from .labels import Classes, Labels, label_array, read_targets, real_targets
+from .labels import Classes, Targets, label_array, read_targets, real_targets
+from .layout import checked_layout
 
 BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass over the inputs makes
 _NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -46,13 +48,15 @@ class Dataset:
         Inputs: uint8, float32 or float64 as they are; anything else stays what it is and is read block by block, as
         float32 or float64.
     y_train, y_test : array, series or list
-        Labels (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
+        Targets (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
         0/1 targets (n, k), stored as float64. Every class has at least one training sample.
     class_names : sequence of str, optional
         k names, of classes or targets; integers in y are then the codes 0 ... k-1. By default the labels themselves.
     targets : "classes" or "real", optional
         What y holds, where its type does not tell: whole-numbered floats may be either. Read back, it is "classes",
         "multilabel" (0 or 1 in every column of y) or "real".
+    layout : "NHWC" or "NCHW", optional
+        Where images have their channels, last or first; needed where the shape looks like the latter.
 
     Raises
     ------
@@ -69,6 +73,7 @@ class Dataset:
     y_test: NDArray[Any]
     class_names: tuple[str, ...] = ()
     targets: Any = None
+    layout: str | None = None
     classes: Classes | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -76,8 +81,8 @@ class Dataset:
             raise TypeError(f"Dataset: name must be a string, got {type(self.name).__name__}")
         names = _checked_names(self.class_names)
         x_train, x_test = _checked_pair(self.x_train, self.x_test)
-        y_train, classes = _read_labels("y_train", self.y_train, len(x_train), self.targets, names)
-        y_test = _read_alike("y_test", self.y_test, len(x_test), y_train, classes)
+        y_train, classes = _read_labels(self.y_train, len(x_train), self.targets, names)
+        y_test = _read_alike(self.y_test, len(x_test), y_train, classes)
         k = y_train.shape[1] if classes is None else classes.count
         if not names:
             names = tuple(str(c if classes is None else classes.label(c)) for c in range(k))
@@ -91,6 +96,7 @@ class Dataset:
             "y_train": y_train,
             "y_test": y_test,
             "targets": kind,
+            "layout": checked_layout("Dataset", x_train.shape[1:], self.layout),
             "classes": classes,
         }.items():
             object.__setattr__(self, name, value)
@@ -111,14 +117,14 @@ class Dataset:
         return len(self.class_names)
 
     @property
-    def train_targets(self) -> Any:
+    def train_targets(self) -> Targets:
         """y of the training set with what its codes stand for, as ``distill`` takes it."""
-        return self.y_train if self.classes is None else Labels(self.y_train, self.classes)
+        return Targets(self.y_train, self.classes)
 
     @property
-    def test_targets(self) -> Any:
+    def test_targets(self) -> Targets:
         """The same of the test set."""
-        return self.y_test if self.classes is None else Labels(self.y_test, self.classes)
+        return Targets(self.y_test, self.classes)
 
     def check_classes(self, where: str) -> None:
         """Raises DataError, in the name of ``where``, unless the targets are classes."""
@@ -139,12 +145,12 @@ def row_blocks(n: int, d: int) -> Iterator[slice]:
 
 
 def read_npz(
-    path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None, targets: str | None = None
+    path: Path, *, name: str | None = None, class_names: Sequence[str] | None = None, **meaning: Any
 ) -> Dataset:
     """Data set from an ``.npz`` file with x_train, y_train, x_test, y_test and, optionally, class_names.
 
     name : of the result; the file's stem when None
-    targets : "classes" or "real", where the type of y does not tell
+    **meaning : targets and layout of ``Dataset``
     class_names : taken when the file has none; None makes them of the labels
 
     Nothing in the file is executed: object arrays, which are pickles, are refused.
@@ -156,19 +162,19 @@ def read_npz(
         arrays = _read_arrays(path)
         if "class_names" in arrays:
             class_names = _stored_names(arrays.pop("class_names"))
-        return Dataset(name=name or path.stem, class_names=tuple(class_names or ()), targets=targets, **arrays)
-    except DataError as error:
+        return Dataset(name=name or path.stem, class_names=tuple(class_names or ()), **meaning, **arrays)
+    except (TypeError, DataError) as error:
         raise DataError(f"{path}: {error}") from error
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def _read_arrays(path: Path) -> dict[str, Any]:
     key = "its directory"
     try:
         with path.open("rb") as file, _opened_zip(file) as archive:
             missing = [k for k in _NPZ_KEYS if k not in archive]
             if missing:
                 raise DataError(f"lacks {', '.join(missing)}; it holds {', '.join(archive) or 'nothing'}")
-            arrays = {}
+            arrays: dict[str, Any] = {}
             for key in (*_NPZ_KEYS, *({"class_names"} & set(archive))):
                 arrays[key] = archive[key]
                 if not isinstance(arrays[key], np.ndarray):
@@ -227,10 +233,8 @@ def _checked_pair(x_train: Any, x_test: Any) -> tuple[NDArray[Any], NDArray[Any]
 
 def _checked_inputs(argument: str, x: Any) -> Any:
     """Samples as they are kept; those that are read a block at a time are checked when they are used."""
-    try:
+    with _named("X", argument):
         checked = host_samples("Dataset", x)
-    except (TypeError, DataError) as error:
-        raise type(error)(str(error).replace("Dataset: X ", f"Dataset: {argument} ")) from error
     if not isinstance(checked, RowSource) and checked.dtype.kind == "f":
         for rows, part in blocks(checked):
             finite = np.isfinite(part).all(axis=1)
@@ -240,38 +244,43 @@ def _checked_inputs(argument: str, x: Any) -> Any:
     return checked
 
 
-def _read_labels(
-    argument: str, y: Any, n: int, targets: str | None, names: tuple[str, ...]
-) -> tuple[NDArray[Any], Classes | None]:
+@contextmanager
+def _named(generic: str, argument: str) -> Iterator[None]:
+    """Errors of functions that check X or y name the argument that it was here."""
+    try:
+        yield
+    except (TypeError, DataError) as error:
+        raise type(error)(str(error).replace(f"Dataset: {generic} ", f"Dataset: {argument} ", 1)) from error
+
+
+def _read_labels(y: Any, n: int, targets: str | None, names: tuple[str, ...]) -> tuple[NDArray[Any], Classes | None]:
     """Codes of classes, each with a sample, or real-valued targets."""
-    where = f"Dataset: {argument}"
-    if names and targets != "real" and not _several_columns(y):
-        given: Any = Classes(len(names), names) if _holds_strings(y) else Classes(len(names))
-        y_read, classes = read_targets(where, y, n, targets="classes", classes=given)
-    else:
-        y_read, classes = read_targets(where, y, n, targets=targets)
+    with _named("y", "y_train"):
+        if names and targets != "real" and not _several_columns(y):
+            given = Classes(len(names), names) if label_array("Dataset", y).dtype.kind == "U" else Classes(len(names))
+            codes, classes = read_targets("Dataset", y, n, targets="classes", classes=given)
+        else:
+            codes, classes = read_targets("Dataset", y, n, targets=targets)
     if classes is None:
-        return y_read, None
-    absent = np.flatnonzero(np.bincount(y_read, minlength=classes.count) == 0)
+        return np.ascontiguousarray(codes, dtype=np.float64), None
+    absent = np.flatnonzero(np.bincount(codes, minlength=classes.count) == 0)
     if absent.size:
         listed = ", ".join(str(classes.label(int(c))) for c in absent[:5]) + (", ..." if absent.size > 5 else "")
-        raise DataError(f"{where} has no sample of {absent.size} of {classes.count} classes: {listed}")
-    return y_read, classes
+        raise DataError(f"Dataset: y_train has no sample of {absent.size} of {classes.count} classes: {listed}")
+    return codes, classes
 
 
-def _read_alike(argument: str, y: Any, n: int, like: NDArray[Any], classes: Classes | None) -> NDArray[Any]:
+def _read_alike(y: Any, n: int, like: NDArray[Any], classes: Classes | None) -> NDArray[Any]:
     """The targets of the test set, of the kind of those of the training set."""
-    where = f"Dataset: {argument}"
-    return real_targets(where, y, n, like.shape[1]) if classes is None else classes.encode(where, y, n)
+    with _named("y", "y_test"):
+        if classes is not None:
+            return classes.encode("Dataset", y, n)
+        return np.ascontiguousarray(real_targets("Dataset", y, n, like.shape[1]), dtype=np.float64)
 
 
 def _several_columns(y: Any) -> bool:
     shape = getattr(y, "shape", None) or np.shape(y)
     return len(shape) == 2 and shape[1] != 1
-
-
-def _holds_strings(y: Any) -> bool:
-    return label_array("Dataset", y).dtype.kind == "U"
 
 
 def _is_binary(*targets: NDArray[Any]) -> bool:

@@ -15,11 +15,11 @@ from krrdistill.common.frames import column_values
 from krrdistill.errors import DataError, DataWarning
 from krrdistill.options import TARGETS
 
-__all__ = ["Classes", "Labels", "label_array", "read_targets", "real_targets"]
+__all__ = ["Classes", "Targets", "label_array", "read_targets", "real_targets"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-_KINDS = {"i": int, "u": int, "b": bool, "U": str}
+_PART_ROWS = 16384
 _WHOLE = "targets='classes' where they are classes, or targets='real' for regression"
 
 
@@ -60,26 +60,28 @@ class Classes:
         return Classes(len(names), _plain(names))
 
     @staticmethod
-    def found_in(where: str, labels: npt.NDArray[Any]) -> Labels:
+    def found_in(where: str, labels: npt.NDArray[Any]) -> Targets:
         """The classes that occur, in ascending order, and the code of every label (n,)."""
+        if not len(labels):
+            raise DataError(f"{where}: there are no samples")
         small = labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < len(labels)
         if small and np.bincount(labels.astype(np.int64)).all():  # they are codes, the usual case
-            return Labels(labels.astype(np.int64), Classes(int(labels.max()) + 1))
+            return Targets(labels.astype(np.int64), Classes(int(labels.max()) + 1))
         names, codes = np.unique(labels, return_inverse=True)
         if len(names) == len(labels) > 1:
             raise DataError(
                 f"{where}: y has as many classes as samples ({len(names)}), so that none could be held out; "
                 "real values need targets='real'"
             )
-        return Labels(np.asarray(codes, dtype=np.int64), Classes(len(names), _plain(tuple(names.tolist()))))
+        return Targets(np.asarray(codes, dtype=np.int64), Classes(len(names), _plain(tuple(names.tolist()))))
 
     def encode(self, where: str, y: Any, n: int) -> IntArray:
         """Codes (n,) of labels y (n,). Raises DataError, TypeError for labels that are none of the classes."""
-        if isinstance(y, Labels):
-            return y.codes
+        if isinstance(y, Targets):
+            return y.values
         labels = _one_column(where, label_array(where, y))
         if labels.shape != (n,):
-            raise DataError(f"{where}: y must have shape ({n},), got {labels.shape}")
+            raise DataError(f"{where}: y must have one label for each of the {n} samples, got shape {labels.shape}")
         if labels.dtype.kind == "f":
             labels = _whole(where, labels)
         if self.names is None:
@@ -101,14 +103,12 @@ class Classes:
                 f"{where}: y must hold the numbers of {self.count} classes, got {labels.dtype}; "
                 "give the labels themselves as classes=[...]"
             )
-        codes = np.ascontiguousarray(labels, dtype=np.int64)
-        if len(codes) and codes.min() < 0:
-            raise DataError(
-                f"{where}: y holds the label {codes.min()}, {self.count} classes are 0 ... {self.count - 1}"
-            )
-        if len(codes) and codes.max() >= self.count:
-            raise DataError(f"{where}: y holds the label {codes.max()}, there are {self.count} classes")
-        return codes
+        low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        if low < 0:
+            raise DataError(f"{where}: y holds the label {low}, the classes are 0 ... {self.count - 1}")
+        if high >= self.count:
+            raise DataError(f"{where}: y holds the label {high}, there are {self.count} classes")
+        return np.ascontiguousarray(labels, dtype=np.int64)
 
     def decode(self, codes: IntArray) -> npt.NDArray[Any]:
         """The labels that codes (n,) stand for."""
@@ -128,11 +128,15 @@ class Classes:
         return Classes.of(where, [*(self.names or range(self.count)), *(added.names or range(added.count))])
 
 
-class Labels(NamedTuple):
-    """Labels that were read once: codes (n,) of classes."""
+class Targets(NamedTuple):
+    """What y was found to mean: codes (n,) of classes, or real-valued targets (n, k) and no classes."""
 
-    codes: IntArray
-    classes: Classes
+    values: npt.NDArray[Any]
+    classes: Classes | None
+
+    def labels(self) -> npt.NDArray[Any]:
+        """What the user gave: the labels themselves, or the real values."""
+        return self.values if self.classes is None else self.classes.decode(self.values)
 
 
 def read_targets(
@@ -160,7 +164,7 @@ def read_targets(
     TypeError, DataError
         For missing values, masks, labels that are no class, shapes that do not fit.
     """
-    if isinstance(y, Labels):
+    if isinstance(y, Targets):
         return y
     if targets is not None:
         check_choice(where, "targets", targets, TARGETS)
@@ -192,8 +196,8 @@ def read_targets(
     return Classes.found_in(where, _whole(where, labels) if labels.dtype.kind == "f" else labels)
 
 
-def real_targets(where: str, y: Any, n: int, k: int | None = None) -> FloatArray:
-    """Real-valued or 0/1 targets as finite float64 (n, k)."""
+def real_targets(where: str, y: Any, n: int, k: int | None = None) -> npt.NDArray[Any]:
+    """Real-valued or 0/1 targets (n, k), finite, in the type that they have: they become float64 part by part."""
     array = label_array(where, y)
     if array.dtype.kind not in "uifb":
         raise TypeError(f"{where}: y must hold numbers, got {array.dtype}")
@@ -202,11 +206,11 @@ def real_targets(where: str, y: Any, n: int, k: int | None = None) -> FloatArray
         raise DataError(f"{where}: y must have shape ({n},) or ({n}, k), got {array.shape}")
     if k is not None and values.shape[1] != k:
         raise DataError(f"{where}: y must have shape ({n}, {k}), got {array.shape}")
-    targets = np.ascontiguousarray(values, dtype=np.float64)
-    if not np.isfinite(targets).all():
-        row = int((~np.isfinite(targets)).any(axis=1).argmax())
-        raise DataError(f"{where}: y holds NaN or infinity (row {row})")
-    return targets
+    for start in range(0, n, _PART_ROWS):
+        finite = np.isfinite(values[start : start + _PART_ROWS]).all(axis=1)
+        if not finite.all():
+            raise DataError(f"{where}: y holds NaN or infinity (row {start + int(finite.argmin())})")
+    return values
 
 
 def _plain(names: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -216,10 +220,14 @@ def _plain(names: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
 def label_array(where: str, y: Any) -> npt.NDArray[Any]:
     """y as an array of integers, booleans, floats or strings. Raises TypeError, DataError, for missing values too."""
+    if isinstance(y, Targets):
+        return y.values
     if isinstance(y, np.ma.MaskedArray):
         raise TypeError(f"{where}: y is a masked array; fill or drop what is masked")
     values = column_values(where, "y", y)
     array = to_host(where, "y", y) if values is None else values
+    if array.dtype.kind == "U" and isinstance(y, (list, tuple)):  # NumPy turns numbers among strings into strings
+        array = np.array(y, dtype=object)
     if array.dtype.kind == "O":
         array = _from_objects(where, array)
     if array.dtype.kind == "T":  # NumPy's strings of variable length
@@ -255,7 +263,7 @@ def _object_kind(value: Any) -> type:
 
 
 def _one_column(where: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Labels (n, 1) as (n,), with a word."""
+    """Targets (n, 1) as (n,), with a word."""
     if array.ndim == 2 and array.shape[1] == 1:
         if array.dtype.kind != "f" or _is_whole(array):
             warnings.warn(

@@ -19,6 +19,7 @@ from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks
+from .layout import channels_last, checked_layout, count_channels
 
 __all__ = ["Moments", "Preprocessing", "standardize", "zca"]
 
@@ -198,26 +199,29 @@ class Moments:
 
     Parameters
     ----------
-    shape : of one sample: (d,), (h, w) with one channel, or (h, w, channels)
+    shape : of one sample: (d,), (h, w) with one channel, (h, w, channels), or by ``layout`` (channels, h, w)
     count : numbers per channel
     mean, deviations : float64 (channels,); the deviations are sums of (x - mean)^2
+    layout : "NHWC" or "NCHW"
     """
 
     shape: tuple[int, ...]
     count: int
     mean: Vector
     deviations: Vector
+    layout: str = "NHWC"
 
     @staticmethod
-    def of(X: Any) -> Moments:
+    def of(X: Any, *, layout: str | None = None) -> Moments:
         """Moments of an array (n, *shape), block by block."""
         x = host_samples("Moments", X)
         shape = tuple(int(s) for s in x.shape[1:])
-        channels = _channels(shape)
-        total = Moments(shape, 0, np.zeros(channels), np.zeros(channels))
+        layout = checked_layout("standardize", shape, layout)
+        channels = count_channels(shape, layout)
+        total = Moments(shape, 0, np.zeros(channels), np.zeros(channels), layout)
         with np.errstate(over="ignore", invalid="ignore"):
             for block in row_blocks(len(x), math.prod(shape)):
-                values = x[block].reshape(-1, channels)
+                values = channels_last(x[block], layout).reshape(-1, channels)
                 first = values[0].astype(np.float64)
                 differences = values - first  # zero in a constant channel, so that its deviations are, too
                 mean = differences.mean(axis=0)
@@ -225,11 +229,11 @@ class Moments:
                 if not _resolved(square, len(values), mean):
                     differences -= mean
                     square = np.einsum("ij,ij->j", differences, differences)
-                total += Moments(shape, len(values), first + mean, np.maximum(square, 0.0))
+                total += Moments(shape, len(values), first + mean, np.maximum(square, 0.0), layout)
         return total
 
     def __add__(self, other: Moments) -> Moments:
-        if self.shape != other.shape:
+        if (self.shape, self.layout) != (other.shape, other.layout):
             raise DataError(f"Moments: samples of shape {self.shape} and {other.shape} do not merge")
         count = self.count + other.count
         if count == 0:
@@ -241,14 +245,17 @@ class Moments:
             count,
             self.mean + share * difference,
             self.deviations + other.deviations + self.count * share * difference * difference,
+            self.layout,
         )
 
     @property
     def std(self) -> Vector:
         """Standard deviation per channel; 1 where a channel is constant. Raises DataError where it overflows."""
         std = np.sqrt(self.deviations / max(self.count, 1))
+        if np.isnan(self.mean).any():
+            raise DataError("standardize: the data hold NaN or infinity")
         if not (np.isfinite(std).all() and np.isfinite(self.mean).all()):
-            raise DataError("standardize: the data spread too widely for float64")
+            raise DataError("standardize: the data spread too widely for float64, or hold infinity")
         return np.where(std == 0, 1.0, std)
 
 
@@ -257,11 +264,7 @@ def _resolved(square: Vector, count: int, mean: Vector) -> bool:
     return bool((square >= 0.5 * count * mean * mean).all())
 
 
-def _channels(shape: tuple[int, ...]) -> int:
-    return {1: shape[0], 2: 1}.get(len(shape), shape[-1])
-
-
-def standardize(data: Any) -> Preprocessing:
+def standardize(data: Any, *, layout: str | None = None) -> Preprocessing:
     """u = (x - mean) / std per channel of images, per feature of vectors.
 
     Parameters
@@ -270,6 +273,9 @@ def standardize(data: Any) -> Preprocessing:
         uint8 data sets "mnist", "cifar10" and "cifar100" take the published constants of x / 255; everything else its
         own (training) mean and standard deviation. Samples of shape (h, w) have one channel, (h, w, c) have c. A
         channel or feature that never changes gets std 1.
+    layout : "NHWC" or "NCHW", optional
+        Where images have their channels, last or first; needed where the shape looks like the latter. A data set has
+        its own.
 
     Returns
     -------
@@ -284,20 +290,24 @@ def standardize(data: Any) -> Preprocessing:
     published = None
     if not isinstance(data, (Dataset, Moments)):
         data = host_samples("standardize", data)
+    if isinstance(data, (Dataset, Moments)):
+        layout = data.layout
     if isinstance(data, Dataset):
         data, published = data.x_train, _PUBLISHED.get(data.name) if data.x_train.dtype == np.uint8 else None
     shape = data.shape if isinstance(data, Moments) else tuple(np.shape(data)[1:])
-    if published is not None and len(published[0]) == _channels(shape):
+    layout = checked_layout("standardize", shape, layout)
+    if published is not None and len(published[0]) == count_channels(shape, layout):
         constants = {"source": "published", "unit": 255.0}
         mean, std = np.array(published[0]), np.array(published[1])
     else:
-        moments = data if isinstance(data, Moments) else Moments.of(data)
+        moments = data if isinstance(data, Moments) else Moments.of(data, layout=layout)
         mean, std = moments.mean, moments.std
     channels = len(mean)
     if channels <= _MAX_LISTED:
         constants |= {"mean": mean.tolist(), "std": std.tolist()}
     repeats = math.prod(shape) // channels
-    origin, unit = (np.tile(constants["unit"] * values, repeats) for values in (mean, std))
+    spread_out = np.repeat if layout == "NCHW" else np.tile
+    origin, unit = (spread_out(constants["unit"] * values, repeats) for values in (mean, std))
     return Preprocessing("standardize", origin, unit, constants=constants)
 
 

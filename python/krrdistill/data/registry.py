@@ -61,6 +61,7 @@ def load_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     targets: str | None = None,
+    layout: str | None = None,
 ) -> Dataset:
     """A data set by name, or from an ``.npz`` file.
 
@@ -75,6 +76,8 @@ def load_dataset(
         Fetch the official files of a named set into data_dir when they are not there.
     targets : "classes" or "real", optional
         What y of an .npz file holds, where its type does not tell: whole-numbered floats may be either.
+    layout : "NHWC" or "NCHW", optional
+        Where images of an .npz file have their channels; needed where their shape looks like the latter.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def load_dataset(
         raise TypeError(f"load_dataset: name must be a string or a path, got {type(name).__name__}")
     try:
         if text.lower().endswith(".npz"):
-            return read_npz(Path(text).expanduser(), targets=targets)
+            return read_npz(Path(text).expanduser(), targets=targets, layout=layout)
         if targets not in (None, "classes"):
             raise DataError(f"targets = {targets!r} needs a path ending in .npz, got {text!r}")
         if text.lower() == "digits":
@@ -144,7 +147,7 @@ def _find(name: str, folder: Path) -> Dataset | None:
     names = _KNOWN[name].class_names
     npz = folder / f"{name}.npz"
     if npz.is_file():
-        return read_npz(npz, name=name, class_names=names)
+        return read_npz(npz, name=name, class_names=names, layout="NHWC")
     if name == "mnist":
         return _find_mnist(folder) or _find_mnist(folder / "MNIST" / "raw")
     for version in CIFAR_VERSIONS[name]:

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.linalg import LinearOperator, lsqr
+import scipy
 
 from krrdistill.backends import Layer, Linearization, Operator
 from krrdistill.common.arrays import check_count, check_number, check_seed
 from krrdistill.common.random import Stream, normal
 from krrdistill.data import Preprocessing
+from krrdistill.data.layout import checked_layout
 from krrdistill.errors import NotSurjective
 
 from .base import FeatureMap
@@ -38,12 +39,21 @@ class Convolution(Operator):
     shape_in : (h, w, c)
         Shape of a sample, channels last; rows of a batch are flattened in this order.
     kernel : array of shape (s, s, c, c'), float32
+    channels_first : bool
+        Whether inputs are flattened with their channels first, (c, h, w).
     """
 
     def __init__(
-        self, shape_in: tuple[int, int, int], kernel: npt.NDArray[np.float32], *, stride: int, padding: int
+        self,
+        shape_in: tuple[int, int, int],
+        kernel: npt.NDArray[np.float32],
+        *,
+        stride: int,
+        padding: int,
+        channels_first: bool = False,
     ) -> None:
         self.shape_in, self.kernel, self.stride, self.padding = shape_in, kernel, stride, padding
+        self.channels_first = channels_first
         h, w, _ = shape_in
         size = len(kernel)
         rows, columns = ((n + 2 * padding - size) // stride + 1 for n in (h, w))
@@ -72,7 +82,9 @@ class Convolution(Operator):
 
     def apply(self, H: AnyArray) -> AnyArray:
         """The convolution of each row of H (n, h w c), in the precision of H."""
-        x = self._padded(H.reshape(-1, *self.shape_in))
+        h, w, c = self.shape_in
+        images = np.moveaxis(H.reshape(-1, c, h, w), 1, -1) if self.channels_first else H.reshape(-1, h, w, c)
+        x = self._padded(images)
         out = np.zeros((len(x), *self.shape_out), H.dtype)
         for taps, matrix in self._taps(H.dtype):
             out += x[taps] @ matrix
@@ -85,7 +97,8 @@ class Convolution(Operator):
         x = np.zeros((len(u), h + 2 * at, w + 2 * at, c), U.dtype)
         for taps, matrix in self._taps(U.dtype):
             x[taps] += u @ matrix.T
-        return x[:, at : at + h, at : at + w].reshape(len(u), -1)
+        inner = x[:, at : at + h, at : at + w]
+        return (np.moveaxis(inner, -1, 1) if self.channels_first else inner).reshape(len(u), -1)
 
     def linearize(self, H: FloatArray) -> Linearization:
         """The convolution is linear."""
@@ -99,21 +112,23 @@ class Convolution(Operator):
         return near + step
 
     def arrays(self) -> dict[str, AnyArray]:
-        """The kernel, as (size, size, channels, channels of the output)."""
-        return {"kernel": self.kernel}
+        """The kernel, as (size, size, channels, channels of the output), named for inputs with their channels first."""
+        return {"kernel_channels_first" if self.channels_first else "kernel": self.kernel}
 
     def _least_squares(self, T: FloatArray) -> tuple[FloatArray, float]:
         """(X (m, inputs) of least norm, relative residual), all rows as one system: they share the Krylov space."""
         p, d = self.shape
         m = len(T)
-        operator = LinearOperator(
+        operator = scipy.sparse.linalg.LinearOperator(
             (m * p, m * d),
             matvec=lambda v: self.apply(v.reshape(m, d)).ravel(),
             rmatvec=lambda u: self.transposed(u.reshape(m, p)).ravel(),
             dtype=np.float64,
         )
         target = T.ravel()
-        x = lsqr(operator, target, atol=_TOLERANCE, btol=_TOLERANCE, conlim=0.0, iter_lim=_MAX_ITERATIONS)[0]
+        x = scipy.sparse.linalg.lsqr(
+            operator, target, atol=_TOLERANCE, btol=_TOLERANCE, conlim=0.0, iter_lim=_MAX_ITERATIONS
+        )[0]
         residual = float(np.linalg.norm(operator.matvec(x) - target)) / (float(np.linalg.norm(target)) or 1.0)
         return x.reshape(m, d), residual
 
@@ -140,7 +155,7 @@ class ConvolutionalNetwork(FeatureMap):
 
     Parameters
     ----------
-    input_shape : (h, w) or (h, w, c)
+    input_shape : (h, w) or (h, w, c), with layout "NCHW" (c, h, w)
         Shape of a sample.
     channels : sequence of int, optional
         Number of output channels of each layer, by default one layer of 3 c.
@@ -150,12 +165,15 @@ class ConvolutionalNetwork(FeatureMap):
         LeakyReLU's.
     seed : int
         Seed of the kernels.
+    layout : "NHWC" or "NCHW"
+        Where inputs have their channels, last or first; features always have them last.
     preprocessing : Preprocessing, optional
         Preprocessing of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "conv"
     takes_shape: ClassVar[bool] = True
+    optional_in_spec: ClassVar[tuple[str, ...]] = ("layout",)  # channels are last by default
 
     def __init__(
         self,
@@ -167,12 +185,15 @@ class ConvolutionalNetwork(FeatureMap):
         padding: int = 1,
         slope: float = 0.1,
         seed: int = 0,
+        layout: str = "NHWC",
         preprocessing: Preprocessing | None = None,
     ) -> None:
         if len(input_shape) not in (2, 3):
             raise ValueError(f"conv: input_shape must be (h, w) or (h, w, c), got {tuple(input_shape)}")
         sizes = [check_count("conv", "input_shape", n) for n in input_shape]
-        shape = (sizes[0], sizes[1], sizes[2] if len(sizes) == 3 else 1)
+        first = checked_layout("conv", tuple(sizes), layout) == "NCHW"
+        h, w, c = (*sizes[1:], sizes[0]) if first else (*sizes, 1)[:3]
+        shape = (h, w, c)
         size = check_count("conv", "kernel_size", kernel_size)
         check_count("conv", "stride", stride)
         if check_count("conv", "padding", padding, minimum=0) >= size:
@@ -190,7 +211,13 @@ class ConvolutionalNetwork(FeatureMap):
             c, outputs = shape[2], check_count("conv", f"channels[{number}]", channel)
             stream = Stream.WEIGHTS + number
             matrix = gaussian_weight(seed, stream, size * size * c, outputs, precision=size * size * c)
-            convolution = Convolution(shape, matrix.reshape(size, size, c, outputs), stride=stride, padding=padding)
+            convolution = Convolution(
+                shape,
+                matrix.reshape(size, size, c, outputs),
+                stride=stride,
+                padding=padding,
+                channels_first=first and number == 0,
+            )
             layers.append(Layer(convolution, None, "leaky_relu", float(slope)))
             shape = convolution.shape_out
         parameters = {
@@ -201,5 +228,6 @@ class ConvolutionalNetwork(FeatureMap):
             "padding": int(padding),
             "slope": float(slope),
             "seed": int(seed),
+            **({"layout": layout} if first else {}),
         }
         super().__init__(d, tuple(layers), preprocessing=preprocessing, parameters=parameters)

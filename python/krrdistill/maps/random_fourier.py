@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import pdist
+import scipy
 
 from krrdistill.backends.base import Layer, Weight
 from krrdistill.common.arrays import check_choice, check_count, check_number, check_seed
@@ -114,7 +114,7 @@ def median_sigma2(X: npt.NDArray[np.float64], *, spectral: str = "gaussian", see
     """
     rows = X[np.sort(permutation(seed, Stream.SUBSAMPLE, len(X))[:1000])]
     if spectral == "laplacian":
-        median = float(np.median(pdist(rows, "cityblock"))) ** 2 if len(rows) > 1 else 0.0
+        median = float(np.median(scipy.spatial.distance.pdist(rows, "cityblock"))) ** 2 if len(rows) > 1 else 0.0
         return median if median > 0.0 else 1.0
     square = np.einsum("ij,ij->i", rows, rows)
     distance = square[:, None] + square[None, :] - 2.0 * rows @ rows.T

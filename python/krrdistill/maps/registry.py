@@ -12,6 +12,7 @@ import numpy as np
 from krrdistill.common.arrays import check_choice, to_host
 from krrdistill.common.samples import host_samples
 from krrdistill.data import Dataset, Preprocessing
+from krrdistill.data.layout import checked_layout
 from krrdistill.errors import DataError
 from krrdistill.options import KERNELS
 
@@ -34,7 +35,13 @@ _PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
 
 
 def make_map(
-    kernel: str, data: Any, preprocessing: Preprocessing | None = None, *, seed: int = 0, **options: Any
+    kernel: str,
+    data: Any,
+    preprocessing: Preprocessing | None = None,
+    *,
+    seed: int = 0,
+    layout: str | None = None,
+    **options: Any,
 ) -> FeatureMap:
     """Makes the map named ``kernel`` for some data, with the published defaults.
 
@@ -49,6 +56,8 @@ def make_map(
         The first stage of the map, by default none.
     seed : int
         Seed of the weights.
+    layout : "NHWC" or "NCHW", optional
+        For conv: where images have their channels, last or first. A data set has its own.
     **options
         Options of the map, those of ``MapOptions`` that its constructor has. ``sigma2`` is by default 1000 for the
         Gaussian kernel on MNIST and CIFAR, else the median heuristic.
@@ -83,6 +92,8 @@ def make_map(
         options["sigma2"] = published or _median_of(samples, preprocessing, spectral, seed)
     if "seed" in parameters:
         options["seed"] = seed
+    if "layout" in parameters:
+        options["layout"] = checked_layout("make_map", shape, data.layout if isinstance(data, Dataset) else layout)
     made: FeatureMap = kind(shape if kind.takes_shape else input_dim, preprocessing=preprocessing, **options)
     return made
 

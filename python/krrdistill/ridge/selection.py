@@ -16,7 +16,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import check_count
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.samples import as_samples, host_samples
-from krrdistill.data.labels import Labels, label_array
+from krrdistill.data.labels import Targets, label_array
 from krrdistill.errors import DataError, NotPositiveDefinite
 
 from .path import RidgePath
@@ -66,7 +66,7 @@ class HeldOutRows:
         """Writes X, y and the weights to a .npz, atomically. The file holds single samples."""
         chosen = slice(None) if self.rows is None else self.rows
         samples = host_samples("held-out rows", self.X)
-        y = self.y.classes.decode(self.y.codes) if isinstance(self.y, Labels) else label_array("held-out rows", self.y)
+        y = self.y.labels() if isinstance(self.y, Targets) else label_array("held-out rows", self.y)
         arrays = {"X": samples[chosen], "y": y[chosen]}
         if self.sample_weight is not None:
             arrays["sample_weight"] = np.asarray(self.sample_weight)[chosen]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,15 +31,18 @@ from krrdistill.maps import FeatureMap
 from krrdistill.options import PRECISIONS
 
 from .feature_gram import largest_eigenvalue
-from .stores import FeatureRows, SummedGram
+from .stores import FeatureRows, SummedGram, store_of
 
 __all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 CENTERS = ("none", "targets", "both")
-FORMAT = "krrdistill-statistics-3"
+FORMAT = "krrdistill-statistics-4"
 _BATCH_ROWS = 65536  # rows between two reports of progress
-_TARGET_ROWS = 16384  # the same where targets are laid out as a matrix
+_TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
+_TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
+_LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
 _TILE_ROWS = 4096  # rows summed in one precision at most: flush_rows of csrc/include/krrdistill/statistics.h
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
@@ -159,7 +162,14 @@ class RidgeStatistics:
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
-        self._sums = _Sums.zero(k, feature_map.output_dim)
+        try:
+            self._sums = _Sums.zero(k, feature_map.output_dim)
+        except MemoryError as error:
+            gib = k * feature_map.output_dim * 8 / 2**30
+            raise MemoryError(
+                f"RidgeStatistics: C of {k} classes x {feature_map.output_dim} features takes {gib:.3g} GiB; "
+                "are these identifiers, or real values (n_targets)?"
+            ) from error
         self._store: FeatureRows | SummedGram = FeatureRows(feature_map.output_dim)
         self._broken = False
 
@@ -272,7 +282,7 @@ class RidgeStatistics:
             return self
         self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
-        origin = targets[chosen].mean(axis=0) if self._origin is None else self._origin
+        origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
         receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
         try:
@@ -292,8 +302,9 @@ class RidgeStatistics:
         self._sums = self._sums.plus(batch)
         self._origin = origin
         if self.classes is None and self._binary:
-            used = targets[chosen]
-            self._binary = bool(((used == 0) | (used == 1)).all())
+            self._binary = all(
+                bool(((targets[part] == 0) | (targets[part] == 1)).all()) for part in _parts(chosen, _TARGET_ROWS)
+            )
         if precision == "float32":
             self.product_precision = "float32"
         return self
@@ -339,7 +350,7 @@ class RidgeStatistics:
         k, p = self._sums.cross.shape
         total, coarsest = _Sums.zero(k, p), "float64"
         summed = store if targets.ndim == 1 and weights is None and isinstance(store, SummedGram) else None
-        step = _TARGET_ROWS if summed is None else _BATCH_ROWS
+        step = _BATCH_ROWS if summed is not None else max(_LEAST_ROWS, min(_TARGET_ROWS, _TARGET_NUMBERS // k))
         dtype = np.dtype(self.precision)
         for start in range(0, len(chosen), step):
             part = chosen[start : start + step]
@@ -349,7 +360,7 @@ class RidgeStatistics:
                 counts = np.bincount(targets[part], minlength=k).astype(np.float64)
                 batch = _Sums(len(part), float(len(part)), counts, counts, cross.sum(axis=0), cross)
             else:
-                values = np.eye(k)[targets[part]] if targets.ndim == 1 else targets[part] - origin
+                values = one_hot(targets[part], k) if targets.ndim == 1 else targets[part] - origin
                 w = None if weights is None else weights[part]
                 cross = np.zeros((k + 1, p))
                 extended = np.column_stack([values, np.ones(len(part))])
@@ -548,9 +559,10 @@ class RidgeStatistics:
     # Travelling
 
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """(header, arrays): what the statistics are, JSON-able, and their numbers, G as its packed lower triangle.
+        """(header, arrays): what the statistics are, JSON-able, and their numbers.
 
-        Held rows go into G: the arrays hold no single sample.
+        G is there as its packed lower triangle ``gram``. Of fewer samples than features the rows that are held are
+        there in its place, ``features`` (r, p) and ``targets`` (r, k + 1): G would be larger than the data.
         """
         self._check_whole()
         sums = self._sums
@@ -567,7 +579,7 @@ class RidgeStatistics:
             "features": self.feature_map.fingerprint(),
         }
         arrays = {
-            "gram": _packed(self.gram),
+            **self._store.arrays(self.k),
             "cross": sums.cross,
             "feature_sum": sums.feature_sum,
             "target_sum": sums.target_sum,
@@ -597,8 +609,14 @@ class RidgeStatistics:
             if classes is not None and (not isinstance(classes, list) or len(classes) != k):
                 raise ValueError(f"k = {k}, which is not the number of its classes")
             p = feature_map.output_dim
-            shapes = {
-                "gram": (p * (p + 1) // 2,),
+            held = len(arrays["features"]) if "features" in arrays else None
+            if held is not None and held >= max(1, min(n + 1, p)):
+                raise ValueError(f"{held} rows of {n} samples and {p} features")
+            stored = (
+                {"gram": (p * (p + 1) // 2,)} if held is None else {"features": (held, p), "targets": (held, k + 1)}
+            )
+            shapes: dict[str, tuple[int, ...]] = {
+                **stored,
                 "cross": (k, p),
                 "feature_sum": (p,),
                 "target_sum": (k,),
@@ -621,7 +639,7 @@ class RidgeStatistics:
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
-        made._store = SummedGram(_unpacked(numbers["gram"], p))
+        made._store = store_of(numbers, p)
         made._origin = numbers["target_origin"] if n or made.classes is not None else None
         names = ("target_square", "target_sum", "feature_sum", "cross")
         made._sums = _Sums(n, float(numbers["total_weight"]), *(numbers[name] for name in names))
@@ -650,24 +668,27 @@ class RidgeStatistics:
 def _largest_factor(targets: npt.NDArray[Any], origin: FloatArray, weights: FloatArray | None) -> float:
     """The largest number, at least 1, that features or targets are multiplied by, or that takes a feature's place."""
     root = 1.0 if weights is None else max(1.0, float(np.sqrt(weights.max(initial=0.0))))
-    return root if targets.ndim == 1 else root * max(1.0, float(np.abs(targets - origin).max(initial=0.0)))
+    if targets.ndim == 1:
+        return root
+    largest = max(np.abs(targets.max(axis=0) - origin).max(), np.abs(targets.min(axis=0) - origin).max())
+    return root * max(1.0, float(largest))
 
 
-def _packed(gram: FloatArray) -> FloatArray:
-    """The lower triangle of G (p, p), row after row."""
-    p = len(gram)
-    packed = np.empty(p * (p + 1) // 2)
-    for i in range(p):
-        packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] = gram[i, : i + 1]
-    return packed
+def one_hot(codes: IntArray, k: int) -> FloatArray:
+    """Rows of the identity (n, k), made without the identity."""
+    values = np.zeros((len(codes), k))
+    values[np.arange(len(codes)), codes] = 1.0
+    return values
 
 
-def _unpacked(packed: FloatArray, p: int) -> FloatArray:
-    """G (p, p) with its lower triangle filled."""
-    gram = np.zeros((p, p))
-    for i in range(p):
-        gram[i, : i + 1] = packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2]
-    return gram
+def _parts(rows: IntArray, step: int) -> Iterator[IntArray]:
+    return (rows[start : start + step] for start in range(0, len(rows), step))
+
+
+def _mean_of_rows(targets: npt.NDArray[Any], rows: IntArray) -> FloatArray:
+    """The mean of some rows of targets (n, k), without a copy of them."""
+    sums = [targets[part].sum(axis=0, dtype=np.float64) for part in _parts(rows, _TARGET_ROWS)]
+    return np.asarray(np.sum(sums, axis=0) / len(rows))
 
 
 def _checked_numbers(name: str, array: Any, shape: tuple[int, ...]) -> FloatArray:

@@ -1,10 +1,12 @@
 """How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
-Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``copied``, ``grown``.
+Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``arrays``, ``copied``,
+``grown``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, Identity
 
-__all__ = ["FeatureRows", "SummedGram"]
+__all__ = ["FeatureRows", "SummedGram", "store_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -110,6 +112,10 @@ class SummedGram:
         """Itself."""
         return self
 
+    def arrays(self, k: int) -> dict[str, FloatArray]:
+        """The packed lower triangle of G, whatever k is."""
+        return {"gram": _packed(self._gram)}
+
     def copied(self) -> SummedGram:
         """A copy with its own G."""
         other = SummedGram(self._gram.copy())
@@ -198,6 +204,13 @@ class FeatureRows:
             made._add_part(backend, part, np.zeros((part.targets.shape[1], self._p)))
         return made
 
+    def arrays(self, k: int) -> dict[str, FloatArray]:
+        """The rows, and their k targets."""
+        if not self._parts:
+            return {"features": np.empty((0, self._p)), "targets": np.empty((0, k + 1))}
+        features, targets = self.features()
+        return {"features": features, "targets": targets}
+
     def copied(self) -> FeatureRows:
         """A copy that shares the parts, which are never written to."""
         return FeatureRows(self._p, self._parts)
@@ -209,6 +222,31 @@ class FeatureRows:
             for part in self._parts
         )
         return FeatureRows(self._p, parts)
+
+
+def store_of(arrays: Mapping[str, FloatArray], p: int) -> SummedGram | FeatureRows:
+    """The store that ``arrays`` were made from."""
+    if "gram" in arrays:
+        return SummedGram(_unpacked(arrays["gram"], p))
+    part = _Part(arrays["features"], arrays["targets"])
+    return FeatureRows(p, (part,) if len(part.targets) else ())
+
+
+def _packed(gram: FloatArray) -> FloatArray:
+    """The lower triangle of G (p, p), row after row."""
+    p = len(gram)
+    packed = np.empty(p * (p + 1) // 2)
+    for i in range(p):
+        packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2] = gram[i, : i + 1]
+    return packed
+
+
+def _unpacked(packed: FloatArray, p: int) -> FloatArray:
+    """G (p, p) with its lower triangle filled."""
+    gram = np.zeros((p, p))
+    for i in range(p):
+        gram[i, : i + 1] = packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2]
+    return gram
 
 
 def _features(

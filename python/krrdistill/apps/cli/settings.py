@@ -77,10 +77,11 @@ class DistillSettings(RunSettings):
     command = "distill"
 
     zca: bool = option(False, "ZCA whitening in place of standardising.", panel=MODEL, key="data.zca_whiten")
-    targets: str = option(
-        "classes",
-        "What y of a FILE.npz holds: classes, or real values, one column or several (0 and 1: labels).",
+    targets: str | None = option(
+        None,
+        "Content of y in FILE.npz: class labels, or real values (columns of 0 and 1: multi-label).",
         choices=TARGETS,
+        default_text="by the type of y; whole-numbered floats are refused",
         panel=MODEL,
     )
     options: DistillOptions = field(default_factory=DistillOptions)

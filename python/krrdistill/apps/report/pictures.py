@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from krrdistill.apps.text import plain_number
+from krrdistill.data.layout import looks_channels_first
 
 __all__ = ["ClassPictures", "Gallery", "by_class", "display_windows", "gallery", "to_bytes"]
 
@@ -98,6 +99,10 @@ def by_class(samples: npt.NDArray[Any], k: int, name: str) -> npt.NDArray[Any]:
     m = len(samples) if samples.ndim else 0
     if k < 1 or m < 1 or m % k or samples.ndim < 2:
         raise ValueError(f"{name} of shape {samples.shape} is not a whole number of samples for each of {k} classes")
+    if looks_channels_first(samples.shape[1:]):
+        samples = np.moveaxis(samples, 1, -1)
+    if samples.ndim == 4 and samples.shape[-1] in (2, 4):
+        samples = samples[..., :-1]  # without alpha
     shape = samples.shape[1:]
     if len(shape) == 3 and shape[-1] == 1:
         shape = shape[:2]

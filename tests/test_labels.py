@@ -1,0 +1,133 @@
+"""What y means: one rule for every kind of array, with the names kept; what is ambiguous is refused or said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import krrdistill as kd
+import tolerances
+
+N, K, D = 120, 4, 6
+CODES = np.arange(N) % K
+NAMES = np.array(["ant", "bee", "cat", "dog"])
+PHI = kd.FCNN(D, seed=1)
+
+
+def samples() -> Any:
+    return np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def reference() -> kd.Distillation:
+    return kd.distill(samples(), CODES, PHI)
+
+
+def library(name: str) -> Any:
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+LABELS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "list": (CODES.tolist, None),
+    "int8": (lambda: CODES.astype("i1"), None),
+    "uint64": (lambda: CODES.astype("u8"), None),
+    "from one": (lambda: CODES + 1, (1, 2, 3, 4)),
+    "gaps": (lambda: np.array([-7, 0, 3, 900])[CODES], (-7, 0, 3, 900)),
+    "identifiers": (lambda: CODES + 10**8, tuple(range(10**8, 10**8 + K))),
+    "beyond int64": (lambda: CODES.astype("u8") + 2**63, tuple(2**63 + c for c in range(K))),
+    "strings": (lambda: NAMES[CODES], tuple(NAMES)),
+    "bytes": (lambda: NAMES.astype("S")[CODES], tuple(NAMES)),
+    "objects": (lambda: NAMES[CODES].astype(object), tuple(NAMES)),
+    "pandas": (lambda: library("pandas").Series(CODES), None),
+    "pandas nullable": (lambda: library("pandas").Series(CODES).astype("Int64"), None),
+    "pandas strings": (lambda: library("pandas").Series(NAMES[CODES]), tuple(NAMES)),
+    "pandas categories": (lambda: library("pandas").Series(NAMES[CODES]).astype("category"), tuple(NAMES)),
+    "polars": (lambda: library("polars").Series(CODES), None),
+    "polars categories": (lambda: library("polars").Series(NAMES[CODES]).cast(library("polars").Categorical), NAMES),
+    "arrow": (lambda: library("pyarrow").array(CODES), None),
+    "arrow dictionary": (lambda: library("pyarrow").array(NAMES[CODES]).dictionary_encode(), NAMES),
+    "torch": (lambda: library("torch").from_numpy(CODES), None),
+    "jax": (lambda: library("jax.numpy").asarray(CODES), None),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_every_kind_give_the_same_points_and_keep_their_names(kind: str, reference: kd.Distillation) -> None:
+    make, names = LABELS[kind]
+    result = kd.distill(samples(), make(), PHI)
+    tolerances.assert_exact(result.distilled.inputs, reference.distilled.inputs)
+    tolerances.assert_exact(result.distilled.Y, reference.distilled.Y)
+    assert result.model.classes is not None
+    expected = None if names is None else tuple(names)
+    assert result.model.classes.names == expected
+    labels = np.arange(K) if expected is None else np.array(expected)
+    codes = reference.model.predict(samples())
+    assert (result.model.predict(samples()) == labels[codes]).all()
+
+
+def test_booleans_are_two_classes() -> None:
+    result = kd.distill(samples(), CODES < 2, PHI)
+    assert len(result.distilled.inputs) == 2
+    assert result.model.predict(samples()).dtype == bool
+
+
+def test_names_survive_the_file(tmp_path: Any) -> None:
+    result = kd.distill(samples(), CODES < 2, PHI)
+    result.distilled.save(tmp_path / "a.npz")
+    loaded = kd.DistilledDataset.load(tmp_path / "a.npz")
+    assert loaded.classes is not None
+    assert loaded.classes.names == (False, True)
+    tolerances.assert_exact(loaded.predict(samples()), result.distilled.predict(samples()))
+
+
+@pytest.mark.parametrize("make", [lambda: CODES[:, None], lambda: library("pandas").DataFrame({"y": CODES})])
+def test_one_column_of_labels_is_taken_with_a_word(make: Callable[[], Any], reference: kd.Distillation) -> None:
+    with pytest.warns(kd.errors.DataWarning, match=r"distill: y has shape \(120, 1\): its one column is taken as lab"):
+        result = kd.distill(samples(), make(), PHI)
+    tolerances.assert_exact(result.distilled.Y, reference.distilled.Y)
+
+
+@pytest.mark.parametrize("make", [lambda: CODES.astype("f4"), lambda: library("torch").from_numpy(CODES).float()])
+def test_whole_numbered_floats_are_refused_until_it_is_said_what_they_are(
+    make: Callable[[], Any], reference: kd.Distillation
+) -> None:
+    with pytest.raises(TypeError, match=r"y holds whole numbers as float32, .*targets='classes'.*targets='real'"):
+        kd.distill(samples(), make(), PHI)
+    for said in ({"targets": "classes"}, {"classes": K}):
+        tolerances.assert_exact(kd.distill(samples(), make(), PHI, **said).distilled.Y, reference.distilled.Y)
+    assert kd.distill(samples(), make(), PHI, targets="real").model.targets == "real"
+    assert kd.distill(samples(), CODES, PHI, targets="real").model.targets == "real"
+
+
+def test_one_hot_rows_are_said_to_be_labels_of_their_own() -> None:
+    with pytest.warns(kd.errors.DataWarning, match=r"every row of y has a single 1 .* pass y.argmax\(axis=1\)"):
+        assert kd.distill(samples(), np.eye(K)[CODES], PHI).model.targets == "multilabel"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: np.ma.masked_equal(CODES, 1), TypeError, "y is a masked array"),
+        (lambda: library("pandas").Series(CODES).mask(CODES == 3), kd.DataError, r"missing value|y holds NaN"),
+        (lambda: library("pandas").array([None, *CODES[1:]]), kd.DataError, r"1 missing values \(first in row 0\)"),
+        (lambda: [None, *NAMES[CODES[1:]]], kd.DataError, r"1 missing values \(first in row 0\)"),
+        (lambda: [0.5, *NAMES[CODES[1:]]], TypeError, "y must hold labels of one type, got objects of type float, str"),
+        (lambda: np.arange(N) + 7, kd.DataError, r"as many classes as samples \(120\).*targets='real'"),
+        (lambda: np.zeros(N, int), kd.DataError, "y has one class only"),
+        (lambda: CODES.astype("datetime64[D]"), TypeError, "class labels or real-valued targets, got dtype datetime64"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(make: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        kd.distill(samples(), make(), PHI)
+
+
+def test_split_of_weighted_samples_never_takes_the_last_of_a_class_that_counts() -> None:
+    weights = np.ones(N)
+    weights[CODES == 2] = 0.0
+    weights[[2, 6]] = 1.0  # two samples of class 2 count
+    for seed in range(40):
+        kd.distill(samples(), CODES, PHI, sample_weight=weights, seed=seed)
