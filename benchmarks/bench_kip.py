@@ -20,7 +20,7 @@ from krrdistill.apps.kip.gram import GramObjective, regularised_kernel
 from krrdistill.apps.kip.optimize import Objective, adam_step, batch_rows
 from krrdistill.apps.kip.published import PublishedObjective, require_torch
 from krrdistill.maps import FeatureMap
-from krrdistill.problem import choose_real_points
+from krrdistill.problem import choose_real_rows
 from problem import PUBLISHED_KERNELS, Problem
 from work import Work, map_work
 
@@ -42,7 +42,7 @@ def features(problem: Problem) -> Callable[[str], AnyArray]:
 
 
 def _objective(variant: str, kernel: str, problem: Problem, found: kd.RidgeStatistics, features: AnyArray) -> Objective:
-    network, labels = problem.feature_map(kernel).inner, problem.dataset.y_train
+    network, labels = problem.feature_map(kernel).on_standardised, problem.dataset.y_train
     if variant == "published":
         try:
             require_torch()
@@ -57,13 +57,13 @@ def _start(problem: Problem, ipc: int) -> State:
     """Real images."""
     options = kd.DistillOptions(points_per_class=ipc, init="real")
     rows = np.arange(len(problem.x_train))
-    chosen = choose_real_points(problem.dataset.y_train, rows, problem.dataset.n_classes, options)
+    chosen = choose_real_rows("bench", problem.dataset.y_train, rows, problem.dataset.n_classes, options)
     return State.start(problem.scaling.apply(problem.x_train[chosen]).astype(np.float32))
 
 
 def _work(problem: Problem, kernel: str, m: int) -> Work:
     """The map and its derivative on m points, and one product with G; what else there is grows with m^2."""
-    chain = problem.feature_map(kernel).inner
+    chain = problem.feature_map(kernel).on_standardised
     p = chain.output_dim
     return map_work(chain, m) + map_work(chain, m) + Work({"sgemm": 2.0 * m * p * p})
 
@@ -100,7 +100,8 @@ def test_iteration(
     variant: str,
     ipc: int,
 ) -> None:
-    found, phi, F, n = statistics(kernel), problem.feature_map(kernel).inner, features(kernel), len(problem.x_train)
+    found, F, n = statistics(kernel), features(kernel), len(problem.x_train)
+    phi = problem.feature_map(kernel).on_standardised
     size = None if variant == "gram" else min(_BATCH, n)
     state, objective = _start(problem, ipc), _objective(variant, kernel, problem, found, F)
     expected = _loss_of_model(state, phi, problem, found, F, n if size is None else size)

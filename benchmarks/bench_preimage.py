@@ -45,7 +45,7 @@ def test_preimage(record: Recorder, problem: Problem, kernel: str, name: str) ->
     p, m = phi.output_dim, problem.dataset.n_classes
     inputs = np.random.default_rng(0).standard_normal((m, phi.input_dim))
     F = np.asarray(phi.transform(inputs))
-    call: Callable[[], Any] = lambda: phi.preprocessing.invert(numpy_preimage(phi.inner, F, np.eye(m))[0])  # noqa: E731
+    call: Callable[[], Any] = lambda: phi.preprocessing.invert(numpy_preimage(phi.on_standardised, F, np.eye(m))[0])  # noqa: E731
     if name != "numpy":
         backend = backend_or_skip(name)
         call = lambda: phi.preimage(F, backend=backend)  # noqa: E731

@@ -135,7 +135,7 @@ def run(dataset: kd.Dataset, chain: FeatureMap, ipc: int, out: Path) -> dict[str
     with np.load(out / "numpy.npz") as file:
         X_S, Y = file["X"], file["Y"]
     clock.lap("save")
-    F_S = features(chain.inner, X_S, np.float64)
+    F_S = features(chain.on_standardised, X_S, np.float64)
     W_S = (np.linalg.pinv(F_S) @ Y).T
     scored = correct_counts(chain, X_test, dataset.y_test, np.stack([W, W_S])) / len(X_test)
     clock.lap("evaluate")

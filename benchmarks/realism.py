@@ -46,7 +46,7 @@ def one_hot_start(
     """Corollary 4.1.1 with one-hot labels, at lambda_s = 0, and the preimage nearest to the real points."""
     feature_map = distilled.feature_map
     Y = one_hot_labels(len(W), len(near) // len(W))
-    D = dual(W, Y, pseudo_inverse(feature_map.inner.transform(near)))
+    D = dual(W, Y, pseudo_inverse(feature_map.on_standardised.transform(near)))
     points = construct(D, Y, 0.0, lambda_=1.0, feature_limit=feature_map.feature_limit())
     U = feature_map.standard_preimage(points.F, near=near)
     return replace(distilled, inputs=U, Y=points.Y, lambda_s=0.0)

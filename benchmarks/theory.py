@@ -56,7 +56,7 @@ def fourier_scale(data: kd.Dataset) -> list[str]:
 
 
 def roots(data: kd.Dataset) -> list[str]:
-    """Both roots of Theorem 5.1 up to the bound, identity map."""
+    """Both roots of Theorem 4.1 up to the bound, identity map."""
     _, W = trained(data, "identity")
     lines = ["| λ_S / bound, identity, ten per class | plus root | minus root |", "|---|---|---|"]
     D, Y = noise_start(W, 10, seed=0)

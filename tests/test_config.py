@@ -128,14 +128,22 @@ def test_names_take_any_case(write: Any, name: str) -> None:
 def test_options_win_over_the_file(write: Any) -> None:
     given = {"points_per_class": "2", "kernel": "identity", "seed": "0", "zca": False, "init": "noise"}
     settings = distill(given, write(PUBLISHED))
-    assert settings == DistillSettings(dataset="cifar100", options=DistillOptions(points_per_class=2, lambda_s="auto"))
+    assert settings == DistillSettings(
+        dataset="cifar100", options=DistillOptions(init="noise", points_per_class=2, lambda_s="auto")
+    )
     assert distill({"lambda_s": "1e-4"}, write(PUBLISHED)).options.lambda_s == 1e-4
     kip = resolve(KipSettings, {"lr": "0.5", "variant": "PUBLISHED"}, write(KIP))[0].options
     assert (kip.lr, kip.variant, kip.batch_size) == (0.5, "published", 5000)
 
 
-def test_realism_starts_from_real_samples(write: Any) -> None:
-    assert distill({"realism": "1"}, write("init: noise\n")).options.init == "real"
+def test_realism_without_init_starts_from_real_samples(write: Any) -> None:
+    from_file, given = distill({}, write("realism: 1\n")), distill({"realism": "1"})
+    assert from_file == given == DistillSettings(options=DistillOptions(realism=1.0))
+    assert from_file.options.start == DistillOptions(labels_only=True).start == "real"
+    assert DistillOptions().start == "noise"
+    assert "--init" not in command_line(given)
+    with pytest.raises(ValueError, match="realism needs init = 'real', got 'noise'"):
+        distill({"realism": "1"}, write("init: noise\n"))
 
 
 def test_map_options_of_the_file_are_dropped_for_other_maps(write: Any) -> None:
@@ -155,7 +163,7 @@ def test_map_options_are_arguments_of_the_constructors() -> None:
 def test_the_recorded_command_asks_for_the_same_run(kind: type[RunSettings]) -> None:
     """With every option away from its default that can be so together with the others."""
     values: dict[str, Any] = {"kernel": "random_fourier", "spectral": "matern", "lambda_s": "auto", "out": "a b"}
-    others = {"hidden_layers", "widths", "channels", "kernel_size", "stride", "padding"}  # of other maps
+    others = {"hidden_layers", "widths", "channels", "kernel_size", "stride", "padding", "slope"}  # of other maps
     others |= {"realism", "scale_labels", "labels_only", "center_targets", "selection"}  # they exclude what is given
     others |= {"dataset"}  # said always
     declared = {each.flag: each for each in declared_options(kind)}
@@ -230,12 +238,12 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("distill: {IPC: true}\n", "distill.IPC must be an integer, got True"),
         ("distill: {IPC: 1.5}\n", "distill.IPC must be an integer, got 1.5"),
         ("distill: {IPC: }\n", "distill.IPC must be an integer, got None"),
-        ("distill: {IPC: 0}\n", "distill.IPC must be at least 1, got 0"),
+        ("distill: {IPC: 0}\n", "distill.IPC must be >= 1, got 0"),
         ("distill: {kernel: rbf}\n", "distill.kernel must be one of identity, random_fourier, orthogonal_fourier"),
         ("kernel: os:getcwd\n", "an object to import is named on the command line only"),
         ("distill: {reg_s: 1}\n", "distill.reg_s must be true or false, got 1"),
-        ("model: {seed: -1}\n", "model.seed must be at least 0, got -1"),
-        (f"model: {{seed: 0x{'f' * 999}}}\n", "model.seed must be below 2^64, got an integer of 3996 bits"),
+        ("model: {seed: -1}\n", "model.seed must be >= 0 and < 2^64, got -1"),
+        (f"model: {{seed: 0x{'f' * 999}}}\n", "model.seed must be >= 0 and < 2^64, got an integer of 3996 bits"),
         (
             "data: {dataset: 3}\n",
             "data.dataset must be one of digits, mnist, cifar10, cifar100 or FILE|FOLDER|hf:PATH; got 3",
@@ -265,7 +273,7 @@ def test_bad_files_are_named_with_what_is_wrong(write: Any, text: str | bytes, e
         ("model: {lr: 0}\n", "model.lr must be finite and > 0, got 0.0"),
         ("model: {lr: .nan}\n", "model.lr must be finite and > 0, got nan"),
         ("model: {iterations: 1.5}\n", "model.iterations must be an integer, got 1.5"),
-        ("model: {batch_size: -1}\n", "model.batch_size must be at least 1, got -1"),
+        ("model: {batch_size: -1}\n", "model.batch_size must be >= 1, got -1"),
     ],
 )
 def test_bad_kip_files_are_named_with_what_is_wrong(write: Any, text: str, expected: str) -> None:
@@ -289,14 +297,14 @@ def test_missing_file() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"points_per_class": "0"}, "--ipc must be at least 1, got 0"),
-        ({"seed": "-3"}, "--seed must be at least 0, got -3"),
+        ({"points_per_class": "0"}, "--ipc must be >= 1, got 0"),
+        ({"seed": "-3"}, "--seed must be >= 0 and < 2^64, got -3"),
         ({"kernel": "rbf"}, "orthogonal_fourier, FCNN, deep_linear, conv or MODULE:OBJECT; got 'rbf'"),
         ({"store": "int8"}, "--store must be one of float64, float32, float16, uint8; got 'int8'"),
         ({"dataset": "imagenet"}, "--dataset must be one of digits, mnist, cifar10, cifar100"),
         ({"dataset": "nowhere/x.npz"}, "--dataset: no such file or folder: nowhere/x.npz"),
-        ({"lambda_s": "-1"}, "--lambda-s must be finite and >= 0, got -1.0"),
-        ({"lambda_s": "nan"}, "--lambda-s must be finite and >= 0, got nan"),
+        ({"lambda_s": "-1"}, "--lambda-s must be finite and >= 0 and <= 1e+150, got -1.0"),
+        ({"lambda_s": "nan"}, "--lambda-s must be finite and >= 0 and <= 1e+150, got nan"),
         ({"lambda_s": "best"}, "--lambda-s must be a number, or one of auto; got 'best'"),
         ({"kernel": "random_fourier", "sigma2": "0"}, "--sigma2 must be finite and > 0, got 0.0"),
         ({"sigma2": "3"}, "--sigma2 belongs to --kernel random_fourier or orthogonal_fourier, not to identity"),
@@ -307,7 +315,7 @@ def test_missing_file() -> None:
         ({"lambdas": "1,-2"}, "--lambdas must be finite and > 0, got -2.0"),
         ({"lambdas": "inf"}, "--lambdas must be finite and > 0, got inf"),
         ({"lambdas": ""}, "--lambdas must be numbers with commas between, got ''"),
-        ({"realism": "2"}, "--realism must be from 0 to 1, got 2.0"),
+        ({"realism": "2"}, "--realism must be finite and >= 0 and <= 1, got 2.0"),
     ],
 )
 def test_bad_options_are_named_with_what_came(given: dict[str, Any], expected: str) -> None:

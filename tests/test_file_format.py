@@ -79,7 +79,7 @@ def test_numpy_alone_retrains_and_predicts(data: kd.Dataset, tmp_path: Path, ker
     phi = kd.make_map(kernel, data, kd.standardize(data), seed=3)
     result = kd.distill(data.x_train, data.y_train, phi, seed=3, **OPTIONS[name])
     W, scores = retrained_by_numpy(result.distilled, data.x_test, tmp_path)
-    expected, b = result.distilled.fit_model()  # of rounded inputs: whatever is left of W
+    expected, b = result.distilled.fit_weights()  # of rounded inputs: whatever is left of W
     tolerances.assert_promised_model(W, expected)
     own = phi.transform(data.x_test, dtype="float64") @ expected.T + b
     tolerances.assert_promised_model(scores, own)

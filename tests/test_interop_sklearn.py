@@ -231,7 +231,7 @@ def test_the_seed_alone_decides(digits: tuple[Array, ...]) -> None:
         ({"kernel_options": 3}, TypeError, "^RidgeDistiller: kernel_options must be a mapping, got 3$"),
         ({"kernel_options": {"seed": 1}}, ValueError, "^RidgeDistiller: kernel_options must not hold seed"),
         ({"kernel": "FCNN", "kernel_options": {"depth": 2}}, ValueError, "FCNN does not take depth"),
-        ({"points_per_class": 0}, ValueError, "points_per_class must be at least 1, got 0"),
+        ({"points_per_class": 0}, ValueError, "points_per_class must be >= 1, got 0"),
         ({"init": "real", "points_per_class": 500}, ValueError, "fewer than points_per_class = 500"),
         ({"lam": -1.0}, ValueError, "lambdas must be finite and > 0, got -1.0"),
         ({"lam": []}, ValueError, "lambdas must hold at least one value"),

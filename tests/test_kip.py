@@ -277,7 +277,7 @@ def test_best_is_the_first_of_the_best_validation_accuracies(digits: kd.Dataset,
 
 def test_the_validation_accuracy_is_the_models(digits: kd.Dataset) -> None:
     result = distill(digits)
-    rows, _ = split(digits.y_train, kd.DistillOptions())
+    rows, _ = split("distill", digits.y_train, kd.DistillOptions())
     predicted = result.best.distilled.predict(digits.x_train[rows], backend="array")
     assert float(np.mean(predicted == digits.y_train[rows])) == result.best.val_accuracy
 
@@ -585,14 +585,14 @@ def test_without_torch_the_published_variant_says_how_to_get_it(
     [
         ({"variant": "fast"}, ValueError, "kip: variant must be one of gram, published"),
         ({"init": "zero"}, ValueError, "init must be one of noise, real"),
-        ({"iterations": 0}, ValueError, "kip: iterations must be at least 1"),
+        ({"iterations": 0}, ValueError, "kip: iterations must be >= 1"),
         ({"iterations": 1.5}, TypeError, "kip: iterations must be an integer"),
         ({"lr": 0.0}, ValueError, "kip: lr must be finite and > 0"),
         ({"lr": float("nan")}, ValueError, "kip: lr must be finite"),
-        ({"batch_size": 0}, ValueError, "kip: batch_size must be at least 1"),
+        ({"batch_size": 0}, ValueError, "kip: batch_size must be >= 1"),
         ({"time_budget": -1.0}, ValueError, "kip: time_budget must be finite and > 0"),
-        ({"evaluate_every": 0}, ValueError, "kip: evaluate_every must be at least 1"),
-        ({"checkpoint_every": 0}, ValueError, "kip: checkpoint_every must be at least 1"),
+        ({"evaluate_every": 0}, ValueError, "kip: evaluate_every must be >= 1"),
+        ({"checkpoint_every": 0}, ValueError, "kip: checkpoint_every must be >= 1"),
         ({"precision": "half"}, ValueError, "precision must be one of float32, float64"),
         ({"points_per_class": 500}, ValueError, "fewer than points_per_class = 500"),
     ],
@@ -763,7 +763,7 @@ def test_the_command_prints_a_summary(cli: Any, capsys: pytest.CaptureFixture[st
     [
         (["--lr", "0"], 2, "--lr must be finite and > 0, got 0.0"),
         (["--variant", "quick"], 2, "--variant must be one of gram, published; got 'quick'"),
-        (["--iterations", "0"], 2, "--iterations must be at least 1, got 0"),
+        (["--iterations", "0"], 2, "--iterations must be >= 1, got 0"),
         (["--ipc", "900"], 2, "fewer than points_per_class = 900"),
         (["--lr", "1e38"], 1, "try a smaller lr than 1e+38, or precision float64"),
         (["--variant", "published"], 1, "pip install torch"),

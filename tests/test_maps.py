@@ -20,7 +20,7 @@ from krrdistill.backends import Backend, Layer
 from krrdistill.construct import span
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.construct.span import span_model
-from krrdistill.maps import FeatureMap, map_from_spec
+from krrdistill.maps import FeatureMap, map_from_spec, registry
 from krrdistill.maps.convolution import Convolution
 
 try:
@@ -138,7 +138,7 @@ def test_models_outside_of_the_range_are_out_of_reach(data: tuple[Array, Array])
     phi = kd.DeepLinear(D, [20])
     original = distill(data, phi).model
     W = original.W + np.random.default_rng(0).standard_normal(original.W.shape)
-    Q = phi.range_projection()
+    Q = phi.range_basis()
     assert Q is not None
     outside = np.linalg.norm(W - W @ Q @ Q.T) / np.linalg.norm(W)
     assert outside > 0.1
@@ -168,11 +168,11 @@ def test_linear_layers_behind_a_network_have_a_linear_range(data: tuple[Array, A
     layers = (*kd.FCNN(D, [10]).layers, *kd.DeepLinear(10, [16]).layers)
     phi = FeatureMap(D, layers)
     assert phi.reach == "exact"
-    assert phi.range_projection().shape == (16, 10)  # type: ignore[union-attr]
+    assert phi.range_basis().shape == (16, 10)  # type: ignore[union-attr]
     bent = FeatureMap(D, (*kd.DeepLinear(D, [16]).layers, *kd.FCNN(16, [14]).layers))
     assert bent.reach == "approximate"
     with pytest.raises(kd.NotSurjective, match="layer 2 maps 12 inputs to 14 features"):
-        bent.range_projection()
+        bent.range_basis()
 
 
 # Approximate inputs
@@ -269,7 +269,7 @@ def test_all_ways_take_an_intercept(data: tuple[Array, Array], phi: FeatureMap, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "labels_only keeps real inputs, it needs init = 'real', got 'noise'"),
+        ({"init": "noise"}, "labels_only keeps real inputs, it needs init = 'real', got 'noise'"),
         ({"init": "real", "lambda_s": 1.0, "root": "minus"}, "root and scale_labels have no meaning with labels_only"),
         ({"init": "real", "lambda_s": 1.0, "scale_labels": True}, "no meaning with labels_only"),
     ],
@@ -437,8 +437,8 @@ def test_user_map_on_the_command_line(
         (["distill", "--kernel", "FCNN", "--widths", "80", "--strict", "--out", "b"], "strict: FCNN: layer 1 maps"),
         (["distill", "--kernel", "FCNN", "--widths", "80,x", "--out", "b"], "--widths must be integers"),
         (["distill", "--kernel", "random_fourier", "--nu", "1.5", "--out", "b"], "nu belongs to spectral = 'matern'"),
-        (["distill", "--labels-only", "--out", "b"], "labels_only keeps real inputs"),
-        (["distill", "--kernel", "conv", "--stride", "0", "--out", "b"], "--stride must be at least 1"),
+        (["distill", "--labels-only", "--init", "noise", "--out", "b"], "labels_only keeps real inputs"),
+        (["distill", "--kernel", "conv", "--stride", "0", "--out", "b"], "--stride must be >= 1"),
     ):
         assert main(words) in (1, 2)
         (line,) = capsys.readouterr().err.strip().splitlines()
@@ -464,6 +464,30 @@ def test_own_kinds_of_layered_maps_are_refused_before_the_work(
         result.distilled.save(tmp_path / "own.npz")
 
 
+def test_registry_has_the_maps_that_the_options_name() -> None:
+    assert tuple(registry._CLASSES) == registry.KERNELS
+
+
+def test_a_registered_map_needs_no_edit_of_the_factory(
+    data: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without a seed, whose description may lack an option."""
+
+    class Doubled(FeatureMap):
+        kernel = "doubled"
+        optional_in_spec = ("times",)
+
+        def __init__(self, input_dim: int, *, times: int = 2, preprocessing: Any = None) -> None:
+            weight = times * np.eye(input_dim, dtype=np.float32)
+            super().__init__(input_dim, (Layer(weight, None, "linear", 1.0),), preprocessing=preprocessing)
+
+    monkeypatch.setattr(registry, "KERNELS", (*registry.KERNELS, "doubled"))
+    monkeypatch.setattr(registry, "_CLASSES", {**registry._CLASSES, "doubled": Doubled})
+    phi = kd.make_map("doubled", data[0])
+    tolerances.assert_exact(phi.transform(np.eye(D)), 2.0 * np.eye(D))
+    assert map_from_spec(phi.spec()).fingerprint() == phi.fingerprint()
+
+
 def test_configuration_files_cannot_name_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("distill:\n  kernel: os:getcwd\n", encoding="utf-8")
@@ -483,7 +507,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*words[:4], "120", "--out", str(tmp_path / "run")]) == 0
     error = capsys.readouterr().err
     assert "NOT EXACT" in error
-    assert "its inputs are approximate: use more points per class" in error
+    assert "the map has no exact preimage: use more points per class" in error
 
 
 def test_labels_only_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

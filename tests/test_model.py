@@ -41,7 +41,7 @@ def test_three_calls_give_the_bits_of_one_call(name: str, real: bool, options: d
     X, labels, Y = samples()
     y, phi = (Y if real else labels), MAPS[name]
     one = kd.distill(X, y, phi, **options)
-    held, train = split(y, DistillOptions())
+    held, train = split("distill", y, DistillOptions())
     center = "both" if "intercept" in options else "none"
     model = kd.fit_model(statistics(X[train], y[train], phi, "float32"), validation=(X[held], y[held]), center=center)
     reference = (X[train], y[train]) if "init" in options else None
@@ -127,7 +127,7 @@ def test_fit_model_refuses_what_it_cannot_choose_by() -> None:
     for arguments, error, message in (
         ({}, ValueError, "nothing to choose by"),
         ({"validation": 3}, TypeError, "validation must be"),
-        ({"validation": other}, kd.DataError, "another feature map"),
+        ({"validation": other}, kd.DataError, "fit_model: validation: .* are of different feature maps"),
         ({"selection": "gcv", "validation": (X, y)}, ValueError, "neither validation"),
         ({"validation": (X, y), "per_target": True}, ValueError, "per_target needs real-valued"),
     ):
@@ -148,7 +148,7 @@ def test_lambda_at_an_end_of_the_grid_is_said() -> None:
 def test_stratified_split_keeps_every_class() -> None:
     labels = np.array([0] * 60 + [1] * 37 + [2] * 2 + [3])
     for seed in range(200):
-        held, train = split(labels, DistillOptions(seed=seed, validation_fraction=0.1))
+        held, train = split("distill", labels, DistillOptions(seed=seed, validation_fraction=0.1))
         assert np.bincount(labels[held]).tolist() == [6, 4]  # shares 6, 3.7, 0.2, 0.1
         assert set(labels[train]) == {0, 1, 2, 3}
         assert sorted([*held, *train]) == list(range(100))
@@ -160,14 +160,14 @@ def test_stratified_split_takes_no_only_sample_for_a_large_share() -> None:
     """Four of ten are held out; four classes have one sample, and shares that come next when all else is rounded up."""
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 3, 4, 5])
     for seed in range(20):
-        held, train = split(labels, DistillOptions(seed=seed, validation_fraction=0.4))
+        held, train = split("distill", labels, DistillOptions(seed=seed, validation_fraction=0.4))
         assert np.bincount(labels[held]).tolist() == [3, 1]
         assert set(labels[train]) == set(range(6))
 
 
 def _lost(labels: Array, seed: int) -> bool:
     try:
-        split(labels, DistillOptions(seed=seed, validation_fraction=0.1, stratify=False))
+        split("distill", labels, DistillOptions(seed=seed, validation_fraction=0.1, stratify=False))
     except kd.DataError as error:
         return "use stratify" in str(error)
     return False

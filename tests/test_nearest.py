@@ -197,8 +197,8 @@ def test_preprocessing_and_storage(digits: kd.Dataset, tmp_path: Path, use_zca: 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"realism": 1.5}, ValueError, "realism must be from 0 to 1, got 1.5"),
-        ({"realism": -0.1}, ValueError, "realism must be finite and >= 0, got -0.1"),
+        ({"realism": 1.5}, ValueError, "realism must be finite and >= 0 and <= 1, got 1.5"),
+        ({"realism": -0.1}, ValueError, "realism must be finite and >= 0 and <= 1, got -0.1"),
         ({"realism": float("nan")}, ValueError, "realism must be finite"),
         ({"realism": "high"}, TypeError, "realism must be a number, got 'high'"),
         ({"realism": 1.0, "init": "noise"}, ValueError, "realism needs init = 'real', got 'noise'"),

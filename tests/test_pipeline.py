@@ -13,7 +13,9 @@ import threadpoolctl
 
 import krrdistill as kd
 from krrdistill.backends import Backend
-from krrdistill.problem import choose_real_points, split
+from krrdistill.backends.array import ArrayBackend
+from krrdistill.pipeline import retrain
+from krrdistill.problem import choose_real_rows, split
 from tolerances import assert_exact, assert_promised, assert_promised_model, assert_solve, solve
 
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
@@ -179,9 +181,9 @@ def test_seed_decides_everything(digits: kd.Dataset) -> None:
 
 def test_real_points_are_balanced_training_points(digits: kd.Dataset) -> None:
     options = kd.DistillOptions(points_per_class=7, init="real")
-    validation, train = split(digits.y_train, options)
+    validation, train = split("distill", digits.y_train, options)
     assert sorted([*validation, *train]) == list(range(len(digits.x_train)))
-    rows = choose_real_points(digits.y_train, train, 10, options)
+    rows = choose_real_rows("distill", digits.y_train, train, 10, options)
     np.testing.assert_array_equal(digits.y_train[rows], np.arange(70) % 10)
     assert set(rows) <= set(train)
     assert len(set(rows)) == 70
@@ -220,12 +222,12 @@ def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"points_per_class": 0}, ValueError, "points_per_class must be at least 1, got 0"),
+        ({"points_per_class": 0}, ValueError, "points_per_class must be >= 1, got 0"),
         ({"points_per_class": 1.5}, TypeError, "points_per_class must be an integer"),
         ({"init": "random"}, ValueError, "init must be one of noise, real; got 'random'"),
         ({"lambda_s": -1.0}, ValueError, "lambda_s must be finite and >= 0"),
         ({"lambda_s": float("nan")}, ValueError, "lambda_s must be finite"),
-        ({"lambda_s": 2e150}, ValueError, r"lambda_s must be from 0 to 1e\+150, got 2e\+150"),
+        ({"lambda_s": 2e150}, ValueError, r"lambda_s must be finite and >= 0 and <= 1e\+150, got 2e\+150"),
         ({"lambda_s": "best"}, ValueError, "lambda_s must be a number, or one of auto"),
         ({"root": "both"}, ValueError, "root must be one of plus, minus"),
         ({"root": "minus"}, ValueError, "root = 'minus' needs lambda_s > 0"),
@@ -233,10 +235,10 @@ def test_class_smaller_than_points_per_class(digits: kd.Dataset, tmp_path: Path)
         ({"scale_labels": True, "lambda_s": "auto"}, ValueError, "scale_labels needs a fixed lambda_s > 0, got auto"),
         ({"precision": "float16"}, ValueError, "precision must be one of float32, float64"),
         ({"store": "uint4"}, ValueError, "store must be one of float64, float32, float16, uint8; got"),
-        ({"seed": -1}, ValueError, "seed must be at least 0"),
-        ({"seed": 1 << 64}, ValueError, "seed must be below"),
-        ({"validation_fraction": 1.0}, ValueError, r"validation_fraction must be in \(0, 1\)"),
-        ({"threads": 0}, ValueError, "threads must be at least 1"),
+        ({"seed": -1}, ValueError, "seed must be >= 0"),
+        ({"seed": 1 << 64}, ValueError, "seed must be >= 0 and < 2"),
+        ({"validation_fraction": 1.0}, ValueError, r"validation_fraction must be finite and > 0 and < 1"),
+        ({"threads": 0}, ValueError, "threads must be >= 1"),
         ({"lambdas": []}, ValueError, "lambdas must hold at least one value"),
         ({"lambdas": [0.0]}, ValueError, "lambdas must be finite and > 0"),
         ({"backend": "abacus"}, ValueError, "backend must be one of"),
@@ -295,7 +297,7 @@ def test_any_numeric_array_is_taken(digits: kd.Dataset) -> None:
 
 def test_a_trained_model_is_distilled_again(digits: kd.Dataset) -> None:
     model = distill_digits(digits).model
-    _, train = split(digits.y_train, kd.DistillOptions())
+    _, train = split("distill", digits.y_train, kd.DistillOptions())
     again = kd.distill_model(
         model, reference=(digits.x_train[train], digits.y_train[train]), points_per_class=3, init="real"
     )
@@ -306,6 +308,7 @@ def test_a_trained_model_is_distilled_again(digits: kd.Dataset) -> None:
     ("options", "error", "message"),
     [
         ({"lambdas": [3.0]}, TypeError, "lambdas belongs to the training of a model"),
+        ({"options": kd.DistillOptions(refit=True)}, TypeError, "refit belongs to the training of a model"),
         ({"init": "real"}, ValueError, r"init='real' takes its points from reference=\(X, y\)"),
         ({"reference": (np.zeros((2, 64)), [0, 1])}, ValueError, "reference belongs to init='real'"),
         ({"points": 3}, TypeError, "unknown option points"),
@@ -316,6 +319,23 @@ def test_distill_model_refuses_what_it_does_not_take(
 ) -> None:
     with pytest.raises(error, match=message):
         kd.distill_model(distill_digits(digits).model, **options)
+
+
+def test_retrain_takes_a_backend_and_speaks_in_the_name_of_its_caller(digits: kd.Dataset) -> None:
+    class Counting(ArrayBackend):
+        passes = 0
+
+        def accumulate(self, *arguments: Any, **keywords: Any) -> str:
+            self.passes += 1
+            return super().accumulate(*arguments, **keywords)
+
+    result, backend = distill_digits(digits), Counting()
+    retrain(result.distilled, digits.x_train, digits.y_train, backend=backend)
+    assert backend.passes > 0
+    with pytest.raises(ValueError, match="backend must be one of"):
+        retrain(result.distilled, digits.x_train, digits.y_train, backend="abacus")
+    with pytest.raises(kd.DataError, match="audit: 1 samples leave nothing to train on"):
+        retrain(result.distilled, digits.x_train[:1], [0], classes=1, where="audit")
 
 
 def test_an_inexact_file_is_said_to_be_one(digits: kd.Dataset, tmp_path: Path) -> None:

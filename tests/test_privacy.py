@@ -249,7 +249,7 @@ def test_default_lambdas_owe_nothing_to_the_data() -> None:
         (lambda: privacy.perturb(clipped(), "output", BUDGET, lambda_=0.0), ValueError, "lambda must be finite"),
         (lambda: privacy.PrivacyBudget(0.0, 1e-5), ValueError, "epsilon must be finite and > 0, got 0.0"),
         (lambda: privacy.PrivacyBudget(math.inf, 1e-5), ValueError, "epsilon must be finite"),
-        (lambda: privacy.PrivacyBudget(1.0, 1.0), ValueError, r"delta must be in \(0, 1\), got 1.0"),
+        (lambda: privacy.PrivacyBudget(1.0, 1.0), ValueError, r"delta must be finite and > 0 and < 1, got 1.0"),
         (lambda: privacy.PrivacyBudget(1.0, "small"), TypeError, "delta must be a number, got 'small'"),  # type: ignore[arg-type]
         (lambda: privacy.ReleaseOptions(mechanism="output", budget=BUDGET, norm_bound=-1.0), ValueError, "norm_bound"),
         (lambda: privacy.ReleaseOptions(mechanism="output", budget=BUDGET, points_per_class=0), ValueError, "points"),
@@ -368,7 +368,7 @@ def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda
     phi = kd.make_map(kernel, digits, kd.standardize(digits))
     keywords: dict[str, Any] = {"points_per_class": 5, "intercept": intercept}
     result = kd.distill(digits.x_train, digits.y_train, phi, lambda_s=lambda_s, **keywords)
-    Q = phi.range_projection()
+    Q = phi.range_basis()
     W = result.model.W if Q is None else result.model.W @ Q
     expected = np.std(W) / 5 / result.distilled.meta["solution"]["range_scale"]
     freedom = 40 * 64
@@ -528,13 +528,16 @@ def test_command_makes_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["x.npz", "--kernel", "FCNN"], "--kernel is what FILE says itself"),
         (["x.npz", "--seed", "0"], "--seed is what FILE says itself"),
         (["x.npz", "--threads", "1"], "--threads belongs to a release with --mechanism, not to FILE"),
-        (["--mechanism", "output", "--norm-bound", "1e200"], "--norm-bound must be from 1e-50 to 1e+50, got 1e+200"),
+        (
+            ["--mechanism", "output", "--norm-bound", "1e200"],
+            "--norm-bound must be finite and >= 1e-50 and <= 1e+50, got 1e+200",
+        ),
         (["x.npz"], "no such file: x.npz"),
         (["--out", "there"], "--out belongs to a release: give --mechanism"),
         (["--mechanism", "output", "--secret-labels"], "--secret-labels belongs to Theorem 6.2"),
         (["--mechanism", "laplace"], "--mechanism must be one of statistics, output; got 'laplace'"),
         (["--epsilon", "-1"], "--epsilon must be finite and > 0, got -1"),
-        (["--delta", "2"], "--delta must be in (0, 1), got 2"),
+        (["--delta", "2"], "--delta must be finite and > 0 and < 1, got 2"),
         (["--norm-bound", "nan"], "--norm-bound must be finite"),
         (["--model-lambda", "0"], "--model-lambda must be finite and > 0"),
         (["--store", "int4"], "--store must be one of"),

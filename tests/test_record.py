@@ -30,7 +30,7 @@ POINT = KipPointRecord(iteration=3, train_loss=0.5, val_accuracy=0.25, test_accu
 FACTS: dict[str, Any] = {
     "dataset": "digits", "kernel": "FCNN", "ipc": 1, "init": "real", "seed": 2**64 - 1, "store": "float32",
     "n_train": 100, "n_val": 5, "n_test": 20, "d": 64, "p": 64, "k": 10, "m": 10, "lambda_": 10.0, "lambda_s": 0.0,
-    "range_scale": 1.0, "val_accuracy": 0.9, "original": Score(test_accuracy=0.9),
+    "range_scale": 1.0, "criterion": "accuracy", "val_accuracy": 0.9, "original": Score(test_accuracy=0.9),
     "distilled": Score(test_accuracy=None, test_per_target={"r2": (0.5, 0.7)}),
     "certificate": CertificateNumbers(weight_relative_error=1e-3, weight_cosine=1.0, prediction_agreement=1.0,
                                       condition=None),
@@ -87,8 +87,8 @@ def test_facts_that_follow_from_others() -> None:
     assert RUN.stages == {"ridge": 0.5}
     assert RUN.original.mean_r2 is None
     tolerances.assert_solve(RUN.distilled.mean_r2, 0.6)
-    assert RUN.score_name == "accuracy"
-    assert replace(RUN, targets="real").score_name == "R²"
+    assert RUN.chosen_by.label == "validation accuracy (%)"
+    assert replace(RUN, criterion="r2").chosen_by.best == "best R²"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ import krrdistill as kd
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.apps.report.charts import PALETTE
+from krrdistill.apps.report.compare import compare_page
 from krrdistill.apps.report.pictures import Gallery, gallery
 from krrdistill.apps.report.render import TEMPLATES, environment
 from krrdistill.apps.report.run_folder import read_run
@@ -121,6 +122,21 @@ def test_the_page_is_whole_and_says_what_the_run_says(runs: list[Path]) -> None:
     assert alts == [f"{role}: {name}, 3 samples" for name in NAMES for role in ("real start", "distilled")]
 
 
+def test_a_choice_by_gcv_is_shown_as_such(tmp_path: Path, runs: list[Path]) -> None:
+    run = make_run(tmp_path, "gcv", "--selection", "gcv", "--precision", "float64")
+    page = check_page((run / "report.html").read_bytes())
+    score = read_run(run).path.score
+    assert read_run(run).record.criterion == "gcv"
+    assert "has the smallest generalised cross-validation score." in page.words
+    assert number(score[np.nanargmin(score)]) in page.words
+    assert not any(words in page.words for words in ("validation accuracy (%)", "best accuracy", "validation samples"))
+    assert charts_of(page)[0].startswith("Line chart: generalised cross-validation score,")
+    both = check_page(compare_page([read_run(run), read_run(runs[1])]))
+    assert [chart.split(",")[0] for chart in charts_of(both)] == [
+        "Line chart: generalised cross-validation score", "Line chart: validation accuracy (%)",
+    ]  # fmt: skip
+
+
 def test_names_are_escaped(runs: list[Path]) -> None:
     content = (runs[0] / "report.html").read_bytes()
     page = check_page(content)
@@ -194,6 +210,7 @@ def test_a_damaged_folder_is_one_line(name: str, damage: str, run: Path, capsys:
         (lambda r: r.update(k=True), "k is True"),
         (lambda r: r.update(m=11), "holds 12 samples"),
         (lambda r: r.update(store="int4"), "store is 'int4'"),
+        (lambda r: r.update(criterion="luck"), "criterion is 'luck', expected one of accuracy, r2"),
         (lambda r: r.update(value_range=[1, 1]), "value_range must be"),
         (lambda r: r["certificate"].pop("condition"), "certificate.condition is missing"),
         (lambda r: r.update(certificate=[1]), "certificate is [1]"),
@@ -221,7 +238,7 @@ def test_a_report_that_no_run_writes(change: Any, words: str, run: Path, capsys:
         ({"train_rmse": np.ones(2)}, "must be of one length"),
         ({"best": np.array(3)}, "best must be one index below 3"),
         ({"singular_values": np.array([np.nan])}, "singular_values must be finite"),
-        ({"val_accuracy": np.array(["a", "b", "c"])}, "val_accuracy has dtype"),
+        ({"score": np.array(["a", "b", "c"])}, "score has dtype"),
         ({"start_images": np.zeros((12, 4, 5))}, "start_images are"),
     ],
 )
@@ -281,7 +298,7 @@ def test_the_command_asks_for_the_same_run(runs: list[Path], monkeypatch: pytest
                                   refit=True),
     )  # fmt: skip
     seen: list[DistillSettings] = []
-    monkeypatch.setattr("krrdistill.apps.cli.run.distill", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr("krrdistill.apps.cli.run.run_distill", lambda settings, as_json: seen.append(settings) or 0)
     words = shlex.split(shlex.join(command_line(settings)))
     assert words[0] == "krrdistill"
     assert main(words[1:]) == 0
@@ -358,7 +375,7 @@ def test_the_command_asks_for_the_same_run_of_kip(kip_run: Path, monkeypatch: py
     options = kd.KipOptions(iterations=7, lr=0.5, warm_start=True, variant="published")
     settings = KipSettings(map_options=MapOptions(kernel="FCNN"), options=options)
     seen: list[KipSettings] = []
-    monkeypatch.setattr("krrdistill.apps.cli.kip.kip", lambda settings, as_json: seen.append(settings) or 0)
+    monkeypatch.setattr("krrdistill.apps.cli.kip.run_kip", lambda settings, as_json: seen.append(settings) or 0)
     assert main(shlex.split(shlex.join(command_line(settings)))[1:]) == 0
     assert seen == [settings]
 

@@ -630,9 +630,9 @@ def test_bad_construction(arguments: dict[str, Any], kind: type[Exception], mess
 def test_merge_refuses_other_shapes() -> None:
     X, Y = samples(9)
     statistics = statistics_of(X, Y)
-    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=5, k=2, .* are of other classes or features"):
+    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=5, k=2, .* are of different classes or features"):
         statistics.merge(Statistics(PHI, 2))
-    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=6, k=3, .* are of other classes or features"):
+    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=6, k=3, .* are of different classes or features"):
         statistics.merge(Statistics(kd.Identity(6), K))
 
 

@@ -100,7 +100,7 @@ def test_weighted_parts_add_and_are_saved(tmp_path: Path) -> None:
     for center in CENTERS:
         expected = whole.system(center)._asdict()
         for name, actual in loaded.system(center)._asdict().items():
-            if name != "rows":
+            if name != "features":
                 tolerances.assert_solve(np.asarray(actual, np.float64), np.asarray(expected[name], np.float64))
 
 
@@ -206,7 +206,7 @@ def test_real_targets_are_exact(name: str, center: str, start: Any, lambda_s: An
     result.distilled.save(path)
     loaded = kd.DistilledDataset.load(path)
     original = result.model
-    W, b = loaded.fit_model()
+    W, b = loaded.fit_weights()
     tolerances.assert_promised_model(W, original.W, store)
     expected = np.zeros(K) if original.b is None else original.b
     assert np.linalg.norm(b - expected) <= 20.0 * tolerances.promised(store)
@@ -307,7 +307,7 @@ def test_one_point_for_one_target() -> None:
         ({"y": np.ones((N, 2, 2))}, kd.DataError, r"y must have shape \(n,\) or \(n, k\), got \(200, 2, 2\)"),
         ({"classes": 4}, kd.DataError, r"y must have shape \(200, 4\), got \(200, 3\)"),
         ({"intercept": True, "center_targets": True}, ValueError, "intercept implies center_targets"),
-        ({"intercept": True, "points_per_class": 1}, ValueError, "an intercept takes one point more than the 3"),
+        ({"intercept": True, "points_per_class": 1}, ValueError, "an intercept needs one point more than the 3"),
         ({"y": np.arange(N) % 3, "lambda_per_target": True}, ValueError, "lambda_per_target needs real-valued targets"),
         ({"init": "real", "points_per_class": 70}, ValueError, "points_per_class = 70 asks for 210 of 190"),
     ],
@@ -372,10 +372,10 @@ def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, c
             "y_train holds whole numbers as float64, which may be classes or values: pass targets=",
         ),
         (["--dataset", "FILE", "--targets", "many"], "--targets must be one of classes, real; got 'many'"),
-        (["--dataset", "FILE", "--targets", "real", "--intercept"], "an intercept takes one point more"),
+        (["--dataset", "FILE", "--targets", "real", "--intercept"], "an intercept needs one point more"),
         (["--dataset", "digits", "--intercept", "--center-targets"], "intercept implies center_targets"),
         (["--dataset", "digits", "--lambda-per-target"], "lambda_per_target needs real-valued targets"),
-        (["--dataset", "digits", "--realism", "1.5"], "--realism must be from 0 to 1, got 1.5"),
+        (["--dataset", "digits", "--realism", "1.5"], "--realism must be finite and >= 0 and <= 1, got 1.5"),
         (["--dataset", "digits", "--realism", "1", "--init", "noise"], "realism needs init = 'real', got 'noise'"),
     ],
 )

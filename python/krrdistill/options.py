@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from krrdistill.common.options import check_options, described, option
+from krrdistill.common.options import check_options, declared_options, described, option
 
 __all__ = [
     "DATASETS",
@@ -65,8 +65,7 @@ class MapOptions:
 
     kernel: str = option(
         "identity",
-        "Feature map: identity, random_fourier, orthogonal_fourier, FCNN, deep_linear, conv, or an object to import, a "
-        "callable or torch module.",
+        "Feature map: {choices}, or an object to import, a callable or torch module.",
         choices=KERNELS,
         accepts=is_object_name,
         metavar="NAME|MODULE:OBJECT",
@@ -102,7 +101,7 @@ class MapOptions:
     )
     spectral: str | None = option(
         None,
-        "Kernel of random_fourier: gaussian, laplacian or matern.",
+        "Kernel of random_fourier: {choices}.",
         choices=SPECTRAL,
         default_text="gaussian",
         panel=MODEL,
@@ -122,6 +121,9 @@ class MapOptions:
     stride: int | None = option(None, "Stride of the layers of conv.", minimum=1, default_text="2", panel=MODEL)
     padding: int | None = option(
         None, "Zeros around the inputs of the layers of conv.", minimum=0, default_text="1", panel=MODEL
+    )
+    slope: float | None = option(
+        None, "Slope of the LeakyReLU of FCNN and conv below 0.", above=0, default_text="0.1", panel=MODEL
     )
 
     def __post_init__(self) -> None:
@@ -145,18 +147,19 @@ class DistillOptions:
     points_per_class: int = option(
         1, "Distilled samples per class.", minimum=1, cli="ipc", panel=RESULT, key="distill.IPC"
     )
-    init: str = option(
-        "noise",
+    init: str | None = option(
+        None,
         "Start from noise or from real samples.",
         choices=INITS,
+        default_text="real with realism or labels_only, else noise",
         panel=RESULT,
         key="distill.generate_from_real_data",
         meanings={True: "real", False: "noise"},
     )
     labels_only: bool = option(
-        False, "Keep the real samples of --init real and learn labels for them (Theorem 4.2).", panel=RESULT
+        False, "Keep the real samples of the start and learn labels for them (Theorem 4.2).", panel=RESULT
     )
-    strict: bool = option(False, "Refuse a map that has approximate preimages only.", panel=RESULT)
+    strict: bool = option(False, "Refuse maps that have only approximate preimages.", panel=RESULT)
     max_seconds: float | None = option(
         None,
         "Time for approximate inputs; the best of it are taken, and differ from run to run.",
@@ -166,7 +169,8 @@ class DistillOptions:
     )
     lambda_s: float | str = option(
         0.0,
-        "Train on the distilled set with this lambda; auto: the lambda chosen, or the largest possible below it.",
+        "Ridge parameter for training on the distilled set; auto: the model's lambda, or the largest the construction "
+        "allows.",
         choices=("auto",),
         minimum=0,
         maximum=_LARGEST_LAMBDA_S,
@@ -177,63 +181,89 @@ class DistillOptions:
     )
     realism: float | None = option(
         None,
-        "The exact set nearest to inputs between noise (0) and real samples (1); implies --init real.",
+        "Choose the exact set nearest to real samples (1), noise (0) or a blend of both.",
         minimum=0,
         maximum=1,
         metavar="0..1",
         default_text="the published construction",
         panel=RESULT,
     )
-    root: str = option("plus", "Root of Theorem 5.1: plus or minus.", choices=ROOTS, panel=RESULT)
-    scale_labels: bool = option(False, "Let labels be scaled where a given --lambda-s needs it.", panel=RESULT)
-    intercept: bool = option(False, "An unpenalised intercept, also when training on the distilled set.", panel=MODEL)
-    center_targets: bool = option(False, "Targets about their mean; the file has the mean.", panel=MODEL)
-    lambda_per_target: bool = option(False, "For every real-valued target the lambda best for it.", panel=MODEL)
+    root: str = option("plus", "Root of Theorem 4.1: {choices}.", choices=ROOTS, panel=RESULT)
+    scale_labels: bool = option(False, "Allow scaling the labels when the given --lambda-s requires it.", panel=RESULT)
+    intercept: bool = option(
+        False, "Fit an unpenalised intercept, also on the distilled set.", decides_model=True, panel=MODEL
+    )
+    center_targets: bool = option(
+        False,
+        "Subtract the mean of the targets before training; the file stores it.",
+        decides_model=True,
+        panel=MODEL,
+    )
+    lambda_per_target: bool = option(
+        False, "Choose lambda separately for each real-valued target.", decides_model=True, panel=MODEL
+    )
     lambdas: Sequence[float] | None = option(
         None,
         "Ridge parameters to choose from (absolute), with commas between.",
         above=0,
         metavar="V,V,..",
         default_text="the published grid",
+        decides_model=True,
         panel=MODEL,
     )
     validation_fraction: float = option(
-        0.05, "Part of the data that is held out to choose lambda.", above=0, below=1, panel=MODEL
+        0.05, "Part of the data held out to choose lambda.", above=0, below=1, decides_model=True, panel=MODEL
     )
     selection: str = option(
         "held-out",
         "Choose lambda on held-out samples, or by generalised cross-validation (gcv), which holds nothing out.",
         choices=SELECTIONS,
+        decides_model=True,
         panel=MODEL,
     )
     stratify: bool = option(
-        True, "Hold out the same part of every class; without it the split is the published one.", panel=MODEL
+        True,
+        "Hold out the same part of every class; without it the split is the published one.",
+        decides_model=True,
+        panel=MODEL,
     )
-    refit: bool = option(False, "Refit on train and validation data with the lambda chosen.", panel=MODEL)
+    refit: bool = option(
+        False, "Refit on training and validation data with the chosen lambda.", decides_model=True, panel=MODEL
+    )
     seed: int = option(
-        0, "Seed of every draw.", minimum=0, below=1 << 64, metavar="S", panel=COMPUTATION, key="model.seed"
+        0,
+        "Seed of all random numbers.",
+        minimum=0,
+        below=1 << 64,
+        metavar="S",
+        decides_model=True,
+        panel=COMPUTATION,
+        key="model.seed",
     )
     precision: str = option(
-        "float32", "Of the pass over the data: float32 or float64.", choices=PRECISIONS, panel=COMPUTATION
+        "float32",
+        "Precision of features and products in the pass over the data: {choices}.",
+        choices=PRECISIONS,
+        decides_model=True,
+        panel=COMPUTATION,
     )
-    store: str = option(
-        "float64", "Storage of the file: float64, float32, float16 or uint8.", choices=STORES, panel=RESULT
-    )
+    store: str = option("float64", "Number format of the inputs in the file: {choices}.", choices=STORES, panel=RESULT)
     backend: Any = option(
         None,
         "native, numba, array or cuda.",
         metavar="NAME",
-        default_text="the first that works",
+        default_text="the first of native, numba, array that works",
         panel=COMPUTATION,
     )
     threads: int | None = option(
-        None, "Number of threads.", minimum=1, metavar="T", default_text="all cores", panel=COMPUTATION
+        None, "Number of threads.", minimum=1, metavar="T", default_text="all cores", recorded=False, panel=COMPUTATION
     )
-    include_weights: bool = option(False, "Store the original model's weights too.", panel=RESULT)
+    include_weights: bool = option(False, "Store the original model's weights too.", recorded=False, panel=RESULT)
     embed_map: bool | None = option(
         None,
         "Store the weights of the feature map, not only their seed.",
         default_text="when they are at most 2^20 numbers",
+        recorded=False,
         panel=RESULT,
     )
 
@@ -253,7 +283,7 @@ class DistillOptions:
             self._check_realism()
 
     def _check_labels_only(self) -> None:
-        if self.init != "real":
+        if self.start != "real":
             raise ValueError(f"distill: labels_only keeps real inputs, it needs init = 'real', got {self.init!r}")
         if self.root == "minus" or self.scale_labels:
             raise ValueError("distill: root and scale_labels have no meaning with labels_only")
@@ -261,7 +291,7 @@ class DistillOptions:
             raise ValueError("distill: realism has no meaning with labels_only, which keeps the real inputs")
 
     def _check_realism(self) -> None:
-        if self.init != "real":
+        if self.start != "real":
             raise ValueError(f"distill: realism needs init = 'real', got {self.init!r}")
         if self.root != "plus" or self.scale_labels:
             raise ValueError(
@@ -270,22 +300,16 @@ class DistillOptions:
             )
 
     @property
+    def start(self) -> str:
+        """What the points start from: ``init``, where it is given."""
+        return self.init or ("real" if self.labels_only or self.realism is not None else "noise")
+
+    @property
     def center(self) -> str:
-        """What of the training samples is taken about its mean: "both", "targets" or "none"."""
+        """What is centred for training: "both" (features and targets), "targets" or "none"."""
         return "both" if self.intercept else "targets" if self.center_targets else "none"
 
     def training(self) -> dict[str, Any]:
-        """Those that decide how the original model is trained."""
-        lambdas = None if self.lambdas is None else list(self.lambdas)
-        names = (
-            "validation_fraction",
-            "selection",
-            "stratify",
-            "refit",
-            "seed",
-            "precision",
-            "intercept",
-            "center_targets",
-            "lambda_per_target",
-        )
-        return {"lambdas": lambdas, **{name: getattr(self, name) for name in names}}
+        """The options that decide how the original model is trained, JSON-able."""
+        names = [each.name for each in declared_options(type(self)) if each.option.decides_model]
+        return {**{name: getattr(self, name) for name in names}, "lambdas": self.lambdas and list(self.lambdas)}

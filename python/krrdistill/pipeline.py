@@ -2,11 +2,11 @@
 
     statistics = RidgeStatistics(phi, classes).update(X, y)            ridge/statistics.py
     model      = fit_model(statistics, validation=(X_held, y_held))    ridge/model.py
-    points     = distill_model(model, points_per_class=1)              construct/points.py
+    points     = distill_model(model, points_per_class=1)              here (methods: construct/points.py)
     points.save(path); DistilledDataset.load(path)                     artifact/file.py
-    points.verify(model, test=(X_test, y_test))                        artifact/certificate.py
+    points.verify(model, test=(X_test, y_test))                        artifact/file.py (artifact/certificate.py)
 
-``distill`` is all of it in one call.
+``distill`` does all of it in one call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import distilled_set, warn_of
-from krrdistill.backends import get_backend
+from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.samples import as_samples
@@ -29,7 +29,7 @@ from krrdistill.construct.points import choose_method
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
-from krrdistill.problem import Problem, choose_real_points, model_points, standardised_rows
+from krrdistill.problem import Problem, check_model_points, choose_real_rows, standardised_rows
 from krrdistill.ridge.model import RidgeModel, fit_model, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
 
@@ -41,7 +41,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A model, the statistics that it comes from, and the seconds of both."""
+    """A model, its statistics and the seconds both took."""
 
     model: RidgeModel
     statistics: RidgeStatistics
@@ -51,16 +51,16 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """A distilled set, the model that it retrains to and how both came about.
+    """A distilled set, the model it retrains to, and how both were made.
 
     Parameters
     ----------
     distilled : DistilledDataset
     model : RidgeModel
     start_rows : array of int
-        The rows of X that a real start took, else None.
+        Rows of X that a real start took, else None.
     seconds : mapping
-        Of each stage.
+        Seconds of each stage.
     """
 
     distilled: DistilledDataset
@@ -70,7 +70,7 @@ class Distillation:
 
     @property
     def solution(self) -> dict[str, Any]:
-        """How the points were found, as the file's meta has it: method, range_scale, outside_range and more."""
+        """How the points were found, from the file's meta: method, range_scale, outside_range and more."""
         return dict(self.distilled.meta["solution"])
 
 
@@ -89,9 +89,10 @@ def distill(
 ) -> Distillation:
     """Distils labelled data to points_per_class * k points that retrain to the same ridge model.
 
-    Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D = Y^+ W + (I - Y^+ Y) Z;
-    features from D (Theorem 4.1); inputs by the map's preimage (Theorems 5.2 to 5.4). A map without one gets inputs
-    whose features span W as nearly as can be, and labels by Theorem 4.2; so do the kept inputs of ``labels_only``.
+    Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D with Y^T D = W and
+    features F from D (Theorem 4.1, construct/closed_form.py); inputs by the map's exact preimage (Theorem 5.1). Maps
+    without exact preimages get inputs found by Gauss-Newton steps, and labels by Theorem 4.2, which ``labels_only``
+    learns for real inputs.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def distill(
         Integers, booleans, strings or categories (n,) are classes; fractions, and several columns (n, k), are
         real-valued or 0/1 targets. Whole-numbered floats may be either: ``targets`` says.
     feature_map : FeatureMap
-        phi, with its preprocessing.
+        The feature map phi, with its preprocessing.
     classes : int or sequence of labels, optional
         The classes of y, 0 ... k-1 or the labels themselves, by default those that occur.
     targets : "classes" or "real", optional
@@ -112,7 +113,7 @@ def distill(
         Samples that lambda is chosen by; by default a part of X is held out. With ``refit`` they are trained on too.
     options : DistillOptions, optional
     progress : callable, optional
-        Gets (stage, fraction done).
+        Called with (stage, fraction done).
     **keywords
         Fields of ``DistillOptions``, in place of those of ``options``.
 
@@ -147,7 +148,7 @@ def distill(
 
 
 def train(problem: Problem, progress: Progress | None = None) -> Trained:
-    """Statistics once, all lambdas from them, the best one on the held-out part; with ``refit`` then all samples."""
+    """One pass for the statistics, then all lambdas, then the best on held-out rows; ``refit`` adds those rows."""
     options, watch = problem.options, Stopwatch(progress)
     statistics = problem.statistics()
     problem.add(statistics, problem.training, watch)
@@ -186,11 +187,12 @@ def distill_model(
         Raw samples that ``init="real"`` chooses from.
     options : DistillOptions, optional
     progress : callable, optional
-        Gets (stage, fraction done).
+        Called with (stage, fraction done).
     watch : Stopwatch, optional
-        Gets the seconds of each stage.
+        Records the seconds of each stage.
     **keywords
-        Fields of ``DistillOptions`` that say how points are made; those of the model's training are refused.
+        Fields of ``DistillOptions``, in place of those of ``options``. What decides how a model is trained is refused,
+        unless this model was trained so.
 
     Returns
     -------
@@ -202,17 +204,16 @@ def distill_model(
     """
     if not isinstance(model, RidgeModel):
         raise TypeError(f"distill_model: model must be a RidgeModel, got {type(model).__name__}")
-    of_training = sorted(keywords.keys() & (DistillOptions().training().keys() - {"seed"}))
-    if of_training:
-        raise TypeError(
-            f"distill_model: {', '.join(of_training)} belongs to the training of a model: fit_model takes it"
-        )
     options = _options("distill_model", options, keywords)
-    model_points(model, options)
+    defaults, trained = DistillOptions().training(), model.split or {}
+    for name, value in options.training().items():
+        if name != "seed" and value not in (defaults[name], trained.get(name, defaults[name])):
+            raise TypeError(f"distill_model: {name} belongs to the training of a model: fit_model takes it")
+    check_model_points(model, options)
     choose_method(model.feature_map, options)
     near = None
     with limited_threads(options.threads):
-        if options.init == "real":
+        if options.start == "real":
             if reference is None:
                 raise ValueError("distill_model: init='real' takes its points from reference=(X, y)")
             near = _reference(model, reference, options)
@@ -225,14 +226,13 @@ def distill_model(
 
 def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOptions) -> FloatArray:
     """The real points of a start as standardised inputs."""
-    X, y = reference
-    samples = as_samples("distill_model", X, input_dim=model.feature_map.input_dim)
-    check_device("distill_model", X=X, y=y)
+    where, classes, (X, y) = "distill_model", model.classes, reference
+    samples = as_samples(where, X, input_dim=model.feature_map.input_dim)
+    check_device(where, X=X, y=y)
     n = samples.shape[0]
-    where, classes = "distill_model", model.classes
     labels = np.zeros((n, len(model.W))) if classes is None else classes.encode(where, y, n)  # real: any points
-    rows = choose_real_points(labels, np.arange(n), len(model.W), options)
-    return standardised_rows(model.feature_map, samples, rows)
+    rows = choose_real_rows(where, labels, np.arange(n), len(model.W), options)
+    return standardised_rows(where, model.feature_map, samples, rows)
 
 
 def retrain(
@@ -242,9 +242,10 @@ def retrain(
     *,
     classes: Any = None,
     validation: tuple[Any, Any] | None = None,
-    backend: Any = None,
+    backend: Backend | str | None = None,
+    where: str = "retrain",
 ) -> RidgeModel:
-    """The original model, trained again from its data as the file's meta records.
+    """Trains the original model again from its data, as the file's meta records.
 
     Parameters
     ----------
@@ -257,7 +258,9 @@ def retrain(
         By default those of the file.
     validation : (X, y), optional
         The validation set, where lambda was chosen by one of its own.
-    backend : str, optional
+    backend : str or Backend, optional
+    where : str
+        Name of the caller, for messages.
 
     Returns
     -------
@@ -271,25 +274,25 @@ def retrain(
     meta = distilled.meta
     if meta.get("weighted") or not meta.get("split"):
         reason = "with sample weights" if meta.get("weighted") else "from statistics"
-        raise DataError(f"verify: the original was trained {reason}; store it in the file (include_weights)")
+        raise DataError(f"{where}: the original was trained {reason}; store it in the file (include_weights)")
     if bool(meta.get("own_validation")) != (validation is not None):
         found = (
             "by a validation set of its own: pass validation=(X, y), on the command line --validation SOURCE"
             if validation is None
             else "by samples held out of X: leave validation out"
         )
-        raise DataError(f"verify: the file's lambda was chosen {found}")
+        raise DataError(f"{where}: the file's lambda was chosen {found}")
     try:
         lambdas = meta.get("lambda_per_target") or [meta["lambda"]]
         options = DistillOptions(**dict(meta["options"], backend=None, lambdas=lambdas))
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"verify: the file does not record how its model was trained ({error})") from error
-    options = replace(options, backend=backend if isinstance(backend, str) else None)
+        raise DataError(f"{where}: the file does not record how its model was trained ({error})") from error
+    options = replace(options, backend=backend)
     if classes is None and distilled.classes is not None:
         classes = distilled.classes
     targets = "classes" if distilled.targets == "classes" else "real"
     problem = Problem.of(
-        "verify",
+        where,
         X,
         y,
         distilled.feature_map,

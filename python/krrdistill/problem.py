@@ -1,4 +1,4 @@
-"""The arguments of a distillation, checked once: what the pipeline, KIP and privacy start from."""
+"""The arguments of a distillation, checked once; the pipeline, KIP and privacy start from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from krrdistill.ridge.model import RidgeModel
 from krrdistill.ridge.selection import HeldOutRows
 from krrdistill.ridge.statistics import RidgeStatistics, check_weights
 
-__all__ = ["Problem", "check_points", "choose_real_points", "split"]
+__all__ = [
+    "Problem",
+    "check_model_points",
+    "check_points",
+    "check_present",
+    "choose_real_rows",
+    "split",
+    "standardised_rows",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -29,10 +37,11 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Labelled samples, a feature map and options that fit together, and which samples are for what.
+    """Checked data, feature map and options, with the training and validation rows.
 
     Attributes
     ----------
+    where : name of the function that messages are in
     X : array of shape (n, d), where the user's array is; ``shape`` is that of one sample
     y : codes of classes (n,), or real-valued targets (n, k)
     classes : Classes, or None for real-valued targets
@@ -40,6 +49,7 @@ class Problem:
     own_validation : that validation set, else None
     """
 
+    where: str
     X: Any
     shape: tuple[int, ...]
     y: npt.NDArray[Any]
@@ -67,7 +77,7 @@ class Problem:
         sample_weight: Any = None,
         validation: Any = None,
     ) -> Problem:
-        """From what the user gave. Raises DataError, TypeError, ValueError in the name of ``where``."""
+        """Checks the user's arguments. Raises DataError, TypeError, ValueError in the name of ``where``."""
         if not isinstance(feature_map, FeatureMap):
             kind = type(feature_map).__name__
             raise TypeError(
@@ -76,22 +86,25 @@ class Problem:
         samples = as_samples(where, X, input_dim=feature_map.input_dim)
         check_device(where, X=X, y=y)
         n = samples.shape[0]
-        known, found = read_targets(where, y, n, targets=targets, classes=classes)
+        values, found = read_targets(where, y, n, targets=targets, classes=classes)
         if found is not None:
-            check_present(where, known, found)
-        k = known.shape[1] if found is None else found.count
+            check_present(where, values, found)
+        k = values.shape[1] if found is None else found.count
         if options.lambda_per_target and found is not None:
             raise ValueError(
                 f"{where}: lambda_per_target needs real-valued targets; the classes of one label share lambda"
             )
         check_points(where, k, found is not None, options.points_per_class, with_intercept=options.intercept)
         weights = None if sample_weight is None else check_weights(where, sample_weight, n)
-        own = None if validation is None else _own_validation(where, validation, samples, known, found, options)
-        held_out, training = split(known, options, weights) if own is None else (np.empty(0, np.int64), np.arange(n))
+        own = None if validation is None else _own_validation(where, validation, samples, values, found, options)
+        held_out, training = (
+            split(where, values, options, weights) if own is None else (np.empty(0, np.int64), np.arange(n))
+        )
         return cls(
+            where=where,
             X=samples,
             shape=sample_shape(X),
-            y=known,
+            y=values,
             k=k,
             classes=found,
             sample_weight=weights,
@@ -104,12 +117,12 @@ class Problem:
         )
 
     @property
-    def known(self) -> IntArray:
+    def final_training_rows(self) -> IntArray:
         """The rows that the model is trained on in the end."""
         return np.arange(len(self.y)) if self.options.refit else self.training
 
     def statistics(self) -> RidgeStatistics:
-        """Of no samples yet."""
+        """Empty statistics for this problem."""
         return RidgeStatistics(
             self.feature_map,
             self.classes,
@@ -120,7 +133,7 @@ class Problem:
 
     def add(self, statistics: RidgeStatistics, rows: IntArray, watch: Stopwatch) -> None:
         """Adds some of the samples to statistics."""
-        self._add(statistics, HeldOutRows(self.X, Targets(self.y, self.classes), self.sample_weight, rows), watch)
+        self._add(statistics, HeldOutRows(self.X, self.targets, self.sample_weight, rows), watch)
 
     def add_held_out(self, statistics: RidgeStatistics, watch: Stopwatch) -> None:
         """Adds what lambda was chosen by."""
@@ -143,21 +156,26 @@ class Problem:
         return self.X if len(self.shape) == 1 else self.X.reshape(self.X.shape[0], *self.shape)
 
     @property
+    def targets(self) -> Any:
+        """y as statistics take it: codes with their classes, or real values."""
+        return Targets(self.y, self.classes)
+
+    @property
     def held_out(self) -> HeldOutRows | None:
-        """What lambda is chosen by."""
+        """The held-out samples that lambda is chosen by, None where nothing is held out."""
         if self.own_validation is not None or not len(self.validation):
             return self.own_validation
-        return HeldOutRows(self.X, Targets(self.y, self.classes), self.sample_weight, self.validation)
+        return HeldOutRows(self.X, self.targets, self.sample_weight, self.validation)
 
     def start_rows(self) -> IntArray | None:
-        """The real samples that points start from, None for noise."""
-        if self.options.init != "real":
+        """Indices of the real samples that points start from, None for noise."""
+        if self.options.start != "real":
             return None
-        return choose_real_points(self.y, self.known, self.k, self.options)
+        return choose_real_rows(self.where, self.y, self.final_training_rows, self.k, self.options)
 
     def start(self, rows: IntArray | None) -> FloatArray | None:
         """Those samples as standardised inputs."""
-        return None if rows is None else standardised_rows(self.feature_map, self.X, rows)
+        return None if rows is None else standardised_rows(self.where, self.feature_map, self.X, rows)
 
 
 def _own_validation(
@@ -178,9 +196,9 @@ def _own_validation(
     return HeldOutRows(X, Targets(classes.encode(where, validation[1], X.shape[0]), classes))
 
 
-def standardised_rows(feature_map: FeatureMap, X: Any, rows: IntArray) -> FloatArray:
+def standardised_rows(where: str, feature_map: FeatureMap, X: Any, rows: IntArray) -> FloatArray:
     """Some rows of raw X (n, d) as standardised inputs, on the host."""
-    picked = to_host("distill", "X", take_rows(X, rows))
+    picked = to_host(where, "X", take_rows(X, rows))
     return np.asarray(feature_map.preprocessing.standardise(picked))
 
 
@@ -199,33 +217,33 @@ def check_present(where: str, codes: IntArray, classes: Classes) -> None:
 
 
 def check_points(where: str, k: int, are_classes: bool, points_per_class: int, *, with_intercept: bool) -> None:
-    """Raises ValueError where an intercept needs more points."""
+    """Raises ValueError where there are too few points for an intercept."""
     m = points_per_class * k
     if with_intercept and m < (max(k, 2) if are_classes else k + 1):
         raise ValueError(
-            f"{where}: an intercept takes one point more than the {k} of the targets; points_per_class = "
+            f"{where}: an intercept needs one point more than the {k} of the targets; points_per_class = "
             f"{points_per_class} gives {m}"
         )
 
 
 def split(
-    targets: npt.NDArray[Any], options: DistillOptions, sample_weight: FloatArray | None = None
+    where: str, targets: npt.NDArray[Any], options: DistillOptions, sample_weight: FloatArray | None = None
 ) -> tuple[IntArray, IntArray]:
     """(validation rows, training rows), each ascending.
 
-    round(n fraction) rows of a seeded permutation are held out; of classes the same part of each (to one sample), and
-    never the last sample of one, unless ``stratify`` is off. Samples of weight 0 stay in training.
+    Holds out round(n fraction) rows of a seeded permutation. With ``stratify`` each class gives its share, to one
+    sample, and never its last sample. Samples of weight 0 stay in training.
     """
     if sample_weight is not None and not sample_weight.all():
         counted = np.flatnonzero(sample_weight)
-        validation, training = split(targets[counted], options)
+        validation, training = split(where, targets[counted], options)
         return counted[validation], np.sort(np.concatenate([counted[training], np.flatnonzero(sample_weight == 0)]))
     n = len(targets)
     if options.selection == "gcv":
         return np.empty(0, np.int64), np.arange(n)
     held_out = max(1, round(n * options.validation_fraction))
     if held_out >= n:
-        raise DataError(f"distill: {n} samples leave nothing to train on after holding out {held_out}")
+        raise DataError(f"{where}: {n} samples leave nothing to train on after holding out {held_out}")
     order = permutation(options.seed, Stream.SPLIT, n)
     if options.stratify and targets.ndim == 1:
         order = _stratified(order, targets, held_out)
@@ -234,12 +252,12 @@ def split(
         lost = np.setdiff1d(targets[validation], targets[training])
         if lost.size:
             remedy = "use stratify" if not options.stratify else "every class needs two samples, or use selection='gcv'"
-            raise DataError(f"distill: the hold-out took every sample of class {lost[0]}; {remedy}")
+            raise DataError(f"{where}: the hold-out took every sample of class {lost[0]}; {remedy}")
     return validation, training
 
 
 def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:
-    """``order`` with the rows to hold out in front: of every class its share, the largest remainders rounded up."""
+    """``order`` with the rows to hold out first: the share of each class, the largest remainders rounded up."""
     counts = np.bincount(labels)
     exact = counts * (held_out / len(labels))
     takes = np.minimum(exact.astype(np.int64), np.maximum(counts - 1, 0))
@@ -253,8 +271,8 @@ def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:
     return np.concatenate([by_class[taken], by_class[~taken]])
 
 
-def choose_real_points(labels: npt.NDArray[Any], rows: IntArray, k: int, options: DistillOptions) -> IntArray:
-    """Of some rows, points_per_class seeded ones of each class, the order of classes repeating.
+def choose_real_rows(where: str, labels: npt.NDArray[Any], rows: IntArray, k: int, options: DistillOptions) -> IntArray:
+    """Indices, out of ``rows``, of points_per_class random samples per class, ordered class 0 ... k-1, repeated.
 
     Raises ValueError for a class that has fewer.
     """
@@ -262,22 +280,22 @@ def choose_real_points(labels: npt.NDArray[Any], rows: IntArray, k: int, options
     order = rows[permutation(options.seed, Stream.REAL_POINTS, len(rows))]
     if labels.ndim == 2:  # real-valued targets: any points
         if len(order) < ipc * k:
-            raise ValueError(f"distill: points_per_class = {ipc} asks for {ipc * k} of {len(order)} training points")
+            raise ValueError(f"{where}: points_per_class = {ipc} asks for {ipc * k} of {len(order)} training points")
         return np.asarray(order[: ipc * k])
     chosen = np.empty((ipc, k), dtype=np.int64)
     for c in range(k):
         of_class = order[labels[order] == c]
         if len(of_class) < ipc:
             raise ValueError(
-                f"distill: class {c} has {len(of_class)} training points, fewer than points_per_class = {ipc}; "
+                f"{where}: class {c} has {len(of_class)} training points, fewer than points_per_class = {ipc}; "
                 "use init='noise' or fewer points per class"
             )
         chosen[:, c] = of_class[:ipc]
     return chosen.ravel()
 
 
-def model_points(model: RidgeModel, options: DistillOptions) -> None:
-    """Raises ValueError where the model's intercept needs more points."""
+def check_model_points(model: RidgeModel, options: DistillOptions) -> None:
+    """Raises ValueError where there are too few points for the model's intercept."""
     check_points(
         "distill_model",
         len(model.W),

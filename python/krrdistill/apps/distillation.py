@@ -1,4 +1,4 @@
-"""One run from a data set to a certified file: what the command line does, without the printing."""
+"""Runs one distillation from data set to verified file, without printing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from krrdistill.artifact.making import not_exact, too_many_points
 from krrdistill.artifact.record import (
     CertificateNumbers,
     ErrorCurve,
-    Likeness,
     RunRecord,
     Score,
     Solution,
@@ -34,28 +33,41 @@ from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.errors import ResultWarning
-from krrdistill.maps import given_map, make_map
+from krrdistill.maps import FeatureMap, given_map, make_map
 from krrdistill.options import DistillOptions
-from krrdistill.pipeline import Distillation, distill, retrain
+from krrdistill.pipeline import distill, retrain
 from krrdistill.ridge.model import RidgeModel
 
-__all__ = ["RunResult", "certificate_numbers", "original_of", "peak_memory_bytes", "run_distillation", "score"]
+if TYPE_CHECKING:
+    from krrdistill.apps.kip.iteration import KipOptions
+
+__all__ = [
+    "RunResult",
+    "certificate_numbers",
+    "certified",
+    "common_facts",
+    "map_for",
+    "original_of",
+    "peak_memory_bytes",
+    "run_distillation",
+    "score",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What ``run_distillation`` leaves besides the file.
+    """What a run returns besides its file.
 
     Parameters
     ----------
     record : RunRecord
     distilled : DistilledDataset
-        As read back.
+        The set, as read back.
     model : RidgeModel
     start_images : array
-        The real samples of the start, else None.
+        The real samples of the start, None for noise.
     singular_values : array
-        Of the distilled features, where the certificate needed them, else None.
+        Singular values of the distilled features, None if the certificate did not need them.
     """
 
     record: RunRecord
@@ -81,7 +93,7 @@ def run_distillation(
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> RunResult:
-    """The command's pipeline: preprocess, distil, write ``out``/distilled.npz, read it back, certify what was read.
+    """Preprocesses, distils, writes ``out``/distilled.npz, reads it back and certifies what was read.
 
     Parameters
     ----------
@@ -89,16 +101,16 @@ def run_distillation(
     kernel : str
         As in ``make_map``.
     map_options : mapping, optional
-        For ``make_map``.
+        Options for ``make_map``.
     use_zca : bool
-        ZCA whitening in place of standardising.
+        Whether to whiten (ZCA) instead of standardising.
     options : DistillOptions, optional
     out : Path
         Folder, made where it is missing.
     load_seconds : float
-        What reading the data took, for the record.
+        Seconds that loading the data took, for the record.
     progress : callable, optional
-        Gets (stage, fraction done).
+        Called with (stage, fraction done).
 
     Returns
     -------
@@ -107,12 +119,9 @@ def run_distillation(
     options = options or DistillOptions()
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    watch = Stopwatch(progress)
-    watch.seconds["load"] = load_seconds
+    watch = Stopwatch(progress, {"load": load_seconds})
     with limited_threads(options.threads):
-        with watch.stage("preprocess"):
-            preprocessing = zca(dataset) if use_zca else standardize(dataset)
-            feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
+        feature_map = map_for(dataset, kernel, map_options, use_zca=use_zca, seed=options.seed, watch=watch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResultWarning)  # the record says it
             result = distill(
@@ -125,95 +134,117 @@ def run_distillation(
                 progress=progress,
             )
         watch.seconds.update(result.seconds)
-        path = out / "distilled.npz"
-        facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
+        path, model = out / "distilled.npz", result.model
         # Judged under another name, so that a set that cannot be read back replaces nothing.
         unverified = out / f".{path.name}.unverified.npz"
         try:
-            with watch.stage("save"):
-                result.distilled.with_meta(**facts).save(unverified, embed_map=options.embed_map)
-                reloaded = DistilledDataset.load(unverified, feature_map=given_map(feature_map))
-            with watch.stage("evaluate"):
-                certificate = reloaded.verify(result.model, test=dataset, backend=options.backend)
+            distilled, certificate = certified(result.distilled, unverified, model, dataset, options, watch)
         finally:
             unverified.unlink(missing_ok=True)
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        record = _record(dataset, kernel, options, result, certificate, path)
-        curve = _error_curve(reloaded, result.model.W) if options.labels_only and not options.intercept else None
-        record = replace(
-            record,
-            realism=likeness(reloaded.samples, images, record.value_range, asked=options.realism),
+        found = likeness(distilled.samples, images, value_range(dataset), asked=options.realism)
+        curve = _error_curve(distilled, model.W) if options.labels_only and not options.intercept else None
+        solution = result.solution
+        said = [
+            *model.statements(),
+            too_many_points(distilled, model),
+            not_exact(distilled, certificate.weight_relative_error, certificate.prediction_agreement),
+        ]
+        seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
+        record = RunRecord(
+            **common_facts(dataset, kernel, options, model, distilled, certificate),
+            init=options.start,
+            range_scale=solution.pop("range_scale"),
+            solution=Solution(**solution),
+            val_r2=model.val_r2,
+            lambda_per_target=None if model.lambdas is None else tuple(model.lambdas.tolist()),
+            targets=dataset.targets,
+            intercept=options.intercept,
+            realism=found,
             labels_only=curve,
-            seconds={**watch.seconds, "total": load_seconds + time.perf_counter() - start},
+            seconds=seconds,
+            warnings=tuple(sentence for sentence in said if sentence is not None),
+            artifact=str(path),
         )
-        with watch.stage("save"):
-            facts_of_run = to_json(record)
-            keys = ("original", "distilled", "certificate", "seconds")
-            reloaded = reloaded.with_meta(**{key: facts_of_run[key] for key in keys})
-            reloaded.save(path, embed_map=options.embed_map)
-        n_passed = len(dataset.x_train) - (record.n_val if dataset.validation is None else 0)
-        record = replace(record, floor_seconds={"statistics": pass_floor(feature_map, n_passed, options.precision)})
-    return RunResult(record, reloaded, result.model, images, certificate.singular_values)
+        facts, recorded = to_json(record), ("original", "distilled", "certificate", "seconds")
+        distilled = distilled.with_meta(**{key: facts[key] for key in recorded})
+        distilled.save(path, embed_map=options.embed_map)
+    return RunResult(record, distilled, model, images, certificate.singular_values)
 
 
-def _record(
+def map_for(
     dataset: Dataset,
     kernel: str,
-    options: DistillOptions,
-    result: Distillation,
-    certificate: Certificate,
+    map_options: Mapping[str, Any] | None,
+    *,
+    use_zca: bool,
+    seed: int,
+    watch: Stopwatch,
+) -> FeatureMap:
+    """The named map with the preprocessing of a run."""
+    with watch.stage("preprocess"):
+        preprocessing = zca(dataset) if use_zca else standardize(dataset)
+        return make_map(kernel, dataset, preprocessing, seed=seed, **(map_options or {}))
+
+
+def certified(
+    distilled: DistilledDataset,
     path: Path,
-) -> RunRecord:
-    """The facts of a run; times, likeness and the curve of labels only are filled in by the caller."""
-    meta, distilled = result.distilled.meta, result.distilled
-    facts = dict(meta["solution"])
-    range_scale = facts.pop("range_scale")
-    solution = Solution(**facts)
-    said = [
-        *result.model.statements(),
-        too_many_points(distilled, result.model),
-        not_exact(distilled, certificate.weight_relative_error, certificate.prediction_agreement),
-    ]
-    return RunRecord(
-        dataset=dataset.name,
-        kernel=kernel,
-        ipc=options.points_per_class,
-        init=options.init,
-        seed=options.seed,
-        store=options.store,
-        n_train=meta["n_train"],
-        n_val=meta["n_val"],
-        n_test=len(dataset.x_test),
-        d=dataset.input_dim,
-        p=distilled.feature_map.output_dim,
-        k=dataset.n_classes,
-        m=len(distilled.inputs),
-        lambda_=meta["lambda"],
-        lambda_s=distilled.lambda_s,
-        range_scale=range_scale,
-        solution=solution,
-        val_accuracy=meta["val_accuracy"],
-        val_r2=meta.get("val_r2"),
-        lambda_per_target=meta.get("lambda_per_target"),
-        targets=dataset.targets,
-        intercept=options.intercept,
-        original=score(certificate, "original"),
-        distilled=score(certificate, "distilled"),
-        certificate=certificate_numbers(certificate),
-        realism=Likeness(mse=None, psnr=None, out_of_range=None, asked=None),
-        value_range=value_range(dataset),
-        peak_memory_bytes=peak_memory_bytes(),
-        backend=meta["options"]["backend"],
-        precision=options.precision,
-        seconds={"total": 0.0},
-        floor_seconds={},
-        warnings=tuple(sentence for sentence in said if sentence is not None),
-        artifact=str(path),
-    )
+    model: RidgeModel,
+    dataset: Dataset,
+    options: DistillOptions | KipOptions,
+    watch: Stopwatch,
+) -> tuple[DistilledDataset, Certificate]:
+    """Writes a set, reads it back and certifies what was read."""
+    with watch.stage("save"):
+        named = distilled.with_meta(dataset=dataset.name, class_names=list(dataset.class_names))
+        named.save(path, embed_map=options.embed_map)
+        reloaded = DistilledDataset.load(path, feature_map=given_map(distilled.feature_map))
+    with watch.stage("evaluate"):
+        return reloaded, reloaded.verify(model, test=dataset, backend=options.backend)
+
+
+def common_facts(
+    dataset: Dataset,
+    kernel: str,
+    options: DistillOptions | KipOptions,
+    model: RidgeModel,
+    distilled: DistilledDataset,
+    certificate: Certificate,
+) -> dict[str, Any]:
+    """The fields of ``RunRecord`` that every run fills alike."""
+    held_out = model.n_validation if dataset.validation is None else 0
+    floor = pass_floor(distilled.feature_map, len(dataset.x_train) - held_out, options.precision)
+    return {
+        "dataset": dataset.name,
+        "kernel": kernel,
+        "ipc": options.points_per_class,
+        "seed": options.seed,
+        "store": distilled.store,
+        "n_train": model.n_train,
+        "n_val": model.n_validation,
+        "n_test": len(dataset.x_test),
+        "d": dataset.input_dim,
+        "p": distilled.feature_map.output_dim,
+        "k": dataset.n_classes,
+        "m": len(distilled.inputs),
+        "lambda_": model.lambda_,
+        "lambda_s": distilled.lambda_s,
+        "criterion": model.path.criterion,
+        "val_accuracy": model.val_accuracy,
+        "original": score(certificate, "original"),
+        "distilled": score(certificate, "distilled"),
+        "certificate": certificate_numbers(certificate),
+        "value_range": value_range(dataset),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "backend": distilled.meta["options"]["backend"],
+        "precision": options.precision,
+        "floor_seconds": {"statistics": floor},
+    }
 
 
 def original_of(distilled: DistilledDataset, dataset: Dataset, backend: Any) -> RidgeModel | None:
-    """The model that a file has to be compared with, trained again; None where the file holds it."""
+    """The original model of a file, trained again; None if the file holds it."""
     if distilled.weights is not None:
         return None
     return retrain(
@@ -223,6 +254,7 @@ def original_of(distilled: DistilledDataset, dataset: Dataset, backend: Any) -> 
         classes=dataset.classes,
         validation=dataset.validation if distilled.meta.get("own_validation") else None,
         backend=backend,
+        where="verify",
     )
 
 

@@ -34,7 +34,7 @@ class Certificate:
         Share of test rows on which both models predict the same class; of labels (multi-label), or of real values to
         1e-6 of the original predictions' standard deviation.
     condition : float
-        Of the distilled features, s_1 / s_min(m, p).
+        Condition number of the distilled features, s_1 / s_min(m, p).
     original_accuracy, distilled_accuracy : float
         On the test set; multi-label the mean over labels, real values NaN.
     singular_values : array

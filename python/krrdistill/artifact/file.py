@@ -48,7 +48,7 @@ class DistilledDataset:
     feature_map : FeatureMap
         phi on raw inputs, with its preprocessing.
     shape : tuple of int
-        Of one raw sample, d entries.
+        Shape of one raw sample, d entries.
     encoding : Encoding, optional
         How a compact file stores the inputs, which are float64 then and hold what its codes stand for.
     weights : array of shape (k, p), optional
@@ -56,7 +56,7 @@ class DistilledDataset:
     intercept : array of shape (k,), optional
         b of the original model, with ``weights``.
     targets : "classes", "multilabel" or "real"
-        What the columns of Y stand for.
+        Kind of the columns of Y.
     classes : Classes, optional
         k and the labels that the columns of Y stand for.
     centered : bool
@@ -118,13 +118,13 @@ class DistilledDataset:
 
     def features(self, *, backend: Backend | str | None = None) -> FloatArray:
         """phi(X) in float64, shape (m, p); from the standardised inputs, so that a large origin costs no digits."""
-        return np.asarray(self.feature_map.inner.transform(self.inputs, dtype=np.float64, backend=backend))
+        return np.asarray(self.feature_map.on_standardised.transform(self.inputs, dtype=np.float64, backend=backend))
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
         """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
-        return self.fit_model(backend=backend)[0]
+        return self.fit_weights(backend=backend)[0]
 
-    def fit_model(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
+    def fit_weights(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
         """(W_S (k, p), b_S (k,)) of the predictions W_S phi + b_S."""
         F = self.features(backend=backend)
         return self._model(F, self._gram(F))
@@ -135,7 +135,7 @@ class DistilledDataset:
         Targets (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
-        W, b = self.fit_model(backend=backend)
+        W, b = self.fit_weights(backend=backend)
         solver = get_backend(backend, data=samples)
         scores = all_scores(self.feature_map, samples, W[None], b[None], precision="float64", backend=solver)
         predicted = predictions(scores[:, 0], self.targets)
@@ -356,7 +356,7 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
 
 
 def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:
-    """Of a compact file; None where X holds the inputs themselves."""
+    """The encoding of a compact file; None where X holds the inputs themselves."""
     if "X_scale" not in arrays:
         return None
     return Encoding(str(arrays["X"].dtype), arrays["X_scale"], arrays["X_offset"])

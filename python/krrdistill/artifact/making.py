@@ -1,10 +1,10 @@
-"""From a model's points to the distilled set: rounded as stored, labels for what is stored, and how it was made."""
+"""From a model's points to the distilled set: inputs rounded as stored, labels for those, and how it was made."""
 
 from __future__ import annotations
 
 import platform
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import scipy
 
 from krrdistill._version import __version__
 from krrdistill.backends import Backend
+from krrdistill.common.options import declared_options
 from krrdistill.common.progress import Stopwatch
 from krrdistill.construct.points import METHODS, choose_method, labels_for
 from krrdistill.construct.storage import round_inputs
@@ -39,7 +40,7 @@ _STOPPED = {"steps": "; the search stopped after its last step", "seconds": "; t
 def distilled_set(
     model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
 ) -> DistilledDataset:
-    """Inputs by the method of the start, rounded as they are stored, and the labels for what is stored."""
+    """Makes inputs by the start's method, rounds them as stored, and computes labels for what is stored."""
     if not model.W.any():
         raise DataError("distill: the original model is zero; the features of X carry nothing about y")
     method = choose_method(model.feature_map, options)
@@ -48,7 +49,7 @@ def distilled_set(
         stored, encoding = round_inputs(found.U, options.store)
         Y = found.Y
         if Y is None or options.store != "float64":
-            F = model.feature_map.inner.transform(stored, dtype=np.float64, backend=backend)
+            F = model.feature_map.on_standardised.transform(stored, dtype=np.float64, backend=backend)
             Y = labels_for(F, model, found.lambda_s)
     solution = {
         "method": method,
@@ -72,7 +73,7 @@ def distilled_set(
         meta={**_meta(model, options, backend), "solution": solution},
     )
     with watch.stage("evaluate"):
-        W, _ = made.fit_model(backend=backend)
+        W, _ = made.fit_weights(backend=backend)
         return replace(made, weight_error=relative_error(model.W, W))
 
 
@@ -107,28 +108,23 @@ def warn_of(where: str, distilled: DistilledDataset, model: RidgeModel) -> None:
 
 
 def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:
-    """What the file records of its making, JSON-able and without times: the same run writes the same bytes."""
-    left_out = ("threads", "include_weights", "embed_map", "lambdas", "backend")
-    kept = {item.name: getattr(options, item.name) for item in fields(options) if item.name not in left_out}
+    """How the set was made, JSON-able and without times: the same run writes the same bytes."""
+    recorded = [each.name for each in declared_options(type(options)) if each.option.recorded]
+    kept = {**{name: getattr(options, name) for name in recorded}, "init": options.start, "lambdas": None}
     split = {} if model.split is None else dict(model.split)
     own_validation = {"own_validation": True} if split.pop("own_validation", False) else {}
-    path = model.path
-    facts: dict[str, Any] = {"val_accuracy": None}
-    if path.criterion == "accuracy":
-        facts = {"val_accuracy": float(path.val_accuracy[path.best])}
-    elif path.val_r2 is not None:
-        chosen = np.full(path.val_r2.shape[1], path.best) if path.chosen is None else path.chosen
-        facts |= {
-            "val_r2": [float(value) for value in path.val_r2[chosen, np.arange(len(chosen))]],
-            "lambda_per_target": None if model.lambdas is None else [float(value) for value in model.lambdas],
-        }
+    facts: dict[str, Any] = {}
+    if model.val_r2 is not None:
+        per_target = None if model.lambdas is None else model.lambdas.tolist()
+        facts = {"val_r2": list(model.val_r2), "lambda_per_target": per_target}
     return {
-        "options": {**kept, "lambdas": None, **split, "precision": model.precision, "backend": backend.name},
+        "options": {**kept, **split, "precision": model.precision, "backend": backend.name},
         "split": model.split is not None,
         **own_validation,
         "weighted": model.weighted,
         "lambda": model.lambda_,
-        "criterion": path.criterion,
+        "criterion": model.path.criterion,
+        "val_accuracy": model.val_accuracy,
         **facts,
         "n_train": model.n_train,
         "n_val": model.n_validation,
@@ -137,7 +133,7 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that every result depends on."""
+    """Versions of the packages that every result depends on."""
     return {
         "krrdistill": __version__,
         "python": platform.python_version(),

@@ -17,15 +17,18 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from krrdistill.errors import DataError
 from krrdistill.options import STORES
 
 __all__ = [
+    "CRITERIA",
     "WEIGHT_ERROR_TARGETS",
     "CertificateNumbers",
     "ClosedFormRecord",
+    "Criterion",
     "ErrorCurve",
     "KipPointRecord",
     "KipRecord",
@@ -35,6 +38,7 @@ __all__ = [
     "Solution",
     "Verification",
     "from_json",
+    "plain",
     "to_json",
 ]
 
@@ -42,6 +46,42 @@ T = TypeVar("T")
 # Relative weight error that a file must not exceed.
 WEIGHT_ERROR_TARGETS = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
 _LARGEST_INTEGER = 2**128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """What lambda was chosen by, in words.
+
+    name : of the score
+    best : the score that was chosen
+    percent : whether the score is shown in per cent
+    """
+
+    name: str
+    best: str
+    percent: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name as a heading."""
+        return self.name[0].upper() + self.name[1:]
+
+    @property
+    def label(self) -> str:
+        """The name with its unit."""
+        return f"{self.name} (%)" if self.percent else self.name
+
+    def shown(self, score: Any) -> Any:
+        """Scores in the unit of ``label``."""
+        return 100.0 * score if self.percent else score
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "accuracy": Criterion(name="validation accuracy", best="best accuracy", percent=True),
+    "r2": Criterion(name="validation R\N{SUPERSCRIPT TWO}", best="best R\N{SUPERSCRIPT TWO}", percent=True),
+    "squared_error": Criterion(name="validation squared error", best="smallest squared error"),
+    "gcv": Criterion(name="generalised cross-validation score", best="smallest generalised cross-validation score"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +126,10 @@ class Likeness:
 class Solution:
     """How the inputs were found.
 
-    method : "exact", "approximate" or "labels_only"
-    outside_range : relative part of the weights outside of the map's linear range; None where it has no such range
+    method : "exact", "nearest", "approximate" or "labels_only"
+    outside_range : relative part of the weights outside the map's linear range; None if it has no such range
     range_dimension : dimension of that range
-    steps : that approximate inputs took
+    steps : number of Gauss-Newton steps of approximate inputs
     stopped : "steps" or "seconds", what ended those before they were done
     """
 
@@ -114,7 +154,15 @@ class ErrorCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One run of ``distill``, from what was asked to what came out; the last eight are of the command line."""
+    """One run of ``distill``, from its options to its outcome; the command line adds the fields after ``artifact``.
+
+    m : number of distilled samples
+    criterion : key of ``CRITERIA``
+    range_scale : factor that brought the features into the range of the map
+    realism : likeness to the real samples of the start
+    value_range : (lowest, highest) value of the raw data
+    floor_seconds : lower bound on the time of stages (roofline), None where it is not measured
+    """
 
     dataset: str
     kernel: str
@@ -134,6 +182,7 @@ class RunRecord:
     range_scale: float
     solution: Solution | None = None
     labels_only: ErrorCurve | None = None
+    criterion: str
     val_accuracy: float | None
     val_r2: tuple[float, ...] | None = None
     lambda_per_target: tuple[float, ...] | None = None
@@ -165,13 +214,15 @@ class RunRecord:
         if not self.value_range[0] < self.value_range[1]:
             limits = list(self.value_range)
             raise DataError(f"value_range must be two numbers, the lower one first, got {limits}")
+        if self.criterion not in CRITERIA:
+            raise DataError(f"criterion is {self.criterion!r}, expected one of {', '.join(CRITERIA)}")
         if "total" not in self.seconds:
             raise DataError("seconds.total is missing")
 
     @property
-    def score_name(self) -> str:
-        """What lambda was chosen by on the held-out samples."""
-        return "accuracy" if self.targets == "classes" else "R\N{SUPERSCRIPT TWO}"
+    def chosen_by(self) -> Criterion:
+        """What lambda was chosen by."""
+        return CRITERIA[self.criterion]
 
     @property
     def stages(self) -> dict[str, float]:
@@ -250,7 +301,7 @@ class KipRecord(RunRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """A certificate that was computed again from a file."""
+    """A certificate recomputed from a file."""
 
     artifact: str
     dataset: str
@@ -273,7 +324,7 @@ def to_json(record: Any) -> dict[str, Any]:
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
         if value is not None or item.default is not None:
-            values[_key(item)] = _plain(value)
+            values[_key(item)] = plain(value)
     return values
 
 
@@ -306,14 +357,18 @@ def _key(item: dataclasses.Field[Any]) -> str:
     return str(item.metadata.get("key", item.name))
 
 
-def _plain(value: Any) -> Any:
-    """A field's value as JSON has it."""
+def plain(value: Any) -> Any:
+    """A value as JSON has it: records and mappings as objects, NumPy values as numbers, paths as text, NaN as null."""
     if dataclasses.is_dataclass(value):
         return to_json(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -35,7 +35,7 @@ class CompiledBackend:
     Parameters
     ----------
     name : str
-        Of the backend.
+        Name of the backend.
     module : Any
         The compiled module; it has the classes ``FeatureMapF32`` and ``FeatureMapF64``.
     operations : Any

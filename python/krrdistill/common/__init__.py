@@ -1,1 +1,1 @@
-"""What every room uses: arrays of any framework, files, random bits, large products, progress."""
+"""What every package uses: arrays of any framework, files, random bits, large products, progress."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
+from operator import ge, gt, le, lt
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -36,6 +37,7 @@ T = TypeVar("T")
 _KEY = "option"
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 _MANY = {int: "integers", float: "numbers", str: "names"}
+_BOUNDS = (("above", ">", gt), ("minimum", ">=", ge), ("maximum", "<=", le), ("below", "<", lt))
 _LONGEST_INTEGER = 128  # bits that a message shows
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 1, 60, 60
@@ -45,13 +47,16 @@ _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 1, 60, 60
 class Option:
     """What a field declares beyond its name, type and default.
 
-    choices : the values of a name; where numbers are taken too, the words
-    accepts : whether a name that is no choice is taken nevertheless; what stands behind | in ``metavar`` says which
-    minimum, maximum : bounds that are taken; above, below : bounds that are not
+    text : the help; "{choices}" in it becomes the list of choices
+    choices : allowed strings; numeric options accept numbers too
+    accepts : predicate for strings outside choices; what stands behind | in ``metavar`` says which
+    minimum, maximum : inclusive bounds; above, below : exclusive ones
     cli : name on the command line, by default the field's
     metavar, default_text, panel : how the help of the command line shows the value, the default None, and where
     key : key of the published code's configuration files; meanings : what its values mean, where they are not ours
     in_files : whether a configuration file may give it
+    decides_model : whether it decides how the original model is trained
+    recorded : whether a distilled file records it
     """
 
     text: str
@@ -68,6 +73,8 @@ class Option:
     key: str | None = None
     meanings: Mapping[Any, Any] | None = None
     in_files: bool = True
+    decides_model: bool = False
+    recorded: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class Declared:
 
 def option(default: Any, text: str, **declaration: Any) -> Any:
     """A field of an options dataclass; ``declaration`` has further fields of ``Option``."""
+    text = text.replace("{choices}", ", ".join(declaration.get("choices", ())))
     return field(default=default, metadata={_KEY: Option(text=text, **declaration)})
 
 
@@ -109,7 +117,7 @@ def declared_options(kind: Any) -> tuple[Declared, ...]:
     return _declared_options(kind)
 
 
-@cache
+@cache  # behind a function that takes Any: mypy takes the class of a dataclass with eq for unhashable
 def _declared_options(kind: Any) -> tuple[Declared, ...]:
     hints = get_type_hints(kind)
     found: list[Declared] = []
@@ -179,7 +187,7 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def as_words(instance: Any, *, always: Container[str] = (), never: Container[str] = ()) -> list[str]:
-    """The words of a command line that ask for ``instance``: options that differ from their defaults, or are named."""
+    """Command-line arguments that reproduce ``instance``: non-default options and those in ``always``."""
     words: list[str] = []
     declared = {each.name: each for each in declared_options(type(instance))}
     for each in fields(instance):
@@ -220,7 +228,7 @@ def _read_many(label: str, declared: Declared, text: str) -> list[Any]:
 
 
 def _read_one(declared: Declared, text: str) -> Any:
-    """Text as a number where one is wanted and it is one, as the choice that it spells, else as it is."""
+    """Convert text to a number or a known choice if possible, else return it."""
     if declared.base in (int, float):
         try:
             return declared.base(text)
@@ -252,10 +260,8 @@ def _check_one(label: str, declared: Declared, value: Any) -> Any:
     if declared.base is Any:
         return value
     value = _typed(label, declared.base, value)
-    if declared.base is int:
-        _check_integer(label, declared.option, value)
-    elif declared.base is float:
-        _check_number(label, declared.option, value)
+    if declared.base in (int, float):
+        _check_bounds(label, declared.option, value)
     return value
 
 
@@ -279,22 +285,17 @@ def _typed(label: str, kind: Any, value: Any) -> Any:
     raise TypeError(f"{label} must be {_NAMES[kind]}, got {shown_value(value)}")
 
 
-def _check_integer(label: str, declaration: Option, value: int) -> None:
-    if declaration.minimum is not None and value < declaration.minimum:
-        raise ValueError(f"{label} must be at least {declaration.minimum}, got {shown_value(value)}")
-    if declaration.below is not None and value >= declaration.below:
-        raise ValueError(f"{label} must be below 2^{math.log2(declaration.below):g}, got {shown_value(value)}")
+def _check_bounds(label: str, declaration: Option, value: float) -> None:
+    """Raises ValueError unless ``value`` is finite and within the bounds."""
+    limits = [(sign, holds, getattr(declaration, name)) for name, sign, holds in _BOUNDS]
+    bounds = [(sign, holds, limit) for sign, holds, limit in limits if limit is not None]
+    finite = isinstance(value, int) or math.isfinite(value)
+    if not finite or not all(holds(value, limit) for _, holds, limit in bounds):
+        words = [] if isinstance(value, int) else ["finite"]
+        words += [f"{sign} {_limit(limit)}" for sign, _, limit in bounds]
+        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}")
 
 
-def _check_number(label: str, declaration: Option, value: float) -> None:
-    """Finite and within the bounds."""
-    low, high, above, below = declaration.minimum, declaration.maximum, declaration.above, declaration.below
-    if above is not None and below is not None:
-        if not above < value < below:
-            raise ValueError(f"{label} must be in ({above:g}, {below:g}), got {value}")
-        return
-    bound = f" and > {above:g}" if above is not None else f" and >= {low:g}" if low is not None else ""
-    if not math.isfinite(value) or (above is not None and value <= above) or (low is not None and value < low):
-        raise ValueError(f"{label} must be finite{bound}, got {value}")
-    if high is not None and value > high:
-        raise ValueError(f"{label} must be from {low or 0:g} to {high:g}, got {value}")
+def _limit(limit: float) -> str:
+    """A bound for a message; large integers are powers of 2."""
+    return f"2^{math.log2(limit):g}" if isinstance(limit, int) and limit > 1 << 32 else f"{limit:g}"

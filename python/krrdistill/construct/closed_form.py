@@ -1,13 +1,12 @@
 """The closed-form construction of distilled features (Theorems 4.1 and 5.1, Corollary 4.1.1).
 
-With distilled labels Y (m, k) of rank k, every set of features that retrains to W comes from
-    D = Y^+ W + (I - Y^+ Y) Z,     any Z of shape (m, p),
-written here with samples as rows: P = Y (Y^T Y)^-1 is the transpose of the paper's (Y_S^T)^+, so D = P W + Z - P Y^T Z.
+Samples are rows here. With labels Y (m, k) of rank k, training on features F (m, p) gives W (k, p) exactly when
+D = (F F^T + lambda_s I)^-1 F satisfies Y^T D = W. All such D are
+    D = P W + (I - P Y^T) Z,     P = Y (Y^T Y)^-1,     any Z of shape (m, p).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from krrdistill.common.arrays import check_choice
-from krrdistill.common.products import gram, product
+from krrdistill.common.products import product
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import DataError, LambdaOutOfRange
 from krrdistill.options import ROOTS
@@ -34,13 +33,11 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-_NOISE_SCALE = 1.0  # of the standard deviation of P W; the 0.1 of the published code costs float32 storage a digit
-_MAX_LABEL_CONDITION = 10.0  # of a real start's labels: at ipc = 1 it is that of the features, and costs no likeness
+_NOISE_SCALE = 1.0  # std of Z relative to P W; the published 0.1 costs one digit in float32 storage
+_MAX_LABEL_CONDITION = 10.0  # condition number of a real start's labels; for one point per class, of its features
 _MAX_LABEL_RANK_CONDITION = 1e12  # labels beyond it count as rank deficient
-_OUTSIDE_LABELS = 1e-9  # the part of W that labels of lower rank may leave out
+_OUTSIDE_LABELS = 1e-9  # largest part of W that rank-deficient labels may miss
 _BOUND_MARGIN = 1.0 - 1e-12  # stay on the solvable side of lambda_s = 1 / (4 s1^2)
-_MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 under which the Gram matrix gives way to the SVD
-_RANK_CUTOFF = 1e-10  # relative to the largest singular value
 _MAX_SCALINGS = 50
 
 
@@ -129,27 +126,6 @@ def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
     return np.asarray((U * np.maximum(s, floor)) @ Vt)
 
 
-class _Spectrum:
-    """D = sum of s u v^T, from the smaller Gram matrix, or from the SVD where that would lose small s."""
-
-    def __init__(self, D: FloatArray) -> None:
-        self.D = D
-        self.wide = D.shape[0] <= D.shape[1]
-        self.square, self.basis = scipy.linalg.eigh(gram(D if self.wide else D.T))
-        self.largest_square = float(self.square[-1])
-        if self.square[0] < _MIN_SQUARE_RATIO * self.largest_square:
-            U, s, Vt = scipy.linalg.svd(D, full_matrices=False)
-            s = np.where(s > _RANK_CUTOFF * s[0], s, 0.0)
-            self.square, self.basis = s * s, U if self.wide else Vt.T
-
-    def scale(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
-        """The matrix with singular values s * ratio(s^2) and the vectors of D."""
-        factors = ratio(self.square)
-        if self.wide:
-            return product(self.basis * factors, product(self.basis.T, self.D))
-        return product(product(self.D, self.basis) * factors, self.basis.T)
-
-
 def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> FloatArray:
     """F (m, p) with (F F^T + lambda_s I)^-1 F = D, so that training on (F, Y) gives Y^T D.
 
@@ -160,10 +136,10 @@ def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> F
     check_choice("construct", "root", root, ROOTS)
     if lambda_s == 0.0:
         return pseudo_inverse(D)
-    return _features_of_spectrum(_Spectrum(D), lambda_s, root)
+    return _features_of_spectrum(FeatureGram(D), lambda_s, root)
 
 
-def _features_of_spectrum(spectrum: _Spectrum, lambda_s: float, root: str) -> FloatArray:
+def _features_of_spectrum(spectrum: FeatureGram, lambda_s: float, root: str) -> FloatArray:
     bound = 0.25 / spectrum.largest_square
     if lambda_s > bound * (1.0 + 1e-9):
         raise LambdaOutOfRange(f"construct: lambda_s = {lambda_s:.6g} exceeds its bound 1/(4 s1^2) = {bound:.6g}")
@@ -175,7 +151,7 @@ def _features_of_spectrum(spectrum: _Spectrum, lambda_s: float, root: str) -> Fl
         positive = square > 0.0
         return np.divide(denominator, 2.0 * square, out=np.zeros_like(square), where=positive)
 
-    return spectrum.scale(ratio)
+    return spectrum.rescaled(ratio)
 
 
 def shrink_to_bound(
@@ -226,7 +202,7 @@ def construct(
         F = pseudo_inverse(D)
         c = _range_scale(F, feature_limit)
         return Construction(c * F, c * Y, 0.0, c)
-    spectrum = _Spectrum(D)
+    spectrum = FeatureGram(D)
     if lambda_s is None:
         chosen = min(lambda_, _BOUND_MARGIN * 0.25 / spectrum.largest_square)
         F = _features_of_spectrum(spectrum, chosen, root)

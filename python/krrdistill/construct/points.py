@@ -1,6 +1,6 @@
 """From a model to points, one function per kind of start: model, start, options -> inputs, labels, lambda_s.
 
-Inputs are standardised ones here, u = (x - origin) / unit, which keep their digits beside a large origin.
+Inputs here are standardised, u = (x - origin) / unit: they keep their digits beside a large origin.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Points:
 
 
 def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
-    """A name of ``METHODS``. Raises NotSurjective or ValueError where the map does not allow what is asked for."""
+    """The name in ``METHODS``. Raises NotSurjective or ValueError where the map does not allow the options."""
     if options.labels_only:
         return "labels_only"
     if options.realism is not None:
@@ -53,7 +53,7 @@ def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
     if feature_map.reach == "exact":
         return "exact"
     try:
-        feature_map.range_projection()
+        feature_map.range_basis()
     except NotSurjective as error:
         if options.strict:
             raise NotSurjective(f"distill: strict: {error}") from error
@@ -67,13 +67,13 @@ def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
 def exact_points(
     model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
 ) -> Points:
-    """Features in closed form (Theorems 4.1, 5.1) and their preimage (Theorems 5.2 to 5.4)."""
+    """Features in closed form (Theorem 4.1) and their preimage (Theorem 5.1)."""
     feature_map = model.feature_map
     with watch.stage("construct"):
         made = _construct(model, near, options, backend)
     with watch.stage("preimage"):
         U = feature_map.standard_preimage(made.F, near=near, backend=backend)
-    Q = feature_map.range_projection()
+    Q = feature_map.range_basis()
     facts = {"range_dimension": feature_map.output_dim if Q is None else Q.shape[1]}
     return Points(U, made.Y, made.lambda_s, made.range_scale, facts)
 
@@ -86,7 +86,7 @@ def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptio
     all of it runs in coordinates of an orthonormal basis Q.
     """
     feature_map, with_intercept = model.feature_map, model.center == "both"
-    Q = feature_map.range_projection()
+    Q = feature_map.range_basis()
     W, k = model.W if Q is None else product(model.W, Q), len(model.W)
     lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
     limit, base = feature_map.feature_limit(), np.zeros(W.shape[1])
@@ -97,10 +97,10 @@ def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptio
             labels = target_labels(spread, k * options.points_per_class, seed=options.seed)
         D, Y = noise_start(W, options.points_per_class, seed=options.seed, labels=labels, centered=with_intercept)
     else:
-        target = model.lambda_ if lambda_s is None else lambda_s
-        F_real = feature_map.inner.transform(near, dtype=np.float64, backend=backend)
+        start_lambda = model.lambda_ if lambda_s is None else lambda_s
+        F_real = feature_map.on_standardised.transform(near, dtype=np.float64, backend=backend)
         F_real = F_real if Q is None else product(F_real, Q)
-        D, Y = real_start(W, F_real, target, centered=with_intercept)
+        D, Y = real_start(W, F_real, start_lambda, centered=with_intercept)
         if with_intercept:
             base = F_real.mean(axis=0)
     if lambda_s:
@@ -128,8 +128,8 @@ def nearest_points(
 def spanning_points(
     model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
 ) -> Points:
-    """The start's inputs, moved until their features span W as nearly as can be."""
-    inner = model.feature_map.inner
+    """Inputs found by Gauss-Newton steps, whose features span W as nearly as possible."""
+    inner = model.feature_map.on_standardised
     with watch.stage("preimage") as report:
         if near is None:
             d, m = inner.input_dim, options.points_per_class * len(model.W)
@@ -165,12 +165,12 @@ METHODS: Mapping[str, Method] = {
 
 
 def _free_lambda_s(model: RidgeModel, options: DistillOptions) -> float:
-    """lambda_s where labels come last, so that nothing bounds it: that of the options, "auto" is the model's lambda."""
+    """lambda_s of the options, "auto" is the model's lambda; nothing bounds it where labels come last."""
     return model.lambda_ if isinstance(options.lambda_s, str) else float(options.lambda_s)
 
 
 def labels_for(F: FloatArray, model: RidgeModel, lambda_s: float) -> FloatArray:
-    """The labels with which features F (m, p) train to the model, as nearly as can be."""
+    """The labels with which features F (m, p) train to the model, as nearly as possible."""
     if model.center == "both" and model.b is not None:
         return affine_labels(F, model.W, model.b, lambda_s)
     return learned_labels(F, model.W, lambda_s)

@@ -215,7 +215,7 @@ def _improve(state: _State, damping: float) -> tuple[_State | None, float]:
 
 
 def _largest_eigenvalue(operator: scipy.sparse.linalg.LinearOperator) -> float:
-    """Of J^T J, roughly: a few power iterations from a fixed start."""
+    """The largest eigenvalue of J^T J, roughly: a few power iterations from a fixed start."""
     v = np.cos(np.arange(1.0, operator.shape[1] + 1.0))
     norm = float(np.linalg.norm(v))
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Inputs, labels and their affine preprocessing: the room where a run begins."""
+"""Inputs, labels and their affine preprocessing: where a run begins."""
 
 from .dataset import Dataset
 from .preprocess import Moments, Preprocessing, standardize, zca

@@ -213,7 +213,7 @@ class Moments:
 
     @staticmethod
     def of(X: Any, *, layout: str | None = None) -> Moments:
-        """Of an array (n, *shape), block by block."""
+        """Moments of an array (n, *shape), block by block."""
         x = host_samples("Moments", X)
         shape = tuple(int(s) for s in x.shape[1:])
         layout = checked_layout("standardize", shape, layout)

@@ -160,7 +160,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         problem = Problem.of(
             "RidgeDistiller", X, labels, self._map(X), options, sample_weight=self._weights(y, weights)
         )
-        trained, rows = train(problem), problem.known
+        trained, rows = train(problem), problem.final_training_rows
         distilled = self._distilled(trained.model, X[rows], Targets(codes[rows], labels.classes), options)
         self.classes_, self.statistics_ = classes, trained.statistics
         judged = problem.validation if len(problem.validation) else rows

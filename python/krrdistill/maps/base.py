@@ -1,8 +1,8 @@
 """Feature maps: raw inputs, preprocessing, then layers: h_0 = (x - origin) / unit, h_l = act_l(W_l h_{l-1} + b_l).
 
 phi(x) = h_L. The identity has no layer, Fourier features one with a cosine, an FCNN one per hidden layer with
-LeakyReLU; ZCA whitening is a linear layer in front of them. Weights are dense or structured. What a map adds to this
-file is how its weights are drawn; transform, Jacobian, range and preimage are the same for all.
+LeakyReLU; ZCA whitening is a linear layer in front of them. Weights are dense or structured. Subclasses only draw
+weights; transform, Jacobian, range and preimage are here.
 """
 
 from __future__ import annotations
@@ -45,19 +45,21 @@ class FeatureMap:
     preprocessing : Preprocessing, optional
         The affine first stage, by default none.
     parameters : mapping, optional
-        What rebuilds the layers (JSON-able); ``map_from_spec`` takes it back.
+        JSON-able parameters that rebuild the layers, for ``map_from_spec``.
 
     Attributes
     ----------
     layers : tuple of Layer
-        All of them, the whitening included.
+        All layers, the whitening included.
     own_layers : tuple of Layer
-        Those that were given.
+        The layers given.
     scale, shift : array of shape (d,), or None without preprocessing
         h_0 = x scale + shift, as the backends compute it.
     """
 
     kernel: ClassVar[str] = "layers"
+    takes_shape: ClassVar[bool] = False  # whether the constructor needs (*shape) of a sample, not only d
+    optional_in_spec: ClassVar[tuple[str, ...]] = ()  # parameters of the constructor that a description may lack
 
     def __init__(
         self,
@@ -98,12 +100,12 @@ class FeatureMap:
         return int(self.layers[-1].weight.shape[0]) if self.layers else self.input_dim
 
     @cached_property
-    def inner(self) -> FeatureMap:
+    def on_standardised(self) -> FeatureMap:
         """The map on standardised inputs u = (x - origin) / unit: whitening and layers only."""
         return FeatureMap(self.input_dim, self.layers)
 
     def with_preprocessing(self: Map, preprocessing: Preprocessing) -> Map:
-        """The same layers behind another first stage."""
+        """The same layers with another preprocessing."""
         copy = type(self).__new__(type(self))
         FeatureMap.__init__(
             copy, self.input_dim, self.own_layers, preprocessing=preprocessing, parameters=self.parameters
@@ -140,7 +142,7 @@ class FeatureMap:
             return float(self.layers[-1].parameter)
         return float("inf")
 
-    def bound(self, largest: float) -> float:
+    def feature_bound(self, largest: float) -> float:
         """An upper bound of |phi(x)_j| for |x_i| <= ``largest``; inf for layers that run in Python."""
         if np.isfinite(self.feature_limit()):
             return self.feature_limit()
@@ -168,7 +170,7 @@ class FeatureMap:
 
     def check_surjective(self) -> None:
         """Raises NotSurjective unless every feature vector (within ``feature_limit``) has an exact preimage."""
-        Q = self.range_projection()
+        Q = self.range_basis()
         if Q is not None:
             raise NotSurjective(f"{self.kernel}: the features have dimension {Q.shape[1]} of {self.output_dim} only")
 
@@ -179,25 +181,21 @@ class FeatureMap:
 
     @property
     def reach(self) -> str:
-        """How features get inputs: "exact", "approximate" (gradients lead near them) or "none"."""
+        """Kind of preimages: "exact", "approximate" (by gradients) or "none"."""
         if self._ranges is not None:
             return "exact"
         operators = [layer.weight for layer in self.layers if isinstance(layer.weight, Operator)]
         return "approximate" if all(operator.differentiable for operator in operators) else "none"
 
-    def range_projection(self) -> FloatArray | None:
-        """Q (p, r), orthonormal: features are exactly what Q Q^T leaves alone; None where they are all of R^p.
+    def range_basis(self) -> FloatArray | None:
+        """Orthonormal basis Q (p, r) of the linear range of the features; None where that is all of R^p.
 
         Deep linear networks with p > d have such a range (Theorem 5.3). Raises NotSurjective where the range is no
-        linear subspace.
+        linear subspace, which ``reach`` tells.
         """
         if self._ranges is None:
             raise NotSurjective(f"{self.kernel}: {obstacle(self.layers)}")
         return self._ranges[-1]
-
-    def linear_range(self) -> FloatArray | None:
-        """``range_projection``, None also where the range is no linear subspace."""
-        return None if self._ranges is None else self._ranges[-1]
 
     @cached_property
     def _ranges(self) -> list[FloatArray | None] | None:
@@ -221,15 +219,16 @@ class FeatureMap:
         return LayerWeights(self.layers)
 
     def preimage(self, F: Any, *, near: Any = None, backend: Backend | str | None = None) -> Any:
-        """X with phi(X) = F, the one nearest to ``near`` (Theorems 5.2 to 5.4): float64, of the kind of F.
+        """X with phi(X) = F, the one nearest to ``near``: float64, of the kind of F.
 
         Per layer, from the last: t = act^-1(f), then x = x_0 + W^+ (t - (W x_0 + b)); of the arccos branches
-        +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken. Layers that run in Python invert themselves.
+        +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken. Layers that run in Python invert themselves. Items
+        5.1 to 5.4 of the paper (invertible, FCNN, CNN, random Fourier) are cases of it.
 
         Parameters
         ----------
         F : array of shape (m, p)
-            Features inside of the map's range; what is outside of a linear range is lost.
+            Features within the map's range; their part outside a linear range is dropped.
         near : array of shape (m, d), optional
             Raw reference inputs x_0, by default the origin of the preprocessing.
 
@@ -252,7 +251,7 @@ class FeatureMap:
         self, H: FloatArray, *, near: FloatArray | None = None, backend: Backend | str | None = None
     ) -> FloatArray:
         """``preimage`` on standardised inputs u = (x - origin) / unit, which keeps the digits of a large origin."""
-        self.range_projection()
+        self.range_basis()  # raises
         solver = get_backend(backend)
         bases = [] if self._ranges is None else self._ranges[:-1]
         references = self._layer_inputs(near)
@@ -266,7 +265,7 @@ class FeatureMap:
         return H
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
-        """What each layer gets for the references; one row, the origin's, serves all where none are given."""
+        """The input of each layer for the references; without references one row, that of the origin."""
         inputs = [np.zeros((1, self.input_dim)) if near is None else near]
         oracle = get_backend("array")
         for layer in self.layers[:-1]:
@@ -320,12 +319,12 @@ class FeatureMap:
 
 
 def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
-    """One layer alone, in float64."""
+    """Applies one layer, in float64."""
     return np.asarray(backend.transform(FeatureMap(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
 
 
 def _inverse(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> FloatArray:
-    """T with act(T) = H, of the branches of arccos the one nearest to ``near``; some rows at a time, for the cache."""
+    """T with act(T) = H, for arccos the branch nearest to ``near``; in blocks of rows that fit the cache."""
     if layer.activation == "linear":
         return H
     largest = max(H.max(), -H.min()) / layer.parameter if H.size else 0.0
@@ -344,7 +343,7 @@ def _inverse(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> Flo
 
 
 def _nearest_angle(cosine: FloatArray, near: FloatArray) -> FloatArray:
-    """Of the angles +-arccos + 2 pi j the one nearest to ``near``."""
+    """The angle among +-arccos + 2 pi j that is nearest to ``near``."""
     theta = np.arccos(cosine)
     period = 2.0 * np.pi
     up = theta + period * np.round((near - theta) / period)

@@ -1,4 +1,4 @@
-"""Random convolutional networks with LeakyReLU (Theorem 5.3)."""
+"""Random convolutional networks with LeakyReLU (the paper's item 5.3)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Convolution(Operator):
     Parameters
     ----------
     shape_in : (h, w, c)
-        Of a sample; rows of a batch are flattened in this order, channels last.
+        Shape of a sample, channels last; rows of a batch are flattened in this order.
     kernel : array of shape (s, s, c, c'), float32
     channels_first : bool
         Whether inputs are flattened with their channels first, (c, h, w).
@@ -150,7 +150,7 @@ class Convolution(Operator):
 class ConvolutionalNetwork(FeatureMap):
     """phi(x) = act(K_L * ... act(K_1 * x)),  act(t) = t or slope t (t <= 0),  K_l ~ N(0, 1 / (size^2 c)), no bias.
 
-    Exact where every convolution is onto (Theorem 5.3), which is found out when the map is asked: never with more
+    Exact where every convolution is onto (item 5.3), which is found out when the map is asked: never with more
     outputs than inputs, always for random kernels with stride = size and at most size^2 c channels out of c.
 
     Parameters
@@ -158,20 +158,22 @@ class ConvolutionalNetwork(FeatureMap):
     input_shape : (h, w) or (h, w, c), with layout "NCHW" (c, h, w)
         Shape of a sample.
     channels : sequence of int, optional
-        Of each layer's output, by default one layer of 3 c.
+        Number of output channels of each layer, by default one layer of 3 c.
     kernel_size, stride, padding : int
         Of every layer; zeros are around the input, ``padding`` < ``kernel_size`` of them at each side.
     slope : float
         LeakyReLU's.
     seed : int
-        Of the kernels.
+        Seed of the kernels.
     layout : "NHWC" or "NCHW"
         Where inputs have their channels, last or first; features always have them last.
     preprocessing : Preprocessing, optional
-        Of raw inputs, before the layers; by default none.
+        Preprocessing of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "conv"
+    takes_shape: ClassVar[bool] = True
+    optional_in_spec: ClassVar[tuple[str, ...]] = ("layout",)  # channels are last by default
 
     def __init__(
         self,

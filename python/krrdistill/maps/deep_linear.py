@@ -27,9 +27,9 @@ class DeepLinear(FeatureMap):
     widths : sequence of int, optional
         d_1 ... d_L, by default one layer of 2 d.
     seed : int
-        Of the weights.
+        Seed of the weights.
     preprocessing : Preprocessing, optional
-        Of raw inputs, before the layers; by default none.
+        Preprocessing of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "deep_linear"

@@ -1,4 +1,4 @@
-"""Random fully connected networks with LeakyReLU (Theorem 5.2)."""
+"""Random fully connected networks with LeakyReLU (the paper's item 5.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FCNN(FeatureMap):
     """phi(x) = act(W_L ... act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
 
     With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
-    preimage (Theorem 5.2). Other widths have approximate ones (``reach``).
+    preimage (item 5.2). Other widths have approximate ones (``reach``).
 
     Parameters
     ----------
@@ -31,14 +31,15 @@ class FCNN(FeatureMap):
     hidden_layers : int
         L, where ``widths`` is not given.
     slope : float
-        LeakyReLU's, 0.1 as published.
+        Slope of LeakyReLU for t <= 0, 0.1 as published.
     seed : int
-        Of the weights.
+        Seed of the weights.
     preprocessing : Preprocessing, optional
-        Of raw inputs, before the layers; by default none.
+        Preprocessing of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "FCNN"
+    optional_in_spec: ClassVar[tuple[str, ...]] = ("hidden_layers",)  # a description has widths
 
     def __init__(
         self,

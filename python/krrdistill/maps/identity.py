@@ -20,7 +20,7 @@ class Identity(FeatureMap):
     input_dim : int
         d.
     preprocessing : Preprocessing, optional
-        Of raw inputs; by default none.
+        Preprocessing of raw inputs; by default none.
     """
 
     kernel: ClassVar[str] = "identity"

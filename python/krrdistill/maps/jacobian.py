@@ -27,9 +27,9 @@ class LayerWeights:
     ----------
     layers : sequence of Layer
     dtype : float32 or float64
-        Of features and products.
+        Precision of features and products.
     scale : array of shape (d,), optional
-        What inputs are multiplied by before the first layer.
+        Factors of the inputs before the first layer.
     """
 
     def __init__(self, layers: Sequence[Layer], dtype: Any = np.float64, *, scale: Array | None = None) -> None:

@@ -27,7 +27,7 @@ class OrthogonalFourier(FeatureMap):
     phi(x) . phi(y) approximates exp(-||x - y||^2 / (2 sigma^2)) as random Fourier features do, for d large enough that
     one row of Q times x is nearly normal. Q is three rounds of random signs and Walsh-Hadamard transforms
     (``HadamardWeight``): O(d log d) per sample, and A^+ = (sigma^2 / d) A^T, so that a preimage needs no solve
-    (Theorem 5.4).
+    (the paper's item 5.4).
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class OrthogonalFourier(FeatureMap):
     seed : int
         Of Q and b: the same numbers on every machine and version.
     preprocessing : Preprocessing, optional
-        Of raw inputs, before the layers; by default none.
+        Preprocessing of raw inputs, before the layers; by default none.
     """
 
     kernel: ClassVar[str] = "orthogonal_fourier"

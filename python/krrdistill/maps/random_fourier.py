@@ -1,4 +1,4 @@
-"""Random Fourier features (Rahimi and Recht, NeurIPS 2007; Theorem 5.4)."""
+"""Random Fourier features (Rahimi and Recht, NeurIPS 2007; the paper's item 5.4)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RandomFourier(FeatureMap):
       matern     rows ~ t_{2 nu}(0, I/sigma^2)      2^(1-nu) / Gamma(nu) s^nu K_nu(s),  s = sqrt(2 nu) ||x - y|| / sigma
     Sources: Rahimi and Recht, NeurIPS 2007, figure 1 (the first two); Rasmussen and Williams, Gaussian Processes for
     Machine Learning, 2006, equations 4.14 and 4.15 (Matern: a multivariate t with 2 nu degrees of freedom).
-    Exact preimages need p <= d (Theorem 5.4).
+    Exact preimages need p <= d (item 5.4).
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class RandomFourier(FeatureMap):
     seed : int
         Of A and b: the same numbers on every machine and version.
     preprocessing : Preprocessing, optional
-        Of raw inputs, before the layers; by default none.
+        Preprocessing of raw inputs, before the layers; by default none.
 
     Raises
     ------
@@ -59,6 +59,7 @@ class RandomFourier(FeatureMap):
     """
 
     kernel: ClassVar[str] = "random_fourier"
+    optional_in_spec: ClassVar[tuple[str, ...]] = ("spectral", "nu")  # a Gaussian kernel has neither
 
     def __init__(
         self,

@@ -58,7 +58,7 @@ def _obstacle(layer: Layer, basis: FloatArray | None) -> str | None:
 
 
 def _range_behind(layer: Layer, basis: FloatArray | None) -> FloatArray | None:
-    """Of one layer without an obstacle."""
+    """The range of one layer without an obstacle."""
     p, d = layer.weight.shape
     if isinstance(layer.weight, Operator) or p <= (d if basis is None else basis.shape[1]):
         return None

@@ -146,7 +146,7 @@ class UserMap(FeatureMap):
     name : str, optional
         What files and messages call it; "package.module:object" for what the command line loads.
     preprocessing : Preprocessing, optional
-        Of raw inputs, before the function; by default none.
+        Preprocessing of raw inputs, before the function; by default none.
 
     Raises
     ------

@@ -1,8 +1,9 @@
-"""A few features F (m, p): pseudo-inverse, retraining and condition number from one Gram matrix and its factor."""
+"""A few features F (m, p): pseudo-inverse, retraining, spectrum and condition number from one Gram matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 # Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
 _MAX_GRAM_CONDITION = 1e10
 _RANK_CUTOFF = 1e-10  # relative to the largest singular value
+_MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 below which the SVD replaces the Gram matrix
 _EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from all singular values
 _GRAM_VALUES_CONDITION = 1e5  # of F; up to it the eigenvalues of the Gram matrix give s_min to a relative 1e-6
 _LANCZOS_CONDITION = 1e7  # of F; beyond it the rounding of the Gram matrix hides s_min
@@ -62,6 +64,28 @@ class FeatureGram:
         W = _solve(lower, product(F.T, Y))
         W = W + _solve(lower, product(F.T, Y - product(F, W)) - lambda_s * W)
         return np.ascontiguousarray(W.T)
+
+    @cached_property
+    def spectrum(self) -> tuple[FloatArray, FloatArray]:
+        """(squares of the singular values of F, their vectors on the smaller side), in no order."""
+        square, basis = scipy.linalg.eigh(self.gram)
+        if square[0] < _MIN_SQUARE_RATIO * square[-1]:
+            U, s, Vt = _svd(self.F)
+            square, basis = s * s, U if self.wide else Vt.T
+        return square, basis
+
+    @property
+    def largest_square(self) -> float:
+        """The square of the largest singular value of F."""
+        return float(self.spectrum[0].max())
+
+    def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The matrix with singular values s ratio(s^2) and the singular vectors of F."""
+        square, basis = self.spectrum
+        factors = ratio(square)
+        if self.wide:
+            return product(basis * factors, product(basis.T, self.F))
+        return product(product(self.F, basis) * factors, basis.T)
 
     def condition_number(self) -> float:
         """s_1 / s_min(m, p) of F; inf when F is rank deficient.
@@ -177,7 +201,7 @@ def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
-    """Of a symmetric positive definite operator, from a fixed starting vector (so that reports are reproducible)."""
+    """The largest eigenvalue of a symmetric positive definite operator, from a fixed starting vector."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     operator = LinearOperator((n, n), matvec=product, dtype=np.float64)

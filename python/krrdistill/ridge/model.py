@@ -27,6 +27,7 @@ from .scores import TARGET_KINDS, all_scores, predictions, score_of
 from .selection import (
     CorrectCounts,
     HeldOutRows,
+    check_solvable,
     select_by_counts,
     select_by_gcv,
     select_by_rows,
@@ -51,28 +52,28 @@ class RidgeModel:
     W : array of shape (k, p)
     b : array of shape (k,), or None for 0
     lambda_ : float
-        The smallest one where every target has its own.
+        Ridge parameter; the smallest lambda if each target has its own.
     lambdas : array of shape (k,)
-        Where every target has its own, else None.
+        Ridge parameter of each target, None if they share one.
     path : RidgePath
-        That lambda was chosen from, without its models.
+        The lambda path, without its weights.
     targets : "classes", "multilabel" or "real"
     classes : Classes
         None for other targets.
     center : "none", "targets" or "both"
-        What was taken about its mean.
+        What was centred.
     spread : array of shape (k,)
         Standard deviations of the training targets.
     precision : "float32" or "float64"
-        Of features.
+        Precision of features.
     n_train : int
-        Training samples.
+        Number of training samples.
     shape : tuple of int
-        Of one raw sample.
+        Shape of one raw sample.
     n_validation : int
-        Held-out samples that lambda was chosen by.
+        Number of held-out samples that lambda was chosen by.
     outside_range : float
-        Relative part of W that a linear range of the map had cut off, None where there is no such range.
+        Relative part of W outside the map's linear range, removed; None if there is no such range.
     weighted : bool
         Whether the training samples had weights.
     split : mapping
@@ -102,6 +103,20 @@ class RidgeModel:
         chosen = f"lambda={self.lambda_:.3g} by {self.path.criterion or 'request'}"
         return f"RidgeModel(k={k}, p={p}, {self.targets}, {chosen}, n={self.n_train})"
 
+    @property
+    def val_accuracy(self) -> float | None:
+        """Held-out accuracy of the chosen lambda; None where it was chosen otherwise."""
+        return float(self.path.val_accuracy[self.path.best]) if self.path.criterion == "accuracy" else None
+
+    @property
+    def val_r2(self) -> tuple[float, ...] | None:
+        """R^2 of every target on held-out data; None where lambda was chosen otherwise."""
+        path = self.path
+        if path.val_r2 is None:
+            return None
+        chosen = np.full(path.val_r2.shape[1], path.best) if path.chosen is None else path.chosen
+        return tuple(path.val_r2[chosen, np.arange(len(chosen))].tolist())
+
     def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
         """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
@@ -110,14 +125,14 @@ class RidgeModel:
         return all_scores(self.feature_map, samples, self.W[None], b, precision="float64", backend=solver)[:, 0]
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
-        """Targets (n,), of multi-label targets 0 or 1 and of real-valued ones the values (n, k), of the kind of X."""
+        """Targets (n,), or (n, k) of 0 and 1 (multi-label) or real values; of the kind of X."""
         predicted = predictions(self.scores(X, backend=backend), self.targets)
         if self.classes is not None and self.classes.names is not None:
             return self.classes.decode(predicted)
         return like(predicted, X)
 
     def score(self, X: Any, y: Any, *, backend: Backend | str | None = None) -> float:
-        """Accuracy, of multi-label targets the mean over labels, of real-valued ones the mean R^2."""
+        """Accuracy (multi-label: mean over labels), or the mean R^2 of real-valued targets."""
         scores = self.scores(X, backend=backend)
         known = y if self.classes is None else self.classes.encode("score", y, len(scores))
         return score_of(scores, np.asarray(known), self.targets)
@@ -228,7 +243,7 @@ def fit_model(
     Parameters
     ----------
     statistics : RidgeStatistics
-        Of the training samples.
+        Statistics of the training samples.
     lambdas : number or sequence, optional
         > 0, absolute (added to the eigenvalues of G); by default 10^-6 ... 10^5.5. One number needs no validation.
     validation : what to choose by
@@ -264,15 +279,15 @@ def fit_model(
     path = ridge_path(statistics, lambdas, center=center)
     chosen, n_validation = _select(path, statistics, validation, selection, center, per_target)
     W, b, own = chosen.model()
-    model = _model(
+    model = _finished_model(
         statistics,
-        W,
-        None if center == "none" else b,
-        own if per_target else None,
-        float(own.min()),
-        chosen.without_models(),
-        center,
-        n_validation,
+        W=W,
+        b=None if center == "none" else b,
+        lambdas=own if per_target else None,
+        lambda_=float(own.min()),
+        path=chosen.without_models(),
+        center=center,
+        n_validation=n_validation,
     )
     for said in (model.path.edge(), model.below_mean()):
         if said is not None:
@@ -293,7 +308,9 @@ def _select(
     if isinstance(validation, HeldOutRows):
         return select_by_rows(path, statistics, validation, per_target=per_target), len(validation)
     if isinstance(validation, RidgeStatistics):
-        _check_fits(validation, statistics)
+        statistics.check_fits("fit_model: validation", validation)
+        if validation.n == 0:
+            raise DataError("fit_model: validation has no samples")
         return select_by_statistics(path, validation, per_target=per_target), validation.n
     if isinstance(validation, CorrectCounts):
         if statistics.classes is None:
@@ -307,15 +324,6 @@ def _select(
     return _only(path), 0
 
 
-def _check_fits(validation: RidgeStatistics, statistics: RidgeStatistics) -> None:
-    if validation.classes != statistics.classes or validation.k != statistics.k:
-        raise DataError(f"fit_model: validation {validation!r} does not fit {statistics!r}")
-    if validation.feature_map.fingerprint() != statistics.feature_map.fingerprint():
-        raise DataError("fit_model: validation is of another feature map or preprocessing")
-    if validation.n == 0:
-        raise DataError("fit_model: validation is of no samples")
-
-
 def _only(path: RidgePath) -> RidgePath:
     """The path of one lambda, which needs no choice."""
     if len(path.lambdas) > 1:
@@ -323,13 +331,13 @@ def _only(path: RidgePath) -> RidgePath:
             f"fit_model: {len(path.lambdas)} lambdas and nothing to choose by: give validation=(X, y), held-out "
             "statistics or counts, selection='gcv', or one lambda"
         )
-    if not path.positive_definite[0]:
-        return select_by_counts(path, CorrectCounts(np.zeros(1, np.int64), 1))  # raises, with the remedy
+    check_solvable(path)
     return replace(path, best=0)
 
 
-def _model(
+def _finished_model(
     statistics: RidgeStatistics,
+    *,
     W: FloatArray,
     b: FloatArray | None,
     lambdas: FloatArray | None,
@@ -361,8 +369,8 @@ def _model(
 
 
 def _within_range(W: FloatArray, feature_map: FeatureMap) -> tuple[FloatArray, float | None]:
-    """W on the linear range of the features, where ridge keeps it but for rounding (Theorem 5.3), and what was cut."""
-    Q = feature_map.linear_range()
+    """Projects W onto the map's linear range (rounding alone moves it out); also returns the relative part removed."""
+    Q = feature_map.range_basis() if feature_map.reach == "exact" else None
     if Q is None:
         return W, None
     inside = product(product(W, Q), Q.T)
@@ -370,9 +378,9 @@ def _within_range(W: FloatArray, feature_map: FeatureMap) -> tuple[FloatArray, f
 
 
 def refitted(model: RidgeModel, statistics: RidgeStatistics) -> RidgeModel:
-    """The model of more samples with the lambda that was chosen: ``statistics`` are those of all of them."""
+    """The model of more samples with the same lambda; ``statistics`` are those of all samples."""
     lambdas = model.lambda_ if model.lambdas is None else model.lambdas
     W = fit_ridge(statistics, lambdas, center=model.center)
     b = None if model.center == "none" else fit_intercept(statistics, W, center=model.center)
-    again = _model(statistics, W, b, model.lambdas, model.lambda_, model.path, model.center, model.n_validation)
-    return replace(again, weighted=model.weighted, split=model.split)
+    kept = {name: getattr(model, name) for name in ("lambdas", "lambda_", "path", "center", "n_validation")}
+    return replace(_finished_model(statistics, W=W, b=b, **kept), weighted=model.weighted, split=model.split)

@@ -91,7 +91,7 @@ class RidgePath:
         return weights[chosen, targets], intercepts[chosen, targets], self.lambdas[chosen]
 
     def without_models(self) -> RidgePath:
-        """All that is known about the models, without them."""
+        """The path without its weights."""
         return replace(self, weights=None, intercepts=None)
 
     def statements(self) -> list[str]:
@@ -134,7 +134,7 @@ def ridge_path(
     """All models of a grid from one set of statistics.
 
     W(lambda) = C (G + lambda I)^-1, predictions W phi + b with b = y_mean - W phi_mean. Training residual:
-    ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W; of W = a A, where rows A are held,
+    ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W; for W = a A, from stored features A,
     lambda^2 ||a||^2.
 
     Parameters
@@ -152,12 +152,12 @@ def ridge_path(
     data = statistics.system(center)
     solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
     squares = np.einsum("lkp,lkp->l", solution.weights, solution.weights)
-    if data.rows is None:
+    if data.features is None:
         weights = solution.weights
         products = np.einsum("lkp,kp->l", weights, data.cross)
         residual = np.maximum(data.target_square - products - grid * squares, 0.0)
     else:
-        flat = product(solution.weights.reshape(-1, len(data.rows)), data.rows)
+        flat = product(solution.weights.reshape(-1, len(data.features)), data.features)
         weights = flat.reshape(*solution.weights.shape[:-1], -1)
         residual = grid * grid * squares
     return RidgePath(
@@ -211,7 +211,7 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none"
     for value in np.unique(lambdas):
         targets = lambdas == value
         solution[targets] = _solve(data.gram, float(value), data.rhs[targets])
-    return solution if data.rows is None else product(solution, data.rows)
+    return solution if data.features is None else product(solution, data.features)
 
 
 def _solve(gram: FloatArray, shift: float, rhs: FloatArray) -> FloatArray:

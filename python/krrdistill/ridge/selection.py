@@ -1,7 +1,6 @@
 """Choosing lambda: by held-out rows, by held-out statistics, by counts that were summed elsewhere, or by GCV.
 
-Whatever the criterion, ties go to the larger lambda, and lambdas under the noise floor of G are eligible only if there
-is no other.
+Ties go to the larger lambda. Lambdas below the noise floor of G are used only if no other is solvable.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from .statistics import RidgeStatistics, check_weights
 __all__ = [
     "CorrectCounts",
     "HeldOutRows",
+    "check_solvable",
     "count_correct",
     "select_by_counts",
     "select_by_gcv",
@@ -41,7 +41,7 @@ _FORMAT = "krrdistill-held-out-1"
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRows:
-    """Samples kept aside to choose lambda: an object of their own, never inside statistics.
+    """Samples held out to choose lambda, never part of statistics.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class HeldOutRows:
     y : labels (n,), or targets (n, k)
     sample_weight : array of shape (n,), optional
     rows : array of int, optional
-        Which samples of X and y are meant, by default all.
+        Indices of the held-out samples in X and y, by default all.
     """
 
     X: Any
@@ -109,7 +109,7 @@ def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOu
     Parameters
     ----------
     path : RidgePath
-        With its models, as ``ridge_path`` gives it.
+        A path with its models, from ``ridge_path``.
     statistics : RidgeStatistics
         Those of the path: their map, classes, precision and backend are used.
     held_out : HeldOutRows
@@ -208,9 +208,7 @@ def select_by_gcv(path: RidgePath, statistics: RidgeStatistics, *, center: str =
     """
     system = statistics.system(center)
     freedom = statistics.backend.degrees_of_freedom(system.gram, path.lambdas) + (center != "none")
-    if system.rows is not None and center == "both":  # without the direction that ``system`` fills up
-        filled = float(np.trace(system.gram)) / (len(system.gram) + 1)
-        freedom -= filled / (filled + path.lambdas)
+    freedom -= system.filled / (system.filled + path.lambdas)  # a direction that is not in the data
     n = float(statistics.n)
     left = n - freedom
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -229,21 +227,24 @@ def _selected(path: RidgePath, criterion: str, score: FloatArray) -> RidgePath:
     return replace(path, criterion=criterion, score=score, best=int(best[0]))
 
 
-def _eligible(path: RidgePath) -> npt.NDArray[np.bool_]:
-    """Which lambdas may be chosen."""
-    eligible = path.positive_definite & ~path.below_noise_floor
-    if not eligible.any():
-        eligible = path.positive_definite
-    if not eligible.any():
+def check_solvable(path: RidgePath) -> None:
+    """Raises NotPositiveDefinite where no lambda has a model."""
+    if not path.positive_definite.any():
         remedy = " or use precision float64" if path.product_precision == "float32" else ""
         raise NotPositiveDefinite(
             f"ridge_path: no lambda up to {path.lambdas[-1]:.3g} makes G + lambda I positive definite in its precision "
             f"(noise floor {path.noise_floor:.3g}); raise lambda{remedy}"
         )
-    return eligible
+
+
+def _eligible(path: RidgePath) -> npt.NDArray[np.bool_]:
+    """Which lambdas may be chosen."""
+    check_solvable(path)
+    eligible = path.positive_definite & ~path.below_noise_floor
+    return eligible if eligible.any() else path.positive_definite
 
 
 def _best(scores: FloatArray, eligible: npt.NDArray[np.bool_]) -> IntArray:
-    """Per column of scores (L, k) the row of the largest eligible one, the last of equals."""
+    """The row of the largest eligible score in each column of scores (L, k), the last of equals."""
     scores = np.where(eligible[:, None], scores, -np.inf)
     return np.asarray(len(scores) - 1 - np.argmax(scores[::-1], axis=0), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Sufficient statistics of ridge regression: all that it needs of the data, and they add."""
+"""Sums over the data from which ridge regression is solved; they can be added."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.options import PRECISIONS
 
 from .feature_gram import largest_eigenvalue
-from .stores import HeldRows, SummedGram, store_of
+from .stores import FeatureRows, SummedGram, store_of
 
 __all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
@@ -44,13 +44,13 @@ _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
 _LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
-_TILE_ROWS = 4096  # at most so many products are summed in one precision
+_TILE_ROWS = 4096  # rows summed in one precision at most: flush_rows of csrc/include/krrdistill/statistics.h
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
 
 class RidgeSystem(NamedTuple):
-    """What one ridge regression is computed from: W = rhs (gram + lambda I)^-1, times ``rows`` where there are any.
+    """W = rhs (gram + lambda I)^-1, multiplied by ``features`` in the second form.
 
     With samples A (n, p) and targets B (n, k), about their means and times the roots of their weights, it is
     B^T A (A^T A + lambda I)^-1, or of fewer samples than features B^T (A A^T + lambda I)^-1 A.
@@ -58,17 +58,18 @@ class RidgeSystem(NamedTuple):
 
     gram: FloatArray  # A^T A (p, p), or A A^T (n, n)
     rhs: FloatArray  # C (k, p), or B^T (k, n)
-    rows: FloatArray | None  # A (n, p) of the second form
+    features: FloatArray | None  # A (n, p) of the second form
     cross: FloatArray  # C = B^T A (k, p)
     target_square: float  # ||B||_F^2
     feature_mean: FloatArray  # (p,), 0 where features are not centred
     target_mean: FloatArray  # (k,), 0 where targets are not centred
     rounding: float  # of G, relative to its largest eigenvalue
     owned: bool  # gram is not the statistics' own: it may be overwritten
+    filled: float = 0.0  # eigenvalue given to the direction that centring made singular, of the second form
 
 
 class _Sums(NamedTuple):
-    """What statistics hold besides G, of one batch or of all; targets are about ``target_origin``."""
+    """The sums besides G, of one batch or of all; ``target_origin`` is subtracted from the targets."""
 
     n: int
     total_weight: float
@@ -92,7 +93,7 @@ class _Sums(NamedTuple):
         )
 
     def moved(self, shift: FloatArray) -> _Sums:
-        """The same sums of targets y + shift."""
+        """The same sums for targets y + shift."""
         if not shift.any():
             return self
         return self._replace(
@@ -105,9 +106,9 @@ class _Sums(NamedTuple):
 class RidgeStatistics:
     """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), and the sums of w, w phi, w y and w y^2.
 
-    Over samples, w = 1 unless ``update`` gets weights; in float64 and one tile at a time. Statistics add: streams,
-    shards and machines each make their own, and ``+=`` merges them. They hold no single sample once there are as many
-    samples as features; before that the rows of features are held, and G is formed only when it is asked for.
+    Sums run over samples with weight w (default 1), in float64, tile by tile; ``+=`` merges those of streams, shards
+    and machines. While n < p the feature rows are stored, and G is formed only when needed; later no single sample is
+    stored.
 
     Parameters
     ----------
@@ -118,8 +119,8 @@ class RidgeStatistics:
     n_targets : int, optional
         k, of real-valued or 0/1 targets, in place of ``classes``.
     precision : "float32" or "float64"
-        Of features and products inside of a tile; sums over tiles are float64 either way. Bytes under a map without
-        layers need neither: where the backend can, it sums them as integers, which is exact.
+        Precision of features and of products within a tile; sums over tiles are float64. Bytes under a map without
+        layers are summed exactly, as integers, where the backend can.
     backend : str or Backend, optional
 
     Attributes
@@ -169,7 +170,7 @@ class RidgeStatistics:
                 f"RidgeStatistics: C of {k} classes x {feature_map.output_dim} features takes {gib:.3g} GiB; "
                 "are these identifiers, or real values (n_targets)?"
             ) from error
-        self._store: HeldRows | SummedGram = HeldRows(feature_map.output_dim)
+        self._store: FeatureRows | SummedGram = FeatureRows(feature_map.output_dim)
         self._broken = False
 
     def __repr__(self) -> str:
@@ -232,7 +233,7 @@ class RidgeStatistics:
         return np.sqrt(np.maximum(self._sums.target_square / weight - mean * mean, 0.0))
 
     def _raw(self) -> _Sums:
-        """The sums of the targets themselves."""
+        """Sums for uncentred targets."""
         self._check_whole()
         return self._sums if self._origin is None else self._sums.moved(self._origin)
 
@@ -283,19 +284,19 @@ class RidgeStatistics:
         chosen = np.arange(n) if picked is None else picked
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
-        target, apart = self._target(samples, chosen, _largest_factor(targets, origin, weights))
+        receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
         try:
-            batch, precision = self._add(target, samples, targets, origin, chosen, weights, progress)
+            batch, precision = self._add(receiver, samples, targets, origin, chosen, weights, progress)
             if not np.isfinite(batch.target_square).all():
                 raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
-            if not (np.isfinite(batch.cross).all() and np.isfinite(target.trace())):
+            if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
                 raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
         except BaseException:
-            if target is store and isinstance(store, SummedGram):
+            if receiver is store and isinstance(store, SummedGram):
                 self._broken = self.n > 0
                 store.clear()
             raise
-        self._store = store.merged(target, self._host) if apart else target
+        self._store = store.merged(receiver, self._host) if needs_merge else receiver
         if self.n == 0:
             self.shape = sample_shape(X)
         self._sums = self._sums.plus(batch)
@@ -308,20 +309,21 @@ class RidgeStatistics:
             self.product_precision = "float32"
         return self
 
-    def _target(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> tuple[HeldRows | SummedGram, bool]:
-        """(what a batch is added to, whether it has to be merged with the samples so far)."""
+    def _receiver(
+        self, samples: Any, rows: npt.NDArray[np.int64], factor: float
+    ) -> tuple[FeatureRows | SummedGram, bool]:
+        """(store that a batch is added to, whether it must be merged with the samples so far)."""
         store, p = self._store, self.feature_map.output_dim
-        if isinstance(store, HeldRows):
+        if isinstance(store, FeatureRows):
             return (store.copied() if self.n + len(rows) < p else store.summed(self._host)), False
         if self.n > 0 and self._may_fail(samples, rows, factor):
             return SummedGram.zero(p), True
         return store, False
 
     def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> bool:
-        """Whether a batch has to be summed apart from G, since it may fail after some of its rows were added.
+        """Whether to sum a batch into a separate G because it may overflow midway. Small batches are scanned instead.
 
-        Batches that are small beside G get a look at their inputs instead, which is cheaper. ``factor`` bounds what
-        features are multiplied by besides each other. Raises DataError for NaN or infinity.
+        ``factor`` bounds what features are multiplied by besides each other. Raises DataError for NaN or infinity.
         """
         runs_in_python = any(isinstance(layer.weight, Operator) for layer in self.feature_map.layers)
         if runs_in_python or not isinstance(samples, np.ndarray):
@@ -332,11 +334,11 @@ class RidgeStatistics:
                 return True
             largest = largest_entry(samples, rows)
         tile = float(np.finfo(self.precision).max) / _TILE_ROWS
-        return not max(self.feature_map.bound(largest), 1.0) * factor < np.sqrt(tile)
+        return not max(self.feature_map.feature_bound(largest), 1.0) * factor < np.sqrt(tile)
 
     def _add(
         self,
-        store: HeldRows | SummedGram,
+        store: FeatureRows | SummedGram,
         samples: Any,
         targets: npt.NDArray[Any],
         origin: FloatArray,
@@ -391,7 +393,7 @@ class RidgeStatistics:
 
     @property
     def _host(self) -> Backend:
-        """The same for G, which is in host memory wherever the samples are."""
+        """The backend for G, which is always in host memory."""
         return self.backend_for(None)
 
     # Merging
@@ -423,12 +425,7 @@ class RidgeStatistics:
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
         self._check_whole()
         other._check_whole()
-        if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
-            raise DataError(f"{where}: {self!r} and {other!r} are of other classes or features")
-        if self.feature_map is not other.feature_map and (
-            self.feature_map.fingerprint() != other.feature_map.fingerprint()
-        ):
-            raise DataError(f"{where}: the statistics are of different feature maps or preprocessing")
+        self.check_fits(where, other)
         if other.n == 0:
             return self
         if self.n == 0:
@@ -442,6 +439,14 @@ class RidgeStatistics:
         if other.product_precision == "float32":
             self.product_precision = "float32"
         return self
+
+    def check_fits(self, where: str, other: RidgeStatistics) -> None:
+        """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same."""
+        if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
+            raise DataError(f"{where}: {self!r} and {other!r} are of different classes or features")
+        phi, theirs = self.feature_map, other.feature_map
+        if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
+            raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
 
     def grow(self, classes: Any) -> RidgeStatistics:
         """More classes behind those that there are, in place: labels, or a number where classes are numbers."""
@@ -473,7 +478,7 @@ class RidgeStatistics:
         return self.__copy__()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the backend: its name is chosen again where the statistics arrive."""
+        """The state without the backend, which is chosen again by name when it is loaded."""
         name = self._chosen if isinstance(self._chosen, str) or self._chosen is None else self._chosen.name
         return {key: value for key, value in self.__dict__.items() if key != "backend"} | {"_chosen": name}
 
@@ -486,7 +491,8 @@ class RidgeStatistics:
     def squared_errors(self, W: FloatArray, b: FloatArray) -> FloatArray:
         """sum w (y_c - w_c phi - b_c)^2 of every target c, shape (k,), for a model W (k, p), b (k,).
 
-        ||y - b||^2 - 2 <W, C_b> + <W G, W> with C_b that of the targets y - b: what is large in y is taken out first.
+        ||y - b||^2 - 2 <W, C_b> + <W G, W> with C_b for the targets y - b. Targets are shifted by b first, which avoids
+        cancellation.
         """
         origin = np.zeros(self.k) if self._origin is None else self._origin
         sums = self._sums.moved(origin - b)
@@ -506,10 +512,10 @@ class RidgeStatistics:
         return feature_mean, origin + self._sums.target_sum / self.total_weight
 
     def system(self, center: str = "none") -> RidgeSystem:
-        """The ridge regression of samples about their weighted means: of neither, of the targets, or of both.
+        """The ridge system after centring nothing, the targets, or both, by weighted means.
 
         "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
-        "targets" leaves G alone. The rounding of G (or of rows) stays, so relative to what is left of it, it grows.
+        "targets" does not change G. Centring keeps the absolute rounding error of G, so its relative error grows.
         """
         self._check_whole()
         means = feature_mean, target_mean = self.means(center)
@@ -517,8 +523,8 @@ class RidgeStatistics:
         sums = self._raw() if center == "none" else self._sums.moved(origin - target_mean)
         square, cross = float(np.maximum(sums.target_square, 0.0).sum()), sums.cross
         rounding = self.noise_floor(1.0)
-        if isinstance(self._store, HeldRows) and len(self._store):
-            A, targets = self._store.rows()
+        if isinstance(self._store, FeatureRows) and len(self._store):
+            A, targets = self._store.features()
             roots = targets[:, -1:]
             B = targets[:, :-1] + roots * (origin - target_mean)
             if center == "both":
@@ -526,10 +532,11 @@ class RidgeStatistics:
                 A -= roots * feature_mean
                 after = float(np.linalg.norm(A))
                 rounding = min(1.0, rounding * before / after) if after > 0.0 else 1.0
-            K = product_with_itself(A)
+            K, filled = product_with_itself(A), 0.0
             if center == "both":  # A^T r = B^T r = 0 for the roots r: their direction must not look singular
-                K += (np.trace(K) / len(K)) * (roots @ roots.T) / np.vdot(roots, roots)
-            return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, owned=True)
+                filled = float(np.trace(K)) / len(K)
+                K += filled * (roots @ roots.T) / np.vdot(roots, roots)
+            return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, True, filled)
         G = self.gram
         if center == "both":
             G = G.copy()

@@ -1,4 +1,4 @@
-"""How statistics hold G: as the sum of phi phi^T, or as rows of features while these are fewer.
+"""How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
 Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``arrays``, ``copied``,
 ``grown``.
@@ -18,7 +18,7 @@ from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, Identity
 
-__all__ = ["HeldRows", "SummedGram", "store_of"]
+__all__ = ["FeatureRows", "SummedGram", "store_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class SummedGram:
 
     @staticmethod
     def zero(p: int) -> SummedGram:
-        """No samples."""
+        """G of no samples."""
         return SummedGram(np.zeros((p, p)))
 
     def gram(self, backend: Backend) -> FloatArray:
@@ -52,7 +52,7 @@ class SummedGram:
         return self._gram
 
     def trace(self) -> float:
-        """Of G."""
+        """Trace of G."""
         return float(self._gram.trace())
 
     def add(
@@ -83,7 +83,7 @@ class SummedGram:
         dtype: np.dtype[Any],
         rows: IntArray,
     ) -> str:
-        """The same with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1.
+        """``add`` with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1.
 
         ``host`` sums weighted features, which are in host memory wherever X is.
         """
@@ -97,7 +97,7 @@ class SummedGram:
         self.add(host, Identity(len(self._gram)), part.features, part.targets, cross, dtype=part.features.dtype)
 
     def merged(
-        self, other: SummedGram | HeldRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
+        self, other: SummedGram | FeatureRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
     ) -> SummedGram:
         """G += sign G_other, in place."""
         theirs = other.summed(backend)
@@ -117,22 +117,22 @@ class SummedGram:
         return {"gram": _packed(self._gram)}
 
     def copied(self) -> SummedGram:
-        """With a G of its own."""
+        """A copy with its own G."""
         other = SummedGram(self._gram.copy())
         other._symmetric = self._symmetric
         return other
 
     def grown(self, more: int) -> SummedGram:
-        """G does not depend on the classes."""
+        """Itself: G does not depend on the classes."""
         return self
 
     def clear(self) -> None:
-        """No samples, again."""
+        """Removes all samples."""
         self._gram[:] = 0.0
 
 
-class HeldRows:
-    """Rows of features and targets, fewer than p: ridge regression then solves systems of their number."""
+class FeatureRows:
+    """Feature rows and targets of fewer than p samples: ridge regression then solves systems of that order."""
 
     def __init__(self, p: int, parts: tuple[_Part, ...] = ()) -> None:
         self._p = p
@@ -142,19 +142,19 @@ class HeldRows:
     def __len__(self) -> int:
         return sum(len(part.targets) for part in self._parts)
 
-    def rows(self) -> tuple[FloatArray, FloatArray]:
+    def features(self) -> tuple[FloatArray, FloatArray]:
         """(features (n, p), targets (n, k + 1)) in float64, times the roots of their weights."""
         features = np.concatenate([part.features for part in self._parts], dtype=np.float64)
         return features, np.concatenate([part.targets for part in self._parts])
 
     def gram(self, backend: Backend) -> FloatArray:
-        """G, formed at the first look."""
+        """G, formed when it is first needed."""
         if self._formed is None:
             self._formed = self.summed(backend).gram(backend)
         return self._formed
 
     def trace(self) -> float:
-        """Of G; inf where it overflows."""
+        """Trace of G; inf where it overflows."""
         with np.errstate(over="ignore"):
             return sum(float(np.square(part.features, dtype=np.float64).sum()) for part in self._parts)
 
@@ -171,9 +171,9 @@ class HeldRows:
         dtype: np.dtype[Any],
         rows: IntArray,
     ) -> str:
-        """Holds the picked rows, but those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``.
+        """Stores the picked rows, except those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``.
 
-        In float64 whatever ``dtype`` is: so few rows cost little, and the systems that they give are ill-conditioned.
+        In float64 whatever ``dtype`` is: so few rows cost little, and their systems are ill-conditioned.
         """
         self._formed, dtype = None, np.dtype(np.float64)
         ones = np.ones(len(rows)) if weights is None else weights
@@ -186,15 +186,15 @@ class HeldRows:
         return str(dtype.name)
 
     def merged(
-        self, other: SummedGram | HeldRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
-    ) -> HeldRows | SummedGram:
+        self, other: SummedGram | FeatureRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
+    ) -> FeatureRows | SummedGram:
         """Rows of both while they are fewer than p; else G of both. ``shift`` is added to the other's targets."""
-        if isinstance(other, HeldRows) and sign > 0 and len(self) + len(other) < self._p:
+        if isinstance(other, FeatureRows) and sign > 0 and len(self) + len(other) < self._p:
             theirs = other._parts
             if shift is not None and shift.any():
                 moved = np.append(shift, 0.0)
                 theirs = tuple(part._replace(targets=part.targets + part.targets[:, -1:] * moved) for part in theirs)
-            return HeldRows(self._p, (*self._parts, *theirs))
+            return FeatureRows(self._p, (*self._parts, *theirs))
         return self.summed(backend).merged(other, backend, sign)
 
     def summed(self, backend: Backend) -> SummedGram:
@@ -208,28 +208,28 @@ class HeldRows:
         """The rows, and their k targets."""
         if not self._parts:
             return {"features": np.empty((0, self._p)), "targets": np.empty((0, k + 1))}
-        features, targets = self.rows()
+        features, targets = self.features()
         return {"features": features, "targets": targets}
 
-    def copied(self) -> HeldRows:
-        """With the same parts, which are never written to."""
-        return HeldRows(self._p, self._parts)
+    def copied(self) -> FeatureRows:
+        """A copy that shares the parts, which are never written to."""
+        return FeatureRows(self._p, self._parts)
 
-    def grown(self, more: int) -> HeldRows:
-        """Targets 0 for ``more`` classes."""
+    def grown(self, more: int) -> FeatureRows:
+        """The same rows with ``more`` classes, whose targets are 0."""
         parts = tuple(
             part._replace(targets=np.insert(part.targets, [part.targets.shape[1] - 1] * more, 0.0, axis=1))
             for part in self._parts
         )
-        return HeldRows(self._p, parts)
+        return FeatureRows(self._p, parts)
 
 
-def store_of(arrays: Mapping[str, FloatArray], p: int) -> SummedGram | HeldRows:
+def store_of(arrays: Mapping[str, FloatArray], p: int) -> SummedGram | FeatureRows:
     """The store that ``arrays`` were made from."""
     if "gram" in arrays:
         return SummedGram(_unpacked(arrays["gram"], p))
     part = _Part(arrays["features"], arrays["targets"])
-    return HeldRows(p, (part,) if len(part.targets) else ())
+    return FeatureRows(p, (part,) if len(part.targets) else ())
 
 
 def _packed(gram: FloatArray) -> FloatArray:
@@ -258,7 +258,7 @@ def _features(
     dtype: np.dtype[Any],
     rows: IntArray,
 ) -> Any:
-    """Parts of at most 2048 of the picked rows: features and targets times the roots of the weights."""
+    """Yields parts of at most 2048 picked rows: features and targets times the roots of the weights."""
     for start in range(0, len(rows), _WEIGHTED_ROWS):
         part = slice(start, start + _WEIGHTED_ROWS)
         root = np.sqrt(weights[part])[:, None]

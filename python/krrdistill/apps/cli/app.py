@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
@@ -53,13 +52,8 @@ def _run(arguments: list[str] | None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if session.traceback:
             traceback.print_exception(error)
-        _say(f"error: {status.message(error)}")
+        status.say(f"error: {status.message(error)}")
         return status.exit_status(error)
-
-
-def _say(text: str) -> None:
-    """One line on stderr, as ``output.say`` writes it, which would import more than a message needs."""
-    print(f"krrdistill: {text}", file=sys.stderr)
 
 
 def _say_warning(
@@ -71,16 +65,16 @@ def _say_warning(
     line: str | None = None,
 ) -> None:
     """Take the place of ``warnings.showwarning``: one line, without where in the code it came from."""
-    _say(f"warning: {' '.join(str(message).split())}")
+    status.say(f"warning: {' '.join(str(message).split())}")
 
 
 def _resolve(kind: type[T], given: Given, config: Path | None = None) -> T:
-    """The settings asked for; what a configuration file has in vain is said."""
+    """Settings from arguments and configuration file; ignored keys are reported on stderr."""
     from krrdistill.apps.cli.config import resolve
 
     settings, notes = resolve(kind, given, config)
     for note in notes:
-        _say(f"note: {note}")
+        status.say(f"note: {note}")
     return settings
 
 
@@ -98,9 +92,8 @@ def krrdistill(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        raise status.UsageError(
-            "no command given: distill, kip, verify, privacy, report, compare, reproduce or info (--help shows more)"
-        )
+        names = ", ".join(str(command.name) for command in app.registered_commands)
+        raise status.UsageError(f"no command given: {names} (--help shows more)")
 
 
 @app.command("distill")
@@ -112,7 +105,7 @@ def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Js
             raise status.UsageError("--reg-s and --lambda-s exclude each other: give one of them")
         given = {"lambda_s": "auto" if reg_s else "0", **given}
     settings = _resolve(DistillSettings, given, config)
-    from krrdistill.apps.cli.run import distill as run_distill
+    from krrdistill.apps.cli.run import run_distill
 
     return run_distill(settings, as_json=as_json)
 
@@ -122,7 +115,7 @@ def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Js
 def kip(given: Given, config: Config = None, as_json: Json = False) -> int:
     """Compress a data set by kernel inducing points, the iterative baseline; resumes from its checkpoint."""
     settings = _resolve(KipSettings, given, config)
-    from krrdistill.apps.cli.kip import kip as run_kip
+    from krrdistill.apps.cli.kip import run_kip
 
     return run_kip(settings, as_json=as_json)
 
@@ -134,9 +127,9 @@ def verify(
     given: Given,
     as_json: Json = False,
 ) -> int:
-    """Reload a distilled file, recompute its certificate; exit with 3 when it is worse than the tolerance."""
+    """Recompute the certificate of a file; exit with 3 if the error exceeds the tolerance."""
     settings = _resolve(VerifySettings, given)
-    from krrdistill.apps.cli.run import verify as run_verify
+    from krrdistill.apps.cli.run import run_verify
 
     return run_verify(file, settings, as_json=as_json)
 
@@ -150,9 +143,9 @@ def privacy(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say what FILE reveals, what noise Theorem 6.2 asks for, or (--mechanism) make a differentially private file."""
+    """Report what FILE reveals and the noise Theorem 6.2 needs, or write a private file (--mechanism)."""
     settings = _resolve(PrivacySettings, given)
-    from krrdistill.apps.cli.privacy import privacy as run_privacy
+    from krrdistill.apps.cli.privacy import run_privacy
 
     return run_privacy(file, settings, given, as_json=as_json)
 
@@ -163,7 +156,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Write the page of a run, report.html, again from what its folder holds."""
+    """Rebuild report.html from a run's folder."""
     from krrdistill.apps.cli.pages import write_report
 
     write_report(folder, as_json=as_json)
@@ -178,7 +171,7 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show runs side by side: what they were asked, how exact they are, what they took."""
+    """Compare runs: options, exactness, time."""
     from krrdistill.apps.cli.pages import compare_runs
 
     compare_runs(folders, out=out, as_json=as_json)
@@ -191,8 +184,8 @@ def reproduce(
     given: Given,
     as_json: Json = False,
 ) -> int:
-    """Make a published table again: every cell on its own data, finished cells are kept, published figures beside."""
-    from krrdistill.apps.cli.reproduce import reproduce as run_reproduce
+    """Reproduce a published table; finished cells are kept, published values are shown beside."""
+    from krrdistill.apps.cli.reproduce import run_reproduce
 
     return run_reproduce(table, given, as_json=as_json)
 

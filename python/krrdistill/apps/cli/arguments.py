@@ -35,7 +35,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="Options from a file, of the published code or by the names here; options given here win over it.",
+        help="YAML file of options, ours or the published code's; command-line options take precedence.",
         metavar="FILE.yaml",
         show_default=False,
         rich_help_panel="Files",
@@ -45,7 +45,7 @@ RegS = Annotated[
     bool | None,
     typer.Option(
         "--reg-s/--no-reg-s",
-        help="The same as --lambda-s auto, or 0.",
+        help="--reg-s is --lambda-s auto; --no-reg-s is --lambda-s 0.",
         show_default=False,
         rich_help_panel="Distilled set",
     ),

@@ -27,8 +27,6 @@ def resolve(kind: type[T], given: Mapping[str, Any], config: Path | None = None)
     """
     declared = {each.name: each for each in declared_options(kind)}
     values = {name: _read(declared[name].flag, declared[name], value) for name, value in given.items()}
-    if values.get("realism") is not None:
-        values.setdefault("init", "real")  # it is a distance to real samples
     found, notes = read_config(config, kind) if config is not None else ({}, [])
     return build(kind, _own_map_options({**found, **values}, given)), notes
 
@@ -110,7 +108,7 @@ def _value(label: str, key: str, declared: Declared, value: Any) -> Any:
 
 def _why_ignored(key: str) -> str:
     if key == "data.gpu":
-        return "this runs on the CPU"
+        return "choose a GPU with --backend cuda"
     if key == "distill.reg_s":
         return "KIP trains on the distilled set with 1e-6 of the mean eigenvalue of its kernel"
     return "it belongs to the iterative KIP method"

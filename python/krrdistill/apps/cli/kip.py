@@ -10,7 +10,7 @@ from krrdistill.apps.cli.run import load_data, of_command, require_drawing, say_
 from krrdistill.apps.cli.settings import KipSettings
 
 
-def kip(settings: KipSettings, *, as_json: bool) -> int:
+def run_kip(settings: KipSettings, *, as_json: bool) -> int:
     """Run KIP on one data set; write the artefacts, the curve, a figure, the report and its page; print the outcome."""
     from krrdistill.apps.kip import run_kip
 

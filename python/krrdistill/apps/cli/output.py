@@ -1,16 +1,16 @@
-"""What the command shows: results on stdout, everything else on stderr."""
+"""What the command prints: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from krrdistill.apps.text import number, percent
+from krrdistill.artifact.record import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,33 +19,14 @@ if TYPE_CHECKING:
     from krrdistill.artifact.record import CertificateNumbers, KipRecord, RunRecord, Score, Verification
 
 
-def say(text: str) -> None:
-    """One line on stderr, as it is: never wrapped, never read as markup."""
-    print(f"krrdistill: {text}", file=sys.stderr)
-
-
 def emit_json(document: Mapping[str, Any]) -> None:
     """Print the one JSON object of a ``--json`` run."""
     print(to_json(document), flush=True)
 
 
 def to_json(document: Mapping[str, Any], *, indent: int | None = None) -> str:
-    """JSON text of ``document``; NumPy scalars become numbers, paths text, infinities and NaN null."""
-    return json.dumps(_plain(document), indent=indent, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    """JSON text of ``document``; see ``plain``."""
+    return json.dumps(plain(document), indent=indent, allow_nan=False)
 
 
 class StageProgress:
@@ -210,13 +191,13 @@ def _comparison(original: Score, distilled: Score, certificate: CertificateNumbe
     return table
 
 
-def _table(first: str, *columns: str) -> Table:
+def _table(first: str, *columns: str, overflow: Literal["ellipsis", "fold"] = "ellipsis") -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
     table.add_column(first)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow=overflow)
     return table
 
 
@@ -234,12 +215,7 @@ def working(text: str) -> Iterator[None]:
 
 def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
     """One column per run, one row per fact."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
+    table = _table("", *names, overflow="fold")
     for name, values in rows:
         table.add_row(name, *values)
     _show(table)

@@ -21,7 +21,7 @@ _OF_A_FILE = (
 _OF_A_RELEASE = ("out", "store", "threads")
 
 
-def privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, Any], *, as_json: bool) -> int:
+def run_privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, Any], *, as_json: bool) -> int:
     """Check what was asked for, do it, print it; ``given`` has the options that the command line gives."""
     if file is not None:
         _refuse(given, ("mechanism",), "makes a new file and belongs to --dataset, not to FILE")

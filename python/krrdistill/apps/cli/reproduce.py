@@ -17,7 +17,7 @@ from krrdistill.common.files import write_atomically
 _KIP_ONLY = {"methods": "--methods", "kip_iterations": "--kip-iterations", "time_budget": "--time-budget"}
 
 
-def reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:
+def run_reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:
     """Write ``out``/TABLE.json, .md and .html.
 
     The status is 1 where a cell cannot be run, 3 where a measured one is not as claimed.
@@ -26,7 +26,7 @@ def reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:
     with output_folder(Path("runs", table) if settings.out is None else settings.out) as folder:
         with output.stage_progress() as progress:
             document = run(
-                table, settings.options, out=folder, data_dir=settings.data_dir, progress=progress, say=output.say
+                table, settings.options, out=folder, data_dir=settings.data_dir, progress=progress, say=status.say
             )
         readable = publication(document)
         text = to_markdown(readable)

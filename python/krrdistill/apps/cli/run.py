@@ -30,7 +30,7 @@ ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
 
-def distill(settings: DistillSettings, *, as_json: bool) -> int:
+def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     """Distil one data set; write the artefact, two figures, the report and its page; print the outcome."""
     from krrdistill.apps.distillation import run_distillation
 
@@ -82,7 +82,7 @@ def load_data(
     )
     if settings.source.test_fraction is not None:
         part = f"{settings.source.test_fraction:.0%} of every class, drawn by a fixed seed"
-        output.say(f"note: the test set of {dataset.name} is {len(dataset.x_test)} samples, {part}")
+        status.say(f"note: the test set of {dataset.name} is {len(dataset.x_test)} samples, {part}")
     return dataset
 
 
@@ -90,7 +90,7 @@ def say_validation(dataset: Dataset, n_val: int) -> None:
     """One line where lambda was chosen by a validation set of its own, or could have been."""
     if dataset.validation is not None:
         of = f"{len(dataset.x_validation)} samples of the validation part of {dataset.name}"
-        output.say(
+        status.say(
             f"note: lambda was chosen by the {of}" if n_val else f"note: the {of} were not used: GCV holds none out"
         )
 
@@ -115,7 +115,7 @@ def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings,
 def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
     """Warnings on stderr, then one JSON object or the summary on stdout."""
     for warning in record.warnings:
-        output.say(f"warning: {warning}")
+        status.say(f"warning: {warning}")
     if as_json:
         output.emit_json(to_json(record))
     else:
@@ -129,7 +129,7 @@ def require_drawing() -> None:
             raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
 
 
-def verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
+def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
     from krrdistill.apps.distillation import certificate_numbers, original_of, score
     from krrdistill.artifact.file import DistilledDataset
@@ -161,7 +161,7 @@ def verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
         warnings=() if passed else _doubts(distilled, certificate.weight_relative_error),
     )
     for warning in outcome.warnings:
-        output.say(f"warning: {warning}")
+        status.say(f"warning: {warning}")
     if as_json:
         output.emit_json(to_json(outcome))
     else:

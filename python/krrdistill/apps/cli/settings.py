@@ -91,7 +91,7 @@ class RunSettings:
 
     dataset: str = option(
         "digits",
-        "digits, mnist, cifar10, cifar100, a file, or a folder (docs/data.md).",
+        "{choices}, a file, or a folder (docs/data.md).",
         choices=DATASETS,
         accepts=is_source_name,
         metavar="NAME|FILE|FOLDER|hf:PATH",
@@ -142,7 +142,7 @@ class DistillSettings(RunSettings):
     @property
     def folder(self) -> Path:
         """Where the files of the run go."""
-        return self._folder(self.options, self.options.init)
+        return self._folder(self.options, self.options.start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -69,3 +70,8 @@ def message(error: BaseException) -> str:
     else:
         text = f"unexpected {type(error).__name__}: {error} (--traceback shows where)"
     return " ".join(text.split())
+
+
+def say(text: str) -> None:
+    """Prints one line on stderr, never wrapped and never read as markup."""
+    print(f"krrdistill: {text}", file=sys.stderr)

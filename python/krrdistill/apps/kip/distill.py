@@ -79,7 +79,7 @@ class KipResult:
     resumed_from : int
         Iteration of the checkpoint that the run went on from, 0 for none.
     seconds : mapping
-        Of each stage.
+        Seconds of each stage.
     """
 
     best: KipPoint
@@ -218,7 +218,7 @@ def _train(problem: KipProblem, known: Trained | None, progress: Progress | None
 
 
 def _judge_closed_form(judge: Judge, closed: DistilledDataset, watch: Stopwatch) -> ClosedForm:
-    """Of the model that the closed form retrains to; its seconds include those of the ridge model."""
+    """The facts of the closed form; its seconds include those of the ridge model."""
     seconds = sum((*judge.trained.seconds.values(), *watch.seconds.values()))
     return ClosedForm(seconds, *judge.model(closed.fit(backend=judge.problem.options.backend)))
 

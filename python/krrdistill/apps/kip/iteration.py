@@ -32,7 +32,7 @@ class KipOptions:
         panel=ITERATION,
     )
     points_per_class: int = option_of(DistillOptions, "points_per_class")
-    init: str = option_of(DistillOptions, "init", default="real")
+    init: str = option_of(DistillOptions, "init", default="real", default_text=None)
     warm_start: bool = option(
         False, "Start from the closed form that distill makes of this --init (Theorem 6.1).", panel=ITERATION
     )

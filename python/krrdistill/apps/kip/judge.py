@@ -38,7 +38,7 @@ class Judge:
 
     @classmethod
     def of(cls, problem: KipProblem, trained: Trained) -> Judge:
-        """With the variant's loss; only one that sees training points holds their features."""
+        """A judge with the variant's loss; only one that uses training points keeps their features."""
         common, options, statistics = problem.common, problem.options, trained.statistics
         published = options.variant == "published"
         points = None
@@ -99,7 +99,7 @@ class Judge:
             **({"own_validation": True} if self.problem.common.own_validation is not None else {}),
             "kip": {**kip, "lambdas": common.training()["lambdas"], "iteration": iteration},
             "lambda": model.lambda_,
-            "val_accuracy": float(model.path.val_accuracy[model.path.best]),
+            "val_accuracy": model.val_accuracy,
             "n_train": model.n_train,
             "n_val": model.n_validation,
             "versions": versions(),

@@ -39,7 +39,7 @@ class KipProblem:
     def of(
         cls, X: Any, y: Any, feature_map: FeatureMap, classes: Any, options: KipOptions, *, validation: Any = None
     ) -> KipProblem:
-        """From what the user gave."""
+        """Checks the user's arguments."""
         feature_map.check_matrices("kip:")
         if isinstance(validation, tuple):
             validation = (to_host("kip", "X of validation", validation[0]), *validation[1:])
@@ -60,12 +60,12 @@ class KipProblem:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(m, d), of the inputs."""
+        """(m, d), the shape of the inputs."""
         return self.options.points_per_class * self.common.k, self.network.input_dim
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of inputs, features and products."""
+        """Precision of inputs, features and products."""
         return np.dtype(self.options.precision)
 
     @cached_property
@@ -91,7 +91,7 @@ class KipProblem:
             self.common.feature_map.check_surjective()
         except NotSurjective:
             return None
-        reference, known = None, self.common.known
+        reference, known = None, self.common.final_training_rows
         if self.start_rows is not None:
             reference = (self.common.samples[known], self.common.y[known])
         return distill_model(model, reference=reference, options=self.options.distillation())

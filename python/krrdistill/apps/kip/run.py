@@ -1,29 +1,27 @@
-"""One KIP run from a data set to files: what the command line does, without the printing."""
+"""Runs KIP from data set to verified files, without printing."""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.apps.distillation import certificate_numbers, peak_memory_bytes, score
+from krrdistill.apps.distillation import certified, common_facts, map_for
 from krrdistill.apps.likeness import likeness, value_range
-from krrdistill.apps.roofline import pass_floor
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, Likeness, to_json
+from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, to_json
 from krrdistill.common.files import write_npz
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
-from krrdistill.data import Dataset, standardize, zca
+from krrdistill.data import Dataset
 from krrdistill.errors import ResultWarning
-from krrdistill.maps import make_map
 
 from .distill import KipPoint, KipResult, kip_distill
 from .iteration import KipOptions
@@ -58,7 +56,7 @@ def run_kip(
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> KipRun:
-    """The command's pipeline: preprocess, optimise, write what was found to ``out``, read it back, compare.
+    """Preprocesses, optimises, writes the sets found to ``out``, reads them back and certifies what was read.
 
     ``out`` gets distilled.npz (best by validation), last.npz, curve.npz and checkpoint.npz; a run finds its own
     checkpoint and goes on from it.
@@ -69,15 +67,15 @@ def run_kip(
     kernel : str
         As in ``make_map``.
     map_options : mapping, optional
-        For ``make_map``.
+        Options for ``make_map``.
     use_zca : bool
-        ZCA whitening in place of standardising.
+        Whether to whiten (ZCA) instead of standardising.
     options : KipOptions, optional
     out : Path
     load_seconds : float
-        What reading the data took, for the record.
+        Seconds that loading the data took, for the record.
     progress : callable, optional
-        Gets (stage, fraction done).
+        Called with (stage, fraction done).
 
     Returns
     -------
@@ -86,12 +84,9 @@ def run_kip(
     dataset.check_classes("kip")
     options = options or KipOptions()
     start = time.perf_counter()
-    watch = Stopwatch(progress)
-    watch.seconds["load"] = load_seconds
+    watch = Stopwatch(progress, {"load": load_seconds})
     with limited_threads(options.threads):
-        with watch.stage("preprocess"):
-            preprocessing = zca(dataset) if use_zca else standardize(dataset)
-            feature_map = make_map(kernel, dataset, preprocessing, seed=options.seed, **(map_options or {}))
+        feature_map = map_for(dataset, kernel, map_options, use_zca=use_zca, seed=options.seed, watch=watch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResultWarning)  # the record says it
             result = kip_distill(
@@ -105,88 +100,39 @@ def run_kip(
                 progress=progress,
             )
         watch.seconds.update(result.seconds)
-        facts = {"dataset": dataset.name, "class_names": list(dataset.class_names)}
-        certificates: dict[str, Certificate] = {}
-        reloaded: dict[str, DistilledDataset] = {}
-        for name, point in (("distilled", result.best), ("last", result.last)):
-            path = out / f"{name}.npz"
-            with watch.stage("save"):
-                point.distilled.with_meta(**facts).save(path, embed_map=options.embed_map)
-                reloaded[name] = DistilledDataset.load(path)
-            with watch.stage("evaluate"):
-                certificates[name] = reloaded[name].verify(result.model, test=dataset, backend=options.backend)
+        best_path, last_path, curve_path = (out / name for name in ("distilled.npz", "last.npz", "curve.npz"))
+        model = result.model
+        distilled, certificate = certified(result.best.distilled, best_path, model, dataset, options, watch)
+        _, last = certified(result.last.distilled, last_path, model, dataset, options, watch)
         with watch.stage("save"):
-            write_npz(out / "curve.npz", {"losses": result.losses, **result.curve})
+            write_npz(curve_path, {"losses": result.losses, **result.curve})
+        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
         seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
-        held_out = 0 if dataset.validation is not None else result.best.distilled.meta["n_val"]
-        passed = len(dataset.x_train) - held_out
-        floor = pass_floor(feature_map, passed, options.precision)
-    images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-    record = replace(
-        _record(dataset, kernel, options, result, certificates, out),
-        seconds=seconds,
-        floor_seconds={"statistics": floor},
-        realism=likeness(reloaded["distilled"].samples, images, value_range(dataset)),
-    )
-    return KipRun(record, reloaded["distilled"], result, images, certificates["distilled"].singular_values)
-
-
-def _record(
-    dataset: Dataset,
-    kernel: str,
-    options: KipOptions,
-    result: KipResult,
-    certificates: Mapping[str, Certificate],
-    out: Path,
-) -> KipRecord:
-    """The facts of a run; times and likeness are filled in by the caller."""
-    best, meta = certificates["distilled"], result.best.distilled.meta
-    iterations, published = len(result.losses), options.variant == "published"
-    said = [*result.model.statements(), _rise(result, options)]
-    return KipRecord(
-        dataset=dataset.name,
-        kernel=kernel,
-        variant=options.variant,
-        ipc=options.points_per_class,
-        store=result.best.distilled.store,
-        range_scale=1.0,
-        init=options.init,
-        warm_start=options.warm_start,
-        seed=options.seed,
-        iterations=iterations,
-        lr=options.lr,
-        batch_size=options.batch(meta["n_train"]),
-        n_train=meta["n_train"],
-        n_val=meta["n_val"],
-        n_test=len(dataset.x_test),
-        d=dataset.input_dim,
-        p=result.best.distilled.feature_map.output_dim,
-        k=dataset.n_classes,
-        m=len(result.best.distilled.inputs),
-        lambda_=meta["lambda"],
-        lambda_s=result.best.distilled.lambda_s,
-        val_accuracy=meta["val_accuracy"],
-        original=score(best, "original"),
-        distilled=score(best, "distilled"),
-        best=_point(result.best, best),
-        last=_point(result.last, certificates["last"]),
-        certificate=certificate_numbers(best),
-        closed_form=None if result.closed_form is None else ClosedFormRecord(**asdict(result.closed_form)),
-        setup_seconds=result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
-        seconds_per_iteration=result.seconds["optimize"] / iterations,
-        resumed_from=result.resumed_from,
-        realism=Likeness(mse=None, psnr=None, out_of_range=None, asked=None),
-        value_range=value_range(dataset),
-        peak_memory_bytes=peak_memory_bytes(),
-        backend=meta["options"]["backend"],
-        precision=options.precision,
-        seconds={"total": 0.0},
-        floor_seconds={},
-        artifact=str(out / "distilled.npz"),
-        last_artifact=str(out / "last.npz"),
-        curve=str(out / "curve.npz"),
-        warnings=tuple(sentence for sentence in said if sentence is not None),
-    )
+        iterations, published = len(result.losses), options.variant == "published"
+        said = [*model.statements(), _rise(result, options)]
+        record = KipRecord(
+            **common_facts(dataset, kernel, options, model, distilled, certificate),
+            variant=options.variant,
+            range_scale=1.0,
+            init=options.init,
+            warm_start=options.warm_start,
+            iterations=iterations,
+            lr=options.lr,
+            batch_size=options.batch(model.n_train),
+            best=_point(result.best, certificate),
+            last=_point(result.last, last),
+            closed_form=None if result.closed_form is None else ClosedFormRecord(**asdict(result.closed_form)),
+            setup_seconds=result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
+            seconds_per_iteration=result.seconds["optimize"] / iterations,
+            resumed_from=result.resumed_from,
+            realism=likeness(distilled.samples, images, value_range(dataset)),
+            seconds=seconds,
+            artifact=str(best_path),
+            last_artifact=str(last_path),
+            curve=str(curve_path),
+            warnings=tuple(sentence for sentence in said if sentence is not None),
+        )
+    return KipRun(record, distilled, result, images, certificate.singular_values)
 
 
 def _point(point: KipPoint, certificate: Certificate) -> KipPointRecord:

@@ -52,7 +52,7 @@ def noise_deviation(distilled: DistilledDataset, *, backend: Any = None) -> floa
     started = distilled.meta.get("options", {}).get("init")
     if started != "noise" or distilled.feature_map.reach != "exact" or distilled.store != "float64":
         return 0.0
-    Q = distilled.feature_map.range_projection()
+    Q = distilled.feature_map.range_basis()
     F, Y = distilled.features(backend=backend), distilled.Y
     F = F if Q is None else product(F, Q)
     if distilled.centered:

@@ -141,7 +141,8 @@ def _distil(model: PrivateModel, feature_map: FeatureMap, options: ReleaseOption
     U, encoding = round_inputs(feature_map.standard_preimage(points.F, backend=options.backend), options.store)
     Y = points.Y
     if options.store != "float64":
-        Y = learned_labels(feature_map.inner.transform(U, dtype=np.float64, backend=options.backend), model.W, 0.0)
+        F = feature_map.on_standardised.transform(U, dtype=np.float64, backend=options.backend)
+        Y = learned_labels(F, model.W, 0.0)
     return {"inputs": U, "encoding": encoding, "Y": np.asarray(Y), "lambda_s": 0.0}
 
 

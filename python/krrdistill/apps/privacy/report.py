@@ -119,7 +119,7 @@ def _training_rows(distilled: DistilledDataset, dataset: Dataset) -> tuple[npt.N
         raise DataError(f"privacy: the file does not record how its model was trained ({error})") from error
     everything = np.arange(len(dataset.x_train))
     all_of_them = options.refit or distilled.meta.get("own_validation")
-    return everything if all_of_them else split(dataset.y_train, options)[1], lambda_
+    return everything if all_of_them else split("privacy", dataset.y_train, options)[1], lambda_
 
 
 def _theorem(

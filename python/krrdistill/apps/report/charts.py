@@ -221,7 +221,7 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
 
 
 def _inline(element: ElementTree.Element, name: str) -> None:
-    """Without namespaces, clipping and needless digits; ids get the chart's name, colours those of the palette."""
+    """SVG without namespaces, clipping and needless digits; ids get the chart's name, colours those of the palette."""
     element.tag = element.tag.rpartition("}")[2]
     attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     shown = {key: _shortened(value) for key, value in attributes.items() if key not in _DROPPED}

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from krrdistill.apps.report.charts import LAMBDA
-from krrdistill.apps.report.page import accuracy_chart
+from krrdistill.apps.report.page import score_chart
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import RunFolder
 from krrdistill.apps.text import megabytes, number, percent, seconds
-from krrdistill.artifact.record import KipRecord, RunRecord
+from krrdistill.artifact.record import CRITERIA, KipRecord, RunRecord
 
 __all__ = ["Row", "compare_page", "comparison", "run_names"]
 
@@ -84,11 +84,9 @@ def _exactness(record: RunRecord) -> str:
 
 
 def compare_page(runs: Sequence[RunFolder]) -> bytes:
-    """The table, the lambda paths on one scale and the first pictures of every run."""
+    """The table, the lambda paths (one scale for each criterion) and the first pictures of every run."""
     names = run_names(runs)
-    accuracies = np.concatenate([100.0 * run.path.val_accuracy for run in runs])
-    known = accuracies[np.isfinite(accuracies)]
-    limits = (float(known.min()), float(known.max())) if known.size else None
+    limits = {criterion: _limits(runs, criterion) for criterion in CRITERIA}
     pairs = list(zip(names, runs, strict=True))
     return render(
         "compare.html",
@@ -97,10 +95,19 @@ def compare_page(runs: Sequence[RunFolder]) -> bytes:
         inexact=[name for name, run in pairs if _exactness(run.record) == _INEXACT],
         iterative=sum(isinstance(run.record, KipRecord) for run in runs),
         path_charts=[
-            (name, accuracy_chart(run, f"path-{index}", y_limits=limits)) for index, (name, run) in enumerate(pairs)
+            (name, score_chart(run, f"path-{index}", y_limits=limits[run.record.criterion]))
+            for index, (name, run) in enumerate(pairs)
         ],
         pictures=[(name, _first_pictures(run, _PICTURE_BUDGET // len(runs))) for name, run in pairs],
     )
+
+
+def _limits(runs: Sequence[RunFolder], criterion: str) -> tuple[float, float] | None:
+    """The extremes of the scores of all runs with one criterion, as they are shown."""
+    scores = [CRITERIA[criterion].shown(run.path.score) for run in runs if run.record.criterion == criterion]
+    finite = np.concatenate([*scores, np.empty(0)])
+    finite = finite[np.isfinite(finite)]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
 
 
 def _first_pictures(run: RunFolder, budget: int) -> Sequence[object]:

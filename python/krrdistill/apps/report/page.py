@@ -15,10 +15,10 @@ from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import PAGE, PathData, RunFolder, read_run
 from krrdistill.apps.text import number, percent
-from krrdistill.artifact.record import ErrorCurve, KipRecord
+from krrdistill.artifact.record import Criterion, ErrorCurve, KipRecord
 from krrdistill.common.files import write_atomically
 
-__all__ = ["accuracy_chart", "accuracy_figure", "run_page", "write_page"]
+__all__ = ["run_page", "score_chart", "score_figure", "write_page"]
 
 Rows = list[tuple[str, ...]]
 _LEAST = 1e-17  # where the axis of errors ends: an error of 0 is below the rounding of float64
@@ -26,7 +26,7 @@ _OPTIONS = {
     "preprocessing": "preprocessing",
     "lambda_s": f"{LAMBDA}_S asked for",
     "realism": "realism, from noise (0) to real samples (1)",
-    "root": "root of Theorem 5.1",
+    "root": "root of Theorem 4.1",
     "scale_labels": "labels may be scaled",
     "refit": "refit on all data",
     "validation_fraction": "held out for validation",
@@ -68,7 +68,7 @@ def run_page(run: RunFolder) -> bytes:
         certificate_rows=_certificate_rows(run),
         label_errors=None if record.labels_only is None else _label_errors(record.labels_only, record.p),
         path_charts=(
-            (f"Validation {record.score_name}", accuracy_chart(run, "path-accuracy")),
+            (record.chosen_by.title, score_chart(run, "path-score")),
             ("Training error", _rmse_chart(run)),
         ),
         path_rows=_path_rows(run),
@@ -79,15 +79,15 @@ def run_page(run: RunFolder) -> bytes:
     )
 
 
-def accuracy_figure(
-    path: PathData, score_name: str, *, title: str | None = None, y_limits: tuple[float, float] | None = None
+def score_figure(
+    path: PathData, criterion: Criterion, *, title: str | None = None, y_limits: tuple[float, float] | None = None
 ) -> Figure:
-    """What lambda was chosen by, in per cent, against lambda."""
+    """What lambda was chosen by against lambda."""
     return lambda_path_figure(
         path.lambdas,
-        100.0 * path.val_accuracy,
-        label=f"validation {score_name} (%)",
-        unit=" %",
+        criterion.shown(path.score),
+        label=criterion.label,
+        unit=" %" if criterion.percent else "",
         best=path.best,
         below_noise_floor=path.below_noise_floor,
         noise_floor=path.noise_floor,
@@ -96,12 +96,11 @@ def accuracy_figure(
     )
 
 
-def accuracy_chart(run: RunFolder, name: str, *, y_limits: tuple[float, float] | None = None) -> Markup:
-    """``accuracy_figure`` for a page, on which no other chart has this name."""
-    figure = accuracy_figure(run.path, run.record.score_name, y_limits=y_limits)
-    return to_svg(
-        figure, name, _described(run, f"validation {run.record.score_name} (%)", 100.0 * run.path.val_accuracy)
-    )
+def score_chart(run: RunFolder, name: str, *, y_limits: tuple[float, float] | None = None) -> Markup:
+    """``score_figure`` for a page, on which no other chart has this name."""
+    criterion = run.record.chosen_by
+    figure = score_figure(run.path, criterion, y_limits=y_limits)
+    return to_svg(figure, name, _described(run, criterion.label, criterion.shown(run.path.score)))
 
 
 def _rmse_chart(run: RunFolder) -> Markup:
@@ -196,18 +195,18 @@ def _certificate_rows(run: RunFolder) -> Rows:
 
 
 def _path_rows(run: RunFolder) -> Rows:
-    path = run.path
+    path, shown = run.path, percent if run.record.chosen_by.percent else number
     return [
         (
             number(lam) + (" (chosen)" if index == path.best else ""),
-            percent(_finite(accuracy)),
+            shown(_finite(score)),
             number(_finite(rmse)),
             "under the noise floor" if below else "",
         )
-        for index, (lam, accuracy, rmse, below) in enumerate(
+        for index, (lam, score, rmse, below) in enumerate(
             zip(
                 path.lambdas.tolist(),
-                path.val_accuracy.tolist(),
+                path.score.tolist(),
                 path.train_rmse.tolist(),
                 path.below_noise_floor.tolist(),
                 strict=True,

@@ -194,7 +194,7 @@ def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
 
 
 def _opaque(picture: Bytes) -> Bytes:
-    """Without the channel of transparency, where there is one."""
+    """The picture without a channel of transparency."""
     if picture.shape[2:] not in ((2,), (4,)):
         return picture
     return np.where(picture[..., -1:] == 0, np.uint8(_GREY), picture[..., :-1])

@@ -56,12 +56,12 @@ _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
 class PathData:
     """The lambda path as its charts need it.
 
-    lambdas, val_accuracy, train_rmse, below_noise_floor : arrays of shape (L,), L >= 1
+    lambdas, score, train_rmse, below_noise_floor : arrays of shape (L,), L >= 1
     best : index of the chosen lambda
     """
 
     lambdas: FloatArray
-    val_accuracy: FloatArray
+    score: FloatArray
     train_rmse: FloatArray
     below_noise_floor: npt.NDArray[np.bool_]
     noise_floor: float
@@ -69,10 +69,11 @@ class PathData:
 
     @classmethod
     def of(cls, path: RidgePath) -> PathData:
-        """That of a run; for real-valued targets mean R^2 takes the place of accuracy."""
+        """The path of a run; ``score`` is that of its criterion."""
+        score = np.asarray(path.score)
         return cls(
             lambdas=np.asarray(path.lambdas),
-            val_accuracy=np.asarray(path.score),
+            score=np.where(np.isfinite(score), score, np.nan),
             train_rmse=np.asarray(path.train_rmse),
             below_noise_floor=np.asarray(path.below_noise_floor),
             noise_floor=float(path.noise_floor),
@@ -265,7 +266,7 @@ def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def _read_path(file: Path, data: Mapping[str, npt.NDArray[Any]]) -> PathData:
     """The lambda path in figure_data.npz; the singular values beside it are checked too."""
-    along = ("lambdas", "val_accuracy", "train_rmse", "below_noise_floor")
+    along = ("lambdas", "score", "train_rmse", "below_noise_floor")
     for name in (*along, "noise_floor", "best", "singular_values"):
         if name not in data:
             raise DataError(f"{file}: {name} is missing")
@@ -284,7 +285,7 @@ def _read_path(file: Path, data: Mapping[str, npt.NDArray[Any]]) -> PathData:
         raise DataError(f"{file}: singular_values must be finite and not negative")
     return PathData(
         lambdas=lambdas.astype(np.float64),
-        val_accuracy=data["val_accuracy"].astype(np.float64),
+        score=data["score"].astype(np.float64),
         train_rmse=data["train_rmse"].astype(np.float64),
         below_noise_floor=data["below_noise_floor"],
         noise_floor=float(data["noise_floor"]),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.apps.report.charts import LAMBDA, save_figure
-from krrdistill.apps.report.page import accuracy_figure, write_page
+from krrdistill.apps.report.page import score_figure, write_page
 from krrdistill.apps.report.run_folder import PathData, write_figure_data, write_record
 from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
 from krrdistill.artifact.record import RunRecord
@@ -47,7 +47,7 @@ def write_run(
         save_sheet(sheet, Path(record.figure))
     if record.lambda_path_figure is not None:
         title = f"{record.dataset}, {record.kernel}: choice of {LAMBDA}"
-        save_figure(accuracy_figure(data, record.score_name, title=title), Path(record.lambda_path_figure))
+        save_figure(score_figure(data, record.chosen_by, title=title), Path(record.lambda_path_figure))
     write_figure_data(folder, data, singular_values, start_images)
     write_record(folder, record)
     write_page(folder)

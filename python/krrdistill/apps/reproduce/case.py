@@ -1,4 +1,4 @@
-"""One data set, kernel and seed: its pass over the data is made once, however many cells use it."""
+"""One data set, kernel and seed, with one pass over the data for all of its cells."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Case:
         return self._draw()[0]
 
     def _draw(self) -> tuple[FeatureMap, float]:
-        """A map that nothing was computed with yet, and the seconds that it takes to have one."""
+        """A fresh map, and the seconds that making it took."""
         start = time.perf_counter()
         drawn = make_map(self.kernel, self.data, standardize(self.data), seed=self.seed)
         return drawn, time.perf_counter() - start
@@ -76,7 +76,7 @@ class Case:
             "lambda": model.lambda_,
             "original_accuracy": certificate.original_accuracy,
             "distilled_accuracy": certificate.distilled_accuracy,
-            "val_accuracy": float(path.val_accuracy[path.best]),
+            "val_accuracy": model.val_accuracy,
             "train_loss": float(path.train_rmse[path.best]) ** 2,
             "certificate": {name: value if math.isfinite(value) else None for name, value in numbers.items()},
             "seconds": {**seconds, "total": sum(seconds.values())},
@@ -144,7 +144,7 @@ class Case:
         return {**point.facts(), "test_accuracy": self._certify(point.distilled, folder).distilled_accuracy}
 
     def _certify(self, distilled: DistilledDataset, folder: Path) -> Certificate:
-        """Of the file, after it was written and read back; the file is not kept."""
+        """The certificate of a file that is written, read back and removed."""
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             path = Path(temporary) / "distilled.npz"
             distilled.save(path, embed_map=False)

@@ -27,7 +27,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of its files."""
         return f"{self.dataset}-{self.kernel}-ipc{self.ipc}-seed{self.seed}-{self.method}"
 
 
@@ -38,11 +38,11 @@ class Store:
     folder: Path
 
     def path(self, cell: Cell) -> Path:
-        """Of a cell's result."""
+        """Path of a cell's result."""
         return self.folder / f"{cell.name}.json"
 
     def checkpoint(self, cell: Cell) -> Path:
-        """Where KIP notes how far it is."""
+        """Path of KIP's checkpoint."""
         return self.folder / f"{cell.name}.checkpoint.npz"
 
     def read(self, cell: Cell) -> dict[str, Any] | None:

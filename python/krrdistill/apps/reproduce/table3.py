@@ -109,7 +109,7 @@ class _Original:
         return self.mean >= self.published - self.tolerance
 
     def row(self) -> tuple[str, ...]:
-        """Of the table."""
+        """The row of the table."""
         return (
             self.dataset,
             self.kernel,

@@ -36,7 +36,7 @@ class _Entry:
 
     @property
     def seconds(self) -> float:
-        """Of a whole run, mean over seeds: what was measured, or its preparation and steps carried on at their pace."""
+        """Seconds of a whole run, mean over seeds: measured, or extrapolated from its preparation and steps."""
         return fmean(map(self._seconds, self.cells))
 
     @property
@@ -218,7 +218,7 @@ def _curve_sections(rows: Iterable[_Row]) -> tuple[Section, ...]:
 
 
 def _name(key: tuple[str, str, int]) -> str:
-    """Of a row's curves on the page."""
+    """Names of a row's curves on the page."""
     return "-".join(("curve", *map(str, key)))
 
 

@@ -1,0 +1,180 @@
+"""The named maps: made for some data, or rebuilt from a file's description."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from krrdistill.common.arrays import check_choice, to_host
+from krrdistill.common.samples import host_samples
+from krrdistill.data import Dataset, Preprocessing
+from krrdistill.data.layout import checked_layout
+from krrdistill.errors import DataError
+from krrdistill.options import KERNELS
+
+from .base import FeatureMap
+from .convolution import ConvolutionalNetwork
+from .deep_linear import DeepLinear
+from .fcnn import FCNN
+from .identity import Identity
+from .orthogonal_fourier import OrthogonalFourier
+from .random_fourier import RandomFourier, median_sigma2
+from .user import UserMap, load_object
+
+__all__ = ["check_describable", "kernels_with", "make_map", "map_from_spec"]
+
+_CLASSES: Mapping[str, Any] = {
+    kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
+}
+_MEDIAN_ROWS = 4000  # of the data, evenly spaced, for the median heuristic
+_PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
+
+
+def make_map(
+    kernel: str,
+    data: Any,
+    preprocessing: Preprocessing | None = None,
+    *,
+    seed: int = 0,
+    layout: str | None = None,
+    **options: Any,
+) -> FeatureMap:
+    """Makes the map named ``kernel`` for some data, with the published defaults.
+
+    Parameters
+    ----------
+    kernel : one of ``KERNELS``, or "package.module:object"
+        The last is imported: a map of the package, which keeps a preprocessing of its own, or a callable or torch
+        module (``UserMap``).
+    data : Dataset or array of shape (n, *shape)
+        Raw inputs, which give the shape and the median heuristic; a named data set gives its published constants.
+    preprocessing : Preprocessing, optional
+        The first stage of the map, by default none.
+    seed : int
+        Seed of the weights.
+    layout : "NHWC" or "NCHW", optional
+        For conv: where images have their channels, last or first. A data set has its own.
+    **options
+        Options of the map, those of ``MapOptions`` that its constructor has. ``sigma2`` is by default 1000 for the
+        Gaussian kernel on MNIST and CIFAR, else the median heuristic.
+
+    Returns
+    -------
+    FeatureMap
+
+    Raises
+    ------
+    ValueError
+        For an unknown kernel, and for options that it does not take.
+    """
+    samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("make_map", data), "")
+    shape = tuple(int(s) for s in samples.shape[1:])
+    input_dim = math.prod(shape)
+    if ":" in kernel:
+        if options:
+            raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options))}")
+        loaded = load_object(kernel, input_dim)
+        check_describable(f"kernel: {kernel}", loaded)
+        own = loaded.preprocessing.kind != "none"
+        return loaded if own or preprocessing is None else loaded.with_preprocessing(preprocessing)
+    check_choice("make_map", "kernel", kernel, KERNELS)
+    kind, parameters = _CLASSES[kernel], _parameters(kernel)
+    unknown = sorted(options.keys() - set(parameters))
+    if unknown:
+        raise ValueError(f"make_map: {kernel} does not take {', '.join(unknown)}")
+    if "sigma2" in parameters and options.get("sigma2") is None:
+        spectral = options.get("spectral", "gaussian")
+        published = _PUBLISHED_SIGMA2.get(name) if spectral == "gaussian" else None
+        options["sigma2"] = published or _median_of(samples, preprocessing, spectral, seed)
+    if "seed" in parameters:
+        options["seed"] = seed
+    if "layout" in parameters:
+        options["layout"] = checked_layout("make_map", shape, data.layout if isinstance(data, Dataset) else layout)
+    made: FeatureMap = kind(shape if kind.takes_shape else input_dim, preprocessing=preprocessing, **options)
+    return made
+
+
+def kernels_with(option: str) -> tuple[str, ...]:
+    """Names of the maps whose constructor takes ``option``."""
+    return tuple(kernel for kernel in KERNELS if option in _parameters(kernel))
+
+
+def _median_of(samples: Any, preprocessing: Preprocessing | None, spectral: str, seed: int) -> float:
+    rows = samples[:: max(1, len(samples) // _MEDIAN_ROWS)]
+    preprocessing = preprocessing or Preprocessing.none(math.prod(np.shape(rows)[1:]))
+    return median_sigma2(to_host("make_map", "data", preprocessing.apply(rows)), spectral=spectral, seed=seed)
+
+
+def check_describable(where: str, feature_map: FeatureMap) -> None:
+    """Raises DataError for a map that ``map_from_spec`` does not know: a user's own subclass of FeatureMap."""
+    if feature_map.kernel not in (*_CLASSES, UserMap.kernel):
+        kind = type(feature_map).__name__
+        raise DataError(f"{where}: files cannot describe the {kind} of kernel {feature_map.kernel!r}; use a UserMap")
+
+
+def map_from_spec(
+    spec: Mapping[str, Any], given: FeatureMap | None = None, *, preprocessing: Preprocessing | None = None
+) -> FeatureMap:
+    """Rebuilds the map that ``FeatureMap.spec`` described from its seed, checked against its fingerprint.
+
+    A user's map cannot be rebuilt: it is ``given``, and checked against the description.
+    """
+    try:
+        kernel, d = spec["kernel"], spec["input_dim"]
+        if kernel == UserMap.kernel:
+            return _checked_user_map(spec, given, preprocessing)
+        if given is not None:
+            raise DataError(f"map: the file's map is {kernel}, which is rebuilt; none must be given")
+        if kernel not in _CLASSES:
+            raise DataError(f"map: unknown kernel {kernel!r}")
+        kind = _CLASSES[kernel]
+        names = [name for name in _parameters(kernel) if name in spec or name not in kind.optional_in_spec]
+        options = {name: _stated(spec, name) for name in names}
+        made: FeatureMap = kind(**options, preprocessing=preprocessing)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"map: the description of the feature map is incomplete: {error}") from error
+    rebuilt = made.spec()
+    if rebuilt["input_dim"] != d:
+        raise DataError(f"map: input_dim {d!r} contradicts the rest of the description")
+    if rebuilt["fingerprint"] != spec.get("fingerprint"):
+        raise DataError(f"map: the {kernel} weights rebuilt from the seed do not match the recorded fingerprint")
+    for name, value in rebuilt.items():
+        if spec.get(name, value) != value:
+            raise DataError(f"map: {name} of the description contradicts the rest of it")
+    return made
+
+
+def _parameters(kernel: str) -> list[str]:
+    """Names of the constructor's parameters, without the preprocessing."""
+    return [name for name in inspect.signature(_CLASSES[kernel]).parameters if name != "preprocessing"]
+
+
+def _stated(spec: Mapping[str, Any], name: str) -> Any:
+    if spec[name] is None:
+        raise TypeError(f"{name} is null")
+    return spec[name]
+
+
+def _checked_user_map(
+    spec: Mapping[str, Any], given: FeatureMap | None, preprocessing: Preprocessing | None
+) -> UserMap:
+    if given is None:
+        raise DataError(
+            f"map: the features are of {spec['name']}, which is never loaded because a file says so: give it "
+            "(DistilledDataset.load(path, feature_map=...), --kernel on the command line)"
+        )
+    if not isinstance(given, UserMap):
+        raise DataError(f"map: the features are of {spec['name']}, not of the {given.kernel} map that was given")
+    given.check_spec(spec)
+    if preprocessing is None:
+        return given
+    if given.preprocessing.kind == "none":
+        return given.with_preprocessing(preprocessing)
+    own, stored = given.preprocessing.arrays(), preprocessing.arrays()
+    if own.keys() != stored.keys() or any(not np.array_equal(own[name], stored[name]) for name in own):
+        raise DataError(f"map: {spec['name']} was given with another preprocessing than the file has")
+    return given
