@@ -710,7 +710,7 @@ def test_approximate_inputs_of_torch_modules_take_few_calls(rng: np.random.Gener
     X, y = blobs()
     model = kd.fit_model(kd.RidgeStatistics(phi, 10, precision="float64").update(X, y), 1.0)
     calls.clear()
-    found = span_model(model.W, rng.standard_normal((10, 64)), phi.inner.linearize)
+    found = span_model(model.W, rng.standard_normal((10, 64)), phi.on_standardised.linearize)
     assert found.steps < 100
     assert len(calls) <= 10 * found.steps  # tens of thousands of products with the Jacobian before
     assert found.residual < 0.2
@@ -727,7 +727,7 @@ def test_steps_by_cholesky_and_by_lsqr_are_the_same(
     steps = []
     for limit in (0, 10_000):
         monkeypatch.setattr(span, "_MOST_EQUATIONS", limit)
-        state = span._State(W, X, phi.inner.linearize, centered, None)
+        state = span._State(W, X, phi.on_standardised.linearize, centered, None)
         steps.append(state.step(1.0))
     condition = 1.0 + float(np.linalg.norm(state._equations[2], 2))  # of the Gram matrix plus the damping
     tolerances.assert_solve(steps[0], steps[1], condition)
@@ -736,9 +736,9 @@ def test_steps_by_cholesky_and_by_lsqr_are_the_same(
 def test_an_end_of_the_search_by_its_bound_is_said(rng: np.random.Generator) -> None:
     phi = kd.RandomFourier(D, 60, sigma2=30.0)
     W, X = rng.standard_normal((4, 60)), rng.standard_normal((4, D))
-    by_steps = span_model(W, X, phi.inner.linearize, max_steps=2)
+    by_steps = span_model(W, X, phi.on_standardised.linearize, max_steps=2)
     assert (by_steps.steps, by_steps.stopped) == (2, "steps")
-    by_time = span_model(W, X, phi.inner.linearize, max_seconds=1e-9)
+    by_time = span_model(W, X, phi.on_standardised.linearize, max_seconds=1e-9)
     assert (by_time.steps, by_time.stopped) == (0, "seconds")
     tolerances.assert_exact(by_time.X, X)
 

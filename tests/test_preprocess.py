@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import krrdistill as kd
 import oracles
 import tolerances
+from krrdistill.common.samples import as_samples
 from krrdistill.data import Dataset, Moments, Preprocessing, standardize, zca
 from krrdistill.errors import DataError
 
@@ -372,3 +375,56 @@ def test_moments_refuse_samples_of_other_shapes():
         Moments.of(np.ones((2, 3))) + Moments.of(np.ones((2, 2)))
     with pytest.raises(DataError, match="at least one entry"):
         Moments.of(np.ones((0, 3)))
+
+
+# Units at prediction
+
+
+def said_units(scaling, X):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scaling.warn_of_units("predict", X)
+    return [str(warning.message) for warning in said]
+
+
+def test_bytes_and_floats_are_told_apart_at_prediction():
+    data = kd.load_dataset("digits")
+    scaling, x = kd.standardize(data), data.x_test.reshape(len(data.x_test), -1)
+    floats = kd.standardize(data.x_train / 255.0)
+    assert "X is at most" in said_units(scaling, x / 255.0)[0]
+    assert "for a tenth of its entries over" in said_units(floats, x)[0]
+    result = kd.distill(data.x_train, data.train_targets, kd.Identity(64, preprocessing=scaling))
+    assert said_units(scaling, as_samples("predict", (x / 255.0).astype(np.float16)))
+    for predictor in (result.model, result.distilled):
+        with pytest.warns(kd.DataWarning, match="^predict: X is at most .* give it in their units") as said:
+            predictor.predict(data.x_test / 255.0)
+        assert len(said) == 1
+
+
+def test_ordinary_samples_are_not_suspected(rng):
+    data = kd.load_dataset("digits")
+    x = data.x_test.reshape(len(data.x_test), -1)
+    scaling = kd.standardize(data)
+    for part in (x, x / 1.0, np.zeros((3, 64)), *x[:, None]):
+        assert said_units(scaling, part) == []
+    assert said_units(kd.zca(data.x_train.reshape(-1, 64)), x) == []
+    assert said_units(kd.zca(data.x_train.reshape(-1, 64)), x / 255.0) != []
+    normal = kd.standardize(rng.standard_normal((500, 20)))
+    tails = kd.standardize(np.exp(2.0 * rng.standard_normal((500, 20))))
+    sparse = kd.standardize((rng.random((500, 200)) < 0.02).astype(float))
+    for kind, X in (
+        (normal, 5.0 + rng.standard_normal((100, 20))),
+        (tails, np.exp(2.0 * rng.standard_normal((100, 20)))),
+        (sparse, (rng.random((100, 200)) < 0.02).astype(float)),
+        (Preprocessing.none(20), 1e6 * np.ones((2, 20))),
+    ):
+        assert said_units(kind, X) == []
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mnist", "cifar100"])
+def test_no_sample_of_a_test_set_is_suspected(name, real_data_dir):
+    with np.load(real_data_dir / f"{name}.npz", allow_pickle=False) as archive:
+        x = archive["x_test"][:1000]
+    scaling = kd.standardize(x)
+    assert all(said_units(scaling, part) == [] for part in x.reshape(len(x), 1, -1))

@@ -132,9 +132,10 @@ class DistilledDataset:
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
         """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.
 
-        Targets (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
+        Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        self.preprocessing.warn_of_units("predict", samples)
         W, b = self.fit_weights(backend=backend)
         solver = get_backend(backend, data=samples)
         scores = all_scores(self.feature_map, samples, W[None], b[None], precision="float64", backend=solver)
@@ -188,6 +189,7 @@ class DistilledDataset:
         """
         X_test, y_test = (test.x_test, test.test_targets) if isinstance(test, Dataset) else test
         samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
+        self.preprocessing.warn_of_units("verify", samples)
         y = self._test_targets(y_test, samples.shape[0])
         W, b = self._original(model)
         if W.shape != (self.Y.shape[1], self.feature_map.output_dim):

@@ -282,6 +282,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Scores coef_ phi(x), shape (n, k)."""
         check_is_fitted(self, "distilled_")
         X = as_samples("RidgeDistiller", validate_data(self, X, dtype=_DTYPES, reset=False))
+        self.distilled_.preprocessing.warn_of_units("RidgeDistiller", X)
         feature_map, model, backend = self.distilled_.feature_map, self.coef_[None], get_backend(self.backend, data=X)
         return all_scores(feature_map, X, model, None, precision="float64", backend=backend)[:, 0]
 

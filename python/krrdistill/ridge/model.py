@@ -120,6 +120,7 @@ class RidgeModel:
     def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
         """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        self.feature_map.preprocessing.warn_of_units("predict", samples)
         b = None if self.b is None else self.b[None]
         solver = get_backend(backend, data=samples)
         return all_scores(self.feature_map, samples, self.W[None], b, precision="float64", backend=solver)[:, 0]
