@@ -42,7 +42,7 @@ class DistilledDataset:
     inputs : array of shape (m, d), float64 or float32
         Standardised inputs u = (x - origin) / unit; ``X`` are the raw ones. Of classes, row i has class i mod k.
     Y : array of shape (m, k)
-        Targets.
+        Labels.
     lambda_s : float
         The (absolute) ridge parameter to train with.
     feature_map : FeatureMap

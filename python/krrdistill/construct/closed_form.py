@@ -54,7 +54,7 @@ class Construction:
 def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
     """P = Y (Y^T Y)^-1 = Q R^-T with Y = Q R, shape (m, k): Y^T Y itself would square the condition number of Y.
 
-    Targets of lower rank, which centred one-hot labels are, do for a W whose columns they span: P = (Y^+)^T then.
+    Labels of lower rank, which centred one-hot labels are, do for a W whose columns they span: P = (Y^+)^T then.
     """
     m, k = Y.shape
     Q, R = np.linalg.qr(Y)
@@ -105,7 +105,7 @@ def real_start(
     """(D, Y) near the features of m balanced real points (Corollary 4.1.1).
 
     F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
-    least change that makes it exact. Targets are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
+    least change that makes it exact. Labels are Y = F_l W^T, where F_l = F + lambda_s (F^+)^T is the matrix whose
     pseudo-inverse is R^T, with singular values below s1 / 10 raised to that. ``centered`` as in ``noise_start``, with
     the features about their mean.
     """

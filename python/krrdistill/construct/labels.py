@@ -1,4 +1,4 @@
-"""Targets of distilled points: those of the closed form, and the best ones for given features (Theorem 4.2)."""
+"""Labels of distilled points: those of the closed form, and the best ones for given features (Theorem 4.2)."""
 
 from __future__ import annotations
 

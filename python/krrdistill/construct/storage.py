@@ -3,7 +3,7 @@
 Compact storage keeps a code per number and two numbers per sample: x = scale code + offset.
     float16   scale = 2^e with |x| <= 2^e, offset = 0: eleven bits of every number, whatever the size of the inputs
     uint8     offset = min x, scale = (max x - min x) / 255: 256 levels between the extremes of each sample
-Targets are learned again from the rounded inputs (Theorem 4.2); what rounding costs is in the certificate.
+Labels are learned again from the rounded inputs (Theorem 4.2); what rounding costs is in the certificate.
 """
 
 from __future__ import annotations

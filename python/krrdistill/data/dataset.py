@@ -33,7 +33,7 @@ class Dataset:
         Inputs: uint8, float32 or float64 as they are; anything else stays what it is and is read block by block, as
         float32 or float64.
     y_train, y_test : array, series or list
-        Targets (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
+        Labels (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
         0/1 targets (n, k), stored as float64. Every class has at least one training sample.
     class_names : sequence of str, optional
         k names, of classes or targets; integers in y are then the codes 0 ... k-1. By default the labels themselves.

@@ -263,7 +263,7 @@ def _object_kind(value: Any) -> type:
 
 
 def _one_column(where: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Targets (n, 1) as (n,), with a word."""
+    """Labels (n, 1) as (n,), with a word."""
     if array.ndim == 2 and array.shape[1] == 1:
         if array.dtype.kind != "f" or _is_whole(array):
             warnings.warn(

@@ -126,7 +126,7 @@ class RidgeModel:
         return all_scores(self.feature_map, samples, self.W[None], b, precision="float64", backend=solver)[:, 0]
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
-        """Targets (n,), or (n, k) of 0 and 1 (multi-label) or real values; of the kind of X."""
+        """Labels (n,), or (n, k) of 0 and 1 (multi-label) or real values; of the kind of X."""
         predicted = predictions(self.scores(X, backend=backend), self.targets)
         if self.classes is not None and self.classes.names is not None:
             return self.classes.decode(predicted)

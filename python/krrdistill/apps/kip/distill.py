@@ -116,7 +116,7 @@ def kip_distill(
     X : array of shape (n, *shape), uint8 or float
         Raw inputs.
     y : array of int, shape (n,)
-        Targets.
+        Labels.
     feature_map : FeatureMap
         phi, with its preprocessing; it need not be onto unless ``warm_start``.
     classes : int or sequence of labels, optional

@@ -107,7 +107,7 @@ class GramObjective:
 
 
 def _solve(F: Array, gram: Array, cross: Array, cutoff: float) -> _Solved | None:
-    """Targets of features F, None where they are beyond floating point."""
+    """Labels of features F, None where they are beyond floating point."""
     try:
         return _Solved(F, gram, cross, cutoff) if np.isfinite(F).all() else None
     except np.linalg.LinAlgError:
@@ -115,7 +115,7 @@ def _solve(F: Array, gram: Array, cross: Array, cutoff: float) -> _Solved | None
 
 
 class _Solved:
-    """Targets of features F (m, p) and the matrices that the gradient shares with them.
+    """Labels of features F (m, p) and the matrices that the gradient shares with them.
 
     Everything goes through NumPy: SciPy brings threads of its own, and those that wait for work keep cores busy.
     """

@@ -27,7 +27,7 @@ LIMITS = (
     "W is always revealed: whoever has X_S, Y_S and lambda_S retrains to it, whatever Z is.",
     "A released Y_S ends the guarantee: Y_S D = W holds without any noise, so that Y_S and all rows of D give W away.",
     "The guarantee is for each row of D alone. All rows together have noise in m - k of their m directions only.",
-    "Targets are not protected: neighbours are data sets that differ in one input, by at most B, with the same labels.",
+    "Labels are not protected: neighbours are data sets that differ in one input, by at most B, with the same labels.",
     "A point replaced by any other of norm B may move W twice as far: that needs twice the sigma.",
 )
 
