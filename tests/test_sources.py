@@ -615,7 +615,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "changing items": (changing, {}, "item 0 differs from read to read"),
     "items": (lambda _: [(1, 2, 3)], {}, r"items must be pairs \(x, y\), item 0 is a tuple"),
     "columns of pairs": (lambda _: [([1.0], 2)], {"y": "label"}, "has no columns that x or y could name"),
-    "loader": (loader, {}, "a DataLoader; give its batches to RidgeStatistics.update_batches"),
+    "loader": (loader, {}, "a DataLoader; add its batches one by one"),
     "array": (lambda _: np.ones((2, 2)), {}, r"a ndarray; pass a pair \(X, y\)"),
 }
 

@@ -108,7 +108,7 @@ def _type_of(X: Any, array: Array) -> str:
     return f"dtype {array.dtype}" if known else f"a {type(X).__name__}"
 
 
-_STREAM = "give its batches to RidgeStatistics.update_batches"
+_STREAM = "add its batches one by one: for X, y in batches: RidgeStatistics.update(X, y)"
 _REMEDIES = {
     "DataLoader": _STREAM,
     "generator": _STREAM,

@@ -35,7 +35,7 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_STREAM = "give its batches to RidgeStatistics.update_batches"
+_STREAM = "add its batches one by one: for X, y in batches: RidgeStatistics.update(X, y)"
 
 
 class Read(NamedTuple):
