@@ -114,6 +114,7 @@ def test_a_file_takes_options_by_their_own_names(write: Any, name: str) -> None:
     )
     assert distill({}, write(text)) == DistillSettings(
         zca=True,
+        targets="classes",
         map_options=MapOptions(kernel="FCNN", widths=(20, 10)),
         options=DistillOptions(points_per_class=3, lambda_s=1e-4, lambdas=(1.0, 10.0), store="float32", refit=True),
     )
@@ -251,7 +252,7 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("data: {dataset: MINST}\n", "data.dataset must be one of digits, mnist"),
         ("data: {zca_whiten: maybe}\n", "data.zca_whiten must be true or false, got 'maybe'"),
         ("refit: 1\n", "refit must be true or false, got 1"),
-        ("lambdas: 3\n", "lambdas must be numbers, got 3"),
+        ("lambdas: {}\n", "lambdas must be numbers, got {}"),
         ("lambdas: [1, two]\n", "lambdas must be a number, got 'two'"),
     ],
 )

@@ -73,7 +73,7 @@ class Wood:
         ({"wet": 3}, ValueError, "wood: wet must be finite and >= 0 and <= 2, got 3.0"),
         ({"angle": "flat"}, ValueError, "wood: angle must be a number, or one of auto; got 'flat'"),
         ({"angle": -1}, ValueError, "wood: angle must be finite and >= 0, got -1.0"),
-        ({"sizes": 3.0}, TypeError, "wood: sizes must be numbers, got 3.0"),
+        ({"sizes": True}, TypeError, "wood: sizes must be numbers, got True"),
         ({"sizes": "1,2"}, TypeError, "wood: sizes must be numbers, got '1,2'"),
         ({"sizes": [1, -1]}, ValueError, "wood: sizes must be finite and > 0, got -1.0"),
         ({"rings": 2}, ValueError, "wood: rings must be > 2 and <= 9, got 2"),

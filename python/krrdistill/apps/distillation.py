@@ -89,7 +89,7 @@ def run_distillation(
     map_options: Mapping[str, Any] | None = None,
     use_zca: bool = False,
     options: DistillOptions | None = None,
-    out: Path,
+    out: Path | str,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -116,7 +116,7 @@ def run_distillation(
     -------
     RunResult
     """
-    options = options or DistillOptions()
+    options, out = options or DistillOptions(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     watch = Stopwatch(progress, {"load": load_seconds})

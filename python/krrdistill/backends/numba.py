@@ -36,12 +36,11 @@ from .base import (
     precision_of,
 )
 from .hadamard import HadamardWeight
-from .tiles import tile_rows
+from .tiles import FLUSH_ROWS, tile_rows
 
 __all__ = ["NumbaBackend"]
 
 AnyArray = npt.NDArray[Any]
-_FLUSH_ROWS = 4096  # float32 sums go to float64 at least this often (docs/numerics.md)
 _ONE_AT_A_TIME = threading.Lock()  # Numba's "workqueue" threads end the process when two Python threads call at once
 
 
@@ -76,7 +75,7 @@ class NumbaBackend(ArrayBackend):
         for picked, features in _feature_tiles(feature_map, X, rows, dtype):
             _syrk(dtype)(1.0, features.T, beta=scratch is gram or pending > 0, c=scratch.T, lower=0, overwrite_c=1)
             pending += len(features)
-            if scratch is not gram and pending >= _FLUSH_ROWS:
+            if scratch is not gram and pending >= FLUSH_ROWS:
                 _run(_flush, scratch, gram)
                 pending = 0
             if Y.ndim == 1:

@@ -12,17 +12,19 @@ from krrdistill.common.rows import RowSource, block_rows
 
 from .base import FloatArray, IntArray, MapStages, Precision
 from .staged import Forwarding
-from .tiles import tile_rows
+from .tiles import FLUSH_ROWS, tile_rows
 
 __all__ = ["ReadingBackend"]
 
 AnyArray = npt.NDArray[Any]
+_MOST_BYTES = 256 << 20
 
 
 class ReadingBackend(Forwarding):
     """``inner`` on the blocks of a ``RowSource``; other operations, and other samples, go to ``inner`` as they are.
 
-    Blocks are multiples of a tile, so that sums are those of an array with the same numbers, to the last bit.
+    Blocks end where float32 sums go to float64, so that sums are those of an array with the same numbers, to the last
+    bit. Of samples so wide that such a block takes over 256 MiB, blocks end at tiles: sums then differ by rounding.
     """
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
@@ -78,7 +80,10 @@ def _blocks(
 ) -> Iterator[tuple[slice, IntArray, AnyArray]]:
     """(place among the rows, the rows, their samples), whole tiles but for the last."""
     chosen = np.arange(len(X)) if rows is None else rows
-    step = block_rows(X.width, X.dtype.itemsize, tile_rows(feature_map, dtype))
+    tile = tile_rows(feature_map, dtype)
+    group = -(-FLUSH_ROWS // tile) * tile
+    fits = group * X.width * X.dtype.itemsize <= _MOST_BYTES
+    step = block_rows(X.width, X.dtype.itemsize, group if fits else tile)
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
         yield slice(start, start + len(part)), part, X.read(part)

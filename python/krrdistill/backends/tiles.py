@@ -8,10 +8,12 @@ import numpy as np
 
 from .base import MapStages
 
-__all__ = ["rcond_floor", "tile_rows"]
+__all__ = ["FLUSH_ROWS", "rcond_floor", "tile_rows"]
 
 _TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at its ceiling
 _MIN_ROWS, _MAX_ROWS = 64, 4096
+# float32 sums go to float64 at the first tile that ends so many rows, as flush_rows of csrc says (docs/numerics.md).
+FLUSH_ROWS = 4096
 
 
 def tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:

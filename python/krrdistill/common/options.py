@@ -243,7 +243,9 @@ def _check(label: str, declared: Declared, value: Any) -> Any:
         return None
     if not declared.several:
         return _check_one(label, declared, value)
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, Real) and not isinstance(value, bool):
+        value = (value,)
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"{label} must be {_MANY[declared.base]}, got {shown_value(value)}")
     return tuple(_check_one(label, declared, item) for item in value)
 

@@ -68,7 +68,8 @@ def row_source(where: str, X: Any) -> Any:
 def _from_array(where: str, X: Any) -> Any:
     if compat.is_torch_array(X) and dtype_name(X.dtype) == "bfloat16":
         return _BFloat16Rows(X)
-    array = to_host(where, "X", X)
+    jax_only = compat.is_jax_array(X) and dtype_name(X.dtype) == "bfloat16"  # DLPack has no such type for NumPy
+    array = np.asarray(X) if jax_only else to_host(where, "X", X)
     if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:
         raise TypeError(f"{where}: X must be a numeric array, got {_type_of(X, array)}")
     native = array.dtype in (np.uint8, np.float32, np.float64) and array.dtype.isnative

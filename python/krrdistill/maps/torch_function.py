@@ -42,12 +42,12 @@ class TorchFunction:
     def __call__(self, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The module's output for X (n, d)."""
         with self._torch.no_grad():
-            return np.asarray(self._module(self._tensor(X)).detach().cpu().numpy())
+            return _array(self._module(self._tensor(X)))
 
     def inverse(self, F: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The module's own ``inverse`` for F (m, p)."""
         with self._torch.no_grad():
-            return np.asarray(self._module.inverse(self._tensor(F)).detach().cpu().numpy())
+            return _array(self._module.inverse(self._tensor(F)))
 
     def linearize(self, X: FloatArray) -> Linearization:
         """Value and Jacobian products at X (m, d), by automatic differentiation.
@@ -69,5 +69,11 @@ class TorchFunction:
         return Linearization(_float64(value), forward, backward)
 
 
+def _array(tensor: Any) -> npt.NDArray[Any]:
+    """A tensor as an array; bfloat16, which NumPy does not have, becomes float32, which holds it."""
+    found = tensor.detach().cpu()
+    return np.asarray((found.float() if str(found.dtype) == "torch.bfloat16" else found).numpy())
+
+
 def _float64(tensor: Any) -> FloatArray:
-    return np.asarray(tensor.detach().cpu().numpy(), dtype=np.float64)
+    return np.asarray(_array(tensor), dtype=np.float64)

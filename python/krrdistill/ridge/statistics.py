@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, Operator, get_backend
+from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import (
     as_rows,
     check_choice,
@@ -44,7 +45,6 @@ _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
 _LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
-_TILE_ROWS = 4096  # rows summed in one precision at most: flush_rows of csrc/include/krrdistill/statistics.h
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
@@ -333,7 +333,7 @@ class RidgeStatistics:
             if len(rows) * samples.shape[1] > _LOOK_AT * self.feature_map.output_dim**2:
                 return True
             largest = largest_entry(samples, rows)
-        tile = float(np.finfo(self.precision).max) / _TILE_ROWS
+        tile = float(np.finfo(self.precision).max) / FLUSH_ROWS
         return not max(self.feature_map.feature_bound(largest), 1.0) * factor < np.sqrt(tile)
 
     def _add(

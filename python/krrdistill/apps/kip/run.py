@@ -52,7 +52,7 @@ def run_kip(
     map_options: Mapping[str, Any] | None = None,
     use_zca: bool = False,
     options: KipOptions | None = None,
-    out: Path,
+    out: Path | str,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> KipRun:
@@ -82,7 +82,7 @@ def run_kip(
     KipRun
     """
     dataset.check_classes("kip")
-    options = options or KipOptions()
+    options, out = options or KipOptions(), Path(out)
     start = time.perf_counter()
     watch = Stopwatch(progress, {"load": load_seconds})
     with limited_threads(options.threads):
