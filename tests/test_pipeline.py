@@ -334,8 +334,8 @@ def test_retrain_takes_a_backend_and_speaks_in_the_name_of_its_caller(digits: kd
     assert backend.passes > 0
     with pytest.raises(ValueError, match="backend must be one of"):
         retrain(result.distilled, digits.x_train, digits.y_train, backend="abacus")
-    with pytest.raises(kd.DataError, match="audit: 1 samples leave nothing to train on"):
-        retrain(result.distilled, digits.x_train[:1], [0], classes=1, where="audit")
+    with pytest.raises(kd.DataError, match="audit: the hold-out took every sample of class"):
+        retrain(result.distilled, digits.x_train[:2], [0, 1], classes=2, where="audit")
 
 
 def test_an_inexact_file_is_said_to_be_one(digits: kd.Dataset, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,7 @@ def frame_of(where: str, name: str, X: Any) -> Any:
 
         X = pyarrow.table(X) if hasattr(X, "columns") else pyarrow.chunked_array([X])
     if type(X).__module__.partition(".")[0] == "pandas" and type(X).__name__ not in ("DataFrame", "Series"):
-        import pandas
-
-        X = pandas.Series(X)  # of an index or an extension array
+        X = sys.modules["pandas"].Series(X)  # of an index or an extension array
     return narwhals.from_native(X, eager_only=True, allow_series=True)
 
 

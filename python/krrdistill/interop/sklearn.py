@@ -227,7 +227,9 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _distilled(self, model: RidgeModel, X: Any, labels: Targets, options: DistillOptions) -> DistilledDataset:
         """The points of a model; with init = "real" they start from rows of X."""
-        return distill_model(model, reference=(X, labels) if options.init == "real" else None, options=options)
+        given = {name: getattr(options, name) for name in vars(options) if name not in options.training()}
+        reference = (X, labels) if options.start == "real" else None
+        return distill_model(model, reference=reference, seed=options.seed, **given)
 
     def _keep(self, distilled: DistilledDataset, model: RidgeModel, X: Any, codes: IntArray) -> None:
         """Sets the attributes of a solution, judged on the rows X with the codes of their classes."""
