@@ -28,6 +28,7 @@ from krrdistill.artifact.record import (
     Solution,
     to_json,
 )
+from krrdistill.common.files import sha256_of
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
@@ -147,7 +148,8 @@ def run_distillation(
             reloaded = reloaded.with_meta(**{key: facts_of_run[key] for key in keys})
             reloaded.save(path, embed_map=options.embed_map)
         n_passed = len(dataset.x_train) - record.n_val
-        record = replace(record, floor_seconds={"statistics": pass_floor(feature_map, n_passed, options.precision)})
+        floor = {"statistics": pass_floor(feature_map, n_passed, options.precision)}
+        record = replace(record, floor_seconds=floor, artifact_sha256=sha256_of(path))
     return RunResult(record, reloaded, result.model, images, certificate.singular_values)
 
 
@@ -164,7 +166,9 @@ def _record(
     facts = dict(meta["solution"])
     range_scale = facts.pop("range_scale")
     solution = Solution(**facts)
-    warnings = [*result.model.statements(), _shortfall(certificate, options, solution.method)]
+    deep = solution.method == "exact" and len(distilled.feature_map.layers) > 1
+    remedy = _REMEDIES["deep" if deep else solution.method]
+    warnings = [*result.model.statements(), _shortfall(certificate, options, remedy)]
     return RunRecord(
         dataset=dataset.name,
         kernel=kernel,
@@ -235,14 +239,15 @@ def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> Err
 
 
 _REMEDIES = {
-    "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
+    "exact": "use more points per class, or float64 storage",
+    "deep": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
     "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
     "approximate": "the map has no exact preimage, its inputs are approximate: use more points per class",
     "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
 }
 
 
-def _shortfall(certificate: Certificate, options: DistillOptions, method: str) -> str | None:
+def _shortfall(certificate: Certificate, options: DistillOptions, remedy: str) -> str | None:
     """What to say when the file does not retrain to the model as well as its storage should."""
     error, target = certificate.weight_relative_error, WEIGHT_ERROR_TARGETS[options.store]
     if error <= target:
@@ -250,7 +255,7 @@ def _shortfall(certificate: Certificate, options: DistillOptions, method: str) -
     agreement = certificate.prediction_agreement
     return (
         f"NOT EXACT: the model retrained from the file is off by {error:.2g} (target {target:.0e} for "
-        f"{options.store} storage) and agrees on {agreement:.2%} of the predictions; {_REMEDIES[method]}"
+        f"{options.store} storage) and agrees on {agreement:.2%} of the predictions; {remedy}"
     )
 
 

@@ -112,7 +112,7 @@ class ErrorCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """One run of ``distill``, from what was asked to what came out; the last eight are of the command line."""
+    """One run of ``distill``, from what was asked to what came out; the last seven are of the command line."""
 
     dataset: str
     kernel: str
@@ -149,6 +149,7 @@ class RunRecord:
     floor_seconds: Mapping[str, float | None]
     warnings: tuple[str, ...]
     artifact: str | None = None
+    artifact_sha256: str | None = None
     figure: str | None = None
     lambda_path_figure: str | None = None
     report: str | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import output_folder
+from krrdistill.apps.cli.folder import RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
@@ -35,7 +35,7 @@ def distill(settings: DistillSettings, *, as_json: bool) -> int:
     from krrdistill.data import load_dataset
 
     require_drawing()
-    with output_folder(settings.folder) as folder, output.stage_progress() as progress:
+    with output_folder(settings.folder, RunKind.DISTILL) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_dataset(
@@ -113,11 +113,14 @@ def verify(
 ) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
     from krrdistill.apps.distillation import certificate_numbers, original_of, score
-    from krrdistill.artifact.file import DistilledDataset
+    from krrdistill.apps.report.run_folder import DISTILLED, check_pair, recorded_sha256
+    from krrdistill.artifact.file import DistilledDataset, has_digest
     from krrdistill.data import load_dataset
 
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
+    if file.name == DISTILLED:
+        check_pair(file.parent, recorded_sha256(file.parent))
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
     feature_map = None if kernel is None else named_map(kernel, file)
@@ -128,6 +131,7 @@ def verify(
         backend = _recorded_backend(distilled)
         certificate = distilled.verify(original_of(distilled, data, backend), test=data, backend=backend)
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
+    undigested = () if has_digest(file) else ("the file has no digest of its content: nothing tells if it was changed",)
     passed = certificate.weight_relative_error <= limit
     outcome = Verification(
         artifact=str(file),
@@ -139,7 +143,7 @@ def verify(
         certificate=certificate_numbers(certificate),
         tolerance=limit,
         passed=passed,
-        warnings=() if passed else _doubts(distilled, certificate.weight_relative_error),
+        warnings=(*undigested, *(() if passed else _doubts(distilled, certificate.weight_relative_error))),
     )
     for warning in outcome.warnings:
         output.say(f"warning: {warning}")

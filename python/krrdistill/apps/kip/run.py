@@ -17,7 +17,7 @@ from krrdistill.apps.roofline import pass_floor
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, Likeness, to_json
-from krrdistill.common.files import write_npz
+from krrdistill.common.files import sha256_of, write_npz
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset, standardize, zca
@@ -177,6 +177,7 @@ def _record(
         seconds={"total": 0.0},
         floor_seconds={},
         artifact=str(out / "distilled.npz"),
+        artifact_sha256=sha256_of(out / "distilled.npz"),
         last_artifact=str(out / "last.npz"),
         curve=str(out / "curve.npz"),
         warnings=tuple(warning for warning in warnings if warning is not None),
