@@ -89,7 +89,7 @@ def test_predicts_like_the_original_model(distilled: kd.DistilledDataset) -> Non
 
 
 def test_verify_retrains_the_original_where_it_is_not_stored(distilled: kd.DistilledDataset, path: Path) -> None:
-    rewrite(path, W=None)
+    replace(kd.DistilledDataset.load(path), weights=None, intercept=None).save(path)
     loaded = kd.DistilledDataset.load(path)
     assert loaded.weights is None
     data = kd.load_dataset("digits")
@@ -103,7 +103,7 @@ def test_verify_retrains_the_original_where_it_is_not_stored(distilled: kd.Disti
 
 def test_verify_sees_a_changed_set(path: Path) -> None:
     loaded = kd.DistilledDataset.load(path)
-    rewrite(path, X=loaded.inputs + 0.01)
+    replace(loaded, inputs=loaded.inputs + 0.01).save(path)
     assert kd.DistilledDataset.load(path).verify(test=kd.load_dataset("digits")).weight_relative_error > 1e-3
 
 

@@ -745,7 +745,9 @@ def test_an_end_of_the_search_by_its_bound_is_said(rng: np.random.Generator) -> 
 
 def test_approximate_results_warn_and_show_it(data: tuple[Array, Array]) -> None:
     phi = kd.RandomFourier(D, 60, sigma2=30.0)
-    with pytest.warns(kd.NotExactWarning, match=r"^distill: NOT EXACT: .* off by .*the map has no exact preimage") as said:
+    with pytest.warns(
+        kd.NotExactWarning, match=r"^distill: NOT EXACT: .* off by .*the map has no exact preimage"
+    ) as said:
         result = distill(data, phi, lambdas=[1.0], max_seconds=1e-9)
     assert "the search stopped after max_seconds" in str(said[0].message)
     assert "NOT EXACT" in repr(result.distilled)

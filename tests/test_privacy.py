@@ -517,7 +517,9 @@ def test_command_makes_a_release(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert json.loads((out / "release.json").read_text(encoding="utf-8"))["release"] == report["release"]
     assert main(["verify", str(out / "distilled.npz"), "--json"]) == 0
     capsys.readouterr()
-    assert main(["privacy", *words]) == 0
+    assert main(["privacy", *words]) == 1  # into the same folder
+    assert "a private release beside other files" in capsys.readouterr().err
+    assert main(["privacy", *words, "--out", str(tmp_path / "another")]) == 0
     assert "labels included" in capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -791,3 +792,30 @@ def test_statistics_of_many_features_and_few_rows_need_no_gram() -> None:
     X = np.random.default_rng(0).integers(0, 256, (60, 150_528), dtype=np.uint8)
     statistics = Statistics(kd.Identity(150_528), classes=2).update(X, np.arange(60) % 2)
     assert len(statistics.system().gram) == 60
+
+
+# Threads
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_update_from_eight_threads_gives_the_sums_of_one(weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 9, (8, 300, 20)).astype(float), rng.integers(0, 3, (8, 300))  # sums are exact in any order
+    one, shared = (kd.RidgeStatistics(kd.Identity(20), classes=3, precision="float64") for _ in range(2))
+    for batch in zip(X, y, strict=True):
+        one.update(*batch)
+    start = threading.Barrier(8)
+
+    def work(i: int) -> None:
+        start.wait()
+        for rows in np.array_split(np.arange(300), 60):
+            shared.update(X[i][rows], y[i][rows], sample_weight=np.ones(len(rows)) if weighted else None)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in ("n", "gram", "cross", "feature_sum", "target_sum", "target_square"):
+        tolerances.assert_exact(np.asarray(getattr(shared, name)), np.asarray(getattr(one, name)))
+    tolerances.assert_exact(shared.system("both").gram, one.system("both").gram)

@@ -148,7 +148,7 @@ void normal(const Array<uint64_t>& bits, Array<double> out) {
   double* out_data = out.mutable_data();
   const uint64_t* bit_data = bits.data();
   const int64_t n = bits.size();
-  constexpr int64_t step = int64_t{1} << 22;
+  constexpr int64_t step = 4'194'304;
   const py::gil_scoped_release nogil;
   for (int64_t first = 0; first < n; first += step) {
     check_interrupt();

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from krrdistill.artifact.record import (
     Solution,
     to_json,
 )
+from krrdistill.common.files import sha256_of
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
@@ -169,6 +170,7 @@ def run_distillation(
         facts, recorded = to_json(record), ("original", "distilled", "certificate", "seconds")
         distilled = distilled.with_meta(**{key: facts[key] for key in recorded})
         distilled.save(path, embed_map=options.embed_map)
+        record = replace(record, artifact_sha256=sha256_of(path))
     return RunResult(record, distilled, model, images, certificate.singular_values)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import checked_shape, like
-from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.files import content_digest, read_npz, write_npz
 from krrdistill.common.samples import as_samples
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
@@ -26,7 +26,7 @@ from krrdistill.ridge.scores import TARGET_KINDS, all_scores, predictions
 from .certificate import Certificate, certify
 from .record import WEIGHT_ERROR_TARGETS
 
-__all__ = ["FORMAT", "DistilledDataset", "read_samples"]
+__all__ = ["FORMAT", "DistilledDataset", "has_digest", "read_samples"]
 
 FloatArray = npt.NDArray[np.float64]
 FORMAT = "krrdistill-2"
@@ -278,16 +278,19 @@ class DistilledDataset:
         }
         optional = {"W": self.weights, "intercept": self.intercept, "target_offset": self.offset}
         arrays |= {name: array for name, array in optional.items() if array is not None}
-        write_npz(Path(path), {**arrays, **(map_arrays if embed_map else {})})
+        arrays |= map_arrays if embed_map else {}
+        write_npz(Path(path), {**arrays, "digest": np.array(content_digest(arrays))})
 
     @classmethod
     def load(cls, path: str | Path, *, feature_map: FeatureMap | None = None) -> DistilledDataset:
-        """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected.
+        """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected, and for content
+        that is not what was written.
 
         ``feature_map`` : the ``UserMap`` of a file made with one, checked against the features that the file records.
         """
         path = Path(path)
         arrays = read_npz(path)
+        changed = _is_changed(arrays)
         meta = _read_meta(path, arrays)
         try:
             d = meta["map"]["input_dim"]
@@ -305,6 +308,11 @@ class DistilledDataset:
             raise DataError(f"{path}: {error}") from error
         _check_arrays(path, arrays, feature_map)
         _check_targets(path, arrays, meta, classes)
+        if changed:
+            raise DataError(
+                f"{path}: its content was changed after it was written (its digest does not fit), so that what it says "
+                "of itself may not hold; distil again"
+            )
         return cls(
             inputs=arrays["X"],
             Y=arrays["Y"],
@@ -320,6 +328,17 @@ class DistilledDataset:
             offset=arrays.get("target_offset"),
             meta=meta,
         )
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a file can tell that its content was changed; those of older versions cannot."""
+    return "digest" in read_npz(path)
+
+
+def _is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
+    """Whether the arrays are others than their digest is of; it is taken out."""
+    digest = arrays.pop("digest", None)
+    return digest is not None and str(digest) != content_digest(arrays)
 
 
 def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:

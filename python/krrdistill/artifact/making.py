@@ -29,7 +29,8 @@ __all__ = ["distilled_set", "not_exact", "too_many_points", "versions", "warn_of
 
 FloatArray = npt.NDArray[np.float64]
 _REMEDIES = {
-    "exact": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
+    "exact": "use more points per class, or float64 storage",
+    "deep": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
     "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
     "approximate": "the map has no exact preimage: use more points per class",
     "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
@@ -84,9 +85,11 @@ def not_exact(distilled: DistilledDataset, error: float, agreement: float | None
         return None
     agrees = "" if agreement is None else f" and agrees on {agreement:.2%} of the predictions"
     stopped = _STOPPED.get(solution.get("stopped"), "")
+    deep = solution["method"] == "exact" and len(distilled.feature_map.layers) > 1
+    remedy = _REMEDIES["deep" if deep else solution["method"]]
     return (
         f"NOT EXACT: the model retrained from the points is off by {error:.2g} (target {target:.0e} for "
-        f"{distilled.store} storage){agrees}; {_REMEDIES[solution['method']]}{stopped}"
+        f"{distilled.store} storage){agrees}; {remedy}{stopped}"
     )
 
 

@@ -200,6 +200,7 @@ class RunRecord:
     floor_seconds: Mapping[str, float | None]
     warnings: tuple[str, ...]
     artifact: str | None = None
+    artifact_sha256: str | None = None
     figure: str | None = None
     lambda_path_figure: str | None = None
     report: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import zipfile
@@ -15,21 +16,40 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["read_npz", "write_atomically", "write_npz"]
+__all__ = ["PARTIAL", "content_digest", "read_npz", "sha256_of", "write_atomically", "write_npz"]
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Calls ``write`` on a temporary file beside ``path`` and renames it; on failure nothing is left behind."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with open(temporary, "xb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename, error.filename2 = str(path), None  # what was asked for
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, as ``sha256sum`` prints it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 over names, types, shapes and numbers of arrays, whatever their order and memory layout."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(repr((name, array.dtype.str, arrays[name].shape)).encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -44,6 +64,11 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise DataError(f"{path}: no such file")
     try:
         with open(path, "rb") as stream:
+            if not zipfile.is_zipfile(stream):  # NumPy would take it for a pickle
+                raise DataError(
+                    f"{path}: not a readable .npz archive of plain arrays (cut short, or another kind of file)"
+                )
+            stream.seek(0)
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path}: not an .npz archive")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,7 @@ __all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+Method = TypeVar("Method", bound=Callable[..., Any])
 CENTERS = ("none", "targets", "both")
 FORMAT = "krrdistill-statistics-4"
 _BATCH_ROWS = 65536  # rows between two reports of progress
@@ -103,12 +106,26 @@ class _Sums(NamedTuple):
         )
 
 
+def _one_at_a_time(method: Method) -> Method:
+    """The method, which waits until no other thread is in such a method of the same statistics."""
+
+    @functools.wraps(method)
+    def waiting(self: RidgeStatistics, *arguments: Any, **keywords: Any) -> Any:
+        with self._lock:
+            return method(self, *arguments, **keywords)
+
+    return waiting  # type: ignore[return-value]
+
+
 class RidgeStatistics:
     """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), and the sums of w, w phi, w y and w y^2.
 
     Sums run over samples with weight w (default 1), in float64, tile by tile; ``+=`` merges those of streams, shards
     and machines. While n < p the feature rows are stored, and G is formed only when needed; later no single sample is
     stored.
+
+    Threads may share them: updates wait for each other. Batches then come in any order, which changes the rounding of
+    sums; statistics of each thread that are merged do not, and do not wait.
 
     Parameters
     ----------
@@ -172,6 +189,7 @@ class RidgeStatistics:
             ) from error
         self._store: FeatureRows | SummedGram = FeatureRows(feature_map.output_dim)
         self._broken = False
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         k, p = self._sums.cross.shape
@@ -243,6 +261,7 @@ class RidgeStatistics:
 
     # Adding samples
 
+    @_one_at_a_time
     def update(
         self,
         X: Any,
@@ -420,6 +439,7 @@ class RidgeStatistics:
             raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
         return self._combine("statistics -=", other, -1)
 
+    @_one_at_a_time
     def _combine(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
@@ -448,6 +468,7 @@ class RidgeStatistics:
         if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
             raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
 
+    @_one_at_a_time
     def grow(self, classes: Any) -> RidgeStatistics:
         """More classes behind those that there are, in place: labels, or a number where classes are numbers."""
         self._check_whole()
@@ -469,21 +490,25 @@ class RidgeStatistics:
         """Statistics of their own, of the same map."""
         return copy.copy(self)
 
+    @_one_at_a_time
     def __copy__(self) -> RidgeStatistics:
         other = RidgeStatistics.__new__(RidgeStatistics)
-        other.__dict__.update(self.__dict__, _store=self._store.copied())
+        other.__dict__.update(self.__dict__, _store=self._store.copied(), _lock=threading.RLock())
         return other
 
     def __deepcopy__(self, memo: Any) -> RidgeStatistics:
         return self.__copy__()
 
+    @_one_at_a_time
     def __getstate__(self) -> dict[str, Any]:
-        """The state without the backend, which is chosen again by name when it is loaded."""
+        """The state without the backend and the lock: both are made again where the statistics arrive."""
         name = self._chosen if isinstance(self._chosen, str) or self._chosen is None else self._chosen.name
-        return {key: value for key, value in self.__dict__.items() if key != "backend"} | {"_chosen": name}
+        return {key: value for key, value in self.__dict__.items() if key not in ("backend", "_lock")} | {
+            "_chosen": name
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _lock=threading.RLock())
         self.backend = get_backend(self._chosen)
 
     # Solving
@@ -511,6 +536,7 @@ class RidgeStatistics:
         origin = np.zeros(k) if self._origin is None else self._origin
         return feature_mean, origin + self._sums.target_sum / self.total_weight
 
+    @_one_at_a_time
     def system(self, center: str = "none") -> RidgeSystem:
         """The ridge system after centring nothing, the targets, or both, by weighted means.
 
@@ -558,6 +584,7 @@ class RidgeStatistics:
 
     # Travelling
 
+    @_one_at_a_time
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """(header, arrays): what the statistics are, JSON-able, and their numbers.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import output_folder
+from krrdistill.apps.cli.folder import RunKind, output_folder
 from krrdistill.apps.cli.settings import PrivacySettings
-from krrdistill.common.files import write_atomically
+from krrdistill.common.files import sha256_of, write_atomically
 from krrdistill.common.options import declared_options
 from krrdistill.options import MapOptions, is_object_name
 
@@ -52,7 +52,7 @@ def _refuse(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
 def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> dict[str, Any]:
     """The audit of a file; where it lies in the folder of a run, its page gets the section."""
     from krrdistill.apps.cli.run import load_data, named_map, recorded_dataset
-    from krrdistill.apps.privacy import audit_file, digest
+    from krrdistill.apps.privacy import audit_file
     from krrdistill.apps.report.page import write_page
     from krrdistill.apps.report.run_folder import DISTILLED, PRIVACY, REPORT
     from krrdistill.artifact.file import DistilledDataset
@@ -74,7 +74,7 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
             labels_secret=settings.secret_labels,
             backend=options.backend,
         )
-    report = {"artifact": str(file), "sha256": digest(file), **findings}
+    report = {"artifact": str(file), "sha256": sha256_of(file), **findings}
     if file.name == DISTILLED and (file.parent / REPORT).is_file():
         write_report(file.parent / PRIVACY, report)
         report["page"] = str(write_page(file.parent))
@@ -109,7 +109,7 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.apps.privacy import private_release
 
     data = load_data(settings)
-    with output_folder(settings.folder) as folder, output.stage_progress() as progress:
+    with output_folder(settings.folder, RunKind.RELEASE) as folder, output.stage_progress() as progress:
         release = private_release(
             data,
             kernel=settings.map_options.kernel,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import output_folder
+from krrdistill.apps.cli.folder import RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
@@ -35,7 +35,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     from krrdistill.apps.distillation import run_distillation
 
     require_drawing()
-    with output_folder(settings.folder) as folder, output.stage_progress() as progress:
+    with output_folder(settings.folder, RunKind.DISTILL) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)
@@ -132,11 +132,14 @@ def require_drawing() -> None:
 def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
     from krrdistill.apps.distillation import certificate_numbers, original_of, score
-    from krrdistill.artifact.file import DistilledDataset
+    from krrdistill.apps.report.run_folder import DISTILLED, check_pair, recorded_sha256
+    from krrdistill.artifact.file import DistilledDataset, has_digest
 
     kernel, tolerance = settings.kernel, settings.tolerance
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
+    if file.name == DISTILLED:
+        check_pair(file.parent, recorded_sha256(file.parent))
     if tolerance is not None:
         check_number("verify", "tolerance", tolerance)
     feature_map = None if kernel is None else named_map(kernel, file)
@@ -147,6 +150,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
         backend = _recorded_backend(distilled)
         certificate = distilled.verify(original_of(distilled, data, backend), test=data, backend=backend)
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
+    undigested = () if has_digest(file) else ("the file has no digest of its content: nothing tells if it was changed",)
     passed = certificate.weight_relative_error <= limit
     outcome = Verification(
         artifact=str(file),
@@ -158,7 +162,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
         certificate=certificate_numbers(certificate),
         tolerance=limit,
         passed=passed,
-        warnings=() if passed else _doubts(distilled, certificate.weight_relative_error),
+        warnings=(*undigested, *(() if passed else _doubts(distilled, certificate.weight_relative_error))),
     )
     for warning in outcome.warnings:
         status.say(f"warning: {warning}")

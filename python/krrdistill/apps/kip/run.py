@@ -17,7 +17,7 @@ from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, to_json
-from krrdistill.common.files import write_npz
+from krrdistill.common.files import sha256_of, write_npz
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
@@ -128,6 +128,7 @@ def run_kip(
             realism=likeness(distilled.samples, images, value_range(dataset)),
             seconds=seconds,
             artifact=str(best_path),
+            artifact_sha256=sha256_of(best_path),
             last_artifact=str(last_path),
             curve=str(curve_path),
             warnings=tuple(sentence for sentence in said if sentence is not None),

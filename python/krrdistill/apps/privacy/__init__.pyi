@@ -43,7 +43,6 @@ from .release import GUARANTEE as GUARANTEE
 from .release import PrivateRelease as PrivateRelease
 from .release import private_release as private_release
 from .report import audit_file as audit_file
-from .report import digest as digest
 from .report import theorem_for_data as theorem_for_data
 from .theorem import (
     LIMITS as LIMITS,

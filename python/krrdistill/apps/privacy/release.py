@@ -13,6 +13,7 @@ import numpy as np
 from krrdistill.apps.privacy.budget import ReleaseOptions
 from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.mechanisms import PrivateModel, perturb
+from krrdistill.apps.run_kind import RunKind, check_kind
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import versions
@@ -84,11 +85,13 @@ def private_release(
 ) -> PrivateRelease:
     """Writes ``out``/distilled.npz: a distilled set, with labels and W, of a private model of all training samples.
 
-    Z is noise and lambda_S = 0; real starts would show images. Raises NotSurjective, DataError.
+    Z is noise and lambda_S = 0; real starts would show images. Raises NotSurjective, DataError; the latter also for a
+    folder that is not empty.
     """
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
     dataset.check_classes("privacy")
+    check_kind(out, RunKind.RELEASE)
     watch = Stopwatch(progress)
     feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
     feature_map.check_surjective()

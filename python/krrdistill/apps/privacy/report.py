@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
 from krrdistill.problem import split
 
-__all__ = ["audit_file", "digest", "theorem_for_data"]
+__all__ = ["audit_file", "theorem_for_data"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -103,11 +101,6 @@ def audit_file(
         backend=backend,
     )
     return {**report, "theorem": _entry(noise), "limits": list(LIMITS)}
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file: which one a report is about."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _training_rows(distilled: DistilledDataset, dataset: Dataset) -> tuple[npt.NDArray[np.int64], float]:

@@ -10,7 +10,6 @@ report.html       the page, made of the others
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from krrdistill.artifact.file import read_samples
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
-from krrdistill.common.files import read_npz, write_atomically, write_npz
+from krrdistill.common.files import read_npz, sha256_of, write_atomically, write_npz
 from krrdistill.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +37,9 @@ __all__ = [
     "PathData",
     "PrivacyAudit",
     "RunFolder",
+    "check_pair",
     "read_run",
+    "recorded_sha256",
     "write_figure_data",
     "write_record",
 ]
@@ -183,6 +184,7 @@ def read_run(folder: Path) -> RunFolder:
     """Reads and checks a run folder. Raises DataError, which names the file, for anything missing or unexpected."""
     record = _read_record(folder / REPORT)
     meta, images = read_samples(folder / DISTILLED)
+    check_pair(folder, record.artifact_sha256)
     data = read_npz(folder / DATA)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m
@@ -212,6 +214,24 @@ def read_run(folder: Path) -> RunFolder:
     )
 
 
+def check_pair(folder: Path, sha256: str | None) -> None:
+    """Raises DataError where report.json is about another distilled.npz; None, of older reports, is about any."""
+    path = folder / DISTILLED
+    if sha256 is not None and path.is_file() and sha256_of(path) != sha256:
+        raise DataError(
+            f"{path}: {REPORT} is about another {DISTILLED} than the one beside it: a run was interrupted while it "
+            "wrote them, or the file was changed; run it again"
+        )
+
+
+def recorded_sha256(folder: Path) -> str | None:
+    """Of the distilled.npz that the report of a folder is about; None where there is none that says so."""
+    if not (folder / REPORT).is_file():
+        return None
+    found = _read_json(folder / REPORT).get("artifact_sha256")
+    return found if isinstance(found, str) else None
+
+
 def _read_record(path: Path) -> RunRecord:
     document = _read_json(path)
     return _typed(KipRecord if "variant" in document else RunRecord, document, path)
@@ -223,7 +243,7 @@ def _read_privacy(folder: Path) -> PrivacyAudit | None:
     if not path.is_file():
         return None
     audit = _typed(PrivacyAudit, _read_json(path), path)
-    return audit if audit.sha256 == hashlib.sha256((folder / DISTILLED).read_bytes()).hexdigest() else None
+    return audit if audit.sha256 == sha256_of(folder / DISTILLED) else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

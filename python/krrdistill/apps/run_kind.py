@@ -1,0 +1,56 @@
+"""What kind of run a folder holds: files of two kinds beside each other would tell a story that is not true."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+
+from krrdistill.errors import DataError
+
+__all__ = ["RunKind", "check_kind"]
+
+
+class RunKind(Enum):
+    """What writes a folder."""
+
+    DISTILL = "krrdistill distill"
+    KIP = "krrdistill kip"
+    RELEASE = "a private release"
+    TABLE = "krrdistill reproduce"
+
+
+def kind_of(folder: Path) -> RunKind | None:
+    """The kind of run whose files, finished or not, a folder holds; None where there are none."""
+    if (folder / "release.json").exists():
+        return RunKind.RELEASE
+    if (folder / "cells").is_dir():
+        return RunKind.TABLE
+    try:
+        report = json.loads((folder / "report.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        report = None
+    if (folder / "checkpoint.npz").exists() or (isinstance(report, dict) and "variant" in report):
+        return RunKind.KIP
+    return RunKind.DISTILL if report is not None or (folder / "distilled.npz").exists() else None
+
+
+def check_kind(folder: Path, kind: RunKind) -> None:
+    """Raises DataError for a folder that holds a run of another kind, for a private release also one with any file.
+
+    Names that start with a dot, of a lock or of an interrupted write, do not count.
+    """
+    if not folder.is_dir():
+        return
+    remedy = "give another --out, or remove what is in it"
+    if kind is RunKind.RELEASE:
+        found = next((path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")), None)
+        if found is not None:
+            raise DataError(
+                f"{folder} is not empty ({found}): a private release beside other files may be published with them; "
+                f"{remedy}"
+            )
+        return
+    held = kind_of(folder)
+    if held not in (None, kind):
+        raise DataError(f"{folder} holds the files of {held.value}, not of {kind.value}: {remedy}")

@@ -1,0 +1,231 @@
+"""A run folder is one thing: one writer at a time, one kind of run, no leftovers, files that belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import krrdistill as kd
+from kill import kill_at_write
+from krrdistill.apps.cli import main
+from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
+from krrdistill.apps.distillation import run_distillation
+from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
+from krrdistill.apps.run_kind import RunKind
+from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
+from krrdistill.common.files import content_digest, write_atomically
+
+ARRAY = ["--backend", "array"]
+DISTILL = ["distill", *ARRAY, "--out"]
+KIP = ["kip", *ARRAY, "--iterations", "2", "--out"]
+RELEASE = ["privacy", *ARRAY, "--mechanism", "statistics", "--epsilon", "1", "--delta", "1e-5", "--out"]
+HOLDER = """
+import sys
+from pathlib import Path
+from krrdistill.apps.cli.folder import RunKind, output_folder
+with output_folder(Path(sys.argv[1]), RunKind.DISTILL):
+    print("READY", flush=True)
+    sys.stdin.read()
+"""
+
+pytestmark = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning")
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The folder of a finished run."""
+    assert main([*DISTILL, str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    return tmp_path / "run"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    """A process that writes to a folder until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "READY\n"
+    return process
+
+
+# One writer
+
+
+def test_second_run_into_a_folder_that_is_written_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(run)
+    with holder(run) as other:
+        assert main([*DISTILL, str(run)]) == 1
+        error = capsys.readouterr().err
+        assert other.stdin is not None
+        other.stdin.close()
+    assert f"process {other.pid} is writing to {run}" in error
+    assert "--out" in error
+    assert contents(run) == before
+    assert main([*DISTILL, str(run)]) == 0
+
+
+def test_lock_of_a_killed_run_is_taken_over_and_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with holder(run) as other:
+        other.kill()
+    assert (run / LOCK).exists()
+    assert main([*DISTILL, str(run)]) == 0
+    assert f"process {other.pid} was killed while it wrote to {run}" in capsys.readouterr().err
+    assert not (run / LOCK).exists()
+
+
+def test_leftovers_of_a_killed_run_are_removed_by_the_next(run: Path) -> None:
+    names = set(contents(run))
+    kill_at_write("report.json", 1, [*DISTILL, str(run)])
+    (run / ".distilled.npz.unverified.npz").write_bytes(b"PK")
+    (run / ".mine.partial").write_bytes(b"of somebody else")
+    assert any(name.endswith(".partial") for name in set(contents(run)) - names - {".mine.partial"})
+    assert main([*DISTILL, str(run)]) == 0
+    assert set(contents(run)) == names | {".mine.partial"}
+
+
+# One kind
+
+
+@pytest.mark.parametrize("words", [KIP, RELEASE], ids=["kip", "privacy"])
+def test_run_of_another_kind_into_a_folder_is_refused(
+    run: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run)
+    assert main([*words, str(run)]) == 1
+    error = capsys.readouterr().err
+    assert str(run) in error
+    assert "give another --out, or remove what is in it" in error
+    assert contents(run) == before
+
+
+def test_distill_into_the_folder_of_kip_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*KIP, str(tmp_path)]) == 0
+    assert main([*DISTILL, str(tmp_path)]) == 1
+    assert "holds the files of krrdistill kip, not of krrdistill distill" in capsys.readouterr().err
+
+
+def test_private_release_of_the_library_asks_for_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "figure_data.npz").write_bytes(b"images")
+    options = ReleaseOptions(mechanism="statistics", budget=PrivacyBudget(1.0, 1e-5))
+    with pytest.raises(kd.DataError, match=r"not empty \(figure_data.npz\)"):
+        private_release(kd.load_dataset("digits"), options=options, out=tmp_path)
+
+
+@pytest.mark.parametrize("kind", list(RunKind))
+def test_new_and_empty_folders_are_taken_by_every_kind(tmp_path: Path, kind: RunKind) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty"):
+        with output_folder(folder, kind) as taken:
+            assert [path.name for path in taken.iterdir() if path.is_file()] == [LOCK]
+        assert not (folder / LOCK).exists()
+
+
+# Files that belong together
+
+
+def test_report_and_verify_refuse_a_file_of_another_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kill_at_write("report.json", 1, [*DISTILL, str(run), "--seed", "3"])
+    for words in (["report", str(run)], ["verify", str(run / "distilled.npz")]):
+        assert main(words) == 1
+        assert "is about another distilled.npz than the one beside it" in capsys.readouterr().err
+    assert main([*DISTILL, str(run), "--seed", "3"]) == 0
+    assert main(["report", str(run)]) == 0
+
+
+def edited(file: Path, **changes: Any) -> Path:
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    for name, change in changes.items():
+        arrays[name] = change(arrays[name])
+    np.savez(file.with_name("edited.npz"), **{name: array for name, array in arrays.items() if array is not None})
+    return file.with_name("edited.npz")
+
+
+@pytest.mark.parametrize("name", ["X", "Y", "lambda_s"])
+def test_verify_refuses_an_edited_array(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = edited(run / "distilled.npz", **{name: lambda array: array + 1e-9})
+    assert main(["verify", str(file)]) == 1
+    assert "its content was changed after it was written" in capsys.readouterr().err
+
+
+def test_verify_refuses_edited_facts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def better(meta: Any) -> Any:
+        return np.array(json.dumps({**json.loads(str(meta)), "val_accuracy": 1.0}, sort_keys=True))
+
+    assert main(["verify", str(edited(run / "distilled.npz", meta=better))]) == 1
+    assert "its content was changed" in capsys.readouterr().err
+
+
+def test_verify_says_where_a_file_has_no_digest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(edited(run / "distilled.npz", digest=lambda _: None))]) == 0
+    assert "no digest of its content" in capsys.readouterr().err
+
+
+def test_content_digest_depends_on_every_part_and_on_no_layout() -> None:
+    a = np.arange(6.0).reshape(2, 3)
+    digests = [content_digest(arrays) for arrays in ({"a": a}, {"b": a}, {"a": a.reshape(3, 2)}, {"a": a.view("i8")})]
+    assert len(set(digests)) == 4
+    assert content_digest({"a": np.asfortranarray(a)}) == digests[0]
+
+
+# What errors name
+
+
+def test_failed_write_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="missing") as caught:
+        write_atomically(tmp_path / "missing" / "a.npz", lambda stream: stream.write(b""))
+    assert caught.value.filename == str(tmp_path / "missing" / "a.npz")
+
+
+@pytest.mark.parametrize("content", [b"x,y\n1,2\n", b"", b"\x80\x04]q\x00."])
+def test_file_that_is_no_archive_is_called_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(kd.DataError, match="another kind of file") as caught:
+        kd.DistilledDataset.load(tmp_path / "a.npz")
+    assert "pickle" not in str(caught.value)
+
+
+def test_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file"), output_folder(tmp_path / "file", RunKind.DISTILL):
+        pass
+
+
+# Names and encodings
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode here")
+def test_any_file_name_and_an_ascii_terminal_do(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/r\xffn \xce\xbb")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    file = os.path.join(folder, "distilled.npz")
+    for words in ([*DISTILL, folder], ["verify", file], ["report", folder], ["compare", folder, folder], ["info"]):
+        command = [sys.executable, "-m", "krrdistill", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, (words, done.stderr)
+        assert (done.stdout + done.stderr).isascii()
+        assert b"codec" not in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_shortfall_of_the_identity_says_nothing_of_deep_maps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(WEIGHT_ERROR_TARGETS, "float64", 0.0)
+    for kernel, deep in (("identity", False), ("FCNN", True)):
+        options = {"hidden_layers": 2} if deep else {}
+        result = run_distillation(
+            kd.load_dataset("digits"), kernel=kernel, map_options=options, options=kd.DistillOptions(), out=tmp_path
+        )
+        (said,) = [warning for warning in result.record.warnings if "NOT EXACT" in warning]
+        assert ("deep maps" in said) is deep
