@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.kernel_approximation import Nystroem
-from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.linear_model import LinearRegression, Ridge, RidgeClassifier
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -256,7 +257,9 @@ def test_features_of_the_points_and_least_squares_give_the_model(name: str, poin
     model = RidgeDistiller(points_per_class=points_per_class).fit(X, y)
     F = model.distilled_.feature_map.transform(model.X_distilled_)
     ridge_of_nothing = Ridge(alpha=1e-300, fit_intercept=False, solver="svd").fit(F, model.Y_distilled_)
-    for W in (np.linalg.lstsq(F, model.Y_distilled_, rcond=None)[0].T, ridge_of_nothing.coef_):
+    exact = {"tol": 1e-14} if "tol" in inspect.signature(LinearRegression).parameters else {}
+    linear = LinearRegression(fit_intercept=False, **exact).fit(F, model.Y_distilled_)
+    for W in (np.linalg.lstsq(F, model.Y_distilled_, rcond=None)[0].T, ridge_of_nothing.coef_, linear.coef_):
         # without an intercept the rows of W sum to nearly 0, and the condition number of F is 1e6 to 1e9
         assert_solve(W, model.coef_, float(np.linalg.cond(F)))
         scores = model.distilled_.feature_map.transform(X) @ W.T
@@ -264,6 +267,15 @@ def test_features_of_the_points_and_least_squares_give_the_model(name: str, poin
 
 
 # Labels
+
+
+@pytest.mark.parametrize("argument", ["X", "y"])
+def test_masked_arrays_are_refused(digits: tuple[Array, ...], argument: str) -> None:
+    X, y = digits[:2]
+    given = {"X": X, "y": y, argument: np.ma.masked_equal(X if argument == "X" else y, 1)}
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(TypeError, match=f"RidgeDistiller: {argument} is a masked array"):
+            getattr(RidgeDistiller(), method)(**given)
 
 
 @pytest.mark.parametrize("as_type", [float, bool, str, object])

@@ -131,3 +131,18 @@ def test_split_of_weighted_samples_never_takes_the_last_of_a_class_that_counts()
     weights[[2, 6]] = 1.0  # two samples of class 2 count
     for seed in range(40):
         kd.distill(samples(), CODES, PHI, sample_weight=weights, seed=seed)
+
+
+@pytest.mark.parametrize("start", ["noise", "real"])
+def test_kip_takes_labels_of_every_kind(start: str) -> None:
+    options: dict[str, Any] = {"iterations": 2, "init": start, "batch_size": 20}
+    codes = kd.kip_distill(samples(), CODES, kd.Identity(D), **options)
+    names = kd.kip_distill(samples(), NAMES[CODES], kd.Identity(D), **options)
+    tolerances.assert_exact(names.best.distilled.inputs, codes.best.distilled.inputs)
+    assert names.best.distilled.classes is not None
+    assert names.best.distilled.classes.names == tuple(NAMES)
+
+
+def test_classes_that_cannot_all_have_samples_are_refused_at_once() -> None:
+    with pytest.raises(kd.DataError, match=r"no sample of class 4 \(999999996 of 1000000000 classes are missing\)"):
+        kd.distill(samples(), CODES, PHI, classes=10**9)

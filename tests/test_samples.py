@@ -54,6 +54,10 @@ KINDS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
     "pandas nullable": lambda _: (library("pandas").DataFrame(numbers()).astype("Float64"), numbers()),
     "polars": lambda _: (library("polars").DataFrame(numbers()), numbers()),
     "polars vectors": lambda _: (library("polars").DataFrame({"x": numbers().astype("f4")}), numbers().astype("f4")),
+    "a series of vectors": lambda _: (
+        library("polars").DataFrame({"x": numbers().astype("f4")})["x"],
+        numbers().astype("f4"),
+    ),
     "arrow": lambda _: (library("polars").DataFrame(numbers()).to_arrow(), numbers()),
     "list": lambda _: (numbers().tolist(), numbers()),
 }
@@ -117,6 +121,7 @@ def test_bad_rows_are_named_by_their_number_in_the_data() -> None:
             r"X is a str, not an array; read a file or folder with",
         ),
         (lambda: library("pandas").DataFrame({"a": ["x"] * N}), TypeError, "column 'a' of X holds String, .* no numb"),
+        (lambda: library("pandas").Series(numbers()[0]), TypeError, "X is one column of numbers, or one row; pass a"),
         (lambda: numbers().astype(object), TypeError, "X must be a numeric array, got dtype object"),
         (lambda: np.full((N, D), 1e200), kd.DataError, "row 0 holds NaN or infinity, or overflows float32"),
     ],

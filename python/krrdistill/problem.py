@@ -103,7 +103,7 @@ class Problem:
         return cls(
             where=where,
             X=samples,
-            shape=sample_shape(X),
+            shape=sample_shape(X, samples.shape[1]),
             y=values,
             k=k,
             classes=found,
@@ -208,11 +208,13 @@ def check_present(where: str, codes: IntArray, classes: Classes) -> None:
         raise DataError(f"{where}: there are no samples")
     if classes.count < 2:
         raise DataError(f"{where}: y has one class only ({classes.label(0)!r}); there is nothing to tell apart")
-    absent = np.flatnonzero(np.bincount(codes, minlength=classes.count) == 0)
-    if absent.size:
+    present = np.unique(codes)
+    if len(present) < classes.count:  # the first gap, without a list of all classes, who may be many
+        gaps = np.flatnonzero(present != np.arange(len(present)))
+        absent = int(gaps[0]) if gaps.size else len(present)
         raise DataError(
-            f"{where}: y has no sample of class {classes.label(int(absent[0]))!r} "
-            f"({absent.size} of {classes.count} classes are missing)"
+            f"{where}: y has no sample of class {classes.label(absent)!r} "
+            f"({classes.count - len(present)} of {classes.count} classes are missing)"
         )
 
 

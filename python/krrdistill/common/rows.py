@@ -138,6 +138,12 @@ class FrameRows(RowSource):
     def __init__(self, where: str, frame: Any) -> None:
         from .frames import numeric_block
 
+        if not hasattr(frame, "iter_columns"):  # a series
+            if frame.dtype.is_numeric():
+                raise TypeError(
+                    f"{where}: X is one column of numbers, or one row; pass a frame with a column a feature"
+                )
+            frame = frame.to_frame()
         self._where, self._frame, self._block = where, frame, numeric_block
         first = self._block(where, frame[:1])
         kinds = [_dtype_of(column) for column in frame.iter_columns()]

@@ -78,9 +78,10 @@ def _from_array(where: str, X: Any) -> Any:
     return ConvertedRows(array)
 
 
-def sample_shape(X: Any) -> tuple[int, ...]:
-    """The shape of one sample of X (n, ...)."""
-    return tuple(int(size) for size in (X.shape if hasattr(X, "shape") else np.shape(X))[1:])
+def sample_shape(X: Any, width: int) -> tuple[int, ...]:
+    """The shape of one sample of X (n, ...); (width,) for a column of vectors, whose own shape does not tell."""
+    shape = tuple(int(size) for size in (X.shape if hasattr(X, "shape") else np.shape(X))[1:])
+    return shape if shape and math.prod(shape) == width else (width,)
 
 
 def host_samples(where: str, X: Any) -> Any:

@@ -105,10 +105,12 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         F = model.distilled_.feature_map.transform(model.X_distilled_)
         np.linalg.lstsq(F, model.Y_distilled_)[0].T
         Ridge(alpha=1e-300, fit_intercept=False, solver="svd").fit(F, model.Y_distilled_).coef_
+        LinearRegression(fit_intercept=False, tol=1e-14).fit(F, model.Y_distilled_).coef_
 
-    ``LinearRegression`` of scikit-learn 1.9 or later does not where F is ill-conditioned: it counts small singular
-    values as zero. The rows of W add up to nearly nothing for standardised data without a random map, and F then has a
-    condition number of 10^6 to 10^9 (``certificate_.condition``). Other solvers of ``Ridge`` lose it, too.
+    With its own ``tol`` the ``LinearRegression`` of scikit-learn 1.9 or later does not where F is ill-conditioned: it
+    counts small singular values as zero. The rows of W add up to nearly nothing for standardised data without a random
+    map, and F then has a condition number of 10^6 to 10^9 (``certificate_.condition``). Other solvers of ``Ridge`` lose
+    it, too.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         Raises ValueError (DataError, NotSurjective, LambdaOutOfRange), TypeError, NotPositiveDefinite.
         """
+        _refuse_masks(X=X, y=y)
         X, y = validate_data(self, X, y, dtype=_DTYPES)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
@@ -197,6 +200,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         first = not hasattr(self, "statistics_")
         if self.class_weight == "balanced":
             raise ValueError("RidgeDistiller.partial_fit: class_weight='balanced' needs all rows: give a mapping")
+        _refuse_masks(X=X, y=y)
         X, y = validate_data(self, X, y, dtype=_DTYPES, reset=first)
         check_classification_targets(y)
         known = self._known_classes(classes, first)
@@ -361,6 +365,13 @@ _SOLVED = (
     "certificate_",
     "temperature_",
 )
+
+
+def _refuse_masks(**arrays: Any) -> None:
+    """Raises TypeError for masked arrays, whose masks scikit-learn drops."""
+    for name, array in arrays.items():
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"RidgeDistiller: {name} is a masked array; fill or drop what is masked")
 
 
 def _named(classes: npt.NDArray[Any]) -> Classes:

@@ -317,7 +317,7 @@ class RidgeStatistics:
             raise
         self._store = store.merged(receiver, self._host) if needs_merge else receiver
         if self.n == 0:
-            self.shape = sample_shape(X)
+            self.shape = sample_shape(X, samples.shape[1])
         self._sums = self._sums.plus(batch)
         self._origin = origin
         if self.classes is None and self._binary:

@@ -152,6 +152,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     limit = _default_tolerance(distilled) if tolerance is None else tolerance
     undigested = () if has_digest(file) else ("the file has no digest of its content: nothing tells if it was changed",)
     passed = certificate.weight_relative_error <= limit
+    doubts = () if passed else _doubts(distilled, certificate.weight_relative_error, len(data.x_train))
     outcome = Verification(
         artifact=str(file),
         dataset=data.name,
@@ -162,7 +163,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
         certificate=certificate_numbers(certificate),
         tolerance=limit,
         passed=passed,
-        warnings=(*undigested, *(() if passed else _doubts(distilled, certificate.weight_relative_error))),
+        warnings=(*undigested, *doubts),
     )
     for warning in outcome.warnings:
         status.say(f"warning: {warning}")
@@ -204,9 +205,21 @@ def _default_tolerance(distilled: DistilledDataset) -> float:
     return max(tolerance, RETRAINED_TOLERANCE) if _retrains_in_float32(distilled) else tolerance
 
 
-def _doubts(distilled: DistilledDataset, error: float) -> tuple[str, ...]:
-    """Why a certificate may be worse than the file is."""
-    if not _retrains_in_float32(distilled) or not error < ROUNDING_AT_MOST:
+def _doubts(distilled: DistilledDataset, error: float, n: int) -> tuple[str, ...]:
+    """Why a certificate may be worse than the file is; ``n`` training samples were given."""
+    if distilled.weights is not None:
+        return ()
+    held_out = 0 if distilled.meta.get("own_validation") else int(distilled.meta.get("n_val") or 0)
+    known = int(distilled.meta.get("n_train") or 0) + held_out
+    if known != n:
+        return (f"the file was made from {known} training samples, the data set has {n}: it is another one",)
+    if not error < ROUNDING_AT_MOST:
+        doubt = (
+            "the original was trained again from the data set: its samples are others than those that were distilled, "
+            "or in another order, which decides who is held out"
+        )
+        return (doubt,)
+    if not _retrains_in_float32(distilled):
         return ()
     doubt = (
         "the file does not hold the original weights, and retraining them from float32 statistics rounds "

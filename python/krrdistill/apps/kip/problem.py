@@ -13,6 +13,7 @@ import numpy.typing as npt
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.arrays import to_host
 from krrdistill.common.random import Stream, normal
+from krrdistill.data.labels import Targets
 from krrdistill.errors import NotSurjective
 from krrdistill.maps import FeatureMap
 from krrdistill.pipeline import distill_model
@@ -93,7 +94,7 @@ class KipProblem:
             return None
         reference, known = None, self.common.final_training_rows
         if self.start_rows is not None:
-            reference = (self.common.samples[known], self.common.y[known])
+            reference = (self.common.samples[known], Targets(self.common.y[known], self.common.classes))
         return distill_model(model, reference=reference, options=self.options.distillation())
 
     def start(self, closed_form: DistilledDataset | None) -> Array:

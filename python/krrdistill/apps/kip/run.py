@@ -83,6 +83,7 @@ def run_kip(
     """
     dataset.check_classes("kip")
     options, out = options or KipOptions(), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     watch = Stopwatch(progress, {"load": load_seconds})
     with limited_threads(options.threads):
