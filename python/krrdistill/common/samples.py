@@ -115,6 +115,8 @@ _REMEDIES = {
     "generator": _STREAM,
     "Dataset": "read it with krrdistill.read_samples, or " + _STREAM,
     "IterableDataset": _STREAM,
+    "Subset": "read it with krrdistill.read_samples, or " + _STREAM,
+    "TensorDataset": "pass its tensors: X, y = dataset.tensors",
     "DatasetDict": "choose one of its splits and read it with krrdistill.read_samples",
     "str": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",
     "PosixPath": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",
@@ -125,6 +127,12 @@ def _refuse_kind(where: str, X: Any) -> None:
     """Raises ``TypeError``, with a remedy, for what is no array of samples."""
     refuse_lazy(where, "X", X)
     name = type(X).__name__
+    if name == "Dataset" and type(X).__module__.startswith("krrdistill."):
+        raise TypeError(
+            f"{where}: X is a Dataset of training and test samples, not an array; pass data.x_train, data.train_targets"
+        )
+    if isinstance(X, (list, tuple)):
+        _refuse_unequal(where, X)
     if name in _REMEDIES and not hasattr(X, "dtype"):
         raise TypeError(f"{where}: X is a {name}, not an array; {_REMEDIES[name]}")
     if isinstance(X, (Mapping, set)) or X is None:
@@ -134,6 +142,16 @@ def _refuse_kind(where: str, X: Any) -> None:
     refuse_gradients(where, "X", X)
     if str(device_of(X)) == "meta":
         raise TypeError(f"{where}: X is on PyTorch's meta device and has no values")
+
+
+def _refuse_unequal(where: str, X: Any) -> None:
+    """Raises TypeError for a pair (X, y), DataError for samples of different lengths."""
+    if len(X) == 2 and all(hasattr(part, "shape") for part in X) and tuple(X[0].shape) != tuple(X[1].shape):
+        raise TypeError(f"{where}: X is a {type(X).__name__} of 2, not an array; pass X and y apart, as two arguments")
+    lengths = [len(part) if isinstance(part, (list, tuple)) or np.ndim(part) else 0 for part in X]
+    other = next((length for length in lengths if length != lengths[0]), None)
+    if other is not None:
+        raise DataError(f"{where}: X has samples of different lengths ({lengths[0]} and {other})")
 
 
 def _bits(xp: Any, dtype: Any) -> int:

@@ -48,6 +48,7 @@ _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
 _LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
+_SUMMED_WEIGHTS = 1e-9  # rounding of sums of sample weights
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
@@ -423,6 +424,16 @@ class RidgeStatistics:
 
     merge = __iadd__
 
+    def __add__(self, other: RidgeStatistics) -> RidgeStatistics:
+        """New statistics of the data of both."""
+        return self.copy()._combine("statistics +", other, 1)
+
+    def __radd__(self, other: int) -> RidgeStatistics:
+        """A copy, for 0 + statistics: where ``sum(shards)`` starts."""
+        if not isinstance(other, int) or other != 0:
+            return NotImplemented
+        return self.copy()
+
     def __isub__(self, other: RidgeStatistics) -> RidgeStatistics:
         """Takes away the statistics of data that are part of these, in place.
 
@@ -439,6 +450,19 @@ class RidgeStatistics:
             raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
         return self._combine("statistics -=", other, -1)
 
+    def _check_contains(self, other: RidgeStatistics) -> None:
+        """Raises DataError where ``other`` has more of a class."""
+        if self.classes is None:
+            return
+        ours, theirs = self._sums.target_sum, other._sums.target_sum  # the weight of every class
+        more = np.flatnonzero(theirs > ours * (1.0 + _SUMMED_WEIGHTS) + _SUMMED_WEIGHTS)
+        if more.size:
+            c = int(more[0])
+            raise DataError(
+                f"statistics -=: {theirs[c]:.6g} samples of class {self.classes.label(c)!r} cannot be taken from "
+                f"{ours[c]:.6g}; only data that were added can be taken away"
+            )
+
     @_one_at_a_time
     def _combine(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
@@ -446,6 +470,8 @@ class RidgeStatistics:
         self._check_whole()
         other._check_whole()
         self.check_fits(where, other)
+        if sign < 0:
+            self._check_contains(other)
         if other.n == 0:
             return self
         if self.n == 0:
