@@ -108,7 +108,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "the folder missing does not exist; make it first: 'missing/d.npz'",
     ),
     "progress is a switch": (
-        lambda: made(progress=True), TypeError, 
+        lambda: made(progress=True), TypeError,
         "progress must be callable, as progress(stage, fraction), or None, got bool",
     ),
     "too much is held out": (
@@ -233,3 +233,38 @@ def test_commands_take_a_folder_for_its_file_and_say_it_the_other_way_round(
     assert f"is a file: give the folder of its run, {out}" in " ".join(capsys.readouterr().err.split())
     assert main(["distill", "--points-per-class", "2"]) == 2
     assert "No such option: --points-per-class; did you mean --ipc?" in capsys.readouterr().err
+
+
+def test_columns_in_another_order_are_refused_wherever_samples_come_in(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    pytest.importorskip("narwhals", reason="narwhals is not installed")
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    swapped, others = frame[list("dcba")], frame.rename(columns={"a": "z"})
+    result = kd.distill(frame, Y, PHI, include_weights=True)
+    result.model.save(tmp_path / "m.npz")
+    result.distilled.save(tmp_path / "d.npz")
+    summed = kd.RidgeStatistics(PHI, K).update(frame, Y)
+    summed.save(tmp_path / "s.npz")
+    distilled = kd.DistilledDataset.load(tmp_path / "d.npz")
+    model = kd.RidgeModel.load(tmp_path / "m.npz", PHI)
+    read = kd.RidgeStatistics.load(tmp_path / "s.npz", PHI)
+    for call in (
+        model.predict,
+        distilled.predict,
+        lambda x: distilled.verify(test=(x, Y)),
+        lambda x: read.update(x, Y),
+        lambda x: read.__iadd__(kd.RidgeStatistics(PHI, K).update(x, Y)),
+        lambda x: kd.distill(frame, Y, PHI, validation=(x, Y)),
+        lambda x: kd.fit_model(summed, [1.0, 2.0], validation=(x, Y)),
+        lambda x: kd.retrain(distilled, x, Y),
+        lambda x: kd.Dataset("mine", frame, Y, x, Y),
+    ):
+        call(frame)
+        call(X)  # an array has no names
+        for wrong in (swapped, others):
+            with pytest.raises(DataError, match="columns of X"):
+                call(wrong)
+    with pytest.raises(DataError) as refused:
+        model.predict(swapped)
+    expected = "predict: the columns of X are d, c, b, a, those trained on a, b, c, d; pass X[['a', 'b', 'c', 'd']]"
+    assert str(refused.value) == expected

@@ -25,7 +25,7 @@ from krrdistill.artifact.making import distilled_set, warn_of
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.common.samples import as_samples
+from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.points import choose_method
 from krrdistill.errors import DataError
@@ -234,6 +234,7 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     """The real points of a start as standardised inputs."""
     where, classes, (X, y) = "distill_model", model.classes, reference
     samples = as_samples(where, X, input_dim=model.feature_map.input_dim)
+    check_columns(where, model.columns, samples)
     check_device(where, X=X, y=y)
     n = samples.shape[0]
     labels = np.zeros((n, len(model.W))) if classes is None else classes.encode(where, y, n)  # real: any points
@@ -307,6 +308,7 @@ def retrain(
         targets=targets,
         validation=validation,
     )
+    check_columns(where, meta.get("columns"), problem.X)
     return train(problem).model
 
 

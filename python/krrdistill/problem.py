@@ -13,7 +13,7 @@ from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device, take_rows, to_host
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
-from krrdistill.common.samples import as_samples, sample_shape
+from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.labels import Classes, Targets, read_targets, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
@@ -189,6 +189,7 @@ def _own_validation(
     if options.selection == "gcv":
         raise ValueError(f"{where}: selection = 'gcv' chooses lambda without held-out samples, it takes no validation")
     X = as_samples(f"{where}: validation", validation[0], input_dim=samples.shape[1])
+    check_columns(f"{where}: validation", columns_of(samples), X)
     check_device(f"{where}: validation", X=X, training=samples)
     if not X.shape[0]:
         raise DataError(f"{where}: validation has no samples")

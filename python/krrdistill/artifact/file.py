@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import checked_shape, like, to_host
+from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
 from krrdistill.common.files import content_digest, read_npz, write_npz
-from krrdistill.common.samples import as_samples
+from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
@@ -144,6 +144,7 @@ class DistilledDataset:
         Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        check_columns("predict", self.meta.get("columns"), samples)
         self.preprocessing.warn_of_units("predict", samples)
         W, b = self.fit_weights(backend=backend)
         solver = get_backend(backend, data=samples)
@@ -202,6 +203,7 @@ class DistilledDataset:
             raise TypeError(f"verify: test must be a pair (X, y) or a Dataset, got {_kind(test)}")
         X_test, y_test = test
         samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
+        check_columns("verify", self.meta.get("columns"), samples)
         self.preprocessing.warn_of_units("verify", samples)
         y = self._test_targets(y_test, samples.shape[0])
         W, b = self._original(model)
@@ -319,6 +321,7 @@ class DistilledDataset:
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
             feature_map = map_from_spec(meta["map"], feature_map, preprocessing=preprocessing)
             shape = checked_shape(meta["shape"], d)
+            checked_columns(meta.get("columns"), d)
             names = meta.get("classes")
             classes = None if names is None else Classes.of("classes", names)
             encoding = _read_encoding(arrays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import array_api_compat as compat
@@ -16,9 +16,10 @@ from .arrays import device_of, dtype_name, is_on_host, namespace_of, refuse_grad
 from .frames import frame_of, is_tabular, refuse_lazy
 from .rows import ConvertedRows, FrameRows, RowSource, SparseRows
 
-__all__ = ["as_samples", "host_samples", "row_source", "sample_shape"]
+__all__ = ["as_samples", "check_columns", "columns_of", "host_samples", "row_source", "sample_shape"]
 
 Array = npt.NDArray[Any]
+_SHOWN = 30  # names of columns in a message
 
 
 def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
@@ -81,6 +82,22 @@ def _from_array(where: str, X: Any) -> Any:
 def sample_shape(X: Any) -> tuple[int, ...]:
     """The shape of one sample of X (n, ...)."""
     return tuple(int(size) for size in (X.shape if hasattr(X, "shape") else np.shape(X))[1:])
+
+
+def columns_of(samples: Any) -> tuple[str, ...] | None:
+    """The names of the columns of what ``as_samples`` or ``host_samples`` gave, None where there are none."""
+    return samples.columns if isinstance(samples, RowSource) else None
+
+
+def check_columns(where: str, known: Sequence[str] | None, samples: Any) -> None:
+    """Raises DataError where the samples have other columns than ``known``, or the same in another order."""
+    found = columns_of(samples)
+    if known is None or found is None or list(known) == list(found):
+        return
+    ours, theirs = (", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "") for names in (known, found))
+    listed = list(known) if len(known) <= _SHOWN else "COLUMNS"
+    remedy = f"; pass X[{listed}]" if set(known) <= set(found) else ""
+    raise DataError(f"{where}: the columns of X are {theirs}, those trained on {ours}{remedy}")
 
 
 def host_samples(where: str, X: Any) -> Any:

@@ -20,13 +20,14 @@ from krrdistill.common.arrays import (
     check_choice,
     check_count,
     check_device,
+    checked_columns,
     checked_shape,
     largest_entry,
     to_host,
 )
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
-from krrdistill.common.samples import as_samples, sample_shape
+from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, real_targets
 from krrdistill.errors import DataError
@@ -145,6 +146,8 @@ class RidgeStatistics:
     ----------
     n, total_weight : int, float
     shape : tuple of int, of one sample
+    columns : tuple of str, or None
+        Names of the columns of X, where it was a data frame; later ones must have the same.
     product_precision : "float32" or "float64"
         The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
 
@@ -178,6 +181,7 @@ class RidgeStatistics:
         self._chosen = backend
         self.backend = get_backend(backend)
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
+        self.columns: tuple[str, ...] | None = None
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
         try:
@@ -292,6 +296,7 @@ class RidgeStatistics:
         where = "statistics.update"
         self._check_whole()
         samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
+        check_columns(where, self.columns, samples)
         check_device(where, X=X, y=y)
         n = samples.shape[0]
         targets = self.as_targets(where, y, n)
@@ -319,6 +324,7 @@ class RidgeStatistics:
         self._store = store.merged(receiver, self._host) if needs_merge else receiver
         if self.n == 0:
             self.shape = sample_shape(X)
+        self.columns = self.columns or columns_of(samples)
         self._sums = self._sums.plus(batch)
         self._origin = origin
         if self.classes is None and self._binary:
@@ -476,6 +482,7 @@ class RidgeStatistics:
             return self
         if self.n == 0:
             self.shape = other.shape
+        self.columns = self.columns or other.columns
         if self._origin is None:
             self._origin = other._origin
         shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
@@ -490,6 +497,8 @@ class RidgeStatistics:
         """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same."""
         if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
             raise DataError(f"{where}: {self!r} and {other!r} are of different classes or features")
+        if self.columns and other.columns and self.columns != other.columns:
+            raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
         phi, theirs = self.feature_map, other.feature_map
         if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
             raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
@@ -630,6 +639,7 @@ class RidgeStatistics:
             "precision": self.precision,
             "product_precision": self.product_precision,
             "features": self.feature_map.fingerprint(),
+            **({} if self.columns is None else {"columns": list(self.columns)}),
         }
         arrays = {
             **self._store.arrays(self.k),
@@ -690,6 +700,7 @@ class RidgeStatistics:
             )
             made._binary = header["binary"] is True
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
+            made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
         made._store = store_of(numbers, p)
