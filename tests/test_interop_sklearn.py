@@ -410,7 +410,7 @@ def test_predictions_wait_for_a_solution(digits: tuple[Array, ...]) -> None:
     [
         ({}, {}, "the first call needs classes"),
         ({}, {"classes": np.arange(9)}, "y holds the label 9, which is not in classes"),
-        ({}, {"classes": np.arange(11)}, "class 10 has no sample"),
+        ({}, {"classes": np.arange(11)}, "no sample of class 10 so far"),
         ({}, {"classes": [3]}, "y has one class only, 3"),
         ({"class_weight": "balanced"}, {"classes": np.arange(10)}, "class_weight='balanced' needs all rows"),
     ],

@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from krrdistill.artifact.making import distilled_set, warn_of
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.common.samples import as_samples
+from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.points import choose_method
 from krrdistill.errors import DataError
@@ -37,6 +39,7 @@ __all__ = ["Distillation", "Trained", "distill", "distill_model", "retrain", "tr
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+_ALIASES = {"ipc": "points_per_class", **dict.fromkeys(("lambda", "lambda_", "lam", "reg", "alpha"), "lambdas")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +145,8 @@ def distill(
         start_rows = problem.start_rows()
         trained = train(problem, progress)
         watch = Stopwatch(progress, trained.seconds)
-        distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
+        with _memory_of_points("distill", trained.model, options):
+            distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
     warn_of("distill", distilled, trained.model)
     return Distillation(distilled, trained.model, start_rows, watch.seconds)
 
@@ -203,7 +207,8 @@ def distill_model(
     NotSurjective, LambdaOutOfRange, DataError, TypeError, ValueError
     """
     if not isinstance(model, RidgeModel):
-        raise TypeError(f"distill_model: model must be a RidgeModel, got {type(model).__name__}")
+        hint = "; pass result.model" if isinstance(model, Distillation) else ""
+        raise TypeError(f"distill_model: model must be a RidgeModel, got {type(model).__name__}{hint}")
     options = _options("distill_model", options, keywords)
     defaults, trained = DistillOptions().training(), model.split or {}
     for name, value in options.training().items():
@@ -219,7 +224,8 @@ def distill_model(
             near = _reference(model, reference, options)
         elif reference is not None:
             raise ValueError("distill_model: reference belongs to init='real'")
-        distilled = distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
+        with _memory_of_points("distill_model", model, options):
+            distilled = distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
     warn_of("distill_model", distilled, model)
     return distilled
 
@@ -228,6 +234,7 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     """The real points of a start as standardised inputs."""
     where, classes, (X, y) = "distill_model", model.classes, reference
     samples = as_samples(where, X, input_dim=model.feature_map.input_dim)
+    check_columns(where, model.columns, samples)
     check_device(where, X=X, y=y)
     n = samples.shape[0]
     labels = np.zeros((n, len(model.W))) if classes is None else classes.encode(where, y, n)  # real: any points
@@ -301,12 +308,34 @@ def retrain(
         targets=targets,
         validation=validation,
     )
+    check_columns(where, meta.get("columns"), problem.X)
     return train(problem).model
 
 
+@contextmanager
+def _memory_of_points(where: str, model: RidgeModel, options: DistillOptions) -> Iterator[None]:
+    """A MemoryError of the block says how many points were asked for."""
+    try:
+        yield
+    except MemoryError as error:
+        m, d = options.points_per_class * len(model.W), model.feature_map.input_dim
+        raise MemoryError(
+            f"{where}: {m} points of {d} numbers take {m * d * 8 / 2**30:.3g} GiB, and more while they are made; lower "
+            f"points_per_class = {options.points_per_class}"
+        ) from error
+
+
 def _options(where: str, options: DistillOptions | None, keywords: Mapping[str, Any]) -> DistillOptions:
-    unknown = sorted(keywords.keys() - {item.name for item in fields(DistillOptions)})
+    if options is not None and not isinstance(options, DistillOptions):
+        hint = f"; its entries are arguments: {where}(..., **options)" if isinstance(options, Mapping) else ""
+        raise TypeError(f"{where}: options must be DistillOptions, got {type(options).__name__}{hint}")
+    known = [item.name for item in fields(DistillOptions)]
+    unknown = sorted(keywords.keys() - set(known))
     if unknown:
-        hint = "; a map takes its preprocessing: FCNN(d, preprocessing=...)" if "preprocessing" in unknown else ""
+        close = {name: _ALIASES.get(name) or next(iter(get_close_matches(name, known, n=1)), None) for name in unknown}
+        meant = [name for name in close.values() if name is not None]
+        hint = f"; did you mean {', '.join(meant)}?" if meant else ""
+        if "preprocessing" in unknown:
+            hint = "; a map takes its preprocessing: FCNN(d, preprocessing=...)"
         raise TypeError(f"{where}: unknown option {', '.join(unknown)}{hint}")
     return replace(options or DistillOptions(), **keywords)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device, take_rows, to_host
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
-from krrdistill.common.samples import as_samples, sample_shape
+from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.labels import Classes, Targets, read_targets, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
@@ -183,10 +184,12 @@ def _own_validation(
 ) -> HeldOutRows:
     """A validation set (X, y) that fits the training set."""
     if not isinstance(validation, tuple) or len(validation) != 2:
-        raise TypeError(f"{where}: validation must be a pair (X, y), got {type(validation).__name__}")
+        parts = f" of {len(validation)}" if isinstance(validation, (tuple, list)) else ""
+        raise TypeError(f"{where}: validation must be a pair (X, y), got {type(validation).__name__}{parts}")
     if options.selection == "gcv":
         raise ValueError(f"{where}: selection = 'gcv' chooses lambda without held-out samples, it takes no validation")
     X = as_samples(f"{where}: validation", validation[0], input_dim=samples.shape[1])
+    check_columns(f"{where}: validation", columns_of(samples), X)
     check_device(f"{where}: validation", X=X, training=samples)
     if not X.shape[0]:
         raise DataError(f"{where}: validation has no samples")
@@ -253,9 +256,18 @@ def split(
     if targets.ndim == 1:
         lost = np.setdiff1d(targets[validation], targets[training])
         if lost.size:
-            remedy = "use stratify" if not options.stratify else "every class needs two samples, or use selection='gcv'"
+            remedy = _room(targets) if options.stratify else "use stratify"
             raise DataError(f"{where}: the hold-out took every sample of class {lost[0]}; {remedy}")
     return validation, training
+
+
+def _room(labels: IntArray) -> str:
+    """What to do where so many samples are held out that the classes cannot keep one each."""
+    room = len(labels) - np.unique(labels).size
+    largest = math.floor(1e4 * room / len(labels)) / 1e4
+    if largest == 0.0:
+        return "every class needs two samples, or use selection='gcv'"
+    return f"lower validation_fraction to {largest:g}, which leaves every class a sample"
 
 
 def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:

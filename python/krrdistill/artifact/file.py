@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import checked_shape, like
+from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
 from krrdistill.common.files import content_digest, read_npz, write_npz
-from krrdistill.common.samples import as_samples
+from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
@@ -84,6 +84,15 @@ class DistilledDataset:
     meta: dict[str, Any] = field(default_factory=dict)
     weight_error: float | None = None
 
+    def __post_init__(self) -> None:
+        """Nobody writes into the arrays: what the set says of itself would not hold any more."""
+        for name in ("inputs", "Y", "weights", "intercept", "offset"):
+            array = getattr(self, name)
+            if array is not None:
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
+
     def __repr__(self) -> str:
         m, k = self.Y.shape
         certified = (self.meta.get("certificate") or {}).get("weight_relative_error")
@@ -135,6 +144,7 @@ class DistilledDataset:
         Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        check_columns("predict", self.meta.get("columns"), samples)
         self.preprocessing.warn_of_units("predict", samples)
         W, b = self.fit_weights(backend=backend)
         solver = get_backend(backend, data=samples)
@@ -187,8 +197,13 @@ class DistilledDataset:
         DataError
             For samples that do not fit, and where there is no original to compare with.
         """
-        X_test, y_test = (test.x_test, test.test_targets) if isinstance(test, Dataset) else test
+        if isinstance(test, Dataset):
+            test = (test.x_test, test.test_targets)
+        if not isinstance(test, (tuple, list)) or len(test) != 2:
+            raise TypeError(f"verify: test must be a pair (X, y) or a Dataset, got {_kind(test)}")
+        X_test, y_test = test
         samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
+        check_columns("verify", self.meta.get("columns"), samples)
         self.preprocessing.warn_of_units("verify", samples)
         y = self._test_targets(y_test, samples.shape[0])
         W, b = self._original(model)
@@ -227,8 +242,12 @@ class DistilledDataset:
             ):
                 raise DataError("verify: the model is of another feature map than the file")
             return model.W, model.b
+        if not isinstance(model, (tuple, list)) or len(model) != 2:
+            remedy = "; pass result.model" if isinstance(getattr(model, "model", None), RidgeModel) else ""
+            remedy = "; pass (W, None)" if hasattr(model, "dtype") else remedy
+            raise TypeError(f"verify: model must be a RidgeModel or (W, b), got {_kind(model)}{remedy}")
         W, b = model
-        return W, b
+        return to_host("verify", "W", W), None if b is None else to_host("verify", "b", b)
 
     def _test_targets(self, y: Any, n: int) -> npt.NDArray[Any]:
         k = self.Y.shape[1]
@@ -288,6 +307,9 @@ class DistilledDataset:
 
         ``feature_map`` : the ``UserMap`` of a file made with one, checked against the features that the file records.
         """
+        if feature_map is not None and not isinstance(feature_map, FeatureMap):
+            remedy = "; a callable is UserMap(callable, input_dim)" if callable(feature_map) else ""
+            raise TypeError(f"load: feature_map must be a map, got {_kind(feature_map)}{remedy}")
         path = Path(path)
         arrays = read_npz(path)
         changed = _is_changed(arrays)
@@ -299,6 +321,7 @@ class DistilledDataset:
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
             feature_map = map_from_spec(meta["map"], feature_map, preprocessing=preprocessing)
             shape = checked_shape(meta["shape"], d)
+            checked_columns(meta.get("columns"), d)
             names = meta.get("classes")
             classes = None if names is None else Classes.of("classes", names)
             encoding = _read_encoding(arrays)
@@ -328,6 +351,12 @@ class DistilledDataset:
             offset=arrays.get("target_offset"),
             meta=meta,
         )
+
+
+def _kind(value: Any) -> str:
+    """What a message calls the wrong thing."""
+    name = type(value).__name__
+    return f"a {name} of {len(value)}" if isinstance(value, (tuple, list)) else name
 
 
 def has_digest(path: Path) -> bool:

@@ -122,6 +122,7 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
         facts = {"val_r2": list(model.val_r2), "lambda_per_target": per_target}
     return {
         "options": {**kept, **split, "precision": model.precision, "backend": backend.name},
+        **({} if model.columns is None else {"columns": list(model.columns)}),
         "split": model.split is not None,
         **own_validation,
         "weighted": model.weighted,

@@ -28,6 +28,7 @@ __all__ = [
     "check_number",
     "check_seed",
     "check_writable",
+    "checked_columns",
     "checked_shape",
     "cuda_device",
     "device_of",
@@ -226,6 +227,15 @@ def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:
         if not 0 <= index < n:
             raise DataError(f"{where}: rows holds the index {index}, X has {n} rows")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def checked_columns(names: Any, input_dim: int) -> tuple[str, ...] | None:
+    """Names of the columns of X that a file tells, None where it tells none. Raises ValueError."""
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) != input_dim or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"columns must be {input_dim} names")
+    return tuple(names)
 
 
 def checked_shape(shape: Any, size: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -23,6 +24,10 @@ PARTIAL = ".partial"  # ends the name of a file that is being written
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Calls ``write`` on a temporary file beside ``path`` and renames it; on failure nothing is left behind."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist; make it first", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with open(temporary, "xb") as stream:
@@ -60,6 +65,8 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     """All arrays of a .npz. Raises DataError for anything but a complete archive of plain arrays."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name the .npz file in it")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -77,4 +84,6 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, SyntaxError) as error:
         if isinstance(error, DataError):
             raise
+        if "allow_pickle" in str(error):  # whose message advises to load them
+            raise DataError(f"{path}: not a readable .npz archive of plain arrays (it holds Python objects)") from error
         raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from error

@@ -238,7 +238,13 @@ def _read_one(declared: Declared, text: str) -> Any:
     return spelling.get(text.casefold(), text)
 
 
+def _plain(value: Any) -> Any:
+    """An array without dimensions, of any framework, as the number that it holds."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def _check(label: str, declared: Declared, value: Any) -> Any:
+    value = _plain(value)
     if value is None and declared.optional:
         return None
     if not declared.several:
@@ -247,7 +253,7 @@ def _check(label: str, declared: Declared, value: Any) -> Any:
         value = (value,)
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"{label} must be {_MANY[declared.base]}, got {shown_value(value)}")
-    return tuple(_check_one(label, declared, item) for item in value)
+    return tuple(_check_one(label, declared, _plain(item)) for item in value)
 
 
 def _check_one(label: str, declared: Declared, value: Any) -> Any:

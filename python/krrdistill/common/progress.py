@@ -15,6 +15,9 @@ class Stopwatch:
     """Seconds per stage, and progress to whoever listens."""
 
     def __init__(self, progress: Progress | None, seconds: Mapping[str, float] | None = None) -> None:
+        if progress is not None and not callable(progress):
+            kind = type(progress).__name__
+            raise TypeError(f"progress must be callable, as progress(stage, fraction), or None, got {kind}")
         self.seconds: dict[str, float] = dict(seconds or {})
         self._progress = progress
 

@@ -33,7 +33,14 @@ class RowSource(ABC):
         (n, *shape of a sample).
     dtype : numpy dtype
         Of what ``read`` gives.
+
+    Attributes
+    ----------
+    columns : tuple of str, or None
+        Names of the entries of a sample, of data frames with a column a feature.
     """
+
+    columns: tuple[str, ...] | None = None
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.shape = tuple(int(size) for size in shape)
@@ -89,7 +96,7 @@ class RowSource(ABC):
 class _Reshaped(RowSource):
     def __init__(self, source: RowSource, shape: tuple[int, ...]) -> None:
         super().__init__((len(source), *shape), source.dtype)
-        self._source = source
+        self._source, self.columns = source, source.columns
 
     def fetch(self, rows: IntArray) -> Array:
         return self._source.fetch(rows)
@@ -98,7 +105,7 @@ class _Reshaped(RowSource):
 class _Picked(RowSource):
     def __init__(self, source: RowSource, rows: IntArray) -> None:
         super().__init__((len(rows), *source.shape[1:]), source.dtype)
-        self._source, self._rows = source, rows
+        self._source, self._rows, self.columns = source, rows, source.columns
 
     def fetch(self, rows: IntArray) -> Array:
         return self._source.fetch(self._rows[rows])
@@ -147,8 +154,11 @@ class FrameRows(RowSource):
         self._where, self._frame, self._block = where, frame, numeric_block
         first = self._block(where, frame[:1])
         kinds = [_dtype_of(column) for column in frame.iter_columns()]
-        kinds = [first.dtype] if first.shape[1] != len(kinds) or object in kinds else kinds  # one column of vectors
+        names, vectors = frame.columns, first.shape[1] != len(kinds) or object in kinds
+        kinds = [first.dtype] if vectors else kinds  # one column of vectors
         super().__init__((len(frame), first.shape[1]), common_dtype(kinds))
+        if not vectors and all(isinstance(name, str) for name in names):  # pandas numbers columns without names
+            self.columns = tuple(names)
 
     def fetch(self, rows: IntArray) -> Array:
         """The numbers of some rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import array_api_compat as compat
@@ -16,9 +16,10 @@ from .arrays import device_of, dtype_name, is_on_host, namespace_of, refuse_grad
 from .frames import frame_of, is_tabular, refuse_lazy
 from .rows import ConvertedRows, FrameRows, RowSource, SparseRows
 
-__all__ = ["as_samples", "host_samples", "row_source", "sample_shape"]
+__all__ = ["as_samples", "check_columns", "columns_of", "host_samples", "row_source", "sample_shape"]
 
 Array = npt.NDArray[Any]
+_SHOWN = 30  # names of columns in a message
 
 
 def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
@@ -84,6 +85,22 @@ def sample_shape(X: Any, width: int) -> tuple[int, ...]:
     return shape if shape and math.prod(shape) == width else (width,)
 
 
+def columns_of(samples: Any) -> tuple[str, ...] | None:
+    """The names of the columns of what ``as_samples`` or ``host_samples`` gave, None where there are none."""
+    return samples.columns if isinstance(samples, RowSource) else None
+
+
+def check_columns(where: str, known: Sequence[str] | None, samples: Any) -> None:
+    """Raises DataError where the samples have other columns than ``known``, or the same in another order."""
+    found = columns_of(samples)
+    if known is None or found is None or list(known) == list(found):
+        return
+    ours, theirs = (", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "") for names in (known, found))
+    listed = list(known) if len(known) <= _SHOWN else "COLUMNS"
+    remedy = f"; pass X[{listed}]" if set(known) <= set(found) else ""
+    raise DataError(f"{where}: the columns of X are {theirs}, those trained on {ours}{remedy}")
+
+
 def host_samples(where: str, X: Any) -> Any:
     """Samples (n, ...) for work on the host: as ``row_source`` gives them, copied from another device."""
     source = row_source(where, X)
@@ -116,6 +133,8 @@ _REMEDIES = {
     "generator": _STREAM,
     "Dataset": "read it with krrdistill.read_samples, or " + _STREAM,
     "IterableDataset": _STREAM,
+    "Subset": "read it with krrdistill.read_samples, or " + _STREAM,
+    "TensorDataset": "pass its tensors: X, y = dataset.tensors",
     "DatasetDict": "choose one of its splits and read it with krrdistill.read_samples",
     "str": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",
     "PosixPath": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",
@@ -126,6 +145,12 @@ def _refuse_kind(where: str, X: Any) -> None:
     """Raises ``TypeError``, with a remedy, for what is no array of samples."""
     refuse_lazy(where, "X", X)
     name = type(X).__name__
+    if name == "Dataset" and type(X).__module__.startswith("krrdistill."):
+        raise TypeError(
+            f"{where}: X is a Dataset of training and test samples, not an array; pass data.x_train, data.train_targets"
+        )
+    if isinstance(X, (list, tuple)):
+        _refuse_unequal(where, X)
     if name in _REMEDIES and not hasattr(X, "dtype"):
         raise TypeError(f"{where}: X is a {name}, not an array; {_REMEDIES[name]}")
     if isinstance(X, (Mapping, set)) or X is None:
@@ -135,6 +160,16 @@ def _refuse_kind(where: str, X: Any) -> None:
     refuse_gradients(where, "X", X)
     if str(device_of(X)) == "meta":
         raise TypeError(f"{where}: X is on PyTorch's meta device and has no values")
+
+
+def _refuse_unequal(where: str, X: Any) -> None:
+    """Raises TypeError for a pair (X, y), DataError for samples of different lengths."""
+    if len(X) == 2 and all(hasattr(part, "shape") for part in X) and tuple(X[0].shape) != tuple(X[1].shape):
+        raise TypeError(f"{where}: X is a {type(X).__name__} of 2, not an array; pass X and y apart, as two arguments")
+    lengths = [len(part) if isinstance(part, (list, tuple)) or np.ndim(part) else 0 for part in X]
+    other = next((length for length in lengths if length != lengths[0]), None)
+    if other is not None:
+        raise DataError(f"{where}: X has samples of different lengths ({lengths[0]} and {other})")
 
 
 def _bits(xp: Any, dtype: Any) -> int:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from krrdistill.errors import DataError
+from krrdistill.errors import DataError, DataWarning
 
 __all__ = ["Columns", "chosen_columns", "first_of", "listed"]
 
 Columns = str | Sequence[str] | None
 USUAL_LABELS = ("label", "labels", "target", "y")  # what the column of labels is called
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls the index in a Parquet file
+_WRITTEN_INDEX = "Unnamed: 0"  # and in a .csv file
 
 
 def chosen_columns(
@@ -21,10 +25,26 @@ def chosen_columns(
     ys = _named(where, "y", y, found) if y is not None else [name for name in labels or USUAL_LABELS if name in found]
     if len(ys) != 1 and y is None:
         raise DataError(f"{where}: which column holds y is not obvious; {listed('y', 'COLUMN', found)}")
-    xs = _named(where, "x", x, found) if x is not None else [name for name in found if name not in ys]
+    xs = _named(where, "x", x, found) if x is not None else _features(where, [name for name in found if name not in ys])
     if not xs or set(xs) & set(ys):
         raise DataError(f"{where}: {ys[0]} cannot be y and all of X too; {listed('x', 'COLUMN', found)}")
     return xs, ys
+
+
+def _features(where: str, found: Sequence[str]) -> list[str]:
+    """The columns that are X where nobody named them: all but an index of pandas, with a word."""
+    indices = [name for name in found if _INDEX.fullmatch(name)]
+    says = [
+        f"column {name!r} is the index that pandas stored; it is no feature (x= takes it all the same)"
+        for name in indices
+    ]
+    if _WRITTEN_INDEX in found:
+        says.append(
+            f"column {_WRITTEN_INDEX!r} looks like an index that pandas wrote; it is a feature unless x= leaves it out"
+        )
+    for said in says:
+        warnings.warn(f"{where}: {said}", DataWarning, stacklevel=2)
+    return [name for name in found if name not in indices]
 
 
 def _named(where: str, argument: str, names: Columns, found: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krrdistill.common.rows import RowSource, blocks
-from krrdistill.common.samples import host_samples
+from krrdistill.common.samples import check_columns, columns_of, host_samples
 from krrdistill.errors import DataError
 
 from .labels import Classes, Targets, label_array, read_targets, real_targets
@@ -163,6 +163,7 @@ def _checked_alike(**given: Any) -> list[Any]:
     for name, x in checked.items():
         if x.shape[1:] != train.shape[1:]:
             raise DataError(f"Dataset: {name} has samples of shape {x.shape[1:]}, x_train of {train.shape[1:]}")
+        check_columns(f"Dataset: {name}", columns_of(train), x)
         if x.dtype != train.dtype and np.uint8 in (x.dtype, train.dtype):
             raise DataError(f"Dataset: {name} is {x.dtype} but x_train {train.dtype}; give both in the same units")
     if len({x.dtype for x in checked.values()}) > 1:

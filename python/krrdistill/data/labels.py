@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.common.arrays import check_choice, check_count, to_host
 from krrdistill.common.frames import column_values
+from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError, DataWarning
 from krrdistill.options import TARGETS
 
@@ -222,6 +223,7 @@ def label_array(where: str, y: Any) -> npt.NDArray[Any]:
     """y as an array of integers, booleans, floats or strings. Raises TypeError, DataError, for missing values too."""
     if isinstance(y, Targets):
         return y.values
+    _refuse_no_labels(where, y)
     if isinstance(y, np.ma.MaskedArray):
         raise TypeError(f"{where}: y is a masked array; fill or drop what is masked")
     values = column_values(where, "y", y)
@@ -241,6 +243,18 @@ def label_array(where: str, y: Any) -> npt.NDArray[Any]:
     if array.ndim not in (1, 2):
         raise DataError(f"{where}: y must have shape (n,) or (n, k), got {array.shape}")
     return array
+
+
+def _refuse_no_labels(where: str, y: Any) -> None:
+    """Raises TypeError, with the remedy, for None and for the name of a column."""
+    if y is None:
+        remedy = "of a file, frame or data set X, y = krrdistill.read_samples(source)"
+        raise TypeError(f"{where}: y must be labels or targets, got None; {remedy}")
+    if isinstance(y, str):
+        named = shown_value(y)
+        raise TypeError(
+            f"{where}: y is the string {named}, not labels; X, y = krrdistill.read_samples(frame, y={named})"
+        )
 
 
 def _from_objects(where: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

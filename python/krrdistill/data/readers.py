@@ -61,6 +61,7 @@ class ParquetRows(RowSource):
         first_row = self._table(next(self._batches(int(np.argmax(counts)), 1)))
         example = FrameRows(where, frame_of(where, "X", first_row))
         super().__init__((int(self._starts[-1]), example.width), example.dtype)
+        self.columns = example.columns
         self._group, self._at = -1, 0  # where the current batch is from, and its first row
         self._rest: Iterator[Any] = iter(())
         self._block: Array = np.empty((0, self.width), self.dtype)

@@ -28,6 +28,7 @@ from krrdistill.common.arrays import check_choice
 from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing, standardize, zca
 from krrdistill.data.labels import Classes, Targets
+from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import distill_model, train
@@ -218,6 +219,12 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         )
         statistics.update(X, labels, sample_weight=self._weights(y, weights))
         if solve:
+            absent = np.flatnonzero(statistics.target_square == 0.0)
+            if absent.size:
+                raise DataError(
+                    f"RidgeDistiller.partial_fit: no sample of class {known.tolist()[absent[0]]!r} so far; pass "
+                    "solve=False until every class has come"
+                )
             selection = "gcv" if options.lambdas is None or len(options.lambdas) > 1 else "held-out"
             model = fit_model(statistics, options.lambdas, selection=selection)
             distilled = self._distilled(model, X, labels, options)

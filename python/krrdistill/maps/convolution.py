@@ -204,6 +204,9 @@ class ConvolutionalNetwork(FeatureMap):
         check_seed("conv", seed)
         if channels is None:
             channels = [3 * shape[2]]
+        elif isinstance(channels, str) or not isinstance(channels, (Sequence, np.ndarray)):
+            remedy = f"; pass [{channels}]" if isinstance(channels, int) else ""
+            raise TypeError(f"conv: channels must be a sequence of integers, got {channels!r}{remedy}")
         elif len(channels) == 0:
             raise ValueError("conv: channels must name at least one layer")
         d, layers = math.prod(shape), []

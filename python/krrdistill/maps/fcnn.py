@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from krrdistill.backends.base import Activation, Layer
 from krrdistill.common.arrays import check_count, check_number, check_seed
 from krrdistill.common.random import Stream
@@ -65,6 +67,9 @@ def gaussian_layers(
     where: str, input_dim: int, widths: Sequence[int], activation: Activation, parameter: float, seed: int
 ) -> tuple[Layer, ...]:
     """act(W_l h) for each of the widths, W_l ~ N(0, 1/fan_in). Raises ValueError, TypeError for wrong widths."""
+    if isinstance(widths, str) or not isinstance(widths, (Sequence, np.ndarray)):
+        remedy = f"; pass [{widths}]" if isinstance(widths, int) else ""
+        raise TypeError(f"{where}: widths must be a sequence of integers, got {widths!r}{remedy}")
     if len(widths) == 0:
         raise ValueError(f"{where}: widths must name at least one layer")
     layers = []

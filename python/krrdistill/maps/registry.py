@@ -30,6 +30,7 @@ __all__ = ["check_describable", "kernels_with", "make_map", "map_from_spec"]
 _CLASSES: Mapping[str, Any] = {
     kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
 }
+_OF_THE_DATA = ("input_dim", "shape", "layout", "seed")  # what ``make_map`` gives a constructor itself
 _MEDIAN_ROWS = 4000  # of the data, evenly spaced, for the median heuristic
 _PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
 
@@ -74,6 +75,9 @@ def make_map(
     samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("make_map", data), "")
     shape = tuple(int(s) for s in samples.shape[1:])
     input_dim = math.prod(shape)
+    if not isinstance(kernel, str):
+        raise TypeError(f"make_map: kernel must be a name, got {type(kernel).__name__}")
+    kernel = {name.casefold(): name for name in KERNELS}.get(kernel.casefold(), kernel)
     if ":" in kernel:
         if options:
             raise ValueError(f"make_map: {kernel} does not take {', '.join(sorted(options))}")
@@ -85,7 +89,9 @@ def make_map(
     kind, parameters = _CLASSES[kernel], _parameters(kernel)
     unknown = sorted(options.keys() - set(parameters))
     if unknown:
-        raise ValueError(f"make_map: {kernel} does not take {', '.join(unknown)}")
+        takes = [name for name in parameters if name not in _OF_THE_DATA]
+        known = f"it takes {', '.join(takes)}" if takes else "it takes no options"
+        raise ValueError(f"make_map: {kernel} does not take {', '.join(unknown)}; {known}")
     if "sigma2" in parameters and options.get("sigma2") is None:
         spectral = options.get("spectral", "gaussian")
         published = _PUBLISHED_SIGMA2.get(name) if spectral == "gaussian" else None

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import check_choice, check_count, check_number, checked_shape, like
+from krrdistill.common.arrays import check_choice, check_count, check_number, checked_columns, checked_shape, like
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
-from krrdistill.common.samples import as_samples
+from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError, ResultWarning
 from krrdistill.maps import FeatureMap
@@ -78,6 +78,8 @@ class RidgeModel:
         Whether the training samples had weights.
     split : mapping
         How the training samples were chosen, None where the statistics came from elsewhere.
+    columns : tuple of str, or None
+        Names of the columns of X that it was trained on, of data frames; ``predict`` takes no others.
     """
 
     feature_map: FeatureMap
@@ -97,6 +99,7 @@ class RidgeModel:
     outside_range: float | None = None
     weighted: bool = False
     split: Mapping[str, Any] | None = field(default=None)
+    columns: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         k, p = self.W.shape
@@ -120,6 +123,7 @@ class RidgeModel:
     def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
         """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        check_columns("predict", self.columns, samples)
         self.feature_map.preprocessing.warn_of_units("predict", samples)
         b = None if self.b is None else self.b[None]
         solver = get_backend(backend, data=samples)
@@ -166,6 +170,7 @@ class RidgeModel:
             "classes": None if self.classes is None else list(self.classes.names or range(self.classes.count)),
             "split": None if self.split is None else dict(self.split),
             "shape": list(self.shape),
+            **({} if self.columns is None else {"columns": list(self.columns)}),
             **{name: getattr(self, name) for name in _PLAIN},
         }
         arrays = {"W": self.W, "spread": self.spread}
@@ -209,6 +214,7 @@ class RidgeModel:
                 classes=classes,
                 split=header["split"],
                 shape=checked_shape(header["shape"], feature_map.input_dim),
+                columns=checked_columns(header.get("columns"), feature_map.input_dim),
                 **{name: header[name] for name in _PLAIN},
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -366,6 +372,7 @@ def _finished_model(
         shape=statistics.shape,
         n_validation=n_validation,
         outside_range=outside,
+        columns=statistics.columns,
     )
 
 

@@ -109,14 +109,29 @@ class RidgePath:
         )
 
     def edge(self) -> str | None:
-        """The statement about a choice at an end of the grid, None elsewhere."""
-        chosen = {self.best} if self.chosen is None else {int(index) for index in self.chosen}
+        """The statement about a choice at an end of the grid, or between lambdas that score alike, None elsewhere."""
         last = len(self.lambdas) - 1
-        if last == 0 or not chosen & {0, last}:
+        scores = self.val_r2 if self.chosen is not None else self.score
+        if last == 0 or scores is None:
             return None
-        end, beyond = ("smallest", "smaller") if 0 in chosen else ("largest", "larger")
-        edge = self.lambdas[0 if 0 in chosen else last]
-        return f"the lambda chosen, {edge:.3g}, is the {end} of the grid: give {beyond} ones, too (lambdas)"
+        scores = scores.reshape(last + 1, -1)
+        eligible = self.positive_definite & ~self.below_noise_floor
+        eligible = eligible if eligible.any() else self.positive_definite
+        better = set()  # ends that score better than the lambda beside them, which says on which side to look
+        for target, index in enumerate(np.atleast_1d(self.best if self.chosen is None else self.chosen)):
+            beside = 1 if index == 0 else last - 1
+            if index in (0, last) and (not eligible[beside] or scores[index, target] != scores[beside, target]):
+                better.add(int(index))
+        if better:
+            end, beyond = ("smallest", "smaller") if 0 in better else ("largest", "larger")
+            edge = self.lambdas[0 if 0 in better else last]
+            return f"the lambda chosen, {edge:.3g}, is the {end} of the grid: give {beyond} ones, too (lambdas)"
+        if eligible.sum() > 1 and (scores[eligible] == scores[eligible][0]).all():
+            return (
+                f"every lambda of the grid scores alike ({scores[eligible].mean():.3g}): the held-out samples do not "
+                "tell them apart, or X is scaled far from the grid (standardize)"
+            )
+        return None
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything but the models, as arrays by name."""
@@ -176,7 +191,11 @@ def ridge_path(
 def _check_lambdas(lambdas: Any) -> FloatArray:
     if lambdas is None:
         return default_lambdas()
-    values = np.ravel(to_host("ridge_path", "lambdas", lambdas)).tolist() if np.ndim(lambdas) else [lambdas]
+    values = (
+        np.ravel(to_host("ridge_path", "lambdas", lambdas)).tolist()
+        if hasattr(lambdas, "ndim") or np.ndim(lambdas)
+        else [lambdas]
+    )
     grid = np.array([check_number("ridge_path", "lambdas", value, positive=True) for value in values])
     if grid.size == 0:
         raise ValueError("ridge_path: lambdas must hold at least one value")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from krrdistill.common.arrays import check_count
 from krrdistill.common.files import read_npz, write_npz
-from krrdistill.common.samples import as_samples, host_samples
+from krrdistill.common.samples import as_samples, check_columns, host_samples
 from krrdistill.data.labels import Targets, label_array
 from krrdistill.errors import DataError, NotPositiveDefinite
 
@@ -120,6 +120,7 @@ def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOu
     """
     feature_map = statistics.feature_map
     samples = as_samples("count_correct", held_out.X, input_dim=feature_map.input_dim)
+    check_columns("validation", statistics.columns, samples)
     if statistics.classes is None:
         raise TypeError("count_correct: the statistics are of real-valued targets, which are scored by R^2")
     labels = statistics.classes.encode("count_correct", held_out.y, samples.shape[0])
@@ -159,6 +160,7 @@ def select_by_rows(
         return select_by_counts(path, count_correct(path, statistics, held_out))
     feature_map = statistics.feature_map
     samples = as_samples("fit_model", held_out.X, input_dim=feature_map.input_dim)
+    check_columns("validation", statistics.columns, samples)
     targets = statistics.as_targets("fit_model", held_out.y, samples.shape[0])
     weights = (
         None if held_out.sample_weight is None else check_weights("fit_model", held_out.sample_weight, len(targets))

@@ -20,13 +20,14 @@ from krrdistill.common.arrays import (
     check_choice,
     check_count,
     check_device,
+    checked_columns,
     checked_shape,
     largest_entry,
     to_host,
 )
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
-from krrdistill.common.samples import as_samples, sample_shape
+from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, real_targets
 from krrdistill.errors import DataError
@@ -48,6 +49,7 @@ _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
 _LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
+_SUMMED_WEIGHTS = 1e-9  # rounding of sums of sample weights
 # Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
 _FLOAT32_ROUNDING = 10 * 2.0**-24
 
@@ -144,6 +146,8 @@ class RidgeStatistics:
     ----------
     n, total_weight : int, float
     shape : tuple of int, of one sample
+    columns : tuple of str, or None
+        Names of the columns of X, where it was a data frame; later ones must have the same.
     product_precision : "float32" or "float64"
         The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
 
@@ -177,6 +181,7 @@ class RidgeStatistics:
         self._chosen = backend
         self.backend = get_backend(backend)
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
+        self.columns: tuple[str, ...] | None = None
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
         try:
@@ -291,6 +296,7 @@ class RidgeStatistics:
         where = "statistics.update"
         self._check_whole()
         samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
+        check_columns(where, self.columns, samples)
         check_device(where, X=X, y=y)
         n = samples.shape[0]
         targets = self.as_targets(where, y, n)
@@ -318,6 +324,7 @@ class RidgeStatistics:
         self._store = store.merged(receiver, self._host) if needs_merge else receiver
         if self.n == 0:
             self.shape = sample_shape(X, samples.shape[1])
+        self.columns = self.columns or columns_of(samples)
         self._sums = self._sums.plus(batch)
         self._origin = origin
         if self.classes is None and self._binary:
@@ -423,6 +430,16 @@ class RidgeStatistics:
 
     merge = __iadd__
 
+    def __add__(self, other: RidgeStatistics) -> RidgeStatistics:
+        """New statistics of the data of both."""
+        return self.copy()._combine("statistics +", other, 1)
+
+    def __radd__(self, other: int) -> RidgeStatistics:
+        """A copy, for 0 + statistics: where ``sum(shards)`` starts."""
+        if not isinstance(other, int) or other != 0:
+            return NotImplemented
+        return self.copy()
+
     def __isub__(self, other: RidgeStatistics) -> RidgeStatistics:
         """Takes away the statistics of data that are part of these, in place.
 
@@ -439,6 +456,19 @@ class RidgeStatistics:
             raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
         return self._combine("statistics -=", other, -1)
 
+    def _check_contains(self, other: RidgeStatistics) -> None:
+        """Raises DataError where ``other`` has more of a class."""
+        if self.classes is None:
+            return
+        ours, theirs = self._sums.target_sum, other._sums.target_sum  # the weight of every class
+        more = np.flatnonzero(theirs > ours * (1.0 + _SUMMED_WEIGHTS) + _SUMMED_WEIGHTS)
+        if more.size:
+            c = int(more[0])
+            raise DataError(
+                f"statistics -=: {theirs[c]:.6g} samples of class {self.classes.label(c)!r} cannot be taken from "
+                f"{ours[c]:.6g}; only data that were added can be taken away"
+            )
+
     @_one_at_a_time
     def _combine(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
@@ -446,10 +476,13 @@ class RidgeStatistics:
         self._check_whole()
         other._check_whole()
         self.check_fits(where, other)
+        if sign < 0:
+            self._check_contains(other)
         if other.n == 0:
             return self
         if self.n == 0:
             self.shape = other.shape
+        self.columns = self.columns or other.columns
         if self._origin is None:
             self._origin = other._origin
         shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
@@ -464,6 +497,8 @@ class RidgeStatistics:
         """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same."""
         if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
             raise DataError(f"{where}: {self!r} and {other!r} are of different classes or features")
+        if self.columns and other.columns and self.columns != other.columns:
+            raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
         phi, theirs = self.feature_map, other.feature_map
         if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
             raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
@@ -604,6 +639,7 @@ class RidgeStatistics:
             "precision": self.precision,
             "product_precision": self.product_precision,
             "features": self.feature_map.fingerprint(),
+            **({} if self.columns is None else {"columns": list(self.columns)}),
         }
         arrays = {
             **self._store.arrays(self.k),
@@ -664,6 +700,7 @@ class RidgeStatistics:
             )
             made._binary = header["binary"] is True
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
+            made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
         made._store = store_of(numbers, p)

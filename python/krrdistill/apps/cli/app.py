@@ -123,7 +123,9 @@ def kip(given: Given, config: Config = None, as_json: Json = False) -> int:
 @app.command("verify")
 @with_options(VerifySettings)
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A distilled.npz.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A distilled.npz, or the folder of its run.", show_default=False)
+    ],
     given: Given,
     as_json: Json = False,
 ) -> int:

@@ -124,7 +124,10 @@ def _load_yaml(path: Path) -> Any:
         alias: Any = next((event for event in events if isinstance(event, yaml.AliasEvent)), None)
         if alias is not None:
             raise yaml.MarkedYAMLError(problem="aliases are not taken", problem_mark=alias.start_mark)
+        _refuse_repeated(path, yaml.compose(content, Loader=yaml.SafeLoader))
         return yaml.safe_load(content)
+    except UsageError:
+        raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -136,6 +139,16 @@ def _load_yaml(path: Path) -> Any:
         raise UsageError(f"{path}: malformed YAML: nested too deeply") from None
     except Exception as error:  # the constructors of YAML's types raise whatever Python does
         raise UsageError(f"{path}: malformed YAML: {_reason(error)}") from error
+
+
+def _refuse_repeated(path: Path, node: Any) -> None:
+    """Raises UsageError where a mapping has a key twice: YAML would take the last one in silence."""
+    lines: dict[str, int] = {}
+    for key, value in node.value if getattr(node, "id", "") == "mapping" else ():
+        line = key.start_mark.line + 1
+        if key.id == "scalar" and lines.setdefault(key.value, line) != line:
+            raise UsageError(f"{path}: {shown_value(key.value)} is there twice, in lines {lines[key.value]} and {line}")
+        _refuse_repeated(path, value)
 
 
 def _reason(error: object) -> str:

@@ -47,6 +47,8 @@ def _entry(run: RunFolder) -> dict[str, object]:
 
 
 def _existing(folder: Path) -> Path:
+    if folder.is_file():
+        raise status.UsageError(f"{folder} is a file: give the folder of its run, {folder.parent}")
     if not folder.is_dir():
         raise status.UsageError(f"no such folder: {folder}")
     return folder

@@ -136,6 +136,8 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     from krrdistill.artifact.file import DistilledDataset, has_digest
 
     kernel, tolerance = settings.kernel, settings.tolerance
+    if file.is_dir():  # of a run
+        file = file / DISTILLED
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
     if file.name == DISTILLED:

@@ -60,7 +60,7 @@ def message(error: BaseException) -> str:
     if exit_status(error) == INTERRUPTED:
         text = "interrupted"
     elif isinstance(error, _ParserError):
-        text = error.format_message()
+        text = _of_parser(error)
     elif isinstance(error, MemoryError):
         text = f"out of memory: {error}" if str(error) else "out of memory"
     elif isinstance(error, OSError) and error.strerror:
@@ -70,6 +70,19 @@ def message(error: BaseException) -> str:
     else:
         text = f"unexpected {type(error).__name__}: {error} (--traceback shows where)"
     return " ".join(text.split())
+
+
+def _of_parser(error: Any) -> str:
+    """The parser's message, with our own flag where an option's name in Python was given."""
+    from krrdistill.apps.cli.settings import DistillSettings, KipSettings
+    from krrdistill.common.options import declared_options
+
+    given = getattr(error, "option_name", None)
+    for each in (*declared_options(DistillSettings), *declared_options(KipSettings)):
+        own = f"--{each.name.replace('_', '-')}"
+        if given == own != each.flag:
+            return f"No such option: {given}; did you mean {each.flag}?"
+    return str(error.format_message())
 
 
 def say(text: str) -> None:
