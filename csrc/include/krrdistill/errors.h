@@ -22,7 +22,8 @@ struct NotSurjective : std::runtime_error {
 // An input row holds NaN or infinity, or numbers that overflow the precision of the features.
 struct NonFinite : std::runtime_error {
   explicit NonFinite(int64_t row_index)
-      : std::runtime_error("row " + std::to_string(row_index) + " holds NaN or infinity, or overflows float32"), row(row_index) {}
+      : std::runtime_error("row " + std::to_string(row_index) + " holds NaN or infinity, or overflows float32"),
+        row(row_index) {}
   int64_t row;
 };
 
