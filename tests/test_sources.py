@@ -437,6 +437,14 @@ def test_columns_of_the_test_set_are_those_of_the_training_set() -> None:
     tolerances.assert_exact(data.x_test[:], data.x_train[:])
 
 
+def test_a_part_of_a_file_with_class_names_becomes_the_test_set(tmp_path: Path) -> None:
+    X, y = numbers("train", "float32")
+    np.savez(tmp_path / "a.npz", X=X, y=y, class_names=np.array(["ant", "bee", "cat"]))
+    made = kd.load_dataset(tmp_path / "a.npz", x="X", y="y", test_fraction=0.25)
+    assert made.class_names == ("ant", "bee", "cat")
+    tolerances.assert_exact(made.y_test, kd.load_dataset((X, y), test_fraction=0.25).y_test)
+
+
 def test_a_part_of_every_class_becomes_the_test_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, y = numbers("train", "float32")
     first, again = (kd.load_dataset((X, y), test_fraction=0.25) for _ in range(2))

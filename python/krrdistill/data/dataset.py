@@ -198,8 +198,10 @@ def _named(generic: str, argument: str) -> Iterator[None]:
 def _read_labels(y: Any, n: int, targets: str | None, names: tuple[str, ...]) -> tuple[NDArray[Any], Classes | None]:
     """Codes of classes, each with a sample, or real-valued targets."""
     with _named("y", "y_train"):
-        if names and targets != "real" and not _several_columns(y):
-            given = Classes(len(names), names) if label_array("Dataset", y).dtype.kind == "U" else Classes(len(names))
+        y = y if isinstance(y, Targets) else label_array("Dataset", y)
+        coded = names and targets != "real" and isinstance(y, np.ndarray) and (y.ndim == 1 or y.shape[1] == 1)
+        if coded:
+            given = Classes(len(names), names) if y.dtype.kind == "U" else Classes(len(names))
             codes, classes = read_targets("Dataset", y, n, targets="classes", classes=given)
         else:
             codes, classes = read_targets("Dataset", y, n, targets=targets)
@@ -218,11 +220,6 @@ def _read_alike(argument: str, y: Any, n: int, like: NDArray[Any], classes: Clas
         if classes is not None:
             return classes.encode("Dataset", y, n)
         return np.ascontiguousarray(real_targets("Dataset", y, n, like.shape[1]), dtype=np.float64)
-
-
-def _several_columns(y: Any) -> bool:
-    shape = getattr(y, "shape", None) or np.shape(y)
-    return len(shape) == 2 and shape[1] != 1
 
 
 def _is_binary(*targets: NDArray[Any]) -> bool:
