@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.artifact.making import distilled_set, warn_of
+from krrdistill.artifact.making import distilled_set, judged
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
@@ -88,6 +88,7 @@ def distill(
     validation: tuple[Any, Any] | None = None,
     options: DistillOptions | None = None,
     progress: Progress | None = None,
+    judge: bool = True,
     **keywords: Any,
 ) -> Distillation:
     """Distils labelled data to points_per_class * k points that retrain to the same ridge model.
@@ -117,6 +118,8 @@ def distill(
     options : DistillOptions, optional
     progress : callable, optional
         Called with (stage, fraction done).
+    judge : bool
+        Whether to retrain from the points, which tells if they are exact; False where ``verify`` follows.
     **keywords
         Fields of ``DistillOptions``, in place of those of ``options``.
 
@@ -147,7 +150,8 @@ def distill(
         watch = Stopwatch(progress, trained.seconds)
         with _memory_of_points("distill", trained.model, options):
             distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
-    warn_of("distill", distilled, trained.model)
+            if judge:
+                distilled = judged("distill", distilled, trained.model, problem.backend, watch)
     return Distillation(distilled, trained.model, start_rows, watch.seconds)
 
 
@@ -180,6 +184,7 @@ def distill_model(
     options: DistillOptions | None = None,
     progress: Progress | None = None,
     watch: Stopwatch | None = None,
+    judge: bool = True,
     **keywords: Any,
 ) -> DistilledDataset:
     """points_per_class * k points that retrain to a model, from the model alone.
@@ -194,6 +199,8 @@ def distill_model(
         Called with (stage, fraction done).
     watch : Stopwatch, optional
         Records the seconds of each stage.
+    judge : bool
+        Whether to retrain from the points, which tells if they are exact; False where ``verify`` follows.
     **keywords
         Fields of ``DistillOptions``, in place of those of ``options``. What decides how a model is trained is refused,
         unless this model was trained so.
@@ -225,9 +232,9 @@ def distill_model(
         elif reference is not None:
             raise ValueError("distill_model: reference belongs to init='real'")
         with _memory_of_points("distill_model", model, options):
-            distilled = distilled_set(model, near, options, get_backend(options.backend), watch or Stopwatch(progress))
-    warn_of("distill_model", distilled, model)
-    return distilled
+            backend, watch = get_backend(options.backend), watch or Stopwatch(progress)
+            distilled = distilled_set(model, near, options, backend, watch)
+            return judged("distill_model", distilled, model, backend, watch) if judge else distilled
 
 
 def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOptions) -> FloatArray:

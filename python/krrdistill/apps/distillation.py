@@ -133,6 +133,7 @@ def run_distillation(
                 validation=None if options.selection == "gcv" else dataset.validation,
                 options=options,
                 progress=progress,
+                judge=False,  # what is read back from the file is
             )
         watch.seconds.update(result.seconds)
         path, model = out / "distilled.npz", result.model

@@ -25,7 +25,7 @@ from .certificate import relative_error
 from .file import DistilledDataset
 from .record import WEIGHT_ERROR_TARGETS
 
-__all__ = ["distilled_set", "not_exact", "too_many_points", "versions", "warn_of"]
+__all__ = ["distilled_set", "judged", "not_exact", "too_many_points", "versions"]
 
 FloatArray = npt.NDArray[np.float64]
 _REMEDIES = {
@@ -58,7 +58,7 @@ def distilled_set(
         "range_scale": found.range_scale,
         **found.facts,
     }
-    made = DistilledDataset(
+    return DistilledDataset(
         inputs=stored,
         Y=Y,
         lambda_s=found.lambda_s,
@@ -73,9 +73,6 @@ def distilled_set(
         offset=model.b if model.center == "targets" else None,
         meta={**_meta(model, options, backend), "solution": solution},
     )
-    with watch.stage("evaluate"):
-        W, _ = made.fit_weights(backend=backend)
-        return replace(made, weight_error=relative_error(model.W, W))
 
 
 def not_exact(distilled: DistilledDataset, error: float, agreement: float | None = None) -> str | None:
@@ -99,15 +96,19 @@ def too_many_points(distilled: DistilledDataset, model: RidgeModel) -> str | Non
     return None if m <= n else f"{m} points are made of {n} training samples: use fewer points_per_class"
 
 
-def warn_of(where: str, distilled: DistilledDataset, model: RidgeModel) -> None:
-    """Warns of points that are not exact, or more than there were samples, in the name of ``where``."""
-    assert distilled.weight_error is not None  # ``distilled_set`` has seen to it
+def judged(
+    where: str, distilled: DistilledDataset, model: RidgeModel, backend: Backend, watch: Stopwatch
+) -> DistilledDataset:
+    """The set with its weight error; warns of points that are not exact, or more than there were samples."""
+    with watch.stage("evaluate"):
+        error = relative_error(model.W, distilled.fit(backend=backend))
     for said, category in (
-        (not_exact(distilled, distilled.weight_error), NotExactWarning),
+        (not_exact(distilled, error), NotExactWarning),
         (too_many_points(distilled, model), ResultWarning),
     ):
         if said is not None:
             warnings.warn(f"{where}: {said}", category, stacklevel=3)
+    return replace(distilled, weight_error=error)
 
 
 def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-from .rows import RowSource
+from .rows import RowSource, as_slice
 
 __all__ = [
     "as_matrix",
@@ -128,8 +128,9 @@ def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
     """Rows of X (n, d) where X is, of its kind: a view where they follow each other, else a copy."""
     if isinstance(X, RowSource):
         return X.picked(rows)
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-        return X[int(rows[0]) : int(rows[-1]) + 1, :]
+    picked = as_slice(rows)
+    if isinstance(picked, slice):
+        return X[picked, :]
     if isinstance(X, np.ndarray):
         return X[rows]
     xp = namespace_of(X)

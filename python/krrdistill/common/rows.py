@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["ConvertedRows", "FrameRows", "RowSource", "SparseRows", "block_rows", "blocks", "common_dtype"]
+__all__ = ["ConvertedRows", "FrameRows", "RowSource", "SparseRows", "as_slice", "block_rows", "blocks", "common_dtype"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -120,7 +120,7 @@ class ConvertedRows(RowSource):
 
     def fetch(self, rows: IntArray) -> Array:
         """A view where the rows follow each other. Raises DataError for integers that float64 cannot hold."""
-        found = np.asarray(self._array[_as_slice(rows)])
+        found = np.asarray(self._array[as_slice(rows)])
         large = found.dtype.kind in "iu" and found.dtype.itemsize > 4 and found.size > 0
         if large and max(abs(int(found.min())), abs(int(found.max()))) > _LARGEST_INTEGER:
             raise DataError("X holds integers beyond 2**53, which float64 cannot represent")
@@ -136,7 +136,7 @@ class SparseRows(RowSource):
 
     def fetch(self, rows: IntArray) -> Array:
         """Dense rows."""
-        return np.asarray(self._matrix[_as_slice(rows)].toarray())
+        return np.asarray(self._matrix[as_slice(rows)].toarray())
 
 
 class FrameRows(RowSource):
@@ -162,14 +162,14 @@ class FrameRows(RowSource):
 
     def fetch(self, rows: IntArray) -> Array:
         """The numbers of some rows."""
-        return self._block(self._where, self._frame[_as_slice(rows)])
+        return self._block(self._where, self._frame[as_slice(rows)])
 
 
 def _dtype_of(column: Any) -> np.dtype[Any]:
     return np.asarray(column[:1].to_numpy()).dtype
 
 
-def _as_slice(rows: IntArray) -> Any:
+def as_slice(rows: IntArray) -> Any:
     """Rows that follow each other as a slice, so that they are not copied."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
         return slice(int(rows[0]), int(rows[-1]) + 1)
@@ -207,4 +207,4 @@ def blocks(X: Any, rows: IntArray | None = None) -> Iterator[tuple[IntArray, Arr
     step = block_rows(width, X.dtype.itemsize)
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
-        yield part, X.read(part) if isinstance(X, RowSource) else X[_as_slice(part)].reshape(len(part), width)
+        yield part, X.read(part) if isinstance(X, RowSource) else X[as_slice(part)].reshape(len(part), width)

@@ -16,7 +16,7 @@ from .arrays import device_of, dtype_name, is_on_host, namespace_of, refuse_grad
 from .frames import frame_of, is_tabular, refuse_lazy
 from .rows import ConvertedRows, FrameRows, RowSource, SparseRows
 
-__all__ = ["as_samples", "check_columns", "columns_of", "host_samples", "row_source", "sample_shape"]
+__all__ = ["STREAM_REMEDY", "as_samples", "check_columns", "columns_of", "host_samples", "row_source", "sample_shape"]
 
 Array = npt.NDArray[Any]
 _SHOWN = 30  # names of columns in a message
@@ -127,13 +127,13 @@ def _type_of(X: Any, array: Array) -> str:
     return f"dtype {array.dtype}" if known else f"a {type(X).__name__}"
 
 
-_STREAM = "add its batches one by one: for X, y in batches: RidgeStatistics.update(X, y)"
+STREAM_REMEDY = "add its batches one by one: for X, y in batches: RidgeStatistics.update(X, y)"
 _REMEDIES = {
-    "DataLoader": _STREAM,
-    "generator": _STREAM,
-    "Dataset": "read it with krrdistill.read_samples, or " + _STREAM,
-    "IterableDataset": _STREAM,
-    "Subset": "read it with krrdistill.read_samples, or " + _STREAM,
+    "DataLoader": STREAM_REMEDY,
+    "generator": STREAM_REMEDY,
+    "Dataset": "read it with krrdistill.read_samples, or " + STREAM_REMEDY,
+    "IterableDataset": STREAM_REMEDY,
+    "Subset": "read it with krrdistill.read_samples, or " + STREAM_REMEDY,
     "TensorDataset": "pass its tensors: X, y = dataset.tensors",
     "DatasetDict": "choose one of its splits and read it with krrdistill.read_samples",
     "str": "read a file or folder with krrdistill.load_dataset or krrdistill.read_samples",

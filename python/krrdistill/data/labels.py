@@ -19,7 +19,6 @@ from krrdistill.options import TARGETS
 __all__ = ["Classes", "Targets", "label_array", "read_targets", "real_targets"]
 
 IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 _PART_ROWS = 16384
 _WHOLE = "targets='classes' where they are classes, or targets='real' for regression"
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import to_host
 from krrdistill.common.frames import column_values, frame_of, is_tabular, refuse_lazy
 from krrdistill.common.rows import FrameRows
+from krrdistill.common.samples import STREAM_REMEDY
 from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 
 from .columns import Columns, chosen_columns, first_of, listed
@@ -35,7 +36,6 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_STREAM = "add its batches one by one: for X, y in batches: RidgeStatistics.update(X, y)"
 
 
 class Read(NamedTuple):
@@ -113,7 +113,7 @@ def read(source: Any, x: Columns = None, y: Columns = None, like: Read | None = 
     no_pairs = isinstance(source, (np.ndarray, Mapping, set, bytes))
     if no_pairs or not (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
         streams = hasattr(source, "__iter__") and not no_pairs
-        remedy = _STREAM if streams else "pass a pair (X, y), a table, a data set or a path"
+        remedy = STREAM_REMEDY if streams else "pass a pair (X, y), a table, a data set or a path"
         raise TypeError(f"source is a {type(source).__name__}; {remedy}")
     return Read(PairRows(where, source), label_array(where, pair_labels(where, source)))
 
@@ -263,7 +263,7 @@ def _read_hugging_face(where: str, source: Any, x: Columns, y: Columns, like: Re
         splits = ", ".join(map(str, source))
         raise DataError(f"{where}: has the splits {splits}: pass one of them, source[NAME], or use load_dataset")
     if not hasattr(source, "select_columns") or not hasattr(source, "__len__"):
-        raise TypeError(f"source is a {type(source).__name__}; {_STREAM}")
+        raise TypeError(f"source is a {type(source).__name__}; {STREAM_REMEDY}")
     classes = [name for name, feature in source.features.items() if type(feature).__name__ == "ClassLabel"]
     xs, ys = chosen_columns(where, list(source.column_names), x, y, like, labels=classes if len(classes) == 1 else ())
     labels = _labels(where, source.select_columns(ys).with_format("arrow")[:], ys)

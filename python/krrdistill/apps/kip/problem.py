@@ -95,7 +95,7 @@ class KipProblem:
         reference, known = None, self.common.final_training_rows
         if self.start_rows is not None:
             reference = (self.common.samples[known], Targets(self.common.y[known], self.common.classes))
-        return distill_model(model, reference=reference, options=self.options.distillation())
+        return distill_model(model, reference=reference, options=self.options.distillation(), judge=False)
 
     def start(self, closed_form: DistilledDataset | None) -> Array:
         """Inputs Z (m, d) of iteration 0: the closed form's, real ones or noise."""
