@@ -253,7 +253,7 @@ def test_columns_in_another_order_are_refused_wherever_samples_come_in(tmp_path:
         distilled.predict,
         lambda x: distilled.verify(test=(x, Y)),
         lambda x: read.update(x, Y),
-        lambda x: read.__iadd__(kd.RidgeStatistics(PHI, K).update(x, Y)),
+        lambda x: summed.copy().merge(kd.RidgeStatistics(PHI, K, shard="others").update(x, Y)),
         lambda x: kd.distill(frame, Y, PHI, validation=(x, Y)),
         lambda x: kd.fit_model(summed, [1.0, 2.0], validation=(x, Y)),
         lambda x: kd.retrain(distilled, x, Y),

@@ -112,7 +112,7 @@ def test_bad_rows_are_named_by_their_number_in_the_data() -> None:
     ("make", "error", "message"),
     [
         (lambda: library("polars").DataFrame(numbers()).lazy(), TypeError, r"X is a LazyFrame, .* pass X.collect\(\)"),
-        (lambda: (x for x in numbers()), TypeError, r"X is a generator, not an array; add its batches one by one"),
+        (lambda: (x for x in numbers()), TypeError, r"X is a generator, not an array; a stream goes into statistics"),
         (lambda: None, TypeError, "X must be an array, got a NoneType"),
         (lambda: {"x": 1}, TypeError, "X must be an array, got a dict"),
         (

@@ -623,7 +623,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "changing items": (changing, {}, "item 0 differs from read to read"),
     "items": (lambda _: [(1, 2, 3)], {}, r"items must be pairs \(x, y\), item 0 is a tuple"),
     "columns of pairs": (lambda _: [([1.0], 2)], {"y": "label"}, "has no columns that x or y could name"),
-    "loader": (loader, {}, "a DataLoader; add its batches one by one"),
+    "loader": (loader, {}, "a DataLoader; a stream goes into statistics"),
     "array": (lambda _: np.ones((2, 2)), {}, r"a ndarray; pass a pair \(X, y\)"),
 }
 

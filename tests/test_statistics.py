@@ -224,9 +224,9 @@ def test_noise_floor_covers_the_rounding(any_backend: Backend, precision: str) -
 def test_merging_keeps_the_worse_precision() -> None:
     X, Y = samples(9)
     for a, b, expected in (("float32", "float64", "float32"), ("float64", "float32", "float32")):
-        merged = statistics_of(X, Y, a).merge(statistics_of(X, Y, b))
+        merged = statistics_of(X, Y, a).merge(statistics_of(X[::-1], Y, b))
         assert (merged.product_precision, merged.precision) == (expected, a)
-    assert statistics_of(X, Y).merge(statistics_of(X, Y)).product_precision == "float64"
+    assert statistics_of(X, Y).merge(statistics_of(X[::-1], Y)).product_precision == "float64"
 
 
 def test_progress_ends_at_one(any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,10 +367,11 @@ def test_noise_floor_of_integer_sums(isa: str, native_module: Any, tmp_path: Pat
     assert held.product_precision == "float64"  # so few rows are held in float64
     assert held.update(X, y).product_precision == formed
     assert update(X, sample_weight=np.ones(300)).product_precision == "float32"
-    assert update(X).merge(exact).product_precision == formed
+    assert update(X[::-1]).merge(exact).product_precision == formed
     real = Statistics(kd.Identity(D), n_targets=K, backend="native")
     assert real.update(X, np.eye(K)[y]).product_precision == formed
-    assert update(X).merge(rounded).product_precision == rounded.merge(exact).product_precision == "float32"
+    others = update(X[::-1])
+    assert update(X[::-1]).merge(rounded).product_precision == rounded.merge(others).product_precision == "float32"
     assert update(X).update(X.astype(np.float64), y).product_precision == "float32"
     rounded.save(tmp_path / "rounded.npz")
     assert Statistics.load(tmp_path / "rounded.npz", kd.Identity(D)).product_precision == "float32"
@@ -410,9 +411,10 @@ def test_save_and_load(any_backend: Backend, tmp_path: Path, precision: str) -> 
     for name in NUMBERS:
         tolerances.assert_exact(getattr(loaded, name), getattr(saved, name))
     assert [getattr(loaded, name) for name in FACTS] == [getattr(saved, name) for name in FACTS]
-    loaded += Statistics.load(str(tmp_path / "s.npz"), PHI)
-    assert loaded.n == 60
-    tolerances.assert_exact(loaded.gram, 2.0 * saved.gram)
+    total = empty_for(Y, precision=precision, shard="others").update(X, Y)
+    total += Statistics.load(str(tmp_path / "s.npz"))
+    assert total.n == 60
+    tolerances.assert_exact(total.gram, 2.0 * saved.gram)
     saved.save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "s.npz").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.npz", "s.npz"]
@@ -449,7 +451,12 @@ def spoil(arrays: dict[str, Array], **changes: Any) -> dict[str, Array]:
         lambda a: spoil(a, format="krrdistill-statistics-1"),
         lambda a: spoil(a, format="krrdistill-1"),
         lambda a: spoil(a, format=None),
-        lambda a: spoil(a, features=kd.FCNN(D, [P], seed=4).fingerprint()),
+        lambda a: spoil(a, map=kd.FCNN(D, [P], seed=4).spec()),
+        lambda a: spoil(a, map=None),
+        lambda a: spoil(a, shards=None),
+        lambda a: spoil(a, shards={"own": 1, "merged": [], "removed": []}),
+        lambda a: spoil(a, shards={"own": None, "merged": "cat", "removed": []}),
+        lambda a: spoil(a, rows_read=-1),
         lambda a: spoil(a, classes=[0, 1]),
         lambda a: spoil(a, classes=["cat", "dog", "cat"]),
         lambda a: spoil(a, classes=["cat", 1, 2]),
@@ -631,10 +638,12 @@ def test_bad_construction(arguments: dict[str, Any], kind: type[Exception], mess
 def test_merge_refuses_other_shapes() -> None:
     X, Y = samples(9)
     statistics = statistics_of(X, Y)
-    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=5, k=2, .* are of different classes or features"):
+    with pytest.raises(DataError, match=r"there are 3 and 2 classes without labels; make the smaller ones grow"):
         statistics.merge(Statistics(PHI, 2))
-    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=6, k=3, .* are of different classes or features"):
+    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=6, k=3, .* are of different targets or features"):
         statistics.merge(Statistics(kd.Identity(6), K))
+    with pytest.raises(DataError, match=r"p=5, k=3, classes.* and .*p=5, k=3, real.* are of different targets"):
+        statistics.merge(Statistics(PHI, n_targets=K))
 
 
 def test_statistics_of_another_map_are_refused(tmp_path: Path) -> None:

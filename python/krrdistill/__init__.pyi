@@ -41,6 +41,7 @@ from .pipeline import distill as distill
 from .pipeline import distill_model as distill_model
 from .pipeline import retrain as retrain
 from .ridge.feature_gram import fit_features as fit_features
+from .ridge.held_out import HeldOutRows as HeldOutRows
 from .ridge.model import RidgeModel as RidgeModel
 from .ridge.model import fit_model as fit_model
 from .ridge.path import RidgePath as RidgePath
@@ -48,6 +49,5 @@ from .ridge.path import default_lambdas as default_lambdas
 from .ridge.path import fit_ridge as fit_ridge
 from .ridge.path import ridge_path as ridge_path
 from .ridge.selection import CorrectCounts as CorrectCounts
-from .ridge.selection import HeldOutRows as HeldOutRows
 from .ridge.selection import count_correct as count_correct
 from .ridge.statistics import RidgeStatistics as RidgeStatistics

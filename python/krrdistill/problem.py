@@ -18,8 +18,8 @@ from krrdistill.data.labels import Classes, Targets, read_targets, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
+from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.model import RidgeModel
-from krrdistill.ridge.selection import HeldOutRows
 from krrdistill.ridge.statistics import RidgeStatistics, check_weights
 
 __all__ = [

@@ -237,9 +237,7 @@ class DistilledDataset:
                 )
             return self.weights, self.intercept
         if isinstance(model, RidgeModel):
-            if model.feature_map is not self.feature_map and model.feature_map.fingerprint() != (
-                self.feature_map.fingerprint()
-            ):
+            if not self.feature_map.same_as(model.feature_map):
                 raise DataError("verify: the model is of another feature map than the file")
             return model.W, model.b
         if not isinstance(model, (tuple, list)) or len(model) != 2:

@@ -17,6 +17,7 @@ from krrdistill.common.native import load_native
 __all__ = ["Stream", "normal", "permutation", "signs", "uniform"]
 
 FloatArray = npt.NDArray[np.float64]
+_PER_COUNT = 4  # numbers that Philox-4x64 makes of one count
 _CHUNK = 1 << 16  # numbers at a time: the temporaries stay in the L2 cache
 
 
@@ -29,16 +30,18 @@ class Stream(IntEnum):
     SUBSAMPLE = 4
     FOURIER_BIAS = 5
     LABELS = 6
+    HELD_OUT = 7
     PROBE = 8
     SPECTRAL = 9
     WEIGHTS = 16  # layer l uses WEIGHTS + l
     BATCHES = 1 << 32  # epoch e uses BATCHES + e
 
 
-def _bits(seed: int, stream: int, n: int) -> npt.NDArray[np.uint64]:
+def _bits(seed: int, stream: int, n: int, first: int = 0) -> npt.NDArray[np.uint64]:
     key = check_seed("random", seed) | (int(stream) << 64)
-    raw: npt.NDArray[np.uint64] = np.random.Philox(key=key).random_raw(n)
-    return raw
+    before = first % _PER_COUNT
+    raw: npt.NDArray[np.uint64] = np.random.Philox(key=key, counter=first // _PER_COUNT).random_raw(before + n)
+    return raw[before:]
 
 
 def _to_unit(raw: npt.NDArray[np.uint64]) -> FloatArray:
@@ -46,9 +49,9 @@ def _to_unit(raw: npt.NDArray[np.uint64]) -> FloatArray:
     return ((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
-def uniform(seed: int, stream: int, n: int) -> FloatArray:
-    """n numbers from U(0, 1), shape (n,)."""
-    return _to_unit(_bits(seed, stream, n))
+def uniform(seed: int, stream: int, n: int, *, first: int = 0) -> FloatArray:
+    """Numbers ``first`` ... first + n - 1 of a stream from U(0, 1), shape (n,)."""
+    return _to_unit(_bits(seed, stream, n, first))
 
 
 def signs(seed: int, stream: int, n: int) -> npt.NDArray[np.int8]:

@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["ConvertedRows", "FrameRows", "RowSource", "SparseRows", "as_slice", "block_rows", "blocks", "common_dtype"]
+__all__ = [
+    "ConvertedRows",
+    "FrameRows",
+    "RowSource",
+    "SparseRows",
+    "as_slice",
+    "block_rows",
+    "blocks",
+    "check_finite",
+    "common_dtype",
+]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -66,12 +76,7 @@ class RowSource(ABC):
     def read(self, rows: IntArray) -> Array:
         """Rows as a C-contiguous array (r, d) of ``dtype``."""
         found = np.asarray(self.fetch(rows)).reshape(len(rows), self.width)
-        samples = np.ascontiguousarray(found, dtype=self.dtype)
-        if samples.dtype.kind == "f":
-            finite = np.isfinite(samples).all(axis=1)
-            if not finite.all():
-                raise DataError(f"row {rows[int(finite.argmin())]} holds NaN or infinity")
-        return samples
+        return check_finite(np.ascontiguousarray(found, dtype=self.dtype), rows)
 
     def __getitem__(self, rows: Any) -> Array:
         """The picked samples with their shape, as an array."""
@@ -167,6 +172,15 @@ class FrameRows(RowSource):
 
 def _dtype_of(column: Any) -> np.dtype[Any]:
     return np.asarray(column[:1].to_numpy()).dtype
+
+
+def check_finite(samples: Array, rows: IntArray) -> Array:
+    """The samples (r, d) themselves; raises DataError with the first of ``rows`` that holds NaN or infinity."""
+    if samples.dtype.kind == "f":
+        finite = np.isfinite(samples).all(axis=1)
+        if not finite.all():
+            raise DataError(f"row {rows[int(finite.argmin())]} holds NaN or infinity")
+    return samples
 
 
 def as_slice(rows: IntArray) -> Any:

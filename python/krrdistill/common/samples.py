@@ -127,7 +127,7 @@ def _type_of(X: Any, array: Array) -> str:
     return f"dtype {array.dtype}" if known else f"a {type(X).__name__}"
 
 
-STREAM_REMEDY = "add its batches one by one: for X, y in batches: RidgeStatistics.update(X, y)"
+STREAM_REMEDY = "a stream goes into statistics: RidgeStatistics(phi, classes).update_batches(batches)"
 _REMEDIES = {
     "DataLoader": STREAM_REMEDY,
     "generator": STREAM_REMEDY,

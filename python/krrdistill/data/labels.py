@@ -118,6 +118,24 @@ class Classes:
         """The label that one code stands for."""
         return code if self.names is None else self.names[code]
 
+    def union(self, where: str, other: Classes) -> tuple[Classes, IntArray]:
+        """(these classes and those of ``other`` that are new behind them, the place of each of the other's classes).
+
+        Raises DataError for other numbers of classes without labels, where nothing says which class is which.
+        """
+        if self == other:
+            return self, np.arange(self.count)
+        if self.names is None and other.names is None:
+            raise DataError(
+                f"{where}: there are {self.count} and {other.count} classes without labels; make the smaller ones "
+                "grow(...) first, or give the labels as classes=[...]"
+            )
+        ours, theirs = self.names or tuple(range(self.count)), other.names or tuple(range(other.count))
+        if type(ours[0]) is not type(theirs[0]):
+            raise DataError(f"{where}: the classes are {ours[0]!r}, ... and {theirs[0]!r}, ..., of different types")
+        known = {name: place for place, name in enumerate((*ours, *(name for name in theirs if name not in set(ours))))}
+        return Classes(len(known), _plain(tuple(known))), np.array([known[name] for name in theirs])
+
     def grown(self, where: str, more: Any) -> Classes:
         """These classes and ``more`` of them behind: a number, or new labels where there are labels."""
         if isinstance(more, (int, np.integer)) and not isinstance(more, bool):

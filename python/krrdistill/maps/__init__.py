@@ -9,7 +9,7 @@ from .fcnn import FCNN
 from .identity import Identity
 from .orthogonal_fourier import OrthogonalFourier
 from .random_fourier import RandomFourier, median_sigma2
-from .registry import check_describable, kernels_with, make_map, map_from_spec
+from .registry import check_describable, described, described_map, kernels_with, make_map, map_from_spec
 from .user import UserMap, given_map
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "RandomFourier",
     "UserMap",
     "check_describable",
+    "described",
+    "described_map",
     "given_map",
     "kernels_with",
     "make_map",

@@ -281,6 +281,15 @@ class FeatureMap:
                 named[f"map_bias_{number}"] = layer.bias
         return named
 
+    def same_as(self, other: FeatureMap) -> bool:
+        """Whether both give the same features."""
+        return self is other or self.fingerprint() == other.fingerprint()
+
+    def check_spec(self, spec: Mapping[str, Any]) -> None:
+        """Raises DataError unless this is the map that ``spec`` describes."""
+        if spec.get("fingerprint") != self.fingerprint():
+            raise DataError("map: the file is of another feature map or preprocessing")
+
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides the features: equal for equal maps of equal inputs."""
         return self._fingerprint

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from krrdistill.common.arrays import check_choice, to_host
 from krrdistill.common.samples import host_samples
@@ -25,7 +26,7 @@ from .orthogonal_fourier import OrthogonalFourier
 from .random_fourier import RandomFourier, median_sigma2
 from .user import UserMap, load_object
 
-__all__ = ["check_describable", "kernels_with", "make_map", "map_from_spec"]
+__all__ = ["check_describable", "described", "described_map", "kernels_with", "make_map", "map_from_spec"]
 
 _CLASSES: Mapping[str, Any] = {
     kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
@@ -175,12 +176,26 @@ def _checked_user_map(
         )
     if not isinstance(given, UserMap):
         raise DataError(f"map: the features are of {spec['name']}, not of the {given.kernel} map that was given")
+    if preprocessing is not None and given.preprocessing.kind == "none":
+        given = given.with_preprocessing(preprocessing)
     given.check_spec(spec)
-    if preprocessing is None:
-        return given
-    if given.preprocessing.kind == "none":
-        return given.with_preprocessing(preprocessing)
-    own, stored = given.preprocessing.arrays(), preprocessing.arrays()
-    if own.keys() != stored.keys() or any(not np.array_equal(own[name], stored[name]) for name in own):
-        raise DataError(f"map: {spec['name']} was given with another preprocessing than the file has")
     return given
+
+
+def described(feature_map: FeatureMap) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """(part of a file's header, arrays) that ``described_map`` finds the map in."""
+    preprocessing = feature_map.preprocessing
+    return {"map": feature_map.spec(), "preprocessing": preprocessing.spec()}, preprocessing.arrays()
+
+
+def described_map(
+    header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], given: FeatureMap | None = None
+) -> FeatureMap:
+    """The map of a file: ``given``, if it is the one that the file describes, else rebuilt. Raises DataError."""
+    if given is not None and given.kernel != UserMap.kernel:
+        given.check_spec(header["map"])
+        return given
+    preprocessing = Preprocessing.from_arrays(header["preprocessing"], arrays)
+    if header["map"]["input_dim"] != preprocessing.input_dim:
+        raise DataError("map: its input_dim is not the size of its preprocessing")
+    return map_from_spec(header["map"], given, preprocessing=preprocessing)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Layer, Linearization, Operator
 from krrdistill.common.arrays import check_count
+from krrdistill.common.files import content_digest
 from krrdistill.common.random import Stream, normal
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, KrrDistillError
@@ -191,17 +192,31 @@ class UserMap(FeatureMap):
             "input_dim": self.input_dim,
             "output_dim": self.output_dim,
             "probe": self.operator.probe.tolist(),
+            "preprocessed_by": content_digest(self.preprocessing.arrays()),
             **self.parameters,
         }
 
+    def same_as(self, other: FeatureMap) -> bool:
+        """Whether both give the same features, up to the rounding of networks on different machines and devices."""
+        if self is other:
+            return True
+        try:
+            self.check_spec(other.spec())
+        except DataError:
+            return False
+        return True
+
     def check_spec(self, spec: Mapping[str, Any]) -> None:
-        """Raises DataError unless this is the map that ``spec`` describes, by sizes and probe."""
+        """Raises DataError unless this is the map that ``spec`` describes, by sizes, preprocessing and probe."""
         for name, size in (("input_dim", self.input_dim), ("output_dim", self.output_dim)):
             if spec.get(name) != size:
                 raise DataError(f"map {self.operator.name}: has {name} {size}, the file's map has {spec.get(name)!r}")
         own, stored = self.operator.probe, np.asarray(spec.get("probe"), dtype=np.float64)
         if stored.shape != own.shape or not np.abs(stored - own).max() <= _SAME_FEATURES * np.abs(own).max():
             raise DataError(f"map {self.operator.name}: its features of the probe inputs are not those in the file")
+        own_digest = content_digest(self.preprocessing.arrays())
+        if spec.get("preprocessed_by", own_digest) != own_digest:
+            raise DataError(f"map {self.operator.name}: was given with another preprocessing than the file has")
 
 
 def _name_of(function: Any) -> str:

@@ -19,14 +19,14 @@ from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError, ResultWarning
-from krrdistill.maps import FeatureMap
+from krrdistill.maps import FeatureMap, described, described_map
 from krrdistill.options import PRECISIONS, SELECTIONS
 
+from .held_out import HeldOutRows
 from .path import RidgePath, fit_intercept, fit_ridge, ridge_path
 from .scores import TARGET_KINDS, all_scores, predictions, score_of
 from .selection import (
     CorrectCounts,
-    HeldOutRows,
     check_solvable,
     select_by_counts,
     select_by_gcv,
@@ -38,7 +38,7 @@ from .statistics import CENTERS, RidgeStatistics
 __all__ = ["RidgeModel", "fit_model", "refitted"]
 
 FloatArray = npt.NDArray[np.float64]
-_FORMAT = "krrdistill-model-1"
+_FORMAT = "krrdistill-model-2"
 _PATH = "path_"
 
 
@@ -163,10 +163,11 @@ class RidgeModel:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes the model to a .npz, atomically; the map is not in it."""
+        """Writes the model and the description of its map to a .npz, atomically."""
+        description, preprocessing = described(self.feature_map)
         header = {
+            **description,
             "format": _FORMAT,
-            "features": self.feature_map.fingerprint(),
             "classes": None if self.classes is None else list(self.classes.names or range(self.classes.count)),
             "split": None if self.split is None else dict(self.split),
             "shape": list(self.shape),
@@ -176,18 +177,20 @@ class RidgeModel:
         arrays = {"W": self.W, "spread": self.spread}
         arrays |= {name: value for name in ("b", "lambdas") if (value := getattr(self, name)) is not None}
         arrays |= {f"{_PATH}{name}": value for name, value in self.path.to_arrays().items()}
-        write_npz(Path(path), {**arrays, "header": np.array(json.dumps(header, sort_keys=True))})
+        write_npz(Path(path), {**arrays, **preprocessing, "header": np.array(json.dumps(header, sort_keys=True))})
 
     @staticmethod
-    def load(path: str | Path, feature_map: FeatureMap) -> RidgeModel:
-        """Reads what ``save`` wrote for the same map. Raises DataError for a file that does not fit."""
+    def load(path: str | Path, feature_map: FeatureMap | None = None) -> RidgeModel:
+        """Reads what ``save`` wrote. Raises DataError for a file that does not fit.
+
+        The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
+        """
         arrays = read_npz(Path(path))
         try:
             header = json.loads(str(arrays["header"]))
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']!r}, this version reads {_FORMAT!r}")
-            if header["features"] != feature_map.fingerprint():
-                raise ValueError("it is of another feature map or preprocessing")
+            feature_map = described_map(header, arrays, feature_map)
             classes = None if header["classes"] is None else Classes.of("load", header["classes"])
             W = arrays["W"]
             if classes is not None and classes.count != len(W):

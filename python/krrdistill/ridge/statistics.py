@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,22 +22,29 @@ from krrdistill.common.arrays import (
     check_choice,
     check_count,
     check_device,
+    check_number,
+    check_seed,
     checked_columns,
     checked_shape,
     largest_entry,
     to_host,
 )
-from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.files import content_digest, read_npz, write_npz
 from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
+from krrdistill.data.batches import read_batches
 from krrdistill.data.dataset import row_blocks
-from krrdistill.data.labels import Classes, real_targets
+from krrdistill.data.labels import Classes, Targets, real_targets
 from krrdistill.errors import DataError
-from krrdistill.maps import FeatureMap
+from krrdistill.maps import FeatureMap, described, described_map
 from krrdistill.options import PRECISIONS
 
+from .batches import Rows, Split, blocks, read_ahead
 from .feature_gram import largest_eigenvalue
+from .held_out import HeldOutRows
+from .shards import Shards
 from .stores import FeatureRows, SummedGram, store_of
+from .sums import Sums
 
 __all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 
@@ -43,7 +52,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Method = TypeVar("Method", bound=Callable[..., Any])
 CENTERS = ("none", "targets", "both")
-FORMAT = "krrdistill-statistics-4"
+FORMAT = "krrdistill-statistics-5"
 _BATCH_ROWS = 65536  # rows between two reports of progress
 _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
@@ -71,41 +80,6 @@ class RidgeSystem(NamedTuple):
     rounding: float  # of G, relative to its largest eigenvalue
     owned: bool  # gram is not the statistics' own: it may be overwritten
     filled: float = 0.0  # eigenvalue given to the direction that centring made singular, of the second form
-
-
-class _Sums(NamedTuple):
-    """The sums besides G, of one batch or of all; ``target_origin`` is subtracted from the targets."""
-
-    n: int
-    total_weight: float
-    target_square: FloatArray  # (k,)
-    target_sum: FloatArray  # (k,)
-    feature_sum: FloatArray  # (p,)
-    cross: FloatArray  # (k, p)
-
-    @staticmethod
-    def zero(k: int, p: int) -> _Sums:
-        return _Sums(0, 0.0, np.zeros(k), np.zeros(k), np.zeros(p), np.zeros((k, p)))
-
-    def plus(self, other: _Sums, sign: int = 1) -> _Sums:
-        return _Sums(
-            self.n + sign * other.n,
-            self.total_weight + sign * other.total_weight,
-            self.target_square + sign * other.target_square,
-            self.target_sum + sign * other.target_sum,
-            self.feature_sum + sign * other.feature_sum,
-            self.cross + sign * other.cross,
-        )
-
-    def moved(self, shift: FloatArray) -> _Sums:
-        """The same sums for targets y + shift."""
-        if not shift.any():
-            return self
-        return self._replace(
-            target_square=self.target_square + 2.0 * shift * self.target_sum + self.total_weight * shift * shift,
-            target_sum=self.target_sum + self.total_weight * shift,
-            cross=self.cross + np.outer(shift, self.feature_sum),
-        )
 
 
 def _one_at_a_time(method: Method) -> Method:
@@ -141,10 +115,17 @@ class RidgeStatistics:
         Precision of features and of products within a tile; sums over tiles are float64. Bytes under a map without
         layers are summed exactly, as integers, where the backend can.
     backend : str or Backend, optional
+    shard : str, optional
+        Name of the samples that ``update`` adds. Statistics that share a shard do not merge, so that a task that ran
+        twice counts once; without a name a digest of the sums stands in for it.
 
     Attributes
     ----------
     n, total_weight : int, float
+    shards : frozenset of str
+        Names of the samples that are in.
+    rows_read : int
+        Rows of the stream that ``update_batches`` has read, the held-out ones too.
     shape : tuple of int, of one sample
     columns : tuple of str, or None
         Names of the columns of X, where it was a data frame; later ones must have the same.
@@ -167,6 +148,7 @@ class RidgeStatistics:
         n_targets: int | None = None,
         precision: str = "float32",
         backend: Backend | str | None = None,
+        shard: str | None = None,
     ) -> None:
         if not isinstance(feature_map, FeatureMap):
             raise TypeError(f"RidgeStatistics: feature_map must be a map, got {type(feature_map).__name__}")
@@ -182,10 +164,16 @@ class RidgeStatistics:
         self.backend = get_backend(backend)
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
         self.columns: tuple[str, ...] | None = None
+        self.rows_read = 0
+        if not isinstance(shard, (str, type(None))):
+            raise TypeError(f"RidgeStatistics: shard must be a name, got {type(shard).__name__}")
+        self._shard = shard
+        self._others = Shards()
+        self._updated = False
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
         try:
-            self._sums = _Sums.zero(k, feature_map.output_dim)
+            self._sums = Sums.zero(k, feature_map.output_dim)
         except MemoryError as error:
             gib = k * feature_map.output_dim * 8 / 2**30
             raise MemoryError(
@@ -211,6 +199,21 @@ class RidgeStatistics:
     def total_weight(self) -> float:
         """Sum of the weights."""
         return self._sums.total_weight
+
+    @property
+    def shards(self) -> frozenset[str]:
+        """Names of the samples that are in."""
+        return self._shards().names
+
+    def _shards(self) -> Shards:
+        """The own shard, which has a name from here on, and the others."""
+        if not self._updated:
+            return self._others
+        if self._shard is None:
+            sums = self._sums
+            arrays = {name: np.asarray(getattr(sums, name)) for name in sums._fields}
+            self._shard = f"sha256:{content_digest(arrays)[:32]}"
+        return replace(self._others, own=self._shard)
 
     @property
     def k(self) -> int:
@@ -255,7 +258,7 @@ class RidgeStatistics:
         mean = self._sums.target_sum / weight
         return np.sqrt(np.maximum(self._sums.target_square / weight - mean * mean, 0.0))
 
-    def _raw(self) -> _Sums:
+    def _raw(self) -> Sums:
         """Sums for uncentred targets."""
         self._check_whole()
         return self._sums if self._origin is None else self._sums.moved(self._origin)
@@ -326,6 +329,7 @@ class RidgeStatistics:
             self.shape = sample_shape(X, samples.shape[1])
         self.columns = self.columns or columns_of(samples)
         self._sums = self._sums.plus(batch)
+        self._updated = True
         self._origin = origin
         if self.classes is None and self._binary:
             self._binary = all(
@@ -334,6 +338,106 @@ class RidgeStatistics:
         if precision == "float32":
             self.product_precision = "float32"
         return self
+
+    def update_batches(
+        self,
+        batches: Any,
+        *,
+        x: Any = None,
+        y: Any = None,
+        holdout: float = 0.0,
+        held_out: str = "rows",
+        max_held_out: int = 100_000,
+        seed: int = 0,
+        first_row: int = 0,
+        skip: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Any:
+        """Adds a stream in one pass; a thread reads the next block while this one is summed.
+
+        Sums and held-out rows depend on the rows and their order, not on how they are cut into batches.
+
+        Parameters
+        ----------
+        batches : iterable
+            Of (X, y) or (X, y, sample_weight) with any X and y that ``update`` takes: a DataLoader, a generator. Of
+            tables or dicts, where ``x`` and ``y`` name the columns: Arrow record batches, ``datasets`` (streamed too).
+            Of single samples (x, label).
+        x, y : str or sequence of str, optional
+            Columns, as in ``read_samples``.
+        holdout : float, 0 <= holdout < 1
+            Part of the rows that is held out: row r is, where a hash of ``seed`` and r is below it.
+        held_out : "rows" or "statistics"
+            What becomes of them: the rows themselves, or their statistics.
+        max_held_out : int
+            Rows held out at most; all later ones are trained on, which is said.
+        seed : int
+        first_row : int
+            Number of the first row, where this stream is a later part of a longer one.
+        skip : int
+            Rows at the beginning that are in already, ``rows_read`` of statistics that were saved: to go on with a
+            stream that is read again. Of these only the held-out rows are taken, again.
+        progress : callable, optional
+            Called after every block with the number of rows read; the statistics may be saved then.
+
+        Returns
+        -------
+        HeldOutRows or RidgeStatistics
+            What was held out, for ``fit_model(validation=)``; None without ``holdout``.
+
+        Raises
+        ------
+        DataError, TypeError
+            For a bad batch, by its number and rows; the blocks before it are in, ``rows_read`` counts them.
+        """
+        where = "update_batches"
+        check_number(where, "holdout", holdout)
+        if holdout >= 1.0:
+            raise ValueError(f"{where}: holdout is a part of the rows, below 1, got {holdout}")
+        check_choice(where, "held_out", held_out, ("rows", "statistics"))
+        for name, value in (("max_held_out", max_held_out), ("first_row", first_row), ("skip", skip)):
+            check_count(where, name, value, minimum=0)
+        kept: list[HeldOutRows] = []
+        apart = self._empty() if held_out == "statistics" else None
+        most = max_held_out if apart is None else sys.maxsize
+        found = blocks(
+            where,
+            read_batches(where, batches, x, y),
+            input_dim=self.feature_map.input_dim,
+            columns=self.columns,
+            read_y=self.as_targets,
+            read_weight=check_weights,
+            split=Split(holdout, check_seed(where, seed), most),
+            first_row=first_row,
+            skip=skip,
+        )
+        for block in read_ahead(found):
+            try:
+                self._update_rows(block.training)
+                if apart is not None:
+                    apart._update_rows(block.held_out)
+                elif block.held_out is not None:
+                    X, codes, weight = block.held_out
+                    kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
+            except DataError as error:
+                raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
+            self.columns, self.rows_read = self.columns or block.columns, block.rows_read
+            if progress is not None:
+                progress(self.rows_read)
+        if holdout == 0.0:
+            return None
+        return HeldOutRows.joined(kept) if apart is None else apart
+
+    def _update_rows(self, rows: Rows | None) -> None:
+        if rows is not None:
+            self.update(rows.X, Targets(rows.y, self.classes), sample_weight=rows.sample_weight)
+
+    def _empty(self) -> RidgeStatistics:
+        """Statistics of nothing, of the same kind."""
+        k = self.k if self.classes is None else None
+        return RidgeStatistics(
+            self.feature_map, self.classes, n_targets=k, precision=self.precision, backend=self._chosen
+        )
 
     def _receiver(
         self, samples: Any, rows: npt.NDArray[np.int64], factor: float
@@ -371,10 +475,10 @@ class RidgeStatistics:
         chosen: npt.NDArray[np.int64],
         weights: FloatArray | None,
         progress: Callable[[float], None] | None,
-    ) -> tuple[_Sums, str]:
+    ) -> tuple[Sums, str]:
         """Adds the rows to ``store``, and returns their other sums and the precision of the products."""
         k, p = self._sums.cross.shape
-        total, coarsest = _Sums.zero(k, p), "float64"
+        total, coarsest = Sums.zero(k, p), "float64"
         summed = store if targets.ndim == 1 and weights is None and isinstance(store, SummedGram) else None
         step = _BATCH_ROWS if summed is not None else max(_LEAST_ROWS, min(_TARGET_ROWS, _TARGET_NUMBERS // k))
         dtype = np.dtype(self.precision)
@@ -384,7 +488,7 @@ class RidgeStatistics:
                 cross = np.zeros((k, p))
                 used = summed.add(self.backend, self.feature_map, samples, targets, cross, dtype=dtype, rows=part)
                 counts = np.bincount(targets[part], minlength=k).astype(np.float64)
-                batch = _Sums(len(part), float(len(part)), counts, counts, cross.sum(axis=0), cross)
+                batch = Sums(len(part), float(len(part)), counts, counts, cross.sum(axis=0), cross)
             else:
                 values = one_hot(targets[part], k) if targets.ndim == 1 else targets[part] - origin
                 w = None if weights is None else weights[part]
@@ -395,7 +499,7 @@ class RidgeStatistics:
                 )
                 w = np.ones(len(part)) if w is None else w
                 square, sums = w @ np.square(values), w @ values
-                batch = _Sums(len(part), float(w.sum()), square, sums, cross[k], cross[:k])
+                batch = Sums(len(part), float(w.sum()), square, sums, cross[k], cross[:k])
             total = total.plus(batch)
             coarsest = "float32" if used == "float32" else coarsest
             if progress is not None:
@@ -425,7 +529,10 @@ class RidgeStatistics:
     # Merging
 
     def __iadd__(self, other: RidgeStatistics) -> RidgeStatistics:
-        """Adds the statistics of other data under the same map, in place."""
+        """Adds the statistics of other data under the same map, in place; new classes come behind those that there are.
+
+        Raises DataError for other maps or columns, and for data that are in already.
+        """
         return self._combine("statistics +=", other, 1)
 
     merge = __iadd__
@@ -460,6 +567,8 @@ class RidgeStatistics:
         """Raises DataError where ``other`` has more of a class."""
         if self.classes is None:
             return
+        if self.k != other.k or self.classes != other.classes:
+            raise DataError("statistics -=: the other statistics have classes that these do not have")
         ours, theirs = self._sums.target_sum, other._sums.target_sum  # the weight of every class
         more = np.flatnonzero(theirs > ours * (1.0 + _SUMMED_WEIGHTS) + _SUMMED_WEIGHTS)
         if more.size:
@@ -476,8 +585,15 @@ class RidgeStatistics:
         self._check_whole()
         other._check_whole()
         self.check_fits(where, other)
-        if sign < 0:
-            self._check_contains(other)
+        ours, theirs = self._shards(), other._shards()
+        if self.classes is not None and other.classes is not None:
+            classes, positions = self.classes.union(where, other.classes)
+            other = other._placed(classes, positions)
+            if sign < 0:
+                self._check_contains(other)
+        shards = ours.plus(where, theirs) if sign > 0 else ours.minus(where, theirs)
+        if self.classes is not None:
+            self._place(classes, np.arange(self.k))
         if other.n == 0:
             return self
         if self.n == 0:
@@ -491,16 +607,18 @@ class RidgeStatistics:
         self._binary = self._binary and other._binary
         if other.product_precision == "float32":
             self.product_precision = "float32"
+        self._others = replace(shards, own=None)
+        self._updated = self._updated and self.n > 0
         return self
 
     def check_fits(self, where: str, other: RidgeStatistics) -> None:
-        """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same."""
-        if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
-            raise DataError(f"{where}: {self!r} and {other!r} are of different classes or features")
+        """Raises DataError, in the name of ``where``, unless map, columns and kind of targets are the same."""
+        ours, theirs = (one.k if one.classes is None else None for one in (self, other))
+        if self.feature_map.output_dim != other.feature_map.output_dim or ours != theirs:
+            raise DataError(f"{where}: {self!r} and {other!r} are of different targets or features")
         if self.columns and other.columns and self.columns != other.columns:
             raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
-        phi, theirs = self.feature_map, other.feature_map
-        if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
+        if not self.feature_map.same_as(other.feature_map):
             raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
 
     @_one_at_a_time
@@ -509,17 +627,25 @@ class RidgeStatistics:
         self._check_whole()
         if self.classes is None:
             raise TypeError("statistics.grow: these statistics are of real-valued targets, which do not grow")
-        self.classes = self.classes.grown("statistics.grow", classes)
-        more = self.classes.count - self.k
-        sums = self._sums
-        self._sums = sums._replace(
-            target_square=np.append(sums.target_square, np.zeros(more)),
-            target_sum=np.append(sums.target_sum, np.zeros(more)),
-            cross=np.vstack([sums.cross, np.zeros((more, sums.cross.shape[1]))]),
-        )
-        self._origin = np.zeros(self.classes.count)
-        self._store = self._store.grown(more)
+        self._place(self.classes.grown("statistics.grow", classes), np.arange(self.k))
         return self
+
+    def _place(self, classes: Classes, positions: IntArray) -> None:
+        """Class c becomes class positions[c] of ``classes``, in place."""
+        if classes == self.classes:
+            return
+        self.classes, k = classes, classes.count
+        self._sums, self._store = self._sums.placed(positions, k), self._store.placed(positions, k)
+        self._origin = np.zeros(k)
+
+    def _placed(self, classes: Classes, positions: IntArray) -> RidgeStatistics:
+        """These statistics with the classes of others; G is shared."""
+        if classes == self.classes:
+            return self
+        other = RidgeStatistics.__new__(RidgeStatistics)
+        other.__dict__.update(self.__dict__)
+        other._place(classes, positions)
+        return other
 
     def copy(self) -> RidgeStatistics:
         """Statistics of their own, of the same map."""
@@ -527,6 +653,7 @@ class RidgeStatistics:
 
     @_one_at_a_time
     def __copy__(self) -> RidgeStatistics:
+        self._shards()  # both know by name what they share
         other = RidgeStatistics.__new__(RidgeStatistics)
         other.__dict__.update(self.__dict__, _store=self._store.copied(), _lock=threading.RLock())
         return other
@@ -537,6 +664,7 @@ class RidgeStatistics:
     @_one_at_a_time
     def __getstate__(self) -> dict[str, Any]:
         """The state without the backend and the lock: both are made again where the statistics arrive."""
+        self._shards()
         name = self._chosen if isinstance(self._chosen, str) or self._chosen is None else self._chosen.name
         return {key: value for key, value in self.__dict__.items() if key not in ("backend", "_lock")} | {
             "_chosen": name
@@ -638,7 +766,9 @@ class RidgeStatistics:
             "binary": self._binary,
             "precision": self.precision,
             "product_precision": self.product_precision,
-            "features": self.feature_map.fingerprint(),
+            "map": self.feature_map.spec(),
+            "shards": self._shards().to_json(),
+            "rows_read": self.rows_read,
             **({} if self.columns is None else {"columns": list(self.columns)}),
         }
         arrays = {
@@ -665,8 +795,7 @@ class RidgeStatistics:
         try:
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']!r}, this version reads {FORMAT!r}")
-            if header["features"] != feature_map.fingerprint():
-                raise ValueError("they are of another feature map or preprocessing")
+            feature_map.check_spec(header["map"])
             classes, k = header["classes"], check_count("statistics", "k", header["k"])
             n = check_count("statistics", "n", header["n"], minimum=0)
             if classes is not None and (not isinstance(classes, list) or len(classes) != k):
@@ -699,6 +828,10 @@ class RidgeStatistics:
                 "statistics", "product_precision", header["product_precision"], PRECISIONS
             )
             made._binary = header["binary"] is True
+            made._others = Shards.from_json(header["shards"])
+            made._shard, made._updated = made._others.own, made._others.own is not None
+            made._others = replace(made._others, own=None)
+            made.rows_read = check_count("statistics", "rows_read", header["rows_read"], minimum=0)
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
             made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
         except (KeyError, ValueError, TypeError) as error:
@@ -706,26 +839,32 @@ class RidgeStatistics:
         made._store = store_of(numbers, p)
         made._origin = numbers["target_origin"] if n or made.classes is not None else None
         names = ("target_square", "target_sum", "feature_sum", "cross")
-        made._sums = _Sums(n, float(numbers["total_weight"]), *(numbers[name] for name in names))
+        made._sums = Sums(n, float(numbers["total_weight"]), *(numbers[name] for name in names))
         return made
 
     def save(self, path: str | Path) -> None:
-        """Writes ``to_arrays`` to a .npz, atomically."""
+        """Writes ``to_arrays`` and the description of the map to a .npz, atomically."""
         header, arrays = self.to_arrays()
-        write_npz(Path(path), {**arrays, "header": np.array(json.dumps(header, sort_keys=True))})
+        description, preprocessing = described(self.feature_map)
+        text = json.dumps({**header, **description}, sort_keys=True)
+        write_npz(Path(path), {**arrays, **preprocessing, "header": np.array(text)})
 
     @classmethod
     def load(
-        cls, path: str | Path, feature_map: FeatureMap, *, backend: Backend | str | None = None
+        cls, path: str | Path, feature_map: FeatureMap | None = None, *, backend: Backend | str | None = None
     ) -> RidgeStatistics:
-        """Reads statistics that ``save`` wrote for the same map. Raises DataError for a file that does not fit."""
+        """Reads what ``save`` wrote. Raises DataError for a file that does not fit.
+
+        The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
+        """
         arrays = read_npz(Path(path))
         try:
             header = json.loads(str(arrays.pop("header")))
             if not isinstance(header, dict):
                 raise ValueError("its header is no JSON object")
+            feature_map = described_map(header, arrays, feature_map)
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
-        except (KeyError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: {error}") from error
 
 

@@ -1,7 +1,7 @@
 """How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
 Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``arrays``, ``copied``,
-``grown``.
+``placed``.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class SummedGram:
         other._symmetric = self._symmetric
         return other
 
-    def grown(self, more: int) -> SummedGram:
-        """Itself: G does not depend on the classes."""
+    def placed(self, positions: IntArray, k: int) -> SummedGram:
+        """Itself: G does not depend on the targets."""
         return self
 
     def clear(self) -> None:
@@ -215,13 +215,14 @@ class FeatureRows:
         """A copy that shares the parts, which are never written to."""
         return FeatureRows(self._p, self._parts)
 
-    def grown(self, more: int) -> FeatureRows:
-        """The same rows with ``more`` classes, whose targets are 0."""
-        parts = tuple(
-            part._replace(targets=np.insert(part.targets, [part.targets.shape[1] - 1] * more, 0.0, axis=1))
-            for part in self._parts
-        )
-        return FeatureRows(self._p, parts)
+    def placed(self, positions: IntArray, k: int) -> FeatureRows:
+        """The same rows where target c is target positions[c] of k; the others are 0."""
+        parts = []
+        for part in self._parts:
+            targets = np.zeros((len(part.targets), k + 1))
+            targets[:, np.append(positions, k)] = part.targets
+            parts.append(part._replace(targets=targets))
+        return FeatureRows(self._p, tuple(parts))
 
 
 def store_of(arrays: Mapping[str, FloatArray], p: int) -> SummedGram | FeatureRows:

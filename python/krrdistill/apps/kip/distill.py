@@ -212,7 +212,7 @@ def _train(problem: KipProblem, known: Trained | None, progress: Progress | None
     if known is None:
         return train(problem.common, progress)
     model, wanted = known.model, problem.common.split_facts
-    if model.feature_map.fingerprint() != problem.common.feature_map.fingerprint() or model.split != wanted:
+    if not problem.common.feature_map.same_as(model.feature_map) or model.split != wanted:
         raise ValueError("kip: trained is of another map, split or lambdas")
     return known
 

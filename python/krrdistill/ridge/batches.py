@@ -1,0 +1,227 @@
+"""A stream of batches in one pass: blocks of whole tiles, held-out rows by row number, reading beside computing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.backends.tiles import FLUSH_ROWS
+from krrdistill.common.arrays import take_rows, to_host
+from krrdistill.common.random import Stream, uniform
+from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
+from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
+from krrdistill.data.batches import Batch
+from krrdistill.errors import DataError, DataWarning
+
+__all__ = ["Block", "Rows", "Split", "blocks", "read_ahead"]
+
+Array = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+T = TypeVar("T")
+_MOST_BYTES = 256 << 20  # of a block; of wider samples it has fewer rows than a sum in float32
+
+
+class Rows(NamedTuple):
+    """Samples (r, *shape), their codes or targets, and their weights or None."""
+
+    X: Any
+    y: Array
+    sample_weight: Array | None
+
+
+class Block(NamedTuple):
+    """Rows to train on and rows held out, which follow each other in the stream."""
+
+    training: Rows | None
+    held_out: Rows | None
+    first_row: int
+    rows_read: int  # row number behind the last
+    columns: tuple[str, ...] | None
+
+
+@dataclass
+class Split:
+    """Which rows of a stream are held out: those whose number has a hash below the fraction.
+
+    Parameters
+    ----------
+    fraction : float
+    seed : int
+    most : int
+        No row is held out after so many, which is said once.
+    """
+
+    fraction: float
+    seed: int
+    most: int
+    _count: int = field(default=0, init=False)
+
+    def held_out(self, first_row: int, n: int) -> npt.NDArray[np.bool_]:
+        """Which of n rows of the stream are; they must be asked for in order."""
+        if self.fraction == 0.0 or self._count > self.most:
+            return np.zeros(n, dtype=bool)
+        chosen = uniform(self.seed, Stream.HELD_OUT, n, first=first_row) < self.fraction
+        rank = self._count + np.cumsum(chosen)
+        self._count += int(chosen.sum())
+        if self._count > self.most:
+            warnings.warn(
+                f"update_batches: {self.most} rows are held out; all from row "
+                f"{first_row + int(np.argmax(rank > self.most))} on are trained on (max_held_out=, or "
+                "held_out='statistics', which keeps no rows)",
+                DataWarning,
+                stacklevel=2,
+            )
+        return chosen & (rank <= self.most)
+
+
+class _Staging:
+    """Rows of batches until they make a block."""
+
+    def __init__(self, batch: Rows, dtype: np.dtype[Any], width: int) -> None:
+        rows = block_rows(width, dtype.itemsize, FLUSH_ROWS)
+        if rows * width * dtype.itemsize > _MOST_BYTES:
+            rows = max(1, _MOST_BYTES // (width * dtype.itemsize))
+        self.X = np.empty((rows, width), dtype)
+        self.y = np.empty((rows, *batch.y.shape[1:]), batch.y.dtype)
+        self.sample_weight = None if batch.sample_weight is None else np.empty(rows)
+        self.used = 0
+
+    @property
+    def room(self) -> int:
+        return len(self.X) - self.used
+
+    def put(self, where: str, batch: Rows, rows: IntArray) -> None:
+        place = slice(self.used, self.used + len(rows))
+        self.X[place] = _read(where, batch.X, rows)
+        self.y[place] = batch.y[rows]
+        if self.sample_weight is not None and batch.sample_weight is not None:
+            self.sample_weight[place] = batch.sample_weight[rows]
+        self.used += len(rows)
+
+    def taken(self, shape: tuple[int, ...]) -> Rows:
+        n = self.used
+        weight = None if self.sample_weight is None else self.sample_weight[:n]
+        return Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight)
+
+
+def _read(where: str, X: Any, rows: IntArray) -> Array:
+    """Rows of samples on the host. Raises DataError for NaN."""
+    try:
+        return X.read(rows) if isinstance(X, RowSource) else check_finite(X[as_slice(rows)], rows)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def blocks(
+    where: str,
+    batches: Iterable[Batch],
+    *,
+    input_dim: int,
+    columns: tuple[str, ...] | None,
+    read_y: Callable[[str, Any, int], Array],
+    read_weight: Callable[[str, Any, int], Array],
+    split: Split,
+    first_row: int,
+    skip: int,
+) -> Iterator[Block]:
+    """The rows of a stream in blocks whose ends do not depend on those of the batches.
+
+    Rows before ``first_row + skip`` are passed over, but for those held out. Batches on a device are blocks of their
+    own.
+    """
+    row = at = first_row  # the next row, and the first of the block
+    shape: tuple[int, ...] = ()
+    first: Rows | None = None
+    staged: _Staging | None = None
+    held: list[Rows] = []
+    for number, (X, y, weight) in enumerate(batches):
+        here = f"{where}: batch {number} (from row {row})"
+        samples = as_samples(here, X, input_dim=input_dim)
+        check_columns(here, columns, samples)
+        columns = columns or columns_of(samples)
+        n = samples.shape[0]
+        batch = Rows(samples, read_y(here, y, n), None if weight is None else read_weight(here, weight, n))
+        shape, first = shape or sample_shape(X, input_dim), first or batch
+        _check_alike(here, first, batch)
+        out = split.held_out(row, n)
+        train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
+        on_host = isinstance(samples, (np.ndarray, RowSource))
+        done = 0
+        while len(train):
+            if not on_host:
+                if staged is not None:
+                    yield Block(staged.taken(shape), _joined(held), at, row, columns)
+                    at, held = row, []
+                picked = Rows(take_rows(samples, train), batch.y[train], _at(batch.sample_weight, train))
+                held += _held(here, batch, out, 0, n, shape)
+                yield Block(picked, _joined(held), at, row + n, columns)
+                staged, held, at, done = None, [], row + n, n
+                break
+            if staged is None:
+                staged = _Staging(batch, samples.dtype, input_dim)
+            part, train = train[: staged.room], train[staged.room :]
+            staged.put(here, batch, part)
+            if staged.room == 0:
+                end = int(part[-1]) + 1
+                held += _held(here, batch, out, done, end, shape)
+                yield Block(staged.taken(shape), _joined(held), at, row + end, columns)
+                staged, held, at, done = None, [], row + end, end
+        held += _held(here, batch, out, done, n, shape)
+        row += n
+    if row > at:
+        yield Block(staged.taken(shape) if staged is not None else None, _joined(held), at, row, columns)
+
+
+def _check_alike(here: str, first: Rows, batch: Rows) -> None:
+    """Raises DataError for a batch of another kind than the first."""
+    for what, ours, theirs in (("X", first.X, batch.X), ("y", first.y, batch.y)):
+        if ours.dtype != theirs.dtype:
+            raise DataError(f"{here}: {what} is {theirs.dtype}, in the first batch it was {ours.dtype}")
+    if (first.sample_weight is None) != (batch.sample_weight is None):
+        raise DataError(f"{here}: all batches must have a sample_weight, or none")
+
+
+def _at(array: Array | None, rows: Any) -> Array | None:
+    return None if array is None else array[rows]
+
+
+def _held(
+    here: str, batch: Rows, out: npt.NDArray[np.bool_], start: int, stop: int, shape: tuple[int, ...]
+) -> list[Rows]:
+    """Copies of the held-out rows between two places of a batch."""
+    rows = start + np.flatnonzero(out[start:stop])
+    if not len(rows):
+        return []
+    on_host = isinstance(batch.X, (np.ndarray, RowSource))
+    samples = np.array(_read(here, batch.X, rows) if on_host else to_host(here, "X", take_rows(batch.X, rows)))
+    return [Rows(samples.reshape(len(rows), *shape), batch.y[rows], _at(batch.sample_weight, rows))]
+
+
+def _joined(parts: list[Rows]) -> Rows | None:
+    """Parts of a block as one, so that nothing depends on where batches end."""
+    if not parts:
+        return None
+    X, y, weights = zip(*parts, strict=True)
+    return Rows(np.concatenate(X), np.concatenate(y), None if weights[0] is None else np.concatenate(weights))
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each read by a thread while the one before it is used."""
+    end, wait = object(), True
+    reader = ThreadPoolExecutor(1, thread_name_prefix="krrdistill-reader")
+    try:
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item  # type: ignore[misc]
+    except KeyboardInterrupt:  # a stream may never answer
+        wait = False
+        raise
+    finally:
+        reader.shutdown(wait=wait)

@@ -1,0 +1,77 @@
+"""Samples that lambda is chosen by: an object of their own, never part of statistics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.samples import host_samples
+from krrdistill.data.labels import Targets, label_array
+from krrdistill.errors import DataError
+
+__all__ = ["HeldOutRows"]
+
+_FORMAT = "krrdistill-held-out-1"
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Samples held out to choose lambda, never part of statistics.
+
+    Parameters
+    ----------
+    X : array of shape (n, d) or (n, *shape), raw inputs
+    y : labels (n,), or targets (n, k)
+    sample_weight : array of shape (n,), optional
+    rows : array of int, optional
+        Indices of the held-out samples in X and y, by default all.
+    """
+
+    X: Any
+    y: Any
+    sample_weight: Any = None
+    rows: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return (
+            int(self.X.shape[0] if hasattr(self.X, "shape") else len(self.X)) if self.rows is None else len(self.rows)
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[HeldOutRows]) -> HeldOutRows | None:
+        """Rows of a stream, in order; all of them, None for none."""
+        if not parts:
+            return None
+        classes = parts[0].y.classes
+        y = Targets(np.concatenate([part.y.values for part in parts]), classes)
+        weights = [part.sample_weight for part in parts if part.sample_weight is not None]
+        X = np.concatenate([part.X for part in parts])
+        return HeldOutRows(X, y, np.concatenate(weights) if weights else None)
+
+    def save(self, path: str | Path) -> None:
+        """Writes X, y and the weights to a .npz, atomically. The file holds single samples."""
+        chosen = slice(None) if self.rows is None else self.rows
+        samples = host_samples("held-out rows", self.X)
+        y = self.y.labels() if isinstance(self.y, Targets) else label_array("held-out rows", self.y)
+        arrays = {"X": samples[chosen], "y": y[chosen]}
+        if self.sample_weight is not None:
+            arrays["sample_weight"] = np.asarray(self.sample_weight)[chosen]
+        write_npz(Path(path), {**arrays, "header": np.array(json.dumps({"format": _FORMAT}))})
+
+    @staticmethod
+    def load(path: str | Path) -> HeldOutRows:
+        """Reads what ``save`` wrote. Raises DataError."""
+        arrays = read_npz(Path(path))
+        try:
+            if json.loads(str(arrays["header"]))["format"] != _FORMAT:
+                raise ValueError("another format")
+            return HeldOutRows(arrays["X"], arrays["y"], arrays.get("sample_weight"))
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not a file of held-out rows ({error})") from error

@@ -1,0 +1,76 @@
+"""Which data statistics hold: names, so that no shard is added or taken away twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from krrdistill.errors import DataError
+
+__all__ = ["Shards"]
+
+_SHOWN = 3  # names in a message
+_REMEDY = "; if these are other samples, give each statistics a name of their own: RidgeStatistics(..., shard='NAME')"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Names of the data that are in some statistics.
+
+    Parameters
+    ----------
+    own : str, optional
+        Name of what ``update`` added; a digest of the sums where the user gave none, from when others can see them.
+    merged : frozenset of str
+        Those of statistics that were added.
+    removed : frozenset of str
+        Those of statistics that were taken away, out of a larger shard.
+    """
+
+    own: str | None = None
+    merged: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All that is in."""
+        return self.merged if self.own is None else self.merged | {self.own}
+
+    def plus(self, where: str, other: Shards) -> Shards:
+        """Those of both. Raises DataError where they share one."""
+        both = self.names & other.names
+        if both:
+            raise DataError(f"{where}: {_listed(both)} already in these statistics{_REMEDY}")
+        back = other.names & self.removed
+        return Shards(
+            self.own, self.merged | (other.names - back), (self.removed - back) | (other.removed - self.names)
+        )
+
+    def minus(self, where: str, other: Shards) -> Shards:
+        """Those that are left. Raises DataError for what was taken away before."""
+        twice = other.names & self.removed
+        if twice:
+            raise DataError(f"{where}: {_listed(twice)} already taken away from these statistics{_REMEDY}")
+        known = other.names & self.merged
+        return replace(self, merged=self.merged - known, removed=self.removed | (other.names - known))
+
+    def to_json(self) -> dict[str, Any]:
+        """For the header of a file."""
+        return {"own": self.own, "merged": sorted(self.merged), "removed": sorted(self.removed)}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Shards:
+        """Raises ValueError, TypeError, KeyError for what ``to_json`` did not write."""
+        own, merged, removed = values["own"], values["merged"], values["removed"]
+        names = [*merged, *removed, *([] if own is None else [own])]
+        if not (
+            isinstance(merged, list) and isinstance(removed, list) and all(isinstance(name, str) for name in names)
+        ):
+            raise ValueError("shards must be names")
+        return Shards(own, frozenset(merged), frozenset(removed))
+
+
+def _listed(names: frozenset[str]) -> str:
+    shown = ", ".join(map(repr, sorted(names)[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    return f"shard {shown} is" if len(names) == 1 else f"shards {shown} are"

@@ -1,0 +1,271 @@
+"""Streams of batches: the same statistics however they are cut, held-out rows by number, failures that lose nothing."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import krrdistill as kd
+import tolerances
+from krrdistill.backends import Backend
+from krrdistill.backends.tiles import FLUSH_ROWS
+from krrdistill.common import rows as module
+
+N, D, K = 3 * FLUSH_ROWS + 77, 5, 3
+PHI = kd.FCNN(D, [7], seed=3)
+Array = npt.NDArray[Any]
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of as few rows as the sums in float32 allow: three of them and a part."""
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Array, Array]:
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((N, D)).astype(np.float32), rng.integers(0, K, N)
+
+
+def cut(X: Array, y: Array, size: int, *more: Array) -> Iterator[tuple[Array, ...]]:
+    for start in range(0, len(X), size):
+        part = slice(start, start + size)
+        yield (X[part], y[part], *(each[part] for each in more))
+
+
+def empty(**options: Any) -> kd.RidgeStatistics:
+    return kd.RidgeStatistics(PHI, **{"classes": K, **options})
+
+
+def assert_same(a: kd.RidgeStatistics, b: kd.RidgeStatistics) -> None:
+    for name in ("gram", "cross", "feature_sum", "target_sum", "target_square"):
+        tolerances.assert_exact(getattr(a, name), getattr(b, name))
+    assert (a.n, a.shape, a.total_weight, a.product_precision) == (b.n, b.shape, b.total_weight, b.product_precision)
+
+
+@pytest.mark.parametrize("size", [1, 1000, FLUSH_ROWS, N])
+@pytest.mark.parametrize("held_out", ["rows", "statistics"])
+def test_a_stream_does_not_depend_on_its_batches(any_backend: Backend, data: Any, size: int, held_out: str) -> None:
+    X, y = (each[:5000] for each in data)
+    one, other = (empty(backend=any_backend) for _ in range(2))
+    expected = one.update_batches([(X, y)], holdout=0.2, held_out=held_out)
+    found = other.update_batches(cut(X, y, size), holdout=0.2, held_out=held_out)
+    assert_same(other, one)
+    assert other.rows_read == one.rows_read == 5000
+    if held_out == "statistics":
+        assert_same(found, expected)
+        assert one.n + found.n == 5000
+    else:
+        tolerances.assert_exact(found.X, expected.X)
+        tolerances.assert_exact(found.y.values, expected.y.values)
+        assert one.n + len(found) == 5000
+        assert abs(len(found) / 5000 - 0.2) < 5 * np.sqrt(0.2 * 0.8 / 5000)
+
+
+@pytest.mark.parametrize("size", [1000, N])
+def test_a_stream_gives_what_one_update_gives(data: Any, size: int) -> None:
+    streamed = empty()
+    assert streamed.update_batches(cut(*data, size)) is None
+    assert_same(streamed, empty().update(*data))
+
+
+def test_held_out_rows_are_those_of_the_row_numbers(data: Any) -> None:
+    X, y = data
+    whole = empty().update_batches(cut(X, y, 999), holdout=0.1, seed=5)
+    later = empty().update_batches(cut(X[7001:], y[7001:], 500), holdout=0.1, seed=5, first_row=7001)
+    tolerances.assert_exact(later.X, whole.X[-len(later) :])
+    other = empty().update_batches(cut(X, y, 999), holdout=0.1, seed=6)
+    assert not np.array_equal(other.X[:50], whole.X[:50])
+
+
+def test_weights_and_real_targets_travel_with_their_rows(data: Any) -> None:
+    X, y = data
+    Y, w = np.stack([y * 0.5, y + 0.25], axis=1), np.linspace(0.0, 2.0, N)
+    one, other = (kd.RidgeStatistics(PHI, n_targets=2, precision="float64") for _ in range(2))
+    held = one.update_batches(cut(X, Y, 1234, w), holdout=0.1)
+    again = other.update_batches([(X, Y, w)], holdout=0.1)
+    assert_same(one, other)
+    tolerances.assert_exact(held.sample_weight, again.sample_weight)
+    assert one.total_weight + held.sample_weight.sum() == pytest.approx(w.sum())
+    tolerances.assert_exact(kd.fit_model(one, validation=held).W, kd.fit_model(other, validation=again).W)
+
+
+def as_loader(X: Array, y: Array) -> Any:
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*map(torch.from_numpy, (X, y))), batch_size=333)
+
+
+def as_samples(X: Array, y: Array) -> Any:
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.TensorDataset(*map(torch.from_numpy, (X, y)))
+
+
+def as_record_batches(X: Array, y: Array) -> Any:
+    import pyarrow
+
+    vectors = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(X.ravel()), D)
+    return pyarrow.table({"x": vectors, "label": y}).to_batches(700)
+
+
+def as_frames(X: Array, y: Array) -> Any:
+    import pandas
+
+    return [pandas.DataFrame(a, columns=list("abcde")).assign(label=b) for a, b in cut(X, y, 600)]
+
+
+def as_hugging_face(X: Array, y: Array) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_dict({"x": X, "label": y}).cast_column(
+        "x", datasets.Sequence(datasets.Value("float32"), length=D)
+    )
+
+
+STREAMS: list[Callable[[Array, Array], Any]] = [
+    lambda X, y: cut(X, y, 411),
+    lambda X, y: [{"x": a, "label": b} for a, b in cut(X, y, 512)],
+    lambda X, y: ((row, label) for row, label in zip(X, y, strict=True)),  # as webdataset gives them
+    as_loader,
+    as_samples,
+    as_record_batches,
+    as_frames,
+    as_hugging_face,
+    lambda X, y: as_hugging_face(X, y).to_iterable_dataset(),
+]
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_streams_of_every_kind_give_the_same_bits(data: Any, stream: Callable[[Array, Array], Any]) -> None:
+    X, y = (each[:1500] for each in data)
+    one, other = empty(), empty()
+    other.update_batches([(X, y)], holdout=0.1)
+    held = one.update_batches(stream(X, y), holdout=0.1)
+    for name in ("gram", "cross"):
+        tolerances.assert_exact(getattr(one, name), getattr(other, name))
+    assert one.n + len(held) == 1500
+
+
+def test_pictures_keep_their_shape() -> None:
+    PIL = pytest.importorskip("PIL.Image")
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 4, 3, 3), dtype=np.uint8)
+    statistics = kd.RidgeStatistics(kd.Identity(36), ["a", "b"])
+    held = statistics.update_batches(
+        [{"image": PIL.fromarray(each), "label": "ab"[i % 2]} for i, each in enumerate(pictures)], holdout=0.3
+    )
+    assert statistics.shape == (4, 3, 3)
+    assert held.X.shape == (40 - statistics.n, 4, 3, 3)
+    assert set(held.y.labels()) <= {"a", "b"}
+
+
+def test_an_interrupted_stream_goes_on_from_its_file(data: Any, tmp_path: Path) -> None:
+    X, y = data
+    expected = empty()
+    held = expected.update_batches(cut(X, y, 1000), holdout=0.1)
+
+    def breaking() -> Iterator[Any]:
+        for number, batch in enumerate(cut(X, y, 1000)):
+            if number == 10:
+                raise ConnectionError("the store is gone")
+            yield batch
+
+    statistics = empty()
+    with pytest.raises(ConnectionError, match="the store is gone"):
+        statistics.update_batches(breaking(), holdout=0.1, progress=lambda rows: statistics.save(tmp_path / "s.npz"))
+    resumed = kd.RidgeStatistics.load(tmp_path / "s.npz")
+    assert 0 < resumed.rows_read < 10_000
+    again = resumed.update_batches(cut(X, y, 777), holdout=0.1, skip=resumed.rows_read)
+    assert_same(resumed, expected)
+    tolerances.assert_exact(again.X, held.X)
+    assert resumed.rows_read == N
+
+
+def test_rows_beyond_the_bound_are_trained_on_with_a_word(data: Any) -> None:
+    X, y = data
+    statistics = empty()
+    with pytest.warns(kd.DataWarning, match=r"50 rows are held out; all from row \d+ on are trained on"):
+        held = statistics.update_batches(cut(X, y, 1000), holdout=0.1, max_held_out=50)
+    assert len(held) == 50
+    assert statistics.n == N - 50
+    other = empty()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tolerances.assert_exact(other.update_batches([(X, y)], holdout=0.1, max_held_out=50).X, held.X)
+    assert_same(statistics, other)
+
+
+BAD: list[tuple[Callable[[Array, Array], Any], type[Exception], str]] = [
+    (lambda X, y: X, TypeError, r"batches must be an iterable of \(X, y\), got ndarray; one batch is update\(X, y\)"),
+    (lambda X, y: 5, TypeError, "batches must be an iterable"),
+    (lambda X, y: {"x": X}, TypeError, "got dict"),
+    (lambda X, y: [(X,)], TypeError, r"item 0 is a tuple of 1, not \(X, y\)"),
+    (lambda X, y: [X], TypeError, "item 0 is a ndarray, not"),
+    (lambda X, y: [(X, y[1:])], kd.DataError, rf"batch 0 \(from row 0\): y must have one label .* {N} samples"),
+    (lambda X, y: [(X[:4], y[:4]), (X[:4, :3], y[:4])], kd.DataError, r"batch 1 \(from row 4\): X has 3 columns"),
+    (
+        lambda X, y: [(X, y), (X[:4].astype(float), y[:4])],
+        kd.DataError,
+        "batch 1 .*X is float64, in the first .*float32",
+    ),
+    (lambda X, y: [(X, y), (X, y, np.ones(N))], kd.DataError, "all batches must have a sample_weight, or none"),
+    (lambda X, y: [(X, y), (X[:2], [0, 9])], kd.DataError, "batch 1 .*label 9"),
+    (lambda X, y: [{"x": X, "z": y}], kd.DataError, "which column holds y is not obvious"),
+    (lambda X, y: [(X[0], 1), (X[0, :3], 0)], kd.DataError, "samples have different shapes"),
+]
+
+
+@pytest.mark.parametrize(("stream", "kind", "message"), BAD)
+def test_bad_batches_are_named(data: Any, stream: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"update_batches: .*{message}"):
+        empty().update_batches(stream(*data))
+
+
+@pytest.mark.parametrize("row", [9000, 9001])
+def test_nan_is_named_and_the_blocks_before_it_are_in(data: Any, row: int) -> None:
+    X, y = data[0].copy(), data[1]
+    X[row, 2] = np.nan
+    statistics = empty()
+    with pytest.raises(kd.DataError, match=rf"batch 9 \(from row 9000\): row {row - 9000} holds NaN"):
+        statistics.update_batches(cut(X, y, 1000), holdout=0.1)
+    assert FLUSH_ROWS <= statistics.rows_read < 9000
+    fresh = empty()
+    fresh.update_batches(cut(X[: statistics.rows_read], y[: statistics.rows_read], 1000), holdout=0.1)
+    assert_same(statistics, fresh)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"holdout": 1.0}, "holdout is a part of the rows, below 1"),
+        ({"holdout": -0.1}, "holdout must be finite and >= 0"),
+        ({"held_out": "rest"}, "held_out must be one of rows, statistics"),
+        ({"skip": -1}, "skip must be at least 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_bad_options(data: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        empty().update_batches([data], **options)
+
+
+def test_reading_goes_on_while_a_block_is_summed(data: Any) -> None:
+    """The next block is asked for before the one before it is done: without a thread this would wait for ever."""
+    asked = threading.Event()
+
+    def stream() -> Iterator[Any]:
+        for number, batch in enumerate(cut(*data, FLUSH_ROWS)):
+            if number == 1:
+                asked.set()
+            yield batch
+
+    def wait(rows: int) -> None:
+        assert asked.wait(60)
+
+    empty().update_batches(stream(), progress=wait)
