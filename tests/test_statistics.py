@@ -23,6 +23,7 @@ import oracles
 import tolerances
 from conftest import set_tile_rows
 from krrdistill.backends import Backend
+from krrdistill.common import memory
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.ridge import statistics as module
@@ -828,3 +829,44 @@ def test_update_from_eight_threads_gives_the_sums_of_one(weighted: bool) -> None
     for name in ("n", "gram", "cross", "feature_sum", "target_sum", "target_square"):
         tolerances.assert_exact(np.asarray(getattr(shared, name)), np.asarray(getattr(one, name)))
     tolerances.assert_exact(shared.system("both").gram, one.system("both").gram)
+
+
+# Memory
+
+
+def test_a_gram_matrix_larger_than_memory_is_refused_with_its_bytes() -> None:
+    """Systems that overcommit would end the process while G fills."""
+    p = 4_000_000
+    statistics = Statistics(kd.Identity(p), classes=2)
+    samples = np.zeros((1, 1), np.uint8)
+    with pytest.raises(MemoryError, match=r"statistics: G of 4000000 x 4000000 features in float64 needs 128000\.0 GB"):
+        statistics.update(np.broadcast_to(samples, (p, p)), np.zeros(p, np.int64))
+    assert statistics.n == 0
+
+
+def test_a_path_larger_than_memory_is_refused_with_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics = statistics_of(*samples(20))
+    monkeypatch.setattr(memory, "_LARGE", 0)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100)
+    with pytest.raises(MemoryError, match=r"ridge_path: a copy of G \(5 x 5\) and the models of 24 lambdas"):
+        kd.ridge_path(statistics)
+
+
+@pytest.mark.parametrize(
+    ("limit", "stat", "expected"),
+    [
+        ("5000", "anon 1000\nfile 3900\n", 4000),
+        ("max", "anon 1000\n", None),
+        ("5000", "file 1\n", None),
+        (None, "", None),
+    ],
+)
+def test_memory_of_a_container_is_what_its_processes_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, stat: str, expected: int | None
+) -> None:
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.stat").write_text(stat)
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    whole = memory._of_the_system()
+    assert memory.available_bytes() == (expected if expected is not None else pytest.approx(whole, rel=0.5))

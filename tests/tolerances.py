@@ -24,6 +24,10 @@ _PROMISED = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
 _FLOAT32_COSINE_ULPS = 2.0
 # Accuracies on a training set are no monotone function of lambda, only the residual is: what counts as noise.
 ACCURACY_NOISE = 2e-3
+# Relative: statistics that came from several places, in float64, against those of the data together.
+TRAVELLED = 1e-12
+# Relative: models and points after samples were taken away, and one point per class that retrains to the model.
+EXACT_WEIGHTS = 1e-9
 
 
 def eps(dtype: Any) -> float:

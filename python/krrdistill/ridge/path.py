@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.linalg import lapack
 
 from krrdistill.common.arrays import check_number, to_host
+from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
 from krrdistill.errors import NotPositiveDefinite
 
@@ -164,6 +165,10 @@ def ridge_path(
         Before selection.
     """
     grid = _check_lambdas(lambdas)
+    k, p = statistics.k, statistics.feature_map.output_dim
+    if statistics.n >= p:
+        models = f"the models of {len(grid)} lambdas ({len(grid)} x {k} x {p})"
+        require_memory("ridge_path", f"a copy of G ({p} x {p}) and {models}", 8 * p * (p + len(grid) * k))
     data = statistics.system(center)
     solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
     squares = np.einsum("lkp,lkp->l", solution.weights, solution.weights)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend
 from krrdistill.common.arrays import take_rows, to_host
+from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, Identity
@@ -41,7 +42,8 @@ class SummedGram:
 
     @staticmethod
     def zero(p: int) -> SummedGram:
-        """G of no samples."""
+        """G of no samples. Raises MemoryError, with the bytes, where it does not fit."""
+        require_memory("statistics", f"G of {p} x {p} features in float64", 8 * p * p)
         return SummedGram(np.zeros((p, p)))
 
     def gram(self, backend: Backend) -> FloatArray:

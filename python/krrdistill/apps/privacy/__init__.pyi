@@ -37,11 +37,19 @@ from .mechanisms import (
     perturb as perturb,
 )
 from .mechanisms import (
+    private_statistics as private_statistics,
+)
+from .mechanisms import (
+    private_weights as private_weights,
+)
+from .mechanisms import (
     secret_generator as secret_generator,
 )
 from .release import GUARANTEE as GUARANTEE
 from .release import PrivateRelease as PrivateRelease
+from .release import default_norm_bound as default_norm_bound
 from .release import private_release as private_release
+from .release import public_inputs as public_inputs
 from .report import audit_file as audit_file
 from .report import theorem_for_data as theorem_for_data
 from .theorem import (

@@ -26,6 +26,7 @@ from krrdistill.common.arrays import check_choice, check_number
 from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.ridge.path import fit_ridge
+from krrdistill.ridge.statistics import RidgeStatistics
 
 __all__ = [
     "STATISTICS_SENSITIVITY",
@@ -34,6 +35,8 @@ __all__ = [
     "gaussian_noise_multiplier",
     "output_sensitivity",
     "perturb",
+    "private_statistics",
+    "private_weights",
     "secret_generator",
 ]
 
@@ -138,11 +141,7 @@ def perturb(
     Raises DataError where nothing was clipped, ValueError for an unknown mechanism or lambda_ <= 0.
     """
     check_choice("privacy", "mechanism", mechanism, MECHANISMS)
-    B, statistics = clipped.norm_bound, clipped.statistics
-    if not math.isfinite(B):
-        raise DataError("privacy: the features were not clipped; sensitivities need a norm_bound that is enforced")
-    if statistics.n < 2:
-        raise DataError(f"privacy: {statistics.n} samples are too few for a private release")
+    B, statistics = _checked(clipped)
     p = len(statistics.gram)
     if lambda_ is None:
         lambda_ = default_lambda(mechanism, budget, B, statistics.n, p)
@@ -150,13 +149,38 @@ def perturb(
     generator = secret_generator() if generator is None else generator
     sensitivity = STATISTICS_SENSITIVITY if mechanism == "statistics" else output_sensitivity(lambda_, B, statistics.n)
     deviation = gaussian_noise_multiplier(budget) * sensitivity
-    noise = deviation * generator.standard_normal(statistics.cross.shape)
     if mechanism == "output":
-        W = fit_ridge(statistics, lambda_) + noise
+        W = fit_ridge(statistics, lambda_) + deviation * generator.standard_normal(statistics.cross.shape)
     else:
-        square = generator.standard_normal((p, p))
-        gram = statistics.gram + (0.5 * deviation * B * B) * (square + square.T)
-        values, vectors = scipy.linalg.eigh(gram)
-        cross = statistics.cross + B * noise
-        W = product(product(cross, vectors) / (np.maximum(values, 0.0) + lambda_), vectors.T)
+        W = private_weights(*private_statistics(clipped, budget, generator=generator), lambda_)
     return PrivateModel(W, mechanism, budget, float(lambda_), B, statistics.n, sensitivity, deviation)
+
+
+def _checked(clipped: ClippedStatistics) -> tuple[float, RidgeStatistics]:
+    """(B, statistics) that noise can be calibrated to."""
+    if not math.isfinite(clipped.norm_bound):
+        raise DataError("privacy: the features were not clipped; sensitivities need a norm_bound that is enforced")
+    if clipped.statistics.n < 2:
+        raise DataError(f"privacy: {clipped.statistics.n} samples are too few for a private release")
+    return clipped.norm_bound, clipped.statistics
+
+
+def private_statistics(
+    clipped: ClippedStatistics, budget: PrivacyBudget, *, generator: np.random.Generator | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """(G + noise (p, p), symmetric, C + noise (k, p)): what a site may send; each call spends the whole budget.
+
+    Sums of several sites' are noisy statistics of all their data; each site's guarantee is for its own.
+    """
+    B, statistics = _checked(clipped)
+    generator = secret_generator() if generator is None else generator
+    deviation = gaussian_noise_multiplier(budget) * STATISTICS_SENSITIVITY
+    noise = deviation * generator.standard_normal(statistics.cross.shape)
+    square = generator.standard_normal(statistics.gram.shape)
+    return statistics.gram + (0.5 * deviation * B * B) * (square + square.T), statistics.cross + B * noise
+
+
+def private_weights(gram: FloatArray, cross: FloatArray, lambda_: float) -> FloatArray:
+    """W (k, p) = C~ (G~_+ + lambda I)^-1, the negative eigenvalues of noisy G~ set to 0."""
+    values, vectors = scipy.linalg.eigh(gram)
+    return product(product(cross, vectors) / (np.maximum(values, 0.0) + lambda_), vectors.T)
