@@ -1,0 +1,202 @@
+"""Many features and many rows: time against the floor and peak memory, each in a fresh process.
+
+    python benchmarks/large.py --data-dir ../shared/data --features 16384
+    python benchmarks/large.py --rows 10000000
+
+``--features P``: random Fourier features of CIFAR-100, P of them: statistics, 24 lambdas, GCV or held-out rows, one
+point per class. Memory is counted in matrices of P x P float64. ``--rows N``: N float16 embeddings (N x 512, ten
+memory-mapped .npy files that are made here) in one pass; memory must not grow with N. Writes results/large.json and
+the tables of docs/large.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import krrdistill as kd
+from ceilings import measure
+from machine import machine_facts, one_line
+from memory import anonymous_bytes, last_json, run_watched
+
+D, K, SHARDS = 512, 100, 10
+"""Embeddings: features, classes, files."""
+_WATCH_INTERVAL = 0.01
+
+
+def features_child(p: int, data_dir: Path | None) -> dict[str, Any]:
+    """Statistics, path, choice and points with p features; the seconds of each."""
+    data = kd.load_dataset("cifar100", data_dir=data_dir)
+    phi = kd.make_map("random_fourier", data, kd.standardize(data), n_features=p)
+    n, k = 47_500, data.n_classes
+    seconds, start = {}, time.perf_counter()
+    before = anonymous_bytes()
+
+    def lap(name: str) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        seconds[name], start = now - start, now
+
+    statistics = kd.RidgeStatistics(phi, k).update(data.x_train, data.y_train, rows=np.arange(n))
+    lap("statistics")
+    model = kd.fit_model(statistics, validation=kd.HeldOutRows(data.x_train, data.y_train, rows=np.arange(n, 50_000)))
+    lap("fit_model")
+    points = kd.distill_model(model, points_per_class=1)
+    lap("distill_model")
+    certificate = points.verify(model, test=data)
+    lap("verify")
+    lambdas = len(model.path.lambdas)
+    return {
+        "p": p,
+        "n": n,
+        "k": k,
+        "seconds": seconds,
+        "anonymous_before_bytes": before,
+        "weight_relative_error": certificate.weight_relative_error,
+        "test_accuracy": certificate.original_accuracy,
+        "flops": {
+            "statistics_float32": n * p * (2.0 * data.input_dim + p),
+            "fit_model_float64": 4.0 / 3.0 * p**3 + 2.0 * (lambdas + 1) * p * p * k,
+        },
+    }
+
+
+def write_shards(folder: Path, n: int) -> None:
+    """Embeddings of 100 classes: a mean for each, and noise; float16."""
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((K, D)).astype(np.float32)
+    per_file, block = n // SHARDS, 1 << 16
+    for shard in range(SHARDS):
+        X = np.lib.format.open_memmap(folder / f"x{shard}.npy", mode="w+", dtype=np.float16, shape=(per_file, D))
+        y = rng.integers(0, K, per_file)
+        for start in range(0, per_file, block):
+            codes = y[start : start + block]
+            X[start : start + block] = means[codes] + 4.0 * rng.standard_normal((len(codes), D), dtype=np.float32)
+        X.flush()
+        np.save(folder / f"y{shard}.npy", y)
+
+
+def batches(folder: Path, n: int) -> Iterator[tuple[Any, Any]]:
+    """(X, y) of n rows: the files one after the other, as memory maps."""
+    per_file = n // SHARDS
+    for shard in range(SHARDS):
+        yield np.load(folder / f"x{shard}.npy", mmap_mode="r")[:per_file], np.load(folder / f"y{shard}.npy")[:per_file]
+
+
+def rows_child(folder: Path, n: int) -> dict[str, Any]:
+    """One pass over n rows of the files."""
+    statistics = kd.RidgeStatistics(kd.Identity(D), K)
+    before = anonymous_bytes()
+    start = time.perf_counter()
+    held = statistics.update_batches(batches(folder, n), holdout=0.001)
+    seconds = time.perf_counter() - start
+    model = kd.fit_model(statistics, validation=held)
+    points = kd.distill_model(model)
+    return {
+        "rows": n,
+        "seconds": seconds,
+        "anonymous_before_bytes": before,
+        "file_bytes": n * D * 2,
+        "flops": float(n) * D * D,
+        "held_out": len(held),
+        "weight_relative_error": points.weight_error,
+    }
+
+
+def watched(*words: str) -> dict[str, Any]:
+    """The facts of a child, and the peak of its anonymous memory as seen from outside."""
+    seen = run_watched([sys.executable, str(Path(__file__).resolve()), *words], _WATCH_INTERVAL)
+    return {**last_json(seen.stdout), "peak_anonymous_bytes": seen.peak_anonymous_bytes}
+
+
+def page(results: dict[str, Any]) -> str:
+    """The tables as Markdown."""
+    lines = ["# Many features, many rows\n"]
+    ceilings = results["ceilings"]
+    lines.append(
+        "Seconds against the floor: the flops of the stage at the rate of this machine's own routine, measured in the "
+        f"same run (ssyrk {ceilings['ssyrk'] / 1e9:.0f}, dgemm {ceilings['dgemm'] / 1e9:.0f} GFLOP/s). Memory is what "
+        "the process allocated at its peak, less what it had before.\n"
+    )
+    if "features" in results:
+        lines.append("## Features\n")
+        lines.append("| p | statistics s (floor) | 24 λ and the choice s (floor) | points s | peak memory | in G | error |")
+        lines.append("|---|---|---|---|---|---|---|")
+        for row in results["features"]:
+            floors = (
+                row["flops"]["statistics_float32"] / ceilings["ssyrk"],
+                row["flops"]["fit_model_float64"] / ceilings["dgemm"],
+            )
+            peak = row["peak_anonymous_bytes"] - row["anonymous_before_bytes"]
+            s = row["seconds"]
+            lines.append(
+                f"| {row['p']} | {s['statistics']:.1f} ({floors[0]:.1f}) | {s['fit_model']:.1f} ({floors[1]:.1f}) | "
+                f"{s['distill_model']:.1f} | {peak / 1e9:.2f} GB | {peak / (8 * row['p'] ** 2):.2f} | "
+                f"{row['weight_relative_error']:.1e} |"
+            )
+        lines.append("\nRandom Fourier features of CIFAR-100, n = 47,500, k = 100, one point per class.\n")
+    if "rows" in results:
+        lines.append("## Rows\n")
+        lines.append("| rows | file | pass s (floor) | memory allocated |")
+        lines.append("|---|---|---|---|")
+        for row in results["rows"]:
+            peak = row["peak_anonymous_bytes"] - row["anonymous_before_bytes"]
+            floor = row["flops"] / ceilings["ssyrk"]
+            lines.append(
+                f"| {row['rows']:,} | {row['file_bytes'] / 1e9:.1f} GB | {row['seconds']:.1f} ({floor:.1f}) | "
+                f"{peak / 1e6:.0f} MB |"
+            )
+        lines.append(
+            "\nFloat16 embeddings of 512 features from ten memory-mapped files through `update_batches`, one row in a "
+            "thousand held out. The floor is that of the products; reading and converting float16 come on top.\n"
+        )
+    lines.append(f"Written by `benchmarks/large.py`. {one_line(results['machine'])}\n")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures in fresh processes; or is one of them (``--child``)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--features", type=int, nargs="*", default=[])
+    parser.add_argument("--rows", type=int, nargs="*", default=[])
+    parser.add_argument("--scratch", type=Path, help="folder for the files of --rows")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        what, value = options.child
+        facts = (
+            features_child(int(value), options.data_dir)
+            if what == "features"
+            else rows_child(Path(what), int(value))
+        )
+        print(json.dumps(facts))
+        return
+    store = options.results / "large.json"
+    results: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    results |= {"machine": machine_facts(), "ceilings": asdict(measure(3072))}
+    if options.features:
+        data = [] if options.data_dir is None else ["--data-dir", str(options.data_dir)]
+        results["features"] = [watched("--child", "features", str(p), *data) for p in options.features]
+    if options.rows:
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            write_shards(Path(folder), max(options.rows))
+            results["rows"] = [watched("--child", folder, str(n)) for n in options.rows]
+    options.results.mkdir(parents=True, exist_ok=True)
+    store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (options.out / "large.md").write_text(page(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
