@@ -70,9 +70,8 @@ def class_counts(k: int, points_per_class: PointsPerClass) -> tuple[int, ...]:
 
 def shown_points(points_per_class: int | Sequence[int]) -> str:
     """As titles have it: "3", or "1 to 5" where classes differ."""
-    if isinstance(points_per_class, int):
-        return str(points_per_class)
-    return f"{min(points_per_class)} to {max(points_per_class)}"
+    counts = class_counts(1, points_per_class)
+    return str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 @described

@@ -267,8 +267,8 @@ def _points_by_label(where: str, asked: Mapping[Any, int], k: int, classes: Clas
     labels = [classes.label(code) for code in range(k)]
     unknown, missing = sorted(asked.keys() - set(labels), key=str), [label for label in labels if label not in asked]
     if unknown:
-        known = shown_value(labels)
-        raise ValueError(f"{where}: points_per_class names {shown_value(unknown)}, which are no classes; those are {known}")
+        known = f"no labels of y: the classes are {shown_value(labels)}"
+        raise ValueError(f"{where}: points_per_class has numbers for {shown_value(unknown)}, {known}")
     if missing:
         raise ValueError(f"{where}: points_per_class has no number for the classes {shown_value(missing)}")
     return tuple(asked[label] for label in labels)
