@@ -162,8 +162,8 @@ class DistillOptions:
 
     points_per_class: PointsPerClass = option(
         1,
-        "Distilled samples per class, or a number for each class, in their order, with commas between; in Python a "
-        "mapping from labels, too.",
+        "Distilled samples per class, or one number for each class with commas between (in Python a list, or a mapping "
+        "from labels).",
         minimum=1,
         reason="every class needs a point: labels of rank k are what retrains to the model",
         cli="ipc",

@@ -322,10 +322,10 @@ def retrain(
 
 @contextmanager
 def _memory_of_points(where: str, model: RidgeModel, options: DistillOptions) -> Iterator[None]:
-    """A MemoryError of the block says how many points were asked for."""
+    """Too little memory, or numbers too large for it, in the block: the error says how many points were asked for."""
     try:
         yield
-    except MemoryError as error:
+    except (MemoryError, OverflowError) as error:
         m, d = sum(class_counts(len(model.W), options.points_per_class)), model.feature_map.input_dim
         raise MemoryError(
             f"{where}: {m} points of {d} numbers take {m * d * 8 / 2**30:.3g} GiB, and more while they are made; lower "

@@ -12,7 +12,15 @@ from krrdistill.common.random import Stream, normal
 from krrdistill.options import PointsPerClass, class_counts
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
 
-__all__ = ["affine_labels", "labels_only_errors", "learned_labels", "one_hot_labels", "point_classes", "target_labels"]
+__all__ = [
+    "affine_labels",
+    "labels_only_errors",
+    "learned_labels",
+    "one_hot_labels",
+    "point_classes",
+    "rounds_and_classes",
+    "target_labels",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -20,10 +28,14 @@ IntArray = npt.NDArray[np.int64]
 
 def point_classes(n_classes: int, points_per_class: PointsPerClass) -> IntArray:
     """The class of each of m points (m,), in rounds: round r has the classes with more than r points, ascending."""
-    counts = np.array(class_counts(n_classes, points_per_class))
-    classes = np.repeat(np.arange(n_classes), counts)
-    rounds = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return classes[np.argsort(rounds, kind="stable")]
+    return rounds_and_classes(n_classes, points_per_class)[1]
+
+
+def rounds_and_classes(n_classes: int, points_per_class: PointsPerClass) -> tuple[IntArray, IntArray]:
+    """Of each of m points its round (m,), the number of points of its class before it, and its class (m,)."""
+    counts = np.array(class_counts(n_classes, points_per_class), dtype=np.int64)
+    rounds, classes = np.nonzero(np.arange(counts.max())[:, None] < counts)
+    return rounds, classes
 
 
 def one_hot_labels(n_classes: int, points_per_class: PointsPerClass) -> FloatArray:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from krrdistill.apps.text import plain_number
-from krrdistill.construct.labels import point_classes
+from krrdistill.construct.labels import rounds_and_classes
 from krrdistill.data.layout import looks_channels_first
 from krrdistill.options import class_counts, shown_points
 
@@ -48,7 +48,7 @@ class Pictured:
     def of(
         cls, samples: npt.NDArray[Any], k: int, name: str, points_per_class: int | Sequence[int] | None = None
     ) -> Pictured:
-        """Of samples (m, *shape) in the order of ``point_classes``; None: all classes have equally many.
+        """Of samples (m, *shape) in rounds of the classes; None: all classes have equally many.
 
         Raises ValueError, which names ``name``, where there are no such numbers of samples.
         """
@@ -67,9 +67,7 @@ class Pictured:
             shape = shape[:2]
         elif len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
             shape = (int(np.prod(shape)),)
-        classes = point_classes(k, counts)
-        rounds = np.empty(m, dtype=np.int64)
-        rounds[np.argsort(classes, kind="stable")] = np.concatenate([np.arange(count) for count in counts])
+        rounds, classes = rounds_and_classes(k, counts)
         return cls(samples.reshape(m, *shape), classes, rounds)
 
     def among_first(self, copies: int, classes: int) -> npt.NDArray[np.bool_]:
