@@ -246,7 +246,7 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     check_device(where, X=X, y=y)
     n = samples.shape[0]
     labels = np.zeros((n, len(model.W))) if classes is None else classes.encode(where, y, n)  # real: any points
-    rows = choose_real_rows(where, labels, np.arange(n), len(model.W), options)
+    rows = choose_real_rows(where, labels, np.arange(n), len(model.W), options, classes)
     return standardised_rows(where, model.feature_map, samples, rows)
 
 

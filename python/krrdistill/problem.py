@@ -177,7 +177,7 @@ class Problem:
         """Indices of the real samples that points start from, None for noise."""
         if self.options.start != "real":
             return None
-        return choose_real_rows(self.where, self.y, self.final_training_rows, self.k, self.options)
+        return choose_real_rows(self.where, self.y, self.final_training_rows, self.k, self.options, self.classes)
 
     def start(self, rows: IntArray | None) -> FloatArray | None:
         """Those samples as standardised inputs."""
@@ -328,10 +328,17 @@ def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:
     return np.concatenate([by_class[taken], by_class[~taken]])
 
 
-def choose_real_rows(where: str, labels: npt.NDArray[Any], rows: IntArray, k: int, options: DistillOptions) -> IntArray:
+def choose_real_rows(
+    where: str,
+    labels: npt.NDArray[Any],
+    rows: IntArray,
+    k: int,
+    options: DistillOptions,
+    classes: Classes | None = None,
+) -> IntArray:
     """Indices, out of ``rows``, of points_per_class random samples per class, in the order of ``point_classes``.
 
-    Raises ValueError for a class that has fewer.
+    Raises ValueError for a class that has fewer, by its label where ``classes`` are given.
     """
     counts = class_counts(k, options.points_per_class)
     order = rows[permutation(options.seed, Stream.REAL_POINTS, len(rows))]
@@ -345,8 +352,9 @@ def choose_real_rows(where: str, labels: npt.NDArray[Any], rows: IntArray, k: in
     for c, count in enumerate(counts):
         of_class = order[labels[order] == c]
         if len(of_class) < count:
+            label = c if classes is None else classes.label(c)
             raise ValueError(
-                f"{where}: class {c} has {len(of_class)} training points, fewer than points_per_class = {count}; "
+                f"{where}: class {label!r} has {len(of_class)} training points, fewer than points_per_class = {count}; "
                 "use init='noise' or fewer points per class"
             )
         picked.append(of_class[:count])
