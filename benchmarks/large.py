@@ -129,7 +129,7 @@ def page(results: dict[str, Any]) -> str:
     )
     if "features" in results:
         lines.append("## Features\n")
-        lines.append("| p | statistics s (floor) | 24 λ and the choice s (floor) | points s | peak memory | in G | error |")
+        lines.append("| p | statistics s (floor) | 24 λ, choice s (floor) | points s | peak memory | in G | error |")
         lines.append("|---|---|---|---|---|---|---|")
         for row in results["features"]:
             floors = (
@@ -177,9 +177,7 @@ def main() -> None:
     if options.child:
         what, value = options.child
         facts = (
-            features_child(int(value), options.data_dir)
-            if what == "features"
-            else rows_child(Path(what), int(value))
+            features_child(int(value), options.data_dir) if what == "features" else rows_child(Path(what), int(value))
         )
         print(json.dumps(facts))
         return

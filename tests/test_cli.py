@@ -169,7 +169,7 @@ def test_config_file_with_an_option_over_it(tmp_path: Path, capsys: pytest.Captu
             "--kernel must be one of identity, random_fourier, orthogonal_fourier, FCNN, deep_linear, conv or",
         ),
         ("distill --ipc 0", 2, "--ipc must be >= 1, got 0"),
-        ("distill --ipc many", 2, "--ipc must be an integer, got 'many'"),
+        ("distill --ipc many", 2, "--ipc must be an integer or a list of integers, got 'many'"),
         ("distill --reg-s --lambda-s 1", 2, "--reg-s and --lambda-s exclude each other"),
         ("distill --config none.yaml", 2, "none.yaml: No such file or directory"),
         ("distill --config bad.yaml", 2, "bad.yaml, line 2: malformed YAML"),

@@ -235,7 +235,7 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ("points_per_clas: 1\n", "unknown key 'points_per_clas'; did you mean 'points_per_class'?"),
         ("out: elsewhere\n", "unknown key 'out'"),
         ("ipc: 1\ndistill: {IPC: 2}\n", "distill.IPC and ipc are the same option: give one of them"),
-        ("distill: {IPC: ten}\n", "distill.IPC must be an integer, got 'ten'"),
+        ("distill: {IPC: ten}\n", "distill.IPC must be an integer or a list of integers, got 'ten'"),
         ("distill: {IPC: true}\n", "distill.IPC must be an integer, got True"),
         ("distill: {IPC: 1.5}\n", "distill.IPC must be an integer, got 1.5"),
         ("distill: {IPC: }\n", "distill.IPC must be an integer, got None"),

@@ -7,7 +7,7 @@ Nothing heavy is imported here, so that help is quick.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ __all__ = [
     "TARGETS",
     "DistillOptions",
     "MapOptions",
+    "PointsPerClass",
+    "class_counts",
     "is_object_name",
     "is_source_name",
+    "shown_points",
 ]
 
 DATASETS = ("digits", "mnist", "cifar10", "cifar100")
@@ -44,6 +47,7 @@ TARGETS = ("classes", "real")
 
 MODEL, RESULT, COMPUTATION = "Model", "Distilled set", "Computation"  # panels of the help
 _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
+PointsPerClass = int | Sequence[int] | Mapping[Any, int]
 
 
 def is_object_name(kernel: str) -> bool:
@@ -56,6 +60,18 @@ def is_source_name(name: str) -> bool:
     path = Path(name)
     known = name.startswith("hf:") or path.suffix.lower() in (".npz", ".npy", ".parquet")
     return known or len(path.parts) > 1 or name.endswith(("/", os.sep)) or path.expanduser().is_dir()
+
+
+def class_counts(k: int, points_per_class: PointsPerClass) -> tuple[int, ...]:
+    """How many points each of k classes gets, of one number for all or one for each (``Problem`` looks labels up)."""
+    assert not isinstance(points_per_class, Mapping)
+    return (points_per_class,) * k if isinstance(points_per_class, int) else tuple(points_per_class)
+
+
+def shown_points(points_per_class: int | Sequence[int]) -> str:
+    """As titles have it: "3", or "1 to 5" where classes differ."""
+    counts = class_counts(1, points_per_class)
+    return str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
 
 
 @described
@@ -144,8 +160,16 @@ class MapOptions:
 class DistillOptions:
     """Options of a distillation; the defaults are the paper's."""
 
-    points_per_class: int = option(
-        1, "Distilled samples per class.", minimum=1, cli="ipc", panel=RESULT, key="distill.IPC"
+    points_per_class: PointsPerClass = option(
+        1,
+        "Distilled samples per class, or one number for each class with commas between (in Python a list, or a mapping "
+        "from labels).",
+        minimum=1,
+        reason="every class needs a point: labels of rank k are what retrains to the model",
+        cli="ipc",
+        metavar="N|N,N,..",
+        panel=RESULT,
+        key="distill.IPC",
     )
     init: str | None = option(
         None,

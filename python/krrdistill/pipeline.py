@@ -30,8 +30,8 @@ from krrdistill.common.threads import limited_threads
 from krrdistill.construct.points import choose_method
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
-from krrdistill.options import DistillOptions
-from krrdistill.problem import Problem, check_model_points, choose_real_rows, standardised_rows
+from krrdistill.options import DistillOptions, class_counts
+from krrdistill.problem import Problem, choose_real_rows, points_of_model, standardised_rows
 from krrdistill.ridge.model import RidgeModel, fit_model, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
 
@@ -91,7 +91,7 @@ def distill(
     judge: bool = True,
     **keywords: Any,
 ) -> Distillation:
-    """Distils labelled data to points_per_class * k points that retrain to the same ridge model.
+    """Distils labelled data to points_per_class points of each class that retrain to the same ridge model.
 
     Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D with Y^T D = W and
     features F from D (Theorem 4.1, construct/closed_form.py); inputs by the map's exact preimage (Theorem 5.1). Maps
@@ -144,6 +144,7 @@ def distill(
             sample_weight=sample_weight,
             validation=validation,
         )
+        options = problem.options
         choose_method(feature_map, options)  # before the long part
         start_rows = problem.start_rows()
         trained = train(problem, progress)
@@ -187,7 +188,7 @@ def distill_model(
     judge: bool = True,
     **keywords: Any,
 ) -> DistilledDataset:
-    """points_per_class * k points that retrain to a model, from the model alone.
+    """points_per_class points of each class that retrain to a model, from the model alone.
 
     Parameters
     ----------
@@ -221,7 +222,7 @@ def distill_model(
     for name, value in options.training().items():
         if name != "seed" and value not in (defaults[name], trained.get(name, defaults[name])):
             raise TypeError(f"distill_model: {name} belongs to the training of a model: fit_model takes it")
-    check_model_points(model, options)
+    options = points_of_model(model, options)
     choose_method(model.feature_map, options)
     near = None
     with limited_threads(options.threads):
@@ -245,7 +246,7 @@ def _reference(model: RidgeModel, reference: tuple[Any, Any], options: DistillOp
     check_device(where, X=X, y=y)
     n = samples.shape[0]
     labels = np.zeros((n, len(model.W))) if classes is None else classes.encode(where, y, n)  # real: any points
-    rows = choose_real_rows(where, labels, np.arange(n), len(model.W), options)
+    rows = choose_real_rows(where, labels, np.arange(n), len(model.W), options, classes)
     return standardised_rows(where, model.feature_map, samples, rows)
 
 
@@ -321,11 +322,11 @@ def retrain(
 
 @contextmanager
 def _memory_of_points(where: str, model: RidgeModel, options: DistillOptions) -> Iterator[None]:
-    """A MemoryError of the block says how many points were asked for."""
+    """Too little memory, or numbers too large for it, in the block: the error says how many points were asked for."""
     try:
         yield
-    except MemoryError as error:
-        m, d = options.points_per_class * len(model.W), model.feature_map.input_dim
+    except (MemoryError, OverflowError) as error:
+        m, d = sum(class_counts(len(model.W), options.points_per_class)), model.feature_map.input_dim
         raise MemoryError(
             f"{where}: {m} points of {d} numbers take {m * d * 8 / 2**30:.3g} GiB, and more while they are made; lower "
             f"points_per_class = {options.points_per_class}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,25 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device, take_rows, to_host
+from krrdistill.common.options import shown_value
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
 from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
+from krrdistill.construct.labels import point_classes
 from krrdistill.data.labels import Classes, Targets, read_targets, real_targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
-from krrdistill.options import DistillOptions
+from krrdistill.options import DistillOptions, PointsPerClass, class_counts
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.model import RidgeModel
 from krrdistill.ridge.statistics import RidgeStatistics, check_weights
 
 __all__ = [
     "Problem",
-    "check_model_points",
-    "check_points",
     "check_present",
     "choose_real_rows",
+    "points_of_classes",
+    "points_of_model",
     "split",
     "standardised_rows",
 ]
@@ -46,6 +49,7 @@ class Problem:
     X : array of shape (n, d), where the user's array is; ``shape`` is that of one sample
     y : codes of classes (n,), or real-valued targets (n, k)
     classes : Classes, or None for real-valued targets
+    options : with points_per_class as ``points_of_classes`` gives it
     training, validation : rows, each ascending; none is held out with selection = "gcv" or a validation set of its own
     own_validation : that validation set, else None
     """
@@ -95,7 +99,8 @@ class Problem:
             raise ValueError(
                 f"{where}: lambda_per_target needs real-valued targets; the classes of one label share lambda"
             )
-        check_points(where, k, found is not None, options.points_per_class, with_intercept=options.intercept)
+        points = points_of_classes(where, options.points_per_class, k, found, with_intercept=options.intercept)
+        options = replace(options, points_per_class=points)
         weights = None if sample_weight is None else check_weights(where, sample_weight, n)
         own = None if validation is None else _own_validation(where, validation, samples, values, found, options)
         held_out, training = (
@@ -172,7 +177,7 @@ class Problem:
         """Indices of the real samples that points start from, None for noise."""
         if self.options.start != "real":
             return None
-        return choose_real_rows(self.where, self.y, self.final_training_rows, self.k, self.options)
+        return choose_real_rows(self.where, self.y, self.final_training_rows, self.k, self.options, self.classes)
 
     def start(self, rows: IntArray | None) -> FloatArray | None:
         """Those samples as standardised inputs."""
@@ -221,14 +226,52 @@ def check_present(where: str, codes: IntArray, classes: Classes) -> None:
         )
 
 
-def check_points(where: str, k: int, are_classes: bool, points_per_class: int, *, with_intercept: bool) -> None:
-    """Raises ValueError where there are too few points for an intercept."""
-    m = points_per_class * k
-    if with_intercept and m < (max(k, 2) if are_classes else k + 1):
+def points_of_classes(
+    where: str, asked: PointsPerClass, k: int, classes: Classes | None, *, with_intercept: bool = False
+) -> int | tuple[int, ...]:
+    """The points of each class: one number where they are alike, else one for each, in the order of the codes.
+
+    Parameters
+    ----------
+    asked : int, sequence of k integers, or mapping from labels
+        ``points_per_class`` of the options.
+    k : int
+        Classes, or real-valued targets, for which ``classes`` is None and only one number means something.
+
+    Raises
+    ------
+    ValueError
+        For numbers that are not those of the classes, and too few points for an intercept.
+    """
+    if classes is None and not isinstance(asked, int):
         raise ValueError(
-            f"{where}: an intercept needs one point more than the {k} of the targets; points_per_class = "
-            f"{points_per_class} gives {m}"
+            f"{where}: points_per_class must be one number for real-valued targets, whose points belong to no target, "
+            f"got {shown_value(asked)}"
         )
+    if isinstance(asked, Mapping):
+        asked = _points_by_label(where, asked, k, classes)
+    counts = class_counts(k, asked)
+    if len(counts) != k:
+        raise ValueError(f"{where}: points_per_class has {len(counts)} numbers for {k} classes: give each class one")
+    if with_intercept and sum(counts) < (k + 1 if classes is None else max(k, 2)):
+        raise ValueError(
+            f"{where}: an intercept needs one point more than the {k} of the targets; points_per_class = {asked} gives "
+            f"{sum(counts)}"
+        )
+    return counts[0] if len(set(counts)) == 1 else counts
+
+
+def _points_by_label(where: str, asked: Mapping[Any, int], k: int, classes: Classes | None) -> tuple[int, ...]:
+    """The numbers of a mapping in the order of the classes."""
+    assert classes is not None
+    labels = [classes.label(code) for code in range(k)]
+    unknown, missing = sorted(asked.keys() - set(labels), key=str), [label for label in labels if label not in asked]
+    if unknown:
+        known = f"no labels of y: the classes are {shown_value(labels)}"
+        raise ValueError(f"{where}: points_per_class has numbers for {shown_value(unknown)}, {known}")
+    if missing:
+        raise ValueError(f"{where}: points_per_class has no number for the classes {shown_value(missing)}")
+    return tuple(asked[label] for label in labels)
 
 
 def split(
@@ -285,35 +328,48 @@ def _stratified(order: IntArray, labels: IntArray, held_out: int) -> IntArray:
     return np.concatenate([by_class[taken], by_class[~taken]])
 
 
-def choose_real_rows(where: str, labels: npt.NDArray[Any], rows: IntArray, k: int, options: DistillOptions) -> IntArray:
-    """Indices, out of ``rows``, of points_per_class random samples per class, ordered class 0 ... k-1, repeated.
+def choose_real_rows(
+    where: str,
+    labels: npt.NDArray[Any],
+    rows: IntArray,
+    k: int,
+    options: DistillOptions,
+    classes: Classes | None = None,
+) -> IntArray:
+    """Indices, out of ``rows``, of points_per_class random samples per class, in the order of ``point_classes``.
 
-    Raises ValueError for a class that has fewer.
+    Raises ValueError for a class that has fewer, by its label where ``classes`` are given.
     """
-    ipc = options.points_per_class
+    counts = class_counts(k, options.points_per_class)
     order = rows[permutation(options.seed, Stream.REAL_POINTS, len(rows))]
     if labels.ndim == 2:  # real-valued targets: any points
-        if len(order) < ipc * k:
-            raise ValueError(f"{where}: points_per_class = {ipc} asks for {ipc * k} of {len(order)} training points")
-        return np.asarray(order[: ipc * k])
-    chosen = np.empty((ipc, k), dtype=np.int64)
-    for c in range(k):
+        m = sum(counts)
+        if len(order) < m:
+            asked = options.points_per_class
+            raise ValueError(f"{where}: points_per_class = {asked} asks for {m} of {len(order)} training points")
+        return np.asarray(order[:m])
+    picked = []
+    for c, count in enumerate(counts):
         of_class = order[labels[order] == c]
-        if len(of_class) < ipc:
+        if len(of_class) < count:
+            label = c if classes is None else classes.label(c)
             raise ValueError(
-                f"{where}: class {c} has {len(of_class)} training points, fewer than points_per_class = {ipc}; "
+                f"{where}: class {label!r} has {len(of_class)} training points, fewer than points_per_class = {count}; "
                 "use init='noise' or fewer points per class"
             )
-        chosen[:, c] = of_class[:ipc]
-    return chosen.ravel()
+        picked.append(of_class[:count])
+    chosen = np.empty(sum(counts), dtype=np.int64)
+    chosen[np.argsort(point_classes(k, counts), kind="stable")] = np.concatenate(picked)
+    return chosen
 
 
-def check_model_points(model: RidgeModel, options: DistillOptions) -> None:
-    """Raises ValueError where there are too few points for the model's intercept."""
-    check_points(
+def points_of_model(model: RidgeModel, options: DistillOptions) -> DistillOptions:
+    """The options with the points of each class of a model. Raises ValueError as ``points_of_classes``."""
+    points = points_of_classes(
         "distill_model",
-        len(model.W),
-        model.classes is not None,
         options.points_per_class,
+        len(model.W),
+        model.classes,
         with_intercept=model.center == "both",
     )
+    return replace(options, points_per_class=points)

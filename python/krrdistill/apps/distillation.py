@@ -35,7 +35,7 @@ from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.errors import ResultWarning
 from krrdistill.maps import FeatureMap, given_map, make_map
-from krrdistill.options import DistillOptions
+from krrdistill.options import DistillOptions, class_counts
 from krrdistill.pipeline import distill, retrain
 from krrdistill.ridge.model import RidgeModel
 
@@ -216,12 +216,13 @@ def common_facts(
     certificate: Certificate,
 ) -> dict[str, Any]:
     """The fields of ``RunRecord`` that every run fills alike."""
+    points = distilled.meta["options"]["points_per_class"]
     held_out = model.n_validation if dataset.validation is None else 0
     floor = pass_floor(distilled.feature_map, len(dataset.x_train) - held_out, options.precision)
     return {
         "dataset": dataset.name,
         "kernel": kernel,
-        "ipc": options.points_per_class,
+        "ipc": tuple(points) if isinstance(points, list) else points,
         "seed": options.seed,
         "store": distilled.store,
         "n_train": model.n_train,
@@ -278,10 +279,10 @@ def certificate_numbers(certificate: Certificate) -> CertificateNumbers:
 
 
 def _error_curve(distilled: DistilledDataset, W: npt.NDArray[np.float64]) -> ErrorCurve:
-    """The error of learned labels for the first 1, 2, ... points per class, at most nine sizes."""
-    F, k = distilled.features(), len(W)
-    per_class = np.unique(np.geomspace(1, len(F) // k, 9).round().astype(int))
-    sizes = [int(count) * k for count in per_class]
+    """The error of learned labels for the first 1, 2, ... points of every class, at most nine sizes."""
+    F, counts = distilled.features(), class_counts(len(W), distilled.meta["options"]["points_per_class"])
+    at_most = np.unique(np.geomspace(1, max(counts), 9).round().astype(int))
+    sizes = [int(np.minimum(counts, count).sum()) for count in at_most]
     return ErrorCurve(m=tuple(sizes), weight_relative_error=tuple(labels_only_errors(F, W, sizes)))
 
 

@@ -40,7 +40,8 @@ class DistilledDataset:
     Parameters
     ----------
     inputs : array of shape (m, d), float64 or float32
-        Standardised inputs u = (x - origin) / unit; ``X`` are the raw ones. Of classes, row i has class i mod k.
+        Standardised inputs u = (x - origin) / unit; ``X`` are the raw ones. Of classes they come in rounds: one of
+        each class, ascending, then one of each that has a second point, and so on.
     Y : array of shape (m, k)
         Labels.
     lambda_s : float

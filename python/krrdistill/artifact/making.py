@@ -23,7 +23,7 @@ from krrdistill.ridge.model import RidgeModel
 
 from .certificate import relative_error
 from .file import DistilledDataset
-from .record import WEIGHT_ERROR_TARGETS
+from .record import WEIGHT_ERROR_TARGETS, plain
 
 __all__ = ["distilled_set", "judged", "not_exact", "too_many_points", "versions"]
 
@@ -114,7 +114,7 @@ def judged(
 def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[str, Any]:
     """How the set was made, JSON-able and without times: the same run writes the same bytes."""
     recorded = [each.name for each in declared_options(type(options)) if each.option.recorded]
-    kept = {**{name: getattr(options, name) for name in recorded}, "init": options.start, "lambdas": None}
+    kept = {**{name: plain(getattr(options, name)) for name in recorded}, "init": options.start, "lambdas": None}
     split = {} if model.split is None else dict(model.split)
     own_validation = {"own_validation": True} if split.pop("own_validation", False) else {}
     facts: dict[str, Any] = {}

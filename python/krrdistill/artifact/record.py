@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from krrdistill.errors import DataError
-from krrdistill.options import STORES
+from krrdistill.options import STORES, shown_points
 
 __all__ = [
     "CRITERIA",
@@ -156,6 +156,7 @@ class ErrorCurve:
 class RunRecord:
     """One run of ``distill``, from its options to its outcome; the command line adds the fields after ``artifact``.
 
+    ipc : points of each class: one number where they are alike, else k
     m : number of distilled samples
     criterion : key of ``CRITERIA``
     range_scale : factor that brought the features into the range of the map
@@ -166,7 +167,7 @@ class RunRecord:
 
     dataset: str
     kernel: str
-    ipc: int
+    ipc: int | tuple[int, ...]
     init: str
     seed: int
     store: str
@@ -249,7 +250,7 @@ class RunRecord:
     @property
     def title(self) -> str:
         """What tells this run from others."""
-        return f"{self.dataset}, {self.kernel}, {self.ipc} per class"
+        return f"{self.dataset}, {self.kernel}, {shown_points(self.ipc)} per class"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,9 +384,12 @@ def _fields(kind: Any) -> tuple[tuple[dataclasses.Field[Any], Any], ...]:
 def _read(expected: Any, value: Any, path: str) -> Any:
     """``value`` as a field of type ``expected``."""
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    if origin in (types.UnionType, typing.Union):  # None and one other type
-        (kind,) = (argument for argument in arguments if argument is not types.NoneType)
-        return None if value is None else _read(kind, value, path)
+    if origin in (types.UnionType, typing.Union):  # None or one type, and lists of it
+        if value is None and types.NoneType in arguments:
+            return None
+        offered = [argument for argument in arguments if argument is not types.NoneType]
+        fitting = [kind for kind in offered if (typing.get_origin(kind) is tuple) == isinstance(value, list)]
+        return _read((fitting or offered)[0], value, path)
     if dataclasses.is_dataclass(expected):
         return from_json(typing.cast(Any, expected), value, path)
     if origin is Mapping or expected is Mapping:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 import types
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -21,6 +21,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 __all__ = [
     "Declared",
     "Option",
+    "as_word",
     "as_words",
     "build",
     "check_options",
@@ -50,7 +51,7 @@ class Option:
     text : the help; "{choices}" in it becomes the list of choices
     choices : allowed strings; numeric options accept numbers too
     accepts : predicate for strings outside choices; what stands behind | in ``metavar`` says which
-    minimum, maximum : inclusive bounds; above, below : exclusive ones
+    minimum, maximum : inclusive bounds; above, below : exclusive ones; reason : why, where a message should say it
     cli : name on the command line, by default the field's
     metavar, default_text, panel : how the help of the command line shows the value, the default None, and where
     key : key of the published code's configuration files; meanings : what its values mean, where they are not ours
@@ -66,6 +67,7 @@ class Option:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
+    reason: str | None = None
     cli: str | None = None
     metavar: str | None = None
     default_text: str | None = None
@@ -79,7 +81,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Declared:
-    """An option with what its field says: ``base`` is the type of one value, Any for what is not checked here."""
+    """An option with what its field says: ``base`` is the type of one value, Any for what is not checked here.
+
+    several : several values, one of them alone too (``single``: kept as it is), or a mapping to them (``keyed``)
+    """
 
     name: str
     default: Any
@@ -87,6 +92,8 @@ class Declared:
     base: Any
     optional: bool
     several: bool
+    single: bool = False
+    keyed: bool = False
 
     @property
     def cli_name(self) -> str:
@@ -132,9 +139,12 @@ def _declared_options(kind: Any) -> tuple[Declared, ...]:
 def _declared(name: str, default: Any, declaration: Option, hint: Any) -> Declared:
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     kinds = [part for part in parts if part is not types.NoneType]
-    several = get_origin(kinds[0]) in (Sequence, tuple)
-    base = get_args(kinds[0])[0] if several else kinds[0]
-    return Declared(name, default, declaration, base, len(kinds) < len(parts), several)
+    many = [kind for kind in kinds if get_origin(kind) in (Sequence, tuple)]
+    base = get_args(many[0])[0] if many else kinds[0]
+    keyed = any(get_origin(kind) is Mapping for kind in kinds)
+    return Declared(
+        name, default, declaration, base, len(kinds) < len(parts), bool(many), bool(many) and base in kinds, keyed
+    )
 
 
 def described(kind: type[T]) -> type[T]:
@@ -168,8 +178,11 @@ def read_value(label: str, declared: Declared, value: Any) -> Any:
 
     Raises TypeError or ValueError; ``label`` names where the value comes from.
     """
+    if isinstance(value, Mapping) and declared.keyed:
+        raise TypeError(f"{label} must be {_wanted(declared)}, got {shown_value(value)}: only Python takes a mapping")
     if isinstance(value, str):
-        value = _read_many(label, declared, value) if declared.several else _read_one(declared, value)
+        many = declared.several and not (declared.single and "," not in value)
+        value = _read_many(label, declared, value) if many else _read_one(declared, value)
     elif declared.several and isinstance(value, list):
         value = [_read_one(declared, item) if isinstance(item, str) else item for item in value]
     return _check(label, declared, value)
@@ -202,7 +215,12 @@ def as_words(instance: Any, *, always: Container[str] = (), never: Container[str
 def _words(declared: Declared, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [declared.flag if value else f"--no-{declared.cli_name}"]
-    return [declared.flag, ",".join(map(str, value)) if declared.several else str(value)]
+    return [declared.flag, as_word(value)]
+
+
+def as_word(value: Any) -> str:
+    """A value, or several with commas between, as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def common_values(instance: Any, kind: type) -> dict[str, Any]:
@@ -247,13 +265,23 @@ def _check(label: str, declared: Declared, value: Any) -> Any:
     value = _plain(value)
     if value is None and declared.optional:
         return None
-    if not declared.several:
+    if not declared.several or (declared.single and not isinstance(value, Iterable)):
         return _check_one(label, declared, value)
+    if declared.keyed and hasattr(value, "keys"):  # of a series of pandas, too: its labels, not its order
+        items = [(_plain(key), _plain(value[key])) for key in value.keys()]  # noqa: SIM118
+        return {key: _check_one(f"{label} of {shown_value(key)}", declared, item) for key, item in items}
     if isinstance(value, Real) and not isinstance(value, bool):
         value = (value,)
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"{label} must be {_MANY[declared.base]}, got {shown_value(value)}")
+    unordered = declared.keyed and isinstance(value, Set)
+    if unordered or isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{label} must be {_wanted(declared)}, got {shown_value(value)}")
     return tuple(_check_one(label, declared, _plain(item)) for item in value)
+
+
+def _wanted(declared: Declared) -> str:
+    """What several values may be, in words."""
+    many = _MANY[declared.base]
+    return f"{_NAMES[declared.base]} or a list of {many}" if declared.single else many
 
 
 def _check_one(label: str, declared: Declared, value: Any) -> Any:
@@ -301,7 +329,8 @@ def _check_bounds(label: str, declaration: Option, value: float) -> None:
     if not finite or not all(holds(value, limit) for _, holds, limit in bounds):
         words = [] if isinstance(value, int) else ["finite"]
         words += [f"{sign} {_limit(limit)}" for sign, _, limit in bounds]
-        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}")
+        reason = "" if declaration.reason is None else f"; {declaration.reason}"
+        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}{reason}")
 
 
 def _limit(limit: float) -> str:

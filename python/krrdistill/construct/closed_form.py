@@ -17,7 +17,7 @@ from krrdistill.common.arrays import check_choice
 from krrdistill.common.products import product
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import DataError, LambdaOutOfRange
-from krrdistill.options import ROOTS
+from krrdistill.options import ROOTS, PointsPerClass
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
 
 from .labels import one_hot_labels
@@ -77,19 +77,19 @@ def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
 
 def noise_start(
     W: FloatArray,
-    points_per_class: int,
+    points_per_class: PointsPerClass,
     *,
     seed: int,
     labels: FloatArray | None = None,
     centered: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
-    """(D, Y) for one-hot labels, or those given, and Z ~ N(0, std(W)^2 / ipc^2), the scale of Y^+ W of one-hot labels.
+    """(D, Y) for one-hot labels, or those given, and Z ~ N(0, (k std(W) / m)^2), the scale of Y^+ W of one-hot labels.
 
     ``centered``: the columns of D and Y have mean 0, so that features and labels have, too.
     """
     k, p = W.shape
     Y = one_hot_labels(k, points_per_class) if labels is None else labels
-    scale = _NOISE_SCALE * float(np.std(W)) / points_per_class
+    scale = _NOISE_SCALE * float(np.std(W)) / (len(Y) / k)
     if labels is not None:
         scale /= float(np.sqrt(np.mean(labels * labels)))
     Z = normal(seed, Stream.NOISE, Y.shape[0] * p).reshape(-1, p)

@@ -9,16 +9,38 @@ import numpy.typing as npt
 
 from krrdistill.common.products import product
 from krrdistill.common.random import Stream, normal
+from krrdistill.options import PointsPerClass, class_counts
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
 
-__all__ = ["affine_labels", "labels_only_errors", "learned_labels", "one_hot_labels", "target_labels"]
+__all__ = [
+    "affine_labels",
+    "labels_only_errors",
+    "learned_labels",
+    "one_hot_labels",
+    "point_classes",
+    "rounds_and_classes",
+    "target_labels",
+]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
-def one_hot_labels(n_classes: int, points_per_class: int) -> FloatArray:
-    """Y (m, k), m = ipc k, the order of classes repeating: row i has class i mod k."""
-    return np.tile(np.eye(n_classes), (points_per_class, 1))
+def point_classes(n_classes: int, points_per_class: PointsPerClass) -> IntArray:
+    """The class of each of m points (m,), in rounds: round r has the classes with more than r points, ascending."""
+    return rounds_and_classes(n_classes, points_per_class)[1]
+
+
+def rounds_and_classes(n_classes: int, points_per_class: PointsPerClass) -> tuple[IntArray, IntArray]:
+    """Of each of m points its round (m,), the number of points of its class before it, and its class (m,)."""
+    counts = np.array(class_counts(n_classes, points_per_class), dtype=np.int64)
+    rounds, classes = np.nonzero(np.arange(counts.max())[:, None] < counts)
+    return rounds, classes
+
+
+def one_hot_labels(n_classes: int, points_per_class: PointsPerClass) -> FloatArray:
+    """Y (m, k), row i the unit vector of the class of point i, see ``point_classes``."""
+    return np.eye(n_classes)[point_classes(n_classes, points_per_class)]
 
 
 def target_labels(spread: FloatArray, m: int, *, seed: int) -> FloatArray:

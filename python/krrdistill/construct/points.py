@@ -18,7 +18,7 @@ from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import NotSurjective
 from krrdistill.maps import FeatureMap
-from krrdistill.options import DistillOptions
+from krrdistill.options import DistillOptions, class_counts
 from krrdistill.ridge.model import RidgeModel
 
 from .closed_form import Construction, construct, noise_start, real_start, shrink_to_bound
@@ -94,7 +94,7 @@ def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptio
         labels = None
         if model.targets != "classes":
             spread = np.where(model.spread > 0.0, model.spread, 1.0)
-            labels = target_labels(spread, k * options.points_per_class, seed=options.seed)
+            labels = target_labels(spread, sum(class_counts(k, options.points_per_class)), seed=options.seed)
         D, Y = noise_start(W, options.points_per_class, seed=options.seed, labels=labels, centered=with_intercept)
     else:
         start_lambda = model.lambda_ if lambda_s is None else lambda_s
@@ -132,7 +132,7 @@ def spanning_points(
     inner = model.feature_map.on_standardised
     with watch.stage("preimage") as report:
         if near is None:
-            d, m = inner.input_dim, options.points_per_class * len(model.W)
+            d, m = inner.input_dim, sum(class_counts(len(model.W), options.points_per_class))
             near = normal(options.seed, Stream.NOISE, m * d).reshape(m, d)
         found = span_model(
             model.W,

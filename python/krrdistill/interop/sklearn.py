@@ -26,11 +26,12 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import check_choice
 from krrdistill.common.samples import as_samples
+from krrdistill.construct.labels import point_classes
 from krrdistill.data import Preprocessing, standardize, zca
 from krrdistill.data.labels import Classes, Targets
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, make_map
-from krrdistill.options import DistillOptions
+from krrdistill.options import DistillOptions, PointsPerClass
 from krrdistill.pipeline import distill_model, train
 from krrdistill.problem import Problem
 from krrdistill.ridge.model import RidgeModel, fit_model
@@ -51,7 +52,7 @@ _DTYPES = (np.float64, np.float32, np.uint8)  # taken as they are; anything else
 
 
 class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """Kernel ridge classifier W phi(x) and m = points_per_class k points from which ridge regression retrains to it.
+    """Kernel ridge classifier W phi(x) and the few points of each class from which ridge regression retrains to it.
 
     W = C (G + lam I)^-1 from the statistics G, C of phi(X) and one-hot targets, without an intercept; distilled inputs
     and labels in closed form (Theorems 4.1 to 5.4 of Chen, Huang, Weng, NeurIPS 2024). Predictions are those of the
@@ -68,7 +69,8 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     preprocessing : "standardize", "none", "zca" or a ``krrdistill.Preprocessing``
         Affine, before phi, undone in ``X_distilled_``. A name is learned by ``fit``, from all rows alike whatever their
         weights, and by the first call of ``partial_fit`` from its rows.
-    points_per_class : int
+    points_per_class : int, sequence of k integers or mapping of labels to them
+        Sequences are in the order of ``classes_``.
     lam : None, a number > 0 or a sequence of them
         The (absolute) ridge parameter. The best of several, by default of 10^-6 ... 10^5.5, is chosen by accuracy on
         the part of the rows that ``validation_fraction`` holds out.
@@ -120,7 +122,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         *,
         kernel_options: Mapping[str, Any] | None = None,
         preprocessing: str | Preprocessing = "standardize",
-        points_per_class: int = 1,
+        points_per_class: PointsPerClass = 1,
         lam: float | Sequence[float] | None = None,
         selection: str = "held-out",
         refit: bool = True,
@@ -247,7 +249,8 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.distilled_ = distilled
         self.X_distilled_ = distilled.X
         self.Y_distilled_ = distilled.Y
-        self.y_distilled_ = np.tile(self.classes_, self.points_per_class)
+        points = distilled.meta["options"]["points_per_class"]
+        self.y_distilled_ = self.classes_[point_classes(len(self.classes_), points)]
         self.coef_: FloatArray = distilled.fit(backend=self.backend)
         self.coef_original_ = model.W
         self.lambda_, self.lambda_s_ = model.lambda_, distilled.lambda_s

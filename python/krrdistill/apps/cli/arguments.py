@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from krrdistill.common.options import Declared, declared_options
+from krrdistill.common.options import Declared, as_word, declared_options
 
 __all__ = ["Config", "Json", "RegS", "Session", "with_options"]
 
@@ -112,4 +112,4 @@ def _default_text(declared: Declared) -> str | bool:
         return declared.option.default_text
     if declared.default is None or declared.base is bool:
         return False
-    return ",".join(map(str, declared.default)) if declared.several else str(declared.default)
+    return as_word(declared.default)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from krrdistill.apps.text import number, percent
 from krrdistill.artifact.record import plain
+from krrdistill.options import shown_points
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -67,7 +68,7 @@ def print_summary(record: RunRecord) -> None:
     """The original model beside the one retrained from the file, and what the file holds."""
     print(
         f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} "
-        f"({record.ipc} per class, d = {record.d}, p = {record.p}, seed {record.seed})"
+        f"({shown_points(record.ipc)} per class, d = {record.d}, p = {record.p}, seed {record.seed})"
     )
     table = _comparison(record.original, record.distilled, record.certificate)
     original, distilled = record.original.mean_r2, record.distilled.mean_r2
@@ -99,7 +100,7 @@ def print_kip_summary(record: KipRecord) -> None:
     """The original model beside the best and the last iteration of KIP."""
     print(
         f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} by KIP "
-        f"({record.variant}, {record.ipc} per class, p = {record.p}, seed {record.seed})"
+        f"({record.variant}, {shown_points(record.ipc)} per class, p = {record.p}, seed {record.seed})"
     )
     table = _table("", "original", "best by validation", "last")
     ends = (record.best, record.last)

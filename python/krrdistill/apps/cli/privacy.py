@@ -121,7 +121,7 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
         report = {
             "dataset": data.name,
             "kernel": settings.map_options.kernel,
-            "ipc": settings.options.points_per_class,
+            "ipc": release.distilled.meta["options"]["points_per_class"],
             "m": len(release.distilled.inputs),
             "release": release.distilled.meta["privacy"],
             "private": {"test_accuracy": release.certificate.original_accuracy},

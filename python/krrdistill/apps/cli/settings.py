@@ -10,8 +10,17 @@ from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip.iteration import KipOptions
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import ReproduceOptions
-from krrdistill.common.options import as_words, check_options, option, option_of
-from krrdistill.options import DATASETS, LAYOUTS, MODEL, TARGETS, DistillOptions, MapOptions, is_source_name
+from krrdistill.common.options import as_word, as_words, check_options, option, option_of
+from krrdistill.options import (
+    DATASETS,
+    LAYOUTS,
+    MODEL,
+    TARGETS,
+    DistillOptions,
+    MapOptions,
+    is_source_name,
+    shown_points,
+)
 
 __all__ = [
     "DistillSettings",
@@ -25,6 +34,7 @@ __all__ = [
 ]
 
 FILES = "Files"  # panel of the help
+_MOST_NAMED = 10  # classes whose points are all in the name of a folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +129,10 @@ class RunSettings:
         """``--out``, or a name made of what distinguishes the run."""
         kernel = self.map_options.kernel.replace(":", "_")
         data = Path(self.dataset.removeprefix("hf:")).stem
-        name = f"{data}_{kernel}_ipc{options.points_per_class}_{init}_seed{options.seed}{suffix}"
+        points = options.points_per_class
+        many = isinstance(points, tuple) and len(points) > _MOST_NAMED  # names of folders are short
+        ipc = (shown_points(points) if many else as_word(points)).replace(" ", "-").replace(",", "-")
+        name = f"{data}_{kernel}_ipc{ipc}_{init}_seed{options.seed}{suffix}"
         return Path("runs", name) if self.out is None else self.out
 
 

@@ -106,7 +106,7 @@ def kip_distill(
     progress: Progress | None = None,
     **keywords: Any,
 ) -> KipResult:
-    """Distils labelled data to points_per_class * k points by Adam on KIP's loss.
+    """Distils labelled data to points_per_class points of each class by Adam on KIP's loss.
 
     Loss on a batch B: ||Y_S (K_SS + lambda_s I)^-1 K_SB - Y_B||^2 over X_S, where Y_S are the best labels for the whole
     training set and lambda_s = 1e-6 trace(K_SS) / m (THEORY's KIP section; Nguyen, Chen, Lee, ICLR 2021).

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from krrdistill.common.options import check_options, common_values, described, option, option_of
-from krrdistill.options import DistillOptions
+from krrdistill.options import DistillOptions, PointsPerClass
 
 __all__ = ["VARIANTS", "KipOptions"]
 
@@ -31,7 +31,7 @@ class KipOptions:
         choices=VARIANTS,
         panel=ITERATION,
     )
-    points_per_class: int = option_of(DistillOptions, "points_per_class")
+    points_per_class: PointsPerClass = option_of(DistillOptions, "points_per_class")
     init: str = option_of(DistillOptions, "init", default="real", default_text=None)
     warm_start: bool = option(
         False, "Start from the closed form that distill makes of this --init (Theorem 6.1).", panel=ITERATION
@@ -81,9 +81,11 @@ class KipOptions:
 
     def configuration(self, n: int) -> dict[str, Any]:
         """What decides the course of a run over n training points; how long it goes on is no part of it."""
-        names = ("variant", "points_per_class", "init", "warm_start", "lr", "evaluate_every", "seed", "precision")
+        names = ("variant", "init", "warm_start", "lr", "evaluate_every", "seed", "precision")
+        points = self.points_per_class
         return {
             **{name: getattr(self, name) for name in names},
+            "points_per_class": list(points) if isinstance(points, tuple) else points,
             "batch_size": self.batch(n),
             "validation_fraction": self.validation_fraction,
             "stratify": self.stratify,

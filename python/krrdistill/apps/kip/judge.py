@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import versions
+from krrdistill.artifact.record import plain
 from krrdistill.backends import get_backend
 from krrdistill.pipeline import Trained
 from krrdistill.ridge.feature_gram import fit_features
@@ -91,7 +92,7 @@ class Judge:
         return {
             "options": {
                 **common.training(),
-                "points_per_class": common.points_per_class,
+                "points_per_class": plain(common.points_per_class),
                 "init": common.init,
                 "backend": get_backend(common.backend).name,
             },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from krrdistill.common.random import Stream, normal
 from krrdistill.data.labels import Targets
 from krrdistill.errors import NotSurjective
 from krrdistill.maps import FeatureMap
+from krrdistill.options import class_counts
 from krrdistill.pipeline import distill_model
 from krrdistill.problem import Problem
 from krrdistill.ridge.model import RidgeModel
@@ -57,12 +58,13 @@ class KipProblem:
             raise TypeError(f"kip: y must hold integer class labels, got dtype {getattr(y, 'dtype', type(y).__name__)}")
         if options.warm_start:
             feature_map.check_surjective()  # before the long part
-        return cls(common, options, common.start_rows())
+        resolved = replace(options, points_per_class=common.options.points_per_class)
+        return cls(common, resolved, common.start_rows())
 
     @property
     def shape(self) -> tuple[int, int]:
         """(m, d), the shape of the inputs."""
-        return self.options.points_per_class * self.common.k, self.network.input_dim
+        return sum(class_counts(self.common.k, self.options.points_per_class)), self.network.input_dim
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from krrdistill.common.options import check_options, described, option, option_of
-from krrdistill.options import DistillOptions
+from krrdistill.options import DistillOptions, PointsPerClass
 
 __all__ = ["MECHANISMS", "PrivacyBudget", "ReleaseOptions"]
 
@@ -55,7 +55,7 @@ class ReleaseOptions:
         default_text="0 for Theorem 6.2; with --mechanism from epsilon, delta, n, p and B",
         panel=PRIVACY,
     )
-    points_per_class: int = option_of(DistillOptions, "points_per_class")
+    points_per_class: PointsPerClass = option_of(DistillOptions, "points_per_class")
     seed: int = option_of(DistillOptions, "seed", text="Seed of the map and of Z; never of the noise.")
     store: str = option_of(DistillOptions, "store")
     backend: Any = option_of(DistillOptions, "backend")

@@ -17,6 +17,7 @@ from krrdistill.apps.run_kind import RunKind, check_kind
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import versions
+from krrdistill.artifact.record import plain
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.closed_form import construct, noise_start
@@ -25,6 +26,8 @@ from krrdistill.construct.storage import round_inputs
 from krrdistill.data import Dataset, Preprocessing, standardize
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, given_map, make_map
+from krrdistill.options import PointsPerClass
+from krrdistill.problem import points_of_classes
 
 __all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs"]
 
@@ -91,6 +94,7 @@ def private_release(
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
     dataset.check_classes("privacy")
+    points = points_of_classes("privacy", options.points_per_class, dataset.n_classes, dataset.classes)
     check_kind(out, RunKind.RELEASE)
     watch = Stopwatch(progress)
     feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
@@ -110,10 +114,15 @@ def private_release(
         with watch.stage("noise"):
             model = perturb(clipped, options.mechanism, options.budget, lambda_=options.lambda_)
         with watch.stage("construct"):
-            distilled = _distil(model, feature_map, options)
+            distilled = _distil(model, feature_map, options, points)
         meta = {
             "privacy": _facts(model),
-            "options": {"precision": "float64", "store": options.store, "init": "noise"},
+            "options": {
+                "precision": "float64",
+                "store": options.store,
+                "init": "noise",
+                "points_per_class": plain(points),
+            },
             "lambda": model.lambda_,
             "n_train": model.n,
             "dataset": dataset.name,
@@ -137,9 +146,11 @@ def private_release(
     return PrivateRelease(loaded, model, certificate, watch.seconds)
 
 
-def _distil(model: PrivateModel, feature_map: FeatureMap, options: ReleaseOptions) -> dict[str, Any]:
+def _distil(
+    model: PrivateModel, feature_map: FeatureMap, options: ReleaseOptions, points_per_class: PointsPerClass
+) -> dict[str, Any]:
     """Inputs, their encoding, Y and lambda_S: from the noisy W and public numbers only."""
-    D, Y = noise_start(model.W, options.points_per_class, seed=options.seed)
+    D, Y = noise_start(model.W, points_per_class, seed=options.seed)
     points = construct(D, Y, 0.0, lambda_=model.lambda_, feature_limit=feature_map.feature_limit())
     U, encoding = round_inputs(feature_map.standard_preimage(points.F, backend=options.backend), options.store)
     Y = points.Y

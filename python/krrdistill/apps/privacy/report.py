@@ -16,8 +16,8 @@ from krrdistill.construct.labels import one_hot_labels
 from krrdistill.data import Dataset
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
-from krrdistill.options import DistillOptions
-from krrdistill.problem import split
+from krrdistill.options import DistillOptions, PointsPerClass
+from krrdistill.problem import points_of_classes, split
 
 __all__ = ["audit_file", "theorem_for_data"]
 
@@ -30,14 +30,15 @@ def theorem_for_data(
     budget: PrivacyBudget,
     *,
     lambda_: float,
-    points_per_class: int = 1,
+    points_per_class: PointsPerClass = 1,
     norm_bound: float | None = None,
     labels_secret: bool = False,
     backend: Any = None,
 ) -> dict[str, Any]:
     """Theorem 6.2 for a data set before anything is distilled, with one-hot Y_S."""
     dataset.check_classes("privacy")
-    Y_S = one_hot_labels(dataset.n_classes, points_per_class)
+    points = points_of_classes("privacy", points_per_class, dataset.n_classes, dataset.classes)
+    Y_S = one_hot_labels(dataset.n_classes, points)
     rows = np.arange(len(dataset.x_train))
     noise = _theorem(
         dataset,
@@ -51,7 +52,7 @@ def theorem_for_data(
         noise=None,
         backend=backend,
     )
-    facts = {"dataset": dataset.name, "kernel": feature_map.kernel, "ipc": points_per_class, "n_train": len(rows)}
+    facts = {"dataset": dataset.name, "kernel": feature_map.kernel, "ipc": points, "n_train": len(rows)}
     return {**facts, **_budget(budget), "theorem": _entry(noise), "limits": list(LIMITS)}
 
 

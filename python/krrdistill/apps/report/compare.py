@@ -15,6 +15,7 @@ from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import RunFolder
 from krrdistill.apps.text import megabytes, number, percent, seconds
 from krrdistill.artifact.record import CRITERIA, KipRecord, RunRecord
+from krrdistill.common.options import as_word
 
 __all__ = ["Row", "compare_page", "comparison", "run_names"]
 
@@ -60,7 +61,7 @@ def comparison(runs: Sequence[RunFolder]) -> list[Row]:
         return row(f"time: {stage}", lambda record: seconds(record.seconds.get(stage)), fluctuates=True)
 
     return [
-        *(Row(name, tuple(str(getattr(record, name)) for record in records)) for name in _ASKED),
+        *(Row(name, tuple(as_word(getattr(record, name)) for record in records)) for name in _ASKED),
         row("samples m", lambda record: str(record.m)),
         row(LAMBDA, lambda record: number(record.lambda_)),
         row(f"{LAMBDA}_S", lambda record: number(record.lambda_s)),

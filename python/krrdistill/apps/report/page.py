@@ -17,6 +17,7 @@ from krrdistill.apps.report.run_folder import PAGE, PathData, RunFolder, read_ru
 from krrdistill.apps.text import number, percent
 from krrdistill.artifact.record import Criterion, ErrorCurve, KipRecord
 from krrdistill.common.files import write_atomically
+from krrdistill.common.options import as_word
 
 __all__ = ["run_page", "score_chart", "score_figure", "write_page"]
 
@@ -64,7 +65,13 @@ def run_page(run: RunFolder) -> bytes:
         kip=kip,
         race=() if kip is None else _race(run, kip),
         kip_rows=() if kip is None else _kip_rows(kip),
-        gallery=gallery(run.images, run.class_names, start=run.start_images, value_range=record.value_range),
+        gallery=gallery(
+            run.images,
+            run.class_names,
+            start=run.start_images,
+            value_range=record.value_range,
+            points_per_class=record.ipc,
+        ),
         certificate_rows=_certificate_rows(run),
         label_errors=None if record.labels_only is None else _label_errors(record.labels_only, record.p),
         path_charts=(
@@ -225,7 +232,7 @@ def _asked(run: RunFolder) -> Rows:
     pairs: Rows = [
         ("data set", record.dataset),
         ("kernel", record.kernel),
-        ("samples per class", str(record.ipc)),
+        ("samples per class", as_word(record.ipc).replace(",", ", ")),
         ("start", record.init),
         ("samples: train, validation, test", f"{record.n_train}, {record.n_val}, {record.n_test}"),
         ("input size d", str(record.d)),

@@ -14,11 +14,14 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from krrdistill.apps.text import plain_number
+from krrdistill.construct.labels import rounds_and_classes
 from krrdistill.data.layout import looks_channels_first
+from krrdistill.options import class_counts, shown_points
 
-__all__ = ["ClassPictures", "Gallery", "by_class", "display_windows", "gallery", "to_bytes"]
+__all__ = ["ClassPictures", "Gallery", "Pictured", "display_windows", "gallery", "to_bytes"]
 
 Bytes = npt.NDArray[np.uint8]
+IntArray = npt.NDArray[np.int64]
 STRETCH_PERCENTILES = (1.0, 99.0)
 RANGE_EXCESS = 0.05  # of the pixel range: an image that leaves it by less is clipped, by more stretched
 RANGE_USE = 0.25  # of the pixel range: an image whose percentiles span less would look blank and is stretched
@@ -30,13 +33,69 @@ _MAX_COLUMNS = 10
 _TRIED = 12  # pictures from which the size of all is told
 
 
+@dataclass(frozen=True, eq=False)
+class Pictured:
+    """Samples as pictures: (n, h, w[, 3]), or (n, d) where they are no images, the first of every class first.
+
+    classes, rounds : of each sample its class, and how many of that class come before it
+    """
+
+    values: npt.NDArray[Any]
+    classes: IntArray
+    rounds: IntArray
+
+    @classmethod
+    def of(
+        cls, samples: npt.NDArray[Any], k: int, name: str, points_per_class: int | Sequence[int] | None = None
+    ) -> Pictured:
+        """Of samples (m, *shape) in rounds of the classes; None: all classes have equally many.
+
+        Raises ValueError, which names ``name``, where there are no such numbers of samples.
+        """
+        m = len(samples) if samples.ndim else 0
+        whole = k >= 1 and samples.ndim >= 2
+        counts = class_counts(k, (m // k if points_per_class is None else points_per_class)) if whole else ()
+        if len(counts) != k or min(counts, default=0) < 1 or sum(counts) != m:
+            asked = "a whole number of" if points_per_class is None else shown_points(points_per_class)
+            raise ValueError(f"{name} of shape {samples.shape} is not {asked} samples for each of {k} classes")
+        if looks_channels_first(samples.shape[1:]):
+            samples = np.moveaxis(samples, 1, -1)
+        if samples.ndim == 4 and samples.shape[-1] in (2, 4):
+            samples = samples[..., :-1]  # without alpha
+        shape = samples.shape[1:]
+        if len(shape) == 3 and shape[-1] == 1:
+            shape = shape[:2]
+        elif len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
+            shape = (int(np.prod(shape)),)
+        rounds, classes = rounds_and_classes(k, counts)
+        return cls(samples.reshape(m, *shape), classes, rounds)
+
+    def among_first(self, copies: int, classes: int) -> npt.NDArray[np.bool_]:
+        """Which samples are among the first ``copies`` of one of the first ``classes``."""
+        return np.asarray((self.rounds < copies) & (self.classes < classes))
+
+    def __getitem__(self, kept: npt.NDArray[np.bool_]) -> Pictured:
+        return Pictured(self.values[kept], self.classes[kept], self.rounds[kept])
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of samples of each class."""
+        return tuple(np.bincount(self.classes).tolist())
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the samples have rows and columns of their own."""
+        return self.values.ndim > 2
+
+
 @dataclass(frozen=True)
 class ClassPictures:
-    """The pictures of one class as data URIs, every one ``columns`` by ``rows`` samples."""
+    """The pictures of one class as data URIs, ``copies`` samples in rows of ``Gallery.columns``."""
 
     name: str
     distilled: str
     start: str | None
+    copies: int
     width: int  # of either picture, in pixels
     height: int
 
@@ -46,7 +105,7 @@ class Gallery:
     """What a page shows of a distilled set."""
 
     classes: tuple[ClassPictures, ...]
-    copies: int  # shown of every class
+    copies: int  # shown of a class, at most
     columns: int
     notes: tuple[str, ...]  # what is left out or altered
 
@@ -57,108 +116,98 @@ def gallery(
     *,
     start: npt.NDArray[Any] | None,
     value_range: tuple[float, float],
+    points_per_class: int | Sequence[int] | None = None,
     budget: int = _BUDGET,
 ) -> Gallery:
-    """Pictures of distilled samples (m, *shape), row i of class i mod k, and of the real ones that they started from.
+    """Pictures of distilled samples (m, *shape), as ``Pictured`` takes them, and of the real ones they started from.
 
     All samples are shown where they fit the budget of bytes: as PNG, or else as JPEG of the best quality that fits.
     Where no quality does, as many per class as fit as PNG, at least one; then as many classes as fit.
     Contrast is stretched as in ``distilled_sheet``. Vectors are drawn as images, row by row in a near square.
     """
-    values = by_class(np.asarray(samples), len(names), "report: distilled_data")
-    started = None if start is None else by_class(np.asarray(start), len(names), "report: start_images")
-    if started is not None and started.shape != values.shape:
-        raise ValueError(f"report: start_images are {started.shape}, the distilled images {values.shape}")
-    windows = display_windows(values, value_range)
-    copies, classes = _fit(values, started is not None, budget)
+    all_of = Pictured.of(np.asarray(samples), len(names), "report: distilled_data", points_per_class)
+    started = None if start is None else np.asarray(start)
+    if started is not None:
+        started = Pictured.of(started, len(names), "report: start_images", points_per_class).values
+        if started.shape != all_of.values.shape:
+            raise ValueError(f"report: start_images are {started.shape}, the distilled images {all_of.values.shape}")
+    windows = display_windows(all_of.values, value_range)
+    everything = (max(all_of.counts), len(names))
+    copies, classes = _fit(all_of, started is not None, budget)
     lossy = None
-    if (copies, classes) != values.shape[:2]:
-        lossy = _jpegs(_sheets(values, windows, started, value_range), budget)
+    sheets = _sheets(all_of, windows, started, value_range)
+    if (copies, classes) != everything:
+        lossy = _jpegs(sheets, budget)
     if lossy is not None:
-        copies, classes = values.shape[:2]
-    notes = _notes(values, windows, copies, classes, value_range)
+        copies, classes = everything
+    kept = all_of.among_first(copies, classes)
+    shown = all_of[kept]
+    notes = _notes(all_of, shown, windows[kept], copies, classes, value_range)
     if lossy is not None:
         notes.append("pictures are compressed with loss (JPEG); distilled.npz holds the numbers")
-    shown = values[:copies, :classes]
-    below = None if started is None else started[:copies, :classes]
-    addresses = lossy or _pngs(_sheets(shown, windows[:copies, :classes], below, value_range))
+    elif (copies, classes) != everything:
+        sheets = _sheets(shown, windows[kept], None if started is None else started[kept], value_range)
+    addresses = lossy or _pngs(sheets)
     starts = addresses[1] if len(addresses) > 1 else [None] * classes
-    width, height = _size(shown)
     pictures = (
-        ClassPictures(name.replace("_", " "), distilled, real, width, height)
-        for name, distilled, real in zip(names[:classes], addresses[0], starts, strict=True)
+        ClassPictures(name.replace("_", " "), distilled, real, count, sheet.shape[1], sheet.shape[0])
+        for name, distilled, real, count, sheet in zip(
+            names[:classes], addresses[0], starts, shown.counts, sheets[0], strict=True
+        )
     )
     return Gallery(tuple(pictures), copies, min(copies, _MAX_COLUMNS), tuple(notes))
 
 
-def by_class(samples: npt.NDArray[Any], k: int, name: str) -> npt.NDArray[Any]:
-    """(m, *shape), row i of class i mod k -> (copies, classes, h, w[, 3]), or (copies, classes, d) for no images.
-
-    Raises ValueError, which names ``name``, when m is not a positive multiple of k.
-    """
-    m = len(samples) if samples.ndim else 0
-    if k < 1 or m < 1 or m % k or samples.ndim < 2:
-        raise ValueError(f"{name} of shape {samples.shape} is not a whole number of samples for each of {k} classes")
-    if looks_channels_first(samples.shape[1:]):
-        samples = np.moveaxis(samples, 1, -1)
-    if samples.ndim == 4 and samples.shape[-1] in (2, 4):
-        samples = samples[..., :-1]  # without alpha
-    shape = samples.shape[1:]
-    if len(shape) == 3 and shape[-1] == 1:
-        shape = shape[:2]
-    elif len(shape) != 2 and not (len(shape) == 3 and shape[-1] == 3):
-        shape = (int(np.prod(shape)),)
-    return samples.reshape(m // k, k, *shape)
-
-
 def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Per sample the pixel range, or the sample's own percentiles where the range would show it badly."""
+    """Per sample of (n, ...) the pixel range, or the sample's own percentiles where the range would show it badly."""
     low, high = value_range
     width = high - low
-    flat = values.reshape(*values.shape[:2], -1)
-    own = np.moveaxis(np.percentile(flat, STRETCH_PERCENTILES, axis=-1), 0, -1)
-    constant = own[..., 0] == own[..., 1]
+    flat = values.reshape(len(values), -1)
+    own = np.percentile(flat, STRETCH_PERCENTILES, axis=-1).T
+    constant = own[:, 0] == own[:, 1]
     own[constant] += (-0.5 * width, 0.5 * width)
     inside = (flat.min(-1) >= low - RANGE_EXCESS * width) & (flat.max(-1) <= high + RANGE_EXCESS * width)
-    keep = inside & (own[..., 1] - own[..., 0] >= RANGE_USE * width)
-    return np.where(keep[..., None], np.asarray(value_range, dtype=np.float64), own)
+    keep = inside & (own[:, 1] - own[:, 0] >= RANGE_USE * width)
+    return np.where(keep[:, None], np.asarray(value_range, dtype=np.float64), own)
 
 
 def to_bytes(values: npt.NDArray[Any], windows: npt.NDArray[np.floating]) -> Bytes:
-    """(copies, classes, *shape) -> bytes (copies, classes, h, w[, 3]); windows (..., 2) are drawn black and white."""
-    if values.ndim == 3:
-        d = values.shape[2]
+    """(n, h, w[, 3]) or (n, d) -> bytes (n, h, w[, 3]); windows (n, 2), or one for all, are drawn black and white."""
+    windows = np.broadcast_to(windows, (len(values), 2))
+    if values.ndim == 2:
+        n, d = values.shape
         side = math.ceil(math.sqrt(d))
         rows = math.ceil(d / side)
-        padded = np.empty((*values.shape[:2], rows * side))
-        padded[..., :d] = values
-        padded[..., d:] = np.broadcast_to(windows[..., :1], (*values.shape[:2], 1))
-        values = padded.reshape(*values.shape[:2], rows, side)
-    low, high = (windows[..., i].reshape(windows.shape[:-1] + (1,) * (values.ndim - 2)) for i in (0, 1))
+        padded = np.empty((n, rows * side))
+        padded[:, :d] = values
+        padded[:, d:] = windows[:, :1]
+        values = padded.reshape(n, rows, side)
+    low, high = (windows[:, i].reshape(-1, *(1,) * (values.ndim - 1)) for i in (0, 1))
     scaled = (values.astype(np.float64) - low) / (high - low)
     return np.asarray(np.rint(255.0 * np.clip(scaled, 0.0, 1.0)), dtype=np.uint8)
 
 
 def _sheets(
-    values: npt.NDArray[Any],
+    shown: Pictured,
     windows: npt.NDArray[np.float64],
     started: npt.NDArray[Any] | None,
     value_range: tuple[float, float],
 ) -> list[list[Bytes]]:
     """Per class the picture of its distilled samples, and then those of the starts, where there are some."""
-    drawn = [to_bytes(values, windows)]
+    drawn = [to_bytes(shown.values, windows)]
     if started is not None:
         drawn.append(to_bytes(started, np.asarray(value_range)))
-    return [[_tile(images[:, c]) for c in range(values.shape[1])] for images in drawn]
+    counts = shown.counts
+    columns = min(max(counts), _MAX_COLUMNS)
+    return [[_tile(images[shown.classes == c], columns) for c in range(len(counts))] for images in drawn]
 
 
-def _tile(images: Bytes) -> Bytes:
-    """(n, h, w[, 3]) in rows of ten, one transparent pixel between neighbours."""
-    if len(images) == 1:
+def _tile(images: Bytes, columns: int) -> Bytes:
+    """(n, h, w[, 3]) in rows of ``columns``, one transparent pixel between neighbours."""
+    if columns == 1:
         return np.asarray(images[0])
     n, h, w = images.shape[:3]
     colors = images.reshape(n, h, w, -1)
-    columns = min(n, _MAX_COLUMNS)
     rows = math.ceil(n / columns)
     picture = np.zeros((rows * (h + 1) - 1, columns * (w + 1) - 1, colors.shape[3] + 1), dtype=np.uint8)
     for i, image in enumerate(colors):
@@ -166,12 +215,6 @@ def _tile(images: Bytes) -> Bytes:
         picture[y : y + h, x : x + w, :-1] = image
         picture[y : y + h, x : x + w, -1] = 255
     return picture
-
-
-def _size(values: npt.NDArray[Any]) -> tuple[int, int]:
-    """Width and height of the picture of a class."""
-    height, width = _tile(to_bytes(values[:, :1], np.array([0.0, 1.0]))[:, 0]).shape[:2]
-    return width, height
 
 
 def _pngs(sheets: list[list[Bytes]]) -> list[list[str]]:
@@ -219,38 +262,41 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _fit(values: npt.NDArray[Any], twice: bool, budget: int) -> tuple[int, int]:
-    """How many samples of how many classes are shown."""
-    copies, k = values.shape[:2]
-    size = values[0, 0].size * (2 if twice else 1)
-    fitting = (budget - k * _CARD) // (k * size)
+def _fit(all_of: Pictured, twice: bool, budget: int) -> tuple[int, int]:
+    """How many samples, at most, of how many classes are shown."""
+    k = len(all_of.counts)
+    size = all_of.values[0].size * (2 if twice else 1)
+    samples = np.cumsum(np.bincount(all_of.rounds))  # in the first rounds
+    fitting = int(np.count_nonzero(samples * size <= budget - k * _CARD))
     if fitting >= 1:
-        return min(copies, fitting), k
+        return fitting, k
     return 1, min(k, max(1, budget // (size + _CARD)))
 
 
 def _notes(
-    values: npt.NDArray[Any],
+    all_of: Pictured,
+    shown: Pictured,
     windows: npt.NDArray[np.float64],
     copies: int,
     classes: int,
     value_range: tuple[float, float],
 ) -> list[str]:
-    """What is left out, how vectors are drawn, and whose contrast is altered."""
-    notes = []
-    if copies < len(values):
-        notes.append(f"the first {copies} of {len(values)} samples per class are shown; distilled.npz holds all")
-    if classes < values.shape[1]:
-        notes.append(f"the first {classes} of {values.shape[1]} classes are shown; distilled.npz holds all")
-    if values.ndim == 3:
-        notes.append(f"samples are vectors of {values.shape[2]} features, drawn row by row from the top left")
-    shown = values[:copies, :classes]
-    stretched = int(np.any(windows[:copies, :classes] != value_range, axis=-1).sum())
+    """What is left out, how vectors are drawn, and whose contrast is altered; ``windows`` of those shown."""
+    notes, counts = [], all_of.counts
+    if copies < max(counts):
+        notes.append(
+            f"the first {copies} of {shown_points(counts)} samples per class are shown; distilled.npz holds all"
+        )
+    if classes < len(counts):
+        notes.append(f"the first {classes} of {len(counts)} classes are shown; distilled.npz holds all")
+    if not all_of.is_image:
+        notes.append(f"samples are vectors of {all_of.values.shape[1]} features, drawn row by row from the top left")
+    stretched = int(np.any(windows != value_range, axis=-1).sum())
     if stretched:
         low, high = map(plain_number, value_range)
         notes.append(
-            f"{stretched} of the {copies * classes} distilled images shown are stretched to their own 1st to 99th "
+            f"{stretched} of the {len(windows)} distilled images shown are stretched to their own 1st to 99th "
             f"percentile, since they leave the range of the real ones, {low} to {high} "
-            f"(theirs is {plain_number(shown.min())} to {plain_number(shown.max())})"
+            f"(theirs is {plain_number(shown.values.min())} to {plain_number(shown.values.max())})"
         )
     return notes

@@ -22,7 +22,9 @@ import numpy.typing as npt
 from krrdistill.artifact.file import read_samples
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
 from krrdistill.common.files import read_npz, sha256_of, write_atomically, write_npz
+from krrdistill.common.options import as_word
 from krrdistill.errors import DataError
+from krrdistill.options import class_counts
 
 if TYPE_CHECKING:
     from krrdistill.ridge.path import RidgePath
@@ -188,8 +190,12 @@ def read_run(folder: Path) -> RunFolder:
     data = read_npz(folder / DATA)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m
-    if len(images) != m or k < 1 or m % k:
-        raise DataError(f"{folder}: {REPORT} has m = {m}, k = {k}; {DISTILLED} holds {len(images)} samples")
+    counts = class_counts(min(k, m), record.ipc)  # no more than that fit, whatever a damaged report says
+    if len(images) != m or k < 1 or len(counts) != k or min(counts) < 1 or sum(counts) != m:
+        asked = as_word(record.ipc)
+        raise DataError(
+            f"{folder}: {REPORT} has m = {m}, k = {k}, ipc = {asked}; {DISTILLED} holds {len(images)} samples"
+        )
     start = data.get("start_images")
     if start is not None and (
         start.shape != images.shape or start.dtype.kind not in "uif" or not np.isfinite(start).all()

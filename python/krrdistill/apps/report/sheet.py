@@ -17,9 +17,10 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from krrdistill.apps.report.charts import PALETTE
-from krrdistill.apps.report.pictures import by_class, display_windows, to_bytes
+from krrdistill.apps.report.pictures import Pictured, display_windows, to_bytes
 from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
+from krrdistill.options import shown_points
 
 __all__ = ["Sheet", "distilled_sheet", "save_sheet"]
 
@@ -56,13 +57,13 @@ class _Block:
     """Rows of samples under one label."""
 
     label: str
-    values: npt.NDArray[Any]  # (copies, classes, *sample)
-    windows: npt.NDArray[np.float64]  # (copies, classes, 2): what is drawn black and white
+    shown: Pictured
+    windows: npt.NDArray[np.float64]  # (n, 2): what is drawn black and white
     color: str
 
     @property
-    def is_image(self) -> bool:
-        return self.values.ndim in (4, 5)
+    def rows(self) -> int:
+        return max(self.shown.counts)
 
 
 def distilled_sheet(
@@ -71,6 +72,7 @@ def distilled_sheet(
     *,
     start_images: npt.ArrayLike | None = None,
     value_range: tuple[float, float] = (0.0, 255.0),
+    points_per_class: int | Sequence[int] | None = None,
     title: str = "",
 ) -> Sheet:
     """One column per class (the first ten), one row per distilled sample of that class (the first four).
@@ -78,7 +80,7 @@ def distilled_sheet(
     Parameters
     ----------
     images : array of shape (m, h, w), (m, h, w, 3) or (m, d)
-        Distilled samples in the units of the raw data; row i belongs to class i mod k. Samples of any other
+        Distilled samples in the units of the raw data, in rounds of the classes. Samples of any other
         shape are drawn as vectors: a line over the feature index.
     class_names : sequence of k strings
     start_images : array of the same shape, optional
@@ -87,30 +89,34 @@ def distilled_sheet(
         Black and white of a real image: (0, 255) for uint8 images, (0, 16) for the bundled digits. A
         distilled image that leaves it by more than 5 %, or uses less than a quarter of it, is stretched to
         its own 1st to 99th percentile, and the caption says so; real images are never altered.
+    points_per_class : int or sequence of k integers, optional
+        By default every class has m / k.
     title : str, optional
 
     Raises
     ------
     ValueError
-        When m is not a positive multiple of k, the shapes differ, or ``value_range`` is not increasing.
+        When the classes do not have so many, the shapes differ, or ``value_range`` is not increasing.
     """
     if not value_range[0] < value_range[1]:
         raise ValueError(f"distilled_sheet: value_range must be increasing, got {value_range}")
     k = len(class_names)
-    values = _shown(np.asarray(images), k, "images")
-    blocks = [_Block("distilled", values, display_windows(values, value_range), PALETTE["line"])]
+    distilled = Pictured.of(np.asarray(images), k, "distilled_sheet: images", points_per_class)
+    shown = distilled[distilled.among_first(MAX_COPIES, MAX_CLASSES)]
+    blocks = [_Block("distilled", shown, display_windows(shown.values, value_range), PALETTE["line"])]
     if start_images is not None:
-        real = _shown(np.asarray(start_images), k, "start_images")
-        if real.shape[2:] != values.shape[2:]:
+        starts = Pictured.of(np.asarray(start_images), k, "distilled_sheet: start_images", points_per_class)
+        real = starts[starts.among_first(MAX_COPIES, MAX_CLASSES)]
+        if real.values.shape[1:] != shown.values.shape[1:]:
             raise ValueError(
-                f"distilled_sheet: start_images hold samples of shape {real.shape[2:]}, "
-                f"images of shape {values.shape[2:]}"
+                f"distilled_sheet: start_images hold samples of shape {real.values.shape[1:]}, "
+                f"images of shape {shown.values.shape[1:]}"
             )
-        windows = np.broadcast_to(value_range, (*real.shape[:2], 2))
+        windows = np.broadcast_to(value_range, (len(real.values), 2))
         blocks.insert(0, _Block("real", real, windows, PALETTE["muted"]))
     notes = (
-        _first(k, MAX_CLASSES, "classes"),
-        _first(len(np.asarray(images)) // k, MAX_COPIES, "samples per class"),
+        _first((k,), MAX_CLASSES, "classes"),
+        _first(distilled.counts, MAX_COPIES, "samples per class"),
         _scale_note(blocks[-1], value_range),
     )
     names = [printable(name.replace("_", " ")) for name in class_names[:MAX_CLASSES]]
@@ -128,26 +134,21 @@ def save_sheet(sheet: Sheet, path: Path) -> None:
     write_atomically(Path(path), lambda stream: stream.write(buffer.getvalue()))
 
 
-def _shown(samples: npt.NDArray[Any], k: int, name: str) -> npt.NDArray[Any]:
-    """What is shown of ``by_class``."""
-    return by_class(samples, k, f"distilled_sheet: {name}")[:MAX_COPIES, :MAX_CLASSES]
-
-
-def _first(total: int, limit: int, noun: str) -> str:
-    return f"first {limit} of {total} {noun}" if total > limit else ""
+def _first(totals: Sequence[int], limit: int, noun: str) -> str:
+    return f"first {limit} of {shown_points(totals)} {noun}" if max(totals) > limit else ""
 
 
 def _scale_note(block: _Block, value_range: tuple[float, float]) -> str:
     """How vectors are drawn, or whose contrast is altered."""
-    values = block.values
-    if not block.is_image:
-        return f"{values[0, 0].size} features from left to right, every panel on its own vertical scale"
+    values = block.shown.values
+    if not block.shown.is_image:
+        return f"{values[0].size} features from left to right, every panel on its own vertical scale"
     stretched = int(np.any(block.windows != value_range, axis=-1).sum())
     if not stretched:
         return ""
     low, high = map(plain_number, value_range)
     return (
-        f"{stretched} of {len(values) * len(values[0])} distilled images contrast-stretched, 1st to 99th "
+        f"{stretched} of {len(values)} distilled images contrast-stretched, 1st to 99th "
         f"percentile (values {plain_number(values.min())} to {plain_number(values.max())}, real {low} to {high})"
     )
 
@@ -162,7 +163,7 @@ def _draw(blocks: Sequence[_Block], names: Sequence[str], title: str, caption: s
     letters = int((width - left - RIGHT) / _font(CAPTION_SIZE).getlength("n"))
     lines = textwrap.wrap(caption, letters)
     top = (TITLE if title else GAP) + NAMES
-    rows = sum(len(block.values) for block in blocks)
+    rows = sum(block.rows for block in blocks)
     body = rows * (cell_h + GAP) + (len(blocks) - 1) * (BLOCK_GAP - GAP)
     height = top + body + ((len(lines) + 1) * CAPTION_LINE if lines else GAP)
     image = Image.new("RGB", (width, height), PALETTE["paper"])
@@ -170,16 +171,15 @@ def _draw(blocks: Sequence[_Block], names: Sequence[str], title: str, caption: s
     boxes: list[Box] = []
     y = top
     for block in blocks:
-        middle = y + (len(block.values) * (cell_h + GAP) - GAP) // 2
+        middle = y + (block.rows * (cell_h + GAP) - GAP) // 2
         _write_upwards(image, (left - LEFT // 2, middle), block.label)
-        for row in _panels(block, cell_w, cell_h):
-            for column, panel in enumerate(row):
-                x = left + column * (cell_w + GAP)
-                draw.rectangle((x - 1, y - 1, x + cell_w, y + cell_h), outline=FRAME)
-                image.paste(panel, (x, y))
-                boxes.append((x, y, x + cell_w, y + cell_h))
-            y += cell_h + GAP
-        y += BLOCK_GAP - GAP
+        places = zip(block.shown.classes.tolist(), block.shown.rounds.tolist(), strict=True)
+        for (column, row), panel in zip(places, _panels(block, cell_w, cell_h), strict=True):
+            x, at_row = left + column * (cell_w + GAP), y + row * (cell_h + GAP)
+            draw.rectangle((x - 1, at_row - 1, x + cell_w, at_row + cell_h), outline=FRAME)
+            image.paste(panel, (x, at_row))
+            boxes.append((x, at_row, x + cell_w, at_row + cell_h))
+        y += block.rows * (cell_h + GAP) + BLOCK_GAP - GAP
     texts, size = _fitting(names, cell_w)
     for column, text in enumerate(texts):
         at = (left + column * (cell_w + GAP) + cell_w // 2, top - NAMES // 2)
@@ -194,20 +194,19 @@ def _draw(blocks: Sequence[_Block], names: Sequence[str], title: str, caption: s
 def _cell(block: _Block, columns: int) -> tuple[int, int]:
     """Width and height of a sample."""
     room = min(MAX_CELL, (WIDTH - LEFT - RIGHT + GAP) // columns - GAP)
-    if not block.is_image:
+    if not block.shown.is_image:
         return room, round(0.7 * room)
-    h, w = block.values.shape[2:4]
+    h, w = block.shown.values.shape[1:3]
     scale = room // w or room / w
     return round(scale * w), max(1, round(scale * h))
 
 
-def _panels(block: _Block, width: int, height: int) -> list[list[Image.Image]]:
+def _panels(block: _Block, width: int, height: int) -> list[Image.Image]:
     """Every sample of a block, as large as a cell."""
-    if not block.is_image:
-        return [[_line(sample, block.color, width, height) for sample in row] for row in block.values]
-    pixels = to_bytes(block.values, block.windows)
-    size = (width, height)
-    return [[Image.fromarray(of).resize(size, Image.Resampling.NEAREST) for of in row] for row in pixels]
+    if not block.shown.is_image:
+        return [_line(sample, block.color, width, height) for sample in block.shown.values]
+    pixels = to_bytes(block.shown.values, block.windows)
+    return [Image.fromarray(of).resize((width, height), Image.Resampling.NEAREST) for of in pixels]
 
 
 def _line(sample: npt.NDArray[Any], color: str, width: int, height: int) -> Image.Image:

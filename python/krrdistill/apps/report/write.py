@@ -42,6 +42,7 @@ def write_run(
             class_names,
             start_images=start_images,
             value_range=record.value_range,
+            points_per_class=record.ipc,
             title=f"{record.title}, {record.init} start",
         )
         save_sheet(sheet, Path(record.figure))
