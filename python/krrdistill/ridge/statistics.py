@@ -30,6 +30,7 @@ from krrdistill.common.arrays import (
     to_host,
 )
 from krrdistill.common.files import content_digest, read_npz, write_npz
+from krrdistill.common.memory import require_memory
 from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.batches import read_batches
@@ -445,7 +446,10 @@ class RidgeStatistics:
         """(store that a batch is added to, whether it must be merged with the samples so far)."""
         store, p = self._store, self.feature_map.output_dim
         if isinstance(store, FeatureRows):
-            return (store.copied() if self.n + len(rows) < p else store.summed(self._host)), False
+            if self.n + len(rows) >= p:
+                return store.summed(self._host), False
+            require_memory("statistics", f"the features of {len(rows)} samples ({p} in float64)", 8 * len(rows) * p)
+            return store.copied(), False
         if self.n > 0 and self._may_fail(samples, rows, factor):
             return SummedGram.zero(p), True
         return store, False
