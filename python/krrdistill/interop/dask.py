@@ -12,9 +12,7 @@ RidgeStatistics(n=1000, p=64, k=10, classes, products in float32)
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +26,7 @@ from krrdistill.ridge.path import RidgePath
 from krrdistill.ridge.selection import CorrectCounts
 from krrdistill.ridge.statistics import RidgeStatistics
 
-from .parts import Batch, Part, RowChoice, WorkerTask
+from .parts import Batch, Part, RowChoice, WorkerTask, added_counts
 
 try:
     import dask
@@ -190,7 +188,8 @@ def correct_counts_of_batches(
     return _counted(path, WorkerTask.like(statistics, choice, threads), _batches(choice, batches), client)
 
 
-def _summed(task: WorkerTask, chunks: Sequence[_Chunk], split_every: int, client: Any, shard: str | None
+def _summed(
+    task: WorkerTask, chunks: Sequence[_Chunk], split_every: int, client: Any, shard: str | None
 ) -> RidgeStatistics:
     where = task.choice.where
     if check_count(where, "split_every", split_every) < 2:
@@ -206,7 +205,7 @@ def _summed(task: WorkerTask, chunks: Sequence[_Chunk], split_every: int, client
 def _counted(path: RidgePath, task: WorkerTask, chunks: Sequence[_Chunk], client: Any) -> CorrectCounts:
     models, sent = _sent(path), _sent(task)
     counts = [delayed(_correct)(sent, models, *chunk) for chunk in chunks]
-    return functools.reduce(operator.add, _computed(delayed(list)(counts), client))
+    return added_counts(_computed(delayed(list)(counts), client))
 
 
 def _found_classes(chunks: Sequence[_Chunk], client: Any) -> Classes:
@@ -246,7 +245,7 @@ def _cut(where: str, name: str, array: Any, X: Any) -> list[Any]:
     if not hasattr(array, "chunks"):
         pieces = list(array.to_delayed())
     else:
-        whole = {axis: -1 for axis in range(1, array.ndim)}
+        whole = dict.fromkeys(range(1, array.ndim), -1)
         if name == "X" and any(len(array.chunks[axis]) > 1 for axis in whole):
             raise DataError(f"{where}: the chunks of X cut samples, {array.chunksize}; pass X.rechunk({whole})")
         known = hasattr(X, "chunks") and not any(math.isnan(size) for size in (*X.chunks[0], *array.chunks[0]))

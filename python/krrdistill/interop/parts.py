@@ -1,7 +1,7 @@
 """Statistics in parts, for engines that spread the rows: what a worker is told, and how parts become one.
 
-A part is what ``RidgeStatistics.to_arrays`` gives: a header, and k p + p (p + 1) / 2 numbers besides a few sums, without
-the feature map. Nothing writes to a part, so that an engine may keep one, send it twice, or make it again.
+A part is what ``RidgeStatistics.to_arrays`` gives: a header, and k p + p (p + 1) / 2 numbers besides a few sums. The
+feature map is not in it. Nothing writes to a part, so that an engine may keep one, send it twice, or make it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from krrdistill.ridge.selection import CorrectCounts, count_correct
 from krrdistill.ridge.shards import Shards
 from krrdistill.ridge.statistics import RidgeStatistics
 
-__all__ = ["Batch", "Part", "RowChoice", "WorkerTask"]
+__all__ = ["Batch", "Part", "RowChoice", "WorkerTask", "added_counts"]
 
 IntArray = npt.NDArray[np.int64]
 Part = tuple[dict[str, Any], dict[str, npt.NDArray[np.float64]]]
@@ -158,3 +158,8 @@ class WorkerTask:
                 yield
         except (DataError, TypeError) as error:
             raise type(error)(f"{self.choice.where}: {name}: {error}") from error
+
+
+def added_counts(counts: Sequence[CorrectCounts]) -> CorrectCounts:
+    """The sum of counts of disjoint samples. Raises DataError for those of different lambdas."""
+    return sum(counts[1:], counts[0])

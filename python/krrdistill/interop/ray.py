@@ -11,9 +11,7 @@ RidgeStatistics(n=1000, p=64, k=10, classes, products in float32)
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +23,9 @@ from krrdistill.ridge.path import RidgePath
 from krrdistill.ridge.selection import CorrectCounts
 from krrdistill.ridge.statistics import RidgeStatistics
 
-from .parts import Batch, Part, RowChoice, WorkerTask
+from .parts import Batch, Part, RowChoice, WorkerTask, added_counts
 
 try:
-    import pandas
     import ray
     import ray.data
 except ImportError as unusable:
@@ -150,7 +147,7 @@ def correct_counts(
     sent, columns = ray.put(WorkerTask.like(statistics, choice, threads)), _Columns(x, y, None, row)
     columns.check(choice)
     counts = _run("correct", (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
-    return functools.reduce(operator.add, ray.get(counts))
+    return added_counts(ray.get(counts))
 
 
 class _Columns(NamedTuple):
@@ -169,19 +166,29 @@ class _Columns(NamedTuple):
                 "row='COLUMN' of distinct integers, or split the data set (Dataset.train_test_split)"
             )
 
-    def batch(self, name: str, found: Mapping[str, Any]) -> Batch:
+    @property
+    def format(self) -> str:
+        """What Ray makes of a batch: a data frame where X is columns of one."""
+        return "numpy" if isinstance(self.x, str) else "pandas"
+
+    def batch(self, name: str, found: Any) -> Batch:
         """From the columns by name. Raises DataError for one that is not there."""
-        lists = [[names] if isinstance(names, str) else list(names) for names in (self.x, self.y)]
-        absent = {*lists[0], *lists[1], self.sample_weight, self.row} - {None, *found}
+        named = [name for names in (self.x, self.y, self.sample_weight, self.row) for name in _listed(names)]
+        absent = [column for column in named if column not in found]
         if absent:
-            raise DataError(f"{name}: the data set has no column {sorted(absent)[0]!r}; its columns are {', '.join(found)}")
-        X = found[self.x] if isinstance(self.x, str) else pandas.DataFrame({column: found[column] for column in self.x})
+            columns = ", ".join(found)
+            raise DataError(f"{name}: the data set has no column {absent[0]!r}; its columns are {columns}")
+        X = found[self.x if isinstance(self.x, str) else list(self.x)]
         y = found[self.y] if isinstance(self.y, str) else np.column_stack([found[column] for column in self.y])
-        weights = None if self.sample_weight is None else found[self.sample_weight]
-        numbers = None if self.row is None else found[self.row]
+        weights = None if self.sample_weight is None else np.asarray(found[self.sample_weight])
+        numbers = None if self.row is None else np.asarray(found[self.row])
         if numbers is not None and numbers.dtype.kind not in "iu":
-            raise TypeError(f"the column {self.row!r} must hold integers, got {numbers.dtype}")
+            raise TypeError(f"{name}: the column {self.row!r} must hold integers, got {numbers.dtype}")
         return Batch(name, X, y, weights, numbers)
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str]:
+    return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _run(
@@ -236,7 +243,7 @@ class _Worker:
         return self._made
 
     def _batches(self, rows: Any, batch_size: int, name: str) -> Iterator[Batch]:
-        for number, found in enumerate(rows.iter_batches(batch_size=batch_size, batch_format="numpy")):
+        for number, found in enumerate(rows.iter_batches(batch_size=batch_size, batch_format=self._columns.format)):
             yield self._columns.batch(f"{name}, batch {number}", found)
 
 

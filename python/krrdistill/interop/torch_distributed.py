@@ -9,9 +9,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -27,6 +25,8 @@ from krrdistill.ridge.shards import Shards
 from krrdistill.ridge.statistics import RidgeStatistics
 from krrdistill.ridge.stores import store_of
 from krrdistill.ridge.sums import Sums
+
+from .parts import added_counts
 
 try:
     import torch
@@ -97,7 +97,7 @@ def all_reduce_counts(counts: CorrectCounts | Callable[[], CorrectCounts], group
         On every rank, where one failed or has counts of other lambdas.
     """
     _, found = _agreed("all_reduce_counts", group, lambda: (None, _called(counts, CorrectCounts)))
-    return functools.reduce(operator.add, found)
+    return added_counts(found)
 
 
 def check_sampler(sampler: Any) -> None:
@@ -112,7 +112,7 @@ def check_sampler(sampler: Any) -> None:
     if total != n:
         change = f"repeats {total - n}" if total > n else f"leaves out {n - total}"
         warnings.warn(
-            f"all_reduce: the DistributedSampler {change} of {n} samples, so that all of {world_size} ranks have equally "
+            f"all_reduce: the DistributedSampler {change} of {n} samples, so that each of {world_size} ranks has as "
             "many; statistics need each sample once: torch.utils.data.Subset(dataset, range(rank, len(dataset), "
             "world_size)) without this sampler",
             DataWarning,
@@ -166,7 +166,7 @@ class _Layout(NamedTuple):
 
     @staticmethod
     def of(headers: Sequence[dict[str, Any]], header: dict[str, Any]) -> _Layout:
-        """Rows while all ranks together have fewer than p, else G; the origin is that of the first rank with samples."""
+        """Rows while all ranks together have fewer than p, else G; the origin is that of the first with samples."""
         k, p = header["k"], header["p"]
         rows = [one["rows"] for one in headers]
         ends = np.cumsum([0, *(0 if count is None else count for count in rows)]).tolist()
@@ -178,7 +178,9 @@ class _Layout(NamedTuple):
             "feature_sum": (p,),
             "cross": (k, p),
         }
-        shapes |= {"features": (ends[-1], p), "targets": (ends[-1], k + 1)} if in_rows else {"gram": (p * (p + 1) // 2,)}
+        shapes |= (
+            {"features": (ends[-1], p), "targets": (ends[-1], k + 1)} if in_rows else {"gram": (p * (p + 1) // 2,)}
+        )
         origin = np.asarray(_first_with_samples(headers)["origin"])
         return _Layout(shapes, origin, [slice(*ends[rank : rank + 2]) for rank in range(len(headers))])
 
@@ -210,9 +212,7 @@ def _joint_header(headers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for rank, header in enumerate(headers):
         for name, what in _ALIKE.items():
             if header[name] != headers[0][name]:
-                raise DataError(
-                    f"all_reduce: rank {rank} has the {what} {header[name]}, rank 0 has {headers[0][name]}"
-                )
+                raise DataError(f"all_reduce: rank {rank} has the {what} {header[name]}, rank 0 has {headers[0][name]}")
         shards = shards.plus(f"all_reduce: rank {rank}", Shards.from_json(header["shards"]))
     named = [(rank, header["columns"]) for rank, header in enumerate(headers) if "columns" in header]
     for rank, columns in named:
