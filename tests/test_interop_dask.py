@@ -296,6 +296,7 @@ ENTRANCES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "labels": lambda X, y, problem: kd.distill(problem.X, y, problem.phi),
     "update": lambda X, y, problem: problem.everything.copy().update(X, y),
     "update_batches": lambda X, y, problem: problem.everything.copy().update_batches([(X, y)]),
+    "a stream of rows": lambda X, y, problem: problem.everything.copy().update_batches(X),
     "weights": lambda X, y, problem: problem.everything.copy().update(problem.X, problem.y, sample_weight=y),
     "validation": lambda X, y, problem: kd.fit_model(problem.training, validation=(X, y)),
     "transform": lambda X, y, problem: problem.phi.transform(X),
@@ -308,7 +309,7 @@ def test_dask_arrays_are_not_pulled_into_one_process(entrance: str) -> None:
     computed = []
     X, y = cut(problem.X, problem.y)
     lazy = [array.map_blocks(lambda block: computed.append(1) or block, meta=array._meta) for array in (X, y)]
-    message = "is a Array of Dask, which this process would have to hold; krrdistill.interop.dask.statistics sums it"
+    message = "is a Dask Array, which this process would have to hold; krrdistill.interop.dask sums it"
     with pytest.raises(TypeError, match=re.escape(message)):
         ENTRANCES[entrance](*lazy, problem)
     assert not computed

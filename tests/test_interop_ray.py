@@ -88,7 +88,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     ),
     "an array": (lambda data, phi: statistics(digits().X, phi, 10, x="x", y="y"), "dataset must be a ray.data.Dataset"),
     "no classes": (lambda data, phi: statistics(data, phi, x="pixels", y="digit"), "give classes, or n_targets"),
-    "distill": (lambda data, phi: kd.distill(data, digits().y, phi), "of Ray, .* krrdistill.interop.ray.statistics"),
+    "distill": (
+        lambda data, phi: kd.distill(data, digits().y, phi),
+        "is a Ray \\w*Dataset, .* krrdistill.interop.ray sums it",
+    ),
 }
 
 

@@ -33,8 +33,8 @@ def refuse_lazy(where: str, name: str, X: Any) -> None:
         raise TypeError(f"{where}: {name} is a LazyFrame, a query that has not run; pass {name}.collect()")
     if library in _ENGINES:
         raise TypeError(
-            f"{where}: {name} is a {kind.__name__} of {_ENGINES[library]}, which this process would have to hold; "
-            f"krrdistill.interop.{library}.statistics sums it where its rows are"
+            f"{where}: {name} is a {_ENGINES[library]} {kind.__name__}, which this process would have to hold; "
+            f"krrdistill.interop.{library} sums it where its rows are"
         )
 
 
