@@ -158,6 +158,16 @@ def test_weighted_real_targets_are_scored_by_held_out_statistics() -> None:
     assert model.lambda_ == kd.fit_model(expected, validation=held).lambda_
 
 
+def test_the_scaling_is_made_of_moments_of_chunks(client: Any) -> None:
+    problem = digits()
+    X, y = cut(problem.X, problem.y)
+    moments = [dask.delayed(kd.Moments.of)(block) for block in X.to_delayed().ravel()]
+    scaling = kd.standardize(dask.delayed(sum)(moments[1:], moments[0]).compute(scheduler=client))
+    phi = kd.FCNN(64, widths=[60], preprocessing=scaling)
+    expected = kd.RidgeStatistics(phi, 10, precision="float64").update(problem.X, problem.y)
+    assert_same_statistics(statistics(X, y, phi, precision="float64", client=client), expected)
+
+
 def test_classes_are_found_by_their_names() -> None:
     problem = digits()
     names = np.array([f"digit {c}" for c in range(10)])
@@ -263,7 +273,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any, Any], Any], type[Exception], str]] 
     "float labels": (
         lambda X, y, phi: statistics(X, y.astype(float), phi),
         TypeError,
-        "y holds float64: pass classes for labels, n_targets for real values",
+        "chunk .*: y holds float64; pass classes for labels, n_targets for real values",
     ),
     "holdout": (lambda X, y, phi: statistics(X, y, phi, 10, holdout=1.5), ValueError, "holdout must be a part"),
     "threads": (lambda X, y, phi: statistics(X, y, phi, 10, threads=0), ValueError, "threads must be at least 1"),
@@ -272,7 +282,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any, Any], Any], type[Exception], str]] 
     "no pair": (
         lambda X, y, phi: statistics_of_batches([dask.delayed([3.0])], phi, 10),
         TypeError,
-        r"batch 0: a batch must be \(X, y\) or \(X, y, sample_weight\), got a float",
+        r"^statistics_of_batches: batch 0: a batch must be \(X, y\) or \(X, y, sample_weight\), got a float",
     ),
     "classes missing": (
         lambda X, y, phi: statistics_of_batches([dask.delayed((1, 2))], phi),

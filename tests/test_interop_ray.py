@@ -86,7 +86,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda data, phi: statistics(data, phi, 10, x="pixels", y="digit", holdout=0.1),
         r"holdout goes by the numbers of rows, .*: pass row='COLUMN'",
     ),
-    "an array": (lambda data, phi: statistics(digits().X, phi, 10, x="x", y="y"), "dataset must be a ray.data.Dataset"),
+    "an array": (lambda data, phi: statistics(digits().X, phi, 10, x="x", y="y"), "^statistics: dataset must be a ray"),
     "no classes": (lambda data, phi: statistics(data, phi, x="pixels", y="digit"), "give classes, or n_targets"),
     "distill": (
         lambda data, phi: kd.distill(data, digits().y, phi),

@@ -229,7 +229,7 @@ def _chunks(choice: RowChoice, X: Any, y: Any, sample_weight: Any) -> list[_Chun
     if not any(math.isnan(size) for size in sizes):
         first_rows = np.cumsum((0, *sizes[:-1])).tolist()
         return [
-            _Chunk(batch, f"chunk {number}, rows {first} ... {first + size - 1}", first)
+            _Chunk(batch, f"{where}: chunk {number}, rows {first} ... {first + size - 1}", first)
             for number, (batch, first, size) in enumerate(zip(zip(*parts, strict=True), first_rows, sizes, strict=True))
         ]
     if not choice.takes_all:
@@ -237,7 +237,7 @@ def _chunks(choice: RowChoice, X: Any, y: Any, sample_weight: Any) -> list[_Chun
         raise DataError(
             f"{where}: holdout goes by the numbers of rows, and the chunks of X have unknown sizes: {remedy} finds them"
         )
-    return [_Chunk(batch, f"chunk {number}") for number, batch in enumerate(zip(*parts, strict=True))]
+    return [_Chunk(batch, f"{where}: chunk {number}") for number, batch in enumerate(zip(*parts, strict=True))]
 
 
 def _cut(where: str, name: str, array: Any, X: Any) -> list[Any]:
@@ -264,7 +264,7 @@ def _batches(choice: RowChoice, batches: Any) -> list[_Chunk]:
     found = list(batches.to_delayed() if kind == "partition" else batches)
     if not found:
         raise DataError(f"{choice.where}: there are no batches")
-    return [_Chunk(batch, f"{kind} {number}") for number, batch in enumerate(found)]
+    return [_Chunk(batch, f"{choice.where}: {kind} {number}") for number, batch in enumerate(found)]
 
 
 def _sent(value: Any) -> Any:
@@ -299,7 +299,7 @@ def _read(found: Any, name: str, first_row: int | None) -> Iterator[Batch]:
 
 
 def _labels(y: Any, name: str) -> set[Any]:
-    labels = label_array(f"statistics: {name}", y)
+    labels = label_array(name, y)
     if labels.dtype.kind == "f":
-        raise TypeError(f"statistics: y holds {labels.dtype}: pass classes for labels, n_targets for real values")
+        raise TypeError(f"{name}: y holds {labels.dtype}; pass classes for labels, n_targets for real values")
     return set(np.unique(labels).tolist())

@@ -62,7 +62,7 @@ class RowChoice:
 
 
 class Batch(NamedTuple):
-    """Some rows, and what messages call them."""
+    """Some rows, and what messages begin with: the function, and which rows."""
 
     name: str
     X: Any
@@ -157,7 +157,7 @@ class WorkerTask:
             with limited_threads(self.threads):
                 yield
         except (DataError, TypeError) as error:
-            raise type(error)(f"{self.choice.where}: {name}: {error}") from error
+            raise type(error)(f"{name}: {error}") from error
 
 
 def added_counts(counts: Sequence[CorrectCounts]) -> CorrectCounts:

@@ -105,7 +105,7 @@ def statistics(
     task = WorkerTask(choice, threads, feature_map, classes, n_targets, precision, backend)
     sent, columns = ray.put(task), _Columns(x, y, sample_weight, row)
     columns.check(choice)
-    parts = _run("part", (sent, columns), dataset, workers, threads, batch_size)
+    parts = _run(choice.where, "part", (sent, columns), dataset, workers, threads, batch_size)
     while len(parts) > 1:  # in pairs, where they lie
         pairs = (parts[start : start + 2] for start in range(0, len(parts), 2))
         parts = [_remote(_merged).remote(sent, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -146,7 +146,7 @@ def correct_counts(
     choice = RowChoice("correct_counts", holdout, seed, held_out=True)
     sent, columns = ray.put(WorkerTask.like(statistics, choice, threads)), _Columns(x, y, None, row)
     columns.check(choice)
-    counts = _run("correct", (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
+    counts = _run(choice.where, "correct", (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
     return added_counts(ray.get(counts))
 
 
@@ -192,16 +192,23 @@ def _listed(names: str | Sequence[str] | None) -> list[str]:
 
 
 def _run(
-    method: str, arguments: tuple[Any, ...], dataset: Any, workers: int | None, threads: int, batch_size: int
+    where: str,
+    method: str,
+    arguments: tuple[Any, ...],
+    dataset: Any,
+    workers: int | None,
+    threads: int,
+    batch_size: int,
 ) -> list[Any]:
     """References to what each worker made of its share of the rows; the first failure ends all workers."""
     if not isinstance(dataset, ray.data.Dataset):
-        raise TypeError(f"dataset must be a ray.data.Dataset, got a {type(dataset).__name__}")
+        raise TypeError(f"{where}: dataset must be a ray.data.Dataset, got a {type(dataset).__name__}")
+    check_count(where, "batch_size", batch_size)
     count = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads) if workers is None else workers
-    shares = dataset.streaming_split(check_count("ray", "workers", count), equal=False)
+    shares = dataset.streaming_split(check_count(where, "workers", count), equal=False)
     pool = [_remote(_Worker).remote(*arguments) for _ in shares]
     pending = [
-        getattr(worker, method).remote(share, batch_size, f"worker {number}")
+        getattr(worker, method).remote(share, batch_size, f"{where}: worker {number}")
         for number, (worker, share) in enumerate(zip(pool, shares, strict=True))
     ]
     try:
