@@ -47,6 +47,9 @@ OPTIONAL = {
     "narwhals",
     "pyarrow",
     "datasets",
+    "dask",
+    "distributed",
+    "ray",
 }
 
 pytestmark = pytest.mark.skipif(not SOURCES, reason="the C++ sources are not beside the tests")
@@ -162,8 +165,8 @@ def test_modules_export_what_they_say(path: Path, request: pytest.FixtureRequest
     dotted = ".".join(("krrdistill", *(part for part in parts if part != "__init__")))
     if parts[-1] in ("native", "numba"):
         request.getfixturevalue(f"{parts[-1]}_module")
-    if parts == ("interop", "torch"):
-        framework("torch")
+    if parts[0] == "interop" and parts[1] in ("torch", "torch_distributed", "dask", "ray"):
+        framework(parts[1].partition("_")[0])
     if "report" in parts:
         pytest.importorskip("matplotlib", reason="the cli extra is not installed")
     module = importlib.import_module(dotted)

@@ -14,7 +14,8 @@ import krrdistill.apps.info
 DISTRIBUTION = importlib.metadata.distribution("krrdistill")
 PACKAGE = Path(krrdistill.__file__).parent
 DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # where they differ
-TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13"}  # for work on this project, or for one build
+# For work on this project, for one build, or for a cluster that has the engine.
+TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13", "dask", "ray"}
 
 
 def requirements(extra: str) -> set[str]:

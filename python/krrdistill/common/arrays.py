@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
+from .frames import refuse_lazy
 from .rows import RowSource, as_slice
 
 __all__ = [
@@ -90,11 +91,12 @@ def dtype_name(dtype: Any) -> str:
 def to_host(where: str, name: str, X: Any) -> Array:
     """X as a NumPy array: a view where it lies in host memory, a copy of what lies elsewhere.
 
-    Raises ``TypeError`` for arrays that carry gradients and for types that NumPy does not have.
+    Raises ``TypeError`` for arrays that carry gradients, for types that NumPy does not have, and for arrays of Dask.
     """
     if isinstance(X, RowSource):
         return X[:]
     refuse_gradients(where, name, X)
+    refuse_lazy(where, name, X)
     try:
         return _as_numpy(X)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ __all__ = ["column_values", "frame_of", "is_tabular", "numeric_block", "refuse_l
 
 Array = npt.NDArray[Any]
 _LIBRARIES = ("pandas", "polars", "pyarrow", "modin", "cudf")
+_ENGINES = {"dask": "Dask", "ray": "Ray"}
 
 
 def is_tabular(X: Any) -> bool:
@@ -25,9 +26,16 @@ def is_tabular(X: Any) -> bool:
 
 
 def refuse_lazy(where: str, name: str, X: Any) -> None:
-    """Raises TypeError for a query that has not run."""
-    if type(X).__name__ == "LazyFrame":
+    """Raises TypeError for a query that has not run, and for data that are spread over other processes."""
+    kind = type(X)
+    library = kind.__module__.partition(".")[0]
+    if kind.__name__ == "LazyFrame":
         raise TypeError(f"{where}: {name} is a LazyFrame, a query that has not run; pass {name}.collect()")
+    if library in _ENGINES:
+        raise TypeError(
+            f"{where}: {name} is a {_ENGINES[library]} {kind.__name__}, which this process would have to hold; "
+            f"krrdistill.interop.{library} sums it where its rows are"
+        )
 
 
 def frame_of(where: str, name: str, X: Any) -> Any:

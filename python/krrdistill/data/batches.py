@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from krrdistill.common.arrays import to_host
-from krrdistill.common.frames import is_tabular
+from krrdistill.common.frames import is_tabular, refuse_lazy
 from krrdistill.errors import DataError
 
 from .columns import Columns, chosen_columns
@@ -34,6 +34,7 @@ def read_batches(where: str, source: Any, x: Columns = None, y: Columns = None) 
     Items are (X, y) or (X, y, sample_weight), tables or dicts of columns (``x`` and ``y`` name them), or single samples
     (x, label), which are collected.
     """
+    refuse_lazy(where, "batches", source)
     if type(source).__module__.partition(".")[0] == "datasets" and hasattr(source, "iter"):
         source = source.iter(batch_size=_SINGLE_ROWS)
     refused = isinstance(source, (str, bytes, Mapping, np.ndarray)) or is_tabular(source)

@@ -1,0 +1,191 @@
+"""krrdistill.interop.torch_distributed: two gloo processes against one process, and failures that reach both."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import krrdistill as kd
+import tolerances
+from engines import HOLDOUT, SEED, assert_same_choice, assert_same_statistics, digits
+
+pytest.importorskip("torch.distributed", reason="PyTorch is not installed (pip install torch)")
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from krrdistill.interop import torch_distributed
+from krrdistill.interop.torch_distributed import all_reduce, all_reduce_counts, check_sampler
+
+LIMIT = 200  # seconds; what hangs, hangs for ever
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "torch_distributed.py"
+
+
+def both_ranks(body: Any, tmp_path: Path) -> None:
+    """Runs ``body(rank)`` in two processes of one gloo group, and raises what they raise."""
+    mp.spawn(_rank, args=(body, str(tmp_path / "group")), nprocs=2)
+
+
+def _rank(rank: int, body: Any, file: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    try:
+        body(rank)
+    finally:
+        dist.destroy_process_group()
+
+
+# The same as in one process
+
+
+def same_model(rank: int) -> None:
+    for precision in ("float32", "float64"):
+        problem = digits(precision)
+        own = kd.RidgeStatistics(problem.phi, 10, precision=precision).update(problem.X[rank::2], problem.y[rank::2])
+        before = own.gram.copy()
+        assert_same_statistics(all_reduce(own), problem.everything)
+        tolerances.assert_exact(own.gram, before)
+
+    half = len(problem.X) // 2
+    rows = slice(0, half) if rank == 0 else slice(half, None)
+    held: list[Any] = []
+
+    def shard() -> kd.RidgeStatistics:
+        own = kd.RidgeStatistics(problem.phi, 10, precision="float64")
+        stream = [(problem.X[rows], problem.y[rows])]
+        held.append(own.update_batches(stream, holdout=HOLDOUT, seed=SEED, first_row=rank * half))
+        return own
+
+    found = all_reduce(shard)
+    assert_same_statistics(found, problem.training)
+    path = kd.ridge_path(found)
+    counts = all_reduce_counts(lambda: kd.count_correct(path, found, held[0]))
+    assert_same_choice(found, counts, problem)
+    everywhere: list[Any] = [None, None]
+    dist.all_gather_object(everywhere, found.gram)
+    tolerances.assert_exact(*everywhere)
+
+
+def test_two_ranks_have_the_model_of_one_process(tmp_path: Path) -> None:
+    both_ranks(same_model, tmp_path)
+
+
+def few_rows(rank: int) -> None:
+    """Ranks that hold rows, G, or nothing: p = 60."""
+    problem = digits()
+    Y = np.column_stack([problem.y + 1e3, problem.X[:, 20] - 5.0]).astype(np.float64)
+    for ends in ((20, 35), (10, 200), (300, 310), (50, 90), (0, 300), (0, 30)):
+        rows = slice(*((0, ends[0]), ends)[rank])
+        for targets, keywords in ((problem.y, {"classes": 10}), (Y, {"n_targets": 2})):
+            own = kd.RidgeStatistics(problem.phi, **keywords, precision="float64")
+            found = all_reduce(own.update(problem.X[rows], targets[rows]))
+            one = kd.RidgeStatistics(problem.phi, **keywords, precision="float64")
+            one.update(problem.X[: ends[1]], targets[: ends[1]])
+            assert_same_statistics(found, one)
+            held = ["features" in statistics.to_arrays()[1] for statistics in (found, one)]
+            assert held == [ends[1] < 60] * 2
+            tolerances.assert_reduction(
+                found.target_square, one.target_square, np.float64, ends[1], np.abs(one.target_square)
+            )
+
+
+def test_ranks_with_fewer_rows_than_features_add_up(tmp_path: Path) -> None:
+    both_ranks(few_rows, tmp_path)
+
+
+# Failures
+
+
+def failures(rank: int) -> None:
+    problem = digits()
+    X, y = problem.X[rank::2], problem.y[rank::2]
+
+    def missing() -> kd.RidgeStatistics:
+        if rank == 1:
+            raise FileNotFoundError("shard-1.npz")
+        return kd.RidgeStatistics(problem.phi, 10).update(X, y)
+
+    other = kd.RandomFourier(64, 60, sigma2=64.0, seed=rank)
+    frame = {"columns": [f"pixel {i}" for i in range(64)]}
+    if rank == 1:
+        frame["columns"].reverse()
+    refused: dict[str, Any] = {
+        r"rank 1 has the classes \[0, .*10\], rank 0 has \[0": lambda: kd.RidgeStatistics(problem.phi, 10 + rank),
+        "rank 1 has the number of features 60, rank 0 has 61": lambda: kd.RidgeStatistics(
+            kd.RandomFourier(64, 61 - rank, sigma2=1.0, seed=0), 10
+        ),
+        "rank 1 has the precision float64, rank 0 has float32": lambda: kd.RidgeStatistics(
+            problem.phi, 10, precision=("float32", "float64")[rank]
+        ),
+        "rank 1 has another feature map or preprocessing than rank 0": lambda: kd.RidgeStatistics(other, 10),
+        "rank 1: shard 'Monday' is already in": lambda: kd.RidgeStatistics(problem.phi, 10, shard="Monday").update(
+            X, y
+        ),
+        "rank 1: shard 'sha256:.*' is already in": lambda: problem.everything,  # nobody took their part of the rows
+        "rank 1 has other columns of X than rank 0": lambda: kd.RidgeStatistics(problem.phi, 10).update(
+            library_frame(X, frame["columns"]), y
+        ),
+    }
+    for message, make in refused.items():
+        with pytest.raises(kd.DataError, match=message):
+            all_reduce(make)
+    own_error: tuple[Any, str] = (FileNotFoundError, "^shard-1.npz$")
+    theirs: tuple[Any, str] = (kd.DataError, "^all_reduce: rank 1 failed: FileNotFoundError: shard-1.npz$")
+    kind, message = own_error if rank == 1 else theirs
+    with pytest.raises(kind, match=message):
+        all_reduce(missing)
+    with pytest.raises((TypeError, kd.DataError), match="needs RidgeStatistics, or a function that makes them, got"):
+        all_reduce((problem.everything, None)[rank])
+    with pytest.raises(kd.DataError, match="counts of 2 and 3 lambdas do not add"):
+        all_reduce_counts(kd.CorrectCounts(np.zeros(2 + rank, dtype=np.int64), 1))
+    assert_same_statistics(  # nobody is left behind
+        all_reduce(kd.RidgeStatistics(problem.phi, 10, precision="float64").update(X, y)), problem.everything
+    )
+
+
+def library_frame(X: Any, columns: list[str]) -> Any:
+    return pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(X, columns=columns)
+
+
+def test_a_failure_of_one_rank_is_raised_on_all(tmp_path: Path) -> None:
+    both_ranks(failures, tmp_path)
+
+
+def test_numbers_travel_through_a_device_where_the_group_has_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL, of which only the way of the buffer is seen here."""
+    moved = []
+    monkeypatch.setattr(dist, "get_backend_config", lambda group: "cuda:nccl")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor.clone())
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group: tensor.mul_(2.0))
+    tolerances.assert_exact(torch_distributed._summed(np.arange(3.0), None), [0.0, 2.0, 4.0])
+    assert moved == [torch.device("cuda", 3)]
+
+
+# Samplers
+
+
+@pytest.mark.parametrize(("n", "drop_last", "word"), [(10, False, "repeats 2 of 10"), (10, True, "leaves out 1 of 10")])
+def test_padding_of_a_distributed_sampler_is_warned_about(n: int, drop_last: bool, word: str) -> None:
+    data = torch.utils.data.TensorDataset(torch.zeros(n, 2))
+    sampler = torch.utils.data.DistributedSampler(data, num_replicas=3, rank=0, drop_last=drop_last)
+    with pytest.warns(kd.DataWarning, match=f"{word} samples, so that each of 3 ranks .* range\\(rank, len"):
+        check_sampler(sampler)
+
+
+def test_a_sampler_that_takes_each_sample_once_is_no_matter() -> None:
+    data = torch.utils.data.TensorDataset(torch.zeros(9, 2))
+    check_sampler(torch.utils.data.DistributedSampler(data, num_replicas=3, rank=0))
+
+
+def test_the_torch_example_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=LIMIT, env=dict(os.environ), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "exact" in done.stdout
