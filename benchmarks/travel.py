@@ -80,7 +80,8 @@ def prepare(folder: Path, name: str, data_dir: Path | None, rows: int) -> None:
         write_shards(folder, rows)
         parts = list(batches(folder, rows))
         X, y = (np.concatenate(each) for each in zip(*parts, strict=True))
-        phi, k, held = kd.Identity(D), K, 2000
+        phi: kd.FeatureMap = kd.Identity(D)
+        k, held = K, 2000
         for shard in range(SHARDS):
             (folder / f"x{shard}.npy").unlink()
     else:
@@ -110,7 +111,7 @@ def loader(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
     """A DataLoader that draws batches of 1000 rows."""
     import torch
 
-    class Rows(torch.utils.data.Dataset):  # type: ignore[misc, type-arg]
+    class Rows(torch.utils.data.Dataset):  # type: ignore[misc]
         def __init__(self) -> None:
             self.X, self.y = source.arrays()
 
@@ -140,14 +141,16 @@ def shards(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
 
 def dask(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
     """Two processes of Dask, delayed batches."""
+    import distributed
     from dask import delayed
-    from distributed import Client, LocalCluster
+
     from krrdistill.interop.dask import statistics_of_batches
 
     phi = source.feature_map()
+    engine: Any = distributed
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
+        engine.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        engine.Client(cluster) as client,
     ):
         list(client.run(lambda: __import__("krrdistill").RidgeStatistics))  # workers import, as in a cluster that runs
         start = time.perf_counter()
@@ -159,6 +162,7 @@ def dask(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
 def ray(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
     """Two actors of Ray on a data set of row numbers."""
     import ray as engine
+
     from krrdistill.interop.ray import statistics
 
     def read(rows: dict[str, Any]) -> dict[str, Any]:
@@ -191,9 +195,9 @@ def torch(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
 def rank_child(folder: Path, source: Source, precision: str, rank: int) -> None:
     """One of the two processes."""
     import torch.distributed as group
-    from krrdistill.interop.torch_distributed import all_reduce
 
     from krrdistill.common.threads import limited_threads
+    from krrdistill.interop.torch_distributed import all_reduce
 
     group.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     own = source.empty(precision, f"rank {rank}")
