@@ -30,6 +30,7 @@ from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, real_targets
+from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import PRECISIONS
@@ -148,6 +149,8 @@ class RidgeStatistics:
     shape : tuple of int, of one sample
     columns : tuple of str, or None
         Names of the columns of X, where it was a data frame; later ones must have the same.
+    sizes : Sizes, or None
+        Mean squares of the entries of X, of a few rows of every batch: samples in other units are told by them.
     product_precision : "float32" or "float64"
         The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
 
@@ -182,6 +185,7 @@ class RidgeStatistics:
         self.backend = get_backend(backend)
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
         self.columns: tuple[str, ...] | None = None
+        self.sizes: Sizes | None = None
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
         try:
@@ -275,6 +279,7 @@ class RidgeStatistics:
         sample_weight: Any = None,
         rows: npt.NDArray[np.int64] | None = None,
         progress: Callable[[float], None] | None = None,
+        where: str = "statistics.update",
     ) -> RidgeStatistics:
         """Adds samples; when it fails, the statistics are what they were.
 
@@ -287,13 +292,16 @@ class RidgeStatistics:
             Weighted samples take a detour over the features, a matrix of 2048 rows at a time.
         rows : array of int, optional
             Picks samples without copying.
+        progress : callable, optional
+            Called with the fraction done.
+        where : str
+            Name of the caller, for messages.
 
         Raises
         ------
         DataError, TypeError
             For NaN, wrong shapes, labels that are no class, features that overflow.
         """
-        where = "statistics.update"
         self._check_whole()
         samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
         check_columns(where, self.columns, samples)
@@ -305,6 +313,8 @@ class RidgeStatistics:
         count = n if picked is None else len(picked)
         if count == 0:
             return self
+        self.warn_of_units(where, samples)
+        sizes = Sizes.of(samples)
         self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
@@ -325,6 +335,7 @@ class RidgeStatistics:
         if self.n == 0:
             self.shape = sample_shape(X, samples.shape[1])
         self.columns = self.columns or columns_of(samples)
+        self.sizes = sizes.plus(self.sizes)
         self._sums = self._sums.plus(batch)
         self._origin = origin
         if self.classes is None and self._binary:
@@ -407,6 +418,13 @@ class RidgeStatistics:
             raise DataError(f"statistics: the features overflow {self.precision}; scale the inputs")
         return gram
 
+    def warn_of_units(self, where: str, X: Any) -> None:
+        """Warns where samples X (n, d) are not in the units of those so far, of the first in those of the map."""
+        if self.sizes is None:
+            self.feature_map.preprocessing.warn_of_units(where, X)
+        else:
+            self.sizes.warn_of_units(where, X)
+
     def as_targets(self, where: str, y: Any, n: int) -> npt.NDArray[Any]:
         """Codes of classes (n,), or finite float64 targets (n, k)."""
         if self.classes is not None:
@@ -483,6 +501,8 @@ class RidgeStatistics:
         if self.n == 0:
             self.shape = other.shape
         self.columns = self.columns or other.columns
+        if sign > 0 and other.sizes is not None:
+            self.sizes = other.sizes.plus(self.sizes)
         if self._origin is None:
             self._origin = other._origin
         shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
@@ -494,7 +514,10 @@ class RidgeStatistics:
         return self
 
     def check_fits(self, where: str, other: RidgeStatistics) -> None:
-        """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same."""
+        """Raises DataError, in the name of ``where``, unless classes or targets and the feature map are the same.
+
+        Warns where the samples were in other units.
+        """
         if self._sums.cross.shape != other._sums.cross.shape or self.classes != other.classes:
             raise DataError(f"{where}: {self!r} and {other!r} are of different classes or features")
         if self.columns and other.columns and self.columns != other.columns:
@@ -502,6 +525,8 @@ class RidgeStatistics:
         phi, theirs = self.feature_map, other.feature_map
         if phi is not theirs and phi.fingerprint() != theirs.fingerprint():
             raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
+        if self.sizes is not None and other.sizes is not None:
+            self.sizes.warn_of_units(where, other.sizes.roots[None], "those so far, the")
 
     @_one_at_a_time
     def grow(self, classes: Any) -> RidgeStatistics:
@@ -650,6 +675,8 @@ class RidgeStatistics:
             "target_origin": np.zeros(self.k) if self._origin is None else self._origin,
             "total_weight": np.asarray(sums.total_weight),
         }
+        if self.sizes is not None:
+            arrays |= self.sizes.to_arrays()
         return header, arrays
 
     @classmethod
@@ -701,6 +728,7 @@ class RidgeStatistics:
             made._binary = header["binary"] is True
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
             made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
+            made.sizes = Sizes.from_arrays(arrays, feature_map.input_dim)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
         made._store = store_of(numbers, p)

@@ -1,0 +1,101 @@
+"""Units of samples: bytes are 255 times floats 0 ... 1, which no shape and no type tells apart for certain."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from krrdistill.common.arrays import take_rows, to_host
+from krrdistill.common.rows import RowSource
+from krrdistill.errors import DataError, DataWarning
+
+__all__ = ["Sizes", "warn_of_units"]
+
+Vector = npt.NDArray[np.float64]
+_RUNS, _RUN_ROWS = 8, 32  # places of X that are looked at, and rows at each
+_OTHER_UNITS = 10.0
+_LARGEST = 1e140  # whose square, many times, float64 holds
+
+
+class Sizes(NamedTuple):
+    """Sums of the squares of every entry over ``count`` of the samples that were looked at."""
+
+    count: float
+    squares: Vector  # (d,)
+
+    @staticmethod
+    def of(X: Any) -> Sizes:
+        """Those of 256 samples of X (n, d)."""
+        looked = np.minimum(_some_magnitudes(X), _LARGEST)
+        return Sizes(float(len(looked)), np.einsum("nd,nd->d", looked, looked))
+
+    def plus(self, other: Sizes | None) -> Sizes:
+        """Of both."""
+        return self if other is None else Sizes(self.count + other.count, self.squares + other.squares)
+
+    def to_arrays(self) -> dict[str, Vector]:
+        """By the names that files have."""
+        return {"input_count": np.asarray(self.count), "input_squares": self.squares}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], d: int) -> Sizes | None:
+        """What ``to_arrays`` gave; None where a file has none. Raises DataError for other arrays."""
+        if "input_count" not in arrays:
+            return None
+        count, squares = arrays["input_count"], arrays["input_squares"]
+        if count.shape != () or squares.shape != (d,) or not (count > 0 and np.isfinite(squares).all()):
+            raise DataError(f"input_count and input_squares must be a number > 0 and {d} finite ones")
+        return Sizes(float(count), np.asarray(squares, dtype=np.float64))
+
+    @property
+    def roots(self) -> Vector:
+        """Root mean squares (d,)."""
+        return np.asarray(np.sqrt(self.squares / self.count))
+
+    def warn_of_units(self, where: str, X: Any, whose: str = "the training samples'") -> None:
+        """Warns, in the name of ``where``, where samples X (n, d) are ten times as large or small as these."""
+        roots = self.roots
+        overall = float(np.sqrt(np.mean(np.square(roots))))
+        warn_of_units(where, X, roots, np.maximum(roots, overall), whose)  # an entry that was 0 need not stay so
+
+
+def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str) -> None:
+    """Warns where samples X (n, d) are ten times as large or small as root mean squares between ``least`` and ``most``.
+
+    256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too large if
+    a tenth of all are over 10. Outliers, zeros, single samples and shifts by a few standard deviations pass.
+    """
+    magnitudes = _some_magnitudes(X)
+    if not np.isfinite(magnitudes).all() or not magnitudes.any():
+        return  # found, and named, where it is used
+    tiny = np.finfo(np.float64).tiny
+    with np.errstate(over="ignore"):
+        small = (magnitudes / np.maximum(least, tiny))[magnitudes > 0.0]
+        lower = float(np.quantile(small, 0.99, method="higher"))
+        upper = float(np.quantile(magnitudes / np.maximum(most, tiny), 0.9))
+    if lower < 1.0 / _OTHER_UNITS:
+        found = f"at most {lower:.2g} times"
+    elif upper > _OTHER_UNITS:
+        found = f"for a tenth of its entries over {upper:.2g} times"
+    else:
+        return
+    warnings.warn(
+        f"{where}: X is {found} {whose} root mean square; give it in their units (bytes and floats 0 ... 1 are "
+        "different ones)",
+        DataWarning,
+        stacklevel=4,
+    )
+
+
+def _some_magnitudes(X: Any) -> Vector:
+    """|x| of up to 256 rows of X (n, d): a few runs of rows, which any source reads quickly."""
+    n, width = X.shape
+    starts = np.linspace(0, max(n - _RUN_ROWS, 0), _RUNS).astype(np.int64)
+    rows = np.unique(np.minimum(starts[:, None] + np.arange(_RUN_ROWS), n - 1)) if n else np.empty(0, np.int64)
+    found = X.fetch(rows) if isinstance(X, RowSource) else to_host("units", "X", take_rows(X, rows))
+    with np.errstate(invalid="ignore"):
+        return np.abs(np.asarray(found, dtype=np.float64)).reshape(len(rows), width)
