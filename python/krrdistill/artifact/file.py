@@ -161,11 +161,14 @@ class DistilledDataset:
     def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
         """``torch.utils.data.TensorDataset`` of the raw points (m, *shape) and Y (m, k).
 
-        ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit.
+        ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit. Raises TypeError
+        for types that are not floating point: they would cut points and labels to whole numbers.
         """
         import torch
 
         kind = torch.float32 if dtype is None else dtype
+        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+            raise TypeError(f"to_torch: dtype must be a floating-point type of torch, as torch.float32, got {kind}")
         arrays = (self.X.reshape(len(self.inputs), *self.shape), self.Y)
         return torch.utils.data.TensorDataset(*(torch.tensor(a, device=device, dtype=kind) for a in arrays))
 

@@ -356,6 +356,8 @@ def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
     rows = x.reshape(len(x), math.prod(x.shape[1:]))
     unit = _pixel_unit(x, name)
     mean, covariance = _covariance(rows, 1 / unit)
+    if not np.isfinite(covariance).all():
+        raise DataError("zca: the data hold NaN or infinity, or spread too widely for float64")
     s, U = scipy.linalg.eigh(covariance, lower=False, overwrite_a=True, driver="evd")
     spread = np.sqrt(np.maximum(s, 0.0) + eps)  # rounding can leave s a little below zero
     constants = {"source": "x_train", "unit": unit}

@@ -22,9 +22,9 @@ _LARGEST = 1e140  # whose square, many times, float64 holds
 
 
 class Sizes(NamedTuple):
-    """Sums of the squares of every entry over ``count`` of the samples that were looked at."""
+    """Sums of the squares of every entry over ``rows`` of the samples that were looked at."""
 
-    count: float
+    rows: float
     squares: Vector  # (d,)
 
     @staticmethod
@@ -35,11 +35,11 @@ class Sizes(NamedTuple):
 
     def plus(self, other: Sizes | None) -> Sizes:
         """Of both."""
-        return self if other is None else Sizes(self.count + other.count, self.squares + other.squares)
+        return self if other is None else Sizes(self.rows + other.rows, self.squares + other.squares)
 
     def to_arrays(self) -> dict[str, Vector]:
         """By the names that files have."""
-        return {"input_count": np.asarray(self.count), "input_squares": self.squares}
+        return {"input_count": np.asarray(self.rows), "input_squares": self.squares}
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, npt.NDArray[Any]], d: int) -> Sizes | None:
@@ -54,7 +54,7 @@ class Sizes(NamedTuple):
     @property
     def roots(self) -> Vector:
         """Root mean squares (d,)."""
-        return np.asarray(np.sqrt(self.squares / self.count))
+        return np.asarray(np.sqrt(self.squares / self.rows))
 
     def warn_of_units(self, where: str, X: Any, whose: str = "the training samples'") -> None:
         """Warns, in the name of ``where``, where samples X (n, d) are ten times as large or small as these."""

@@ -297,7 +297,9 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         X = as_samples("RidgeDistiller", validate_data(self, X, dtype=_DTYPES, reset=False))
         (self.distilled_.sizes or self.distilled_.preprocessing).warn_of_units("RidgeDistiller", X)
         feature_map, model, backend = self.distilled_.feature_map, self.coef_[None], get_backend(self.backend, data=X)
-        return all_scores(feature_map, X, model, None, precision="float64", backend=backend)[:, 0]
+        return all_scores(feature_map, X, model, None, precision="float64", backend=backend, where="RidgeDistiller")[
+            :, 0
+        ]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -129,14 +129,15 @@ def _count_correct(where: str, path: RidgePath, statistics: RidgeStatistics, hel
     rows = np.arange(len(labels)) if held_out.rows is None else held_out.rows
     backend = statistics.backend_for(samples)
     if path.intercepts is None:
-        correct = backend.score_path(
-            feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
-        )
+        with feature_map.named_rows(where, samples, statistics.precision, rows):
+            correct = backend.score_path(
+                feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
+            )
         return CorrectCounts(correct, len(rows))
     b = np.nan_to_num(path.intercepts)
     correct = np.zeros(len(path.lambdas), dtype=np.int64)
     scored = batched_scores(
-        feature_map, samples, path.models(), b, precision=statistics.precision, backend=backend, rows=rows
+        feature_map, samples, path.models(), b, precision=statistics.precision, backend=backend, where=where, rows=rows
     )
     for part, scores in scored:
         correct += np.count_nonzero(scores.argmax(axis=2) == labels[part][:, None], axis=0)
@@ -179,6 +180,7 @@ def select_by_rows(
         None if path.intercepts is None else np.nan_to_num(path.intercepts),
         precision=statistics.precision,
         backend=statistics.backend_for(samples),
+        where=where,
         rows=held_out.rows,
     )
     return select_by_r2(path, r_squared(scored, targets, sample_weight=weights)[0], per_target=per_target)

@@ -319,9 +319,11 @@ class RidgeStatistics:
         chosen = np.arange(n) if picked is None else picked
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
-        receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
+        with self.feature_map.named_rows(where, samples, self.precision, chosen):
+            receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
         try:
-            batch, precision = self._add(receiver, samples, targets, origin, chosen, weights, progress)
+            with self.feature_map.named_rows(where, samples, self.precision, chosen):
+                batch, precision = self._add(receiver, samples, targets, origin, chosen, weights, progress)
             if not np.isfinite(batch.target_square).all():
                 raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
             if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
