@@ -13,11 +13,12 @@ from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.rows import RowSource
 from krrdistill.errors import DataError, DataWarning
 
-__all__ = ["Sizes", "warn_of_units"]
+__all__ = ["Sizes", "some_rows", "warn_of_units"]
 
 Vector = npt.NDArray[np.float64]
 _RUNS, _RUN_ROWS = 8, 32  # places of X that are looked at, and rows at each
 _OTHER_UNITS = 10.0
+_USED, _LARGE = 0.01, 0.1  # parts of the entries
 _LARGEST = 1e140  # whose square, many times, float64 holds
 
 
@@ -30,7 +31,7 @@ class Sizes(NamedTuple):
     @staticmethod
     def of(X: Any) -> Sizes:
         """Those of 256 samples of X (n, d)."""
-        looked = np.minimum(_some_magnitudes(X), _LARGEST)
+        looked = np.minimum(np.abs(some_rows(X)), _LARGEST)
         return Sizes(float(len(looked)), np.einsum("nd,nd->d", looked, looked))
 
     def plus(self, other: Sizes | None) -> Sizes:
@@ -69,19 +70,9 @@ def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str) -
     256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too large if
     a tenth of all are over 10. Outliers, zeros, single samples and shifts by a few standard deviations pass.
     """
-    magnitudes = _some_magnitudes(X)
-    if not np.isfinite(magnitudes).all() or not magnitudes.any():
-        return  # found, and named, where it is used
-    tiny = np.finfo(np.float64).tiny
     with np.errstate(over="ignore"):
-        small = (magnitudes / np.maximum(least, tiny))[magnitudes > 0.0]
-        lower = float(np.quantile(small, 0.99, method="higher"))
-        upper = float(np.quantile(magnitudes / np.maximum(most, tiny), 0.9))
-    if lower < 1.0 / _OTHER_UNITS:
-        found = f"at most {lower:.2g} times"
-    elif upper > _OTHER_UNITS:
-        found = f"for a tenth of its entries over {upper:.2g} times"
-    else:
+        found = _other_units(np.abs(some_rows(X)), least, most)
+    if found is None:
         return
     warnings.warn(
         f"{where}: X is {found} {whose} root mean square; give it in their units (bytes and floats 0 ... 1 are "
@@ -91,11 +82,24 @@ def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str) -
     )
 
 
-def _some_magnitudes(X: Any) -> Vector:
-    """|x| of up to 256 rows of X (n, d): a few runs of rows, which any source reads quickly."""
+def _other_units(magnitudes: Vector, least: Vector, most: Vector) -> str | None:
+    """How much smaller or larger than ``least``, ``most`` (d,) magnitudes (n, d) are, in words; None where they fit."""
+    counted = np.count_nonzero(magnitudes)
+    if not np.isfinite(magnitudes.sum()) or not counted:
+        return None  # found, and named, where it is used
+    least, most = (np.maximum(sizes, np.finfo(np.float64).tiny) for sizes in (least, most))
+    used = np.count_nonzero((magnitudes >= least / _OTHER_UNITS) & (magnitudes > 0.0))
+    if used < _USED * counted:
+        return f"at most {np.quantile((magnitudes / least)[magnitudes > 0.0], 1.0 - _USED):.2g} times"
+    if np.count_nonzero(magnitudes > _OTHER_UNITS * most) > _LARGE * magnitudes.size:
+        return f"for a tenth of its entries over {np.quantile(magnitudes / most, 1.0 - _LARGE):.2g} times"
+    return None
+
+
+def some_rows(X: Any) -> Vector:
+    """Up to 256 rows of X (n, d), on the host: a few runs of rows, which any source reads quickly."""
     n, width = X.shape
     starts = np.linspace(0, max(n - _RUN_ROWS, 0), _RUNS).astype(np.int64)
     rows = np.unique(np.minimum(starts[:, None] + np.arange(_RUN_ROWS), n - 1)) if n else np.empty(0, np.int64)
     found = X.fetch(rows) if isinstance(X, RowSource) else to_host("units", "X", take_rows(X, rows))
-    with np.errstate(invalid="ignore"):
-        return np.abs(np.asarray(found, dtype=np.float64)).reshape(len(rows), width)
+    return np.asarray(found, dtype=np.float64).reshape(len(rows), width)

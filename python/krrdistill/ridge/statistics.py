@@ -30,7 +30,7 @@ from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, real_targets
-from krrdistill.data.units import Sizes
+from krrdistill.data.units import Sizes, some_rows
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.options import PRECISIONS
@@ -313,8 +313,9 @@ class RidgeStatistics:
         count = n if picked is None else len(picked)
         if count == 0:
             return self
-        self.warn_of_units(where, samples)
-        sizes = Sizes.of(samples)
+        looked = some_rows(samples)
+        self.warn_of_units(where, looked)
+        sizes = Sizes.of(looked)
         self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
