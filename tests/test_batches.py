@@ -232,7 +232,7 @@ def test_nan_is_named_and_the_blocks_before_it_are_in(data: Any, row: int) -> No
     X, y = data[0].copy(), data[1]
     X[row, 2] = np.nan
     statistics = empty()
-    with pytest.raises(kd.DataError, match=rf"batch 9 \(from row 9000\): row {row - 9000} holds NaN"):
+    with pytest.raises(kd.DataError, match=rf"batch 9 \(from row 9000\): X: row {row - 9000} holds NaN"):
         statistics.update_batches(cut(X, y, 1000), holdout=0.1)
     assert FLUSH_ROWS <= statistics.rows_read < 9000
     fresh = empty()

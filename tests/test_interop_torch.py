@@ -271,6 +271,9 @@ def test_a_head_trained_on_the_data_set_is_the_original_model(tmp_path: Path) ->
     tolerances.assert_solve(W, result.model.W, oracles.condition(F.numpy()) ** 2)
     single = distilled.to_torch().tensors
     assert [tensor.dtype for tensor in single] == [torch.float32] * 2
+    for whole in (torch.int64, torch.uint8, torch.bool, np.int64):
+        with pytest.raises(TypeError, match="to_torch: dtype must be a floating-point type of torch"):
+            distilled.to_torch(dtype=whole)
 
 
 def test_without_torch_the_error_says_how_to_get_it() -> None:

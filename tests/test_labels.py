@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import krrdistill as kd
 import tolerances
+from krrdistill.apps.cli import main
 
 N, K, D = 120, 4, 6
 CODES = np.arange(N) % K
@@ -146,3 +148,29 @@ def test_kip_takes_labels_of_every_kind(start: str) -> None:
 def test_classes_that_cannot_all_have_samples_are_refused_at_once() -> None:
     with pytest.raises(kd.DataError, match=r"no sample of class 4 \(999999996 of 1000000000 classes are missing\)"):
         kd.distill(samples(), CODES, PHI, classes=10**9)
+
+
+def test_named_integers_are_predicted_as_integers_and_named_strings_as_strings() -> None:
+    X, names = samples(), tuple("abcdefgh"[:K])
+    for y, kind in ((CODES, "i"), (np.array(names)[CODES], "U")):
+        data = kd.Dataset("mine", X, y, X, y, class_names=names)
+        result = kd.distill(data.x_train, data.train_targets, PHI)
+        assert result.model.predict(X).dtype.kind == kind
+        assert data.class_names == names
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["kip", "--iterations", "1", "--out"],
+        ["privacy", "--mechanism", "statistics", "--epsilon", "1", "--delta", "1e-5", "--out"],
+        ["privacy"],
+    ],
+)
+def test_commands_for_classes_take_whole_numbered_floats_when_told(command: list[str], tmp_path: Path) -> None:
+    X = samples()
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=CODES.astype("f4"), x_test=X, y_test=CODES.astype("f4"))
+    words = [*command, str(tmp_path / "run")] if command[-1] == "--out" else command
+    words += ["--dataset", str(tmp_path / "a.npz"), "--backend", "array"]
+    assert main(words) == 1
+    assert main([*words, "--targets", "classes"]) == 0

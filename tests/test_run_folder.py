@@ -211,13 +211,20 @@ def test_any_file_name_and_an_ascii_terminal_do(tmp_path: Path) -> None:
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/r\xffn \xce\xbb")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
     file = os.path.join(folder, "distilled.npz")
-    for words in ([*DISTILL, folder], ["verify", file], ["report", folder], ["compare", folder, folder], ["info"]):
-        command = [sys.executable, "-m", "krrdistill", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, check=False)
-        assert done.returncode == 0, (words, done.stderr)
-        assert (done.stdout + done.stderr).isascii()
-        assert b"codec" not in done.stderr
-        assert b"Traceback" not in done.stderr
+    one_process = """
+import sys
+from krrdistill.apps.cli import main
+folder, file = sys.argv[1:3]
+for words in (sys.argv[3:] + [folder], ["verify", file], ["report", folder], ["compare", folder, folder], ["info"]):
+    status = main(words)
+    assert status == 0, words
+"""
+    command = [sys.executable, "-c", one_process, folder, file, *DISTILL]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).isascii()
+    assert b"codec" not in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_shortfall_of_the_identity_says_nothing_of_deep_maps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_blocks_end_where_sums_change_their_precision(
     monkeypatch.setattr("krrdistill.backends.tiles._MAX_ROWS", 1000)
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(12_345, D)).astype("f4"), np.arange(12_345) % K
-    sums = [kd.RidgeStatistics(PHI, K, backend=backend_name).update(x, y) for x in (X, ConvertedRows(X))]
+    sums = [kd.RidgeStatistics(PHI, K, backend=backend_name).update(x, y) for x in (X, ConvertedRows("test", X))]
     tolerances.assert_exact(sums[1].gram, sums[0].gram)
     tolerances.assert_exact(sums[1].cross, sums[0].cross)
 
@@ -123,7 +124,7 @@ def test_bad_rows_are_named_by_their_number_in_the_data() -> None:
         (lambda: library("pandas").DataFrame({"a": ["x"] * N}), TypeError, "column 'a' of X holds String, .* no numb"),
         (lambda: library("pandas").Series(numbers()[0]), TypeError, "X is one column of numbers, or one row; pass a"),
         (lambda: numbers().astype(object), TypeError, "X must be a numeric array, got dtype object"),
-        (lambda: np.full((N, D), 1e200), kd.DataError, "row 0 holds NaN or infinity, or overflows float32"),
+        (lambda: np.full((N, D), 1e200), kd.DataError, r"X: row 0 holds 1e\+200, which overflows float32; scale X"),
     ],
 )
 def test_samples_that_are_none_are_refused_with_the_remedy(
@@ -168,7 +169,7 @@ def test_convolutions_take_channels_first_images_as_they_are() -> None:
 
 def test_images_that_look_channels_first_are_asked_about() -> None:
     X = np.zeros((9, 3, 32, 32), np.uint8)
-    words = r"samples of shape \(3, 32, 32\) look like images with their channels first: pass layout='NCHW'"
+    words = r"samples of shape \(3, 32, 32\) look like images .* first: pass layout='NCHW' \(--layout NCHW\)"
     for call in (lambda: kd.standardize(X), lambda: kd.make_map("conv", X), lambda: kd.Moments.of(X)):
         with pytest.raises(kd.DataError, match=words):
             call()
@@ -176,6 +177,18 @@ def test_images_that_look_channels_first_are_asked_about() -> None:
         kd.Dataset("cifar10", X, np.arange(9) % 3, X, np.arange(9) % 3)
     data = kd.Dataset("cifar10", X, np.arange(9) % 3, X, np.arange(9) % 3, layout="NCHW")
     assert kd.standardize(data).constants["source"] == "published"
+
+
+def test_a_named_set_with_channels_first_names_the_layout(tmp_path: Path) -> None:
+    X, y = np.zeros((30, 3, 32, 32), np.uint8), np.arange(30) % 10
+    X[::2] = 9
+    np.savez(tmp_path / "cifar10.npz", x_train=X, y_train=y, x_test=X, y_test=y)
+    remedy = r"name the file itself, --dataset FILE.npz --layout NCHW \(layout='NCHW'\)"
+    for asked in (None, "NCHW"):
+        with pytest.raises(kd.DataError, match=remedy):
+            kd.load_dataset("cifar10", data_dir=tmp_path, layout=asked)
+    data = kd.load_dataset(tmp_path / "cifar10.npz", layout="NCHW")
+    assert (data.layout, kd.standardize(data).constants["source"]) == ("NCHW", "published")
 
 
 def test_one_lambda_is_a_grid() -> None:

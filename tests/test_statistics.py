@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -870,3 +873,64 @@ def test_memory_of_a_container_is_what_its_processes_left(
     monkeypatch.setattr(memory, "_GROUP", tmp_path)
     whole = memory._of_the_system()
     assert memory.available_bytes() == (expected if expected is not None else pytest.approx(whole, rel=0.5))
+
+
+def peak_of(act: Callable[[], Any]) -> int:
+    tracemalloc.start()
+    act()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_weighted_update_lays_out_targets_a_part_at_a_time():
+    n, k = 60_000, 500
+    X, y = np.ones((n, 8), np.float32), np.arange(n) % k
+    phi, weights = kd.Identity(8), np.linspace(1.0, 2.0, n)
+    peak = peak_of(lambda: Statistics(phi, k).update(X, y, sample_weight=weights))
+    assert peak < 0.6 * n * k * 8  # of the one-hot targets, 240 MB
+
+
+def test_solving_saving_loading_and_merging_take_few_gram_matrices(tmp_path):
+    p = 1200
+    X = np.random.default_rng(0).normal(size=(p + 400, p)).astype(np.float32)
+    phi, y = kd.Identity(p), np.arange(p + 400) % K
+    total, other = (Statistics(phi, K, shard=name).update(X, y) for name in "ab")
+    path = tmp_path / "sums.npz"
+    grams = {
+        "merge": (lambda: total.merge(other), 0.2),
+        "fit_model": (lambda: kd.fit_model(total, 1.0), 1.2),
+        "fit_model, path": (lambda: kd.fit_model(total, validation=(X[:50], y[:50])), 1.2),
+        "fit_ridge": (lambda: kd.fit_ridge(total, 1.0), 1.2),
+        "fit_ridge, centred": (lambda: kd.fit_ridge(total, 1.0, center="both"), 2.4),
+        "save": (lambda: total.save(path), 1.2),
+        "load": (lambda: Statistics.load(path, phi), 1.7),  # G and its packed triangle
+    }
+    used = {name: peak_of(act) / (8 * p * p) for name, (act, _) in grams.items()}
+    assert {name: found for name, found in used.items() if found > grams[name][1]} == {}
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are Unicode here")
+def test_any_file_name_holds_statistics_model_and_rows(tmp_path):
+    X, y = samples(40)
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/s\xff\xce\xbb"))
+    folder.mkdir()
+    made = statistics_of(X, y)
+    made.save(folder / "sums.npz")
+    model = kd.fit_model(made, 1.0)
+    model.save(folder / "model.npz")
+    kd.HeldOutRows(X, y).save(folder / "rows.npz")
+    tolerances.assert_exact(Statistics.load(folder / "sums.npz", PHI).gram, made.gram)
+    tolerances.assert_exact(kd.RidgeModel.load(folder / "model.npz", PHI).W, model.W)
+    tolerances.assert_exact(kd.HeldOutRows.load(folder / "rows.npz").X, X)
+    with pytest.raises(DataError, match="not a file of a ridge model"):  # a message with such a name can be written
+        kd.RidgeModel.load(folder / "rows.npz", PHI)
+
+
+def test_a_class_without_positive_weight_has_no_model():
+    X, y = samples(40)
+    made = Statistics(PHI, K).update(X, y, sample_weight=(y != 1).astype(float))
+    with pytest.raises(
+        DataError, match=r"^fit_model: class 1 has no sample of positive weight \(1 classes have none\)"
+    ):
+        kd.fit_model(made, 1.0)

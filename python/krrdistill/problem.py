@@ -139,17 +139,18 @@ class Problem:
 
     def add(self, statistics: RidgeStatistics, rows: IntArray, watch: Stopwatch) -> None:
         """Adds some of the samples to statistics."""
-        self._add(statistics, HeldOutRows(self.X, self.targets, self.sample_weight, rows), watch)
+        self._add(statistics, HeldOutRows(self.X, self.targets, self.sample_weight, rows), watch, self.where)
 
     def add_held_out(self, statistics: RidgeStatistics, watch: Stopwatch) -> None:
         """Adds what lambda was chosen by."""
         if self.held_out is not None:
-            self._add(statistics, self.held_out, watch)
+            where = self.where if self.own_validation is None else f"{self.where}: validation"
+            self._add(statistics, self.held_out, watch, where)
 
-    def _add(self, statistics: RidgeStatistics, part: HeldOutRows, watch: Stopwatch) -> None:
+    def _add(self, statistics: RidgeStatistics, part: HeldOutRows, watch: Stopwatch, where: str) -> None:
         with watch.stage("statistics") as report:
             X = part.X if len(self.shape) == 1 else part.X.reshape(part.X.shape[0], *self.shape)
-            statistics.update(X, part.y, rows=part.rows, sample_weight=part.sample_weight, progress=report)
+            statistics.update(X, part.y, rows=part.rows, sample_weight=part.sample_weight, progress=report, where=where)
 
     @property
     def split_facts(self) -> dict[str, Any]:

@@ -85,7 +85,13 @@ def certify(
     """
     b = None if intercepts is None else np.stack(intercepts)
     both = all_scores(
-        feature_map, X_test, np.stack([W, W_S]), b, precision=precision, backend=get_backend(backend, data=X_test)
+        feature_map,
+        X_test,
+        np.stack([W, W_S]),
+        b,
+        precision=precision,
+        backend=get_backend(backend, data=X_test),
+        where="verify: test",
     )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))

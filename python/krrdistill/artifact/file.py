@@ -17,6 +17,7 @@ from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
+from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, check_describable, map_from_spec
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
@@ -64,6 +65,8 @@ class DistilledDataset:
         Train with an unpenalised intercept: on features and labels about their means over the m points.
     offset : array of shape (k,), optional
         Mean of the training targets, to be added to predictions; labels are about it already.
+    sizes : Sizes, optional
+        Mean squares of the training samples' entries, of maps without preprocessing, which tells their units otherwise.
     meta : dict
         JSON-able facts: data set, split, lambda, accuracies, certificate, timings, versions.
     weight_error : float, optional
@@ -82,6 +85,7 @@ class DistilledDataset:
     classes: Classes | None = None
     centered: bool = False
     offset: FloatArray | None = None
+    sizes: Sizes | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     weight_error: float | None = None
 
@@ -146,7 +150,7 @@ class DistilledDataset:
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         check_columns("predict", self.meta.get("columns"), samples)
-        self.preprocessing.warn_of_units("predict", samples)
+        (self.sizes or self.preprocessing).warn_of_units("predict", samples)
         W, b = self.fit_weights(backend=backend)
         solver = get_backend(backend, data=samples)
         scores = all_scores(self.feature_map, samples, W[None], b[None], precision="float64", backend=solver)
@@ -158,11 +162,14 @@ class DistilledDataset:
     def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
         """``torch.utils.data.TensorDataset`` of the raw points (m, *shape) and Y (m, k).
 
-        ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit.
+        ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit. Raises TypeError
+        for types that are not floating point: they would cut points and labels to whole numbers.
         """
         import torch
 
         kind = torch.float32 if dtype is None else dtype
+        if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+            raise TypeError(f"to_torch: dtype must be a floating-point type of torch, as torch.float32, got {kind}")
         arrays = (self.X.reshape(len(self.inputs), *self.shape), self.Y)
         return torch.utils.data.TensorDataset(*(torch.tensor(a, device=device, dtype=kind) for a in arrays))
 
@@ -205,7 +212,7 @@ class DistilledDataset:
         X_test, y_test = test
         samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
         check_columns("verify", self.meta.get("columns"), samples)
-        self.preprocessing.warn_of_units("verify", samples)
+        (self.sizes or self.preprocessing).warn_of_units("verify: test", samples)
         y = self._test_targets(y_test, samples.shape[0])
         W, b = self._original(model)
         if W.shape != (self.Y.shape[1], self.feature_map.output_dim):
@@ -293,6 +300,7 @@ class DistilledDataset:
             "lambda_s": np.asarray(self.lambda_s, dtype=np.float64),
             "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False)),
             **self.preprocessing.arrays(),
+            **({} if self.sizes is None else self.sizes.to_arrays()),
         }
         optional = {"W": self.weights, "intercept": self.intercept, "target_offset": self.offset}
         arrays |= {name: array for name, array in optional.items() if array is not None}
@@ -321,6 +329,7 @@ class DistilledDataset:
             feature_map = map_from_spec(meta["map"], feature_map, preprocessing=preprocessing)
             shape = checked_shape(meta["shape"], d)
             checked_columns(meta.get("columns"), d)
+            sizes = Sizes.from_arrays(arrays, d)
             names = meta.get("classes")
             classes = None if names is None else Classes.of("classes", names)
             encoding = _read_encoding(arrays)
@@ -348,6 +357,7 @@ class DistilledDataset:
             classes=classes or (Classes(arrays["Y"].shape[1]) if meta.get("targets", "classes") == "classes" else None),
             centered=meta.get("centered", False),
             offset=arrays.get("target_offset"),
+            sizes=sizes,
             meta=meta,
         )
 

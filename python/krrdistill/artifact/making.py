@@ -71,6 +71,7 @@ def distilled_set(
         classes=model.classes,
         centered=model.center == "both",
         offset=model.b if model.center == "targets" else None,
+        sizes=model.sizes if model.feature_map.preprocessing.kind == "none" else None,
         meta={**_meta(model, options, backend), "solution": solution},
     )
 

@@ -51,6 +51,7 @@ class RowSource(ABC):
     """
 
     columns: tuple[str, ...] | None = None
+    _where = "X"  # what messages begin with: the function, or the file
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.shape = tuple(int(size) for size in shape)
@@ -76,7 +77,10 @@ class RowSource(ABC):
     def read(self, rows: IntArray) -> Array:
         """Rows as a C-contiguous array (r, d) of ``dtype``."""
         found = np.asarray(self.fetch(rows)).reshape(len(rows), self.width)
-        return check_finite(np.ascontiguousarray(found, dtype=self.dtype), rows)
+        try:
+            return check_finite(np.ascontiguousarray(found, dtype=self.dtype), rows)
+        except DataError as error:
+            raise DataError(f"{self._where}: X: {error}") from error
 
     def __getitem__(self, rows: Any) -> Array:
         """The picked samples with their shape, as an array."""
@@ -101,7 +105,7 @@ class RowSource(ABC):
 class _Reshaped(RowSource):
     def __init__(self, source: RowSource, shape: tuple[int, ...]) -> None:
         super().__init__((len(source), *shape), source.dtype)
-        self._source, self.columns = source, source.columns
+        self._source, self.columns, self._where = source, source.columns, source._where
 
     def fetch(self, rows: IntArray) -> Array:
         return self._source.fetch(rows)
@@ -110,7 +114,7 @@ class _Reshaped(RowSource):
 class _Picked(RowSource):
     def __init__(self, source: RowSource, rows: IntArray) -> None:
         super().__init__((len(rows), *source.shape[1:]), source.dtype)
-        self._source, self._rows, self.columns = source, rows, source.columns
+        self._source, self._rows, self.columns, self._where = source, rows, source.columns, source._where
 
     def fetch(self, rows: IntArray) -> Array:
         return self._source.fetch(self._rows[rows])
@@ -119,24 +123,24 @@ class _Picked(RowSource):
 class ConvertedRows(RowSource):
     """An array of another type or layout: float16, integers, columns in Fortran order; a memory map stays one."""
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, where: str, array: Array) -> None:
         super().__init__(array.shape, common_dtype([array.dtype]))
-        self._array = array
+        self._where, self._array = where, array
 
     def fetch(self, rows: IntArray) -> Array:
         """A view where the rows follow each other. Raises DataError for integers that float64 cannot hold."""
         found = np.asarray(self._array[as_slice(rows)])
         large = found.dtype.kind in "iu" and found.dtype.itemsize > 4 and found.size > 0
         if large and max(abs(int(found.min())), abs(int(found.max()))) > _LARGEST_INTEGER:
-            raise DataError("X holds integers beyond 2**53, which float64 cannot represent")
+            raise DataError(f"{self._where}: X holds integers beyond 2**53, which float64 cannot represent")
         return found
 
 
 class SparseRows(RowSource):
     """A sparse matrix of SciPy, dense a block at a time."""
 
-    def __init__(self, matrix: Any) -> None:
-        self._matrix = matrix.tocsr()
+    def __init__(self, where: str, matrix: Any) -> None:
+        self._where, self._matrix = where, matrix.tocsr()
         super().__init__(matrix.shape, common_dtype([matrix.dtype]))
 
     def fetch(self, rows: IntArray) -> Array:

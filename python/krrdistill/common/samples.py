@@ -57,7 +57,7 @@ def row_source(where: str, X: Any) -> Any:
     if is_tabular(X):
         return FrameRows(where, frame_of(where, "X", X))
     if hasattr(X, "tocsr"):
-        return SparseRows(X)
+        return SparseRows(where, X)
     if not is_on_host(X):
         xp = namespace_of(X)
         if not xp.isdtype(X.dtype, ("bool", "integral", "real floating")):
@@ -68,7 +68,7 @@ def row_source(where: str, X: Any) -> Any:
 
 def _from_array(where: str, X: Any) -> Any:
     if compat.is_torch_array(X) and dtype_name(X.dtype) == "bfloat16":
-        return _BFloat16Rows(X)
+        return _BFloat16Rows(where, X)
     jax_only = compat.is_jax_array(X) and dtype_name(X.dtype) == "bfloat16"  # DLPack has no such type for NumPy
     array = np.asarray(X) if jax_only else to_host(where, "X", X)
     if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:
@@ -76,7 +76,7 @@ def _from_array(where: str, X: Any) -> Any:
     native = array.dtype in (np.uint8, np.float32, np.float64) and array.dtype.isnative
     if array.ndim < 2 or (native and array.flags.aligned and array[:1].flags.c_contiguous):
         return array
-    return ConvertedRows(array)
+    return ConvertedRows(where, array)
 
 
 def sample_shape(X: Any, width: int) -> tuple[int, ...]:
@@ -113,9 +113,9 @@ def host_samples(where: str, X: Any) -> Any:
 class _BFloat16Rows(RowSource):
     """A tensor of bfloat16, a type that NumPy does not have."""
 
-    def __init__(self, tensor: Any) -> None:
+    def __init__(self, where: str, tensor: Any) -> None:
         super().__init__(tuple(tensor.shape), np.float32)
-        self._tensor = tensor
+        self._where, self._tensor = where, tensor
 
     def fetch(self, rows: npt.NDArray[np.int64]) -> Array:
         """Some rows as float32, which holds every bfloat16."""

@@ -36,7 +36,9 @@ class Dataset:
         Labels (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
         0/1 targets (n, k), stored as float64. Every class has at least one training sample.
     class_names : sequence of str, optional
-        k names, of classes or targets; integers in y are then the codes 0 ... k-1. By default the labels themselves.
+        k names, of classes or targets. Integers in y are then the codes 0 ... k-1 and stay the labels: ``predict``
+        answers integers, and the names are for reports and pictures; strings in y are answered as strings. By default
+        the labels themselves.
     targets : "classes" or "real", optional
         What y holds, where its type does not tell: whole-numbered floats may be either. Read back, it is "classes",
         "multilabel" (0 or 1 in every column of y) or "real".

@@ -31,7 +31,7 @@ def checked_layout(where: str, shape: tuple[int, ...], layout: str | None) -> st
     if looks_channels_first(shape):
         raise DataError(
             f"{where}: samples of shape {shape} look like images with their channels first: pass layout='NCHW' "
-            "if they are, layout='NHWC' if the last axis has the channels"
+            "(--layout NCHW) if they are, layout='NHWC' if the last axis has the channels"
         )
     return "NHWC"
 

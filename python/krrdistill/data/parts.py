@@ -192,7 +192,7 @@ def _fraction_of(label: str, train: Read, fraction: float, targets: str | None) 
     test = fraction_rows(y if classes is not None else np.zeros(len(y), np.int64), fraction)
     if not 0 < test.sum() < len(X):
         raise DataError(f"{label}: test_fraction = {fraction:g} of {len(X)} samples leaves {test.sum()} for the test")
-    source = X if isinstance(X, RowSource) else ConvertedRows(X)
+    source = X if isinstance(X, RowSource) else ConvertedRows(label, X)
     parts = {"train": np.flatnonzero(~test), "test": np.flatnonzero(test)}
     return {
         part: Read(source.picked(rows), y[rows] if classes is None else Targets(y[rows], classes))

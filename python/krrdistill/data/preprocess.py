@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,13 +13,14 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from krrdistill.common.arrays import like, take_rows, to_host
+from krrdistill.common.arrays import like, to_host
 from krrdistill.common.rows import blocks
 from krrdistill.common.samples import host_samples
-from krrdistill.errors import DataError, DataWarning
+from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks
 from .layout import channels_last, checked_layout, count_channels
+from .units import warn_of_units
 
 __all__ = ["Moments", "Preprocessing", "standardize", "zca"]
 
@@ -33,8 +33,6 @@ _PUBLISHED = {
     "cifar100": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
 }
 _DIGITS_WHITE = 16.0  # the bundled digits have grey levels 0 ... 16 in their uint8
-_LOOKED_AT = 256  # rows of a batch whose units are looked at
-_OTHER_UNITS = 10.0
 _MAX_LISTED = 16  # constants of at most so many channels are listed in spec()
 
 
@@ -156,32 +154,15 @@ class Preprocessing:
     def warn_of_units(self, where: str, X: Any) -> None:
         """Warns, in the name of ``where``, where samples X (n, d) are ten times as large or small as in training.
 
-        Sizes are |x| over the root mean square of the training samples, sqrt(origin^2 + unit^2), of 256 rows spread
-        over X: too small if the largest is under 1/10, too large if a tenth of all are over 10. Outliers, zeros, single
-        samples and shifts by a few standard deviations pass. Nothing is known without preprocessing; ZCA knows bounds:
-        its unit is no standard deviation, but as large as the largest entry, and its origin a lower bound.
+        Sizes are over the root mean square of the training samples, sqrt(origin^2 + unit^2), see ``units``. Nothing is
+        known without preprocessing; ZCA knows bounds: its unit is no standard deviation, but as large as the largest
+        entry, and its origin a lower bound.
         """
-        n = X.shape[0]
-        if self.kind == "none" or n == 0:
+        if self.kind == "none":
             return
-        rows = np.unique(np.linspace(0, n - 1, _LOOKED_AT).astype(np.int64))
-        magnitudes = np.abs(np.asarray(to_host(where, "X", take_rows(X, rows)), dtype=np.float64))
-        at_most = np.hypot(self.origin, self.unit)
-        at_least = at_most if self.kind == "standardize" else np.sqrt(np.mean(np.square(self.origin)))
-        largest = float((magnitudes / np.maximum(at_least, np.finfo(np.float64).tiny)).max())
-        upper = float(np.quantile(magnitudes / at_most, 0.9))
-        if 0.0 < largest < 1.0 / _OTHER_UNITS:
-            found = f"at most {largest:.2g} times"
-        elif upper > _OTHER_UNITS:
-            found = f"for a tenth of its entries over {upper:.2g} times"
-        else:
-            return
-        warnings.warn(
-            f"{where}: X is {found} the training samples' root mean square; give it in their units (bytes and "
-            "floats 0 ... 1 are different ones)",
-            DataWarning,
-            stacklevel=3,
-        )
+        most = np.hypot(self.origin, self.unit)
+        least = most if self.kind == "standardize" else np.full(most.shape, np.sqrt(np.mean(np.square(self.origin))))
+        warn_of_units(where, X, least, most, "the training samples'")
 
     @cached_property
     def _whitening_factor(self) -> Any:
@@ -375,6 +356,8 @@ def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
     rows = x.reshape(len(x), math.prod(x.shape[1:]))
     unit = _pixel_unit(x, name)
     mean, covariance = _covariance(rows, 1 / unit)
+    if not np.isfinite(covariance).all():
+        raise DataError("zca: the data hold NaN or infinity, or spread too widely for float64")
     s, U = scipy.linalg.eigh(covariance, lower=False, overwrite_a=True, driver="evd")
     spread = np.sqrt(np.maximum(s, 0.0) + eps)  # rounding can leave s a little below zero
     constants = {"source": "x_train", "unit": unit}

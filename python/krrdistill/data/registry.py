@@ -17,10 +17,12 @@ from . import class_names
 from .dataset import Dataset
 from .download import fetch
 from .formats import CIFAR_VERSIONS, read_cifar, read_idx
+from .layout import looks_channels_first
 from .npz import one_line
 from .parts import Parts, fraction_rows, read_dataset
 from .sources import Columns
 
+_BY_FILE = "name the file itself, --dataset FILE.npz --layout NCHW (layout='NCHW')"
 _MNIST_FILES = (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))
 
 
@@ -128,7 +130,7 @@ def load_dataset(
         check_choice("load_dataset", "targets", targets, TARGETS)
     try:
         if isinstance(source, str) and source.lower() in DATASETS:
-            return _load_named(source.lower(), asked, targets, _data_folder(data_dir), fetch_missing=download)
+            return _load_named(source.lower(), asked, targets, layout, _data_folder(data_dir), fetch_missing=download)
         if isinstance(source, str) and not is_source_name(source):
             choices = ", ".join(available_datasets())
             raise DataError(f"unknown data set {source!r}; choose one of {choices}, or a file or folder")
@@ -139,10 +141,14 @@ def load_dataset(
         raise DataError(f"load_dataset: {one_line(error, limit=None)}") from error
 
 
-def _load_named(name: str, asked: Parts, targets: str | None, folder: Path, *, fetch_missing: bool) -> Dataset:
+def _load_named(
+    name: str, asked: Parts, targets: str | None, layout: str | None, folder: Path, *, fetch_missing: bool
+) -> Dataset:
     given = [field for field, value in zip(asked._fields, asked, strict=True) if value is not None]
     if targets not in (None, "classes"):
         raise DataError(f"targets = {targets!r} needs a file or folder, got {name!r}")
+    if layout not in (None, "NHWC"):
+        raise DataError(f"layout = {layout!r} needs a file or folder, got {name!r}: {_BY_FILE}")
     if given:
         raise DataError(f"{', '.join(given)} belongs to a file, folder or table; {name!r} has its own parts")
     return _load_digits() if name == "digits" else _load_known(name, folder, fetch_missing=fetch_missing)
@@ -165,7 +171,9 @@ def _load_known(name: str, folder: Path, *, fetch_missing: bool) -> Dataset:
         )
     shape = _KNOWN[name].shape
     if dataset.x_train.dtype != np.uint8 or dataset.shape != shape:
-        raise DataError(f"{name} in {folder} must be uint8 images {shape}, got {dataset.x_train.dtype} {dataset.shape}")
+        found = f"{dataset.x_train.dtype} {dataset.shape}"
+        remedy = f"; {_BY_FILE}" if looks_channels_first(dataset.shape) else ""
+        raise DataError(f"{name} in {folder} must be uint8 images {shape}, got {found}{remedy}")
     return dataset
 
 

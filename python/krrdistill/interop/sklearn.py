@@ -219,7 +219,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             if first
             else self.statistics_.copy()  # so that a failure leaves the estimator as it was
         )
-        statistics.update(X, labels, sample_weight=self._weights(y, weights))
+        statistics.update(X, labels, sample_weight=self._weights(y, weights), where="RidgeDistiller.partial_fit")
         if solve:
             absent = np.flatnonzero(statistics.target_square == 0.0)
             if absent.size:
@@ -298,9 +298,11 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """Scores coef_ phi(x), shape (n, k)."""
         check_is_fitted(self, "distilled_")
         X = as_samples("RidgeDistiller", validate_data(self, X, dtype=_DTYPES, reset=False))
-        self.distilled_.preprocessing.warn_of_units("RidgeDistiller", X)
+        (self.distilled_.sizes or self.distilled_.preprocessing).warn_of_units("RidgeDistiller", X)
         feature_map, model, backend = self.distilled_.feature_map, self.coef_[None], get_backend(self.backend, data=X)
-        return all_scores(feature_map, X, model, None, precision="float64", backend=backend)[:, 0]
+        return all_scores(feature_map, X, model, None, precision="float64", backend=backend, where="RidgeDistiller")[
+            :, 0
+        ]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

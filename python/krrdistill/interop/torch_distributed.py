@@ -40,6 +40,7 @@ __all__ = ["all_reduce", "all_reduce_counts", "check_sampler"]
 
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
+_SIZES = ("input_count", "input_squares")  # of samples: the units that X was in
 _ALIKE = {"precision": "precision", "classes": "classes", "k": "number of targets", "p": "number of features"}
 
 
@@ -143,6 +144,7 @@ class _Own(NamedTuple):
             *(arrays[name] for name in ("target_square", "target_sum", "feature_sum", "cross")),
         ).moved(shift)
         parts = {name: np.asarray(getattr(sums, name)) for name in layout.shapes if hasattr(sums, name)}
+        parts |= {name: arrays.get(name, np.zeros(layout.shapes[name])) for name in _SIZES}
         if "gram" not in layout.shapes:
             place = layout.places[rank]
             for name in ("features", "targets"):
@@ -177,6 +179,8 @@ class _Layout(NamedTuple):
             "target_sum": (k,),
             "feature_sum": (p,),
             "cross": (k, p),
+            "input_count": (),
+            "input_squares": (math.prod(header["shape"]),),
         }
         shapes |= (
             {"features": (ends[-1], p), "targets": (ends[-1], k + 1)} if in_rows else {"gram": (p * (p + 1) // 2,)}
@@ -190,6 +194,8 @@ class _Layout(NamedTuple):
         found = dict(zip(self.shapes, np.split(buffer, ends[:-1]), strict=True))
         arrays = {name: found[name].reshape(shape) for name, shape in self.shapes.items()}
         small = {name: array.copy() for name, array in arrays.items() if name != "gram"}  # they outlive the buffer
+        if not small["input_count"]:  # no rank has samples
+            small, arrays = ({name: one[name] for name in one if name not in _SIZES} for one in (small, arrays))
         return {**arrays, **small, "target_origin": self.origin}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from krrdistill.backends import Backend, HadamardWeight, Linearization, Operator, get_backend
 from krrdistill.backends.base import Layer, matrix_of, weight_arrays
 from krrdistill.common.arrays import as_matrix, check_choice, check_count, check_device, dtype_name, like
+from krrdistill.common.faults import rows_of
 from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
@@ -134,7 +136,14 @@ class FeatureMap:
         else:
             precision = check_choice(where, "dtype", dtype_name(dtype), ("float32", "float64"))
         solver = get_backend(backend, data=samples)
-        return like(solver.transform(self, samples, dtype=np.dtype(precision)), X)
+        with self.named_rows(where, samples, precision):
+            return like(solver.transform(self, samples, dtype=np.dtype(precision)), X)
+
+    def named_rows(
+        self, where: str, X: Any, precision: str, rows: npt.NDArray[np.int64] | None = None
+    ) -> AbstractContextManager[None]:
+        """Errors about rows of raw X (n, d), within the block, name the function ``where`` and what is wrong."""
+        return rows_of(where, X, precision, scale=self.scale, shift=self.shift, rows=rows)
 
     def feature_limit(self) -> float:
         """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""

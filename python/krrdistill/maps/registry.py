@@ -113,7 +113,10 @@ def kernels_with(option: str) -> tuple[str, ...]:
 def _median_of(samples: Any, preprocessing: Preprocessing | None, spectral: str, seed: int) -> float:
     rows = samples[:: max(1, len(samples) // _MEDIAN_ROWS)]
     preprocessing = preprocessing or Preprocessing.none(math.prod(np.shape(rows)[1:]))
-    return median_sigma2(to_host("make_map", "data", preprocessing.apply(rows)), spectral=spectral, seed=seed)
+    inputs = to_host("make_map", "data", preprocessing.apply(rows))
+    if not np.isfinite(inputs).all():
+        raise DataError("make_map: data holds NaN or infinity, so that sigma2 cannot be found")
+    return median_sigma2(inputs, spectral=spectral, seed=seed)
 
 
 def check_describable(where: str, feature_map: FeatureMap) -> None:

@@ -112,10 +112,12 @@ class _Staging:
 
 def _read(where: str, X: Any, rows: IntArray) -> Array:
     """Rows of samples on the host. Raises DataError for NaN."""
+    if isinstance(X, RowSource):
+        return X.read(rows)
     try:
-        return X.read(rows) if isinstance(X, RowSource) else check_finite(X[as_slice(rows)], rows)
+        return check_finite(X[as_slice(rows)], rows)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"{where}: X: {error}") from error
 
 
 def blocks(

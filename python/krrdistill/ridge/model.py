@@ -18,6 +18,7 @@ from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.data.labels import Classes
+from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError, ResultWarning
 from krrdistill.maps import FeatureMap, described, described_map
 from krrdistill.options import PRECISIONS, SELECTIONS
@@ -80,6 +81,8 @@ class RidgeModel:
         How the training samples were chosen, None where the statistics came from elsewhere.
     columns : tuple of str, or None
         Names of the columns of X that it was trained on, of data frames; ``predict`` takes no others.
+    sizes : Sizes, or None
+        Mean squares of the entries of X that it was trained on: ``predict`` warns of samples in other units.
     """
 
     feature_map: FeatureMap
@@ -100,6 +103,7 @@ class RidgeModel:
     weighted: bool = False
     split: Mapping[str, Any] | None = field(default=None)
     columns: tuple[str, ...] | None = None
+    sizes: Sizes | None = None
 
     def __repr__(self) -> str:
         k, p = self.W.shape
@@ -124,7 +128,7 @@ class RidgeModel:
         """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         check_columns("predict", self.columns, samples)
-        self.feature_map.preprocessing.warn_of_units("predict", samples)
+        (self.sizes or self.feature_map.preprocessing).warn_of_units("predict", samples)
         b = None if self.b is None else self.b[None]
         solver = get_backend(backend, data=samples)
         return all_scores(self.feature_map, samples, self.W[None], b, precision="float64", backend=solver)[:, 0]
@@ -176,6 +180,7 @@ class RidgeModel:
         }
         arrays = {"W": self.W, "spread": self.spread}
         arrays |= {name: value for name in ("b", "lambdas") if (value := getattr(self, name)) is not None}
+        arrays |= {} if self.sizes is None else self.sizes.to_arrays()
         arrays |= {f"{_PATH}{name}": value for name, value in self.path.to_arrays().items()}
         write_npz(Path(path), {**arrays, **preprocessing, "header": np.array(json.dumps(header, sort_keys=True))})
 
@@ -218,6 +223,7 @@ class RidgeModel:
                 split=header["split"],
                 shape=checked_shape(header["shape"], feature_map.input_dim),
                 columns=checked_columns(header.get("columns"), feature_map.input_dim),
+                sizes=Sizes.from_arrays(arrays, feature_map.input_dim),
                 **{name: header[name] for name in _PLAIN},
             )
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -376,6 +382,7 @@ def _finished_model(
         n_validation=n_validation,
         outside_range=outside,
         columns=statistics.columns,
+        sizes=statistics.sizes,
     )
 
 

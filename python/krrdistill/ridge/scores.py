@@ -47,11 +47,13 @@ def batched_scores(
     *,
     precision: str,
     backend: Backend,
+    where: str = "predict",
     rows: IntArray | None = None,
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """(rows of X, scores (b, L, k)) for models ``weights`` (L, k, p) and ``intercepts`` (L, k).
 
-    Features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
+    Features are computed in ``precision``, scores in float64: float32 scores would hide small differences. Messages are
+    in the name of ``where``.
     """
     stacked = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
     chosen = np.arange(X.shape[0]) if rows is None else rows
@@ -59,9 +61,9 @@ def batched_scores(
     for start in range(0, len(chosen), _BATCH_ROWS):
         part = chosen[start : start + _BATCH_ROWS]
         features = buffer[: len(part)]
-        features[:] = to_host(
-            "predict", "features", backend.transform(feature_map, X, dtype=np.dtype(precision), rows=part)
-        )
+        with feature_map.named_rows(where, X, precision, part):
+            found = backend.transform(feature_map, X, dtype=np.dtype(precision), rows=part)
+        features[:] = to_host(where, "features", found)
         scores = product(features, stacked.T).reshape(len(part), *weights.shape[:2])
         yield part, scores if intercepts is None else scores + intercepts
 
@@ -74,10 +76,12 @@ def all_scores(
     *,
     precision: str,
     backend: Backend,
+    where: str = "predict",
 ) -> FloatArray:
     """The scores (n, L, k) of all rows, see ``batched_scores``."""
     scores = np.empty((X.shape[0], *weights.shape[:2]))
-    for part, some in batched_scores(feature_map, X, weights, intercepts, precision=precision, backend=backend):
+    scored = batched_scores(feature_map, X, weights, intercepts, precision=precision, backend=backend, where=where)
+    for part, some in scored:
         scores[part] = some
     return scores
 

@@ -6,6 +6,7 @@ Ties go to the larger lambda. Lambdas below the noise floor of G are used only i
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,27 +68,38 @@ def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOu
     -------
     CorrectCounts
     """
-    feature_map = statistics.feature_map
-    samples = as_samples("count_correct", held_out.X, input_dim=feature_map.input_dim)
-    check_columns("validation", statistics.columns, samples)
+    return _count_correct("count_correct", path, statistics, held_out)
+
+
+def _count_correct(where: str, path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows) -> CorrectCounts:
+    feature_map, samples = statistics.feature_map, _samples(where, statistics, held_out)
     if statistics.classes is None:
-        raise TypeError("count_correct: the statistics are of real-valued targets, which are scored by R^2")
-    labels = statistics.classes.encode("count_correct", held_out.y, samples.shape[0])
+        raise TypeError(f"{where}: the statistics are of real-valued targets, which are scored by R^2")
+    labels = statistics.classes.encode(where, held_out.y, samples.shape[0])
     rows = np.arange(len(labels)) if held_out.rows is None else held_out.rows
     backend = statistics.backend_for(samples)
     if path.intercepts is None:
-        correct = backend.score_path(
-            feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
-        )
+        with feature_map.named_rows(where, samples, statistics.precision, rows):
+            correct = backend.score_path(
+                feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
+            )
         return CorrectCounts(correct, len(rows))
     b = np.nan_to_num(path.intercepts)
     correct = np.zeros(len(path.lambdas), dtype=np.int64)
     scored = batched_scores(
-        feature_map, samples, path.models(), b, precision=statistics.precision, backend=backend, rows=rows
+        feature_map, samples, path.models(), b, precision=statistics.precision, backend=backend, where=where, rows=rows
     )
     for part, scores in scored:
         correct += np.count_nonzero(scores.argmax(axis=2) == labels[part][:, None], axis=0)
     return CorrectCounts(correct, len(rows))
+
+
+def _samples(where: str, statistics: RidgeStatistics, held_out: HeldOutRows) -> Any:
+    """X of held-out rows, with the columns and in the units of the training samples."""
+    samples = as_samples(where, held_out.X, input_dim=statistics.feature_map.input_dim)
+    check_columns(where, statistics.columns, samples)
+    statistics.warn_of_units(where, samples)
+    return samples
 
 
 def select_by_counts(path: RidgePath, counts: CorrectCounts) -> RidgePath:
@@ -103,17 +115,14 @@ def select_by_rows(
     path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows, *, per_target: bool = False
 ) -> RidgePath:
     """The lambda of the best accuracy on held-out rows; of real-valued targets of the best R^2."""
+    where = "fit_model: validation"
     if not len(held_out):
         raise DataError("fit_model: there are no held-out rows")
     if statistics.classes is not None:
-        return select_by_counts(path, count_correct(path, statistics, held_out))
-    feature_map = statistics.feature_map
-    samples = as_samples("fit_model", held_out.X, input_dim=feature_map.input_dim)
-    check_columns("validation", statistics.columns, samples)
-    targets = statistics.as_targets("fit_model", held_out.y, samples.shape[0])
-    weights = (
-        None if held_out.sample_weight is None else check_weights("fit_model", held_out.sample_weight, len(targets))
-    )
+        return select_by_counts(path, _count_correct(where, path, statistics, held_out))
+    feature_map, samples = statistics.feature_map, _samples(where, statistics, held_out)
+    targets = statistics.as_targets(where, held_out.y, samples.shape[0])
+    weights = None if held_out.sample_weight is None else check_weights(where, held_out.sample_weight, len(targets))
     scored = batched_scores(
         feature_map,
         samples,
@@ -121,6 +130,7 @@ def select_by_rows(
         None if path.intercepts is None else np.nan_to_num(path.intercepts),
         precision=statistics.precision,
         backend=statistics.backend_for(samples),
+        where=where,
         rows=held_out.rows,
     )
     return select_by_r2(path, r_squared(scored, targets, sample_weight=weights)[0], per_target=per_target)

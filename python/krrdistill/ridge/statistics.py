@@ -36,6 +36,7 @@ from krrdistill.common.samples import as_samples, check_columns, columns_of, sam
 from krrdistill.data.batches import read_batches
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, Targets, real_targets
+from krrdistill.data.units import Sizes, some_rows
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, described, described_map
 from krrdistill.options import PRECISIONS
@@ -130,6 +131,8 @@ class RidgeStatistics:
     shape : tuple of int, of one sample
     columns : tuple of str, or None
         Names of the columns of X, where it was a data frame; later ones must have the same.
+    sizes : Sizes, or None
+        Mean squares of the entries of X, of a few rows of every batch: samples in other units are told by them.
     product_precision : "float32" or "float64"
         The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
 
@@ -171,6 +174,7 @@ class RidgeStatistics:
         self._shard = shard
         self._others = Shards()
         self._updated = False
+        self.sizes: Sizes | None = None
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
         try:
@@ -279,6 +283,7 @@ class RidgeStatistics:
         sample_weight: Any = None,
         rows: npt.NDArray[np.int64] | None = None,
         progress: Callable[[float], None] | None = None,
+        where: str = "statistics.update",
     ) -> RidgeStatistics:
         """Adds samples; when it fails, the statistics are what they were.
 
@@ -291,13 +296,16 @@ class RidgeStatistics:
             Weighted samples take a detour over the features, a matrix of 2048 rows at a time.
         rows : array of int, optional
             Picks samples without copying.
+        progress : callable, optional
+            Called with the fraction done.
+        where : str
+            Name of the caller, for messages.
 
         Raises
         ------
         DataError, TypeError
             For NaN, wrong shapes, labels that are no class, features that overflow.
         """
-        where = "statistics.update"
         self._check_whole()
         samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
         check_columns(where, self.columns, samples)
@@ -309,13 +317,18 @@ class RidgeStatistics:
         count = n if picked is None else len(picked)
         if count == 0:
             return self
+        looked = some_rows(samples)
+        self.warn_of_units(where, looked)
+        sizes = Sizes.of(looked)
         self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
-        receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
+        with self.feature_map.named_rows(where, samples, self.precision, chosen):
+            receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
         try:
-            batch, precision = self._add(receiver, samples, targets, origin, chosen, weights, progress)
+            with self.feature_map.named_rows(where, samples, self.precision, chosen):
+                batch, precision = self._add(receiver, samples, targets, origin, chosen, weights, progress)
             if not np.isfinite(batch.target_square).all():
                 raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
             if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
@@ -329,6 +342,7 @@ class RidgeStatistics:
         if self.n == 0:
             self.shape = sample_shape(X, samples.shape[1])
         self.columns = self.columns or columns_of(samples)
+        self.sizes = sizes.plus(self.sizes)
         self._sums = self._sums.plus(batch)
         self._updated = True
         self._origin = origin
@@ -515,6 +529,13 @@ class RidgeStatistics:
             raise DataError(f"statistics: the features overflow {self.precision}; scale the inputs")
         return gram
 
+    def warn_of_units(self, where: str, X: Any) -> None:
+        """Warns where samples X (n, d) are not in the units of those so far, of the first in those of the map."""
+        if self.sizes is None:
+            self.feature_map.preprocessing.warn_of_units(where, X)
+        else:
+            self.sizes.warn_of_units(where, X)
+
     def as_targets(self, where: str, y: Any, n: int) -> npt.NDArray[Any]:
         """Codes of classes (n,), or finite float64 targets (n, k)."""
         if self.classes is not None:
@@ -603,6 +624,8 @@ class RidgeStatistics:
         if self.n == 0:
             self.shape = other.shape
         self.columns = self.columns or other.columns
+        if sign > 0 and other.sizes is not None:
+            self.sizes = other.sizes.plus(self.sizes)
         if self._origin is None:
             self._origin = other._origin
         shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
@@ -616,7 +639,10 @@ class RidgeStatistics:
         return self
 
     def check_fits(self, where: str, other: RidgeStatistics) -> None:
-        """Raises DataError, in the name of ``where``, unless map, columns and kind of targets are the same."""
+        """Raises DataError, in the name of ``where``, unless map, columns and kind of targets are the same.
+
+        Warns where the samples were in other units.
+        """
         ours, theirs = (one.k if one.classes is None else None for one in (self, other))
         if self.feature_map.output_dim != other.feature_map.output_dim or ours != theirs:
             raise DataError(f"{where}: {self!r} and {other!r} are of different targets or features")
@@ -624,6 +650,8 @@ class RidgeStatistics:
             raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
         if not self.feature_map.same_as(other.feature_map):
             raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
+        if self.sizes is not None and other.sizes is not None:
+            self.sizes.warn_of_units(where, other.sizes.roots[None], "those so far, the")
 
     @_one_at_a_time
     def grow(self, classes: Any) -> RidgeStatistics:
@@ -784,6 +812,8 @@ class RidgeStatistics:
             "target_origin": np.zeros(self.k) if self._origin is None else self._origin,
             "total_weight": np.asarray(sums.total_weight),
         }
+        if self.sizes is not None:
+            arrays |= self.sizes.to_arrays()
         return header, arrays
 
     @classmethod
@@ -838,6 +868,7 @@ class RidgeStatistics:
             made.rows_read = check_count("statistics", "rows_read", header["rows_read"], minimum=0)
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
             made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
+            made.sizes = Sizes.from_arrays(arrays, feature_map.input_dim)
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
         made._store = store_of(numbers, p)

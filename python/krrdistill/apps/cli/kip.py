@@ -18,7 +18,7 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
     with output_folder(settings.folder, RunKind.KIP) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
-        dataset = load_data(settings)
+        dataset = load_data(settings, targets=settings.targets)
         run = run_kip(
             dataset,
             kernel=settings.map_options.kernel,

@@ -16,7 +16,7 @@ from krrdistill.options import MapOptions, is_object_name
 RELEASE = "release.json"
 _OF_A_FILE = (
     *(each.name for each in declared_options(MapOptions) if each.name != "kernel"),
-    *("points_per_class", "seed", "store", "lambda_", "out"),
+    *("points_per_class", "seed", "store", "lambda_", "out", "targets"),
 )
 _OF_A_RELEASE = ("out", "store", "threads")
 
@@ -87,7 +87,7 @@ def _theorem(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.data import standardize
     from krrdistill.maps import make_map
 
-    data = load_data(settings)
+    data = load_data(settings, targets=settings.targets)
     scaling = standardize(data)
     options, phi = settings.options, settings.map_options
     feature_map = make_map(phi.kernel, data, scaling, seed=options.seed, **phi.given())
@@ -108,7 +108,7 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.apps.cli.run import load_data
     from krrdistill.apps.privacy import private_release
 
-    data = load_data(settings)
+    data = load_data(settings, targets=settings.targets)
     with output_folder(settings.folder, RunKind.RELEASE) as folder, output.stage_progress() as progress:
         release = private_release(
             data,

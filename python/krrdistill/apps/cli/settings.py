@@ -35,6 +35,7 @@ __all__ = [
 
 FILES = "Files"  # panel of the help
 _MOST_NAMED = 10  # classes whose points are all in the name of a folder
+ONLY_CLASSES = "Content of y: class labels, nothing else is taken."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,7 @@ class KipSettings(RunSettings):
     command = "kip"
 
     zca: bool = option_of(DistillSettings, "zca")
+    targets: str | None = option_of(DistillSettings, "targets", text=ONLY_CLASSES, choices=("classes",))
     options: KipOptions = field(default_factory=KipOptions)
 
     @property
@@ -179,6 +181,7 @@ class PrivacySettings(RunSettings):
 
     command = "privacy"
 
+    targets: str | None = option_of(DistillSettings, "targets", text=ONLY_CLASSES, choices=("classes",))
     secret_labels: bool = option(False, "Assume that the distilled labels stay unknown.", panel=PRIVACY)
     options: ReleaseOptions = field(default_factory=ReleaseOptions)
 

@@ -52,6 +52,7 @@ class KipProblem:
             feature_map,
             options.distillation(),
             classes=classes,
+            targets="classes",
             validation=validation,
         )
         if common.classes is None:
@@ -79,14 +80,17 @@ class KipProblem:
     def features(self, rows: IntArray) -> Array:
         """phi of raw samples, (len(rows), p), in the run's precision."""
         common = self.common
-        return np.asarray(common.backend.transform(common.feature_map, common.X, dtype=self.dtype, rows=rows))
+        with common.feature_map.named_rows("kip", common.X, self.dtype.name, rows):
+            return np.asarray(common.backend.transform(common.feature_map, common.X, dtype=self.dtype, rows=rows))
 
     def validation(self) -> tuple[Array, IntArray]:
         """Features, in the run's precision, and labels of the held-out samples."""
         common, held = self.common, self.common.own_validation
         if held is None:
             return self.features(common.validation), common.y[common.validation]
-        return np.asarray(common.backend.transform(common.feature_map, held.X, dtype=self.dtype)), held.y.values
+        with common.feature_map.named_rows("kip: validation", held.X, self.dtype.name):
+            features = np.asarray(common.backend.transform(common.feature_map, held.X, dtype=self.dtype))
+        return features, held.y.values
 
     def closed_form(self, model: RidgeModel) -> DistilledDataset | None:
         """What ``distill`` makes of the same model, points per class and start; None for a map that is not onto."""

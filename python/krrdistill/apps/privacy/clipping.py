@@ -53,7 +53,8 @@ def clipped_statistics(
     largest, n_clipped = 0.0, 0
     for start in range(0, len(picked), _BATCH_ROWS):
         part = picked[start : start + _BATCH_ROWS]
-        features = solver.transform(feature_map, samples, dtype=np.dtype(np.float64), rows=part)
+        with feature_map.named_rows("clipped_statistics", samples, "float64", part):
+            features = solver.transform(feature_map, samples, dtype=np.dtype(np.float64), rows=part)
         norms = np.linalg.norm(features, axis=1)
         largest = max(largest, float(norms.max()))
         long = norms > norm_bound
