@@ -11,7 +11,10 @@ from krrdistill.errors import DataError
 __all__ = ["Shards"]
 
 _SHOWN = 3  # names in a message
-_REMEDY = "; if these are other samples, give each statistics a name of their own: RidgeStatistics(..., shard='NAME')"
+_REMEDY = (
+    "; if these are other samples, give each statistics a name of their own: RidgeStatistics(..., shard='NAME') "
+    "(--shard)"
+)
 
 
 @dataclass(frozen=True)

@@ -623,7 +623,10 @@ class RidgeStatistics:
         if self.columns and other.columns and self.columns != other.columns:
             raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
         if not self.feature_map.same_as(other.feature_map):
-            raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
+            raise DataError(
+                f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing; "
+                "all shards take one map (--like)"
+            )
 
     @_one_at_a_time
     def grow(self, classes: Any) -> RidgeStatistics:
