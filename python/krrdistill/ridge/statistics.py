@@ -612,7 +612,9 @@ class RidgeStatistics:
         if other.product_precision == "float32":
             self.product_precision = "float32"
         self._others = replace(shards, own=None)
-        self._updated = self._updated and self.n > 0
+        self._updated = self._updated and self.n > 0 and shards.own is not None
+        if ours.own is not None and shards.own is None:
+            self._shard = None  # what comes is not what was taken away
         return self
 
     def check_fits(self, where: str, other: RidgeStatistics) -> None:

@@ -158,12 +158,12 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     distilled = DistilledDataset.load(file, feature_map=feature_map)
     backend = _recorded_backend(distilled)
     if settings.statistics is not None:
-        from krrdistill.apps.cli.statistics import load_statistics, test_part
+        from krrdistill.apps.cli.statistics import about, load_statistics, test_part
 
         statistics, part = load_statistics(settings.statistics, kernel, backend=backend), test_part(settings)
         name, n, test = settings.statistics.name, statistics.n, None if part is None else (part.X, part.y)
-        with output.working("retraining"):
-            original: RidgeModel | None = retrain_from_statistics(distilled, statistics, where=str(settings.statistics))
+        with output.working("retraining"), about(settings.statistics):
+            original: RidgeModel | None = retrain_from_statistics(distilled, statistics, where="verify")
     else:
         name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
         data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")

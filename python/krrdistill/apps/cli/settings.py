@@ -188,7 +188,7 @@ class StatisticsSettings:
     """One run of ``krrdistill statistics``."""
 
     dataset: str = option_of(
-        RunSettings, "dataset", text="{choices}, a file, or a folder: its training part, or all of a shard."
+        RunSettings, "dataset", text="Name of a data set, a file, or a folder: its training part, or all of a shard."
     )
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     download: bool = option_of(RunSettings, "download")

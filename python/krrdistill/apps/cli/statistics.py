@@ -35,7 +35,15 @@ from krrdistill.problem import split
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.statistics import RidgeStatistics
 
-__all__ = ["load_statistics", "run_distill_statistics", "run_merge", "run_statistics", "run_subtract", "test_part"]
+__all__ = [
+    "about",
+    "load_statistics",
+    "run_distill_statistics",
+    "run_merge",
+    "run_statistics",
+    "run_subtract",
+    "test_part",
+]
 
 STATISTICS, HELD_OUT = "krrdistill-statistics-", "krrdistill-held-out-"  # what the formats of the files begin with
 
@@ -91,7 +99,7 @@ def run_statistics(settings: StatisticsSettings, *, as_json: bool) -> int:
         _file("--held-out", held_out, HELD_OUT)
     like = None if settings.like is None else load_statistics(settings.like, _own_map(settings.map_options.kernel))
     options = DistillOptions(**common_values(settings, DistillOptions))
-    with limited_threads(settings.threads), output.stage_progress() as progress, _about(settings.dataset):
+    with limited_threads(settings.threads), output.stage_progress() as progress, about(settings.dataset):
         watch = Stopwatch(progress)
         with watch.stage("load"):
             part = load_part(
@@ -139,6 +147,9 @@ def run_statistics(settings: StatisticsSettings, *, as_json: bool) -> int:
         status.say("note: nothing is held out (--held-out FILE does); choose lambda by other samples or by GCV")
     if like is None and feature_map.preprocessing.constants.get("source") == "x_train":
         status.say(f"note: the scaling is that of {settings.dataset} alone; make other shards with --like {out}")
+    if like is None and settings.classes is None and targets.classes is not None and not part.class_names:
+        found = f"the {targets.classes.count} classes are those that occur in {settings.dataset}"
+        status.say(f"note: {found}; --classes says which others there are")
     n_held_out = None if kept is None else len(kept)
     _show(StatisticsFacts.of(out, statistics, held_out=held_out and str(held_out), n_held_out=n_held_out), as_json)
     return status.OK
@@ -178,8 +189,11 @@ def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_js
         total = load_statistics(files[0], settings.kernel)
         for file in files[1:]:
             other = load_statistics(file, settings.kernel)
-            with _about(file):
-                total = total.merge(other) if sign > 0 else total.__isub__(other)
+            with about(file):
+                if sign > 0:
+                    total += other
+                else:
+                    total -= other
         total.save(out)
     _show(StatisticsFacts.of(out, total), as_json)
     return status.OK
@@ -187,17 +201,19 @@ def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_js
 
 def _join_held_out(files: Sequence[Path], settings: MergeSettings, *, as_json: bool) -> int:
     out = _file("--out", settings.out, HELD_OUT)
-    total, seen = HeldOutRows.load(files[0]), set[str]()
-    for index, file in enumerate(files):
+    parts, seen = list[HeldOutRows](), set[str]()
+    for file in files:
         rows = HeldOutRows.load(file)
         digest = content_digest({"X": rows.X, "y": rows.y})
-        with _about(file):
-            if digest in seen:
-                raise DataError("these rows are already in")
-            total = (index and HeldOutRows.joined([total, rows])) or total
+        if digest in seen:
+            raise DataError(f"{file}: these held-out rows are already in")
+        with about(file):
+            HeldOutRows.joined([*parts[:1], rows])  # says which file does not fit
+        parts.append(rows)
         seen.add(digest)
-    total.save(out)
-    _show(StatisticsFacts(file=str(out), n=len(total), kind="held-out rows"), as_json)
+    joined = HeldOutRows.joined(parts) or parts[0]
+    joined.save(out)
+    _show(StatisticsFacts(file=str(out), n=len(joined), kind="held-out rows"), as_json)
     return status.OK
 
 
@@ -244,7 +260,7 @@ def test_part(settings: Any) -> OnePart | None:
     source = settings.source
     if source.test is None:
         return None
-    with _about(f"--test {source.test}"):
+    with about(f"--test {source.test}"):
         return load_part(source.test, "test", data_dir=settings.data_dir, x=source.x_test, y=source.y_test)
 
 
@@ -254,7 +270,7 @@ def _held_out(settings: DistillSettings) -> HeldOutRows:
     name = str(source.validation)
     if _format(Path(name)).startswith(HELD_OUT):
         return HeldOutRows.load(name)
-    with _about(f"--validation {name}"):
+    with about(f"--validation {name}"):
         part = load_part(name, "validation", data_dir=settings.data_dir, x=source.x_validation, y=source.y_validation)
     return HeldOutRows(part.X, part.y)
 
@@ -303,7 +319,7 @@ def _file(flag: str, file: Path | None, kind: str) -> Path:
 
 
 @contextmanager
-def _about(what: object) -> Iterator[None]:
+def about(what: object) -> Iterator[None]:
     """DataErrors of the block say what they are about."""
     try:
         yield

@@ -196,6 +196,8 @@ def _certificate_rows(run: RunFolder) -> Rows:
         ("predictions that agree", "", percent(numbers.prediction_agreement)),
         ("condition number of the distilled features", "", number(numbers.condition)),
     ]
+    if not record.n_test:
+        return rows[1:4] + rows[5:]
     if original.mean_r2 is not None:
         name = "R\N{SUPERSCRIPT TWO} on the test set, mean over targets"
         rows.insert(0, (name, percent(original.mean_r2), percent(distilled.mean_r2)))
@@ -231,7 +233,7 @@ def _asked(run: RunFolder) -> Rows:
     """The options of a run, from its record and from the file."""
     record, meta = run.record, run.meta
     pairs: Rows = [
-        ("data set", record.dataset),
+        ("data set", record.dataset) if record.statistics is None else ("statistics", record.statistics),
         ("kernel", record.kernel),
         ("samples per class", as_word(record.ipc).replace(",", ", ")),
         ("start", record.init),
@@ -244,8 +246,6 @@ def _asked(run: RunFolder) -> Rows:
         ("backend", record.backend),
         ("seed", str(record.seed)),
     ]
-    if record.statistics is not None:
-        pairs.insert(1, ("statistics", record.statistics))
     options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}
     for given, labels in ((_dictionary(meta, "kip"), _KIP_OPTIONS), (options, _OPTIONS)):
         shown = [
