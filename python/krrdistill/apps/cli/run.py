@@ -177,7 +177,8 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     passed = certificate.weight_relative_error <= limit
     held_out = 0 if settings.statistics or distilled.meta.get("own_validation") else distilled.meta.get("n_val")
     known = int(distilled.meta.get("n_train") or 0) + int(held_out or 0)
-    doubts = _doubts(distilled, certificate.weight_relative_error, n, known) if retrained and not passed else ()
+    source = "data set" if settings.statistics is None else "statistics"
+    doubts = _doubts(distilled, certificate.weight_relative_error, source, n, known) if retrained and not passed else ()
     outcome = Verification(
         artifact=str(file),
         dataset=name,
@@ -233,14 +234,18 @@ def _default_tolerance(distilled: DistilledDataset, retrained: bool) -> float:
     return max(tolerance, RETRAINED_TOLERANCE) if retrained and _in_float32(distilled) else tolerance
 
 
-def _doubts(distilled: DistilledDataset, error: float, n: int, known: int) -> tuple[str, ...]:
-    """Why a certificate may be worse than the file is; it is of ``known`` training samples, ``n`` were given."""
+def _doubts(distilled: DistilledDataset, error: float, source: str, n: int, known: int) -> tuple[str, ...]:
+    """Why a certificate may be worse than the file is; it is of ``known`` training samples, ``source`` has ``n``."""
     if known != n:
-        return (f"the file was made from {known} training samples, the data set has {n}: it is another one",)
+        return (f"the file was made from {known} training samples, the {source} of {n}: it is another one",)
+    recorded = (distilled.meta.get("certificate") or {}).get("weight_relative_error")
+    if recorded is not None and error <= 2.0 * recorded:
+        return (f"the points were not exact when they were made: the file records a weight error of {recorded:.2g}",)
     if not error < ROUNDING_AT_MOST:
+        order = "" if source == "statistics" else ", or in another order, which decides who is held out"
         doubt = (
-            "the original was trained again from the data set: its samples are others than those that were distilled, "
-            "or in another order, which decides who is held out"
+            f"the original was trained again from the {source}: the samples are others than those that were "
+            f"distilled{order}"
         )
         return (doubt,)
     if not _in_float32(distilled):

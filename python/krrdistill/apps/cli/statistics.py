@@ -228,6 +228,12 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
         statistics = load_statistics(file, kernel, backend=options.backend)
         validation = None if source.validation is None else _held_out(settings)
         part = test_part(settings)
+        if validation is not None:
+            with about(f"--validation {source.validation}"):
+                statistics.as_targets("validation", validation.y, len(validation))
+        if part is not None:
+            with about(f"--test {source.test}"):
+                statistics.as_targets("test", part.y, len(part.X))
         result = run_from_statistics(
             statistics,
             validation=validation,
@@ -320,10 +326,10 @@ def _file(flag: str, file: Path | None, kind: str) -> Path:
 
 @contextmanager
 def about(what: object) -> Iterator[None]:
-    """DataErrors of the block say what they are about."""
+    """Errors of the block about data say what they are about."""
     try:
         yield
-    except DataError as error:
+    except (DataError, TypeError) as error:
         text = str(error)
         raise DataError(text if str(what) in text else f"{what}: {text}") from error
 
