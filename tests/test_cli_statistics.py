@@ -143,7 +143,7 @@ def test_shards_in_any_order_give_the_points_of_one_call(
 def test_shards_of_mnist_give_the_points_of_one_call(capsys: pytest.CaptureFixture[str]) -> None:
     data = kd.load_dataset("mnist", data_dir=REAL_DATA)
     some = kd.Dataset("mnist", data.x_train[:6000], data.y_train[:6000], data.x_test, data.y_test)
-    _shards_against_one_call(some, ["--kernel", "random_fourier", "--n-features", "200", *EXACT], capsys)
+    _shards_against_one_call(some, ["--kernel", "FCNN", "--widths", "120", *EXACT], capsys)
 
 
 def test_a_shard_that_lacks_classes_takes_them_from_the_first(
