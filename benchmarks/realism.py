@@ -60,7 +60,7 @@ def judge(distilled: kd.DistilledDataset, model: kd.RidgeModel, data: kd.Dataset
         reloaded = kd.DistilledDataset.load(path)
     certificate = reloaded.verify(model, test=data)
     images = reloaded.samples
-    near = likeness(images, real, value_range(data))
+    near = likeness(images, real, value_range(data.x_train))
     distances = {"mse": near.mse, "psnr": near.psnr, "out_of_range": near.out_of_range}
     return {**certificate.scalars(), **distances}, images
 
@@ -96,7 +96,7 @@ def draw(images: dict[str, Any], data: kd.Dataset, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    low, high = value_range(data)
+    low, high = value_range(data.x_train)
     columns = min(PICTURED, data.n_classes)
     figure = Figure(figsize=(columns * 0.8 + 1.4, len(images) * 0.84 + 0.3), dpi=110)
     FigureCanvasAgg(figure)

@@ -169,6 +169,24 @@ def test_an_intercept_about_zero_is_measured_by_the_spread_of_the_scores(b: floa
     assert nothing.weight_relative_error == math.inf
 
 
+@pytest.mark.parametrize("targets", ["classes", "multilabel", "real"])
+def test_without_a_test_set_only_the_weights_are_compared(targets: str) -> None:
+    W, F = gaussian(K, P), gaussian(6, P)
+    W_S = W + 0.1 * gaussian(K, P, seed=1)
+    known = certificate_of(W, W_S, features=FeatureGram(F))
+    other: Any = {"X_test": None, "y_test": None, "features": FeatureGram(F), "targets": targets}
+    found = certificate_of(W, W_S, **other)
+    for name in ("weight_relative_error", "weight_cosine", "condition"):
+        assert getattr(found, name) == getattr(known, name)
+    for name in ("prediction_agreement", "original_accuracy", "distilled_accuracy"):
+        assert math.isnan(getattr(found, name))
+    assert found.per_target is None
+    shift = 0.3  # of an intercept about zero, measured by the spread of the scores of the points
+    zero, spread = np.zeros(K), np.linalg.norm((F @ W.T).std(axis=0))
+    moved = certificate_of(W, W.copy(), intercepts=(zero, zero + shift), **other)
+    tolerances.assert_elementwise(moved.weight_relative_error, shift * math.sqrt(K) / spread, np.float64, 1.0)
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_real_predictions_agree_to_a_millionth_of_their_spread(scale: float) -> None:
     W = scale * gaussian(K, P)

@@ -175,7 +175,11 @@ def test_config_file_with_an_option_over_it(tmp_path: Path, capsys: pytest.Captu
         ("distill --config bad.yaml", 2, "bad.yaml, line 2: malformed YAML"),
         ("distill --nonsense", 2, "--nonsense"),
         ("distil", 2, "distil"),
-        ("", 2, "no command given: distill, kip, verify, privacy, report, compare, reproduce, info"),
+        (
+            "",
+            2,
+            "no command given: distill, statistics, merge, subtract, kip, verify, privacy, report, compare",
+        ),
         ("verify", 2, "FILE"),
         ("verify none.npz", 2, "no such file: none.npz"),
         ("verify bad.yaml --tolerance -1", 2, "--tolerance must be finite and >= 0, got -1.0"),

@@ -166,7 +166,7 @@ def test_the_recorded_command_asks_for_the_same_run(kind: type[RunSettings]) -> 
     values: dict[str, Any] = {"kernel": "random_fourier", "spectral": "matern", "lambda_s": "auto", "out": "a b"}
     others = {"hidden_layers", "widths", "channels", "kernel_size", "stride", "padding", "slope"}  # of other maps
     others |= {"realism", "scale_labels", "labels_only", "center_targets", "selection"}  # they exclude what is given
-    others |= {"dataset"}  # said always
+    others |= {"dataset", "statistics"}  # said always; in place of the data
     declared = {each.flag: each for each in declared_options(kind)}
     for each in declared.values():
         if each.name not in others:
@@ -336,3 +336,12 @@ def test_bad_options_are_named_with_what_came(given: dict[str, Any], expected: s
 def test_options_that_exclude_each_other(given: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         distill(given)
+
+
+def test_the_recorded_command_of_statistics_names_no_data_set() -> None:
+    given = {"statistics": "a b.npz", "selection": "gcv", "seed": "3"}
+    settings = distill(given)
+    assert command_line(settings) == "krrdistill distill --statistics|a b.npz|--selection|gcv|--seed|3".replace(
+        " ", "|", 2
+    ).split("|")
+    assert settings.folder == Path("runs/a b_ipc1_noise_seed3")

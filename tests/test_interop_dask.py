@@ -235,7 +235,9 @@ def test_nan_in_one_chunk_is_named_and_other_work_goes_on(client: Any) -> None:
     X, y = cut(problem.X, problem.y)
     total = problem.everything.copy()
     bad = X.map_blocks(nan_in_chunk_four, dtype=X.dtype, meta=np.empty((0, 0), X.dtype))
-    with pytest.raises(kd.DataError, match=r"^statistics: chunk 4, rows 800 ... 999: statistics.update: X: row 7 holds NaN"):
+    with pytest.raises(
+        kd.DataError, match=r"^statistics: chunk 4, rows 800 ... 999: statistics.update: X: row 7 holds NaN"
+    ):
         total += statistics(bad, y, problem.phi, 10, client=client)
     tolerances.assert_exact(total.gram, problem.everything.gram)
     found = statistics(bad[:800], y[:800], problem.phi, 10, precision="float64", client=client)

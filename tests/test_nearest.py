@@ -222,4 +222,4 @@ def test_likeness() -> None:
 
 
 def test_value_range(digits: kd.Dataset) -> None:
-    assert value_range(digits) == (0.0, 16.0)
+    assert value_range(digits.x_train) == (0.0, 16.0)

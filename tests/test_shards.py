@@ -158,3 +158,65 @@ def test_statistics_of_one_network_on_two_devices_merge(tmp_path: Path) -> None:
         total += statistics_of(slice(60, 90), phi=scaled)
     with pytest.raises(kd.DataError, match="another preprocessing"):
         kd.RidgeStatistics.load(tmp_path / "s.npz", scaled)
+
+
+def test_shards_taken_away_whole_are_gone_until_they_come_back(tmp_path: Path) -> None:
+    parts = [statistics_of(slice(30 * i, 30 * i + 30), shard=name) for i, name in enumerate("abc")]
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total += part
+    for own in (0, 1):  # what update() added, and what was merged
+        rest = total.copy()
+        rest -= parts[own]
+        rest.save(tmp_path / "rest.npz")
+        for left in (rest, kd.RidgeStatistics.load(tmp_path / "rest.npz")):
+            assert left.shards == {"a", "b", "c"} - {"ab"[own]}
+            with pytest.raises(kd.DataError, match=f"shard '{'ab'[own]}' is already taken away"):
+                left.__isub__(parts[own])
+            assert left.n == 60
+            left.merge(parts[own])
+            assert (left.n, left.shards) == (90, {"a", "b", "c"})
+            with pytest.raises(kd.DataError, match="is already in"):
+                left.merge(parts[own])
+            left.__isub__(parts[own])
+            assert left.n == 60
+
+
+def test_a_shard_gone_from_one_side_of_a_merge_is_there_by_the_other() -> None:
+    a, b = statistics_of(slice(30), shard="a"), statistics_of(slice(30, 60), shard="b")
+    without = (a + b).__isub__(a)
+    total = statistics_of(slice(60, 90), shard="c")
+    total += a
+    total.merge(statistics_of(slice(0), shard="d"))
+    with pytest.raises(kd.DataError, match="taken away"):
+        without.__isub__(a)
+    total += without
+    assert total.shards == {"a", "b", "c"}
+    total -= a
+    assert total.shards == {"b", "c"}
+
+
+def test_rows_added_after_a_shard_went_are_not_that_shard() -> None:
+    total, part = statistics_of(slice(30), shard="a"), statistics_of(slice(30), shard="a")
+    total += statistics_of(slice(30, 60), shard="b")
+    total -= part
+    rng = np.random.default_rng(7)
+    total.update(rng.standard_normal((5, D)), np.arange(5) % 3)
+    assert "a" not in total.shards
+    assert len(total.shards) == 2
+    total += part
+    assert total.n == 65
+
+
+def test_held_out_statistics_are_taken_by_the_labels_of_their_classes() -> None:
+    names = ["cat", "dog", "eel"]
+    training = statistics_of(slice(60), names, labels=names)
+    held = statistics_of(slice(60, 90), names, labels=names)
+    swapped = statistics_of(slice(60, 90), ["eel", "cat", "dog"], labels=names)
+    expected = kd.fit_model(training, validation=held)
+    found = kd.fit_model(training, validation=swapped)
+    assert found.lambda_ == expected.lambda_
+    tolerances.assert_reduction(found.path.score, expected.path.score, np.float64, 60, expected.path.score)
+    fewer = statistics_of(slice(60), ["cat", "dog"], labels=names)
+    with pytest.raises(kd.DataError, match=r"fit_model: validation: .* have classes that .* do not have"):
+        kd.fit_model(fewer, validation=held)

@@ -17,6 +17,8 @@ import krrdistill as kd
 import tolerances
 from krrdistill.common import rows as row_blocks
 from krrdistill.common.rows import RowSource
+from krrdistill.data.labels import Classes
+from krrdistill.data.parts import read_part
 from krrdistill.errors import DataWarning
 
 Array = npt.NDArray[Any]
@@ -410,6 +412,42 @@ def test_sources_with_parts_are_taken_whole(make: Callable[[Path], Any], tmp_pat
         X, y = numbers(part, "uint8")
         tolerances.assert_exact(flat(getattr(data, f"x_{part}")[:]), flat(X))
         tolerances.assert_exact(getattr(data, f"y_{part}"), y)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: npz_parts(path, "x_{}", "y_{}", "val"),
+        lambda path: npz_parts(path, "{}_images", "{}_labels", "val"),
+        folder_of_parts,
+        parquet_files_of_parts,
+        saved_splits,
+    ],
+    ids=["npz", "MedMNIST", "folders", "parquet", "DatasetDict saved"],
+)
+def test_one_part_of_a_source_is_read_for_itself(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    source = make(tmp_path)
+    for part in ("train", "test", "validation"):
+        X, y = numbers(part, "uint8")
+        found = read_part(source, part)
+        tolerances.assert_exact(flat(found.X[:]), flat(X))
+        tolerances.assert_exact(found.targets("here").values, y)
+
+
+def test_a_shard_without_parts_is_read_whole_and_a_missing_part_is_named(tmp_path: Path) -> None:
+    X, y = numbers("train", "uint8")
+    np.savez(tmp_path / "shard.npz", X=X, y=y)
+    for part in ("train", "test", "validation"):
+        tolerances.assert_exact(read_part(tmp_path / "shard.npz", part).X, X)
+    np.savez(tmp_path / "train.npz", x_train=X, y_train=y, class_names=["a", "b", "c", "absent"])
+    found = read_part(tmp_path / "train.npz", "train")
+    assert found.targets("here").classes == Classes(4)
+    assert found.targets("here", classes=5).classes == Classes(5)
+    with pytest.raises(kd.DataError, match="has no part for test; it has train"):
+        read_part(tmp_path / "train.npz", "test")
+    np.savez(tmp_path / "short.npz", X=X, y=y[:-1])
+    with pytest.raises(kd.DataError, match="samples and 59 labels"):
+        read_part(tmp_path / "short.npz", "train")
 
 
 def test_one_column_of_labels_as_in_medmnist_is_taken_with_a_word(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ elementwise  a few units in the last place of a known magnitude (conversions, co
 reduction    sums of ``terms`` products: rounding grows like their square root, relative to the sum of magnitudes
 solve        backward stable solves: rounding times the condition number
 statistical  moments of random samples: five standard errors
+merged       what the documentation says of statistics that were merged: 1e-12 in float64
 promised     what README says of a model retrained from a file, by how the file stores numbers
 """
 
@@ -18,6 +19,7 @@ _ULPS = {"elementwise": 8.0, "reduction": 4.0, "solve": 100.0}
 _STANDARD_ERRORS = 5.0
 _BOUND_MARGIN = 2e-12
 _ESTIMATE = 2e-3
+_MERGED = 1e-12
 # The tests keep the promise in numbers of their own: those of the package could be changed with it.
 _PROMISED = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
 # float32 cosine: reduction in three parts, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
@@ -80,6 +82,13 @@ def assert_promised(relative_error: float, store: str = "float64") -> None:
 def assert_promised_model(W_S: Any, W: Any, store: str = "float64") -> None:
     """||W_S - W||_F <= promised(store) ||W||_F."""
     _within(np.linalg.norm(np.asarray(W_S) - W), 0.0, _PROMISED[store] * np.linalg.norm(W))
+
+
+def assert_merged(actual: Any, expected: Any) -> None:
+    """What comes of merged float64 statistics against those of one pass, points of well-conditioned maps included."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    _within(np.linalg.norm(actual - expected), 0.0, _MERGED * np.linalg.norm(expected))
 
 
 def difference_quotient(step: float, magnitude: Any, dtype: Any = np.float64) -> Any:

@@ -40,6 +40,7 @@ from .pipeline import Distillation as Distillation
 from .pipeline import distill as distill
 from .pipeline import distill_model as distill_model
 from .pipeline import retrain as retrain
+from .pipeline import retrain_from_statistics as retrain_from_statistics
 from .ridge.feature_gram import fit_features as fit_features
 from .ridge.held_out import HeldOutRows as HeldOutRows
 from .ridge.model import RidgeModel as RidgeModel

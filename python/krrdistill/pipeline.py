@@ -35,7 +35,7 @@ from krrdistill.problem import Problem, choose_real_rows, points_of_model, stand
 from krrdistill.ridge.model import RidgeModel, fit_model, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
 
-__all__ = ["Distillation", "Trained", "distill", "distill_model", "retrain", "train"]
+__all__ = ["Distillation", "Trained", "distill", "distill_model", "retrain", "retrain_from_statistics", "train"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -288,8 +288,10 @@ def retrain(
     """
     meta = distilled.meta
     if meta.get("weighted") or not meta.get("split"):
-        reason = "with sample weights" if meta.get("weighted") else "from statistics"
-        raise DataError(f"{where}: the original was trained {reason}; store it in the file (include_weights)")
+        reason, remedy = "with sample weights", ""
+        if not meta.get("weighted"):
+            reason, remedy = "from statistics", ", or train it again from them: retrain_from_statistics (--statistics)"
+        raise DataError(f"{where}: the original was trained {reason}; store it in the file (include_weights){remedy}")
     if bool(meta.get("own_validation")) != (validation is not None):
         found = (
             "by a validation set of its own: pass validation=(X, y), on the command line --validation SOURCE"
@@ -318,6 +320,44 @@ def retrain(
     )
     check_columns(where, meta.get("columns"), problem.X)
     return train(problem).model
+
+
+def retrain_from_statistics(
+    distilled: DistilledDataset, statistics: RidgeStatistics, *, where: str = "retrain_from_statistics"
+) -> RidgeModel:
+    """Trains the original model again from the statistics of its data, with the lambda that the file records.
+
+    Parameters
+    ----------
+    distilled : DistilledDataset
+    statistics : RidgeStatistics
+        Those of the training samples; their classes may be in another order.
+    where : str
+        Name of the caller, for messages.
+
+    Returns
+    -------
+    RidgeModel
+
+    Raises
+    ------
+    DataError
+        For statistics of another map or other classes, and a file that does not record lambda.
+    """
+    k, meta = distilled.Y.shape[1], distilled.meta
+    per_target, lambda_ = meta.get("lambda_per_target"), meta.get("lambda")
+    if lambda_ is None:
+        raise DataError(f"{where}: the file does not record the lambda of its model")
+    targets = {"classes": distilled.classes} if distilled.classes is not None else {"n_targets": k}
+    placed = RidgeStatistics(
+        distilled.feature_map, **targets, precision=statistics.precision, backend=statistics.backend
+    )
+    placed.merge(statistics)
+    if placed.k != k:
+        raise DataError(f"{where}: the statistics are of {placed.k} classes, the file is of {k}")
+    center = "both" if distilled.centered else "none" if distilled.offset is None else "targets"
+    model = fit_model(placed, lambda_, center=center)
+    return model if per_target is None else refitted(replace(model, lambdas=np.array(per_target)), placed)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,16 @@ from krrdistill.data import Dataset, standardize, zca
 from krrdistill.errors import ResultWarning
 from krrdistill.maps import FeatureMap, given_map, make_map
 from krrdistill.options import DistillOptions, class_counts
-from krrdistill.pipeline import distill, retrain
-from krrdistill.ridge.model import RidgeModel
+from krrdistill.pipeline import Distillation, distill, distill_model, retrain
+from krrdistill.ridge.held_out import HeldOutRows
+from krrdistill.ridge.model import RidgeModel, fit_model
+from krrdistill.ridge.statistics import RidgeStatistics
 
 if TYPE_CHECKING:
     from krrdistill.apps.kip.iteration import KipOptions
 
 __all__ = [
+    "RunData",
     "RunResult",
     "certificate_numbers",
     "certified",
@@ -51,6 +54,7 @@ __all__ = [
     "original_of",
     "peak_memory_bytes",
     "run_distillation",
+    "run_from_statistics",
     "score",
 ]
 
@@ -81,6 +85,36 @@ class RunResult:
     def report(self) -> dict[str, Any]:
         """The record as report.json has it."""
         return to_json(self.record)
+
+
+@dataclass(frozen=True, eq=False)
+class RunData:
+    """What a run knows of its data besides the model.
+
+    Parameters
+    ----------
+    name : str
+    class_names : sequence of str
+        Of classes or targets.
+    test : (X, y), optional
+        The test set.
+    value_range : (lowest, highest), optional
+        Of the raw samples; None where none were seen.
+    summed : bool
+        Whether the run passed over the data, or was given their statistics.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    test: tuple[Any, Any] | None
+    value_range: tuple[float, float] | None
+    summed: bool = True
+
+    @staticmethod
+    def of(dataset: Dataset) -> RunData:
+        """All of a data set."""
+        test = (dataset.x_test, dataset.test_targets)
+        return RunData(dataset.name, dataset.class_names, test, value_range(dataset.x_train))
 
 
 def run_distillation(
@@ -136,79 +170,160 @@ def run_distillation(
                 judge=False,  # what is read back from the file is
             )
         watch.seconds.update(result.seconds)
-        path, model = out / "distilled.npz", result.model
-        # Judged under another name, so that a set that cannot be read back replaces nothing.
-        unverified = out / f".{path.name}.unverified.npz"
-        try:
-            distilled, certificate = certified(result.distilled, unverified, model, dataset, options, watch)
-        finally:
-            unverified.unlink(missing_ok=True)
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        found = likeness(distilled.samples, images, value_range(dataset), asked=options.realism)
-        curve = _error_curve(distilled, model.W) if options.labels_only and not options.intercept else None
-        solution = result.solution
-        said = [
-            *model.statements(),
-            too_many_points(distilled, model),
-            not_exact(distilled, certificate.weight_relative_error, certificate.prediction_agreement),
-        ]
-        seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
-        record = RunRecord(
-            **common_facts(dataset, kernel, options, model, distilled, certificate),
-            init=options.start,
-            range_scale=solution.pop("range_scale"),
-            solution=Solution(**solution),
-            val_r2=model.val_r2,
-            lambda_per_target=None if model.lambdas is None else tuple(model.lambdas.tolist()),
-            targets=dataset.targets,
-            intercept=options.intercept,
-            realism=found,
-            labels_only=curve,
-            seconds=seconds,
-            warnings=tuple(sentence for sentence in said if sentence is not None),
-            artifact=str(path),
-        )
-        facts, recorded = to_json(record), ("original", "distilled", "certificate", "seconds")
-        distilled = distilled.with_meta(**{key: facts[key] for key in recorded})
-        distilled.save(path, embed_map=options.embed_map)
-        record = replace(record, artifact_sha256=sha256_of(path))
+        return _written(result, RunData.of(dataset), kernel, options, out, watch, start - load_seconds, images)
+
+
+def run_from_statistics(
+    statistics: RidgeStatistics,
+    *,
+    validation: HeldOutRows | None = None,
+    test: tuple[Any, Any] | None = None,
+    options: DistillOptions | None = None,
+    out: Path | str,
+    name: str,
+    kernel: str | None = None,
+    class_names: Sequence[str] = (),
+    load_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> RunResult:
+    """``run_distillation`` without the data: model and points from statistics, the same file and certificate.
+
+    Parameters
+    ----------
+    statistics : RidgeStatistics
+    validation : HeldOutRows, optional
+        Samples that lambda is chosen by; without them it is ``selection`` = "gcv", or the one of ``lambdas``.
+    test : (X, y), optional
+        The test set; without one the certificate compares the weights alone.
+    options : DistillOptions, optional
+        What concerns data is not looked at.
+    out : Path
+        Folder, made where it is missing.
+    name : str
+        What the record calls the data.
+    kernel : str, optional
+        What the record calls the map, by default its own name.
+    class_names : sequence of str, optional
+        By default the labels of the statistics.
+    load_seconds, progress
+        As in ``run_distillation``.
+
+    Returns
+    -------
+    RunResult
+    """
+    options, out = options or DistillOptions(), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    watch = Stopwatch(progress, {"load": load_seconds})
+    of_points = replace(options, **{**DistillOptions().training(), "seed": options.seed})
+    with limited_threads(options.threads):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultWarning)  # the record says it
+            with watch.stage("ridge"):
+                model = fit_model(
+                    statistics,
+                    options.lambdas,
+                    validation=validation,
+                    selection=options.selection,
+                    center=options.center,
+                    per_target=options.lambda_per_target,
+                )
+            distilled = distill_model(model, options=of_points, watch=watch, judge=False)
+        classes = statistics.classes
+        labels = [str(c if classes is None else classes.label(c)) for c in range(statistics.k)]
+        seen = validation.X if validation is not None else None if test is None else test[0]
+        limits = None if seen is None else value_range(seen)
+        data = RunData(name, tuple(class_names or labels), test, limits, summed=False)
+        result = Distillation(distilled, model, None, watch.seconds)
+        kernel = kernel or model.feature_map.kernel
+        return _written(result, data, kernel, options, out, watch, start - load_seconds, None)
+
+
+def _written(
+    result: Distillation,
+    data: RunData,
+    kernel: str,
+    options: DistillOptions,
+    out: Path,
+    watch: Stopwatch,
+    start: float,
+    images: npt.NDArray[Any] | None,
+) -> RunResult:
+    """Writes ``out``/distilled.npz, reads it back and certifies what was read; ``images`` are the start's."""
+    path, model = out / "distilled.npz", result.model
+    # Judged under another name, so that a set that cannot be read back replaces nothing.
+    unverified = out / f".{path.name}.unverified.npz"
+    try:
+        distilled, certificate = certified(result.distilled, unverified, model, data, options, watch)
+    finally:
+        unverified.unlink(missing_ok=True)
+    curve = _error_curve(distilled, model.W) if options.labels_only and not options.intercept else None
+    solution, agreement = result.solution, certificate.prediction_agreement
+    said = [
+        *model.statements(),
+        too_many_points(distilled, model),
+        not_exact(distilled, certificate.weight_relative_error, None if data.test is None else agreement),
+    ]
+    record = RunRecord(
+        **common_facts(data, kernel, options, model, distilled, certificate),
+        init=options.start,
+        range_scale=solution.pop("range_scale"),
+        solution=Solution(**solution),
+        val_r2=model.val_r2,
+        lambda_per_target=None if model.lambdas is None else tuple(model.lambdas.tolist()),
+        targets=model.targets,
+        intercept=options.intercept,
+        realism=likeness(distilled.samples, images, data.value_range, asked=options.realism),
+        labels_only=curve,
+        seconds={**watch.seconds, "total": time.perf_counter() - start},
+        warnings=tuple(sentence for sentence in said if sentence is not None),
+        artifact=str(path),
+    )
+    facts, recorded = to_json(record), ("original", "distilled", "certificate", "seconds")
+    distilled = distilled.with_meta(**{key: facts[key] for key in recorded})
+    distilled.save(path, embed_map=options.embed_map)
+    record = replace(record, artifact_sha256=sha256_of(path))
     return RunResult(record, distilled, model, images, certificate.singular_values)
 
 
 def map_for(
-    dataset: Dataset,
+    data: Any,
     kernel: str,
     map_options: Mapping[str, Any] | None,
     *,
     use_zca: bool,
     seed: int,
     watch: Stopwatch,
+    name: str = "",
+    layout: str | None = None,
 ) -> FeatureMap:
-    """The named map with the preprocessing of a run."""
+    """The named map with the preprocessing of a run, for a data set, or for samples of a named one."""
     with watch.stage("preprocess"):
-        preprocessing = zca(dataset) if use_zca else standardize(dataset)
-        return make_map(kernel, dataset, preprocessing, seed=seed, **(map_options or {}))
+        preprocessing = zca(data, name=name) if use_zca else standardize(data, layout=layout, name=name)
+        return make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
 
 
 def certified(
     distilled: DistilledDataset,
     path: Path,
     model: RidgeModel,
-    dataset: Dataset,
+    data: RunData,
     options: DistillOptions | KipOptions,
     watch: Stopwatch,
 ) -> tuple[DistilledDataset, Certificate]:
     """Writes a set, reads it back and certifies what was read."""
     with watch.stage("save"):
-        named = distilled.with_meta(dataset=dataset.name, class_names=list(dataset.class_names))
+        named = distilled.with_meta(dataset=data.name, class_names=list(data.class_names))
         named.save(path, embed_map=options.embed_map)
         reloaded = DistilledDataset.load(path, feature_map=given_map(distilled.feature_map))
     with watch.stage("evaluate"):
-        return reloaded, reloaded.verify(model, test=dataset, backend=options.backend)
+        return reloaded, reloaded.verify(model, test=data.test, backend=options.backend)
 
 
 def common_facts(
-    dataset: Dataset,
+    data: RunData,
     kernel: str,
     options: DistillOptions | KipOptions,
     model: RidgeModel,
@@ -217,33 +332,32 @@ def common_facts(
 ) -> dict[str, Any]:
     """The fields of ``RunRecord`` that every run fills alike."""
     points = distilled.meta["options"]["points_per_class"]
-    held_out = model.n_validation if dataset.validation is None else 0
-    floor = pass_floor(distilled.feature_map, len(dataset.x_train) - held_out, options.precision)
+    floor = {"statistics": pass_floor(distilled.feature_map, model.n_train, model.precision)} if data.summed else {}
     return {
-        "dataset": dataset.name,
+        "dataset": data.name,
         "kernel": kernel,
         "ipc": tuple(points) if isinstance(points, list) else points,
         "seed": options.seed,
         "store": distilled.store,
         "n_train": model.n_train,
         "n_val": model.n_validation,
-        "n_test": len(dataset.x_test),
-        "d": dataset.input_dim,
+        "n_test": 0 if data.test is None else len(data.test[0]),
+        "d": distilled.feature_map.input_dim,
         "p": distilled.feature_map.output_dim,
-        "k": dataset.n_classes,
+        "k": len(model.W),
         "m": len(distilled.inputs),
         "lambda_": model.lambda_,
         "lambda_s": distilled.lambda_s,
-        "criterion": model.path.criterion,
+        "criterion": model.path.criterion or "request",
         "val_accuracy": model.val_accuracy,
         "original": score(certificate, "original"),
         "distilled": score(certificate, "distilled"),
         "certificate": certificate_numbers(certificate),
-        "value_range": value_range(dataset),
+        "value_range": data.value_range,
         "peak_memory_bytes": peak_memory_bytes(),
         "backend": distilled.meta["options"]["backend"],
-        "precision": options.precision,
-        "floor_seconds": {"statistics": floor},
+        "precision": model.precision,
+        "floor_seconds": floor,
     }
 
 

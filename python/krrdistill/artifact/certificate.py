@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
+from krrdistill.common.products import product
 from krrdistill.maps import FeatureMap
 from krrdistill.ridge.feature_gram import FeatureGram
 from krrdistill.ridge.scores import all_scores, predictions, r_squared
@@ -27,16 +28,17 @@ class Certificate:
     ----------
     weight_relative_error : float
         ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the larger of it and
-        ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores.
+        ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores, without a test
+        set of its scores of the distilled points.
     weight_cosine : float
         <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0.
     prediction_agreement : float
         Share of test rows on which both models predict the same class; of labels (multi-label), or of real values to
-        1e-6 of the original predictions' standard deviation.
+        1e-6 of the original predictions' standard deviation. NaN without a test set.
     condition : float
         Condition number of the distilled features, s_1 / s_min(m, p).
     original_accuracy, distilled_accuracy : float
-        On the test set; multi-label the mean over labels, real values NaN.
+        On the test set; multi-label the mean over labels, real values NaN; NaN without a test set.
     singular_values : array
         Of the distilled features, descending; None where only the condition number was computed.
     per_target : dict
@@ -71,27 +73,32 @@ def certify(
     W_S: FloatArray,
     features: FeatureGram,
     feature_map: FeatureMap,
-    X_test: npt.NDArray[Any],
-    y_test: npt.NDArray[Any],
+    X_test: npt.NDArray[Any] | None,
+    y_test: npt.NDArray[Any] | None,
     *,
     precision: str,
     backend: Backend | str | None = None,
     intercepts: tuple[FloatArray, FloatArray] | None = None,
     targets: str = "classes",
 ) -> Certificate:
-    """Compares two models as matrices and on the test set; ``features`` are the distilled ones.
+    """Compares two models as matrices and on the test set, if there is one; ``features`` are the distilled ones.
 
     Test features are computed in ``precision``, scores in float64: float32 scores would hide small differences.
     """
     b = None if intercepts is None else np.stack(intercepts)
-    both = all_scores(
-        feature_map,
-        X_test,
-        np.stack([W, W_S]),
-        b,
-        precision=precision,
-        backend=get_backend(backend, data=X_test),
-        where="verify: test",
+    models = np.stack([W, W_S])
+    both = (
+        product(features.F, models.reshape(-1, models.shape[2]).T).reshape(-1, *models.shape[:2])
+        if X_test is None
+        else all_scores(
+            feature_map,
+            X_test,
+            models,
+            b,
+            precision=precision,
+            backend=get_backend(backend, data=X_test),
+            where="verify: test",
+        )
     )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
@@ -101,9 +108,10 @@ def certify(
         relative = max(
             relative, _relative(float(np.linalg.norm(b[1] - b[0])), float(max(np.linalg.norm(b[0]), spread)))
         )
-    hits = [predicted == y_test if targets != "real" else np.array(np.nan) for predicted in (original, distilled)]
+    known = targets != "real" and y_test is not None
+    hits = [predicted == y_test if known else np.array(np.nan) for predicted in (original, distilled)]
     per_target = None
-    if targets != "classes":
+    if targets != "classes" and y_test is not None:
         measures = dict(zip(("r2", "mse"), r_squared([(np.arange(len(both)), both)], y_test), strict=True))
         if targets == "multilabel":
             measures["accuracy"] = np.stack([hit.mean(axis=0) for hit in hits])
@@ -114,7 +122,7 @@ def certify(
     return Certificate(
         weight_relative_error=relative,
         weight_cosine=float(np.vdot(W_S, W)) / (size * scale) if size * scale > 0.0 else 0.0,
-        prediction_agreement=_agreement(original, distilled, targets),
+        prediction_agreement=float("nan") if y_test is None else _agreement(original, distilled, targets),
         condition=features.condition_number(),
         original_accuracy=float(hits[0].mean()),
         distilled_accuracy=float(hits[1].mean()),

@@ -187,7 +187,7 @@ class DistilledDataset:
         self,
         model: RidgeModel | tuple[FloatArray, FloatArray | None] | None = None,
         *,
-        test: Any,
+        test: Any = None,
         backend: Backend | str | None = None,
     ) -> Certificate:
         """How exactly the model retrained from this set is the original one, as matrices and on test samples.
@@ -197,8 +197,8 @@ class DistilledDataset:
         model : RidgeModel, or (W, b)
             The original; by default the one that the file holds (``include_weights``). ``krrdistill.retrain`` trains it
             again from its data.
-        test : (X, y) or Dataset
-            Raw samples and their labels or targets.
+        test : (X, y) or Dataset, optional
+            Raw samples and their labels or targets; without them the certificate compares the weights alone.
 
         Raises
         ------
@@ -207,13 +207,7 @@ class DistilledDataset:
         """
         if isinstance(test, Dataset):
             test = (test.x_test, test.test_targets)
-        if not isinstance(test, (tuple, list)) or len(test) != 2:
-            raise TypeError(f"verify: test must be a pair (X, y) or a Dataset, got {_kind(test)}")
-        X_test, y_test = test
-        samples = as_samples("verify", X_test, input_dim=self.feature_map.input_dim)
-        check_columns("verify", self.meta.get("columns"), samples)
-        (self.sizes or self.preprocessing).warn_of_units("verify: test", samples)
-        y = self._test_targets(y_test, samples.shape[0])
+        samples, y = (None, None) if test is None else self._test_samples(test)
         W, b = self._original(model)
         if W.shape != (self.Y.shape[1], self.feature_map.output_dim):
             expected = (self.Y.shape[1], self.feature_map.output_dim)
@@ -254,6 +248,14 @@ class DistilledDataset:
             raise TypeError(f"verify: model must be a RidgeModel or (W, b), got {_kind(model)}{remedy}")
         W, b = model
         return to_host("verify", "W", W), None if b is None else to_host("verify", "b", b)
+
+    def _test_samples(self, test: Any) -> tuple[Any, npt.NDArray[Any]]:
+        if not isinstance(test, (tuple, list)) or len(test) != 2:
+            raise TypeError(f"verify: test must be a pair (X, y) or a Dataset, got {_kind(test)}")
+        samples = as_samples("verify", test[0], input_dim=self.feature_map.input_dim)
+        check_columns("verify", self.meta.get("columns"), samples)
+        (self.sizes or self.preprocessing).warn_of_units("verify: test", samples)
+        return samples, self._test_targets(test[1], samples.shape[0])
 
     def _test_targets(self, y: Any, n: int) -> npt.NDArray[Any]:
         k = self.Y.shape[1]

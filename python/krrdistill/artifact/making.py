@@ -116,6 +116,8 @@ def _meta(model: RidgeModel, options: DistillOptions, backend: Backend) -> dict[
     """How the set was made, JSON-able and without times: the same run writes the same bytes."""
     recorded = [each.name for each in declared_options(type(options)) if each.option.recorded]
     kept = {**{name: plain(getattr(options, name)) for name in recorded}, "init": options.start, "lambdas": None}
+    kept |= {"intercept": model.center == "both", "center_targets": model.center == "targets"}
+    kept["lambda_per_target"] = model.lambdas is not None
     split = {} if model.split is None else dict(model.split)
     own_validation = {"own_validation": True} if split.pop("own_validation", False) else {}
     facts: dict[str, Any] = {}

@@ -81,12 +81,13 @@ CRITERIA: Mapping[str, Criterion] = {
     "r2": Criterion(name="validation R\N{SUPERSCRIPT TWO}", best="best R\N{SUPERSCRIPT TWO}", percent=True),
     "squared_error": Criterion(name="validation squared error", best="smallest squared error"),
     "gcv": Criterion(name="generalised cross-validation score", best="smallest generalised cross-validation score"),
+    "request": Criterion(name="score", best="lambda that was asked for"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How a model does on the test set.
+    """How a model does on the test set; all None where there is none.
 
     test_accuracy : of classes, or the mean over labels (multi-label); None for real values
     test_per_target : lists of k: "r2", "mse", of multi-label "accuracy"; None for classes
@@ -161,7 +162,8 @@ class RunRecord:
     criterion : key of ``CRITERIA``
     range_scale : factor that brought the features into the range of the map
     realism : likeness to the real samples of the start
-    value_range : (lowest, highest) value of the raw data
+    value_range : (lowest, highest) value of the raw data, None where only statistics are known
+    statistics : the file of statistics that the model is of, where there were no data
     floor_seconds : lower bound on the time of stages (roofline), None where it is not measured
     """
 
@@ -193,13 +195,14 @@ class RunRecord:
     distilled: Score
     certificate: CertificateNumbers
     realism: Likeness
-    value_range: tuple[float, float]
+    value_range: tuple[float, float] | None
     peak_memory_bytes: int | None
     backend: str
     precision: str
     seconds: Mapping[str, float]
     floor_seconds: Mapping[str, float | None]
     warnings: tuple[str, ...]
+    statistics: str | None = None
     artifact: str | None = None
     artifact_sha256: str | None = None
     figure: str | None = None
@@ -213,7 +216,7 @@ class RunRecord:
     def __post_init__(self) -> None:
         if self.store not in STORES:
             raise DataError(f"store is {self.store!r}, expected one of {', '.join(STORES)}")
-        if not self.value_range[0] < self.value_range[1]:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             limits = list(self.value_range)
             raise DataError(f"value_range must be two numbers, the lower one first, got {limits}")
         if self.criterion not in CRITERIA:
@@ -314,6 +317,7 @@ class Verification:
     certificate: CertificateNumbers
     tolerance: float
     passed: bool
+    statistics: str | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -128,7 +128,7 @@ class Classes:
         if self.names is None and other.names is None:
             raise DataError(
                 f"{where}: there are {self.count} and {other.count} classes without labels; make the smaller ones "
-                "grow(...) first, or give the labels as classes=[...]"
+                "grow(...) first, or give the labels as classes=[...] (--classes)"
             )
         ours, theirs = self.names or tuple(range(self.count)), other.names or tuple(range(other.count))
         if type(ours[0]) is not type(theirs[0]):

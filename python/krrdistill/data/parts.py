@@ -17,11 +17,11 @@ from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError, DataWarning
 
 from .dataset import Dataset
-from .labels import Targets, read_targets
+from .labels import Targets, label_array, read_targets
 from .npz import KEY_SETS, npz_arrays, npz_keys
 from .sources import Columns, Read, hidden, is_saved_dataset, label_of, parquet_files, read, saved_dataset
 
-__all__ = ["Parts", "fraction_rows", "read_dataset"]
+__all__ = ["OnePart", "Parts", "fraction_rows", "read_dataset", "read_part"]
 
 _NAMES = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 _SPLIT_KEY = 20240601  # fixes every split for good
@@ -48,6 +48,53 @@ class Parts(NamedTuple):
     x_validation: Columns = None
     y_validation: Columns = None
     test_fraction: float | None = None
+
+
+class OnePart(NamedTuple):
+    """One part of a data set, or a shard of it, for itself: it need not have a sample of every class.
+
+    name : of the data set
+    X, y : samples and labels, ready for ``distill``
+    class_names : k names, empty where the source has none
+    layout : "NHWC" or "NCHW", None where nothing says it
+    """
+
+    name: str
+    X: Any
+    y: Any
+    class_names: tuple[str, ...] = ()
+    layout: str | None = None
+
+    def targets(self, where: str, *, kind: str | None = None, classes: Any = None) -> Targets:
+        """What y means; without ``classes`` by the names of the source, else by the labels that occur."""
+        if isinstance(self.y, Targets) and classes is None:
+            return self.y
+        y = self.y.labels() if isinstance(self.y, Targets) else label_array(where, self.y)
+        if classes is None and self.class_names and kind != "real" and (y.ndim == 1 or y.shape[1] == 1):
+            classes = self.class_names if y.dtype.kind == "U" else len(self.class_names)
+        return Targets(*read_targets(where, y, len(self.X), targets=kind, classes=classes))
+
+
+def read_part(source: Any, part: str, x: Columns = None, y: Columns = None, *, layout: str | None = None) -> OnePart:
+    """The part "train", "test" or "validation" of a source that has parts, all of one that has none.
+
+    Raises DataError for a source that has other parts only.
+    """
+    label, path = label_of(source), Path(str(source)).expanduser()
+    if path.suffix.lower() == ".npz" and path.is_file():
+        keys = set(npz_keys(path)) if x is None and y is None else set()
+        held = [(name, names) for each in KEY_SETS for name, names in each.items() if keys.issuperset(names)]
+        parts = {name: Part(path, *names) for name, names in reversed(held)}
+    else:
+        parts = {name: Part(each.source, x, y) for name, each in _own_parts(source, Parts()).items()}
+    if parts and part not in parts:
+        raise DataError(f"{label}: has no part for {part}; it has {', '.join(parts)}")
+    found = read(*parts.get(part, Part(source, x, y)))
+    names = () if "class_names" in (found.x_names, found.y_names) else _stored_names(source)
+    samples = host_samples(label, found.X)
+    if len(samples) != len(found.y):
+        raise DataError(f"{label}: {len(samples)} samples and {len(found.y)} labels")
+    return OnePart(_name_of(source), samples, found.y, names, layout)
 
 
 def read_dataset(

@@ -278,7 +278,7 @@ def _resolved(square: Vector, count: int, mean: Vector) -> bool:
     return bool((square >= 0.5 * count * mean * mean).all())
 
 
-def standardize(data: Any, *, layout: str | None = None) -> Preprocessing:
+def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Preprocessing:
     """u = (x - mean) / std per channel of images, per feature of vectors.
 
     Parameters
@@ -290,6 +290,8 @@ def standardize(data: Any, *, layout: str | None = None) -> Preprocessing:
     layout : "NHWC" or "NCHW", optional
         Where images have their channels, last or first; needed where the shape looks like the latter. A data set has
         its own.
+    name : str, optional
+        Of the data set that an array is a part of. A data set has its own.
 
     Returns
     -------
@@ -301,13 +303,12 @@ def standardize(data: Any, *, layout: str | None = None) -> Preprocessing:
         When the spread overflows float64.
     """
     constants: dict[str, Any] = {"source": "x_train", "unit": 1.0}
-    published = None
-    if not isinstance(data, (Dataset, Moments)):
-        data = host_samples("standardize", data)
     if isinstance(data, (Dataset, Moments)):
         layout = data.layout
     if isinstance(data, Dataset):
-        data, published = data.x_train, _PUBLISHED.get(data.name) if data.x_train.dtype == np.uint8 else None
+        data, name = data.x_train, data.name
+    data = data if isinstance(data, Moments) else host_samples("standardize", data)
+    published = None if isinstance(data, Moments) or data.dtype != np.uint8 else _PUBLISHED.get(name)
     shape = data.shape if isinstance(data, Moments) else tuple(np.shape(data)[1:])
     layout = checked_layout("standardize", shape, layout)
     if published is not None and len(published[0]) == count_channels(shape, layout):
@@ -325,7 +326,7 @@ def standardize(data: Any, *, layout: str | None = None) -> Preprocessing:
     return Preprocessing("standardize", origin, unit, constants=constants)
 
 
-def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
+def zca(data: Any, *, eps: float = 0.1, name: str = "") -> Preprocessing:
     """z = (x / white - mean) @ W, W = U diag(1/sqrt(s + eps)) U^T, with cov = U diag(s) U^T.
 
     Parameters
@@ -334,6 +335,8 @@ def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
     eps : float
         > 0, added to the eigenvalues of the covariance of x / white, n samples, in float64. white is 255 for uint8 (16
         for "digits"), else the largest magnitude in the data.
+    name : str, optional
+        Of the data set that an array is a part of. A data set has its own.
 
     Returns
     -------
@@ -352,7 +355,7 @@ def zca(data: Any, *, eps: float = 0.1) -> Preprocessing:
         raise TypeError(f"zca: eps must be a number, got {type(eps).__name__}")
     if not (math.isfinite(eps) and eps > 0):
         raise ValueError(f"zca: eps must be finite and > 0, got {eps}")
-    x, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("zca", data), "")
+    x, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("zca", data), name)
     rows = x.reshape(len(x), math.prod(x.shape[1:]))
     unit = _pixel_unit(x, name)
     mean, covariance = _covariance(rows, 1 / unit)

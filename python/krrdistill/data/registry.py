@@ -19,7 +19,7 @@ from .download import fetch
 from .formats import CIFAR_VERSIONS, read_cifar, read_idx
 from .layout import looks_channels_first
 from .npz import one_line
-from .parts import Parts, fraction_rows, read_dataset
+from .parts import OnePart, Parts, fraction_rows, read_dataset, read_part
 from .sources import Columns
 
 _BY_FILE = "name the file itself, --dataset FILE.npz --layout NCHW (layout='NCHW')"
@@ -139,6 +139,34 @@ def load_dataset(
         raise type(error)(f"load_dataset: {error}") from error
     except (DataError, OSError) as error:
         raise DataError(f"load_dataset: {one_line(error, limit=None)}") from error
+
+
+def load_part(
+    source: str,
+    part: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    x: Columns = None,
+    y: Columns = None,
+    layout: str | None = None,
+) -> OnePart:
+    """The part "train", "test" or "validation" of a data set by name or of a file or folder, or a shard without parts.
+
+    Raises DataError, TypeError, BackendUnavailable as ``load_dataset`` does.
+    """
+    if source.lower() not in DATASETS:
+        try:
+            return read_part(source, part, x, y, layout=layout)
+        except OSError as error:
+            raise DataError(one_line(error, limit=None)) from error
+    if x is not None or y is not None:
+        raise DataError(f"x and y belong to a file, folder or table; {source!r} has its own parts")
+    data = load_dataset(source, data_dir=data_dir, download=download)
+    if part == "validation":
+        raise DataError(f"{data.name} has no validation part")
+    X, targets = (data.x_train, data.train_targets) if part == "train" else (data.x_test, data.test_targets)
+    return OnePart(data.name, X, targets, data.class_names, data.layout)
 
 
 def _load_named(

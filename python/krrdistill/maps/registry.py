@@ -43,6 +43,7 @@ def make_map(
     *,
     seed: int = 0,
     layout: str | None = None,
+    name: str = "",
     **options: Any,
 ) -> FeatureMap:
     """Makes the map named ``kernel`` for some data, with the published defaults.
@@ -60,6 +61,8 @@ def make_map(
         Seed of the weights.
     layout : "NHWC" or "NCHW", optional
         For conv: where images have their channels, last or first. A data set has its own.
+    name : str, optional
+        Of the data set that an array is a part of. A data set has its own.
     **options
         Options of the map, those of ``MapOptions`` that its constructor has. ``sigma2`` is by default 1000 for the
         Gaussian kernel on MNIST and CIFAR, else the median heuristic.
@@ -73,7 +76,7 @@ def make_map(
     ValueError
         For an unknown kernel, and for options that it does not take.
     """
-    samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("make_map", data), "")
+    samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("make_map", data), name)
     shape = tuple(int(s) for s in samples.shape[1:])
     input_dim = math.prod(shape)
     if not isinstance(kernel, str):

@@ -46,14 +46,23 @@ class HeldOutRows:
 
     @staticmethod
     def joined(parts: Sequence[HeldOutRows]) -> HeldOutRows | None:
-        """Rows of a stream, in order; all of them, None for none."""
+        """Rows of a stream or of several files, in order; all of them, None for none. Raises DataError."""
         if not parts:
             return None
-        classes = parts[0].y.classes
-        y = Targets(np.concatenate([part.y.values for part in parts]), classes)
-        weights = [part.sample_weight for part in parts if part.sample_weight is not None]
+        first, labels = parts[0], [part.y.values if isinstance(part.y, Targets) else part.y for part in parts]
+        for part, y in zip(parts, labels, strict=True):
+            if part.X.shape[1:] != first.X.shape[1:] or y.shape[1:] != labels[0].shape[1:]:
+                found = f"{part.X.shape[1:]} with y {y.shape[1:]}", f"{first.X.shape[1:]} with y {labels[0].shape[1:]}"
+                raise DataError(f"held-out rows of shape {found[0]} do not join those of {found[1]}")
+            if y.dtype.kind != labels[0].dtype.kind:  # NumPy would turn numbers into strings
+                raise DataError(f"held-out rows with y of type {y.dtype} do not join those of {labels[0].dtype}")
+        y = np.concatenate(labels)
+        weights = None
+        if any(part.sample_weight is not None for part in parts):
+            own = (np.ones(len(part)) if part.sample_weight is None else part.sample_weight for part in parts)
+            weights = np.concatenate(list(own))
         X = np.concatenate([part.X for part in parts])
-        return HeldOutRows(X, y, np.concatenate(weights) if weights else None)
+        return HeldOutRows(X, Targets(y, first.y.classes) if isinstance(first.y, Targets) else y, weights)
 
     def save(self, path: str | Path) -> None:
         """Writes X, y and the weights to a .npz, atomically. The file holds single samples."""

@@ -327,6 +327,7 @@ def _select(
         statistics.check_fits("fit_model: validation", validation)
         if validation.n == 0:
             raise DataError("fit_model: validation has no samples")
+        validation = statistics.in_these_classes("fit_model: validation", validation)
         return select_by_statistics(path, validation, per_target=per_target), validation.n
     if isinstance(validation, CorrectCounts):
         if statistics.classes is None:

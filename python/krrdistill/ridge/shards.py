@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from krrdistill.errors import DataError
@@ -11,7 +11,10 @@ from krrdistill.errors import DataError
 __all__ = ["Shards"]
 
 _SHOWN = 3  # names in a message
-_REMEDY = "; if these are other samples, give each statistics a name of their own: RidgeStatistics(..., shard='NAME')"
+_REMEDY = (
+    "; if these are other samples, give each statistics a name of their own: RidgeStatistics(..., shard='NAME') "
+    "(--shard)"
+)
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Shards:
         Those of statistics that were added.
     removed : frozenset of str
         Those of statistics that were taken away, out of a larger shard.
+    gone : frozenset of str
+        Those that were in and were taken away whole.
     """
 
     own: str | None = None
     merged: frozenset[str] = frozenset()
     removed: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
@@ -44,31 +50,34 @@ class Shards:
             raise DataError(f"{where}: {_listed(both)} already in these statistics{_REMEDY}")
         back = other.names & self.removed
         return Shards(
-            self.own, self.merged | (other.names - back), (self.removed - back) | (other.removed - self.names)
+            self.own,
+            self.merged | (other.names - back),
+            (self.removed - back) | (other.removed - self.names),
+            (self.gone - other.names) | (other.gone - self.names),
         )
 
     def minus(self, where: str, other: Shards) -> Shards:
         """Those that are left. Raises DataError for what was taken away before."""
-        twice = other.names & self.removed
+        twice = other.names & (self.removed | self.gone)
         if twice:
             raise DataError(f"{where}: {_listed(twice)} already taken away from these statistics{_REMEDY}")
-        known = other.names & self.merged
-        return replace(self, merged=self.merged - known, removed=self.removed | (other.names - known))
+        known = other.names & self.names
+        own = None if self.own in known else self.own
+        return Shards(own, self.merged - known, self.removed | (other.names - known), self.gone | known)
 
     def to_json(self) -> dict[str, Any]:
         """For the header of a file."""
-        return {"own": self.own, "merged": sorted(self.merged), "removed": sorted(self.removed)}
+        sets = {"merged": self.merged, "removed": self.removed, "gone": self.gone}
+        return {"own": self.own, **{name: sorted(names) for name, names in sets.items()}}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Shards:
         """Raises ValueError, TypeError, KeyError for what ``to_json`` did not write."""
-        own, merged, removed = values["own"], values["merged"], values["removed"]
-        names = [*merged, *removed, *([] if own is None else [own])]
-        if not (
-            isinstance(merged, list) and isinstance(removed, list) and all(isinstance(name, str) for name in names)
-        ):
+        own, sets = values["own"], [values[name] for name in ("merged", "removed", "gone")]
+        listed = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in sets)
+        if not listed or not isinstance(own, (str, type(None))):
             raise ValueError("shards must be names")
-        return Shards(own, frozenset(merged), frozenset(removed))
+        return Shards(own, *map(frozenset, sets))
 
 
 def _listed(names: frozenset[str]) -> str:

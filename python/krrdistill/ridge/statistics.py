@@ -592,7 +592,7 @@ class RidgeStatistics:
         """Raises DataError where ``other`` has more of a class."""
         if self.classes is None:
             return
-        if self.k != other.k or self.classes != other.classes:
+        if self.classes != other.classes:
             raise DataError("statistics -=: the other statistics have classes that these do not have")
         ours, theirs = self._sums.target_sum, other._sums.target_sum  # the weight of every class
         more = np.flatnonzero(theirs > ours * (1.0 + _SUMMED_WEIGHTS) + _SUMMED_WEIGHTS)
@@ -611,13 +611,11 @@ class RidgeStatistics:
         other._check_whole()
         self.check_fits(where, other)
         ours, theirs = self._shards(), other._shards()
-        if self.classes is not None and other.classes is not None:
-            classes, positions = self.classes.union(where, other.classes)
-            other = other._placed(classes, positions)
-            if sign < 0:
-                self._check_contains(other)
+        classes, other = self._common_classes(where, other)
+        if sign < 0:
+            self._check_contains(other)
         shards = ours.plus(where, theirs) if sign > 0 else ours.minus(where, theirs)
-        if self.classes is not None:
+        if classes is not None:
             self._place(classes, np.arange(self.k))
         if other.n == 0:
             return self
@@ -635,8 +633,24 @@ class RidgeStatistics:
         if other.product_precision == "float32":
             self.product_precision = "float32"
         self._others = replace(shards, own=None)
-        self._updated = self._updated and self.n > 0
+        self._updated = self._updated and self.n > 0 and shards.own is not None
+        if ours.own is not None and shards.own is None:
+            self._shard = None  # what comes is not what was taken away
         return self
+
+    def _common_classes(self, where: str, other: RidgeStatistics) -> tuple[Classes | None, RidgeStatistics]:
+        """(the classes of both, ``other`` with these classes)."""
+        if self.classes is None or other.classes is None:
+            return self.classes, other
+        classes, positions = self.classes.union(where, other.classes)
+        return classes, other._placed(classes, positions)
+
+    def in_these_classes(self, where: str, other: RidgeStatistics) -> RidgeStatistics:
+        """``other`` with its classes in the order of these. Raises DataError for a class that these do not have."""
+        classes, placed = self._common_classes(where, other)
+        if classes != self.classes:
+            raise DataError(f"{where}: {other!r} have classes that {self!r} do not have")
+        return placed
 
     def check_fits(self, where: str, other: RidgeStatistics) -> None:
         """Raises DataError, in the name of ``where``, unless map, columns and kind of targets are the same.
@@ -649,7 +663,10 @@ class RidgeStatistics:
         if self.columns and other.columns and self.columns != other.columns:
             raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
         if not self.feature_map.same_as(other.feature_map):
-            raise DataError(f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing")
+            raise DataError(
+                f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing; "
+                "all shards take one map (--like)"
+            )
         if self.sizes is not None and other.sizes is not None:
             self.sizes.warn_of_units(where, other.sizes.roots[None], "those so far, the")
 

@@ -17,13 +17,16 @@ from krrdistill.apps.cli.arguments import Config, Json, RegS, Session, with_opti
 from krrdistill.apps.cli.settings import (
     DistillSettings,
     KipSettings,
+    MergeSettings,
     PrivacySettings,
+    StatisticsSettings,
     TableSettings,
     VerifySettings,
 )
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="Files of statistics.", show_default=False)]
 
 app = typer.Typer(
     name="krrdistill",
@@ -105,9 +108,43 @@ def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Js
             raise status.UsageError("--reg-s and --lambda-s exclude each other: give one of them")
         given = {"lambda_s": "auto" if reg_s else "0", **given}
     settings = _resolve(DistillSettings, given, config)
+    if settings.statistics is not None:
+        from krrdistill.apps.cli.statistics import run_distill_statistics
+
+        return run_distill_statistics(settings, settings.statistics, as_json=as_json)
     from krrdistill.apps.cli.run import run_distill
 
     return run_distill(settings, as_json=as_json)
+
+
+@app.command("statistics")
+@with_options(StatisticsSettings)
+def statistics(given: Given, config: Config = None, as_json: Json = False) -> int:
+    """Sum a data set, or a shard of one, to statistics that merge and can be distilled without the data."""
+    settings = _resolve(StatisticsSettings, given, config)
+    from krrdistill.apps.cli.statistics import run_statistics
+
+    return run_statistics(settings, as_json=as_json)
+
+
+@app.command("merge")
+@with_options(MergeSettings)
+def merge(files: Files, given: Given, as_json: Json = False) -> int:
+    """Add statistics of disjoint data under one map; or files of held-out rows."""
+    settings = _resolve(MergeSettings, given)
+    from krrdistill.apps.cli.statistics import run_merge
+
+    return run_merge(files, settings, as_json=as_json)
+
+
+@app.command("subtract")
+@with_options(MergeSettings)
+def subtract(files: Files, given: Given, as_json: Json = False) -> int:
+    """Take the statistics of data away: those of the first file without those of the others."""
+    settings = _resolve(MergeSettings, given)
+    from krrdistill.apps.cli.statistics import run_subtract
+
+    return run_subtract(files, settings, as_json=as_json)
 
 
 @app.command("kip")

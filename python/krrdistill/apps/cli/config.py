@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, check_together
 from krrdistill.apps.cli.status import UsageError
 from krrdistill.common.options import Declared, build, declared_options, read_value, shown_value
 from krrdistill.options import KERNELS, MapOptions, is_object_name
@@ -28,6 +28,7 @@ def resolve(kind: type[T], given: Mapping[str, Any], config: Path | None = None)
     declared = {each.name: each for each in declared_options(kind)}
     values = {name: _read(declared[name].flag, declared[name], value) for name, value in given.items()}
     found, notes = read_config(config, kind) if config is not None else ({}, [])
+    check_together(kind, {**found, **values})
     return build(kind, _own_map_options({**found, **values}, given)), notes
 
 

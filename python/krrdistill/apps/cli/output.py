@@ -73,7 +73,8 @@ def print_summary(record: RunRecord) -> None:
     table = _comparison(record.original, record.distilled, record.certificate)
     original, distilled = record.original.mean_r2, record.distilled.mean_r2
     if original is None:
-        table.add_row("validation accuracy", percent(record.val_accuracy), "")
+        if record.val_accuracy is not None or record.n_test:
+            table.add_row("validation accuracy", percent(record.val_accuracy), "")
     else:
         table.add_row("mean test R\N{SUPERSCRIPT TWO} of the targets", percent(original), percent(distilled))
     table.add_row("lambda", number(record.lambda_), number(record.lambda_s))
@@ -174,7 +175,8 @@ def _print_files(*paths: str | None) -> None:
 
 def print_certificate(outcome: Verification) -> None:
     """A recomputed certificate and whether it is within the tolerance."""
-    print(f"{outcome.artifact}, retrained and compared on {outcome.dataset}")
+    compared = f"on {outcome.dataset}" if outcome.statistics is None else f"with the model of {outcome.statistics}"
+    print(f"{outcome.artifact}, retrained and compared {compared}")
     _show(_comparison(outcome.original, outcome.distilled, outcome.certificate))
     error, limit = outcome.certificate.weight_relative_error, outcome.tolerance
     verdict = "is within" if outcome.passed else "EXCEEDS"
@@ -184,8 +186,9 @@ def print_certificate(outcome: Verification) -> None:
 def _comparison(original: Score, distilled: Score, certificate: CertificateNumbers) -> Table:
     """Rows that a run and a verification share."""
     table = _table("", "original", "distilled")
-    table.add_row("test accuracy", percent(original.test_accuracy), percent(distilled.test_accuracy))
-    table.add_row("predictions that agree", "", percent(certificate.prediction_agreement))
+    if certificate.prediction_agreement is not None:  # there was a test set
+        table.add_row("test accuracy", percent(original.test_accuracy), percent(distilled.test_accuracy))
+        table.add_row("predictions that agree", "", percent(certificate.prediction_agreement))
     table.add_row("relative weight error", "", number(certificate.weight_relative_error))
     table.add_row("cosine of the weights", "", number(certificate.weight_cosine, digits=10))
     table.add_row("condition number", "", number(certificate.condition))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import Dataset
     from krrdistill.maps import FeatureMap
+    from krrdistill.ridge.model import RidgeModel
 
 R = TypeVar("R", bound=RunRecord)
 FIGURE = "distilled.png"
@@ -95,7 +96,14 @@ def say_validation(dataset: Dataset, n_val: int) -> None:
         )
 
 
-def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings, *, with_path: bool = False) -> R:
+def of_command(
+    record: R,
+    folder: Path,
+    settings: DistillSettings | KipSettings,
+    *,
+    with_path: bool = False,
+    statistics: str | None = None,
+) -> R:
     """The record of a run with what only its command knows, and the picture of its lambda path where it has one."""
     from krrdistill.apps.info import machine
     from krrdistill.apps.report.run_folder import PAGE, REPORT
@@ -109,6 +117,7 @@ def of_command(record: R, folder: Path, settings: DistillSettings | KipSettings,
         machine=machine(settings.options.threads),
         finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
+        statistics=statistics,
     )
 
 
@@ -134,6 +143,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     from krrdistill.apps.distillation import certificate_numbers, original_of, score
     from krrdistill.apps.report.run_folder import DISTILLED, check_pair, recorded_sha256
     from krrdistill.artifact.file import DistilledDataset, has_digest
+    from krrdistill.pipeline import retrain_from_statistics
 
     kernel, tolerance = settings.kernel, settings.tolerance
     if file.is_dir():  # of a run
@@ -146,18 +156,32 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
         check_number("verify", "tolerance", tolerance)
     feature_map = None if kernel is None else named_map(kernel, file)
     distilled = DistilledDataset.load(file, feature_map=feature_map)
-    name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
-    data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
-    with output.working("retraining"):
-        backend = _recorded_backend(distilled)
-        certificate = distilled.verify(original_of(distilled, data, backend), test=data, backend=backend)
-    limit = _default_tolerance(distilled) if tolerance is None else tolerance
+    backend = _recorded_backend(distilled)
+    if settings.statistics is not None:
+        from krrdistill.apps.cli.statistics import about, load_statistics, test_part
+
+        statistics, part = load_statistics(settings.statistics, kernel, backend=backend), test_part(settings)
+        name, n, test = settings.statistics.name, statistics.n, None if part is None else (part.X, part.y)
+        with output.working("retraining"), about(settings.statistics):
+            original: RidgeModel | None = retrain_from_statistics(distilled, statistics, where="verify")
+    else:
+        name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
+        data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
+        name, n, test = data.name, len(data.x_train), (data.x_test, data.test_targets)
+        with output.working("retraining"):
+            original = original_of(distilled, data, backend)
+    certificate = distilled.verify(original, test=test, backend=backend)
+    retrained = original is not None
+    limit = _default_tolerance(distilled, retrained) if tolerance is None else tolerance
     undigested = () if has_digest(file) else ("the file has no digest of its content: nothing tells if it was changed",)
     passed = certificate.weight_relative_error <= limit
-    doubts = () if passed else _doubts(distilled, certificate.weight_relative_error, len(data.x_train))
+    held_out = 0 if settings.statistics or distilled.meta.get("own_validation") else distilled.meta.get("n_val")
+    known = int(distilled.meta.get("n_train") or 0) + int(held_out or 0)
+    source = "data set" if settings.statistics is None else "statistics"
+    doubts = _doubts(distilled, certificate.weight_relative_error, source, n, known) if retrained and not passed else ()
     outcome = Verification(
         artifact=str(file),
-        dataset=data.name,
+        dataset=name,
         store=distilled.store,
         lambda_s=distilled.lambda_s,
         original=score(certificate, "original"),
@@ -165,6 +189,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
         certificate=certificate_numbers(certificate),
         tolerance=limit,
         passed=passed,
+        statistics=None if settings.statistics is None else str(settings.statistics),
         warnings=(*undigested, *doubts),
     )
     for warning in outcome.warnings:
@@ -192,36 +217,38 @@ def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
     from krrdistill.data import available_datasets
 
     name = distilled.meta.get("dataset")
+    if distilled.meta.get("split") is False and distilled.weights is None:
+        raise status.UsageError(f"{file} was made from the statistics {name!r}: give them with --statistics")
     if name not in available_datasets():
         raise status.UsageError(f"{file} was made from {name!r}: give it with --dataset, and its parts as then")
     return str(name)
 
 
-def _retrains_in_float32(distilled: DistilledDataset) -> bool:
-    """Whether the original has to be trained again from sums that round differently elsewhere."""
-    return distilled.weights is None and distilled.meta.get("options", {}).get("precision") != "float64"
+def _in_float32(distilled: DistilledDataset) -> bool:
+    """Whether the original is of sums that round differently elsewhere."""
+    return bool(distilled.meta.get("options", {}).get("precision") != "float64")
 
 
-def _default_tolerance(distilled: DistilledDataset) -> float:
+def _default_tolerance(distilled: DistilledDataset, retrained: bool) -> float:
     tolerance = WEIGHT_ERROR_TARGETS[distilled.store]
-    return max(tolerance, RETRAINED_TOLERANCE) if _retrains_in_float32(distilled) else tolerance
+    return max(tolerance, RETRAINED_TOLERANCE) if retrained and _in_float32(distilled) else tolerance
 
 
-def _doubts(distilled: DistilledDataset, error: float, n: int) -> tuple[str, ...]:
-    """Why a certificate may be worse than the file is; ``n`` training samples were given."""
-    if distilled.weights is not None:
-        return ()
-    held_out = 0 if distilled.meta.get("own_validation") else int(distilled.meta.get("n_val") or 0)
-    known = int(distilled.meta.get("n_train") or 0) + held_out
+def _doubts(distilled: DistilledDataset, error: float, source: str, n: int, known: int) -> tuple[str, ...]:
+    """Why a certificate may be worse than the file is; it is of ``known`` training samples, ``source`` has ``n``."""
     if known != n:
-        return (f"the file was made from {known} training samples, the data set has {n}: it is another one",)
+        return (f"the file was made from {known} training samples, the {source} of {n}: it is another one",)
+    recorded = (distilled.meta.get("certificate") or {}).get("weight_relative_error")
+    if recorded is not None and error <= 2.0 * recorded:
+        return (f"the points were not exact when they were made: the file records a weight error of {recorded:.2g}",)
     if not error < ROUNDING_AT_MOST:
+        order = "" if source == "statistics" else ", or in another order, which decides who is held out"
         doubt = (
-            "the original was trained again from the data set: its samples are others than those that were distilled, "
-            "or in another order, which decides who is held out"
+            f"the original was trained again from the {source}: the samples are others than those that were "
+            f"distilled{order}"
         )
         return (doubt,)
-    if not _retrains_in_float32(distilled):
+    if not _in_float32(distilled):
         return ()
     doubt = (
         "the file does not hold the original weights, and retraining them from float32 statistics rounds "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip.iteration import KipOptions
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import ReproduceOptions
-from krrdistill.common.options import as_word, as_words, check_options, option, option_of
+from krrdistill.common.options import as_word, as_words, check_options, declared_options, option, option_of
 from krrdistill.options import (
     DATASETS,
     LAYOUTS,
@@ -18,6 +19,7 @@ from krrdistill.options import (
     TARGETS,
     DistillOptions,
     MapOptions,
+    is_object_name,
     is_source_name,
     shown_points,
 )
@@ -25,11 +27,14 @@ from krrdistill.options import (
 __all__ = [
     "DistillSettings",
     "KipSettings",
+    "MergeSettings",
     "PrivacySettings",
     "RunSettings",
     "SourceOptions",
+    "StatisticsSettings",
     "TableSettings",
     "VerifySettings",
+    "check_together",
     "command_line",
 ]
 
@@ -126,15 +131,14 @@ class RunSettings:
         check_options(self.command, self)
         check_source(self.dataset)
 
-    def _folder(self, options: Any, init: str, suffix: str = "") -> Path:
-        """``--out``, or a name made of what distinguishes the run."""
+    def _folder(self, options: Any, init: str, suffix: str = "", name: str | None = None) -> Path:
+        """``--out``, or a name made of what distinguishes the run; ``name`` in place of data and map."""
         kernel = self.map_options.kernel.replace(":", "_")
-        data = Path(self.dataset.removeprefix("hf:")).stem
+        name = f"{Path(self.dataset.removeprefix('hf:')).stem}_{kernel}" if name is None else name
         points = options.points_per_class
         many = isinstance(points, tuple) and len(points) > _MOST_NAMED  # names of folders are short
         ipc = (shown_points(points) if many else as_word(points)).replace(" ", "-").replace(",", "-")
-        name = f"{data}_{kernel}_ipc{ipc}_{init}_seed{options.seed}{suffix}"
-        return Path("runs", name) if self.out is None else self.out
+        return Path("runs", f"{name}_ipc{ipc}_{init}_seed{options.seed}{suffix}") if self.out is None else self.out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +155,110 @@ class DistillSettings(RunSettings):
         default_text="by the type of y; whole-numbered floats are refused",
         panel=MODEL,
     )
+    statistics: Path | None = option(
+        None,
+        "Distil statistics in place of a data set; lambda by --validation, --selection gcv or one of --lambdas.",
+        metavar="FILE",
+        panel=FILES,
+    )
     options: DistillOptions = field(default_factory=DistillOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.statistics is None:
+            return
+        if self.options.start == "real":
+            raise UsageError("--init real, --realism and --labels-only take real samples, --statistics has none")
+        by_samples, one = self.options.selection != "gcv", len(self.options.lambdas or ()) == 1
+        if by_samples and self.source.validation is None and not one:
+            raise UsageError(
+                "--statistics needs what lambda is chosen by: --validation FILE of held-out rows, --selection gcv, or "
+                "one of --lambdas"
+            )
+        if not by_samples and self.source.validation is not None:
+            raise UsageError("--selection gcv chooses lambda without held-out samples, it takes no --validation")
 
     @property
     def folder(self) -> Path:
         """Where the files of the run go."""
-        return self._folder(self.options, self.options.start)
+        name = None if self.statistics is None else self.statistics.stem
+        return self._folder(self.options, self.options.start, name=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsSettings:
+    """One run of ``krrdistill statistics``."""
+
+    dataset: str = option_of(
+        RunSettings, "dataset", text="Name of a data set, a file, or a folder: its training part, or all of a shard."
+    )
+    data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
+    x: str | None = option_of(SourceOptions, "x")
+    y: str | None = option_of(SourceOptions, "y")
+    layout: str | None = option_of(SourceOptions, "layout")
+    out: Path | None = option(None, "The file of statistics.", metavar="FILE.npz", panel=FILES, in_files=False)
+    held_out: Path | None = option(
+        None,
+        "Hold rows out to choose lambda by, and write them here, for distill --validation.",
+        metavar="FILE.npz",
+        default_text="nothing is held out",
+        panel=FILES,
+        in_files=False,
+    )
+    like: Path | None = option(
+        None,
+        "Statistics of another shard: take their map, scaling, classes and precision, so that both merge.",
+        metavar="FILE.npz",
+        panel=FILES,
+    )
+    shard: str | None = option(
+        None,
+        "Name of these samples; shards of one name count once.",
+        default_text="a digest of the sums",
+        panel=FILES,
+    )
+    classes: Sequence[str] | None = option(
+        None,
+        "Number of classes, or their labels with commas between, for a shard that lacks some.",
+        metavar="K|LABEL,LABEL,..",
+        default_text="those of --like, else those that occur",
+        panel=MODEL,
+    )
+    targets: str | None = option_of(DistillSettings, "targets")
+    zca: bool = option_of(DistillSettings, "zca")
+    map_options: MapOptions = field(default_factory=MapOptions)
+    validation_fraction: float = option_of(DistillOptions, "validation_fraction", text="Part that --held-out gets.")
+    stratify: bool = option_of(DistillOptions, "stratify")
+    seed: int = option_of(DistillOptions, "seed")
+    precision: str = option_of(DistillOptions, "precision")
+    backend: Any = option_of(DistillOptions, "backend")
+    threads: int | None = option_of(DistillOptions, "threads")
+
+    def __post_init__(self) -> None:
+        check_options("statistics", self)
+        check_source(self.dataset)
+        if self.out is None:
+            raise UsageError("statistics needs --out FILE.npz")
+        if self.held_out is not None and self.held_out.resolve() == self.out.resolve():
+            raise UsageError("--out and --held-out name one file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSettings:
+    """What ``krrdistill merge`` and ``subtract`` are told besides their files."""
+
+    out: Path | None = option(None, "The file to write.", metavar="FILE.npz")
+    kernel: str | None = option(
+        None,
+        "The feature map of files made with one of your own; no file loads it by itself.",
+        metavar="PACKAGE.MODULE:OBJECT",
+    )
+
+    def __post_init__(self) -> None:
+        check_options("merge", self)
+        if self.out is None:
+            raise UsageError("--out FILE.npz is missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +312,9 @@ class VerifySettings:
     dataset: str | None = option_of(
         RunSettings, "dataset", default=None, text="What the file was made from, if the file does not name it."
     )
+    statistics: Path | None = option(
+        None, "Statistics of what it was made from, in place of the data.", metavar="FILE", panel=FILES
+    )
     source: SourceOptions = field(default_factory=SourceOptions)
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     kernel: str | None = option(
@@ -228,4 +333,27 @@ class VerifySettings:
 
 def command_line(settings: RunSettings) -> list[str]:
     """The words that ask for ``settings`` again: the data set and every option that differs from its default."""
-    return ["krrdistill", settings.command, *as_words(settings, always=("dataset",))]
+    always = () if getattr(settings, "statistics", None) is not None else ("dataset",)
+    return ["krrdistill", settings.command, *as_words(settings, always=always)]
+
+
+_OF_MAP = tuple(each.name for each in declared_options(MapOptions))
+_OF_DATA = ("dataset", "x", "y", "test_fraction", "layout")
+_OF_MODEL = ("targets", "zca", "precision", *_OF_MAP)
+# Of a command: the option that says already what the others say.
+_ALREADY_SAID: Mapping[type, tuple[str, tuple[str, ...]]] = {
+    DistillSettings: ("statistics", (*_OF_DATA, *_OF_MODEL, "validation_fraction", "stratify", "refit")),
+    StatisticsSettings: ("like", _OF_MODEL),
+    VerifySettings: ("statistics", (*_OF_DATA, "validation", "x_validation", "y_validation")),
+}
+
+
+def check_together(kind: type, values: Mapping[str, Any]) -> None:
+    """Raises UsageError where options, by the names of their fields, say twice what only one of them can."""
+    leader, others = _ALREADY_SAID.get(kind, ("", ()))
+    if values.get(leader) is None:
+        return
+    for each in declared_options(kind):
+        own_map = each.name == "kernel" and is_object_name(str(values.get("kernel")))  # which no file can hold
+        if each.name in others and each.name in values and not own_map:
+            raise UsageError(f"--{leader} and {each.flag} exclude each other: {values[leader]} says it already")

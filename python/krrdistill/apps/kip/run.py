@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.apps.distillation import certified, common_facts, map_for
-from krrdistill.apps.likeness import likeness, value_range
+from krrdistill.apps.distillation import RunData, certified, common_facts, map_for
+from krrdistill.apps.likeness import likeness
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, to_json
@@ -103,8 +103,9 @@ def run_kip(
         watch.seconds.update(result.seconds)
         best_path, last_path, curve_path = (out / name for name in ("distilled.npz", "last.npz", "curve.npz"))
         model = result.model
-        distilled, certificate = certified(result.best.distilled, best_path, model, dataset, options, watch)
-        _, last = certified(result.last.distilled, last_path, model, dataset, options, watch)
+        data = RunData.of(dataset)
+        distilled, certificate = certified(result.best.distilled, best_path, model, data, options, watch)
+        _, last = certified(result.last.distilled, last_path, model, data, options, watch)
         with watch.stage("save"):
             write_npz(curve_path, {"losses": result.losses, **result.curve})
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
@@ -112,7 +113,7 @@ def run_kip(
         iterations, published = len(result.losses), options.variant == "published"
         said = [*model.statements(), _rise(result, options)]
         record = KipRecord(
-            **common_facts(dataset, kernel, options, model, distilled, certificate),
+            **common_facts(data, kernel, options, model, distilled, certificate),
             variant=options.variant,
             range_scale=1.0,
             init=options.init,
@@ -126,7 +127,7 @@ def run_kip(
             setup_seconds=result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
             seconds_per_iteration=result.seconds["optimize"] / iterations,
             resumed_from=result.resumed_from,
-            realism=likeness(distilled.samples, images, value_range(dataset)),
+            realism=likeness(distilled.samples, images, data.value_range),
             seconds=seconds,
             artifact=str(best_path),
             artifact_sha256=sha256_of(best_path),

@@ -98,6 +98,7 @@ def compare_page(runs: Sequence[RunFolder]) -> bytes:
         path_charts=[
             (name, score_chart(run, f"path-{index}", y_limits=limits[run.record.criterion]))
             for index, (name, run) in enumerate(pairs)
+            if run.record.criterion != "request"
         ],
         pictures=[(name, _first_pictures(run, _PICTURE_BUDGET // len(runs))) for name, run in pairs],
     )

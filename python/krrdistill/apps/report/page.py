@@ -32,6 +32,7 @@ _OPTIONS = {
     "refit": "refit on all data",
     "validation_fraction": "held out for validation",
 }
+_OF_SPLIT = ("refit", "validation_fraction")  # of a run that had the data
 _KIP_OPTIONS = {
     "variant": "variant of KIP",
     "iterations": "iterations asked for",
@@ -74,10 +75,10 @@ def run_page(run: RunFolder) -> bytes:
         ),
         certificate_rows=_certificate_rows(run),
         label_errors=None if record.labels_only is None else _label_errors(record.labels_only, record.p),
-        path_charts=(
-            (record.chosen_by.title, score_chart(run, "path-score")),
+        path_charts=[
+            *([] if record.criterion == "request" else [(record.chosen_by.title, score_chart(run, "path-score"))]),
             ("Training error", _rmse_chart(run)),
-        ),
+        ],
         path_rows=_path_rows(run),
         spectrum=_spectrum(run) if run.singular_values.size else None,
         assumptions=[(c.name, "holds" if c.holds else "VIOLATED", c.statement) for c in conditions],
@@ -195,6 +196,8 @@ def _certificate_rows(run: RunFolder) -> Rows:
         ("predictions that agree", "", percent(numbers.prediction_agreement)),
         ("condition number of the distilled features", "", number(numbers.condition)),
     ]
+    if not record.n_test:
+        return rows[1:4] + rows[5:]
     if original.mean_r2 is not None:
         name = "R\N{SUPERSCRIPT TWO} on the test set, mean over targets"
         rows.insert(0, (name, percent(original.mean_r2), percent(distilled.mean_r2)))
@@ -230,7 +233,7 @@ def _asked(run: RunFolder) -> Rows:
     """The options of a run, from its record and from the file."""
     record, meta = run.record, run.meta
     pairs: Rows = [
-        ("data set", record.dataset),
+        ("data set", record.dataset) if record.statistics is None else ("statistics", record.statistics),
         ("kernel", record.kernel),
         ("samples per class", as_word(record.ipc).replace(",", ", ")),
         ("start", record.init),
@@ -245,7 +248,12 @@ def _asked(run: RunFolder) -> Rows:
     ]
     options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}
     for given, labels in ((_dictionary(meta, "kip"), _KIP_OPTIONS), (options, _OPTIONS)):
-        pairs += [(label, _plain(given[name])) for name, label in labels.items() if given.get(name) is not None]
+        shown = [
+            name
+            for name in labels
+            if given.get(name) is not None and (name not in _OF_SPLIT or meta.get("split", True))
+        ]
+        pairs += [(labels[name], _plain(given[name])) for name in shown]
     if record.range_scale != 1.0:
         pairs.append(("features scaled to the range of the map by", number(record.range_scale)))
     return pairs

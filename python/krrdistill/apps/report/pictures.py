@@ -115,7 +115,7 @@ def gallery(
     names: Sequence[str],
     *,
     start: npt.NDArray[Any] | None,
-    value_range: tuple[float, float],
+    value_range: tuple[float, float] | None,
     points_per_class: int | Sequence[int] | None = None,
     budget: int = _BUDGET,
 ) -> Gallery:
@@ -158,17 +158,17 @@ def gallery(
     return Gallery(tuple(pictures), copies, min(copies, _MAX_COLUMNS), tuple(notes))
 
 
-def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Per sample of (n, ...) the pixel range, or the sample's own percentiles where the range would show it badly."""
-    low, high = value_range
+def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float] | None) -> npt.NDArray[np.float64]:
+    """Per sample of (n, ...) the pixel range, or the sample's own percentiles where that shows it badly or is None."""
+    low, high = value_range or (0.0, 1.0)
     width = high - low
     flat = values.reshape(len(values), -1)
     own = np.percentile(flat, STRETCH_PERCENTILES, axis=-1).T
     constant = own[:, 0] == own[:, 1]
     own[constant] += (-0.5 * width, 0.5 * width)
     inside = (flat.min(-1) >= low - RANGE_EXCESS * width) & (flat.max(-1) <= high + RANGE_EXCESS * width)
-    keep = inside & (own[:, 1] - own[:, 0] >= RANGE_USE * width)
-    return np.where(keep[:, None], np.asarray(value_range, dtype=np.float64), own)
+    keep = (value_range is not None) & inside & (own[:, 1] - own[:, 0] >= RANGE_USE * width)
+    return np.where(keep[:, None], np.asarray((low, high), dtype=np.float64), own)
 
 
 def to_bytes(values: npt.NDArray[Any], windows: npt.NDArray[np.floating]) -> Bytes:
@@ -191,7 +191,7 @@ def _sheets(
     shown: Pictured,
     windows: npt.NDArray[np.float64],
     started: npt.NDArray[Any] | None,
-    value_range: tuple[float, float],
+    value_range: tuple[float, float] | None,
 ) -> list[list[Bytes]]:
     """Per class the picture of its distilled samples, and then those of the starts, where there are some."""
     drawn = [to_bytes(shown.values, windows)]
@@ -279,7 +279,7 @@ def _notes(
     windows: npt.NDArray[np.float64],
     copies: int,
     classes: int,
-    value_range: tuple[float, float],
+    value_range: tuple[float, float] | None,
 ) -> list[str]:
     """What is left out, how vectors are drawn, and whose contrast is altered; ``windows`` of those shown."""
     notes, counts = [], all_of.counts
@@ -291,6 +291,12 @@ def _notes(
         notes.append(f"the first {classes} of {len(counts)} classes are shown; distilled.npz holds all")
     if not all_of.is_image:
         notes.append(f"samples are vectors of {all_of.values.shape[1]} features, drawn row by row from the top left")
+    if value_range is None:
+        notes.append(
+            "the range of the real images is not known: every image is stretched to its own 1st to 99th percentile "
+            f"(values {plain_number(shown.values.min())} to {plain_number(shown.values.max())})"
+        )
+        return notes
     stretched = int(np.any(windows != value_range, axis=-1).sum())
     if stretched:
         low, high = map(plain_number, value_range)

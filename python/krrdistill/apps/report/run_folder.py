@@ -72,8 +72,8 @@ class PathData:
 
     @classmethod
     def of(cls, path: RidgePath) -> PathData:
-        """The path of a run; ``score`` is that of its criterion."""
-        score = np.asarray(path.score)
+        """The path of a run; ``score`` is that of its criterion, NaN where lambda was asked for."""
+        score = np.full(len(path.lambdas), np.nan) if path.score is None else np.asarray(path.score)
         return cls(
             lambdas=np.asarray(path.lambdas),
             score=np.where(np.isfinite(score), score, np.nan),

@@ -71,7 +71,7 @@ def distilled_sheet(
     class_names: Sequence[str],
     *,
     start_images: npt.ArrayLike | None = None,
-    value_range: tuple[float, float] = (0.0, 255.0),
+    value_range: tuple[float, float] | None = (0.0, 255.0),
     points_per_class: int | Sequence[int] | None = None,
     title: str = "",
 ) -> Sheet:
@@ -85,7 +85,7 @@ def distilled_sheet(
     class_names : sequence of k strings
     start_images : array of the same shape, optional
         Real samples that the distilled ones started from, drawn above them.
-    value_range : (low, high)
+    value_range : (low, high), or None where it is not known
         Black and white of a real image: (0, 255) for uint8 images, (0, 16) for the bundled digits. A
         distilled image that leaves it by more than 5 %, or uses less than a quarter of it, is stretched to
         its own 1st to 99th percentile, and the caption says so; real images are never altered.
@@ -98,13 +98,13 @@ def distilled_sheet(
     ValueError
         When the classes do not have so many, the shapes differ, or ``value_range`` is not increasing.
     """
-    if not value_range[0] < value_range[1]:
+    if value_range is not None and not value_range[0] < value_range[1]:
         raise ValueError(f"distilled_sheet: value_range must be increasing, got {value_range}")
     k = len(class_names)
     distilled = Pictured.of(np.asarray(images), k, "distilled_sheet: images", points_per_class)
     shown = distilled[distilled.among_first(MAX_COPIES, MAX_CLASSES)]
     blocks = [_Block("distilled", shown, display_windows(shown.values, value_range), PALETTE["line"])]
-    if start_images is not None:
+    if start_images is not None and value_range is not None:
         starts = Pictured.of(np.asarray(start_images), k, "distilled_sheet: start_images", points_per_class)
         real = starts[starts.among_first(MAX_COPIES, MAX_CLASSES)]
         if real.values.shape[1:] != shown.values.shape[1:]:
@@ -138,11 +138,13 @@ def _first(totals: Sequence[int], limit: int, noun: str) -> str:
     return f"first {limit} of {shown_points(totals)} {noun}" if max(totals) > limit else ""
 
 
-def _scale_note(block: _Block, value_range: tuple[float, float]) -> str:
+def _scale_note(block: _Block, value_range: tuple[float, float] | None) -> str:
     """How vectors are drawn, or whose contrast is altered."""
     values = block.shown.values
     if not block.shown.is_image:
         return f"{values[0].size} features from left to right, every panel on its own vertical scale"
+    if value_range is None:
+        return "every image stretched to its own 1st to 99th percentile: the range of real ones is not known"
     stretched = int(np.any(block.windows != value_range, axis=-1).sum())
     if not stretched:
         return ""
