@@ -73,7 +73,7 @@ class Shards:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Shards:
         """Raises ValueError, TypeError, KeyError for what ``to_json`` did not write."""
-        own, sets = values["own"], [values[name] for name in ("merged", "removed", "gone")]
+        own, sets = values["own"], [values["merged"], values["removed"], values.get("gone", [])]
         listed = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in sets)
         if not listed or not isinstance(own, (str, type(None))):
             raise ValueError("shards must be names")
