@@ -123,3 +123,19 @@ def test_ordinary_batches_are_not_suspected() -> None:
         assert said(lambda sums=sums, second=second: sums.copy().update(second, np.arange(100) % K)) == []
         for row in second:
             sums.warn_of_units("test", row[None])  # a warning is an error here
+
+
+def test_only_rows_that_are_summed_are_looked_at() -> None:
+    X = np.ones((4000, 3))
+    X[2000:] *= 1e6
+    statistics = kd.RidgeStatistics(kd.Identity(3), 2).update(X, np.arange(4000) % 2, rows=np.arange(2000))
+    tolerances.assert_exact(statistics.sizes.roots, np.ones(3))
+
+
+def test_samples_that_are_taken_away_leave_no_trace() -> None:
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    whole, part = (kd.RidgeStatistics(kd.Identity(3), 2, precision="float64").update(X[s], y[s])
+                   for s in (slice(None), slice(40, None)))  # fmt: skip
+    whole -= part
+    assert whole.sizes is None
+    assert not {"input_count", "input_squares"} & whole.to_arrays()[1].keys()

@@ -97,11 +97,15 @@ def _other_units(magnitudes: Vector, least: Vector, most: Vector) -> str | None:
     return None
 
 
-def some_rows(X: Any) -> Vector:
-    """Up to 256 rows of X (n, d), on the host: a few runs of rows, which any source reads quickly; fewer wide ones."""
-    n, width = X.shape
+def some_rows(X: Any, chosen: npt.NDArray[np.int64] | None = None) -> Vector:
+    """Up to 256 rows of X (n, d), or of its chosen rows, on the host; fewer wide ones.
+
+    They are a few runs of rows, which any source reads quickly.
+    """
+    n, width = X.shape[0] if chosen is None else len(chosen), X.shape[1]
     run_rows = max(1, min(_RUN_ROWS, _MOST_NUMBERS // (_RUNS * max(1, width))))
     starts = np.linspace(0, max(n - run_rows, 0), _RUNS).astype(np.int64)
     rows = np.unique(np.minimum(starts[:, None] + np.arange(run_rows), n - 1)) if n else np.empty(0, np.int64)
+    rows = rows if chosen is None else chosen[rows]
     found = X.fetch(rows) if isinstance(X, RowSource) else to_host("units", "X", take_rows(X, rows))
     return np.asarray(found, dtype=np.float64).reshape(len(rows), width)

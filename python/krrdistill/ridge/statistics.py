@@ -317,7 +317,7 @@ class RidgeStatistics:
         count = n if picked is None else len(picked)
         if count == 0:
             return self
-        looked = some_rows(samples)
+        looked = some_rows(samples, picked)
         self.warn_of_units(where, looked)
         sizes = Sizes.of(looked)
         self.backend = self.backend_for(samples)
@@ -619,24 +619,30 @@ class RidgeStatistics:
             self._place(classes, np.arange(self.k))
         if other.n == 0:
             return self
-        if self.n == 0:
-            self.shape = other.shape
-        self.columns = self.columns or other.columns
-        if sign > 0 and other.sizes is not None:
-            self.sizes = other.sizes.plus(self.sizes)
-        if self._origin is None:
-            self._origin = other._origin
+        self._take_facts(other, sign)
         shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
         self._store = self._store.merged(other._store, self._host, sign, shift=shift)
         self._sums = self._sums.plus(other._sums.moved(shift), sign)
-        self._binary = self._binary and other._binary
-        if other.product_precision == "float32":
-            self.product_precision = "float32"
         self._others = replace(shards, own=None)
         self._updated = self._updated and self.n > 0 and shards.own is not None
         if ours.own is not None and shards.own is None:
             self._shard = None  # what comes is not what was taken away
         return self
+
+    def _take_facts(self, other: RidgeStatistics, sign: int) -> None:
+        """What is known of the samples besides their sums."""
+        if self.n == 0:
+            self.shape = other.shape
+        self.columns = self.columns or other.columns
+        if sign < 0:
+            self.sizes = None  # samples that were taken away leave no trace
+        elif other.sizes is not None:
+            self.sizes = other.sizes.plus(self.sizes)
+        if self._origin is None:
+            self._origin = other._origin
+        self._binary = self._binary and other._binary
+        if other.product_precision == "float32":
+            self.product_precision = "float32"
 
     def _common_classes(self, where: str, other: RidgeStatistics) -> tuple[Classes | None, RidgeStatistics]:
         """(the classes of both, ``other`` with these classes)."""
