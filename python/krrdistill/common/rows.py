@@ -74,11 +74,15 @@ class RowSource(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def read(self, rows: IntArray) -> Array:
-        """Rows as a C-contiguous array (r, d) of ``dtype``."""
+    def read(self, rows: IntArray, out: Array | None = None) -> Array:
+        """Rows as a C-contiguous array (r, d) of ``dtype``, ``out`` where it is given."""
         found = np.asarray(self.fetch(rows)).reshape(len(rows), self.width)
+        if out is None:
+            out = np.ascontiguousarray(found, dtype=self.dtype)
+        else:
+            out[...] = found
         try:
-            return check_finite(np.ascontiguousarray(found, dtype=self.dtype), rows)
+            return check_finite(out, rows)
         except DataError as error:
             raise DataError(f"{self._where}: X: {error}") from error
 
@@ -181,9 +185,9 @@ def _dtype_of(column: Any) -> np.dtype[Any]:
 def check_finite(samples: Array, rows: IntArray) -> Array:
     """The samples (r, d) themselves; raises DataError with the first of ``rows`` that holds NaN or infinity."""
     if samples.dtype.kind == "f":
-        finite = np.isfinite(samples).all(axis=1)
+        finite = np.isfinite(samples)
         if not finite.all():
-            raise DataError(f"row {rows[int(finite.argmin())]} holds NaN or infinity")
+            raise DataError(f"row {rows[int(finite.all(axis=1).argmin())]} holds NaN or infinity")
     return samples
 
 

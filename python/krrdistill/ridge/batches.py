@@ -98,7 +98,7 @@ class _Staging:
 
     def put(self, where: str, batch: Rows, rows: IntArray) -> None:
         place = slice(self.used, self.used + len(rows))
-        self.X[place] = _read(where, batch.X, rows)
+        _read(where, batch.X, rows, self.X[place])
         self.y[place] = batch.y[rows]
         if self.sample_weight is not None and batch.sample_weight is not None:
             self.sample_weight[place] = batch.sample_weight[rows]
@@ -110,12 +110,13 @@ class _Staging:
         return Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight)
 
 
-def _read(where: str, X: Any, rows: IntArray) -> Array:
-    """Rows of samples on the host. Raises DataError for NaN."""
+def _read(where: str, X: Any, rows: IntArray, out: Array) -> Array:
+    """Rows of samples in host memory into ``out``, converted on the way. Raises DataError for NaN."""
     if isinstance(X, RowSource):
-        return X.read(rows)
+        return X.read(rows, out)
+    out[...] = X[as_slice(rows)]
     try:
-        return check_finite(X[as_slice(rows)], rows)
+        return check_finite(out, rows)
     except DataError as error:
         raise DataError(f"{where}: X: {error}") from error
 
@@ -200,8 +201,10 @@ def _held(
     rows = start + np.flatnonzero(out[start:stop])
     if not len(rows):
         return []
-    on_host = isinstance(batch.X, (np.ndarray, RowSource))
-    samples = np.array(_read(here, batch.X, rows) if on_host else to_host(here, "X", take_rows(batch.X, rows)))
+    if isinstance(batch.X, (np.ndarray, RowSource)):
+        samples = _read(here, batch.X, rows, np.empty((len(rows), batch.X.shape[1]), batch.X.dtype))
+    else:
+        samples = np.array(to_host(here, "X", take_rows(batch.X, rows)))
     return [Rows(samples.reshape(len(rows), *shape), batch.y[rows], _at(batch.sample_weight, rows))]
 
 
