@@ -305,6 +305,7 @@ def main() -> None:
     parser.add_argument("--sources", default="cifar100,embeddings")
     parser.add_argument("--rows", type=int, default=2_000_000, help="embeddings")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--parts", default="ways,efficiency")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     parser.add_argument("--way", nargs=4, help=argparse.SUPPRESS)
@@ -320,18 +321,28 @@ def main() -> None:
         total.save(Path(folder) / "total.npz")
         print(seconds)
         return
-    results: dict[str, Any] = {"machine": machine_facts(), "ways": [], "efficiency": []}
-    for name in options.sources.split(","):
+    store = options.results / "travel.json"
+    stored = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    results = {"ways": [], "efficiency": [], **stored, "machine": machine_facts()}
+    names = options.sources.split(",")
+    for part in options.parts.split(","):
+        results[part] = [row for row in results[part] if row["source"] not in names]
+    for name in names:
         with tempfile.TemporaryDirectory() as scratch:
             prepare(Path(scratch), name, options.data_dir, options.rows)
-            for precision in ("float64", "float32"):
-                for row in compare(Path(scratch), name, precision):
-                    results["ways"].append(row)
-                    print(json.dumps(row), file=sys.stderr, flush=True)
-            results["efficiency"] += efficiency(Path(scratch), name, options.repeats)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "travel.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (options.out / "travel.md").write_text(page(results), encoding="utf-8")
+            for part in options.parts.split(","):
+                results[part] += list(_part(part, Path(scratch), name, options.repeats))
+                options.results.mkdir(parents=True, exist_ok=True)
+                store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                (options.out / "travel.md").write_text(page(results), encoding="utf-8")
+
+
+def _part(part: str, folder: Path, name: str, repeats: int) -> Iterator[dict[str, Any]]:
+    if part == "efficiency":
+        yield from efficiency(folder, name, repeats)
+        return
+    for precision in ("float64", "float32"):
+        yield from compare(folder, name, precision)
 
 
 if __name__ == "__main__":

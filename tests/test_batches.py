@@ -269,3 +269,116 @@ def test_reading_goes_on_while_a_block_is_summed(data: Any) -> None:
         assert asked.wait(60)
 
     empty().update_batches(stream(), progress=wait)
+
+
+def test_a_later_part_of_a_stream_is_resumed_by_its_own_rows(data: Any) -> None:
+    X, y = data
+    expected, resumed = empty(), empty()
+    expected.update_batches(cut(X, y, 1000), holdout=0.1, first_row=70_000)
+
+    def breaking() -> Iterator[Any]:
+        yield from cut(X[:9000], y[:9000], 1000)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        resumed.update_batches(breaking(), holdout=0.1, first_row=70_000)
+    assert 0 < resumed.rows_read < 9000
+    resumed.update_batches(cut(X, y, 333), holdout=0.1, first_row=70_000, skip=resumed.rows_read)
+    assert_same(resumed, expected)
+
+
+def test_a_second_stream_is_resumed_by_its_own_rows(data: Any) -> None:
+    X, y = data
+    statistics = empty()
+    statistics.update_batches(cut(X, y, 1000))
+
+    def breaking() -> Iterator[Any]:
+        yield from cut(X[:300], y[:300], 100)
+        raise ConnectionError
+
+    for stream in (breaking, breaking):
+        with pytest.raises(ConnectionError):
+            statistics.update_batches(stream())
+        assert statistics.rows_read == 0
+    statistics.update_batches(cut(X, y, 1000), skip=statistics.rows_read)
+    assert statistics.n == 2 * N
+
+
+def test_a_skip_beyond_the_stream_is_refused(data: Any) -> None:
+    X, y = data
+    statistics = empty()
+    with pytest.raises(kd.DataError, match=rf"skip is {N + 1}, the stream has {N} rows only"):
+        statistics.update_batches(cut(X, y, 1000), skip=N + 1)
+    assert statistics.n == 0
+
+
+def test_a_held_out_row_that_fails_leaves_its_block_out(data: Any) -> None:
+    X, y = data[0].copy(), data[1]
+    held = empty().update_batches([(X, y)], holdout=0.1)
+    row = int(np.flatnonzero((held.X[3] == X).all(axis=1))[0])
+    X[row] = 1e25
+    statistics = empty()
+    with pytest.raises(kd.DataError, match="overflow"), np.errstate(over="ignore", invalid="ignore"):
+        statistics.update_batches(cut(X, y, 1000), holdout=0.1, held_out="statistics")
+    assert (statistics.n, statistics.rows_read) == (0, 0)
+
+
+def test_columns_of_dicts_are_those_of_the_first() -> None:
+    first = {"a": np.array([1.0, 1.0]), "b": np.array([10.0, 10.0]), "label": np.array([0, 1])}
+    statistics = kd.RidgeStatistics(kd.Identity(2), 2, precision="float64")
+    statistics.update_batches([first, dict(reversed(first.items()))])
+    tolerances.assert_exact(statistics.gram, np.array([[4.0, 40.0], [40.0, 400.0]]))
+    with pytest.raises(kd.DataError, match="item 1: has no column 'b'"):
+        statistics.update_batches([first, {"a": first["a"], "c": first["b"], "label": first["label"]}])
+    masked = first | {"a": np.ma.array([1.0, 99.0], mask=[0, 1])}
+    with pytest.raises(TypeError, match="item 0 is a masked array"):
+        statistics.update_batches([masked])
+    with pytest.raises(kd.DataError, match="item 0: columns have different lengths"):
+        statistics.update_batches([first | {"a": np.ones(3)}])
+
+
+def test_single_samples_may_share_one_buffer(data: Any) -> None:
+    X, y = (each[:3000] for each in data)
+
+    def reusing() -> Iterator[Any]:
+        buffer, label = np.empty(D, np.float32), np.empty((), np.int64)
+        for row, code in zip(X, y, strict=True):
+            buffer[:], label[...] = row, code
+            yield buffer, label
+
+    one, other = empty(), empty()
+    one.update_batches(reusing())
+    other.update_batches([(X, y)])
+    assert_same(one, other)
+
+
+def test_weights_of_single_samples_are_all_or_none() -> None:
+    with pytest.raises(kd.DataError, match="all samples must have a sample_weight, or none"):
+        empty().update_batches([(np.ones(D), 0, 5.0), (np.ones(D), 1)])
+
+
+def test_a_batch_of_zero_weights_and_an_empty_one_change_nothing(data: Any) -> None:
+    X, y = (each[:1000] for each in data)
+    w = np.ones(1000)
+    w[:100] = 0.0
+    one, other = empty(precision="float64"), empty(precision="float64")
+    one.update_batches([(np.empty((0, D)), []), *cut(X, y, 100, w)])
+    other.update_batches([(X, y, w)])
+    assert_same(one, other)
+
+
+def test_real_targets_of_any_type_follow_each_other() -> None:
+    X = np.random.default_rng(0).normal(size=(6, D))
+    statistics = kd.RidgeStatistics(PHI, n_targets=1, precision="float64")
+    statistics.update_batches([(X[:3], np.arange(3)), (X[3:], np.arange(3) + 0.5)])
+    assert statistics.target_sum == pytest.approx(3 + 4.5)
+
+
+def test_samples_of_another_layout_are_refused() -> None:
+    statistics = kd.RidgeStatistics(kd.Identity(6), 2)
+    statistics.update(np.ones((4, 2, 3)), [0, 1, 0, 1])
+    with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those before \(2, 3\)"):
+        statistics.update(np.ones((4, 3, 2)), [0, 1, 0, 1])
+    with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those before \(2, 3\)"):
+        statistics.update_batches([(np.ones((4, 3, 2)), [0, 1, 0, 1])])
+    statistics.update(np.ones((4, 6)), [0, 1, 0, 1])  # flat rows say nothing of a layout

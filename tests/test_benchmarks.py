@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import krrdistill as kd
@@ -149,3 +150,43 @@ def test_pages_of_stored_results_are_those_that_are_committed(
     run("privacy", "page", "--docs", docs)
     for name in ("benchmarks", "tables", "kip", "storage", "privacy"):
         assert (docs / f"{name}.md").read_text(encoding="utf-8") == (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["large", "travel"])
+def test_page_of_stored_results_is_the_one_that_is_committed(run: Any, name: str) -> None:
+    stored = json.loads((SCRIPTS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    assert script(name).page(stored) == (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def test_large_counts_its_rows_and_finds_exact_points(run: Any, tmp_path: Path) -> None:
+    large = script("large")
+    large.write_shards(tmp_path, 20_000)
+    found = large.rows_child(tmp_path, 20_000)
+    assert found["rows"] == 20_000
+    assert 0 < found["held_out"] < 60
+    assert found["weight_relative_error"] <= tolerances.EXACT_WEIGHTS
+
+
+@pytest.mark.parametrize("way", ["one call", "DataLoader", "8 shards"])
+def test_ways_into_statistics_are_equal(run: Any, tmp_path: Path, way: str) -> None:
+    framework("torch")
+    travel = script("travel")
+    travel.prepare(tmp_path, "digits", None, 0)
+    source = travel.Source(tmp_path, "digits")
+    X, y = source.arrays()
+    expected = source.empty("float64").update(np.array(X), np.array(y))
+    found, seconds = travel.WAYS[way](source, "float64")
+    assert seconds > 0.0
+    assert found.n == expected.n
+    largest = float(np.abs(expected.gram).max())
+    tolerances.assert_reduction(found.gram, expected.gram, np.float64, found.n, np.full_like(found.gram, largest))
+
+
+def test_estimate_is_the_arithmetic_that_its_page_states(run: Any) -> None:
+    scale = script("scale")
+    cluster = scale.Cluster("two", workers=2, nodes=2, flops=1e12, reading=1e9, bus=1e12)
+    found = scale.estimate(cluster, 1e6, d=10, p=100, k=5)
+    assert found.arithmetic == pytest.approx(1e6 * (2 * 10 * 100 + 100**2) / (2e12 * scale.SHARE))
+    assert found.reading == pytest.approx(1e6 * 10 * 2 / 2e9)
+    assert found.reduction == pytest.approx(2 * 8 * (100 * 101 / 2 + 5 * 100 + 100 + 10) / scale.LINK)
+    assert found.bound == "reading"

@@ -69,7 +69,9 @@ def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
         pixels[batch["row"] == 777] = np.nan
         return {**batch, "pixels": pixels}
 
-    with pytest.raises(kd.DataError, match=r"^statistics: worker \d, batch \d+: row \d+ holds NaN"):
+    with pytest.raises(
+        kd.DataError, match=r"^statistics: worker \d, batch \d+: statistics.update: X: row \d+ holds NaN"
+    ):
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit")
 
 

@@ -181,6 +181,8 @@ os.register_at_fork = register  # PyTorch asks for the system's name, not for th
 for found in pkgutil.walk_packages(krrdistill.__path__, "krrdistill."):
     if found.name.rsplit(".", 1)[-1] in ("__main__",) or found.name.split(".")[-1].startswith("_"):
         continue
+    if found.name == "krrdistill.interop.ray":
+        continue  # Ray itself needs them
     try:
         importlib.import_module(found.name)
     except ModuleNotFoundError as error:

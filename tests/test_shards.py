@@ -220,3 +220,54 @@ def test_held_out_statistics_are_taken_by_the_labels_of_their_classes() -> None:
     fewer = statistics_of(slice(60), ["cat", "dog"], labels=names)
     with pytest.raises(kd.DataError, match=r"fit_model: validation: .* have classes that .* do not have"):
         kd.fit_model(fewer, validation=held)
+
+
+def test_a_shard_that_came_back_does_not_come_twice() -> None:
+    whole, part = statistics_of(slice(60)), statistics_of(slice(20))
+    whole -= part
+    whole += part
+    with pytest.raises(kd.DataError, match="already in these statistics"):
+        whole += part
+    whole -= part
+    assert whole.n == 40
+
+
+def test_what_is_left_of_a_shard_has_a_name_of_its_own() -> None:
+    statistics = statistics_of(slice(20))
+    before = statistics.copy()
+    rng = np.random.default_rng(5)
+    statistics.update(rng.standard_normal((10, D)), rng.integers(0, 3, 10))
+    statistics -= before
+    assert len(statistics.shards) == 1
+    with pytest.raises(kd.DataError, match="already in these statistics"):
+        statistics += statistics.copy()
+
+
+def test_nothing_is_left_when_everything_was_taken_away() -> None:
+    a, b = statistics_of(slice(30)), statistics_of(slice(30, 60))
+    total = a + b
+    total -= a
+    total -= b
+    assert total.n == 0
+    tolerances.assert_exact(total.gram, np.zeros((P, P)))
+    tolerances.assert_exact(total.cross, np.zeros((3, P)))
+
+
+def test_arrays_that_were_given_may_be_used_again() -> None:
+    statistics = statistics_of(slice(5))
+    header, arrays = statistics.to_arrays()
+    read = kd.RidgeStatistics.from_arrays(PHI, header, arrays)
+    expected = statistics.cross.copy(), statistics.gram.copy()
+    for array in arrays.values():
+        array[...] = 7.0
+    for one in (statistics, read):
+        tolerances.assert_exact(one.cross, expected[0])
+        tolerances.assert_exact(one.gram, expected[1])
+
+
+def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
+    kd.HeldOutRows(np.ones((3, D)), np.arange(3)).save(tmp_path / "h.npz")
+    np.savez(tmp_path / "d.npz", X=np.ones((3, D)))
+    for name in ("h", "d"):
+        with pytest.raises(kd.DataError, match=rf"{name}\.npz: not ridge statistics that this version reads"):
+            kd.RidgeStatistics.load(tmp_path / f"{name}.npz")

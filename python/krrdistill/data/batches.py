@@ -50,10 +50,13 @@ def read_batches(where: str, source: Any, x: Columns = None, y: Columns = None) 
 def _collected(where: str, items: Iterator[Any], x: Columns, y: Columns) -> Iterator[Batch]:
     singles: list[Batch] = []
     for number, item in enumerate(items):
-        batch = _batch(f"{where}: item {number}", item, x, y)
+        here = f"{where}: item {number}"
+        if isinstance(item, Mapping):  # the columns of the first, in its order, are those of all
+            x, y = chosen_columns(here, list(item), x, y)
+        batch = _batch(here, item, x, y)
         single = _is_label(batch.y)
         if single:
-            singles.append(batch)
+            singles.append(_kept(here, batch))
         if singles and (not single or len(singles) == _SINGLE_ROWS):
             yield _stacked(where, singles)
             singles = []
@@ -73,22 +76,28 @@ def _batch(where: str, item: Any, x: Columns, y: Columns) -> Batch:
         found = read(item, x, y)
         return Batch(found.X, found.y)
     if isinstance(item, Mapping):
-        xs, ys = chosen_columns(where, list(item), x, y)
-        return Batch(_columns(where, item, xs), _columns(where, item, ys))
+        return Batch(*(_columns(where, item, list(names or ())) for names in (x, y)))
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
         raise TypeError(f"{where} is a {type(item).__name__}{size}, not (X, y) or (X, y, sample_weight)")
-    return Batch(_pictures(where, item[0]), *item[1:])
+    return Batch(_plain(where, item[0]), *item[1:])
 
 
 def _columns(where: str, item: Mapping[str, Any], names: list[str]) -> Any:
     """One column as it is, several side by side."""
-    values = [_pictures(where, item[name]) for name in names]
-    return values[0] if len(values) == 1 else np.stack([np.asarray(value) for value in values], axis=-1)
+    values = [_plain(where, item[name]) for name in names]
+    if len(values) == 1:
+        return values[0]
+    arrays = [to_host(where, name, value) for name, value in zip(names, values, strict=True)]
+    if len({array.shape for array in arrays}) > 1:
+        raise DataError(f"{where}: columns have different lengths: {', '.join(str(array.shape) for array in arrays)}")
+    return np.stack(arrays, axis=-1)
 
 
-def _pictures(where: str, value: Any) -> Any:
-    """Pillow images as arrays; anything else as it is."""
+def _plain(where: str, value: Any) -> Any:
+    """Pillow images as arrays; anything else as it is. Raises TypeError for masked arrays."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{where} is a masked array; fill or drop what is masked")
     if hasattr(value, "getbands"):
         return picture_array(where, value)
     if isinstance(value, list) and value and hasattr(value[0], "getbands"):
@@ -96,14 +105,22 @@ def _pictures(where: str, value: Any) -> Any:
     return value
 
 
+def _kept(where: str, single: Batch) -> Batch:
+    """A copy: whoever yields samples may use their memory again."""
+    label = single.y.tolist() if hasattr(single.y, "tolist") else single.y
+    weight = None if single.sample_weight is None else float(single.sample_weight)
+    return Batch(np.array(to_host(where, "X", single.X)), label, weight)
+
+
 def _stacked(where: str, singles: list[Batch]) -> Batch:
     """Single samples as one batch."""
-    rows = [to_host(where, "X", single.X) for single in singles]
+    rows = [single.X for single in singles]
     shapes = {row.shape for row in rows}
     if len(shapes) > 1:
         raise DataError(f"{where}: samples have different shapes: {', '.join(map(str, sorted(shapes)))}")
-    labels = [single.y.tolist() if hasattr(single.y, "tolist") else single.y for single in singles]
-    weights = [single.sample_weight for single in singles]
-    if any(weight is None for weight in weights):
+    labels, weights = [single.y for single in singles], [single.sample_weight for single in singles]
+    if all(weight is None for weight in weights):
         return Batch(np.stack(rows), labels)
-    return Batch(np.stack(rows), labels, np.array([float(weight) for weight in weights]))
+    if any(weight is None for weight in weights):
+        raise DataError(f"{where}: all samples must have a sample_weight, or none")
+    return Batch(np.stack(rows), labels, np.array(weights))

@@ -20,6 +20,7 @@ _RUNS, _RUN_ROWS = 8, 32  # places of X that are looked at, and rows at each
 _MOST_NUMBERS = 1 << 22  # of the rows together
 _OTHER_UNITS = 10.0
 _USED, _LARGE = 0.01, 0.1  # parts of the entries
+_FEW = 50  # entries that say nothing of units
 _LARGEST = 1e140  # whose square, many times, float64 holds
 
 
@@ -58,21 +59,25 @@ class Sizes(NamedTuple):
         """Root mean squares (d,)."""
         return np.asarray(np.sqrt(self.squares / self.rows))
 
-    def warn_of_units(self, where: str, X: Any, whose: str = "the training samples'") -> None:
-        """Warns, in the name of ``where``, where samples X (n, d) are ten times as large or small as these."""
+    def warn_of_units(self, where: str, X: Any, whose: str = "the training samples'", few: int = _FEW) -> None:
+        """Warns, in the name of ``where``, where samples X (n, d) are ten times as large or small as these.
+
+        Fewer than ``few`` entries say nothing.
+        """
         roots = self.roots
         overall = float(np.sqrt(np.mean(np.square(roots))))
-        warn_of_units(where, X, roots, np.maximum(roots, overall), whose)  # an entry that was 0 need not stay so
+        most = np.maximum(roots, overall)  # an entry that was 0 need not stay so
+        warn_of_units(where, X, roots, most, whose, few)
 
 
-def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str) -> None:
+def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str, few: int = _FEW) -> None:
     """Warns where samples X (n, d) are ten times as large or small as root mean squares between ``least`` and ``most``.
 
     256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too large if
     a tenth of all are over 10. Outliers, zeros, single samples and shifts by a few standard deviations pass.
     """
     with np.errstate(over="ignore"):
-        found = _other_units(np.abs(some_rows(X)), least, most)
+        found = _other_units(np.abs(some_rows(X)), least, most, few)
     if found is None:
         return
     warnings.warn(
@@ -83,10 +88,10 @@ def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str) -
     )
 
 
-def _other_units(magnitudes: Vector, least: Vector, most: Vector) -> str | None:
+def _other_units(magnitudes: Vector, least: Vector, most: Vector, few: int) -> str | None:
     """How much smaller or larger than ``least``, ``most`` (d,) magnitudes (n, d) are, in words; None where they fit."""
     counted = np.count_nonzero(magnitudes)
-    if not np.isfinite(magnitudes.sum()) or not counted:
+    if not np.isfinite(magnitudes.sum()) or counted < few or not most.any():
         return None  # found, and named, where it is used
     least, most = (np.maximum(sizes, np.finfo(np.float64).tiny) for sizes in (least, most))
     used = np.count_nonzero((magnitudes >= least / _OTHER_UNITS) & (magnitudes > 0.0))

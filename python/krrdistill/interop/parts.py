@@ -139,7 +139,7 @@ class WorkerTask:
         header, arrays = part
         sums = {name: array for name, array in arrays.items() if name not in ("gram", "features", "targets")}
         shards = Shards(shard or f"sha256:{content_digest(sums)[:32]}")
-        header = {**header, "shards": shards.to_json()}
+        header = {**header, "shards": shards.to_json(), "own_rows": header["n"]}
         return RidgeStatistics.from_arrays(self.feature_map, header, arrays, backend=self.backend)
 
     def correct(self, path: RidgePath, batches: Iterable[Batch]) -> CorrectCounts:

@@ -19,7 +19,7 @@ from krrdistill.common.samples import as_samples, check_columns, columns_of, sam
 from krrdistill.data.batches import Batch
 from krrdistill.errors import DataError, DataWarning
 
-__all__ = ["Block", "Rows", "Split", "blocks", "read_ahead"]
+__all__ = ["Block", "Rows", "Split", "blocks", "check_shape", "read_ahead"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -149,8 +149,12 @@ def blocks(
         check_columns(here, columns, samples)
         columns = columns or columns_of(samples)
         n = samples.shape[0]
+        if n == 0:
+            continue
         batch = Rows(samples, read_y(here, y, n), None if weight is None else read_weight(here, weight, n))
-        shape, first = shape or sample_shape(X, input_dim), first or batch
+        found = sample_shape(X, input_dim)
+        shape, first = shape or found, first or batch
+        check_shape(here, shape, found)
         _check_alike(here, first, batch)
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
@@ -179,6 +183,12 @@ def blocks(
         row += n
     if row > at:
         yield Block(staged.taken(shape) if staged is not None else None, _joined(held), at, row, columns)
+
+
+def check_shape(where: str, known: tuple[int, ...], found: tuple[int, ...]) -> None:
+    """Raises DataError for samples of another layout; flat ones may be of any."""
+    if known != found and len(known) > 1 and len(found) > 1:
+        raise DataError(f"{where}: samples have shape {found}, those before {known}")
 
 
 def _check_alike(here: str, first: Rows, batch: Rows) -> None:

@@ -51,7 +51,7 @@ class Shards:
         back = other.names & self.removed
         return Shards(
             self.own,
-            self.merged | (other.names - back),
+            self.merged | other.names,
             (self.removed - back) | (other.removed - self.names),
             (self.gone - other.names) | (other.gone - self.names),
         )

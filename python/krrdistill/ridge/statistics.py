@@ -41,7 +41,7 @@ from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, described, described_map
 from krrdistill.options import PRECISIONS
 
-from .batches import Rows, Split, blocks, read_ahead
+from .batches import Rows, Split, blocks, check_shape, read_ahead
 from .feature_gram import largest_eigenvalue
 from .held_out import HeldOutRows
 from .shards import Shards
@@ -173,7 +173,7 @@ class RidgeStatistics:
             raise TypeError(f"RidgeStatistics: shard must be a name, got {type(shard).__name__}")
         self._shard = shard
         self._others = Shards()
-        self._updated = False
+        self._own_rows = 0  # of the samples that ``update`` added
         self.sizes: Sizes | None = None
         self._binary = True
         self._origin: FloatArray | None = None if self.classes is None else np.zeros(k)
@@ -212,7 +212,7 @@ class RidgeStatistics:
 
     def _shards(self) -> Shards:
         """The own shard, which has a name from here on, and the others."""
-        if not self._updated:
+        if not self._own_rows:
             return self._others
         if self._shard is None:
             sums = self._sums
@@ -313,7 +313,9 @@ class RidgeStatistics:
         n = samples.shape[0]
         targets = self.as_targets(where, y, n)
         picked = None if rows is None else as_rows(where, rows, n)
-        weights = None if sample_weight is None else check_weights(where, sample_weight, n)
+        weights = None if sample_weight is None else check_weights(where, sample_weight, n, all_zero=True)
+        if self.n:
+            check_shape(where, self.shape, sample_shape(X, samples.shape[1]))
         count = n if picked is None else len(picked)
         if count == 0:
             return self
@@ -344,7 +346,7 @@ class RidgeStatistics:
         self.columns = self.columns or columns_of(samples)
         self.sizes = sizes.plus(self.sizes)
         self._sums = self._sums.plus(batch)
-        self._updated = True
+        self._own_rows += len(chosen)
         self._origin = origin
         if self.classes is None and self._binary:
             self._binary = all(
@@ -420,28 +422,37 @@ class RidgeStatistics:
             read_batches(where, batches, x, y),
             input_dim=self.feature_map.input_dim,
             columns=self.columns,
-            read_y=self.as_targets,
-            read_weight=check_weights,
+            read_y=self._stream_targets,
+            read_weight=functools.partial(check_weights, all_zero=True),
             split=Split(holdout, check_seed(where, seed), most),
             first_row=first_row,
             skip=skip,
         )
+        self.rows_read, read = skip, 0
         for block in read_ahead(found):
             try:
-                self._update_rows(block.training)
                 if apart is not None:
                     apart._update_rows(block.held_out)
                 elif block.held_out is not None:
                     X, codes, weight = block.held_out
                     kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
+                self._update_rows(block.training)  # last: what fails before leaves nothing behind
             except DataError as error:
                 raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
-            self.columns, self.rows_read = self.columns or block.columns, block.rows_read
+            read = block.rows_read - first_row
+            self.columns, self.rows_read = self.columns or block.columns, max(read, skip)
             if progress is not None:
                 progress(self.rows_read)
+        if read < skip:
+            raise DataError(f"{where}: skip is {skip}, the stream has {read} rows only")
         if holdout == 0.0:
             return None
         return HeldOutRows.joined(kept) if apart is None else apart
+
+    def _stream_targets(self, where: str, y: Any, n: int) -> npt.NDArray[Any]:
+        """Codes, or targets that are float64 whatever type a batch has."""
+        targets = self.as_targets(where, y, n)
+        return targets if self.classes is not None else targets.astype(np.float64, copy=False)
 
     def _update_rows(self, rows: Rows | None) -> None:
         if rows is not None:
@@ -609,7 +620,7 @@ class RidgeStatistics:
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
         self._check_whole()
         other._check_whole()
-        self.check_fits(where, other)
+        self.check_fits(where, other, units=sign > 0)
         ours, theirs = self._shards(), other._shards()
         classes, other = self._common_classes(where, other)
         if sign < 0:
@@ -624,10 +635,19 @@ class RidgeStatistics:
         self._store = self._store.merged(other._store, self._host, sign, shift=shift)
         self._sums = self._sums.plus(other._sums.moved(shift), sign)
         self._others = replace(shards, own=None)
-        self._updated = self._updated and self.n > 0 and shards.own is not None
         if ours.own is not None and shards.own is None:
-            self._shard = None  # what comes is not what was taken away
+            gone = other._own_rows if theirs.own == ours.own else other.n
+            self._own_rows, self._shard = max(0, self._own_rows - gone), None  # what is left is another shard
+        if sign < 0 and self.n == 0:
+            self._clear()
         return self
+
+    def _clear(self) -> None:
+        """No samples, without the rounding that is left of those that were taken away."""
+        k, p = self._sums.cross.shape
+        self._sums, self._store = Sums.zero(k, p), FeatureRows(p)
+        self._origin = None if self.classes is None else np.zeros(k)
+        self.product_precision, self._own_rows = "float64", 0
 
     def _take_facts(self, other: RidgeStatistics, sign: int) -> None:
         """What is known of the samples besides their sums."""
@@ -658,10 +678,10 @@ class RidgeStatistics:
             raise DataError(f"{where}: {other!r} have classes that {self!r} do not have")
         return placed
 
-    def check_fits(self, where: str, other: RidgeStatistics) -> None:
+    def check_fits(self, where: str, other: RidgeStatistics, *, units: bool = True) -> None:
         """Raises DataError, in the name of ``where``, unless map, columns and kind of targets are the same.
 
-        Warns where the samples were in other units.
+        Warns where the samples were in other ``units``.
         """
         ours, theirs = (one.k if one.classes is None else None for one in (self, other))
         if self.feature_map.output_dim != other.feature_map.output_dim or ours != theirs:
@@ -673,8 +693,10 @@ class RidgeStatistics:
                 f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing; "
                 "all shards take one map (--like)"
             )
-        if self.sizes is not None and other.sizes is not None:
-            self.sizes.warn_of_units(where, other.sizes.roots[None], "those so far, the")
+        if self.n and other.n:
+            check_shape(where, self.shape, other.shape)
+        if units and self.sizes is not None and other.sizes is not None:
+            self.sizes.warn_of_units(where, other.sizes.roots[None], "those so far, the", few=1)
 
     @_one_at_a_time
     def grow(self, classes: Any) -> RidgeStatistics:
@@ -823,16 +845,14 @@ class RidgeStatistics:
             "product_precision": self.product_precision,
             "map": self.feature_map.spec(),
             "shards": self._shards().to_json(),
+            "own_rows": self._own_rows,
             "rows_read": self.rows_read,
             **({} if self.columns is None else {"columns": list(self.columns)}),
         }
         arrays = {
             **self._store.arrays(self.k),
-            "cross": sums.cross,
-            "feature_sum": sums.feature_sum,
-            "target_sum": sums.target_sum,
-            "target_square": sums.target_square,
-            "target_origin": np.zeros(self.k) if self._origin is None else self._origin,
+            **{name: getattr(sums, name).copy() for name in ("cross", "feature_sum", "target_sum", "target_square")},
+            "target_origin": np.zeros(self.k) if self._origin is None else self._origin.copy(),
             "total_weight": np.asarray(sums.total_weight),
         }
         if self.sizes is not None:
@@ -886,7 +906,9 @@ class RidgeStatistics:
             )
             made._binary = header["binary"] is True
             made._others = Shards.from_json(header["shards"])
-            made._shard, made._updated = made._others.own, made._others.own is not None
+            made._shard = made._others.own
+            own_rows = check_count("statistics", "own_rows", header["own_rows"], minimum=0)
+            made._own_rows = 0 if made._shard is None else own_rows
             made._others = replace(made._others, own=None)
             made.rows_read = check_count("statistics", "rows_read", header["rows_read"], minimum=0)
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
@@ -917,9 +939,10 @@ class RidgeStatistics:
         """
         arrays = read_npz(Path(path))
         try:
-            header = json.loads(str(arrays.pop("header")))
-            if not isinstance(header, dict):
-                raise ValueError("its header is no JSON object")
+            header = json.loads(str(arrays.pop("header", "null")))
+            if not isinstance(header, dict) or header.get("format") != FORMAT:
+                found = header.get("format") if isinstance(header, dict) else None
+                raise ValueError(f"not ridge statistics that this version reads (format {found!r}, not {FORMAT!r})")
             feature_map = described_map(header, arrays, feature_map)
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -955,11 +978,12 @@ def _mean_of_rows(targets: npt.NDArray[Any], rows: IntArray) -> FloatArray:
 def _checked_numbers(name: str, array: Any, shape: tuple[int, ...]) -> FloatArray:
     if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite float64 of shape {shape}, got {array.dtype} {array.shape}")
-    return np.ascontiguousarray(array).reshape(shape)
+    own = np.ascontiguousarray if name == "gram" else np.array  # G is unpacked; the caller may use the rest again
+    return np.asarray(own(array)).reshape(shape)
 
 
-def check_weights(where: str, weights: Any, n: int) -> FloatArray:
-    """Sample weights as float64 (n,), finite, not negative, not all zero."""
+def check_weights(where: str, weights: Any, n: int, *, all_zero: bool = False) -> FloatArray:
+    """Sample weights as float64 (n,), finite, not negative; ``all_zero`` says whether all may be 0."""
     array = to_host(where, "sample_weight", weights)
     if array.dtype.kind not in "uifb":
         raise TypeError(f"{where}: sample_weight must be numbers, got dtype {array.dtype}")
@@ -968,6 +992,6 @@ def check_weights(where: str, weights: Any, n: int) -> FloatArray:
     checked = np.ascontiguousarray(array, dtype=np.float64)
     if not (np.isfinite(checked).all() and (checked >= 0.0).all()):
         raise DataError(f"{where}: sample_weight must be finite and not negative")
-    if n and not checked.any():
+    if n and not all_zero and not checked.any():
         raise DataError(f"{where}: sample_weight is all zero")
     return checked

@@ -321,6 +321,8 @@ def _file(flag: str, file: Path | None, kind: str) -> Path:
         raise OutputError(f"{flag} {path}: cannot write to the folder {path.parent}")
     if path.exists() and not _format(path).startswith(kind):
         raise status.UsageError(f"{flag} {path}: there is another kind of file: give another name, or remove it")
+    if path.exists():
+        status.say(f"note: {path} is replaced")
     return path
 
 
