@@ -16,7 +16,16 @@ from .arrays import device_of, dtype_name, is_on_host, namespace_of, refuse_grad
 from .frames import frame_of, is_tabular, refuse_lazy
 from .rows import ConvertedRows, FrameRows, RowSource, SparseRows
 
-__all__ = ["STREAM_REMEDY", "as_samples", "check_columns", "columns_of", "host_samples", "row_source", "sample_shape"]
+__all__ = [
+    "STREAM_REMEDY",
+    "as_samples",
+    "check_columns",
+    "check_shape",
+    "columns_of",
+    "host_samples",
+    "row_source",
+    "sample_shape",
+]
 
 Array = npt.NDArray[Any]
 _SHOWN = 30  # names of columns in a message
@@ -99,6 +108,12 @@ def check_columns(where: str, known: Sequence[str] | None, samples: Any) -> None
     listed = list(known) if len(known) <= _SHOWN else "COLUMNS"
     remedy = f"; pass X[{listed}]" if set(known) <= set(found) else ""
     raise DataError(f"{where}: the columns of X are {theirs}, those trained on {ours}{remedy}")
+
+
+def check_shape(where: str, known: tuple[int, ...], found: tuple[int, ...]) -> None:
+    """Raises DataError for samples of another layout; flat ones may be of any."""
+    if known != found and len(known) > 1 and len(found) > 1:
+        raise DataError(f"{where}: samples have shape {found}, those before {known}")
 
 
 def host_samples(where: str, X: Any) -> Any:

@@ -13,7 +13,7 @@ from krrdistill.errors import DataError
 
 from .columns import Columns, chosen_columns
 from .readers import picture_array
-from .sources import read
+from .sources import is_of, read
 
 __all__ = ["Batch", "read_batches"]
 
@@ -35,7 +35,7 @@ def read_batches(where: str, source: Any, x: Columns = None, y: Columns = None) 
     (x, label), which are collected.
     """
     refuse_lazy(where, "batches", source)
-    if type(source).__module__.partition(".")[0] == "datasets" and hasattr(source, "iter"):
+    if is_of(source, "datasets") and hasattr(source, "iter"):
         source = source.iter(batch_size=_SINGLE_ROWS)
     refused = isinstance(source, (str, bytes, Mapping, np.ndarray)) or is_tabular(source)
     if refused or not (isinstance(source, Iterable) or (hasattr(source, "__getitem__") and hasattr(source, "__len__"))):

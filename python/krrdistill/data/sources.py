@@ -26,6 +26,7 @@ __all__ = [
     "Columns",
     "Read",
     "hidden",
+    "is_of",
     "is_saved_dataset",
     "label_of",
     "parquet_files",
@@ -101,7 +102,7 @@ def read(source: Any, x: Columns = None, y: Columns = None, like: Read | None = 
     refuse_lazy("read_samples", "source", source)
     if is_tabular(source):
         return _read_table(where, source, x, y, like)
-    if _is_of(source, "datasets"):
+    if is_of(source, "datasets"):
         return _read_hugging_face(where, source, x, y, like)
     if isinstance(source, list) and source and all(isinstance(path, Path) for path in source):
         return _read_parquet(where, source, x, y, like)
@@ -118,7 +119,8 @@ def read(source: Any, x: Columns = None, y: Columns = None, like: Read | None = 
     return Read(PairRows(where, source), label_array(where, pair_labels(where, source)))
 
 
-def _is_of(source: Any, library: str) -> bool:
+def is_of(source: Any, library: str) -> bool:
+    """Whether this object is of a library, by its type's module: without an import."""
     return type(source).__module__.partition(".")[0] == library
 
 

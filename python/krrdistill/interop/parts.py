@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import check_count, check_number, check_seed
-from krrdistill.common.files import content_digest
-from krrdistill.common.random import Stream, uniform
 from krrdistill.common.threads import limited_threads
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
+from krrdistill.ridge.batches import is_held_out
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.path import RidgePath
 from krrdistill.ridge.selection import CorrectCounts, count_correct
-from krrdistill.ridge.shards import Shards
+from krrdistill.ridge.shards import Shards, digest_name
 from krrdistill.ridge.statistics import RidgeStatistics
 
 __all__ = ["Batch", "Part", "RowChoice", "WorkerTask", "added_counts"]
@@ -56,8 +55,8 @@ class RowChoice:
         if self.takes_all or numbers is None:
             return None
         runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)  # of rows that follow each other
-        found = [uniform(self.seed, Stream.HELD_OUT, len(run), first=int(run[0])) for run in runs if len(run)]
-        held_out = np.concatenate([np.empty(0), *found]) < self.fraction
+        found = [is_held_out(self.fraction, self.seed, int(run[0]), len(run)) for run in runs if len(run)]
+        held_out = np.concatenate([np.empty(0, dtype=bool), *found])
         return np.flatnonzero(held_out == self.held_out)
 
 
@@ -138,7 +137,7 @@ class WorkerTask:
         """The statistics of the sum of all parts, which are one shard from now on: by default a digest of the sums."""
         header, arrays = part
         sums = {name: array for name, array in arrays.items() if name not in ("gram", "features", "targets")}
-        shards = Shards(shard or f"sha256:{content_digest(sums)[:32]}")
+        shards = Shards(shard or digest_name(sums))
         header = {**header, "shards": shards.to_json(), "own_rows": header["n"]}
         return RidgeStatistics.from_arrays(self.feature_map, header, arrays, backend=self.backend)
 

@@ -15,11 +15,11 @@ from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.random import Stream, uniform
 from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
-from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
+from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
 from krrdistill.data.batches import Batch
 from krrdistill.errors import DataError, DataWarning
 
-__all__ = ["Block", "Rows", "Split", "blocks", "check_shape", "read_ahead"]
+__all__ = ["Block", "Rows", "Split", "blocks", "is_held_out", "read_ahead"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -45,9 +45,14 @@ class Block(NamedTuple):
     columns: tuple[str, ...] | None
 
 
+def is_held_out(fraction: float, seed: int, first_row: int, n: int) -> npt.NDArray[np.bool_]:
+    """Which of n rows that follow each other are held out: those whose number has a hash below the fraction."""
+    return np.asarray(uniform(seed, Stream.HELD_OUT, n, first=first_row) < fraction)
+
+
 @dataclass
 class Split:
-    """Which rows of a stream are held out: those whose number has a hash below the fraction.
+    """The rows of a stream that are held out, at most so many.
 
     Parameters
     ----------
@@ -66,7 +71,7 @@ class Split:
         """Which of n rows of the stream are; they must be asked for in order."""
         if self.fraction == 0.0 or self._count > self.most:
             return np.zeros(n, dtype=bool)
-        chosen = uniform(self.seed, Stream.HELD_OUT, n, first=first_row) < self.fraction
+        chosen = is_held_out(self.fraction, self.seed, first_row, n)
         rank = self._count + np.cumsum(chosen)
         self._count += int(chosen.sum())
         if self._count > self.most:
@@ -183,12 +188,6 @@ def blocks(
         row += n
     if row > at:
         yield Block(staged.taken(shape) if staged is not None else None, _joined(held), at, row, columns)
-
-
-def check_shape(where: str, known: tuple[int, ...], found: tuple[int, ...]) -> None:
-    """Raises DataError for samples of another layout; flat ones may be of any."""
-    if known != found and len(known) > 1 and len(found) > 1:
-        raise DataError(f"{where}: samples have shape {found}, those before {known}")
 
 
 def _check_alike(here: str, first: Rows, batch: Rows) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy.typing as npt
+
+from krrdistill.common.files import content_digest
 from krrdistill.errors import DataError
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "digest_name"]
 
 _SHOWN = 3  # names in a message
 _REMEDY = (
@@ -48,11 +51,10 @@ class Shards:
         both = self.names & other.names
         if both:
             raise DataError(f"{where}: {_listed(both)} already in these statistics{_REMEDY}")
-        back = other.names & self.removed
         return Shards(
             self.own,
             self.merged | other.names,
-            (self.removed - back) | (other.removed - self.names),
+            (self.removed - other.names) | (other.removed - self.names),
             (self.gone - other.names) | (other.gone - self.names),
         )
 
@@ -78,6 +80,11 @@ class Shards:
         if not listed or not isinstance(own, (str, type(None))):
             raise ValueError("shards must be names")
         return Shards(own, *map(frozenset, sets))
+
+
+def digest_name(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """What samples without a name are called: a digest of their sums."""
+    return f"sha256:{content_digest(arrays)[:32]}"
 
 
 def _listed(names: frozenset[str]) -> str:

@@ -29,10 +29,10 @@ from krrdistill.common.arrays import (
     largest_entry,
     to_host,
 )
-from krrdistill.common.files import content_digest, read_npz, write_npz
+from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import gram as product_with_itself
-from krrdistill.common.samples import as_samples, check_columns, columns_of, sample_shape
+from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
 from krrdistill.data.batches import read_batches
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, Targets, real_targets
@@ -41,10 +41,10 @@ from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, described, described_map
 from krrdistill.options import PRECISIONS
 
-from .batches import Rows, Split, blocks, check_shape, read_ahead
+from .batches import Rows, Split, blocks, read_ahead
 from .feature_gram import largest_eigenvalue
 from .held_out import HeldOutRows
-from .shards import Shards
+from .shards import Shards, digest_name
 from .stores import FeatureRows, SummedGram, store_of
 from .sums import Sums
 
@@ -217,7 +217,7 @@ class RidgeStatistics:
         if self._shard is None:
             sums = self._sums
             arrays = {name: np.asarray(getattr(sums, name)) for name in sums._fields}
-            self._shard = f"sha256:{content_digest(arrays)[:32]}"
+            self._shard = digest_name(arrays)
         return replace(self._others, own=self._shard)
 
     @property
