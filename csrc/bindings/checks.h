@@ -43,10 +43,10 @@ struct Path {
   int64_t p, k, lambdas;
 };
 
-inline Path check_path(const Array<double>& gram, const Array<double>& cross, const Array<double>& lambdas,
+inline Path check_path(int64_t p, const Array<double>& cross, const Array<double>& lambdas,
                        const Array<double>& weights, const Array<bool>& positive_definite,
                        const Array<bool>& resolved) {
-  const int64_t p = check_gram(gram, 1);
+  require(p >= 1, "gram: (p, p)");
   require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
   const int64_t k = cross.shape(0), count = lambdas.size();
   require(weights.size() == count * k * p, "weights: (lambdas, k, p)");

@@ -18,8 +18,8 @@ __device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threa
 
 template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)
-    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total, int64_t d,
-                       int64_t first, unsigned long long* first_bad) {
+    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total,
+                       int64_t d, int64_t first, unsigned long long* first_bad) {
   constexpr int n = lanes<T>;
   const unsigned index = flat_index();
   if (index >= total) {
@@ -34,9 +34,8 @@ __global__ void __launch_bounds__(threads)
   for (int j = 0; j < n; ++j) {
     T v = T(0);
     if (column + j < d) {
-      v = scale == nullptr
-              ? static_cast<T>(source.v[j])
-              : static_cast<T>(static_cast<Factor>(source.v[j]) * scale[column + j] + shift[column + j]);
+      v = scale == nullptr ? static_cast<T>(source.v[j])
+                           : static_cast<T>(static_cast<Factor>(source.v[j]) * scale[column + j] + shift[column + j]);
       finite = finite && v - v == T(0);
     }
     value.v[j] = v;
