@@ -239,9 +239,9 @@ def device(cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterat
     gc.collect()
     before = cuda_emulated.live_objects()
     yield cuda_emulated
-    cuda_emulated.emulate()
     forget_shared_backends()
     gc.collect()
+    cuda_emulated.emulate()
     assert cuda_emulated.live_objects() == before
 
 

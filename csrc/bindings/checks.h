@@ -69,7 +69,8 @@ struct Preimages {
   int64_t p, d, m;
 };
 
-inline Preimages check_preimages(const Array<double>& weight, const Array<double>& rhs, const Array<double>& x) {
+template <typename T>
+Preimages check_preimages(const Array<T>& weight, const Array<double>& rhs, const Array<double>& x) {
   require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
   const int64_t p = weight.shape(0), d = weight.shape(1);
   require(rhs.ndim() == 2 && rhs.shape(1) == p, "rhs: (m, p)");

@@ -170,7 +170,8 @@ class Device {
     cuda::solve_spd(*context_, a.data(), rhs_data, batch, n, r);
   }
 
-  double preimage_solve(const Array<double>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
+  template <typename T>
+  double preimage_solve(const Array<T>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
     const auto [p, d, m] = check_preimages(weight, rhs, x);
     double* x_data = x.mutable_data();
     const py::gil_scoped_release nogil;
@@ -313,8 +314,10 @@ void bind_cuda(py::module_& module, bool emulated) {
            py::arg("rounding"), py::arg("weights").noconvert(), py::arg("positive_definite").noconvert(),
            py::arg("resolved").noconvert())
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
-      .def("preimage_solve", &Device::preimage_solve, py::arg("weight"), py::arg("rhs"), py::arg("x").noconvert(),
-           py::arg("rcond_floor"))
+      .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),
+           py::arg("x").noconvert(), py::arg("rcond_floor"))
+      .def("preimage_solve", &Device::preimage_solve<double>, py::arg("weight"), py::arg("rhs"),
+           py::arg("x").noconvert(), py::arg("rcond_floor"))
       .def("hadamard_solve", &Device::hadamard_solve, py::arg("diagonals"), py::arg("scale"), py::arg("rhs"),
            py::arg("x").noconvert());
   bind_map<float>(module, device, "FeatureMapF32");

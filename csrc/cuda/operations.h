@@ -123,8 +123,9 @@ void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, in
 
 // QR of W^T. Returns the smallest over the largest diagonal entry of R, which bounds the reciprocal condition number
 // from above, and leaves x untouched when it is below `rcond_floor`.
-double preimage_solve(Context& context, const double* weight, const double* rhs, double* x, int64_t p, int64_t d,
-                      int64_t m, double rcond_floor);
+template <typename T>
+double preimage_solve(Context& context, const T* weight, const double* rhs, double* x, int64_t p, int64_t d, int64_t m,
+                      double rcond_floor);
 
 void hadamard_solve(Context& context, const Hadamard<double>& a, const double* rhs, double* x, int64_t m);
 

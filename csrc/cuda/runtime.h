@@ -123,8 +123,12 @@ class Scope {
   template <typename T>
   T* upload_rows(const T* host, int64_t rows, int64_t width, int64_t ld) {
     T* memory = device<T>(rows * ld);
-    send(memory, ld * static_cast<int64_t>(sizeof(T)), host, rows, width * static_cast<int64_t>(sizeof(T)));
+    upload_rows_to(memory, host, rows, width, ld);
     return memory;
+  }
+  template <typename T>
+  void upload_rows_to(T* memory, const T* host, int64_t rows, int64_t width, int64_t ld) {
+    send(memory, ld * static_cast<int64_t>(sizeof(T)), host, rows, width * static_cast<int64_t>(sizeof(T)));
   }
   // Waits for all work before it, and for the copy.
   template <typename T>

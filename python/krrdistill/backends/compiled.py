@@ -135,11 +135,15 @@ class CompiledBackend:
             self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
             return X
         floor = rcond_floor(weight.shape)
-        dense = np.array(weight, dtype=np.float64, order="C")
+        dense = self._preimage_weight(weight)
         rcond = self._operations.preimage_solve(dense, np.array(rhs, order="C"), X, floor)
         if not rcond >= floor:
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
         return X
+
+    def _preimage_weight(self, weight: AnyArray) -> AnyArray:
+        """A copy that the factorisation may overwrite."""
+        return np.array(weight, dtype=np.float64, order="C")
 
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64

@@ -169,6 +169,10 @@ class CudaBackend(CompiledBackend):
         made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, tile_rows(feature_map, dtype))
         return namespace_of(X).from_dlpack(made)
 
+    def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
+        return np.ascontiguousarray(weight, dtype=np.float32 if weight.dtype == np.float32 else np.float64)
+
     def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
         return _host().degrees_of_freedom(np.asarray(gram), lambdas)
