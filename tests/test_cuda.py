@@ -23,7 +23,7 @@ import oracles
 import tolerances
 from conftest import NO_GPU, CudaArray, emulated_backend, set_tile_rows, stages
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
-from krrdistill.backends.cuda import CudaBackend, ResidentGram, forget_shared_backends, shared_backend
+from krrdistill.backends.cuda import CudaBackend, forget_shared_backends, shared_backend
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory, NotPositiveDefinite
 from test_backends import make_chain, make_inputs, spd

@@ -229,6 +229,10 @@ void bind_gram(py::module_& module) {
   py::class_<ResidentGram, std::shared_ptr<ResidentGram>>(module, "DeviceGram", py::module_local())
       .def("__len__", &ResidentGram::order)
       .def("clear", &ResidentGram::clear, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "is_beside",
+          [](const ResidentGram& self, const ResidentGram& other) { return self.context() == other.context(); },
+          py::arg("other"))
       .def("trace", &ResidentGram::trace, py::call_guard<py::gil_scoped_release>())
       .def("copy", &ResidentGram::copy, py::call_guard<py::gil_scoped_release>())
       .def(

@@ -45,8 +45,9 @@ class ResidentGram:
         return out if dtype is None else out.astype(dtype, copy=False)
 
     def add(self, other: Any, sign: int = 1) -> None:
-        """+= sign times G of other samples, of the host or of the same backend."""
-        theirs = other.made if isinstance(other, ResidentGram) else np.ascontiguousarray(other, dtype=np.float64)
+        """+= sign times G of other samples; one of another backend goes through the host."""
+        beside = isinstance(other, ResidentGram) and self.made.is_beside(other.made)
+        theirs = other.made if beside else np.ascontiguousarray(other, dtype=np.float64)
         self.made.add(theirs, float(sign))
 
     def trace(self) -> float:
