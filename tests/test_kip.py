@@ -22,6 +22,7 @@ from kill import kill_at_write
 from krrdistill.apps.kip.checkpoint import Look, State, load_checkpoint, save_checkpoint
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.apps.kip.optimize import adam_step, batch_rows
+from krrdistill.apps.kip.place import TorchPlace
 from krrdistill.apps.kip.problem import KipProblem
 from krrdistill.apps.kip.published import PublishedObjective
 from krrdistill.pipeline import train
@@ -163,7 +164,8 @@ def test_a_batch_needs_the_features_of_the_points() -> None:
 def test_published_loss_is_the_formula(kernel: str) -> None:
     toy = Toy(kernel)
     F = toy.features(toy.X)
-    loss, _ = toy.published().loss_and_gradient(toy.X, toy.rows)
+    put = TorchPlace().put
+    loss, _ = toy.published().loss_and_gradient(put(toy.X), put(toy.rows))
     assert_solve(loss, oracles.kip_loss(F.T, toy.Phi, toy.Y, toy.rows), toy.condition())
     assert_solve(toy.published().labels(toy.X, F), oracles.kip_labels(F.T, toy.Phi, toy.Y)[0].T, toy.condition())
 
