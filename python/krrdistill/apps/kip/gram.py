@@ -173,8 +173,8 @@ def _pseudo_solver(S: FloatArray, cutoff: float) -> Callable[[FloatArray], Float
     except xp.linalg.LinAlgError:
         regular = False
     if regular:
-        return lambda R: xp.linalg.solve(S, R)  # type: ignore[no-any-return]
+        return lambda R: xp.linalg.solve(S, R)
     values, vectors = xp.linalg.eigh(S)
     kept = values > cutoff * values[-1]
     basis, scale = vectors[:, kept], values[kept]
-    return lambda R: basis @ ((basis.T @ R) / scale[:, None])  # type: ignore[no-any-return]
+    return lambda R: basis @ ((basis.T @ R) / scale[:, None])

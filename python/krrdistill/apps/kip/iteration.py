@@ -70,10 +70,10 @@ class KipOptions:
     )
     device: str = option(
         "cpu",
-        "Where the steps are taken: the CPU, or a GPU through PyTorch; --backend says where the statistics are summed.",
+        "Where the steps are taken: {choices} (a GPU, by PyTorch); --backend says where the statistics are summed.",
         choices=DEVICES,
         accepts=is_cuda_device,
-        metavar="cpu|cuda|cuda:N",
+        metavar="DEVICE|cuda:N",
         panel=ITERATION,
     )
     tf32: bool = option(

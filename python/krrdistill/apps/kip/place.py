@@ -100,7 +100,7 @@ class TorchPlace(HostPlace):
         try:
             yield
         except torch.OutOfMemoryError as error:
-            reason = str(error).partition(". ")[0]
+            reason = str(error).partition(". GPU")[0]
             raise DeviceOutOfMemory(
                 f"kip: {self.name} has too little memory ({reason}); take fewer points per class, a smaller map, or "
                 "variant 'gram', whose memory does not grow with the data"

@@ -47,7 +47,7 @@ class PublishedObjective:
         self._features: Tensor = place.put(features)
         targets = torch.nn.functional.one_hot(place.put(labels), n_classes)
         self._targets: Tensor = targets.T.to(self._features.dtype).contiguous()
-        self._phi = FeatureModule(network, dtype=self._features.dtype).to(place.name)
+        self._phi = FeatureModule(network, dtype=self._features.dtype).to(self._features.device)
 
     def loss_and_gradient(self, X: Any, rows: Any) -> tuple[float, Any]:
         """(loss, its gradient with respect to X), X (m, d); ``rows`` are the batch, None for all training points.
