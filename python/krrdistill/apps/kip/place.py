@@ -99,7 +99,7 @@ class TorchPlace(HostPlace):
         torch.set_float32_matmul_precision("high" if self._tf32 else "highest")
         try:
             yield
-        except torch.OutOfMemoryError as error:
+        except torch.cuda.OutOfMemoryError as error:
             reason = str(error).partition(". GPU")[0]
             raise DeviceOutOfMemory(
                 f"kip: {self.name} has too little memory ({reason}); take fewer points per class, a smaller map, or "
