@@ -206,7 +206,7 @@ def test_published_tells_the_device_and_on_a_gpu_both_runs(
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     on_gpu = published.run_on_gpu(problem, "identity", 1, 0, "gels", torch.device("cpu"))
     assert on_gpu["first_seconds"].keys() == on_gpu["seconds"].keys() == {"total", *stages}
-    assert (on_gpu["gpu"], on_gpu["test_accuracy"]) == ("Some GPU", found["test_accuracy"])
+    assert (on_gpu["gpu"], on_gpu["n_train"]) == ("Some GPU", found["n_train"])
     assert not torch.backends.cuda.matmul.allow_tf32
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit):
