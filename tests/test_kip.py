@@ -368,6 +368,26 @@ def test_gram_in_torch_is_gram_in_numpy_to_rounding(kernel: str, batch: bool, pr
 
 
 @needs_torch
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("m", [M, 24])
+@pytest.mark.parametrize("variant", ["gram", "published"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_step_makes_no_array_elsewhere(kernel: str, variant: str, m: int, batch: bool) -> None:
+    """Arrays whose device nobody named would be on "meta" here, and no operation takes them with those of the place."""
+    toy, place = Toy(kernel, m=m), TorchPlace()
+    objective: Any = toy.published()
+    if variant == "gram":
+        points = (toy.Phi.T, toy.y)
+        objective = GramObjective(toy.map.layers, toy.statistics, dtype=np.float64, points=points, place=place)
+    state, rows = State.start(toy.X).moved(place.put), place.put(toy.rows) if batch else None
+    with torch.device("meta"):
+        _, gradient = objective.loss_and_gradient(state.X, rows)
+        adam_step(state, gradient, 0.01)
+    assert all(isinstance(array, torch.Tensor) for array in (gradient, state.X, state.first, state.second))
+    assert state.X.device.type == gradient.device.type == "cpu"
+
+
+@needs_torch
 @pytest.mark.parametrize("m", [12, 24])
 def test_in_torch_too_more_points_than_features_are_least_squares(m: int) -> None:
     toy, place = Toy("random_fourier", m=m), TorchPlace()
@@ -450,6 +470,26 @@ def test_a_run_on_two_devices_says_so_and_where_it_ended(
     }  # fmt: skip
     assert run.report["backend"] == "array", "the statistics stayed where they were"
     assert "cuda" not in json.dumps(run.distilled.meta["options"])
+
+
+def test_terminal_and_pages_say_where_the_steps_ran_and_what_the_backend_did(
+    elsewhere: TorchPlace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
+    for name, words in (("there", ["--device", "cuda"]), ("here", [])):
+        assert main([*COMMAND, "--iterations", "3", *words, "--out", str(tmp_path / name)]) == 0
+    printed = capsys.readouterr().out
+    assert "ms per iteration on cuda:0 (Some GPU), TF32 off" in printed
+    assert "ms per iteration on cpu" in printed
+    assert printed.count("s with the array backend") == 2
+    page = (tmp_path / "there" / "report.html").read_text()
+    assert "cuda:0 (Some GPU), TF32 off" in page
+    assert "cuda" not in (tmp_path / "here" / "report.html").read_text()
+    assert main(["compare", str(tmp_path / "there"), str(tmp_path / "here")]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("steps on")]
+    assert "cuda:0" in row
 
 
 @pytest.mark.parametrize("variant", ["gram", "published"])

@@ -112,7 +112,7 @@ def _usable_cpus() -> int | None:
 
 
 def _torch() -> dict[str, Any]:
-    """PyTorch, which the published variant of KIP, its steps on a GPU and ``krrdistill.interop.torch`` use; looked up, not imported."""
+    """PyTorch, which KIP as published or on a GPU and ``krrdistill.interop.torch`` use; looked up, not imported."""
     available = importlib.util.find_spec("torch") is not None
     detail = (
         importlib.metadata.version("torch")
