@@ -190,3 +190,46 @@ def test_estimate_is_the_arithmetic_that_its_page_states(run: Any) -> None:
     assert found.reading == pytest.approx(1e6 * 10 * 2 / 2e9)
     assert found.reduction == pytest.approx(2 * 8 * (100 * 101 / 2 + 5 * 100 + 100 + 10) / scale.LINK)
     assert found.bound == "reading"
+
+
+def test_published_tells_the_device_and_on_a_gpu_both_runs(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = framework("torch")
+    run("published", "--dataset", "digits", "--kernel", "identity", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["device"], found["driver"]) == ("cpu", "gelsy")
+    total, stages = found["seconds"].pop("total"), found["seconds"]
+    tolerances.assert_elementwise(sum(stages.values()), total, np.float64)
+    published, problem = script("published"), script("problem").load_problem("digits")
+    for name, value in (("get_device_name", "Some GPU"), ("max_memory_allocated", 1), ("reset_peak_memory_stats", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    on_gpu = published.run_on_gpu(problem, "identity", 1, 0, "gels", torch.device("cpu"))
+    assert on_gpu["first_seconds"].keys() == on_gpu["seconds"].keys() == {"total", *stages}
+    assert (on_gpu["gpu"], on_gpu["n_train"]) == ("Some GPU", found["n_train"])
+    assert not torch.backends.cuda.matmul.allow_tf32
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            run("published", "--dataset", "digits", "--device", "cuda")
+        assert "sees no GPU" in capsys.readouterr().err
+
+
+def test_a_random_problem_has_the_shape_of_cifar100(run: Any) -> None:
+    problem = script("problem").random_problem(200)
+    assert (problem.x_train.shape, problem.x_test.shape, problem.x_train.dtype) == ((200, 3072), (100, 3072), np.uint8)
+    assert problem.dataset.n_classes == 100
+
+
+def test_the_steps_of_kip_are_measured_for_both_variants(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    framework("torch")
+    run("gpu.kip", "--device", "cpu", "--rows", "90", "--dimension", "12", "--classes", "3", "--ipcs", "1,2",
+        "--steps", "2")  # fmt: skip
+    *lines, last = capsys.readouterr().out.strip().splitlines()
+    found = json.loads(last)
+    assert [(row["ipc"], row["variant"], row["steps"]) for row in found["rows"]] == [
+        (ipc, variant, 2) for ipc in (1, 2) for variant in ("gram", "published")
+    ]
+    assert lines == [f"KIP {row['variant']}, s per iteration, ipc {row['ipc']} {row['seconds']:.6g}"
+                     for row in found["rows"]]  # fmt: skip
+    assert all(row["seconds"] > 0 and row["loss"] < 2 for row in found["rows"])
+    assert found["device"] == "cpu"
