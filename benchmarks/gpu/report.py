@@ -3,8 +3,8 @@
     cd benchmarks && python -m gpu.report [--results results/gpu] [--docs ../docs]
 
 The last run of a device is shown whole, earlier ones beside it in one table. ``notes.json`` in the folder of a device
-gives reasons for stages that take more than 1.5 times their floor: {"FCNN/path": "..."}. Of what was not run the page
-says that it was not run.
+gives reasons for stages that take more than 1.5 times their floor, by run: {NAME: {"FCNN/path": "...", "*/score":
+"..."}}; a star stands for every map. Of what was not run the page says that it was not run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ which also loads libraries, stands apart where it was measured. What was not run
   over the bus. The slowest of the three counts. **Ratio** is measured time over floor.
 * **FP32**: the same floor with plain float32 products.
 * **Library**: what cuBLAS and cuSOLVER take for the same step, as PyTorch calls them.
-* **Predicted**: written down in `benchmarks/gpu/predictions.json` before the design was measured.
+* **Predicted**: for the design that keeps everything on the device; written down in `benchmarks/gpu/predictions.json`
+  before that design was measured.
 """
 
 Result = dict[str, Any]
@@ -179,7 +180,7 @@ def _stages(result: Result, predictions: Mapping[str, Any], notes: Mapping[str, 
         shown_floor = f"{_ms(floor)} ({bound})" if floor else "–"
         rows.append((name, _range(row), _ms(expected), shown_floor, _times(ratio), _ms(plain), _ms(library)))
         if ratio is not None and ratio > _FAR:
-            reasons.append((name, _times(ratio), notes.get(key, "no reason is recorded yet")))
+            reasons.append((name, _times(ratio), _reason(key, notes)))
         if key.endswith("update_device") and not key.startswith("wide") and seconds and plain and _is_real(result):
             faster = plain / seconds
             verdict = "met" if faster >= _FASTER_THAN_FP32 else "**missed**"
@@ -192,6 +193,12 @@ def _stages(result: Result, predictions: Mapping[str, Any], notes: Mapping[str, 
         lines += [f"Stages over {_FAR:g} times their floor, and why:", ""]
         lines += _table(("stage", "ratio", "reason"), reasons)
     return lines + _unfinished(result, "stages", "embeddings", "wide")
+
+
+def _reason(key: str, notes: Mapping[str, str]) -> str:
+    """Of this stage, or of the stage under every map."""
+    every = f"*/{key.partition('/')[2]}"
+    return notes.get(key, notes.get(every, "no reason is recorded yet"))
 
 
 # Whole runs
@@ -354,6 +361,7 @@ def _tests(result: Result) -> list[str]:
         lines += [f"`pytest -m gpu`: {parity['passed']} passed, {len(failed)} failed, {parity['skipped']} skipped.", ""]
         lines += [f"* failed: `{name}`" for name in failed]
         lines += [""] if failed else []
+        lines += [parity["remark"], ""] if "remark" in parity else []
     else:
         lines += [f"`pytest -m gpu`: {_ABSENT}"]
     rows = [
@@ -442,7 +450,7 @@ def _title(run: Result) -> str:
 
 
 def page(devices: Mapping[str, Sequence[Result]], notes: Mapping[str, Mapping[str, str]], predictions: Result) -> str:
-    """The whole page: runs by device, reasons by device, predictions."""
+    """The whole page: runs by device, reasons for the last run of each, predictions."""
     lines = [_INTRODUCTION]
     if not devices:
         lines += [_ABSENT]
@@ -471,10 +479,11 @@ def write(results: Path, docs: Path) -> None:
     """The page, from whatever results there are."""
     devices: dict[str, list[Result]] = {}
     notes: dict[str, Result] = {}
-    for folder in sorted(path for path in results.glob("*") if path.is_dir()):
+    for folder in sorted({path.parent for path in results.glob("*/*.json")}):
         files = [path for path in sorted(folder.glob("*.json")) if path.name != "notes.json"]
         devices[folder.name] = [_read(path) for path in files]
-        notes[folder.name] = _read(folder / "notes.json") if (folder / "notes.json").exists() else {}
+        found = _read(folder / "notes.json") if (folder / "notes.json").exists() else {}
+        notes[folder.name] = found.get(files[-1].stem, {})
     docs.mkdir(parents=True, exist_ok=True)
     text = page(devices, notes, _read(_HERE / "predictions.json"))
     (docs / "gpu.md").write_text(text, encoding="utf-8")

@@ -30,6 +30,7 @@ from gpu.session import FULL, SMALL, Session
 
 __all__ = ["PARTS", "measured"]
 
+_BENCHMARKS = Path(__file__).resolve().parents[1]
 _ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
@@ -67,7 +68,8 @@ def measured(name: str, flags: list[str], seconds: float, log: TextIO) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         file, start = Path(folder) / "part.json", time.perf_counter()
         command = [sys.executable, "-m", "gpu.run", "--child", name, str(file), *flags]
-        environment = {**os.environ, **_ENVIRONMENT}
+        path = os.pathsep.join(filter(None, (str(_BENCHMARKS), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
         process = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )

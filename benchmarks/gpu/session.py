@@ -28,6 +28,7 @@ class Sizes:
     wide : rows and features of the wide problem
     copied : bytes of one copy between host and device
     dataset : real images
+    quick : whether everything runs once only
     """
 
     n: int = 50_000
@@ -40,6 +41,7 @@ class Sizes:
     wide: tuple[int, int] = (20_000, 8192)
     copied: int = 150 << 20
     dataset: str = "mnist"
+    quick: bool = False
 
     @property
     def trained(self) -> int:
@@ -65,6 +67,7 @@ SMALL = Sizes(
     wide=(120, 20),
     copied=1 << 16,
     dataset="digits",
+    quick=True,
 )
 
 
@@ -123,8 +126,10 @@ class Session:
         """Runs ``work`` once more than ``repeats`` times, keeps the seconds of each, and gives the last result.
 
         The first run is kept apart, unless ``warm`` is False. No run starts when ``most`` seconds are over, but one is
-        always measured. What fails is kept as a row that says why, and gives None: the next measurement goes on.
+        always measured; ``sizes.quick`` leaves it at one. What fails is kept as a row that says why, and gives None: the next measurement goes on.
         """
+        if self.sizes.quick:
+            repeats, warm = 1, False
         row: dict[str, Any] = {"name": name, **facts, "seconds": []}
         self.results["rows"].append(row)
         result, begin = None, time.perf_counter()
