@@ -235,10 +235,10 @@ def test_gpu_part_over_its_time_limit_is_ended_and_says_so(run: Any, tmp_path: P
 def test_gpu_session_keeps_each_measurement_and_goes_on_after_a_failure(gpu_session: Any, tmp_path: Path) -> None:
     gpu_session.file = tmp_path / "part.json"
     assert gpu_session.timed("one", lambda: 1) == 1
-    assert gpu_session.timed("two", lambda: [][0]) is None
+    assert gpu_session.timed("two", lambda: {}["absent"]) is None
     rows = json.loads(gpu_session.file.read_text(encoding="utf-8"))["rows"]
     assert [len(row["seconds"]) for row in rows] == [1, 0]
-    assert rows[1]["failed"] == "IndexError: list index out of range"
+    assert rows[1]["failed"] == "KeyError: 'absent'"
 
 
 def test_gpu_run_writes_results_that_its_page_shows(
@@ -269,6 +269,11 @@ def test_gpu_floor_is_that_of_the_slowest_of_arithmetic_memory_and_bus(run: Any)
     assert need.fp32_floor(rates) == 5.0
     assert (need + floors.Need(bus=7.0)).floor(rates) == (9.0, "bus")
     assert (floors.Need(fp32=10.0) + need).fp32_floor(rates) == 6.0
+
+
+def test_gpu_kip_steps_are_read_from_lines(run: Any) -> None:
+    rows = script("gpu.kip_steps").parsed("start\nKIP published, s per iteration, ipc 10 1.5e-01\nend")
+    assert rows == [{"name": "KIP, published", "variant": "published", "per_class": 10, "seconds": [0.15]}]
 
 
 def test_gpu_tests_that_failed_are_named(run: Any, tmp_path: Path) -> None:

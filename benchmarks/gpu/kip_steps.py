@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
 import re
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 from gpu.session import Session
 
 __all__ = ["measure", "parsed"]
 
-_SCRIPT = Path(__file__).with_name("kip.py")
-_LINE = re.compile(r"KIP (\w+), s per iteration, ipc (\d+) ([\d.e-]+)")
+_MODULE = "gpu.kip"
+_LINE = re.compile(r"KIP (\w+), s per iteration, ipc (\d+) ([\d.e+-]+)")
+_SMALL = ("--rows", "60", "--dimension", "8", "--classes", "3", "--ipcs", "1,2", "--steps", "2")
 
 
 def measure(session: Session) -> None:
-    """Rows by variant and points per class."""
-    if not _SCRIPT.exists():
+    """Rows by variant and points per class, each kept as soon as it is measured."""
+    if importlib.util.find_spec(_MODULE) is None:
         session.keep(skipped="benchmarks/gpu/kip.py is not there")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "OUT": folder}
-        command = [sys.executable, str(_SCRIPT)]
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, env=environment)
-    print(done.stdout, flush=True)
-    for row in parsed(done.stdout):
-        session.row(**row)
-    if done.returncode != 0:
-        session.keep(failed=f"kip.py ended with status {done.returncode}")
+    command = [sys.executable, "-m", _MODULE, "--device", session.place, *(_SMALL if session.sizes.quick else ())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            for row in parsed(line):
+                session.row(**row)
+    if process.returncode != 0:
+        session.keep(failed=f"kip.py ended with status {process.returncode}")
 
 
 def parsed(text: str) -> list[dict[str, object]]:

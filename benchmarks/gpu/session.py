@@ -126,7 +126,8 @@ class Session:
         """Runs ``work`` once more than ``repeats`` times, keeps the seconds of each, and gives the last result.
 
         The first run is kept apart, unless ``warm`` is False. No run starts when ``most`` seconds are over, but one is
-        always measured; ``sizes.quick`` leaves it at one. What fails is kept as a row that says why, and gives None: the next measurement goes on.
+        always measured; ``sizes.quick`` leaves it at one. What fails is kept as a row that says why, and gives None:
+        the next measurement goes on.
         """
         if self.sizes.quick:
             repeats, warm = 1, False
