@@ -282,6 +282,7 @@ def test_gpu_tests_that_failed_are_named(run: Any, tmp_path: Path) -> None:
     file.write_text(f"<testsuites><testsuite>{cases}<testcase name='c'><skipped/></testcase></testsuite></testsuites>")
     found = script("gpu.checks")._outcomes(file)
     assert found == {"passed": 1, "skipped": 1, "failed": ["test_x.py::a[cuda]"]}
+    assert script("gpu.checks")._spread(list("abcdefghijklmnopqrstuvwxyz")) == list("adgjmpsvy")
 
 
 def test_estimate_is_the_arithmetic_that_its_page_states(run: Any) -> None:

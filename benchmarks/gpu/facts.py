@@ -21,11 +21,12 @@ _SETTINGS = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG", "CUDA_MODULE_LOA
 
 def measure(session: Session) -> None:
     """All facts."""
-    gpu = {}
+    gpu: dict[str, str] = {}
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.splitlines()
-        gpu = dict(zip(_QUERY, (word.strip() for word in shown[0].split(",")), strict=False)) if shown else {}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        if done.returncode == 0 and done.stdout:
+            gpu = dict(zip(_QUERY, (word.strip() for word in done.stdout.splitlines()[0].split(",")), strict=True))
     versions = {}
     for library in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -33,7 +34,7 @@ def measure(session: Session) -> None:
     backend = kd.backend_status()["cuda"]["detail"]
     session.keep(
         gpu=gpu,
-        device=gpu.get("name") or "no GPU (emulated)",
+        device="no GPU (emulated)" if session.emulated else session.torch.cuda.get_device_name(),
         versions=versions,
         backend=backend,
         machine=machine_facts(),

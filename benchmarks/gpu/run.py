@@ -53,12 +53,12 @@ PARTS = {
     "ceilings": Part("ceilings", 40),
     "stages": Part("stages", 60),
     "end_to_end": Part("end_to_end", 70),
-    "parity": Part("checks", 110, "parity", "parity.log"),
+    "parity": Part("checks", 120, "parity", "parity.log"),
     "contestants": Part("contestants", 75),
     "embeddings": Part("embeddings", 40),
     "wide": Part("wide", 40),
     "kip": Part("kip_steps", 60),
-    "sanitizer": Part("checks", 70, "sanitizer", "sanitizer.log"),
+    "sanitizer": Part("checks", 80, "sanitizer", "sanitizer.log"),
 }
 _TOTAL = 405.0
 
