@@ -299,8 +299,8 @@ def _contestants(result: Result) -> list[str]:
             shown = (_range(row), _times(ratio), lambda_, _error(row.get("difference")))
             rows.append((row["kernel"], row["name"], *shown))
         lines += [
-            "Bytes in host memory to the weights W of the best λ; nothing is distilled. Where many λ score alike, each way",
-            "takes another one of them; the difference is to our W of the same λ.",
+            "Bytes in host memory to the weights W of the best λ; nothing is distilled. Where many λ score alike, each",
+            "way takes another one of them; the difference is to our W of the same λ.",
             "",
         ]
         lines += _table(("map", "written in", "milliseconds (range)", "over ours", "λ", "‖W − ours‖ / ‖ours‖"), rows)
