@@ -12,8 +12,9 @@ from krrdistill.common.arrays import is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
-from .base import FloatArray, IntArray, MapStages
+from .base import FloatArray, IntArray, MapStages, PathSolution
 from .compiled import CompiledBackend
+from .models import Models, ModelStack
 from .native import NativeBackend
 from .tiles import tile_rows
 
@@ -72,6 +73,36 @@ class CudaBackend(CompiledBackend):
             return super().transform(feature_map, X, dtype=dtype, rows=rows)
         made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, tile_rows(feature_map, dtype))
         return namespace_of(X).from_dlpack(made)
+
+    def ridge_path(
+        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
+        """All lambdas in one call; the models stay on the device, see ``Backend.ridge_path``."""
+        squares, products = np.empty((2, len(lambdas)))
+        positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
+        handle, largest = self._operations.ridge_path(
+            gram, cross, lambdas, rounding, squares, products, positive_definite, resolved
+        )
+        return PathSolution(ModelStack(handle), positive_definite, resolved, largest, squares, products)
+
+    def score_path(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        labels: IntArray,
+        weights: Models,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> IntArray:
+        """See ``Backend.score_path``; models that are on this device are not copied from there."""
+        if not (isinstance(weights, ModelStack) and self._operations.has(weights.handle)):
+            return super().score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
+        correct = np.empty(len(weights), dtype=np.int64)
+        self._operations.score_models(
+            self._map(feature_map, dtype), X, rows, labels, weights.handle, correct, tile_rows(feature_map, dtype)
+        )
+        return correct
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""

@@ -12,6 +12,7 @@ from krrdistill.common.arrays import device_of, is_on_host, namespace_of
 
 from .array import ArrayBackend
 from .base import Backend, FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, precision_of
+from .models import Models
 from .operators import Operator
 
 __all__ = ["Forwarding", "StagedBackend"]
@@ -90,7 +91,7 @@ class StagedBackend(Forwarding):
         feature_map: MapStages,
         X: Any,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
