@@ -173,29 +173,12 @@ class Device {
     cuda::score_models(*context_, handle.map(), data.source, labels.data(), models, tile_rows, correct_data);
   }
 
-  // (models, largest eigenvalue of G). squares and products (lambdas,) are ||W||^2 and <W, cross>.
   std::pair<ModelStack, double> ridge_path(const Array<double>& gram, const Array<double>& cross,
                                            const Array<double>& lambdas, double rounding, Array<double> squares,
                                            Array<double> products, Array<bool> positive_definite,
                                            Array<bool> resolved) {
-    const int64_t p = check_gram(gram, 1), count = lambdas.size();
-    require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
-    require(squares.size() == count && products.size() == count, "squares, products: (lambdas,)");
-    require(positive_definite.size() == count && resolved.size() == count, "positive_definite, resolved: (lambdas,)");
-    double largest = 0.0;
-    const cuda::PathFacts facts{.squares = squares.mutable_data(),
-                                .products = products.mutable_data(),
-                                .positive_definite = flags(positive_definite),
-                                .resolved = flags(resolved),
-                                .largest_eigenvalue = &largest};
-    const int64_t k = cross.shape(0);
-    cuda::Models models;
-    {
-      const py::gil_scoped_release nogil;
-      models = cuda::ridge_path(*context_, {.data = gram.data(), .p = p}, cross.data(), k, lambdas.data(), count,
-                                rounding, facts);
-    }
-    return {{.context = context_, .models = std::move(models), .device = device_}, largest};
+    return path_of({.data = gram.data(), .p = check_gram(gram, 1)}, cross, lambdas, rounding, squares, products,
+                   positive_definite, resolved);
   }
 
   void solve_spd(const Array<double>& a, Array<double> rhs) {
@@ -230,6 +213,30 @@ class Device {
     }
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
+  }
+
+  // (models, largest eigenvalue of G). squares and products (lambdas,) are ||W||^2 and <W, cross>.
+  std::pair<ModelStack, double> path_of(const cuda::SymmetricMatrix& gram, const Array<double>& cross,
+                                        const Array<double>& lambdas, double rounding, Array<double>& squares,
+                                        Array<double>& products, Array<bool>& positive_definite,
+                                        Array<bool>& resolved) {
+    const int64_t count = lambdas.size();
+    require(cross.ndim() == 2 && cross.shape(1) == gram.p, "cross: (k, p)");
+    require(squares.size() == count && products.size() == count, "squares, products: (lambdas,)");
+    require(positive_definite.size() == count && resolved.size() == count, "positive_definite, resolved: (lambdas,)");
+    double largest = 0.0;
+    const cuda::PathFacts facts{.squares = squares.mutable_data(),
+                                .products = products.mutable_data(),
+                                .positive_definite = flags(positive_definite),
+                                .resolved = flags(resolved),
+                                .largest_eigenvalue = &largest};
+    const int64_t k = cross.shape(0);
+    cuda::Models models;
+    {
+      const py::gil_scoped_release nogil;
+      models = cuda::ridge_path(*context_, gram, cross.data(), k, lambdas.data(), count, rounding, facts);
+    }
+    return {{.context = context_, .models = std::move(models), .device = device_}, largest};
   }
 
   std::shared_ptr<Context> context_;

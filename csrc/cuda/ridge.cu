@@ -9,7 +9,7 @@
 
 #include "common/lanczos.h"
 #include "cuda/solve.h"
-
+// After the headers that launch: what it declares has the name of one of their parameters.
 #include "cuda/shared.h"
 
 namespace krrdistill::cuda {

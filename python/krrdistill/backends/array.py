@@ -11,7 +11,18 @@ import numpy.typing as npt
 from krrdistill.common.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, nonfinite_path, path_sums, precision_of
+from .base import (
+    FloatArray,
+    IntArray,
+    Layer,
+    MapStages,
+    Matrix,
+    PathSolution,
+    Precision,
+    nonfinite_path,
+    path_sums,
+    precision_of,
+)
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
 from .operators import Operator
