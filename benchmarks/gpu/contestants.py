@@ -73,13 +73,13 @@ def measure_published(session: Session, images: Images) -> None:
         name, data_dir = _files(session, images, Path(folder))
         data = kd.load_dataset(name, data_dir=data_dir)
         for kernel, per_class in _CELLS[: 1 if session.emulated else None]:
-            row = {"kernel": kernel, "per_class": per_class, "id": "published"}
+            row: dict[str, Any] = {"kernel": kernel, "per_class": per_class, "id": "published"}
             try:
+                row["ours"] = _ours(data, kernel, per_class, Path(folder) / "out")
                 row["published"] = _published(session, name, data_dir, kernel, per_class)
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired, ValueError) as error:
+            except Exception as error:
                 words = str(getattr(error, "stderr", None) or error).strip().splitlines()
                 row["failed"] = words[-1][:200] if words else type(error).__name__
-            row["ours"] = _ours(data, kernel, per_class, Path(folder) / "out")
             session.row(name="published.py", **row)
             print(row, flush=True)
 

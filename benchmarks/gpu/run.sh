@@ -7,5 +7,5 @@ cd "$root"
 python=${PYTHON:-python3}
 # cuBLAS and cuSOLVER of NVIDIA's wheels, where krrdistill is installed in another folder than they.
 nvidia=$("$python" -c 'import nvidia, os; print(os.path.join(next(iter(nvidia.__path__)), "cu13", "lib"))' 2>/dev/null || true)
-export LD_LIBRARY_PATH="${nvidia:+$nvidia:}${LD_LIBRARY_PATH:-}"
+[ -z "$nvidia" ] || export LD_LIBRARY_PATH="$nvidia${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 PYTHONPATH="$root/benchmarks${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m gpu.run "$@"
