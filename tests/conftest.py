@@ -105,7 +105,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
-            for _, (name, *covered) in (item for item in report.user_properties if item[0] == "parity"):
+            for _, (name, *covered) in (item for item in getattr(report, "user_properties", ()) if item[0] == "parity"):
                 counts.setdefault(name, Counter()).update([*covered, "total"] if outcome == "passed" else [outcome])
     if not counts:
         return

@@ -16,12 +16,12 @@ include({root}/cmake/cuda.cmake)
 """
 
 
-def configure(folder: Path, mode: str, *definitions: str) -> subprocess.CompletedProcess[str]:
+def configure(folder: Path, mode: str, *definitions: str, after: str = "") -> subprocess.CompletedProcess[str]:
     """cmake/cuda.cmake alone, where neither the toolkit nor NVIDIA's libraries are."""
     cmake = shutil.which("cmake")
     if cmake is None or not shutil.which("make"):
         pytest.skip("needs CMake and make on the PATH")
-    (folder / "CMakeLists.txt").write_text(PROJECT.format(root=ROOT))
+    (folder / "CMakeLists.txt").write_text(PROJECT.format(root=ROOT) + after)
     environment = {"PATH": os.defpath, "HOME": str(folder)}
     nowhere = [f"-DCMAKE_FIND_ROOT_PATH={folder}", "-DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY"]
     nowhere += ["-DCMAKE_FIND_ROOT_PATH_MODE_LIBRARY=ONLY", f"-DKRRDISTILL_CUDA={mode}"]
@@ -58,3 +58,12 @@ def test_what_is_missing_is_told_at_configuration(tmp_path: Path, mode: str, rel
     else:
         assert done.returncode != 0
         assert "KRRDISTILL_CUDA=ON needs" in said
+
+
+def test_warnings_are_errors_only_where_they_were_asked_to_be(tmp_path: Path) -> None:
+    show = 'krrdistill_cuda_flags(flags)\nmessage(STATUS "flags: ${flags}")\n'
+    for value, expected in (("OFF", False), ("ON", True)):
+        told = configure(tmp_path, "OFF", f"-DKRRDISTILL_WERROR={value}", after=show).stdout
+        flags = next(line for line in told.splitlines() if "flags: " in line)
+        assert "-std=c++20" in flags
+        assert ("Werror" in flags) == expected
