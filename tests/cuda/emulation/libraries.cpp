@@ -252,9 +252,9 @@ cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_
   return emulation::fails("cusolverDnDormqr_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
 }
 
-cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t side_of_q, cublasOperation_t trans, int m, int n,
-                                  int k, const double* a, int lda, const double* tau, double* c, int ldc, double* work,
-                                  int lwork, int* info) {
+cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t side_of_q, cublasOperation_t trans, int m,
+                                  int n, int k, const double* a, int lda, const double* tau, double* c, int ldc,
+                                  double* work, int lwork, int* info) {
   if (side_of_q != CUBLAS_SIDE_LEFT || k < 0 || k > m || !fits(m, k, lda) || !fits(m, n, ldc) ||
       lwork < std::max(1, n)) {
     return CUSOLVER_STATUS_INVALID_VALUE;
