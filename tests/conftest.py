@@ -205,12 +205,17 @@ class CudaArrays:
 
 
 class CudaArray:
-    """A matrix of some framework on the emulated device; a stream (1 or 2: CUDA's default ones) has yet to write it."""
+    """A matrix of some framework on an emulated device; a stream (1 or 2: CUDA's default ones) has yet to write it.
 
-    def __init__(self, x: Any, *, stream: int = 1, hand_over: bool = True) -> None:
+    Like PyTorch's, it is shared only while its device is current. ``bfloat``: x (uint16) are the bits of bfloat16.
+    """
+
+    def __init__(
+        self, x: Any, *, stream: int = 1, hand_over: bool = True, device: int = 0, bfloat: bool = False
+    ) -> None:
         self.module: Any = sys.modules["krrdistill._cuda"]
-        self.shape, self.stream, self.hand_over = x.shape, stream, hand_over
-        self.matrix = self.module.upload(x, stream=stream)
+        self.shape, self.stream, self.hand_over, self.device = x.shape, stream, hand_over, device
+        self.matrix = self.module.upload(x, stream=stream, device=device, bfloat=bfloat)
 
     def __array_namespace__(self, **_: Any) -> Any:
         return CudaArrays
@@ -219,6 +224,8 @@ class CudaArray:
         return self.matrix.__dlpack_device__()
 
     def __dlpack__(self, *, stream: int) -> Any:
+        if self.module.current_device() != self.device:
+            raise BufferError(f"the array is on device {self.device}, current is {self.module.current_device()}")
         if self.hand_over:
             self.module.wait_for(stream, self.stream)
         return self.matrix.__dlpack__(stream=stream)

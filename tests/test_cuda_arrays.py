@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -170,6 +171,41 @@ def test_the_backend_waits_for_who_writes_the_data(
         device.destroy_stream(stream)
 
 
+# Devices
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_data_on_the_second_device_are_shared_while_it_is_current(device: ModuleType, stream: int) -> None:
+    device.emulate(devices=2)
+    x, y = np.arange(60.0).reshape(15, 4), np.arange(15) % 3
+    backend = CudaBackend(device=1, stream=stream)
+    gram, cross = np.zeros((4, 4)), np.zeros((3, 4))
+    backend.accumulate(stages(4, ()), CudaArray(x, device=1), y, gram, cross, dtype=FLOAT64)
+    tolerances.assert_exact(np.tril(gram), np.tril(x.T @ x))
+    features = backend.transform(stages(4, ()), CudaArray(x, device=1), dtype=FLOAT64)
+    assert device.current_device() == 0
+    assert features.__dlpack_device__() == (2, 1)
+    tolerances.assert_exact(device.read(features), x)
+    broken = CudaArray(x[:, :3], device=1)
+    with pytest.raises(ValueError, match="x must have shape"):
+        backend.transform(stages(4, ()), broken, dtype=FLOAT64)
+    assert device.current_device() == 0
+
+
+def test_results_of_the_second_device_end_in_any_thread(device: ModuleType) -> None:
+    device.emulate(devices=2)
+    before, held = device.live_objects(), []
+    backend = CudaBackend(device=1)
+    held.append(backend.transform(stages(4, ()), CudaArray(np.ones((3, 4)), device=1), dtype=FLOAT64))
+    held.append(backend)
+    del backend
+    end = threading.Thread(target=held.clear)
+    end.start()
+    end.join()
+    gc.collect()
+    assert device.live_objects() == before
+
+
 # Errors
 
 
@@ -184,7 +220,7 @@ class Placed(CudaArray):
 
 def test_other_devices_are_refused(device: ModuleType) -> None:
     device.emulate(devices=2)
-    X = Placed(np.ones((3, 4)))
+    X = Placed(np.ones((3, 4)), device=1)
     with pytest.raises(
         TypeError, match=r"^cuda: X is on CUDA device 1, this backend works on device 0; use CudaBackend\(device=1\)$"
     ):
@@ -192,9 +228,10 @@ def test_other_devices_are_refused(device: ModuleType) -> None:
     tolerances.assert_exact(
         device.read(CudaBackend(device=1).transform(stages(4, ()), X, dtype=FLOAT64)), np.ones((3, 4))
     )
-    Placed.place = (13, 0)  # managed memory
+    X = Placed(np.ones((3, 4)))
+    X.place = (13, 0)  # managed memory
     tolerances.assert_exact(device.read(CudaBackend().transform(stages(4, ()), X, dtype=FLOAT64)), np.ones((3, 4)))
-    Placed.place = (10, 0)  # ROCm
+    X.place = (10, 0)  # ROCm
     with pytest.raises(
         TypeError, match="cuda: X must be in host memory or on CUDA device 0, DLPack calls its device kind 10"
     ):
@@ -204,7 +241,7 @@ def test_other_devices_are_refused(device: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.ones((3, 4), np.float16), "x must be uint8, float32 or float64"),
+        (np.ones((3, 4), np.uint16), "x must be uint8, float16, bfloat16, float32 or float64"),
         (np.ones((3, 5)), r"x must have shape \(n, input_dim\)"),
         (np.ones((3, 4 * 8 + 1), np.uint8)[:, 1:].view(np.float64), "x must be aligned to its items"),
     ],
@@ -252,7 +289,8 @@ def gpu(device: ModuleType, closed_device: Any, monkeypatch: pytest.MonkeyPatch)
     Strict = type(strict.zeros(1))
 
     def share(self: Any, *, stream: int) -> Any:
-        return CudaArray(np.asarray(self._array)).__dlpack__(stream=stream)
+        index = self.__dlpack_device__()[1]
+        return CudaArray(np.asarray(self._array), device=index).__dlpack__(stream=stream)
 
     def take(matrix: Any) -> Any:
         return strict.asarray(device.read(matrix), device=closed_device)
@@ -338,7 +376,6 @@ def test_the_device_of_the_data_is_chosen(gpu: Any, device: ModuleType, monkeypa
     zero = get_backend("cuda")
     with pytest.raises(TypeError, match="X is on CUDA device 1, this backend works on device 0"):
         MAPS["FCNN"].transform(X, backend=zero)
-    monkeypatch.setattr(CudaArray, "__dlpack_device__", lambda _: (2, 1))
     tolerances.assert_exact(
         read(MAPS["FCNN"].transform(X, backend="cuda")), MAPS["FCNN"].transform(samples(), backend=zero)
     )

@@ -77,7 +77,8 @@ def install(folder: Path, **config: str) -> subprocess.CompletedProcess[str]:
         shutil.copy(ROOT / name, folder)
     for name in ("cmake", "python"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    code = "import sys, scikit_build_core.build as b; print(b.build_wheel('dist', dict(p.split('=', 1) for p in sys.argv[1:])))"
+    code = "import sys; from scikit_build_core.build import build_wheel as build\n"
+    code += "build('dist', dict(pair.split('=', 1) for pair in sys.argv[1:]))"
     environment = {name: value for name, value in os.environ.items() if name != "KRRDISTILL_REQUIRE_NATIVE"}
     environment["CXX"] = shutil.which("false") or "false"
     command = [sys.executable, "-c", code, *(f"{name}={value}" for name, value in config.items())]

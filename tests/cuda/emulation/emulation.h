@@ -6,6 +6,8 @@
 //   barrier shows as a difference. Shared memory holds NaN before each block and has no more bytes than were asked for.
 // * Device memory holds NaN when it is new; copies must lie inside of it. In AddressSanitizer builds the host cannot
 //   touch it.
+// * Each thread of the host has a current device. Memory, streams, events and handles belong to one device, and where
+//   CUDA needs that one to be current, or two of them to be of one device, anything else is an error.
 // * Every call that can fail counts; any one of them can be made to fail. What is allocated counts too.
 #pragma once
 
@@ -44,7 +46,7 @@ struct Settings {
 };
 Settings& settings();
 
-// The device that cudaSetDevice made current.
+// The device that cudaSetDevice made current for this thread.
 int& current_device();
 
 // Allocations, streams, events and handles that exist.
@@ -66,6 +68,21 @@ void object_gone();
 // Runs `work` in the stream, now or later. Streams 1 and 2 are CUDA's names for the legacy and the per-thread default
 // stream, which always exist.
 void enqueue(Stream* stream, std::function<void()> work);
+
+// The device of a stream; of the default streams every device has its own.
+int device_of(const Stream* stream);
+
+// Whether kernels of the current device may use what a pointer leads to.
+bool reachable_memory(const void* memory);
+template <typename T>
+bool reachable(const T&) {
+  return true;
+}
+template <typename T>
+bool reachable(T* const& memory) {
+  return reachable_memory(memory);
+}
+
 void drain(Stream* stream);
 
 // `stream` waits for what is in `other` by now.

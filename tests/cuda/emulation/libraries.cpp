@@ -39,10 +39,15 @@ bool fits(int rows, int columns, int ld, cublasOperation_t op = CUBLAS_OP_N) {
   return rows >= 0 && columns >= 0 && ld >= std::max(1, op == CUBLAS_OP_N ? rows : columns);
 }
 
+// A handle works on its own device only, while that is current.
+bool usable(const emulation::Handle* handle) {
+  return handle->device == emulation::current_device() && emulation::device_of(handle->stream) == handle->device;
+}
+
 // Counts the call, then runs `work` in the handle's stream.
 template <typename Work>
 cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
-  if (emulation::fails(name)) {
+  if (emulation::fails(name) || !usable(handle)) {
     return CUBLAS_STATUS_EXECUTION_FAILED;
   }
   enqueue(handle->stream, work);
@@ -51,7 +56,7 @@ cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
 
 template <typename Work>
 cusolverStatus_t run_lapack(const char* name, cusolverDnHandle_t handle, Work work) {
-  if (emulation::fails(name)) {
+  if (emulation::fails(name) || !usable(handle)) {
     return CUSOLVER_STATUS_EXECUTION_FAILED;
   }
   enqueue(handle->stream, work);
