@@ -25,6 +25,7 @@ class Forwarding:
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.name = inner.name
+        self.reads_half = bool(getattr(inner, "reads_half", False))
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""

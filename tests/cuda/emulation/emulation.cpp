@@ -394,6 +394,7 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  ++settings().asked;
   if (settings().driver_version < 13000) {
     return cudaErrorInsufficientDriver;
   }

@@ -37,6 +37,7 @@ struct Settings {
   bool eager = false;
   int64_t fail_at = 0;  // the number of the call that fails, counted from 1; 0: none
   int64_t calls = 0;    // so far
+  int64_t asked = 0;    // how often for devices, which initialises a driver
   std::string failed;   // the name of the call that was made to fail
   int factor_info = 0;  // what the next factorisation reports instead of its own
   int driver_version = 13000;

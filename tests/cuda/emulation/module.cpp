@@ -109,6 +109,7 @@ PYBIND11_MODULE(_cuda_emulated, module) {
                              .eager = eager,
                              .fail_at = fail_at,
                              .calls = 0,
+                             .asked = 0,
                              .failed = "",
                              .factor_info = factor_info,
                              .driver_version = driver_version,
@@ -132,6 +133,7 @@ PYBIND11_MODULE(_cuda_emulated, module) {
              py::arg("bfloat") = false);
   module.def("read", &read_matrix);
   module.def("calls", [] { return emulation::settings().calls; });
+  module.def("asked", [] { return emulation::settings().asked; });
   module.def("failed", [] { return emulation::settings().failed; });
   module.def("current_device", [] { return emulation::current_device(); });
   module.def("live_objects", &emulation::live_objects);
