@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
+from krrdistill.backends.cuda import CudaBackend, forget_shared_backends
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.common.native import load_native
 from krrdistill.data import Preprocessing
@@ -192,7 +193,7 @@ def emulated_backend(module: ModuleType) -> Backend:
     """A CUDA backend on the emulated device; krrdistill._cuda is afterwards what it was."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "krrdistill._cuda", module)
-        return kd.get_backend("cuda")
+        return StagedBackend(CudaBackend(keep_memory=False))  # freed memory is poisoned, memory that waits is not
 
 
 class CudaArrays:
@@ -241,11 +242,13 @@ def one_backend(cuda_emulated: ModuleType) -> Backend:
 def device(cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The emulated module as krrdistill._cuda, with its settings as they were and nothing left when the test ends."""
     monkeypatch.setitem(sys.modules, "krrdistill._cuda", cuda_emulated)
+    forget_shared_backends()
     gc.collect()
     before = cuda_emulated.live_objects()
     yield cuda_emulated
-    cuda_emulated.emulate()
+    forget_shared_backends()
     gc.collect()
+    cuda_emulated.emulate()
     assert cuda_emulated.live_objects() == before
 
 

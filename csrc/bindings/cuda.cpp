@@ -66,15 +66,37 @@ Data borrow(dlpack::Borrowed owner, const Rows& rows, int64_t input_dim) {
   return result;
 }
 
+// G as operations get it: an array of the host, or the DeviceGram of this context. Throws TypeError for anything else.
+struct GramArgument {
+  cuda::Gram gram;
+  int64_t order = 0;
+  Array<double> host;
+  std::shared_ptr<cuda::ResidentGram> resident;
+};
+
 // The operations of module.cpp on one device, with the same arguments.
 class Device {
  public:
-  Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32) {
+  Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32, bool keep_memory) {
     require(device >= 0, "device must not be negative");
     require(memory_budget >= 0, "memory_budget must not be negative");
     device_ = device;
     auto* handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): what Python knows of a stream
-    context_ = cuda::make_context({.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32});
+    context_ = cuda::make_context(
+        {.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32, .keep_memory = keep_memory});
+  }
+
+  [[nodiscard]] std::shared_ptr<cuda::ResidentGram> zero_gram(int64_t p) const {
+    require(p >= 0, "p must not be negative");
+    const py::gil_scoped_release nogil;
+    return std::make_shared<cuda::ResidentGram>(context_, p);
+  }
+
+  [[nodiscard]] bool owns(const cuda::ResidentGram& gram) const { return gram.context() == context_.get(); }
+
+  void release_memory() {
+    const py::gil_scoped_release nogil;
+    cuda::release_memory(*context_);
   }
 
   template <typename T>
@@ -105,15 +127,16 @@ class Device {
 
   template <typename T>
   void accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const py::array& y,
-                  Array<double> gram, Array<double> cross, int64_t tile_rows) {
+                  const py::object& gram, Array<double> cross, int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
-    check_sums(gram, cross, handle.map().output_dim());
+    const GramArgument sum = gram_of(gram);
+    require(sum.order == handle.map().output_dim(), "gram: (p, p)");
+    require(cross.ndim() == 2 && cross.shape(1) == sum.order, "cross: (k, p)");
     check_tile_rows(tile_rows);
     const Targets targets = make_targets(y, cross.shape(0), data.rows, data.source);
-    double* gram_data = gram.mutable_data();
     double* cross_data = cross.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, gram_data, cross_data);
+    cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, sum.gram, cross_data);
   }
 
   void symmetrize(Array<double> gram) {
@@ -135,14 +158,15 @@ class Device {
                      correct_data);
   }
 
-  double ridge_path(const Array<double>& gram, const Array<double>& cross, const Array<double>& lambdas,
-                    double rounding, Array<double> weights, Array<bool> positive_definite, Array<bool> resolved) {
-    const auto [p, k, count] = check_path(gram, cross, lambdas, weights, positive_definite, resolved);
+  double ridge_path(const py::object& gram, const Array<double>& cross, const Array<double>& lambdas, double rounding,
+                    Array<double> weights, Array<bool> positive_definite, Array<bool> resolved) {
+    const GramArgument sum = gram_of(gram);
+    const auto [p, k, count] = check_path(sum.order, cross, lambdas, weights, positive_definite, resolved);
     unsigned char* definite_data = flags(positive_definite);
     unsigned char* resolved_data = flags(resolved);
     double* weight_data = weights.mutable_data();
     const py::gil_scoped_release nogil;
-    return cuda::ridge_path(*context_, gram.data(), cross.data(), p, k, lambdas.data(), count, rounding, weight_data,
+    return cuda::ridge_path(*context_, sum.gram, cross.data(), p, k, lambdas.data(), count, rounding, weight_data,
                             definite_data, resolved_data);
   }
 
@@ -153,7 +177,8 @@ class Device {
     cuda::solve_spd(*context_, a.data(), rhs_data, batch, n, r);
   }
 
-  double preimage_solve(const Array<double>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
+  template <typename T>
+  double preimage_solve(const Array<T>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
     const auto [p, d, m] = check_preimages(weight, rhs, x);
     double* x_data = x.mutable_data();
     const py::gil_scoped_release nogil;
@@ -181,9 +206,65 @@ class Device {
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
   }
 
+  [[nodiscard]] GramArgument gram_of(const py::object& gram) const {
+    GramArgument result;
+    if (py::isinstance<cuda::ResidentGram>(gram)) {
+      result.resident = gram.cast<std::shared_ptr<cuda::ResidentGram>>();
+      require(owns(*result.resident), "gram is of another backend");
+      result.gram.resident = result.resident.get();
+      result.order = result.resident->order();
+      return result;
+    }
+    if (!Array<double>::check_(gram)) {
+      throw py::type_error("gram must be a float64 array (p, p), C-contiguous, or a DeviceGram");
+    }
+    result.host = py::reinterpret_borrow<Array<double>>(gram);
+    result.order = check_gram(result.host);
+    result.gram.host = result.host.mutable_data();
+    return result;
+  }
+
   std::shared_ptr<Context> context_;
   int device_ = 0;
 };
+
+void check_order(const cuda::ResidentGram& gram, const Array<double>& other) {
+  require(check_gram(other) == gram.order(), "gram: (p, p)");
+}
+
+void bind_gram(py::module_& module) {
+  using cuda::ResidentGram;
+  py::class_<ResidentGram, std::shared_ptr<ResidentGram>>(module, "DeviceGram", py::module_local())
+      .def("__len__", &ResidentGram::order)
+      .def("clear", &ResidentGram::clear, py::call_guard<py::gil_scoped_release>())
+      .def("trace", &ResidentGram::trace, py::call_guard<py::gil_scoped_release>())
+      .def("copy", &ResidentGram::copy, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "add",
+          [](ResidentGram& self, const ResidentGram& other, double sign) {
+            const py::gil_scoped_release nogil;
+            self.add(other, sign);
+          },
+          py::arg("other"), py::arg("sign"))
+      .def(
+          "add",
+          [](ResidentGram& self, const Array<double>& other, double sign) {
+            check_order(self, other);
+            const double* data = other.data();
+            const py::gil_scoped_release nogil;
+            self.add(data, sign);
+          },
+          py::arg("other"), py::arg("sign"))
+      .def(
+          "download",
+          [](ResidentGram& self, Array<double> out) {
+            check_order(self, out);
+            double* data = out.mutable_data();
+            const py::gil_scoped_release nogil;
+            self.download(data);
+          },
+          py::arg("out").noconvert());
+}
 
 template <typename T>
 void bind_map(py::module_& module, py::class_<Device>& device, const char* map_name) {
@@ -196,7 +277,7 @@ void bind_map(py::module_& module, py::class_<Device>& device, const char* map_n
       .def("transform_there", &Device::transform_there<T>, py::arg("feature_map"), py::arg("x"),
            py::arg("rows").none(true), py::arg("tile_rows"))
       .def("accumulate", &Device::accumulate<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
-           py::arg("y"), py::arg("gram").noconvert(), py::arg("cross").noconvert(), py::arg("tile_rows"))
+           py::arg("y"), py::arg("gram"), py::arg("cross").noconvert(), py::arg("tile_rows"))
       .def("score_path", &Device::score_path<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("labels").noconvert(), py::arg("weights").noconvert(), py::arg("correct").noconvert(),
            py::arg("tile_rows"));
@@ -228,17 +309,23 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack_device__", &dlpack::Matrix::place)
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
+  bind_gram(module);
   py::class_<Device> device(module, "Device", py::module_local());
   device
-      .def(py::init<int, std::uintptr_t, int64_t, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),
-           py::arg("memory_budget"), py::arg("tf32"))
+      .def(py::init<int, std::uintptr_t, int64_t, bool, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),
+           py::arg("memory_budget"), py::arg("tf32"), py::arg("keep_memory"))
+      .def("zero_gram", &Device::zero_gram, py::arg("p"))
+      .def("owns", &Device::owns, py::arg("gram"))
+      .def("release_memory", &Device::release_memory)
       .def("symmetrize", &Device::symmetrize, py::arg("gram").noconvert())
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
            py::arg("rounding"), py::arg("weights").noconvert(), py::arg("positive_definite").noconvert(),
            py::arg("resolved").noconvert())
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
-      .def("preimage_solve", &Device::preimage_solve, py::arg("weight"), py::arg("rhs"), py::arg("x").noconvert(),
-           py::arg("rcond_floor"))
+      .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),
+           py::arg("x").noconvert(), py::arg("rcond_floor"))
+      .def("preimage_solve", &Device::preimage_solve<double>, py::arg("weight"), py::arg("rhs"),
+           py::arg("x").noconvert(), py::arg("rcond_floor"))
       .def("hadamard_solve", &Device::hadamard_solve, py::arg("diagonals"), py::arg("scale"), py::arg("rhs"),
            py::arg("x").noconvert());
   bind_map<float>(module, device, "FeatureMapF32");

@@ -29,8 +29,8 @@ __device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threa
 
 template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)
-    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total, int64_t d,
-                       int64_t first, unsigned long long* first_bad) {
+    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total,
+                       int64_t d, int64_t first, unsigned long long* first_bad) {
   constexpr int n = lanes<T>;
   const unsigned index = flat_index();
   if (index >= total) {

@@ -2,13 +2,13 @@
 #include "cuda/feature_map.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "cuda/elementwise.h"
 #include "cuda/hadamard.h"
+#include "cuda/host_copy.h"
 #include "cuda/products.h"
 #include "krrdistill/errors.h"
 
@@ -122,19 +122,9 @@ void TileStream<T>::stage(const Slot& slot, int64_t first, int64_t count, const 
     send(slot.indices, slot.pinned, count * static_cast<int64_t>(sizeof(int64_t)));
     gather(copy, input_, reinterpret_cast<const int64_t*>(slot.indices), slot.raw, count, map_.input_dim);
   } else {
-    gather_on_host(first, count, slot.pinned);
+    const int64_t size = element_bytes(input_.type);
+    gather_on_host(input_, first, count, size, map_.input_dim * size, slot.pinned, row_bytes_);
     send(slot.raw, slot.pinned, count * row_bytes_);
-  }
-}
-
-template <typename T>
-void TileStream<T>::gather_on_host(int64_t first, int64_t count, std::byte* to) const {
-  const int64_t size = element_bytes(input_.type);
-  const auto width = static_cast<size_t>(map_.input_dim * size);
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(to + i * row_bytes_,
-                static_cast<const std::byte*>(input_.data) + input_.row_of(first + i) * input_.row_stride * size,
-                width);
   }
 }
 

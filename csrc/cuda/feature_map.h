@@ -64,7 +64,6 @@ class TileStream {
     cudaEvent_t computed;
   };
   void stage(const Slot& slot, int64_t first, int64_t count, const Fill& fill) const;
-  void gather_on_host(int64_t first, int64_t count, std::byte* to) const;
   T* features_of(const std::byte* staged, int64_t first, int64_t count);
 
   Scope& scope_;

@@ -18,6 +18,7 @@ struct Options {
   void* stream = nullptr;     // a cudaStream_t of the caller; null: a stream of the context's own
   int64_t memory_budget = 0;  // bytes of device memory; 0: nine tenths of what is free when an operation starts
   bool tf32 = false;          // float32 products may use TF32 tensor cores (10 bits of mantissa)
+  bool keep_memory = true;    // device and pinned memory wait for the next operation instead of being freed
 };
 
 // CUDA does not survive a fork: in the child of a process that used it, calls fail or hang. Throws DeviceError there.
@@ -77,15 +78,56 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
 template <typename T>
 std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
 
+// G (p, p) in memory of the device, where it stays between operations. Its lower triangle is kept up; the upper one is
+// mirrored when somebody reads it. The context lives as long as it.
+class ResidentGram {
+ public:
+  ResidentGram(std::shared_ptr<Context> context, int64_t p);  // zero
+
+  [[nodiscard]] int64_t order() const { return p_; }
+  [[nodiscard]] const Context* context() const { return context_.get(); }
+  void clear();
+  // += sign times the lower triangle of a matrix (p, p) of the host, or of one in the same context.
+  void add(const double* host, double sign);
+  void add(const ResidentGram& other, double sign);
+  [[nodiscard]] double trace() const;
+  void download(double* host);  // symmetric
+  [[nodiscard]] std::shared_ptr<ResidentGram> copy() const;
+
+  // For operations: to add to the lower triangle, and to read all of it, on the context's compute stream.
+  double* lower() {
+    symmetric_ = false;
+    return data_.get();
+  }
+  const double* symmetric();
+
+ private:
+  void combine(const double* other, double sign);
+
+  std::shared_ptr<Context> context_;
+  std::shared_ptr<double> data_;
+  int64_t p_;
+  bool symmetric_ = true;
+};
+
+// G of an operation: of the host, or one that stays on the device.
+struct Gram {
+  double* host = nullptr;
+  ResidentGram* resident = nullptr;
+};
+
 // Adds to the lower triangle of gram (p, p) and to cross (k, p).
 template <typename T>
 void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
-                int64_t tile_rows, double* gram, double* cross);
+                int64_t tile_rows, const Gram& gram, double* cross);
 
 void symmetrize(Context& context, double* gram, int64_t p);
 
+// Gives device and pinned memory that waits for the next operation back.
+void release_memory(Context& context);
+
 // One Cholesky factorisation per lambda, batched; gram is not overwritten.
-double ridge_path(Context& context, const double* gram, const double* cross, int64_t p, int64_t k, const double* lambda,
+double ridge_path(Context& context, const Gram& gram, const double* cross, int64_t p, int64_t k, const double* lambda,
                   int64_t lambdas, double rounding, double* weights, unsigned char* positive_definite,
                   unsigned char* resolved);
 
@@ -98,8 +140,9 @@ void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, in
 
 // QR of W^T. Returns the smallest over the largest diagonal entry of R, which bounds the reciprocal condition number
 // from above, and leaves x untouched when it is below `rcond_floor`.
-double preimage_solve(Context& context, const double* weight, const double* rhs, double* x, int64_t p, int64_t d,
-                      int64_t m, double rcond_floor);
+template <typename T>
+double preimage_solve(Context& context, const T* weight, const double* rhs, double* x, int64_t p, int64_t d, int64_t m,
+                      double rcond_floor);
 
 void hadamard_solve(Context& context, const Hadamard<double>& a, const double* rhs, double* x, int64_t m);
 

@@ -28,14 +28,14 @@ double largest_eigenvalue_of(Scope& scope, const double* gram, int64_t p, double
 
 }  // namespace
 
-double ridge_path(Context& context, const double* gram, const double* cross, int64_t p, int64_t k, const double* lambda,
+double ridge_path(Context& context, const Gram& gram, const double* cross, int64_t p, int64_t k, const double* lambda,
                   int64_t lambdas, double rounding, double* weights, unsigned char* positive_definite,
                   unsigned char* resolved) {
   // Before the scope, whose end waits for copies from them, also where an error unwinds.
   std::vector<double> workspace(static_cast<size_t>(lanczos_workspace(p)));
   std::vector<double> shift(lambda, lambda + lambdas);
   Scope scope(context);
-  const double* device_gram = scope.upload(gram, p * p);
+  const double* device_gram = gram.resident == nullptr ? scope.upload(gram.host, p * p) : gram.resident->symmetric();
   const double largest = largest_eigenvalue_of(scope, device_gram, p, workspace.data());
   if (lambdas == 0) {
     return largest;

@@ -3,11 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "cuda/host_copy.h"
 #include "krrdistill/errors.h"
 
 namespace krrdistill::cuda {
@@ -22,6 +24,9 @@ std::string name_of(const char* call) {
 [[noreturn]] void fail(const char* call, const std::string& reason) {
   throw DeviceError("CUDA: " + name_of(call) + " failed: " + reason);
 }
+
+constexpr int64_t ring_bytes = int64_t{8} << 20;    // of each of two pinned buffers
+constexpr int64_t direct_bytes = int64_t{1} << 18;  // up to it one pageable copy is as fast
 
 constexpr const char* spawn = "start processes with multiprocessing.get_context(\"spawn\")";
 
@@ -122,7 +127,29 @@ Context::~Context() {
   static_cast<void>(cudaSetDevice(previous));
 }
 
+Block Pool::take(int64_t bytes, int64_t most) {
+  const auto found = blocks_.lower_bound(bytes);
+  if (found == blocks_.end() || found->first > most) {
+    return {};
+  }
+  const Block block{.memory = found->second, .bytes = found->first};
+  blocks_.erase(found);
+  bytes_ -= block.bytes;
+  return block;
+}
+
+void Pool::give(const Block& block) {
+  blocks_.emplace(block.bytes, block.memory);
+  bytes_ += block.bytes;
+}
+
+void Context::trim() noexcept {
+  device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+  pinned_pool.clear([](void* memory) { static_cast<void>(cudaFreeHost(memory)); });
+}
+
 void Context::destroy() noexcept {
+  trim();
   if (solver != nullptr) {
     static_cast<void>(cusolverDnDestroy(solver));
   }
@@ -138,6 +165,11 @@ void Context::destroy() noexcept {
 }
 
 std::shared_ptr<Context> make_context(const Options& options) { return std::make_shared<Context>(options); }
+
+void release_memory(Context& context) {
+  const Scope scope(context);
+  context.trim();
+}
 
 void* reading_stream(const Context& context) { return context.copy; }
 
@@ -175,7 +207,7 @@ Scope::Scope(Context& of) : context((check_process(), of)), lock_(of.mutex) {
       static_cast<void>(cudaSetDevice(previous_device_));
     }
     check(status, "cudaMemGetInfo");
-    budget_ = static_cast<int64_t>(free / 10 * 9);
+    budget_ = (static_cast<int64_t>(free) + context.device_pool.bytes()) / 10 * 9;
   }
 }
 
@@ -186,11 +218,14 @@ Scope::~Scope() {
   for (cudaEvent_t event : events_) {
     static_cast<void>(cudaEventDestroy(event));
   }
-  for (void* memory : device_) {
-    static_cast<void>(cudaFree(memory));
+  for (const Block& block : device_) {
+    context.device_pool.give(block);
   }
-  for (void* memory : pinned_) {
-    static_cast<void>(cudaFreeHost(memory));
+  for (const Block& block : pinned_) {
+    context.pinned_pool.give(block);
+  }
+  if (!context.options.keep_memory) {
+    context.trim();
   }
   static_cast<void>(cudaSetDevice(previous_device_));
 }
@@ -201,32 +236,55 @@ void* Scope::device_bytes(int64_t bytes) {
                             mebibytes(available() > 0 ? available() : 0) + " left of " + mebibytes(budget_));
   }
   device_.reserve(device_.size() + 1);
-  void* memory = nullptr;
-  KRRDISTILL_CHECK(cudaMalloc(&memory, static_cast<size_t>(bytes)));
-  device_.push_back(memory);
+  charged_.reserve(device_.size() + 1);
+  Block block = context.device_pool.take(bytes, context.options.memory_budget == 0 ? 2 * bytes : bytes);
+  if (block.memory == nullptr) {
+    block.bytes = bytes;
+    const auto free_pool = [this] {
+      context.device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+    };
+    if (used_ + block.bytes + context.device_pool.bytes() > budget_) {
+      free_pool();
+    }
+    cudaError_t status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
+    if (status == cudaErrorMemoryAllocation && context.device_pool.bytes() > 0) {
+      static_cast<void>(cudaGetLastError());
+      free_pool();
+      status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
+    }
+    check(status, "cudaMalloc");
+  }
+  device_.push_back(block);
+  charged_.push_back(bytes);
   used_ += bytes;
-  return memory;
+  return block.memory;
 }
 
 void Scope::release_to(const Mark& mark) {
   while (device_.size() > mark.blocks) {
-    void* memory = device_.back();
+    used_ -= charged_.back();
+    charged_.pop_back();
+    context.device_pool.give(device_.back());
     device_.pop_back();
-    KRRDISTILL_CHECK(cudaFree(memory));
   }
-  used_ = mark.used;
 }
 
 void* Scope::pinned_bytes(int64_t bytes) {
   pinned_.reserve(pinned_.size() + 1);
-  void* memory = nullptr;
-  KRRDISTILL_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
-  pinned_.push_back(memory);
-  return memory;
+  Block block = context.pinned_pool.take(bytes, 2 * bytes);
+  if (block.memory == nullptr) {
+    block.bytes = bytes;
+    KRRDISTILL_CHECK(cudaMallocHost(&block.memory, static_cast<size_t>(block.bytes)));
+  }
+  pinned_.push_back(block);
+  return block.memory;
 }
 
 std::shared_ptr<void> Scope::keep_bytes(void* memory) {
-  device_.erase(std::find(device_.begin(), device_.end(), memory));
+  const auto found =
+      std::find_if(device_.begin(), device_.end(), [memory](const Block& b) { return b.memory == memory; });
+  charged_.erase(charged_.begin() + (found - device_.begin()));
+  device_.erase(found);
   return {memory, [device = context.options.device](void* kept) {
             if (forked()) {
               return;
@@ -247,19 +305,81 @@ cudaEvent_t Scope::event() {
   return made;
 }
 
-void Scope::copy_rows(void* to, int64_t to_pitch, const void* from, int64_t row_bytes, int64_t rows,
-                      cudaMemcpyKind kind) {
-  const auto width = static_cast<size_t>(row_bytes);
-  if (rows == 0 || width == 0) {
+// Pageable memory goes through the driver's own pinned buffer, filled by one thread: 7 GB/s where the bus takes 53 and
+// several threads fill 21. So larger copies go through two buffers of ours, by turns.
+void Scope::send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes) {
+  cudaStream_t stream = context.compute;
+  if (rows == 1 || to_pitch == row_bytes) {
+    row_bytes *= rows;
+    to_pitch = row_bytes;
+    rows = std::min<int64_t>(rows, 1);
+  }
+  if (rows * row_bytes <= direct_bytes) {
+    if (rows * row_bytes > 0) {
+      KRRDISTILL_CHECK(cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from, static_cast<size_t>(row_bytes),
+                                         static_cast<size_t>(row_bytes), static_cast<size_t>(rows),
+                                         cudaMemcpyHostToDevice, stream));
+      KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
+    }
     return;
   }
-  if (rows == 1) {
-    KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, width, kind, context.compute));
-  } else {
-    KRRDISTILL_CHECK(cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from, width, width, static_cast<size_t>(rows),
-                                       kind, context.compute));
+  // Parts of whole rows, or parts of one long row.
+  const int64_t step = rows == 1 ? ring_bytes : std::max<int64_t>(1, ring_bytes / row_bytes);
+  const int64_t count = rows == 1 ? row_bytes : rows, unit = rows == 1 ? 1 : row_bytes;
+  const int64_t stride = rows == 1 ? 1 : to_pitch;
+  make_ring(std::max(ring_bytes, unit));
+  for (int64_t first = 0, number = 0; first < count; first += step, ++number) {
+    const int64_t part = std::min(step, count - first);
+    const auto slot = static_cast<size_t>(number % 2);
+    KRRDISTILL_CHECK(cudaEventSynchronize(ring_free_[slot]));
+    copy_on_host(ring_[slot].memory, static_cast<const std::byte*>(from) + first * unit, part * unit);
+    auto* target = static_cast<std::byte*>(to) + first * stride;
+    const auto width = static_cast<size_t>(rows == 1 ? part : unit);
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(target, rows == 1 ? width : static_cast<size_t>(stride), ring_[slot].memory,
+                                       width, width, static_cast<size_t>(rows == 1 ? 1 : part), cudaMemcpyHostToDevice,
+                                       stream));
+    KRRDISTILL_CHECK(cudaEventRecord(ring_free_[slot], stream));
   }
-  KRRDISTILL_CHECK(cudaStreamSynchronize(context.compute));
+}
+
+void Scope::receive(void* to, const void* from, int64_t bytes) {
+  cudaStream_t stream = context.compute;
+  if (bytes <= direct_bytes) {
+    if (bytes > 0) {
+      KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
+      KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
+    }
+    return;
+  }
+  make_ring(ring_bytes);
+  const auto part_of = [bytes](int64_t first) { return std::min(ring_bytes, bytes - first); };
+  const auto fetch = [&](int64_t first) {
+    const auto slot = static_cast<size_t>(first / ring_bytes % 2);
+    KRRDISTILL_CHECK(cudaMemcpyAsync(ring_[slot].memory, static_cast<const std::byte*>(from) + first,
+                                     static_cast<size_t>(part_of(first)), cudaMemcpyDeviceToHost, stream));
+    KRRDISTILL_CHECK(cudaEventRecord(ring_free_[slot], stream));
+  };
+  KRRDISTILL_CHECK(cudaStreamSynchronize(stream));  // the ring may be on its way to the device
+  fetch(0);
+  for (int64_t first = 0; first < bytes; first += ring_bytes) {
+    if (first + ring_bytes < bytes) {
+      fetch(first + ring_bytes);
+    }
+    const auto slot = static_cast<size_t>(first / ring_bytes % 2);
+    KRRDISTILL_CHECK(cudaEventSynchronize(ring_free_[slot]));
+    copy_on_host(static_cast<std::byte*>(to) + first, ring_[slot].memory, part_of(first));
+  }
+}
+
+void Scope::make_ring(int64_t bytes) {
+  for (size_t slot = 0; slot < ring_.size(); ++slot) {
+    if (ring_free_[slot] == nullptr) {
+      ring_free_[slot] = event();
+    }
+    if (ring_[slot].bytes < bytes) {
+      ring_[slot] = {.memory = pinned_bytes(bytes), .bytes = bytes};
+    }
+  }
 }
 
 int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const {

@@ -8,13 +8,11 @@
 #include "cuda/elementwise.h"
 #include "cuda/feature_map.h"
 #include "cuda/products.h"
-#include "cuda/shared.h"
 
 namespace krrdistill::cuda {
 namespace {
 
 constexpr int threads = 128;
-constexpr int block = 32;  // of the transposition
 
 // cross[c] += the features of class c. `sorted`: starts (k + 1), then the rows of the tile by class. A thread owns
 // one column of one class and adds its rows in order, so that two runs are bit-identical.
@@ -35,34 +33,9 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// The upper triangle becomes the mirror of the lower one, by blocks that go through shared memory: both sides are
-// read and written along rows. A column more than the block keeps the banks apart.
-__global__ void __launch_bounds__(block * 8) symmetrize_kernel(double* gram, int64_t p) {
-  auto* tile = shared_memory<double>();  // (block, block + 1)
-  const int64_t row = static_cast<int64_t>(blockIdx.y) * block, column = static_cast<int64_t>(blockIdx.x) * block;
-  if (column > row) {
-    return;
-  }
-  const int x = static_cast<int>(threadIdx.x) % block, y = static_cast<int>(threadIdx.x) / block;
-  for (int i = y; i < block; i += 8) {
-    if (row + i < p && column + x < p) {
-      tile[i * (block + 1) + x] = gram[(row + i) * p + column + x];
-    }
-  }
-  __syncthreads();
-  for (int i = y; i < block; i += 8) {
-    const int64_t above = column + i, right = row + x;
-    if (above < right && right < p) {
-      gram[above * p + right] = tile[x * (block + 1) + i];
-    }
-  }
-}
-
 // Rows of the tile by class, in order: a counting sort.
 void sort_by_class(const Input& input, const Targets& targets, int64_t first, int64_t count, int* sorted) {
-  const auto label = [&](int64_t i) {
-    return targets.labels[input.row_of(first + i)];
-  };
+  const auto label = [&](int64_t i) { return targets.labels[input.row_of(first + i)]; };
   int* starts = sorted;
   int* rows = sorted + targets.k + 1;
   std::fill(starts, starts + targets.k + 1, 0);
@@ -90,18 +63,19 @@ void gather_targets(const Input& input, const Targets& targets, int64_t first, i
 
 template <typename T>
 void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
-                int64_t tile_rows, double* gram, double* cross) {
+                int64_t tile_rows, const Gram& gram, double* cross) {
   using Tile = typename TileStream<T>::Tile;
   Scope scope(context);
   cudaStream_t stream = context.compute;
   const int64_t p = map.output_dim(), k = targets.k, size = sizeof(T);
   const bool classes = targets.labels != nullptr;
   const int64_t partial = std::is_same_v<T, float> ? p * p : 0;  // G of up to flush_rows rows in float
-  const int64_t fixed = (p * p + k * p) * static_cast<int64_t>(sizeof(double)) + (partial + k * p) * size;
+  const int64_t own = gram.resident == nullptr ? p * p : 0;
+  const int64_t fixed = (own + k * p) * static_cast<int64_t>(sizeof(double)) + (partial + k * p) * size;
   TileStream<T> tiles(scope, "accumulate", map, input, tile_rows, fixed, 0,
                       classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
                       classes ? static_cast<int64_t>(sizeof(int)) : k * size);
-  double* total = scope.upload(gram, p * p);
+  double* total = gram.resident == nullptr ? scope.upload(gram.host, p * p) : gram.resident->lower();
   double* total_cross = scope.upload(cross, k * p);
   T* scratch = scope.device<T>(partial);
   T* product = scope.device<T>(classes ? 0 : k * p);
@@ -136,19 +110,15 @@ void accumulate(Context& context, const FeatureMap<T>& map, const Source& input,
     }
   };
   tiles.for_each(fill, use);
-  scope.download(gram, total, p * p);
+  if (gram.resident == nullptr) {
+    scope.download(gram.host, total, p * p);
+  }
   scope.download(cross, total_cross, k * p);
 }
 
-void symmetrize(Context& context, double* gram, int64_t p) {
-  Scope scope(context);
-  double* device = scope.upload(gram, p * p);
-  launch("symmetrize", &symmetrize_kernel, grid_of(ceil_div(p, block), ceil_div(p, block)), block * 8,
-         block * (block + 1) * static_cast<int64_t>(sizeof(double)), context.compute, device, p);
-  scope.download(gram, device, p * p);
-}
-
-template void accumulate(Context&, const FeatureMap<float>&, const Source&, const Targets&, int64_t, double*, double*);
-template void accumulate(Context&, const FeatureMap<double>&, const Source&, const Targets&, int64_t, double*, double*);
+template void accumulate(Context&, const FeatureMap<float>&, const Source&, const Targets&, int64_t, const Gram&,
+                         double*);
+template void accumulate(Context&, const FeatureMap<double>&, const Source&, const Targets&, int64_t, const Gram&,
+                         double*);
 
 }  // namespace krrdistill::cuda

@@ -18,7 +18,7 @@ from krrdistill.common.rows import RowSource
 from krrdistill.common.threads import say_forked
 from krrdistill.errors import BackendUnavailable
 
-from .base import Backend, Layer, MapStages, Weight
+from .base import Backend, Layer, MapStages, ResidentGram, Weight
 from .hadamard import HadamardWeight
 from .operators import Linearization, Operator
 from .reading import ReadingBackend
@@ -32,6 +32,7 @@ __all__ = [
     "Linearization",
     "MapStages",
     "Operator",
+    "ResidentGram",
     "Weight",
     "backend_status",
     "get_backend",

@@ -11,7 +11,18 @@ import numpy.typing as npt
 from krrdistill.common.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, nonfinite_path, precision_of
+from .base import (
+    FloatArray,
+    HostGrams,
+    IntArray,
+    Layer,
+    MapStages,
+    Matrix,
+    PathSolution,
+    Precision,
+    nonfinite_path,
+    precision_of,
+)
 from .hadamard import HadamardWeight
 from .operators import Operator
 from .tiles import rcond_floor, tile_rows
@@ -23,7 +34,7 @@ _SMALL = 256  # order up to which a triangular system is solved as a general one
 _ROWS_OF_SMALL = 512  # at a time: BLAS libraries sum large products in blocks, small ones in float32 from end to end
 
 
-class ArrayBackend:
+class ArrayBackend(HostGrams):
     """Tiles of any array API namespace whose arrays can be written to: NumPy, PyTorch, CuPy.
 
     Operations take NumPy arrays or those of the namespace, and answer in the kind of their first array.

@@ -15,10 +15,12 @@ from .operators import Operator
 __all__ = [
     "Activation",
     "Backend",
+    "HostGrams",
     "Layer",
     "MapStages",
     "Matrix",
     "Precision",
+    "ResidentGram",
     "Weight",
     "dense_matrix",
     "matrix_of",
@@ -98,6 +100,26 @@ class MapStages(Protocol):
         ...
 
 
+class ResidentGram(Protocol):
+    """G (p, p) in memory of a device, where a backend adds to it and solves; ``np.asarray`` gives a symmetric copy."""
+
+    def __len__(self) -> int: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray: ...
+
+    def add(self, other: FloatArray | ResidentGram, sign: int = 1) -> None:
+        """+= sign times G of other samples."""
+        ...
+
+    def trace(self) -> float: ...
+
+    def copy(self) -> ResidentGram: ...
+
+    def clear(self) -> None:
+        """G of no samples."""
+        ...
+
+
 class PathSolution(NamedTuple):
     """The ridge models of L lambdas and what their factorisations told."""
 
@@ -105,6 +127,18 @@ class PathSolution(NamedTuple):
     positive_definite: npt.NDArray[np.bool_]  # (L,)
     resolved: npt.NDArray[np.bool_]  # (L,): G + (lambda - rounding s) I is positive definite too
     largest_eigenvalue: float  # s, of G, to a relative 1e-3
+
+
+class HostGrams:
+    """For backends that sum G in host memory."""
+
+    def zero_gram(self, p: int) -> FloatArray:
+        """Zeros (p, p)."""
+        return np.zeros((p, p))
+
+    def own_gram(self, gram: Any) -> FloatArray:
+        """Itself, or a copy of one that is on a device."""
+        return np.asarray(gram)
 
 
 def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
@@ -125,7 +159,8 @@ class Backend(Protocol):
     there. These count as the float32 numbers that they are.
 
     X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays. Inputs in
-    float64 are standardised before they become ``dtype``, so that a large offset costs no digits.
+    float64 are standardised before they become ``dtype``, so that a large offset costs no digits. G is a NumPy array,
+    or what ``zero_gram`` made.
     """
 
     name: str
@@ -139,7 +174,7 @@ class Backend(Protocol):
         feature_map: MapStages,
         X: Any,
         Y: npt.NDArray[Any],
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
@@ -153,12 +188,26 @@ class Backend(Protocol):
         """
         ...
 
+    def zero_gram(self, p: int) -> FloatArray | ResidentGram:
+        """G of no samples, where this backend sums it."""
+        ...
+
+    def own_gram(self, gram: Any) -> FloatArray | ResidentGram:
+        """The same G where this backend sums it: itself, or a copy."""
+        ...
+
     def symmetrize(self, gram: FloatArray) -> None:
         """Copies the lower triangle of ``gram`` over the upper one."""
         ...
 
     def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+        self,
+        gram: Any,
+        cross: FloatArray,
+        lambdas: FloatArray,
+        *,
+        rounding: float,
+        overwrite: bool = False,
     ) -> PathSolution:
         """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue.
 
@@ -168,7 +217,7 @@ class Backend(Protocol):
         """
         ...
 
-    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+    def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """tr(G (G + lambda I)^-1) = p - lambda tr((G + lambda I)^-1) for every lambda, of a symmetric G (p, p).
 
         NaN where G + lambda I is not positive definite, and everywhere if G holds NaN or infinity.

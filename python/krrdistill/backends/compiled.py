@@ -60,7 +60,7 @@ class CompiledBackend:
         feature_map: MapStages,
         X: AnyArray,
         Y: AnyArray,
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
@@ -81,13 +81,15 @@ class CompiledBackend:
     ) -> PathSolution:
         """All lambdas in one call, see ``Backend.ridge_path``."""
         nonfinite = nonfinite_path(gram, cross, lambdas)
-        if nonfinite is not None:
-            return nonfinite
+        return (
+            self._path(gram if overwrite else gram.copy(), cross, lambdas, rounding) if nonfinite is None else nonfinite
+        )
+
+    def _path(self, gram: Any, cross: FloatArray, lambdas: FloatArray, rounding: float) -> PathSolution:
+        """The path of a finite G, which may be overwritten."""
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
-        largest = self._operations.ridge_path(
-            gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
-        )
+        largest = self._operations.ridge_path(gram, cross, lambdas, rounding, weights, positive_definite, resolved)
         return PathSolution(weights, positive_definite, resolved, largest)
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
@@ -133,11 +135,15 @@ class CompiledBackend:
             self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
             return X
         floor = rcond_floor(weight.shape)
-        dense = np.array(weight, dtype=np.float64, order="C")
+        dense = self._preimage_weight(weight)
         rcond = self._operations.preimage_solve(dense, np.array(rhs, order="C"), X, floor)
         if not rcond >= floor:
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
         return X
+
+    def _preimage_weight(self, weight: AnyArray) -> AnyArray:
+        """A copy that the factorisation may overwrite."""
+        return np.array(weight, dtype=np.float64, order="C")
 
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64

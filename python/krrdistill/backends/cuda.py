@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
 import subprocess
-import weakref
 from multiprocessing import spawn
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from krrdistill.common.arrays import is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
-from .base import FloatArray, IntArray, MapStages
+from .base import FloatArray, IntArray, MapStages, PathSolution, Precision
 from .compiled import CompiledBackend
 from .native import NativeBackend
 from .tiles import tile_rows
 
-__all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts", "math_overrides", "shared_backend"]
+__all__ = [
+    "BUILD_REMEDY",
+    "CudaBackend",
+    "ResidentGram",
+    "cuda_facts",
+    "forget_shared_backends",
+    "math_overrides",
+    "shared_backend",
+]
 
 BUILD_REMEDY = (
     'install the CUDA 13 toolkit (nvcc), then: pip install "krrdistill[cuda13]" && pip install --force-reinstall '
@@ -42,8 +51,44 @@ print(json.dumps(module.driver_facts()))
 """
 
 
+class ResidentGram:
+    """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
+        if copy is False:
+            raise ValueError("G is in memory of the GPU: NumPy gets a copy")
+        out = np.empty((len(self), len(self)))
+        self.made.download(out)
+        return out if dtype is None else out.astype(dtype, copy=False)
+
+    def add(self, other: Any, sign: int = 1) -> None:
+        """+= sign times G of other samples, of the host or of the same backend."""
+        theirs = other.made if isinstance(other, ResidentGram) else np.ascontiguousarray(other, dtype=np.float64)
+        self.made.add(theirs, float(sign))
+
+    def trace(self) -> float:
+        """Trace of G."""
+        return float(self.made.trace())
+
+    def copy(self) -> ResidentGram:
+        """A copy on the GPU."""
+        return ResidentGram(self.made.copy())
+
+    def clear(self) -> None:
+        """G of no samples."""
+        self.made.clear()
+
+
 class CudaBackend(CompiledBackend):
     """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
+
+    G stays in memory of the GPU from the first update to the models (``ResidentGram``).
 
     X may be an array on this device: ``__dlpack__(stream=...)`` makes a stream of the backend wait for what the
     framework still does with it, and tiles are gathered from it on the device. Every operation returns when it is done,
@@ -60,6 +105,9 @@ class CudaBackend(CompiledBackend):
         Bytes of device memory that an operation may take; without it, nine tenths of what is free when it starts.
     tf32 : bool
         Whether float32 products may use TF32 tensor cores, which keep 10 bits of the mantissa.
+    keep_memory : bool
+        Whether device and pinned memory of one operation waits for the next one: allocating it takes longer than many
+        operations. ``release_memory`` gives it back.
 
     Raises
     ------
@@ -74,14 +122,70 @@ class CudaBackend(CompiledBackend):
     reads_half = True
 
     def __init__(
-        self, *, device: int = 0, stream: int | None = None, memory_budget: int | None = None, tf32: bool = False
+        self,
+        *,
+        device: int = 0,
+        stream: int | None = None,
+        memory_budget: int | None = None,
+        tf32: bool = False,
+        keep_memory: bool = True,
     ) -> None:
         if memory_budget is not None and memory_budget < 1:
             raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
         module = _load()
         _check_device(module.driver_facts(), device)
-        operations = module.Device(device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32)
+        operations = module.Device(
+            device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32, keep_memory=keep_memory
+        )
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
+
+    def release_memory(self) -> None:
+        """Gives memory that waits for the next operation back to the device and the host."""
+        self._operations.release_memory()
+
+    def zero_gram(self, p: int) -> ResidentGram:
+        """G of no samples, on the GPU."""
+        return ResidentGram(self._operations.zero_gram(p))
+
+    def own_gram(self, gram: Any) -> ResidentGram:
+        """The same G in memory of this backend: itself, or a copy."""
+        if isinstance(gram, ResidentGram) and self._operations.owns(gram.made):
+            return gram
+        own = self.zero_gram(len(gram))
+        own.add(np.asarray(gram))
+        return own
+
+    def accumulate(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        Y: npt.NDArray[Any],
+        gram: Any,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> Precision:
+        """Adds to G and C, see ``Backend.accumulate``."""
+        target = gram.made if isinstance(gram, ResidentGram) else gram
+        return super().accumulate(feature_map, X, Y, target, cross, dtype=dtype, rows=rows)
+
+    def ridge_path(
+        self,
+        gram: Any,
+        cross: FloatArray,
+        lambdas: FloatArray,
+        *,
+        rounding: float,
+        overwrite: bool = False,
+    ) -> PathSolution:
+        """All lambdas in one call, see ``Backend.ridge_path``; G is left as it is."""
+        if not isinstance(gram, ResidentGram):
+            return super().ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=True)
+        if not (np.isfinite(gram.trace()) and np.isfinite(cross).all()):
+            gram = np.full((len(gram), len(gram)), np.nan)
+            return super().ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=True)
+        return self._path(gram.made, cross, lambdas, rounding)
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``; of X on the device it is there too, in memory that is not copied."""
@@ -90,9 +194,13 @@ class CudaBackend(CompiledBackend):
         made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, tile_rows(feature_map, dtype))
         return namespace_of(X).from_dlpack(made)
 
-    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+    def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
+        return np.ascontiguousarray(weight, dtype=np.float32 if weight.dtype == np.float32 else np.float64)
+
+    def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
-        return _host().degrees_of_freedom(gram, lambdas)
+        return _host().degrees_of_freedom(np.asarray(gram), lambdas)
 
 
 def _host() -> NativeBackend | ArrayBackend:
@@ -102,16 +210,23 @@ def _host() -> NativeBackend | ArrayBackend:
         return ArrayBackend()
 
 
-_shared: weakref.WeakValueDictionary[tuple[str, int], CudaBackend] = weakref.WeakValueDictionary()
+_shared: dict[tuple[str, int], CudaBackend] = {}
 
 
 def shared_backend(device: int) -> CudaBackend:
-    """A backend on this device without options: the same one, with its streams and handles, while somebody has it."""
+    """The backend on this device without options, with its streams, handles and memory, until the process ends."""
     key = (_load().__name__, device)
-    backend = _shared.get(key)
-    if backend is None:
-        backend = _shared[key] = CudaBackend(device=device)
-    return backend
+    if key not in _shared:
+        _shared[key] = CudaBackend(device=device)
+    return _shared[key]
+
+
+def forget_shared_backends() -> None:
+    """Lets go of the shared backends, and of their memory on the devices."""
+    _shared.clear()
+
+
+atexit.register(forget_shared_backends)
 
 
 def cuda_facts() -> dict[str, Any]:

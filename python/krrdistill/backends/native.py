@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from krrdistill.common.native import load_native
 
-from .base import FloatArray, IntArray, MapStages, Precision
+from .base import FloatArray, HostGrams, IntArray, MapStages, Precision
 from .compiled import CompiledBackend
 
 __all__ = ["NativeBackend"]
 
 
-class NativeBackend(CompiledBackend):
+class NativeBackend(HostGrams, CompiledBackend):
     """CPU backend; preimages by LU, of wide weights by QR of W^T; paths as ``csrc/cpu/ridge.cpp`` chooses."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class NativeBackend(CompiledBackend):
         feature_map: MapStages,
         X: npt.NDArray[Any],
         Y: npt.NDArray[Any],
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],

@@ -47,7 +47,7 @@ class ReadingBackend(Forwarding):
         feature_map: MapStages,
         X: Any,
         Y: AnyArray,
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Operator, get_backend
+from krrdistill.backends import Backend, Operator, ResidentGram, get_backend
 from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import (
     as_rows,
@@ -53,6 +53,7 @@ __all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Method = TypeVar("Method", bound=Callable[..., Any])
+AnyGram = TypeVar("AnyGram", bound="FloatArray | ResidentGram")
 CENTERS = ("none", "targets", "both")
 FORMAT = "krrdistill-statistics-5"
 _BATCH_ROWS = 65536  # rows between two reports of progress
@@ -72,7 +73,7 @@ class RidgeSystem(NamedTuple):
     B^T A (A^T A + lambda I)^-1, or of fewer samples than features B^T (A A^T + lambda I)^-1 A.
     """
 
-    gram: FloatArray  # A^T A (p, p), or A A^T (n, n)
+    gram: FloatArray | ResidentGram  # A^T A (p, p), or A A^T (n, n)
     rhs: FloatArray  # C (k, p), or B^T (k, n)
     features: FloatArray | None  # A (n, p) of the second form
     cross: FloatArray  # C = B^T A (k, p)
@@ -476,7 +477,7 @@ class RidgeStatistics:
             require_memory("statistics", f"the features of {len(rows)} samples ({p} in float64)", 8 * len(rows) * p)
             return store.copied(), False
         if self.n > 0 and self._may_fail(samples, rows, factor):
-            return SummedGram.zero(p), True
+            return SummedGram.zero(p, self.backend), True
         return store, False
 
     def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> bool:
@@ -535,7 +536,7 @@ class RidgeStatistics:
                 progress(min(start + step, len(chosen)) / len(chosen))
         return total, coarsest
 
-    def _checked(self, gram: FloatArray) -> FloatArray:
+    def _checked(self, gram: AnyGram) -> AnyGram:
         if not np.isfinite(gram.trace()):
             raise DataError(f"statistics: the features overflow {self.precision}; scale the inputs")
         return gram
@@ -803,14 +804,15 @@ class RidgeStatistics:
                 filled = float(np.trace(K)) / len(K)
                 K += filled * (roots @ roots.T) / np.vdot(roots, roots)
             return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, True, filled)
-        G = self.gram
-        if center == "both":
-            G = G.copy()
-            for block in row_blocks(*G.shape):  # no temporary of the size of G
-                G[block] -= np.outer(self.feature_sum[block], feature_mean)
-            before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
-            rounding *= before / after if after > rounding * before else 1.0
-        return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=center == "both")
+        if center != "both":
+            G = self._checked(self._store.matrix(self._host))
+            return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=False)
+        G = self.gram.copy()
+        for block in row_blocks(*G.shape):  # no temporary of the size of G
+            G[block] -= np.outer(self.feature_sum[block], feature_mean)
+        before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
+        rounding *= before / after if after > rounding * before else 1.0
+        return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=True)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
         """The size of the rounding errors in G: a lambda below it changes G by less than they do.

@@ -1,7 +1,7 @@
 """How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
-Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``arrays``, ``copied``,
-``placed``.
+Both classes have one interface: ``add_weighted``, ``gram``, ``matrix``, ``trace``, ``merged``, ``summed``, ``arrays``,
+``copied``, ``placed``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend
+from krrdistill.backends import Backend, ResidentGram
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
@@ -34,24 +34,30 @@ class _Part(NamedTuple):
 
 
 class SummedGram:
-    """G (p, p); between two looks at it only its lower triangle is kept up."""
+    """G (p, p), where a backend sums it; between two looks at it only its lower triangle is kept up."""
 
-    def __init__(self, gram: FloatArray) -> None:
+    def __init__(self, gram: FloatArray | ResidentGram) -> None:
         self._gram = gram
         self._symmetric = False
 
     @staticmethod
-    def zero(p: int) -> SummedGram:
+    def zero(p: int, backend: Backend) -> SummedGram:
         """G of no samples. Raises MemoryError, with the bytes, where it does not fit."""
         require_memory("statistics", f"G of {p} x {p} features in float64", 8 * p * p)
-        return SummedGram(np.zeros((p, p)))
+        return SummedGram(backend.zero_gram(p))
 
     def gram(self, backend: Backend) -> FloatArray:
-        """G, symmetric."""
+        """G, symmetric, in host memory."""
+        if not isinstance(self._gram, np.ndarray):
+            return np.asarray(self._gram)
         if not self._symmetric:
             backend.symmetrize(self._gram)
             self._symmetric = True
         return self._gram
+
+    def matrix(self, backend: Backend) -> FloatArray | ResidentGram:
+        """G, symmetric, where it is."""
+        return self.gram(backend) if isinstance(self._gram, np.ndarray) else self._gram
 
     def trace(self) -> float:
         """Trace of G."""
@@ -70,6 +76,7 @@ class SummedGram:
     ) -> str:
         """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns the precision of the products."""
         self._symmetric = False
+        self._gram = backend.own_gram(self._gram)
         return backend.accumulate(feature_map, X, targets, self._gram, cross, dtype=dtype, rows=rows)
 
     def add_weighted(
@@ -103,11 +110,14 @@ class SummedGram:
     ) -> SummedGram:
         """G += sign G_other, in place."""
         theirs = other.summed(backend)
+        if not isinstance(self._gram, np.ndarray):
+            self._gram.add(theirs._gram, sign)
+            return self
         self._symmetric = self._symmetric and theirs._symmetric
         if sign > 0:
-            self._gram += theirs._gram
+            self._gram += np.asarray(theirs._gram)
         else:
-            self._gram -= theirs._gram
+            self._gram -= np.asarray(theirs._gram)
         return self
 
     def summed(self, backend: Backend) -> SummedGram:
@@ -116,7 +126,7 @@ class SummedGram:
 
     def arrays(self, k: int) -> dict[str, FloatArray]:
         """The packed lower triangle of G, whatever k is."""
-        return {"gram": _packed(self._gram)}
+        return {"gram": _packed(np.asarray(self._gram))}
 
     def copied(self) -> SummedGram:
         """A copy with its own G."""
@@ -130,7 +140,13 @@ class SummedGram:
 
     def clear(self) -> None:
         """Removes all samples."""
-        self._gram[:] = 0.0
+        if isinstance(self._gram, np.ndarray):
+            self._gram[:] = 0.0
+        else:
+            self._gram.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_gram": np.asarray(self._gram), "_symmetric": self._symmetric}
 
 
 class FeatureRows:
@@ -154,6 +170,10 @@ class FeatureRows:
         if self._formed is None:
             self._formed = self.summed(backend).gram(backend)
         return self._formed
+
+    def matrix(self, backend: Backend) -> FloatArray:
+        """G in host memory."""
+        return self.gram(backend)
 
     def trace(self) -> float:
         """Trace of G; inf where it overflows."""
@@ -201,7 +221,7 @@ class FeatureRows:
 
     def summed(self, backend: Backend) -> SummedGram:
         """Their G; ``backend`` works on host memory."""
-        made = SummedGram.zero(self._p)
+        made = SummedGram.zero(self._p, backend)
         for part in self._parts:
             made._add_part(backend, part, np.zeros((part.targets.shape[1], self._p)))
         return made

@@ -51,6 +51,7 @@ std::set<Stream*> streams;
 int64_t objects = 0;
 int64_t bytes_now = 0;
 int64_t bytes_peak = 0;
+Bus bus;
 int running = 0;  // nested drains: a stream may wait for another
 
 [[noreturn]] void abort_with(const char* message) {
@@ -232,6 +233,12 @@ int64_t pending() {
     sum += stream->enqueued - stream->executed;
   }
   return sum;
+}
+
+Bus bus_bytes() {
+  const Bus moved = bus;
+  bus = {};
+  return moved;
 }
 
 int64_t peak_bytes() {
@@ -552,6 +559,10 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   };
   if (!lies(to, to_pitch, kind != cudaMemcpyDeviceToHost) || !lies(from, from_pitch, kind != cudaMemcpyHostToDevice)) {
     return cudaErrorInvalidValue;
+  }
+  if (kind != cudaMemcpyDeviceToDevice) {
+    auto& direction = kind == cudaMemcpyHostToDevice ? emulation::bus.to_device : emulation::bus.to_host;
+    direction += static_cast<int64_t>(width * height);
   }
   emulation::enqueue(stream, [=] {
     for (size_t i = 0; i < height; ++i) {

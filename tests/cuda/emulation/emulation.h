@@ -59,6 +59,13 @@ int64_t pending();
 // The largest number of bytes of device memory that were allocated at one time since the last call.
 int64_t peak_bytes();
 
+// Bytes that copies moved between host and device since the last call.
+struct Bus {
+  int64_t to_device = 0;
+  int64_t to_host = 0;
+};
+Bus bus_bytes();
+
 // ---- for the emulated interfaces
 
 // Counts one call; true when it is the one to fail.

@@ -139,4 +139,8 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.def("live_objects", &emulation::live_objects);
   module.def("pending", &emulation::pending);
   module.def("peak_bytes", &emulation::peak_bytes);
+  module.def("bus_bytes", [] {
+    const emulation::Bus bus = emulation::bus_bytes();
+    return py::make_tuple(bus.to_device, bus.to_host);
+  });
 }
