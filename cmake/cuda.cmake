@@ -42,6 +42,15 @@ function(krrdistill_find_cuda)
   set(KRRDISTILL_CUDA_MISSING "${missing}" PARENT_SCOPE)
 endfunction()
 
+# CMake 3.25 knows no cuda_std_20. The report of ptxas shows what spills.
+function(krrdistill_cuda_flags result)
+  set(flags -std=c++20 -Xptxas=-v -Xcompiler=-Wall,-Wextra)
+  if(KRRDISTILL_WERROR)
+    list(APPEND flags --Werror=all-warnings -Xcompiler=-Werror)
+  endif()
+  set(${result} ${flags} PARENT_SCOPE)
+endfunction()
+
 # Compute capability 8.0, 9.0 and 10.0 as machine code, the last one also as PTX for what comes after it.
 macro(krrdistill_add_cuda)
   if(NOT CMAKE_CUDA_ARCHITECTURES)
@@ -54,8 +63,7 @@ macro(krrdistill_add_cuda)
   target_include_directories(_cuda PRIVATE csrc csrc/include)
   target_include_directories(_cuda SYSTEM PRIVATE ${KRRDISTILL_CUBLAS_INCLUDE} ${KRRDISTILL_CUSOLVER_INCLUDE})
   target_compile_features(_cuda PRIVATE cxx_std_20)
-  # CMake 3.25 knows no cuda_std_20. The report of ptxas shows what spills.
-  set(flags -std=c++20 -Xptxas=-v --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror)
+  krrdistill_cuda_flags(flags)
   target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${flags}>")
   target_link_libraries(_cuda PRIVATE ${KRRDISTILL_CUBLAS_LIBRARY} ${KRRDISTILL_CUSOLVER_LIBRARY} CUDA::cudart_static)
   if(OpenMP_CXX_FOUND)

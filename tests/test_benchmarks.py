@@ -41,6 +41,13 @@ def script(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def test_engines_are_measured_on_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    framework("pytest_benchmark")
+    framework("psutil")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    assert script("harness").BACKENDS == kd.backends.BACKENDS
+
+
 def headings(page: Path) -> list[str]:
     """The titles of a page and the heads of its tables."""
     lines = page.read_text(encoding="utf-8").splitlines()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +24,7 @@ import pytest
 import oracles
 import tolerances
 from conftest import NO_GPU, CudaArray, emulated_backend, set_tile_rows, stages
+from krrdistill.apps.info import machine
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, forget_shared_backends, shared_backend
 from krrdistill.backends.staged import StagedBackend
@@ -255,6 +258,18 @@ def test_the_device_of_the_caller_stays_current(device: ModuleType) -> None:
     assert device.current_device() == 0
 
 
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if "there" not in name])
+def test_operations_work_on_another_device_than_the_current_one(device: ModuleType, name: str) -> None:
+    device.emulate(devices=2)
+    expected = OPERATIONS[name](CudaBackend())
+    backend, found = CudaBackend(device=1), []
+    worker = threading.Thread(target=lambda: found.append(OPERATIONS[name](backend)))
+    worker.start()
+    worker.join()
+    assert same(found[0], expected)
+    assert same(OPERATIONS[name](backend), expected)
+
+
 def test_arguments_that_a_factorisation_refuses_are_an_error(backend: Backend, device: ModuleType) -> None:
     device.emulate(factor_info=-2)
     with pytest.raises(DeviceError, match="geqrf failed with info -2"):
@@ -373,12 +388,84 @@ def test_status_of_an_emulated_device_says_so(device: ModuleType) -> None:
     assert emulated_backend(device).name == "cuda (emulated)"
 
 
+def test_asking_for_devices_leaves_the_process_as_it_was(device: ModuleType) -> None:
+    device.emulate()
+    assert backend_status()["cuda"]["available"]
+    assert device.asked() == 0
+
+
+def test_status_tells_why_devices_cannot_be_asked_for(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("krrdistill.backends.cuda._ASK", "raise SystemExit('no such driver')")
+    status = backend_status()["cuda"]
+    assert not status["available"]
+    assert "a process that asks for devices fails (no such driver)" in status["detail"]
+
+
+def test_overrides_of_the_arithmetic_are_told(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "overrides" not in backend_status()["cuda"]["detail"]
+    assert "CUDA arithmetic" not in machine(None)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("CUBLAS_EMULATE_DOUBLE_PRECISION", "1")
+    overrides = ["CUBLAS_EMULATE_DOUBLE_PRECISION=1", "NVIDIA_TF32_OVERRIDE=1"]
+    assert backend_status()["cuda"]["detail"]["overrides"] == overrides
+    assert machine(None)["CUDA arithmetic"] == ", ".join(overrides)
+
+
+FORK = """
+import gc, os, sys
+import numpy as np
+import krrdistill as kd
+from krrdistill import _cuda_emulated as module
+sys.modules["krrdistill._cuda"] = module
+{parent}
+child = os.fork()
+if child == 0:
+    calls, answer = module.calls(), "nothing"
+    try:
+        {child}
+    except Exception as error:
+        answer = f"{{type(error).__name__}}: {{error}}"
+    backend = None
+    gc.collect()
+    print(answer, module.calls() - calls)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+{after}
+"""
+UPDATE = "kd.RidgeStatistics(kd.Identity(3), 2, backend='cuda').update(np.ones((4, 3)), np.arange(4) % 2)"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.usefixtures("cuda_emulated")
+@pytest.mark.parametrize(
+    ("parent", "child", "answer"),
+    [
+        (
+            "backend = kd.get_backend('cuda')",
+            "backend.symmetrize(np.eye(3))",
+            "DeviceError: CUDA: this process was forked",
+        ),
+        ("backend = kd.get_backend('cuda')", "pass", "nothing 0"),  # the child frees nothing
+        (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
+        (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
+        ("kd.backend_status()", UPDATE, "nothing"),
+    ],
+    ids=["backend of the parent", "end of the child", "use in both", "status in the child", "status in the parent"],
+)
+def test_after_a_fork(parent: str, child: str, answer: str) -> None:
+    code = FORK.format(parent=parent, child=child, after=UPDATE)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(answer), done.stderr
+    assert ("DeviceError" in answer) == ('start processes with multiprocessing.get_context("spawn")' in done.stdout)
+
+
 @pytest.mark.parametrize(
     ("settings", "index", "message"),
     [
         ({"driver_version": 0}, 0, "built, but no NVIDIA driver is loaded; install NVIDIA driver 580 or newer"),
         ({"driver_version": 12040}, 0, "supports CUDA 12.4, this build needs 13.0; install NVIDIA driver 580 or newer"),
-        ({"devices": 0}, 0, r"no CUDA device is visible \(no CUDA-capable device is detected\); check nvidia-smi"),
+        ({"devices": 0}, 0, r"no CUDA device is visible \(no CUDA-capable device .*NoDevice\)\); check nvidia-smi"),
         ({"devices": 2}, 2, "CUDA device 2 does not exist: there are 2; choose another one"),
         ({"compute_major": 7}, 0, r"\(emulated GPU\) has compute capability 7.0, this build needs 8.0"),
     ],

@@ -415,7 +415,7 @@ def test_save_and_load(any_backend: Backend, tmp_path: Path, precision: str) -> 
     for name in NUMBERS:
         tolerances.assert_exact(getattr(loaded, name), getattr(saved, name))
     assert [getattr(loaded, name) for name in FACTS] == [getattr(saved, name) for name in FACTS]
-    total = empty_for(Y, precision=precision, shard="others").update(X, Y)
+    total = empty_for(Y, precision=precision, backend=any_backend, shard="others").update(X, Y)
     total += Statistics.load(str(tmp_path / "s.npz"))
     assert total.n == 60
     tolerances.assert_exact(total.gram, 2.0 * saved.gram)

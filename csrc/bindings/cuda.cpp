@@ -33,7 +33,14 @@ InputType input_type(const dlpack::Type& type) {
   if (is(dlpack::unsigned_integer, 8)) {
     return InputType::u8;
   }
-  require(is(dlpack::floating, 32) || is(dlpack::floating, 64), "x must be uint8, float32 or float64");
+  if (is(dlpack::bfloat, 16)) {
+    return InputType::bf16;
+  }
+  if (is(dlpack::floating, 16)) {
+    return InputType::f16;
+  }
+  require(is(dlpack::floating, 32) || is(dlpack::floating, 64),
+          "x must be uint8, float16, bfloat16, float32 or float64");
   return type.bits == 32 ? InputType::f32 : InputType::f64;
 }
 
@@ -239,8 +246,9 @@ class Device {
   [[nodiscard]] Data read(const py::object& x, const Rows& rows, int64_t input_dim) const {
     if (py::isinstance<py::array>(x)) {
       const auto array = py::reinterpret_borrow<py::array>(x);
-      return {.source = {make_input(array, rows, input_dim)}, .rows = array.shape(0)};
+      return {.source = {make_input(array, rows, input_dim, true)}, .rows = array.shape(0)};
     }
+    const cuda::CurrentDevice current(device_);  // PyTorch shares an array of no other device
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
   }

@@ -21,6 +21,23 @@ struct Options {
   bool keep_memory = true;    // device and pinned memory wait for the next operation instead of being freed
 };
 
+// CUDA does not survive a fork: in the child of a process that used it, calls fail or hang. Throws DeviceError there.
+void check_process();
+
+// Makes a device current for the calling thread, and at the end the one that was. Throws DeviceError.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device);
+  ~CurrentDevice();
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice(CurrentDevice&&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(CurrentDevice&&) = delete;
+
+ private:
+  int previous_ = 0;
+};
+
 // A device, its two streams and the handles of cuBLAS and cuSOLVER. One operation at a time, from any thread.
 class Context;
 std::shared_ptr<Context> make_context(const Options& options);

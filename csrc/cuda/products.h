@@ -7,10 +7,13 @@
 
 namespace krrdistill::cuda {
 
-// C = op(A) op(B) + beta C
+// C = op(A) op(B) + beta C. Of an empty C there is nothing to compute, and cuBLAS refuses strides of zero.
 template <typename T>
 void gemm(Scope& scope, cublasOperation_t ta, cublasOperation_t tb, int64_t m, int64_t n, int64_t k, const T* a,
           int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
+  if (m == 0 || n == 0) {
+    return;
+  }
   const T one = 1;
   const auto run = [&](auto* routine, const char* name) {
     check(routine(scope.context.blas, ta, tb, narrow(m), narrow(n), narrow(k), &one, a, narrow(lda), b, narrow(ldb),

@@ -1,5 +1,7 @@
 #include "cuda/runtime.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <iterator>
 #include <limits>
@@ -26,6 +28,14 @@ std::string name_of(const char* call) {
 constexpr int64_t ring_bytes = int64_t{8} << 20;    // of each of two pinned buffers
 constexpr int64_t direct_bytes = int64_t{1} << 18;  // up to it one pageable copy is as fast
 
+constexpr const char* spawn = "start processes with multiprocessing.get_context(\"spawn\")";
+
+std::string reason_of(cudaError_t status) {
+  const std::string reason = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+  // What CUDA says in a process that another library, having used CUDA, forked.
+  return status == cudaErrorInitializationError ? reason + "; if this process was forked, " + spawn : reason;
+}
+
 std::string mebibytes(int64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
 
 }  // namespace
@@ -35,7 +45,7 @@ void check(cudaError_t status, const char* call) {
     return;
   }
   static_cast<void>(cudaGetLastError());  // the runtime would report it again
-  const std::string reason = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+  const std::string reason = reason_of(status);
   if (status == cudaErrorMemoryAllocation) {
     throw DeviceOutOfMemory("CUDA: " + name_of(call) + " failed: " + reason + "; lower memory_budget or use less data");
   }
@@ -61,7 +71,29 @@ int narrow(int64_t value) {
   return static_cast<int>(value);
 }
 
+bool forked() {
+  static const pid_t first = getpid();  // the process that used CUDA first
+  return getpid() != first;
+}
+
+void check_process() {
+  if (forked()) {
+    throw DeviceError(std::string("CUDA: this process was forked from one that had used CUDA, which does not survive "
+                                  "a fork; ") +
+                      spawn + ", or fork them before the first CudaBackend is made");
+  }
+}
+
+CurrentDevice::CurrentDevice(int device) {
+  check_process();
+  KRRDISTILL_CHECK(cudaGetDevice(&previous_));
+  KRRDISTILL_CHECK(cudaSetDevice(device));
+}
+
+CurrentDevice::~CurrentDevice() { static_cast<void>(cudaSetDevice(previous_)); }
+
 Context::Context(const Options& given) : options(given) {
+  check_process();
   int previous = 0;
   KRRDISTILL_CHECK(cudaGetDevice(&previous));
   KRRDISTILL_CHECK(cudaSetDevice(options.device));
@@ -85,6 +117,9 @@ Context::Context(const Options& given) : options(given) {
 }
 
 Context::~Context() {
+  if (forked()) {
+    return;
+  }
   int previous = options.device;
   static_cast<void>(cudaGetDevice(&previous));
   static_cast<void>(cudaSetDevice(options.device));
@@ -139,6 +174,7 @@ void release_memory(Context& context) {
 void* reading_stream(const Context& context) { return context.copy; }
 
 DriverFacts driver_facts() {
+  check_process();
   DriverFacts facts;
   KRRDISTILL_CHECK(cudaRuntimeGetVersion(&facts.runtime));
   KRRDISTILL_CHECK(cudaDriverGetVersion(&facts.driver));
@@ -146,7 +182,7 @@ DriverFacts driver_facts() {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) {
     static_cast<void>(cudaGetLastError());
-    facts.error = cudaGetErrorString(status);
+    facts.error = reason_of(status);
     return facts;
   }
   for (int i = 0; i < count; ++i) {
@@ -160,7 +196,7 @@ DriverFacts driver_facts() {
   return facts;
 }
 
-Scope::Scope(Context& of) : context(of), lock_(of.mutex) {
+Scope::Scope(Context& of) : context((check_process(), of)), lock_(of.mutex) {
   KRRDISTILL_CHECK(cudaGetDevice(&previous_device_));
   KRRDISTILL_CHECK(cudaSetDevice(context.options.device));
   budget_ = context.options.memory_budget;
@@ -250,6 +286,9 @@ std::shared_ptr<void> Scope::keep_bytes(void* memory) {
   charged_.erase(charged_.begin() + (found - device_.begin()));
   device_.erase(found);
   return {memory, [device = context.options.device](void* kept) {
+            if (forked()) {
+              return;
+            }
             int previous = device;
             static_cast<void>(cudaGetDevice(&previous));
             static_cast<void>(cudaSetDevice(device));

@@ -24,6 +24,9 @@ void check(cusolverStatus_t status, const char* call);
 // NOLINTNEXTLINE(cppcoreguidelines-macro-usage): the text of the call goes into the message
 #define KRRDISTILL_CHECK(call) ::krrdistill::cuda::check((call), #call)
 
+// Whether this process was forked from one that used CUDA in this module: nothing of CUDA may be called, or freed.
+bool forked();
+
 // Sizes of cuBLAS, cuSOLVER and grids are 32 bits wide. Throws std::length_error.
 int narrow(int64_t value);
 

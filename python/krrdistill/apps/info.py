@@ -49,7 +49,9 @@ def gather() -> dict[str, Any]:
 
 def machine(threads: int | None) -> dict[str, str]:
     """What the time of a run depends on, in words; ``threads`` are those asked for."""
-    isa = _instruction_set()
+    from krrdistill.backends.cuda import math_overrides
+
+    isa, overrides = _instruction_set(), math_overrides()
     pools = {" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in _blas()}
     return {
         "platform": _platform(),
@@ -57,6 +59,7 @@ def machine(threads: int | None) -> dict[str, str]:
         "threads": "all" if threads is None else str(threads),
         "BLAS": ", ".join(sorted(pools)),
         **({} if isa is None else {"instruction set": isa}),
+        **({} if not overrides else {"CUDA arithmetic": ", ".join(overrides)}),
     }
 
 

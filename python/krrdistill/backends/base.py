@@ -165,6 +165,9 @@ def path_sums(weights: Any, cross: Any) -> tuple[Any, Any]:
 class Backend(Protocol):
     """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy.
 
+    Backends with ``reads_half`` take float16 in host memory too, and all that work on a device float16 and bfloat16
+    there. These count as the float32 numbers that they are.
+
     X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays. Inputs in
     float64 are standardised before they become ``dtype``, so that a large offset costs no digits. G is a NumPy array,
     or what ``zero_gram`` made.

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import json
+import os
+import subprocess
+from multiprocessing import spawn
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,15 @@ from .models import Models, ModelStack
 from .native import NativeBackend
 from .tiles import tile_rows
 
-__all__ = ["BUILD_REMEDY", "CudaBackend", "ResidentGram", "cuda_facts", "forget_shared_backends", "shared_backend"]
+__all__ = [
+    "BUILD_REMEDY",
+    "CudaBackend",
+    "ResidentGram",
+    "cuda_facts",
+    "forget_shared_backends",
+    "math_overrides",
+    "shared_backend",
+]
 
 BUILD_REMEDY = (
     'install the CUDA 13 toolkit (nvcc), then: pip install "krrdistill[cuda13]" && pip install --force-reinstall '
@@ -27,6 +39,17 @@ BUILD_REMEDY = (
 )
 _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
 _CAPABILITY = (8, 0)
+# Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
+_OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULAT", "CUBLAS_FIXEDPOINT_EMULATION")
+_ASK_SECONDS = 120
+# A program of its own, because CUDA does not survive a fork: whoever was asked for its devices can fork no workers.
+_ASK = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location(*sys.argv[1:])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(json.dumps(module.driver_facts()))
+"""
 
 
 class ResidentGram:
@@ -97,6 +120,8 @@ class CudaBackend(CompiledBackend):
     TypeError
         By operations, for X on another device.
     """
+
+    reads_half = True
 
     def __init__(
         self,
@@ -224,13 +249,37 @@ atexit.register(forget_shared_backends)
 
 
 def cuda_facts() -> dict[str, Any]:
-    """``devices``, and the versions of ``driver`` and ``runtime``. Raises BackendUnavailable with the remedy."""
+    """``devices``, the versions of ``driver`` and ``runtime``, and what in the environment overrides the arithmetic.
+
+    A process of its own asks for them, so that this one may still be forked. Raises BackendUnavailable with the remedy.
+    """
     module = _load()
-    facts = dict(module.driver_facts())
+    facts = _ask(module)
     _check_device(facts, 0)
     names = [f"{d['name']} ({_version(d['compute_capability'])})" for d in facts["devices"]]
     shown = {"devices": names, "driver": _cuda(facts["driver"]), "runtime": _cuda(facts["runtime"])}
+    overrides = math_overrides()
+    if overrides:
+        shown["overrides"] = overrides
     return {**shown, "emulated": True} if module.emulated else shown
+
+
+def math_overrides() -> list[str]:
+    """The variables of the environment, as NAME=VALUE, by which NVIDIA's libraries change their arithmetic."""
+    return [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_OVERRIDES)]
+
+
+def _ask(module: Any) -> dict[str, Any]:
+    """What ``driver_facts`` of the module says in another process. Raises BackendUnavailable."""
+    command = [os.fsdecode(spawn.get_executable()), "-c", _ASK, module.__name__, module.__file__]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=True)
+        return dict(json.loads(done.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().rpartition("\n")[2]
+        raise BackendUnavailable(
+            f"the CUDA backend is built, but a process that asks for devices fails ({said})"
+        ) from error
 
 
 def _load() -> Any:

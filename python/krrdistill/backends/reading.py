@@ -26,10 +26,16 @@ class ReadingBackend(Forwarding):
 
     Blocks end where float32 sums go to float64, so that sums are those of an array with the same numbers, to the last
     bit. Of samples so wide that such a block takes over 256 MiB, blocks end at tiles: sums then differ by rounding.
+    float16 goes to ``inner`` as it is where that reads it.
     """
+
+    def _taken(self, X: Any) -> Any:
+        half = X.half if isinstance(X, RowSource) and self.reads_half else None
+        return X if half is None else half
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
+        X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.transform(feature_map, X, dtype=dtype, rows=rows)
         out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
@@ -49,6 +55,7 @@ class ReadingBackend(Forwarding):
         rows: IntArray | None = None,
     ) -> Precision:
         """Adds to G and C, see ``Backend.accumulate``."""
+        X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
         used: Precision = "float64"
@@ -68,6 +75,7 @@ class ReadingBackend(Forwarding):
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
+        X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
         correct = np.zeros(len(weights), dtype=np.int64)

@@ -37,6 +37,7 @@ class Forwarding:
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.name = inner.name
+        self.reads_half = bool(getattr(inner, "reads_half", False))
 
     def zero_gram(self, p: int) -> FloatArray | ResidentGram:
         """See ``Backend.zero_gram``."""

@@ -24,10 +24,13 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInitializationError = 3,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
   cudaErrorUnknown = 999
 };
@@ -93,6 +96,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                              .threads = config->blockDim.x,
                              .shared_bytes = config->dynamicSmemBytes};
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
+  if (!std::apply([](const auto&... each) { return (emulation::reachable(each) && ...); }, values)) {
+    return cudaErrorIllegalAddress;
+  }
   return static_cast<cudaError_t>(emulation::launch(config->stream, reinterpret_cast<void*>(kernel), grid,
                                                     [kernel, values] { std::apply(kernel, values); }));
 }

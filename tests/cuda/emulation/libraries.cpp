@@ -34,10 +34,20 @@ void destroy_handle(emulation::Handle* handle) {
   emulation::object_gone();
 }
 
+// The real libraries refuse a matrix (rows, columns), stored transposed or not, whose columns are not `ld` >= 1 apart.
+bool fits(int rows, int columns, int ld, cublasOperation_t op = CUBLAS_OP_N) {
+  return rows >= 0 && columns >= 0 && ld >= std::max(1, op == CUBLAS_OP_N ? rows : columns);
+}
+
+// A handle works on its own device only, while that is current.
+bool usable(const emulation::Handle* handle) {
+  return handle->device == emulation::current_device() && emulation::device_of(handle->stream) == handle->device;
+}
+
 // Counts the call, then runs `work` in the handle's stream.
 template <typename Work>
 cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
-  if (emulation::fails(name)) {
+  if (emulation::fails(name) || !usable(handle)) {
     return CUBLAS_STATUS_EXECUTION_FAILED;
   }
   enqueue(handle->stream, work);
@@ -46,7 +56,7 @@ cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
 
 template <typename Work>
 cusolverStatus_t run_lapack(const char* name, cusolverDnHandle_t handle, Work work) {
-  if (emulation::fails(name)) {
+  if (emulation::fails(name) || !usable(handle)) {
     return CUSOLVER_STATUS_EXECUTION_FAILED;
   }
   enqueue(handle->stream, work);
@@ -56,6 +66,9 @@ cusolverStatus_t run_lapack(const char* name, cusolverDnHandle_t handle, Work wo
 template <typename T>
 cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                     const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c, int ldc) {
+  if (!fits(m, k, lda, ta) || !fits(k, n, ldb, tb) || !fits(m, n, ldc)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   return run_blas("cublasGemm", handle, [=, alpha = *alpha, beta = *beta]() mutable {
     char la = letter(ta), lb = letter(tb);
     blas<T>().gemm(&la, &lb, &m, &n, &k, &alpha, const_cast<T*>(a), &lda, const_cast<T*>(b), &ldb, &beta, c, &ldc);
@@ -65,6 +78,9 @@ cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation
 template <typename T>
 cublasStatus_t syrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k, const T* alpha,
                     const T* a, int lda, const T* beta, T* c, int ldc) {
+  if (!fits(n, k, lda, trans) || !fits(n, n, ldc)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   return run_blas("cublasSyrk", handle, [=, alpha = *alpha, beta = *beta]() mutable {
     char u = letter(uplo), t = letter(trans);
     blas<T>().syrk(&u, &t, &n, &k, &alpha, const_cast<T*>(a), &lda, &beta, c, &ldc);
@@ -175,16 +191,21 @@ cublasStatus_t cublasDsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasO
 }
 
 cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m, int n, const double* alpha,
-                           const double* a, int lda, const double* x, int, const double* beta, double* y, int) {
+                           const double* a, int lda, const double* x, int incx, const double* beta, double* y,
+                           int incy) {
+  if (!fits(m, n, lda) || incx != 1 || incy != 1) {  // the real one takes other steps than 1; nobody needs them
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   const cublasOperation_t none = CUBLAS_OP_N;
   return cublasDgemm(handle, trans, none, trans == CUBLAS_OP_N ? m : n, 1, trans == CUBLAS_OP_N ? n : m, alpha, a, lda,
-                     x, trans == CUBLAS_OP_N ? n : m, beta, y, trans == CUBLAS_OP_N ? m : n);
+                     x, std::max(1, trans == CUBLAS_OP_N ? n : m), beta, y, std::max(1, trans == CUBLAS_OP_N ? m : n));
 }
 
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
                            cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
                            double* b, int ldb) {
-  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0) {
+  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0 || !fits(m, m, lda) ||
+      !fits(m, n, ldb)) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   return run_blas("cublasDtrsm", handle, [=] {
@@ -207,6 +228,9 @@ cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t str
 }
 
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, double*, int lda, int* lwork) {
+  if (!fits(m, n, lda)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   double size = 0.0;
   int query = -1, info = 0;
   blas<double>().geqrf(&m, &n, nullptr, &lda, nullptr, &size, &query, &info);
@@ -216,15 +240,21 @@ cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, d
 
 cusolverStatus_t cusolverDnDgeqrf(cusolverDnHandle_t handle, int m, int n, double* a, int lda, double* tau,
                                   double* work, int lwork, int* info) {
+  if (!fits(m, n, lda) || lwork < std::max(1, n)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   return run_lapack("cusolverDnDgeqrf", handle, [=]() mutable {
     blas<double>().geqrf(&m, &n, a, &lda, tau, work, &lwork, info);
     *info = reported(*info);
   });
 }
 
-cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_t, cublasOperation_t trans, int m,
-                                             int n, int k, const double*, int lda, const double*, const double*,
+cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_t side_of_q, cublasOperation_t trans,
+                                             int m, int n, int k, const double*, int lda, const double*, const double*,
                                              int ldc, int* lwork) {
+  if (side_of_q != CUBLAS_SIDE_LEFT || k < 0 || k > m || !fits(m, k, lda) || !fits(m, n, ldc)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   double size = 0.0;
   int query = -1, info = 0;
   char side = 'L', t = letter(trans);
@@ -233,9 +263,13 @@ cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_
   return emulation::fails("cusolverDnDormqr_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
 }
 
-cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t, cublasOperation_t trans, int m, int n,
-                                  int k, const double* a, int lda, const double* tau, double* c, int ldc, double* work,
-                                  int lwork, int* info) {
+cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t side_of_q, cublasOperation_t trans, int m,
+                                  int n, int k, const double* a, int lda, const double* tau, double* c, int ldc,
+                                  double* work, int lwork, int* info) {
+  if (side_of_q != CUBLAS_SIDE_LEFT || k < 0 || k > m || !fits(m, k, lda) || !fits(m, n, ldc) ||
+      lwork < std::max(1, n)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   return run_lapack("cusolverDnDormqr", handle, [=]() mutable {
     char side = 'L', t = letter(trans);
     blas<double>().ormqr(&side, &t, &m, &n, &k, const_cast<double*>(a), &lda, const_cast<double*>(tau), c, &ldc, work,
