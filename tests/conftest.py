@@ -209,7 +209,7 @@ class CudaArray:
 
     def __init__(self, x: Any, *, stream: int = 1, hand_over: bool = True) -> None:
         self.module: Any = sys.modules["krrdistill._cuda"]
-        self.shape, self.stream, self.hand_over = x.shape, stream, hand_over
+        self.shape, self.dtype, self.stream, self.hand_over = x.shape, x.dtype, stream, hand_over
         self.matrix = self.module.upload(x, stream=stream)
 
     def __array_namespace__(self, **_: Any) -> Any:

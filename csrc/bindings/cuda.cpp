@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "bindings/arrays.h"
 #include "bindings/checks.h"
@@ -59,15 +61,36 @@ Data borrow(dlpack::Borrowed owner, const Rows& rows, int64_t input_dim) {
   return result;
 }
 
+cuda::Products products_of(const std::string& name) {
+  require(name == "auto" || name == "fp32" || name == "tf32", "products must be auto, fp32 or tf32");
+  return name == "auto" ? cuda::Products::automatic : name == "fp32" ? cuda::Products::fp32 : cuda::Products::tf32;
+}
+
+const char* name_of(cuda::Arithmetic arithmetic) {
+  switch (arithmetic) {
+    case cuda::Arithmetic::float64:
+      return "float64";
+    case cuda::Arithmetic::integers:
+      return "integers";
+    case cuda::Arithmetic::slices:
+      return "slices";
+    case cuda::Arithmetic::float32:
+      return "float32";
+    default:
+      return "tf32";
+  }
+}
+
 // The operations of module.cpp on one device, with the same arguments.
 class Device {
  public:
-  Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32) {
+  Device(int device, std::uintptr_t stream, int64_t memory_budget, const std::string& products) {
     require(device >= 0, "device must not be negative");
     require(memory_budget >= 0, "memory_budget must not be negative");
     device_ = device;
     auto* handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): what Python knows of a stream
-    context_ = cuda::make_context({.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32});
+    context_ = cuda::make_context(
+        {.device = device, .stream = handle, .memory_budget = memory_budget, .products = products_of(products)});
   }
 
   template <typename T>
@@ -96,9 +119,11 @@ class Device {
     return {std::move(features), type, {data.source.n, p}, {p, 1}, device_};
   }
 
+  // (arithmetic of the products, bound on their relative error)
   template <typename T>
-  void accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const py::array& y,
-                  Array<double> gram, Array<double> cross, int64_t tile_rows) {
+  std::pair<std::string, double> accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows,
+                                            const py::array& y, Array<double> gram, Array<double> cross,
+                                            int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
     check_sums(gram, cross, handle.map().output_dim());
     check_tile_rows(tile_rows);
@@ -106,7 +131,9 @@ class Device {
     double* gram_data = gram.mutable_data();
     double* cross_data = cross.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, gram_data, cross_data);
+    const cuda::Formed formed =
+        cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, gram_data, cross_data);
+    return {name_of(formed.arithmetic), formed.bound};
   }
 
   void symmetrize(Array<double> gram) {
@@ -222,8 +249,8 @@ void bind_cuda(py::module_& module, bool emulated) {
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   py::class_<Device> device(module, "Device", py::module_local());
   device
-      .def(py::init<int, std::uintptr_t, int64_t, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),
-           py::arg("memory_budget"), py::arg("tf32"))
+      .def(py::init<int, std::uintptr_t, int64_t, const std::string&>(), py::kw_only(), py::arg("device"),
+           py::arg("stream"), py::arg("memory_budget"), py::arg("products"))
       .def("symmetrize", &Device::symmetrize, py::arg("gram").noconvert())
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
            py::arg("rounding"), py::arg("weights").noconvert(), py::arg("positive_definite").noconvert(),

@@ -1,25 +1,16 @@
 #include "cuda/elementwise.h"
 
+#include "cuda/vectors.h"
+
 namespace krrdistill::cuda {
 namespace {
 
 constexpr int threads = 256;
 
-// One 16-byte vector of T, and as many elements of another type.
-template <typename T>
-constexpr int lanes = static_cast<int>(16 / sizeof(T));
-
-template <typename T, int n>
-struct alignas(sizeof(T) * n < 16 ? sizeof(T) * n : 16) Pack {
-  T v[n];
-};
-
-__device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
-
 template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)
-    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total, int64_t d,
-                       int64_t first, unsigned long long* first_bad) {
+    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total,
+                       int64_t d, int64_t first, unsigned long long* first_bad) {
   constexpr int n = lanes<T>;
   const unsigned index = flat_index();
   if (index >= total) {
@@ -34,9 +25,8 @@ __global__ void __launch_bounds__(threads)
   for (int j = 0; j < n; ++j) {
     T v = T(0);
     if (column + j < d) {
-      v = scale == nullptr
-              ? static_cast<T>(source.v[j])
-              : static_cast<T>(static_cast<Factor>(source.v[j]) * scale[column + j] + shift[column + j]);
+      v = scale == nullptr ? static_cast<T>(source.v[j])
+                           : static_cast<T>(static_cast<Factor>(source.v[j]) * scale[column + j] + shift[column + j]);
       finite = finite && v - v == T(0);
     }
     value.v[j] = v;
@@ -71,9 +61,6 @@ int64_t unit_bytes(const Source& source, int64_t d) {
   return common == 2 ? 1 : common;
 }
 
-__device__ inline float cosine(float x) { return cosf(x); }
-__device__ inline double cosine(double x) { return cos(x); }
-
 template <Activation activation, typename T>
 __global__ void __launch_bounds__(threads)
     epilogue_kernel(T* x, const T* bias, T parameter, unsigned packs, unsigned total) {
@@ -92,11 +79,7 @@ __global__ void __launch_bounds__(threads)
   }
 #pragma unroll
   for (int j = 0; j < n; ++j) {
-    if constexpr (activation == Activation::leaky_relu) {
-      value.v[j] = value.v[j] > T(0) ? value.v[j] : parameter * value.v[j];
-    } else if constexpr (activation == Activation::cosine) {
-      value.v[j] = parameter * cosine(value.v[j]);
-    }
+    value.v[j] = activate<activation>(value.v[j], parameter);
   }
   reinterpret_cast<Pack<T, n>*>(x)[index] = value;
 }

@@ -13,11 +13,22 @@
 
 namespace krrdistill::cuda {
 
+// How float32 products are formed: `automatic` takes integer tensor cores where they are exact or float32-accurate.
+enum class Products { automatic, fp32, tf32 };
+
+// How the products in a Gram matrix were formed, and a bound on their ||dG||_2 / ||G||_2 (0: that of float64). What the
+// features are off by themselves is another matter.
+enum class Arithmetic { float64, integers, slices, float32, tf32 };
+struct Formed {
+  Arithmetic arithmetic;
+  double bound;
+};
+
 struct Options {
   int device = 0;
   void* stream = nullptr;     // a cudaStream_t of the caller; null: a stream of the context's own
   int64_t memory_budget = 0;  // bytes of device memory; 0: nine tenths of what is free when an operation starts
-  bool tf32 = false;          // float32 products may use TF32 tensor cores (10 bits of mantissa)
+  Products products = Products::automatic;
 };
 
 // A device, its two streams and the handles of cuBLAS and cuSOLVER. One operation at a time, from any thread.
@@ -60,10 +71,11 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
 template <typename T>
 std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
 
-// Adds to the lower triangle of gram (p, p) and to cross (k, p).
+// Adds to the lower triangle of gram (p, p) and to cross (k, p). With T = double, bytes under a map without layers are
+// summed as integers, unless `products` says otherwise, with the same bits as on the CPU.
 template <typename T>
-void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
-                int64_t tile_rows, double* gram, double* cross);
+Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
+                  int64_t tile_rows, double* gram, double* cross);
 
 void symmetrize(Context& context, double* gram, int64_t p);
 

@@ -68,7 +68,8 @@ Context::Context(const Options& given) : options(given) {
     KRRDISTILL_CHECK(cudaStreamCreateWithFlags(&copy, cudaStreamNonBlocking));
     KRRDISTILL_CHECK(cublasCreate(&blas));
     KRRDISTILL_CHECK(cublasSetStream(blas, compute));
-    KRRDISTILL_CHECK(cublasSetMathMode(blas, options.tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
+    KRRDISTILL_CHECK(cublasSetMathMode(
+        blas, options.products == Products::tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
     KRRDISTILL_CHECK(cusolverDnCreate(&solver));
     KRRDISTILL_CHECK(cusolverDnSetStream(solver, compute));
     KRRDISTILL_CHECK(cudaSetDevice(previous));

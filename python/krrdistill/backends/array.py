@@ -11,7 +11,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import check_writable, device_of, in_namespace, like, namespace_of
 from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
-from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, nonfinite_path, precision_of
+from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Products, nonfinite_path, products_in
 from .hadamard import HadamardWeight
 from .operators import Operator
 from .tiles import rcond_floor, tile_rows
@@ -58,7 +58,7 @@ class ArrayBackend:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         G, C = self._take(gram), self._take(cross)
         for _, picked, features in self.feature_tiles(feature_map, X, rows, dtype):
@@ -74,7 +74,7 @@ class ArrayBackend:
         for total, summed in ((gram, G), (cross, C)):
             if summed is not total:
                 total[...] = like(summed, total)
-        return precision_of(dtype)
+        return products_in(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import device_of, is_on_host, namespace_of
 
 from .array import ArrayBackend
-from .base import Backend, FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, precision_of
+from .base import Backend, FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Products, products_in
 from .operators import Operator
 
 __all__ = ["Forwarding", "StagedBackend"]
@@ -76,14 +76,16 @@ class StagedBackend(Forwarding):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         front, rest = _split(feature_map)
         if front is None:
             return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
+        used = products_in(dtype)
         for _, picked, H in _stages(front, X, rows, dtype):
-            self.inner.accumulate(rest, H, np.ascontiguousarray(Y[picked]), gram, cross, dtype=dtype)
-        return precision_of(dtype)
+            targets = np.ascontiguousarray(Y[picked])
+            used = used.worse(self.inner.accumulate(rest, H, targets, gram, cross, dtype=dtype))
+        return used
 
     def score_path(
         self,
