@@ -53,7 +53,7 @@ inline void multiply_bytes(Scope& scope, int64_t rows, int64_t columns, int64_t 
   check(cublasGemmEx(scope.context.blas, CUBLAS_OP_T, CUBLAS_OP_N, narrow(columns), narrow(rows), narrow(depth), &one,
                      right, CUDA_R_8I, narrow(right_ld), left, CUDA_R_8I, narrow(left_ld), &beta, out, CUDA_R_32I,
                      narrow(ld), CUBLAS_COMPUTE_32I, CUBLAS_GEMM_DEFAULT),
-        "cublasGemmEx of int8 (products=\"fp32\" does without)");
+        "cublasGemmEx");
 }
 
 // The same for two operands of `order` rows where only the lower triangle of out (order, order) is wanted: columns of

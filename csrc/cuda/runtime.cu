@@ -39,7 +39,9 @@ void check(cudaError_t status, const char* call) {
 
 void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) {
-    fail(call, "cuBLAS status " + std::to_string(static_cast<int>(status)));
+    const std::string remedy =
+        status == CUBLAS_STATUS_NOT_SUPPORTED ? " (not supported); products='fp32' needs no products of bytes" : "";
+    fail(call, "cuBLAS status " + std::to_string(static_cast<int>(status)) + remedy);
   }
 }
 

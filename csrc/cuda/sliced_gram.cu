@@ -214,11 +214,10 @@ void SlicedGram::add(const float* features, int64_t count, double* gram) {
   rows_ += count;
 }
 
-// With E the rounding of F, about uniform and independent, of deviation u_j / sqrt(12) in column j:
-//     ||F^T E + E^T F|| <= 2 ||F|| ||E'||,   ||E'|| about sqrt(r) max u / sqrt(12) + ||u|| / sqrt(12),
+// With E the rounding of F, about uniform and independent, of deviation u_j / sqrt(12) in column j,
+//     ||F^T E + E^T F|| <= 2 ||F|| ||E'||,   ||E'|| about (sqrt(r) max u + ||u||) / sqrt(12),
 // E' its part in the range of F, of rank r. The products that are left out, 2^8 (S1 S2 + S2 S1) u_i u_j, are sums of n
-// random terms of deviation 74^2: a symmetric matrix of norm about 2^8 sqrt(2) 74^2 sqrt(n) max u (sqrt(p) max u +
-// ||u||).
+// random terms of deviation 74^2: a symmetric matrix of norm about 2^8 sqrt(2) 74^2 sqrt(n) 2 max u ||u||.
 // ||F||^2 = ||G|| >= ||G||_F^2 / tr G.
 double SlicedGram::bound(const double* gram) const {
   launch("squares", &squares_kernel, grid_of(p_), threads, threads * static_cast<int64_t>(sizeof(double)),
@@ -239,8 +238,7 @@ double SlicedGram::bound(const double* gram) const {
   }
   const double norm = square / trace, p = static_cast<double>(p_), n = static_cast<double>(rows_);
   const double rounding = 2.0 * (std::sqrt(std::min(n, p)) * most + std::sqrt(all)) / std::sqrt(12.0 * norm);
-  const double left_out =
-      256.0 * std::sqrt(2.0) * 74.0 * 74.0 * std::sqrt(n) * most * (std::sqrt(p) * most + std::sqrt(all)) / norm;
+  const double left_out = 256.0 * std::sqrt(2.0) * 74.0 * 74.0 * std::sqrt(n) * 2.0 * most * std::sqrt(all) / norm;
   return margin * (rounding + left_out);
 }
 
