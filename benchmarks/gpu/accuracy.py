@@ -43,9 +43,7 @@ def norm(symmetric: FloatArray) -> float:
 def summed(backend: Any, phi: FeatureMap, X: npt.NDArray[Any], dtype: str) -> tuple[FloatArray, Products]:
     """(G, how it was formed)."""
     gram = np.zeros((phi.output_dim, phi.output_dim))
-    used = backend.accumulate(
-        phi, X, np.zeros((len(X), 0)), gram, np.zeros((0, phi.output_dim)), dtype=np.dtype(dtype)
-    )
+    used = backend.accumulate(phi, X, np.zeros((len(X), 0)), gram, np.zeros((0, phi.output_dim)), dtype=np.dtype(dtype))
     backend.symmetrize(gram)
     return gram, used
 
@@ -89,8 +87,9 @@ def main() -> int:
     table, good = [], True
     print(f"{backends['auto'].name}, {len(X)} rows")
     for kernel in arguments.maps:
-        options = {} if arguments.features is None or kernel == "identity" else {"n_features": arguments.features}
-        phi = make(kernel, **options)
+        p = arguments.features
+        chosen = {"identity": {}, "FCNN": {"widths": (p,)}, "random_fourier": {"n_features": p}}[kernel]
+        phi = make(kernel, **(chosen if p is not None else {}))
         for row in rows_of(phi, X, backends):
             least = phi.output_dim * 2.0**-52
             kept = row["total"] <= max(row["rounding"], least) and row.get("own", 0.0) <= max(row["bound"], least)

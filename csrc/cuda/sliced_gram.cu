@@ -17,6 +17,7 @@ constexpr int strip = 128;            // columns that a block of column_maxima h
 constexpr int strip_rows = 64;        // rows of it
 constexpr int wide = 64, high = 128;  // columns and rows of a block of quantise
 constexpr int groups = high / 16;     // 16-byte vectors of one of its columns
+constexpr int block = 32;             // of the mirrors in combine
 constexpr double margin = 2.0;        // of the bound, which is an expectation
 
 // largest[j] = the bits of max(largest, |x|) over rows of column j: those of numbers that are not negative are in
@@ -26,11 +27,11 @@ __global__ void __launch_bounds__(threads)
   auto* found = shared_memory<unsigned>();  // (threads / 32, strip)
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * strip + 4 * lane;
-  for (int64_t block = blockIdx.y; block * strip_rows < count; block += gridDim.y) {
+  for (int64_t part = blockIdx.y; part * strip_rows < count; part += gridDim.y) {
     unsigned most[4]{};
 #pragma unroll
     for (int i = 0; i < strip_rows / 8; ++i) {
-      const int64_t row = block * strip_rows + 8 * i + warp;
+      const int64_t row = part * strip_rows + 8 * i + warp;
       if (row < count && column < p) {
         const auto value = *reinterpret_cast<const Pack<float, 4>*>(x + row * ld + column);
 #pragma unroll
@@ -125,14 +126,40 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-__global__ void __launch_bounds__(threads)
+// gram += u_i u_j times the sum of the products of digits, on the lower triangle, by blocks: their mirrors go through
+// shared memory, so that all are read along rows.
+__global__ void __launch_bounds__(block * 8)
     combine_kernel(const int32_t* products, int64_t order, const double* unit, double* gram, int64_t p) {
-  const int64_t j = flat_index();
-  for (int64_t i = blockIdx.y; i < p; i += gridDim.y) {
-    if (j <= i) {
-      const int32_t* sums = products + i * order + j;
-      const auto sum = static_cast<double>(joined(sums[0], sums[order * order], sums[2 * order * order]));
-      gram[i * p + j] += 65536.0 * sum * (unit[i] * unit[j]);
+  constexpr int mirrored = 3, stride = block + 1;
+  auto* mirror = shared_memory<int32_t>();  // (mirrored, block, stride)
+  const int64_t row = static_cast<int64_t>(blockIdx.y) * block, column = static_cast<int64_t>(blockIdx.x) * block;
+  if (column > row) {
+    return;
+  }
+  const int x = static_cast<int>(threadIdx.x) % block, y = static_cast<int>(threadIdx.x) / block;
+  const int64_t square = order * order;
+  const int32_t* whole = products + 2 * square;
+#pragma unroll
+  for (int i = y; i < block; i += 8) {
+#pragma unroll
+    for (int s = 0; s < mirrored; ++s) {
+      mirror[(s * block + i) * stride + x] = whole[s * square + (column + i) * order + row + x];
+    }
+  }
+  __syncthreads();
+  const int64_t j = column + x;
+#pragma unroll
+  for (int i = y; i < block; i += 8) {
+    if (j <= row + i && row + i < p) {
+      const int64_t at = (row + i) * order + j;
+      int64_t pairs[mirrored];
+#pragma unroll
+      for (int s = 0; s < mirrored; ++s) {
+        pairs[s] = static_cast<int64_t>(whole[s * square + at]) + mirror[(s * block + x) * stride + i];
+      }
+      const int64_t leading = products[at] * int64_t{256} + pairs[0];  // under 2^55 once joined
+      const auto sum = static_cast<double>(joined(leading, pairs[1] + products[square + at], pairs[2]));
+      gram[(row + i) * p + j] += 256.0 * sum * (unit[row + i] * unit[j]);
     }
   }
 }
@@ -166,7 +193,7 @@ __global__ void __launch_bounds__(threads) squares_kernel(const double* gram, in
 
 int64_t SlicedGram::fixed_bytes(int64_t p) {
   const int64_t order = byte_order(p);
-  return 3 * order * order * static_cast<int64_t>(sizeof(int32_t)) + 3 * order * high +
+  return 5 * order * order * static_cast<int64_t>(sizeof(int32_t)) + 3 * order * high +
          p * static_cast<int64_t>(sizeof(unsigned) + sizeof(float) + 4 * sizeof(double));
 }
 
@@ -183,7 +210,7 @@ SlicedGram::SlicedGram(Scope& scope, int64_t p, int64_t rows)
       worst_(scope.device<double>(p)),
       squares_(scope.device<double>(2 * p)),
       slices_(scope.device<int8_t>(3 * order_ * ld_)),
-      products_(scope.device<int32_t>(3 * order_ * order_)) {
+      products_(scope.device<int32_t>(5 * order_ * order_)) {
   KRRDISTILL_CHECK(cudaMemsetAsync(worst_, 0, static_cast<size_t>(p) * sizeof(double), scope.context.compute));
 }
 
@@ -199,25 +226,25 @@ void SlicedGram::add(const float* features, int64_t count, double* gram) {
          high * wide * static_cast<int64_t>(sizeof(int)), stream, features, pitch(p_), count, p_, inverse_, slices_,
          order_, ld_);
   const int64_t depth = byte_order(count), square = order_ * order_;
-  const auto multiply = [&](int64_t a, int64_t b, int64_t sum, bool more) {
-    multiply_bytes_lower(scope_, order_, depth, slices_ + a * order_ * ld_, slices_ + b * order_ * ld_, ld_, more,
-                         products_ + sum * square);
+  const auto digits = [this](int64_t s) { return slices_ + s * order_ * ld_; };
+  multiply_bytes_lower(scope_, order_, depth, digits(0), digits(0), ld_, false, products_);
+  multiply_bytes_lower(scope_, order_, depth, digits(1), digits(1), ld_, false, products_ + square);
+  const auto whole = [&](int64_t a, int64_t b, int64_t sum) {
+    multiply_bytes(scope_, order_, order_, depth, digits(a), ld_, digits(b), ld_, false, products_ + sum * square,
+                   order_);
   };
-  multiply(0, 0, 0, false);
-  multiply(0, 1, 1, false);
-  multiply(1, 0, 1, true);
-  multiply(0, 2, 2, false);
-  multiply(2, 0, 2, true);
-  multiply(1, 1, 2, true);
-  launch("combine", &combine_kernel, grid_of(ceil_div(p_, threads), p_), threads, 0, stream, products_, order_, unit_,
-         gram, p_);
+  whole(0, 1, 2);
+  whole(0, 2, 3);
+  whole(1, 2, 4);
+  launch("combine", &combine_kernel, grid_of(order_ / block, order_ / block), block * 8,
+         3 * block * (block + 1) * static_cast<int64_t>(sizeof(int32_t)), stream, products_, order_, unit_, gram, p_);
   rows_ += count;
 }
 
 // With E the rounding of F, about uniform and independent, of deviation u_j / sqrt(12) in column j,
 //     ||F^T E + E^T F|| <= 2 ||F|| ||E'||,   ||E'|| about (sqrt(r) max u + ||u||) / sqrt(12),
-// E' its part in the range of F, of rank r. The products that are left out, 2^8 (S1 S2 + S2 S1) u_i u_j, are sums of n
-// random terms of deviation 74^2: a symmetric matrix of norm about 2^8 sqrt(2) 74^2 sqrt(n) 2 max u ||u||.
+// E' its part in the range of F, of rank r. The product that is left out, S2 S2 u_i u_j, is a sum of n random terms of
+// deviation 74^2: a matrix of norm about 74^2 sqrt(n) 2 max u ||u||.
 // ||F||^2 = ||G|| >= ||G||_F^2 / tr G.
 double SlicedGram::bound(const double* gram) const {
   launch("squares", &squares_kernel, grid_of(p_), threads, threads * static_cast<int64_t>(sizeof(double)),
@@ -238,7 +265,7 @@ double SlicedGram::bound(const double* gram) const {
   }
   const double norm = square / trace, p = static_cast<double>(p_), n = static_cast<double>(rows_);
   const double rounding = 2.0 * (std::sqrt(std::min(n, p)) * most + std::sqrt(all)) / std::sqrt(12.0 * norm);
-  const double left_out = 256.0 * std::sqrt(2.0) * 74.0 * 74.0 * std::sqrt(n) * 2.0 * most * std::sqrt(all) / norm;
+  const double left_out = 74.0 * 74.0 * std::sqrt(n) * 2.0 * most * std::sqrt(all) / norm;
   return margin * (rounding + left_out);
 }
 

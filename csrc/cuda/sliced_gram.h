@@ -1,9 +1,10 @@
 // F^T F of float32 features by integer tensor cores. Column j of a tile is rounded to 24 bits of its largest magnitude,
-// f = u_j (2^16 S0 + 2^8 S1 + S2) with digits of a byte; of the nine products of digits
+// f = u_j (2^16 S0 + 2^8 S1 + S2) with digits of a byte, and of the nine products of digits
 //
-//     2^32 S0 S0 + 2^24 (S0 S1 + S1 S0) + 2^16 (S0 S2 + S2 S0 + S1 S1)
+//     2^32 S0 S0 + 2^24 (S0 S1 + S1 S0) + 2^16 (S0 S2 + S2 S0 + S1 S1) + 2^8 (S1 S2 + S2 S1) + S2 S2
 //
-// are formed, in exact sums of integers, and added in float64. Columns with outliers lose digits: `bound` tells.
+// all but the last are formed, in exact sums of integers, and added in float64. S1 S0 is the mirror of S0 S1, which is
+// formed whole. Columns with outliers lose digits: `bound` tells.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ class SlicedGram {
  public:
   static int64_t fixed_bytes(int64_t p);
   static int64_t row_bytes(int64_t p);
-  static constexpr int64_t most_rows = 32768;  // three products of 2^14 a row in one sum of 32 bits
+  static constexpr int64_t most_rows = 65536;  // of one sum: a row adds at most 2^14, int32 holds twice as many
 
   SlicedGram(Scope& scope, int64_t p, int64_t rows);
 
@@ -39,7 +40,7 @@ class SlicedGram {
   double* worst_;      // the largest u so far
   double* squares_;    // of the rows of G, and its diagonal, (2, p)
   int8_t* slices_;     // (3, order, ld)
-  int32_t* products_;  // (3, order, order)
+  int32_t* products_;  // S0 S0, S1 S1 (lower triangles), S0 S1, S0 S2, S1 S2, (5, order, order)
 };
 
 }  // namespace krrdistill::cuda

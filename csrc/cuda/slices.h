@@ -26,8 +26,8 @@ __device__ inline Slices slices_of(int value) {
 }
 
 // 2^16 high + 2^8 middle + low of sums of digits; exact, under 2^48.
-__device__ inline int64_t joined(int32_t high, int32_t middle, int32_t low) {
-  return static_cast<int64_t>(high) * 65536 + static_cast<int64_t>(middle) * 256 + low;
+__device__ inline int64_t joined(int64_t high, int64_t middle, int64_t low) {
+  return high * 65536 + middle * 256 + low;
 }
 
 // The least exponent for a finite largest magnitude.

@@ -69,7 +69,9 @@ class CudaBackend(CompiledBackend):
             raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
         module = _load()
         _check_device(module.driver_facts(), device)
-        operations = module.Device(device=device, stream=stream or 0, memory_budget=memory_budget or 0, products=products)
+        operations = module.Device(
+            device=device, stream=stream or 0, memory_budget=memory_budget or 0, products=products
+        )
         self._integers = products == "auto"
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
@@ -99,9 +101,7 @@ class CudaBackend(CompiledBackend):
         if self._integers and not feature_map.layers and _is_bytes(X):
             dtype = np.dtype(np.float64)  # csrc/cuda/byte_statistics.cu, and faster than float32
         step = self._tile_rows(feature_map, dtype)
-        arithmetic, bound = self._operations.accumulate(
-            self._map(feature_map, dtype), X, rows, Y, gram, cross, step
-        )
+        arithmetic, bound = self._operations.accumulate(self._map(feature_map, dtype), X, rows, Y, gram, cross, step)
         plain = products_in(dtype)
         return plain._replace(rounding=max(plain.rounding, bound), arithmetic=arithmetic, bound=bound)
 

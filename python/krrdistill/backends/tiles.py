@@ -29,7 +29,8 @@ def device_tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
 
 
 def _row_bytes(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
-    return max(feature_map.input_dim, *(layer.weight.shape[0] for layer in feature_map.layers), 1) * dtype.itemsize
+    widths = (int(layer.weight.shape[0]) for layer in feature_map.layers)
+    return max(feature_map.input_dim, *widths, 1) * dtype.itemsize
 
 
 def rcond_floor(shape: tuple[int, ...]) -> float:
