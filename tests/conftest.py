@@ -215,7 +215,7 @@ class CudaArray:
         self, x: Any, *, stream: int = 1, hand_over: bool = True, device: int = 0, bfloat: bool = False
     ) -> None:
         self.module: Any = sys.modules["krrdistill._cuda"]
-        self.shape, self.stream, self.hand_over, self.device = x.shape, stream, hand_over, device
+        self.shape, self.dtype, self.stream, self.hand_over, self.device = x.shape, x.dtype, stream, hand_over, device
         self.matrix = self.module.upload(x, stream=stream, device=device, bfloat=bfloat)
 
     def __array_namespace__(self, **_: Any) -> Any:

@@ -54,6 +54,25 @@ def accumulate(kind: str, dtype: Any, classes: bool, backend: Backend) -> list[A
     return [np.tril(gram), cross]
 
 
+def accumulate_bytes(classes: bool, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(2)
+    chain = make_chain("identity", 19, 19, rng, affine=True)
+    X = make_inputs(23, 19, "uint8", rng)
+    Y = rng.integers(0, 3, 23) if classes else rng.standard_normal((23, 3))
+    gram, cross = np.zeros((19, 19)), np.zeros((3, 19))
+    backend.accumulate(chain, X, Y, gram, cross, dtype=FLOAT32, rows=rng.integers(0, 23, 40))
+    return [np.tril(gram), cross]
+
+
+def accumulate_outliers(backend: Backend) -> list[Array]:
+    X = np.random.default_rng(2).standard_normal((40, 33)).astype(np.float32)
+    X[3] += 1e3 * np.arange(33)  # slices would lose the digits of the other rows
+    gram, cross = np.zeros((33, 33)), np.zeros((2, 33))
+    used = backend.accumulate(stages(33), X, np.arange(40) % 2, gram, cross, dtype=FLOAT32)
+    assert used.arithmetic == "float32"
+    return [np.tril(gram), cross]
+
+
 def score_path(dtype: Any, k: int, backend: Backend) -> list[Array]:
     rng = np.random.default_rng(3)
     chain = make_chain("FCNN_1", 19, 18, rng)
@@ -128,6 +147,9 @@ OPERATIONS: dict[str, Operation] = {
     "score_path-there": score_path_there,
     "accumulate-classes": functools.partial(accumulate, "random_fourier", FLOAT32, True),
     "accumulate-targets": functools.partial(accumulate, "FCNN_1", FLOAT32, False),
+    "accumulate-bytes": functools.partial(accumulate_bytes, True),
+    "accumulate-bytes-targets": functools.partial(accumulate_bytes, False),
+    "accumulate-outliers": accumulate_outliers,
     "accumulate-float64": functools.partial(accumulate, "orthogonal_fourier", FLOAT64, True),
     "score_path-2": functools.partial(score_path, FLOAT32, 2),
     "score_path-40": functools.partial(score_path, FLOAT64, 40),

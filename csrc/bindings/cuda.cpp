@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "bindings/arrays.h"
@@ -100,16 +101,39 @@ struct ModelStack {
   }
 };
 
+cuda::Products products_of(const std::string& name) {
+  require(name == "auto" || name == "fp32" || name == "tf32", "products must be auto, fp32 or tf32");
+  return name == "auto" ? cuda::Products::automatic : name == "fp32" ? cuda::Products::fp32 : cuda::Products::tf32;
+}
+
+const char* name_of(cuda::Arithmetic arithmetic) {
+  switch (arithmetic) {
+    case cuda::Arithmetic::float64:
+      return "float64";
+    case cuda::Arithmetic::integers:
+      return "integers";
+    case cuda::Arithmetic::slices:
+      return "slices";
+    case cuda::Arithmetic::float32:
+      return "float32";
+    default:
+      return "tf32";
+  }
+}
+
 // The operations of module.cpp on one device, with the same arguments where data are in host memory.
 class Device {
  public:
-  Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32, bool keep_memory) {
+  Device(int device, std::uintptr_t stream, int64_t memory_budget, const std::string& products, bool keep_memory) {
     require(device >= 0, "device must not be negative");
     require(memory_budget >= 0, "memory_budget must not be negative");
     device_ = device;
     auto* handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): what Python knows of a stream
-    context_ = cuda::make_context(
-        {.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32, .keep_memory = keep_memory});
+    context_ = cuda::make_context({.device = device,
+                                   .stream = handle,
+                                   .memory_budget = memory_budget,
+                                   .products = products_of(products),
+                                   .keep_memory = keep_memory});
   }
 
   [[nodiscard]] std::shared_ptr<cuda::ResidentGram> zero_gram(int64_t p) const {
@@ -151,9 +175,11 @@ class Device {
     return {std::move(features), type, {data.source.n, p}, {p, 1}, device_};
   }
 
+  // (arithmetic of the products, bound on their relative error)
   template <typename T>
-  void accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const py::array& y,
-                  const py::object& gram, Array<double> cross, int64_t tile_rows) {
+  std::pair<std::string, double> accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows,
+                                            const py::array& y, const py::object& gram, Array<double> cross,
+                                            int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
     const GramArgument sum = gram_of(gram);
     require(sum.order == handle.map().output_dim(), "gram: (p, p)");
@@ -162,7 +188,9 @@ class Device {
     const Targets targets = make_targets(y, cross.shape(0), data.rows, data.source);
     double* cross_data = cross.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, sum.gram, cross_data);
+    const cuda::Formed formed =
+        cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, sum.gram, cross_data);
+    return {name_of(formed.arithmetic), formed.bound};
   }
 
   void symmetrize(Array<double> gram) {
@@ -393,8 +421,8 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("multiply", &ModelStack::multiply, py::arg("vector").noconvert(), py::arg("out").noconvert());
   py::class_<Device> device(module, "Device", py::module_local());
   device
-      .def(py::init<int, std::uintptr_t, int64_t, bool, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),
-           py::arg("memory_budget"), py::arg("tf32"), py::arg("keep_memory"))
+      .def(py::init<int, std::uintptr_t, int64_t, const std::string&, bool>(), py::kw_only(), py::arg("device"),
+           py::arg("stream"), py::arg("memory_budget"), py::arg("products"), py::arg("keep_memory"))
       .def("zero_gram", &Device::zero_gram, py::arg("p"))
       .def("owns", &Device::owns, py::arg("gram"))
       .def("release_memory", &Device::release_memory)

@@ -2,20 +2,12 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include "cuda/vectors.h"
 
 namespace krrdistill::cuda {
 namespace {
 
 constexpr int threads = 256;
-
-// One 16-byte vector of T, and as many elements of another type.
-template <typename T>
-constexpr int lanes = static_cast<int>(16 / sizeof(T));
-
-template <typename T, int n>
-struct alignas(sizeof(T) * n < 16 ? sizeof(T) * n : 16) Pack {
-  T v[n];
-};
 
 // float32 holds every number of 16 bits.
 template <typename T>
@@ -24,8 +16,6 @@ __device__ inline T widen(T x) {
 }
 __device__ inline float widen(__half x) { return __half2float(x); }
 __device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-__device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)
@@ -81,9 +71,6 @@ int64_t unit_bytes(const Source& source, int64_t d) {
   return static_cast<int64_t>(ends & (~ends + 1));  // the largest power of two that divides them all
 }
 
-__device__ inline float cosine(float x) { return cosf(x); }
-__device__ inline double cosine(double x) { return cos(x); }
-
 template <Activation activation, typename T>
 __global__ void __launch_bounds__(threads)
     epilogue_kernel(T* x, const T* bias, T parameter, unsigned packs, unsigned total) {
@@ -102,11 +89,7 @@ __global__ void __launch_bounds__(threads)
   }
 #pragma unroll
   for (int j = 0; j < n; ++j) {
-    if constexpr (activation == Activation::leaky_relu) {
-      value.v[j] = value.v[j] > T(0) ? value.v[j] : parameter * value.v[j];
-    } else if constexpr (activation == Activation::cosine) {
-      value.v[j] = parameter * cosine(value.v[j]);
-    }
+    value.v[j] = activate<activation>(value.v[j], parameter);
   }
   reinterpret_cast<Pack<T, n>*>(x)[index] = value;
 }

@@ -13,12 +13,23 @@
 
 namespace krrdistill::cuda {
 
+// How float32 products are formed: `automatic` takes integer tensor cores where they are exact or float32-accurate.
+enum class Products { automatic, fp32, tf32 };
+
+// How the products in a Gram matrix were formed, and a bound on their ||dG||_2 / ||G||_2 (0: that of float64). What the
+// features are off by themselves is another matter.
+enum class Arithmetic { float64, integers, slices, float32, tf32 };
+struct Formed {
+  Arithmetic arithmetic;
+  double bound;
+};
+
 struct Options {
   int device = 0;
   void* stream = nullptr;     // a cudaStream_t of the caller; null: a stream of the context's own
   int64_t memory_budget = 0;  // bytes of device memory; 0: nine tenths of what is free when an operation starts
-  bool tf32 = false;          // float32 products may use TF32 tensor cores (10 bits of mantissa)
-  bool keep_memory = true;    // device and pinned memory wait for the next operation instead of being freed
+  Products products = Products::automatic;
+  bool keep_memory = true;  // device and pinned memory wait for the next operation instead of being freed
 };
 
 // CUDA does not survive a fork: in the child of a process that used it, calls fail or hang. Throws DeviceError there.
@@ -117,10 +128,11 @@ struct Gram {
   ResidentGram* resident = nullptr;
 };
 
-// Adds to the lower triangle of gram (p, p) and to cross (k, p).
+// Adds to the lower triangle of gram (p, p) and to cross (k, p). With T = double, bytes under a map without layers are
+// summed as integers, unless `products` says otherwise, with the same bits as on the CPU.
 template <typename T>
-void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
-                int64_t tile_rows, const Gram& gram, double* cross);
+Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
+                  int64_t tile_rows, const Gram& gram, double* cross);
 
 void symmetrize(Context& context, double* gram, int64_t p);
 

@@ -54,7 +54,9 @@ void check(cudaError_t status, const char* call) {
 
 void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) {
-    fail(call, "cuBLAS status " + std::to_string(static_cast<int>(status)));
+    const std::string remedy =
+        status == CUBLAS_STATUS_NOT_SUPPORTED ? " (not supported); products='fp32' needs no products of bytes" : "";
+    fail(call, "cuBLAS status " + std::to_string(static_cast<int>(status)) + remedy);
   }
 }
 
@@ -105,7 +107,8 @@ Context::Context(const Options& given) : options(given) {
     KRRDISTILL_CHECK(cudaStreamCreateWithFlags(&copy, cudaStreamNonBlocking));
     KRRDISTILL_CHECK(cublasCreate(&blas));
     KRRDISTILL_CHECK(cublasSetStream(blas, compute));
-    KRRDISTILL_CHECK(cublasSetMathMode(blas, options.tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
+    KRRDISTILL_CHECK(
+        cublasSetMathMode(blas, options.products == Products::tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
     KRRDISTILL_CHECK(cusolverDnCreate(&solver));
     KRRDISTILL_CHECK(cusolverDnSetStream(solver, compute));
     KRRDISTILL_CHECK(cudaSetDevice(previous));

@@ -19,10 +19,10 @@ from .base import (
     MapStages,
     Matrix,
     PathSolution,
-    Precision,
+    Products,
     nonfinite_path,
     path_sums,
-    precision_of,
+    products_in,
 )
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
@@ -71,7 +71,7 @@ class ArrayBackend(HostGrams):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         G, C = self._take(gram), self._take(cross)
         for _, picked, features in self.feature_tiles(feature_map, X, rows, dtype):
@@ -87,7 +87,7 @@ class ArrayBackend(HostGrams):
         for total, summed in ((gram, G), (cross, C)):
             if summed is not total:
                 total[...] = like(summed, total)
-        return precision_of(dtype)
+        return products_in(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""

@@ -21,11 +21,12 @@ __all__ = [
     "MapStages",
     "Matrix",
     "Precision",
+    "Products",
     "ResidentGram",
     "Weight",
     "dense_matrix",
     "matrix_of",
-    "precision_of",
+    "products_in",
     "weight_arrays",
 ]
 
@@ -33,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
 Precision = Literal["float32", "float64"]
+# ||dG||_2 / ||G||_2 of float32 features and products, measured on MNIST and CIFAR-100 (docs/numerics.md).
+FLOAT32_ROUNDING = 10 * 2.0**-24
 Matrix: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
 Weight: TypeAlias = Matrix | Operator  # or applied in Python
 
@@ -46,16 +49,32 @@ class Layer(NamedTuple):
     parameter: float
 
 
+class Products(NamedTuple):
+    """How features and their products in G were formed."""
+
+    precision: Precision
+    rounding: float  # of G, relative to its largest eigenvalue, on top of that of float64
+    arithmetic: str = ""  # of the products alone: "float64", "float32", "integers", "slices" (of int8) or "tf32",
+    bound: float = 0.0  # and what they add to the rounding of the features
+
+    def worse(self, other: Products) -> Products:
+        """The larger rounding and the coarser precision of the two: that of sums of both."""
+        coarse = self if self.rounding >= other.rounding else other
+        return coarse._replace(precision="float32") if "float32" in (self.precision, other.precision) else coarse
+
+
+def products_in(dtype: np.dtype[Any]) -> Products:
+    """Features and products in a float type."""
+    if dtype == np.float32:
+        return Products("float32", FLOAT32_ROUNDING, "float32", FLOAT32_ROUNDING)
+    return Products("float64", 0.0, "float64")
+
+
 def matrix_of(layer: Layer) -> Matrix:
     """The weight of a layer that is a matrix. Raises TypeError for one that runs in Python."""
     if isinstance(layer.weight, Operator):
         raise TypeError(f"a layer of {type(layer.weight).__name__} has no matrix")
     return layer.weight
-
-
-def precision_of(dtype: np.dtype[Any]) -> Precision:
-    """The name of a float type that features and products are computed in."""
-    return "float32" if dtype == np.float32 else "float64"
 
 
 def dense_matrix(weight: Matrix) -> npt.NDArray[Any]:
@@ -189,12 +208,12 @@ class Backend(Protocol):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """gram += phi^T phi (the lower triangle only), cross += Y^T phi, tile by tile; any number of rows.
 
         Y: labels (n,) int64 or targets (n, k) float64, one per row of X (before ``rows``). Sums over tiles are float64.
-        Returns the precision of features and products inside of a tile: that of ``dtype``, or "float64" where the
-        backend has a way that is as fast and better. It depends on the map and the type of X alone, not on the rows.
+        Returns how features and products inside of a tile were formed: in ``dtype``, or better where the backend has a
+        way that is as fast. The precision depends on the map and the type of X alone, not on the rows.
         """
         ...
 

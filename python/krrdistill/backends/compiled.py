@@ -15,11 +15,11 @@ from .base import (
     MapStages,
     Matrix,
     PathSolution,
-    Precision,
+    Products,
     matrix_of,
     nonfinite_path,
     path_sums,
-    precision_of,
+    products_in,
 )
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
@@ -54,7 +54,7 @@ class CompiledBackend:
     ) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
         out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
-        self._operations.transform(self._map(feature_map, dtype), X, rows, out, tile_rows(feature_map, dtype))
+        self._operations.transform(self._map(feature_map, dtype), X, rows, out, self._tile_rows(feature_map, dtype))
         return out
 
     def accumulate(
@@ -67,12 +67,12 @@ class CompiledBackend:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         self._operations.accumulate(
-            self._map(feature_map, dtype), X, rows, Y, gram, cross, tile_rows(feature_map, dtype)
+            self._map(feature_map, dtype), X, rows, Y, gram, cross, self._tile_rows(feature_map, dtype)
         )
-        return precision_of(dtype)
+        return products_in(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
@@ -115,7 +115,7 @@ class CompiledBackend:
         correct = np.empty(len(weights), dtype=np.int64)
         models = np.ascontiguousarray(models_on_host(weights), dtype=dtype)
         self._operations.score_path(
-            self._map(feature_map, dtype), X, rows, labels, models, correct, tile_rows(feature_map, dtype)
+            self._map(feature_map, dtype), X, rows, labels, models, correct, self._tile_rows(feature_map, dtype)
         )
         return correct
 
@@ -146,6 +146,9 @@ class CompiledBackend:
     def _preimage_weight(self, weight: AnyArray) -> AnyArray:
         """A copy that the factorisation may overwrite."""
         return np.array(weight, dtype=np.float64, order="C")
+
+    def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
+        return tile_rows(feature_map, dtype)
 
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64

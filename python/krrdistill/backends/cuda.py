@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.arrays import is_on_host, namespace_of
+from krrdistill.common.arrays import check_choice, is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
-from .base import FloatArray, IntArray, MapStages, PathSolution, Precision
+from .base import FloatArray, IntArray, MapStages, PathSolution, Products, products_in
 from .compiled import CompiledBackend
 from .models import Models, ModelStack
 from .native import NativeBackend
-from .tiles import tile_rows
+from .tiles import device_tile_rows as tile_rows
 
 __all__ = [
     "BUILD_REMEDY",
+    "PRODUCTS",
     "CudaBackend",
     "ResidentGram",
     "cuda_facts",
@@ -39,6 +40,7 @@ BUILD_REMEDY = (
 )
 _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
 _CAPABILITY = (8, 0)
+PRODUCTS = ("auto", "fp32", "tf32")
 # Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
 _OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULAT", "CUBLAS_FIXEDPOINT_EMULATION")
 _ASK_SECONDS = 120
@@ -105,8 +107,11 @@ class CudaBackend(CompiledBackend):
         per-thread default stream; without it, or with 0, a stream of its own.
     memory_budget : int, optional
         Bytes of device memory that an operation may take; without it, nine tenths of what is free when it starts.
-    tf32 : bool
-        Whether float32 products may use TF32 tensor cores, which keep 10 bits of the mantissa.
+    products : "auto", "fp32" or "tf32"
+        "auto" takes integer tensor cores where they are exact (bytes under a map without layers) or as accurate as
+        float32: the first layer on bytes, and G of float32 features, in slices of int8. Where a column's range makes
+        slices less accurate, and with "fp32", float32 sums over at most 256 rows are added in float64. "tf32" takes
+        TF32 tensor cores, which keep 10 bits of the mantissa, and raises the noise floor of the statistics.
     keep_memory : bool
         Whether device and pinned memory of one operation waits for the next one: allocating it takes longer than many
         operations. ``release_memory`` gives it back.
@@ -129,16 +134,22 @@ class CudaBackend(CompiledBackend):
         device: int = 0,
         stream: int | None = None,
         memory_budget: int | None = None,
-        tf32: bool = False,
+        products: str = "auto",
         keep_memory: bool = True,
     ) -> None:
+        check_choice("CudaBackend", "products", products, PRODUCTS)
         if memory_budget is not None and memory_budget < 1:
             raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
         module = _load()
         _check_device(module.driver_facts(), device)
         operations = module.Device(
-            device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32, keep_memory=keep_memory
+            device=device,
+            stream=stream or 0,
+            memory_budget=memory_budget or 0,
+            products=products,
+            keep_memory=keep_memory,
         )
+        self._integers = products == "auto"
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
     def release_memory(self) -> None:
@@ -157,25 +168,12 @@ class CudaBackend(CompiledBackend):
         own.add(np.asarray(gram))
         return own
 
-    def accumulate(
-        self,
-        feature_map: MapStages,
-        X: Any,
-        Y: npt.NDArray[Any],
-        gram: Any,
-        cross: FloatArray,
-        *,
-        dtype: np.dtype[Any],
-        rows: IntArray | None = None,
-    ) -> Precision:
-        """Adds to G and C, see ``Backend.accumulate``."""
-        return super().accumulate(feature_map, X, Y, _made(gram), cross, dtype=dtype, rows=rows)
-
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``; of X on the device it is there too, in memory that is not copied."""
         if is_on_host(X):
             return super().transform(feature_map, X, dtype=dtype, rows=rows)
-        made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, tile_rows(feature_map, dtype))
+        step = self._tile_rows(feature_map, dtype)
+        made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, step)
         return namespace_of(X).from_dlpack(made)
 
     def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -208,9 +206,36 @@ class CudaBackend(CompiledBackend):
             return super().score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
         correct = np.empty(len(weights), dtype=np.int64)
         self._operations.score_models(
-            self._map(feature_map, dtype), X, rows, labels, weights.handle, correct, tile_rows(feature_map, dtype)
+            self._map(feature_map, dtype), X, rows, labels, weights.handle, correct, self._tile_rows(feature_map, dtype)
         )
         return correct
+
+    def accumulate(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        Y: npt.NDArray[Any],
+        gram: Any,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> Products:
+        """Adds to G and C, see ``Backend.accumulate``; affine functions of bytes with the bits of the native backend.
+
+        The device tells how it formed the products, and what it knows of their error.
+        """
+        if self._integers and not feature_map.layers and _is_bytes(X):
+            dtype = np.dtype(np.float64)  # csrc/cuda/byte_statistics.cu, and faster than float32
+        step = self._tile_rows(feature_map, dtype)
+        arithmetic, bound = self._operations.accumulate(
+            self._map(feature_map, dtype), X, rows, Y, _made(gram), cross, step
+        )
+        plain = products_in(dtype)
+        return plain._replace(rounding=max(plain.rounding, bound), arithmetic=arithmetic, bound=bound)
+
+    def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
+        return tile_rows(feature_map, dtype)
 
     def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
@@ -220,6 +245,11 @@ class CudaBackend(CompiledBackend):
 def _made(gram: Any) -> Any:
     """G as the compiled operations take it."""
     return gram.made if isinstance(gram, ResidentGram) else gram
+
+
+def _is_bytes(X: Any) -> bool:
+    """Whether an array of any framework holds bytes."""
+    return str(getattr(X, "dtype", "")).rpartition(".")[2] == "uint8"
 
 
 def _host() -> NativeBackend | ArrayBackend:

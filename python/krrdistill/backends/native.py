@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from krrdistill.common.native import load_native
 
-from .base import FloatArray, HostGrams, IntArray, MapStages, Precision
+from .base import FloatArray, HostGrams, IntArray, MapStages, Products
 from .compiled import CompiledBackend
 
 __all__ = ["NativeBackend"]
@@ -32,7 +32,7 @@ class NativeBackend(HostGrams, CompiledBackend):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``; for affine functions of bytes by exact sums of integers."""
         if not feature_map.layers and X.dtype == np.uint8 and self._module.has_byte_products():
             dtype = np.dtype(np.float64)  # csrc/cpu/byte_statistics.cpp, and faster than float32

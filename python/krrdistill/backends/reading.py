@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.common.rows import RowSource, block_rows
 
-from .base import FloatArray, IntArray, MapStages, Precision
+from .base import FloatArray, IntArray, MapStages, Products, products_in
 from .models import Models
 from .staged import Forwarding
 from .tiles import FLUSH_ROWS, tile_rows
@@ -53,15 +53,15 @@ class ReadingBackend(Forwarding):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
-        used: Precision = "float64"
+        used = products_in(np.dtype(np.float64))
         for _, picked, block in _blocks(feature_map, X, rows, dtype):
             targets = np.ascontiguousarray(Y[picked])
-            used = self.inner.accumulate(feature_map, block, targets, gram, cross, dtype=dtype)
+            used = used.worse(self.inner.accumulate(feature_map, block, targets, gram, cross, dtype=dtype))
         return used
 
     def score_path(

@@ -19,9 +19,9 @@ from .base import (
     MapStages,
     Matrix,
     PathSolution,
-    Precision,
+    Products,
     ResidentGram,
-    precision_of,
+    products_in,
 )
 from .models import Models
 from .operators import Operator
@@ -103,14 +103,16 @@ class StagedBackend(Forwarding):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         front, rest = _split(feature_map)
         if front is None:
             return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
+        used = products_in(dtype)
         for _, picked, H in _stages(front, X, rows, dtype):
-            self.inner.accumulate(rest, H, np.ascontiguousarray(Y[picked]), gram, cross, dtype=dtype)
-        return precision_of(dtype)
+            targets = np.ascontiguousarray(Y[picked])
+            used = used.worse(self.inner.accumulate(rest, H, targets, gram, cross, dtype=dtype))
+        return used
 
     def score_path(
         self,

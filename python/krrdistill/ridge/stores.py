@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, ResidentGram
+from krrdistill.backends import Backend, Products, ResidentGram, products_in
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
@@ -73,8 +73,8 @@ class SummedGram:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> str:
-        """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns the precision of the products."""
+    ) -> Products:
+        """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns how products were formed."""
         self._symmetric = False
         self._gram = backend.own_gram(self._gram)
         return backend.accumulate(feature_map, X, targets, self._gram, cross, dtype=dtype, rows=rows)
@@ -91,19 +91,20 @@ class SummedGram:
         host: Backend,
         dtype: np.dtype[Any],
         rows: IntArray,
-    ) -> str:
+    ) -> Products:
         """``add`` with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1.
 
         ``host`` sums weighted features, which are in host memory wherever X is.
         """
         if weights is None:
             return self.add(backend, feature_map, take_rows(X, rows), targets, cross, dtype=dtype)
+        used = products_in(dtype)
         for part in _features(backend, feature_map, X, targets, weights, dtype, rows):
-            self._add_part(host, part, cross)
-        return str(dtype.name)
+            used = used.worse(self._add_part(host, part, cross))
+        return used
 
-    def _add_part(self, host: Backend, part: _Part, cross: FloatArray) -> None:
-        self.add(host, Identity(len(self._gram)), part.features, part.targets, cross, dtype=part.features.dtype)
+    def _add_part(self, host: Backend, part: _Part, cross: FloatArray) -> Products:
+        return self.add(host, Identity(len(self._gram)), part.features, part.targets, cross, dtype=part.features.dtype)
 
     def merged(
         self, other: SummedGram | FeatureRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
@@ -192,7 +193,7 @@ class FeatureRows:
         host: Backend,
         dtype: np.dtype[Any],
         rows: IntArray,
-    ) -> str:
+    ) -> Products:
         """Stores the picked rows, except those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``.
 
         In float64 whatever ``dtype`` is: so few rows cost little, and their systems are ill-conditioned.
@@ -205,7 +206,7 @@ class FeatureRows:
             kept = part if counted.all() else _Part(part.features[counted], part.targets[counted])
             if len(kept.targets):
                 self._parts = (*self._parts, kept)
-        return str(dtype.name)
+        return products_in(dtype)
 
     def merged(
         self, other: SummedGram | FeatureRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None

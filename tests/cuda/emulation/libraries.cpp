@@ -1,7 +1,12 @@
 // cuBLAS and cuSOLVER on the BLAS and LAPACK that SciPy exports (krrdistill/blas.h). Host pointers are read when a
 // routine is called, device pointers when the stream gets there.
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "cublas_v2.h"
 #include "cusolverDn.h"
@@ -63,6 +68,86 @@ cusolverStatus_t run_lapack(const char* name, cusolverDnHandle_t handle, Work wo
   return CUSOLVER_STATUS_SUCCESS;
 }
 
+// c = op(a) op(b) + beta c, column-major, each sum in float32 from its first term to its last, as a GPU without tensor
+// cores forms it: BLAS adds in blocks, which is more accurate. `upper`: only that triangle of c.
+void chained_gemm(bool ta, bool tb, int m, int n, int k, const float* a, int64_t lda, const float* b, int64_t ldb,
+                  float beta, float* c, int64_t ldc, bool upper) {
+  constexpr int64_t block = 64;
+  std::vector<float> left(static_cast<size_t>(block) * k), right(static_cast<size_t>(block) * k);
+  std::vector<float> sums(block * block);
+  const auto pack = [k](const float* x, int64_t ld, bool along_k, int64_t first, int64_t count, float* to) {
+    for (int64_t l = 0; l < k; ++l) {
+      for (int64_t i = 0; i < count; ++i) {
+        to[l * block + i] = along_k ? x[(first + i) * ld + l] : x[l * ld + first + i];
+      }
+    }
+  };
+  for (int64_t j0 = 0; j0 < n; j0 += block) {
+    const int64_t columns = std::min(block, n - j0);
+    pack(b, ldb, !tb, j0, columns, right.data());
+    for (int64_t i0 = 0; i0 < (upper ? std::min<int64_t>(j0 + block, m) : m); i0 += block) {
+      const int64_t rows = std::min(block, m - i0);
+      pack(a, lda, ta, i0, rows, left.data());
+      std::fill(sums.begin(), sums.end(), 0.0F);
+      for (int64_t l = 0; l < k; ++l) {
+        const float *x = left.data() + l * block, *y = right.data() + l * block;
+        for (int64_t j = 0; j < columns; ++j) {
+          float* sum = sums.data() + j * block;
+          const float factor = y[j];
+          for (int64_t i = 0; i < block; ++i) {
+            sum[i] += x[i] * factor;
+          }
+        }
+      }
+      for (int64_t j = 0; j < columns; ++j) {
+        for (int64_t i = 0; i < rows && (!upper || i0 + i <= j0 + j); ++i) {
+          float& entry = c[(j0 + j) * ldc + i0 + i];
+          entry = sums[j * block + i] + (beta == 0.0F ? 0.0F : beta * entry);
+        }
+      }
+    }
+  }
+}
+
+// c = a b^T (or += it) for rows a (m, k), b (n, k): column-major c. Products of 1024 bytes are under 2^24, so that
+// float32 adds them exactly, in any order.
+void multiply_bytes(int m, int n, int k, const int8_t* a, int64_t lda, const int8_t* b, int64_t ldb, bool add,
+                    int32_t* c, int64_t ldc) {
+  constexpr int exact = 1024;
+  const auto size = static_cast<size_t>(std::min(k, exact));
+  std::vector<float> left(size * m), right(size * n), sums(static_cast<size_t>(m) * n);
+  std::vector<int64_t> total(sums.size());
+  for (int first = 0; first < k; first += exact) {
+    int count = std::min(exact, k - first);
+    const auto widen = [=](const int8_t* x, int64_t ld, int rows, std::vector<float>& to) {
+      for (int64_t i = 0; i < rows; ++i) {
+        std::copy_n(x + i * ld + first, count, to.begin() + i * count);
+      }
+    };
+    widen(a, lda, m, left);
+    widen(b, ldb, n, right);
+    char transposed = 'T', none = 'N';
+    float one = 1.0F, zero = 0.0F;
+    blas<float>().gemm(&transposed, &none, &m, &n, &count, &one, left.data(), &count, right.data(), &count, &zero,
+                       sums.data(), &m);
+    std::transform(sums.begin(), sums.end(), total.begin(), total.begin(),
+                   [](float sum, int64_t before) { return before + static_cast<int64_t>(sum); });
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = 0; i < m; ++i) {
+      int32_t& entry = c[j * ldc + i];
+      const int64_t sum = total[j * m + i] + (add ? entry : 0);
+      if (sum != static_cast<int32_t>(sum)) {
+        std::fprintf(stderr, "emulation: a sum of products of bytes overflows 32 bits\n");
+        std::abort();
+      }
+      entry = static_cast<int32_t>(sum);
+    }
+  }
+}
+
+bool aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % 16 == 0; }
+
 template <typename T>
 cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                     const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c, int ldc) {
@@ -70,6 +155,10 @@ cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   return run_blas("cublasGemm", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    if constexpr (std::is_same_v<T, float>) {
+      chained_gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, a, lda, b, ldb, beta, c, ldc, false);
+      return;
+    }
     char la = letter(ta), lb = letter(tb);
     blas<T>().gemm(&la, &lb, &m, &n, &k, &alpha, const_cast<T*>(a), &lda, const_cast<T*>(b), &ldb, &beta, c, &ldc);
   });
@@ -81,7 +170,14 @@ cublasStatus_t syrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperatio
   if (!fits(n, k, lda, trans) || !fits(n, n, ldc)) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
+  if (std::is_same_v<T, float> && (uplo != CUBLAS_FILL_MODE_UPPER || trans != CUBLAS_OP_N)) {
+    return CUBLAS_STATUS_INVALID_VALUE;  // not needed so far
+  }
   return run_blas("cublasSyrk", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    if constexpr (std::is_same_v<T, float>) {
+      chained_gemm(false, true, n, n, k, a, lda, a, lda, beta, c, ldc, true);
+      return;
+    }
     char u = letter(uplo), t = letter(trans);
     blas<T>().syrk(&u, &t, &n, &k, &alpha, const_cast<T*>(a), &lda, &beta, c, &ldc);
   });
@@ -177,6 +273,35 @@ cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_
       blas<double>().gemm(&la, &lb, &m, &n, &k, &alpha, const_cast<double*>(a + i * a_stride), &lda,
                           const_cast<double*>(b + i * b_stride), &ldb, &beta, c + i * c_stride, &ldc);
     }
+  });
+}
+
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                            const void* alpha, const void* a, cudaDataType a_type, int lda, const void* b,
+                            cudaDataType b_type, int ldb, const void* beta, void* c, cudaDataType c_type, int ldc,
+                            cublasComputeType_t compute, cublasGemmAlgo_t) {
+  const int add = *static_cast<const int32_t*>(beta);
+  if (a_type != CUDA_R_8I || b_type != CUDA_R_8I || c_type != CUDA_R_32I || compute != CUBLAS_COMPUTE_32I ||
+      ta != CUBLAS_OP_T || tb != CUBLAS_OP_N || *static_cast<const int32_t*>(alpha) != 1 || (add != 0 && add != 1)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  // What the tensor cores take; other layouts are refused, or slow, on some device or other.
+  if (m % 16 != 0 || n % 16 != 0 || k % 16 != 0 || m <= 16 || n <= 16 || lda % 16 != 0 || ldb % 16 != 0 ||
+      ldc % 4 != 0 || !aligned(a) || !aligned(b) || !aligned(c)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  if (lda < k || ldb < k || ldc < m) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  const auto inside = [](const void* memory, int64_t rows, int64_t ld, int64_t width, int64_t size) {
+    return emulation::inside_device_memory(memory, static_cast<size_t>(((rows - 1) * ld + width) * size));
+  };
+  if (!inside(a, m, lda, k, 1) || !inside(b, n, ldb, k, 1) || !inside(c, n, ldc, m, sizeof(int32_t))) {
+    return CUBLAS_STATUS_EXECUTION_FAILED;
+  }
+  return run_blas("cublasGemmEx", handle, [=] {
+    multiply_bytes(m, n, k, static_cast<const int8_t*>(a), lda, static_cast<const int8_t*>(b), ldb, add == 1,
+                   static_cast<int32_t*>(c), ldc);
   });
 }
 
