@@ -435,7 +435,7 @@ def spd(n: int, rng: np.random.Generator, *, smallest: float = 0.1) -> Array:
     return np.asarray((Q * np.geomspace(smallest, 1.0, n)) @ Q.T)
 
 
-@pytest.mark.parametrize("n", [1, 2, 16, 31, 65])
+@pytest.mark.parametrize("n", [1, 2, 16, 31, 65, 129, 300])
 def test_solve_spd(any_backend: Backend, n: int, rng: np.random.Generator) -> None:
     A, B = spd(n, rng), rng.standard_normal((n, 3))
     before = A.copy(), B.copy()
@@ -528,12 +528,14 @@ def test_ridge_path(path_backend: Backend, p: int, k: int, rng: np.random.Genera
     G, C = spd(p, rng, smallest=1e-4), rng.standard_normal((k, p))
     lambdas = np.array([10.0, 1e-6, 0.1])  # in any order
     before = G.copy(), C.copy()
-    weights, positive_definite, resolved, largest = path_backend.ridge_path(G, C, lambdas, rounding=1e-15)
-    assert positive_definite.tolist() == resolved.tolist() == [True] * 3
-    for W, value in zip(weights, lambdas, strict=True):
+    solution = path_backend.ridge_path(G, C, lambdas, rounding=1e-15)
+    assert solution.positive_definite.tolist() == solution.resolved.tolist() == [True] * 3
+    for index, (W, value) in enumerate(zip(solution.weights, lambdas, strict=True)):
         condition = oracles.condition(G + value * np.eye(p))
         tolerances.assert_solve(W, oracles.ridge_of_statistics(G, C, value), condition)
-    tolerances.assert_estimate(largest, np.linalg.eigvalsh(G)[-1])
+        tolerances.assert_reduction(solution.squares[index], np.sum(W * W), np.float64, W.size, np.sum(W * W))
+        tolerances.assert_reduction(solution.products[index], np.sum(W * C), np.float64, W.size, np.sum(np.abs(W * C)))
+    tolerances.assert_estimate(solution.largest_eigenvalue, np.linalg.eigvalsh(G)[-1])
     tolerances.assert_exact(G, before[0])
     tolerances.assert_exact(C, before[1])
 
@@ -544,7 +546,7 @@ def test_ridge_path_marks_what_is_not_positive_definite(
 ) -> None:
     G = spd(p, rng) - 0.5 * np.eye(p) if p > 1 else np.array([[-0.4]])
     lambdas = np.array([1e-3, 0.1, 0.39, 0.41, 2.0])  # the smallest eigenvalue is -0.4
-    weights, positive_definite, _, _ = path_backend.ridge_path(G, np.ones((2, p)), lambdas, rounding=0.0)
+    weights, positive_definite, *_ = path_backend.ridge_path(G, np.ones((2, p)), lambdas, rounding=0.0)
     assert positive_definite.tolist() == [False, False, False, True, True]
     assert np.isnan(weights[:3]).all()
     assert np.isfinite(weights[3:]).all()

@@ -29,13 +29,18 @@ struct Models {
   int64_t count, k;
 };
 
+inline void check_scores(const Array<int64_t>& labels, int64_t models, int64_t k, const Array<int64_t>& correct,
+                         int64_t rows_of_data) {
+  require(k >= 1, "weights need at least one class");
+  require(labels.ndim() == 1 && labels.shape(0) == rows_of_data, "labels: (n,)");
+  require(correct.size() == models, "correct: (models,)");
+}
+
 template <typename T>
 Models check_scores(const Array<int64_t>& labels, const Array<T>& weights, const Array<int64_t>& correct,
                     int64_t rows_of_data, int64_t p) {
   require(weights.ndim() == 3 && weights.shape(2) == p, "weights: (models, k, p)");
-  require(weights.shape(1) >= 1, "weights need at least one class");
-  require(labels.ndim() == 1 && labels.shape(0) == rows_of_data, "labels: (n,)");
-  require(correct.size() == weights.shape(0), "correct: (models,)");
+  check_scores(labels, weights.shape(0), weights.shape(1), correct, rows_of_data);
   return {.count = weights.shape(0), .k = weights.shape(1)};
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "bindings/arrays.h"
 #include "bindings/checks.h"
@@ -74,7 +75,32 @@ struct GramArgument {
   std::shared_ptr<cuda::ResidentGram> resident;
 };
 
-// The operations of module.cpp on one device, with the same arguments.
+// The models of a path where they are, and what copies them from there.
+struct ModelStack {
+  std::shared_ptr<Context> context;
+  cuda::Models models;
+  int device;
+
+  [[nodiscard]] py::tuple shape() const { return py::make_tuple(models.count, models.k, models.p); }
+
+  void download(const Array<int64_t>& rows, Array<double> out) const {
+    check_rows(rows, models.count * models.k);
+    require(out.ndim() == 2 && out.shape(0) == rows.size() && out.shape(1) == models.p, "out: (rows, p)");
+    double* out_data = out.mutable_data();
+    const py::gil_scoped_release nogil;
+    cuda::download_rows(*context, models, rows.data(), rows.size(), out_data);
+  }
+
+  void multiply(const Array<double>& vector, Array<double> out) const {
+    require(vector.ndim() == 1 && vector.shape(0) == models.p, "vector: (p,)");
+    require(out.ndim() == 2 && out.shape(0) == models.count && out.shape(1) == models.k, "out: (models, k)");
+    double* out_data = out.mutable_data();
+    const py::gil_scoped_release nogil;
+    cuda::multiply_models(*context, models, vector.data(), out_data);
+  }
+};
+
+// The operations of module.cpp on one device, with the same arguments where data are in host memory.
 class Device {
  public:
   Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32, bool keep_memory) {
@@ -158,16 +184,37 @@ class Device {
                      correct_data);
   }
 
-  double ridge_path(const py::object& gram, const Array<double>& cross, const Array<double>& lambdas, double rounding,
-                    Array<double> weights, Array<bool> positive_definite, Array<bool> resolved) {
-    const GramArgument sum = gram_of(gram);
-    const auto [p, k, count] = check_path(sum.order, cross, lambdas, weights, positive_definite, resolved);
-    unsigned char* definite_data = flags(positive_definite);
-    unsigned char* resolved_data = flags(resolved);
-    double* weight_data = weights.mutable_data();
+  // Whether they are a stack of this module on this device.
+  [[nodiscard]] bool has(const py::object& models) const {
+    return py::isinstance<ModelStack>(models) && models.cast<const ModelStack&>().device == device_;
+  }
+
+  template <typename T>
+  void score_models(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const Array<int64_t>& labels,
+                    const ModelStack& stack, Array<int64_t> correct, int64_t tile_rows) {
+    const Data data = read(x, rows, handle.map().input_dim);
+    const cuda::Models& models = stack.models;
+    require(stack.device == device_, "the models must be on this device");
+    require(models.p == handle.map().output_dim(), "weights: (models, k, p)");
+    check_scores(labels, models.count, models.k, correct, data.rows);
+    check_tile_rows(tile_rows);
+    int64_t* correct_data = correct.mutable_data();
     const py::gil_scoped_release nogil;
-    return cuda::ridge_path(*context_, sum.gram, cross.data(), p, k, lambdas.data(), count, rounding, weight_data,
-                            definite_data, resolved_data);
+    cuda::score_models(*context_, handle.map(), data.source, labels.data(), models, tile_rows, correct_data);
+  }
+
+  std::pair<ModelStack, double> ridge_path(const py::object& gram, const Array<double>& cross,
+                                           const Array<double>& lambdas, double rounding, Array<double> squares,
+                                           Array<double> products, Array<bool> positive_definite,
+                                           Array<bool> resolved) {
+    const GramArgument sum = gram_of(gram);
+    require(sum.order >= 1, "gram: (p, p)");
+    cuda::SymmetricMatrix matrix{.data = sum.gram.host, .p = sum.order};
+    if (sum.resident) {
+      const py::gil_scoped_release nogil;
+      matrix = {.data = sum.resident->symmetric(), .p = sum.order, .on_device = true};
+    }
+    return path_of(matrix, cross, lambdas, rounding, squares, products, positive_definite, resolved);
   }
 
   void solve_spd(const Array<double>& a, Array<double> rhs) {
@@ -224,6 +271,30 @@ class Device {
     return result;
   }
 
+  // (models, largest eigenvalue of G). squares and products (lambdas,) are ||W||^2 and <W, cross>.
+  std::pair<ModelStack, double> path_of(const cuda::SymmetricMatrix& gram, const Array<double>& cross,
+                                        const Array<double>& lambdas, double rounding, Array<double>& squares,
+                                        Array<double>& products, Array<bool>& positive_definite,
+                                        Array<bool>& resolved) {
+    const int64_t count = lambdas.size();
+    require(cross.ndim() == 2 && cross.shape(1) == gram.p, "cross: (k, p)");
+    require(squares.size() == count && products.size() == count, "squares, products: (lambdas,)");
+    require(positive_definite.size() == count && resolved.size() == count, "positive_definite, resolved: (lambdas,)");
+    double largest = 0.0;
+    const cuda::PathFacts facts{.squares = squares.mutable_data(),
+                                .products = products.mutable_data(),
+                                .positive_definite = flags(positive_definite),
+                                .resolved = flags(resolved),
+                                .largest_eigenvalue = &largest};
+    const int64_t k = cross.shape(0);
+    cuda::Models models;
+    {
+      const py::gil_scoped_release nogil;
+      models = cuda::ridge_path(*context_, gram, cross.data(), k, lambdas.data(), count, rounding, facts);
+    }
+    return {{.context = context_, .models = std::move(models), .device = device_}, largest};
+  }
+
   std::shared_ptr<Context> context_;
   int device_ = 0;
 };
@@ -237,6 +308,10 @@ void bind_gram(py::module_& module) {
   py::class_<ResidentGram, std::shared_ptr<ResidentGram>>(module, "DeviceGram", py::module_local())
       .def("__len__", &ResidentGram::order)
       .def("clear", &ResidentGram::clear, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "is_beside",
+          [](const ResidentGram& self, const ResidentGram& other) { return self.context() == other.context(); },
+          py::arg("other"))
       .def("trace", &ResidentGram::trace, py::call_guard<py::gil_scoped_release>())
       .def("copy", &ResidentGram::copy, py::call_guard<py::gil_scoped_release>())
       .def(
@@ -280,7 +355,9 @@ void bind_map(py::module_& module, py::class_<Device>& device, const char* map_n
            py::arg("y"), py::arg("gram"), py::arg("cross").noconvert(), py::arg("tile_rows"))
       .def("score_path", &Device::score_path<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("labels").noconvert(), py::arg("weights").noconvert(), py::arg("correct").noconvert(),
-           py::arg("tile_rows"));
+           py::arg("tile_rows"))
+      .def("score_models", &Device::score_models<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
+           py::arg("labels").noconvert(), py::arg("models"), py::arg("correct").noconvert(), py::arg("tile_rows"));
 }
 
 py::dict driver_facts() {
@@ -310,6 +387,10 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
+  py::class_<ModelStack>(module, "ModelStack", py::module_local())
+      .def_property_readonly("shape", &ModelStack::shape)
+      .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())
+      .def("multiply", &ModelStack::multiply, py::arg("vector").noconvert(), py::arg("out").noconvert());
   py::class_<Device> device(module, "Device", py::module_local());
   device
       .def(py::init<int, std::uintptr_t, int64_t, bool, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),
@@ -319,8 +400,9 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("release_memory", &Device::release_memory)
       .def("symmetrize", &Device::symmetrize, py::arg("gram").noconvert())
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
-           py::arg("rounding"), py::arg("weights").noconvert(), py::arg("positive_definite").noconvert(),
-           py::arg("resolved").noconvert())
+           py::arg("rounding"), py::arg("squares").noconvert(), py::arg("products").noconvert(),
+           py::arg("positive_definite").noconvert(), py::arg("resolved").noconvert())
+      .def("has", &Device::has, py::arg("models"))
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
       .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),
            py::arg("x").noconvert(), py::arg("rcond_floor"))

@@ -126,6 +126,7 @@ std::shared_ptr<ResidentGram> ResidentGram::copy() const {
 }
 
 const double* ResidentGram::symmetric() {
+  Scope scope(*context_);
   if (!symmetric_) {
     mirror(context_->compute, data_.get(), p_);
     symmetric_ = true;

@@ -94,12 +94,13 @@ class ResidentGram {
   void download(double* host);  // symmetric
   [[nodiscard]] std::shared_ptr<ResidentGram> copy() const;
 
-  // For operations: to add to the lower triangle, and to read all of it, on the context's compute stream.
+  // All of it, on the device, ready on every stream.
+  const double* symmetric();
+  // For an operation that adds to the lower triangle on the context's compute stream.
   double* lower() {
     symmetric_ = false;
     return data_.get();
   }
-  const double* symmetric();
 
  private:
   void combine(const double* other, double sign);
@@ -126,14 +127,48 @@ void symmetrize(Context& context, double* gram, int64_t p);
 // Gives device and pinned memory that waits for the next operation back.
 void release_memory(Context& context);
 
-// One Cholesky factorisation per lambda, batched; gram is not overwritten.
-double ridge_path(Context& context, const Gram& gram, const double* cross, int64_t p, int64_t k, const double* lambda,
-                  int64_t lambdas, double rounding, double* weights, unsigned char* positive_definite,
-                  unsigned char* resolved);
+// A symmetric (p, p) matrix in host memory, or in that of the context's device, ready on every stream.
+struct SymmetricMatrix {
+  const double* data;
+  int64_t p;
+  bool on_device = false;
+};
+
+// The models (count, k, p) of a path in memory of the context's device, ready on every stream; NaN where there is none.
+struct Models {
+  std::shared_ptr<double> weights;
+  int64_t count = 0;
+  int64_t k = 0;
+  int64_t p = 0;
+};
+
+// What ridge_path says of its models, an entry per lambda: ||W||^2 and <W, C>, and as krrdistill/ridge.h.
+struct PathFacts {
+  double* squares;
+  double* products;
+  unsigned char* positive_definite;
+  unsigned char* resolved;
+  double* largest_eigenvalue;  // one: NaN where G is not finite, which then has no model
+};
+
+// One Cholesky factorisation per lambda, batched; gram is not overwritten, cross is (k, p). The models stay there.
+Models ridge_path(Context& context, const SymmetricMatrix& gram, const double* cross, int64_t k, const double* lambda,
+                  int64_t lambdas, double rounding, const PathFacts& facts);
+
+// out (count, p): rows of the models (count k, p).
+void download_rows(Context& context, const Models& models, const int64_t* rows, int64_t count, double* out);
+
+// out (count, k) = W vector, for a vector of p numbers.
+void multiply_models(Context& context, const Models& models, const double* vector, double* out);
 
 template <typename T>
 void score_path(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
                 const T* weights, int64_t models, int64_t k, int64_t tile_rows, int64_t* correct);
+
+// The same of models on the device. Those that do not exist count as zero.
+template <typename T>
+void score_models(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
+                  const Models& models, int64_t tile_rows, int64_t* correct);
 
 // rhs (batch, r, n) is overwritten by the solutions.
 void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, int64_t n, int64_t r);

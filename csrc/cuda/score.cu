@@ -50,6 +50,15 @@ __global__ void __launch_bounds__(threads) count_kernel(const T* scores, int64_t
   }
 }
 
+// out = weights, and zero where they are NaN
+template <typename T>
+__global__ void __launch_bounds__(threads) convert_kernel(const double* weights, int64_t n, T* out) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < n) {
+    out[i] = weights[i] == weights[i] ? static_cast<T>(weights[i]) : T(0);
+  }
+}
+
 int width_of(int64_t k) {
   int width = 1;
   while (width < 32 && width < k) {
@@ -58,11 +67,10 @@ int width_of(int64_t k) {
   return width;
 }
 
-}  // namespace
-
-template <typename T>
-void score_path(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
-                const T* weights, int64_t models, int64_t k, int64_t tile_rows, int64_t* correct) {
+// place(scope, n) gives the n numbers of the weights (models, k, p) on the device.
+template <typename T, typename Place>
+void score(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels, const Place& place,
+           int64_t models, int64_t k, int64_t tile_rows, int64_t* correct) {
   using Tile = typename TileStream<T>::Tile;
   std::fill(correct, correct + models, int64_t{0});
   if (models == 0) {
@@ -73,7 +81,7 @@ void score_path(Context& context, const FeatureMap<T>& map, const Source& input,
   const int64_t counts = models * static_cast<int64_t>(sizeof(unsigned long long));
   TileStream<T> tiles(scope, "score_path", map, input, tile_rows, all * p * size + counts, all * size, 0,
                       sizeof(int64_t));
-  const T* device_weights = scope.upload(weights, all * p);
+  const T* device_weights = place(scope, all * p);
   T* scores = scope.device<T>(tiles.rows() * all);
   auto* device_correct = scope.device<unsigned long long>(models);
   KRRDISTILL_CHECK(cudaMemsetAsync(device_correct, 0, static_cast<size_t>(counts), context.compute));
@@ -97,9 +105,34 @@ void score_path(Context& context, const FeatureMap<T>& map, const Source& input,
   std::transform(found.begin(), found.end(), correct, [](unsigned long long n) { return static_cast<int64_t>(n); });
 }
 
+}  // namespace
+
+template <typename T>
+void score_path(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
+                const T* weights, int64_t models, int64_t k, int64_t tile_rows, int64_t* correct) {
+  const auto upload = [&](Scope& scope, int64_t n) { return scope.upload(weights, n); };
+  score(context, map, input, labels, upload, models, k, tile_rows, correct);
+}
+
+template <typename T>
+void score_models(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
+                  const Models& models, int64_t tile_rows, int64_t* correct) {
+  const auto convert = [&](Scope& scope, int64_t n) {
+    T* weights = scope.device<T>(n);
+    launch("convert_models", &convert_kernel<T>, grid_of(ceil_div(n, threads)), threads, 0, context.compute,
+           models.weights.get(), n, weights);
+    return weights;
+  };
+  score(context, map, input, labels, convert, models.count, models.k, tile_rows, correct);
+}
+
 template void score_path(Context&, const FeatureMap<float>&, const Source&, const int64_t*, const float*, int64_t,
                          int64_t, int64_t, int64_t*);
 template void score_path(Context&, const FeatureMap<double>&, const Source&, const int64_t*, const double*, int64_t,
                          int64_t, int64_t, int64_t*);
+template void score_models(Context&, const FeatureMap<float>&, const Source&, const int64_t*, const Models&, int64_t,
+                           int64_t*);
+template void score_models(Context&, const FeatureMap<double>&, const Source&, const int64_t*, const Models&, int64_t,
+                           int64_t*);
 
 }  // namespace krrdistill::cuda

@@ -115,12 +115,12 @@ def _usable_cpus() -> int | None:
 
 
 def _torch() -> dict[str, Any]:
-    """PyTorch, which the published variant of KIP and ``krrdistill.interop.torch`` use; looked up, not imported."""
+    """PyTorch, which KIP as published or on a GPU and ``krrdistill.interop.torch`` use; looked up, not imported."""
     available = importlib.util.find_spec("torch") is not None
     detail = (
         importlib.metadata.version("torch")
         if available
-        else "kip --variant published and krrdistill.interop.torch need it"
+        else "kip --variant published, kip --device cuda and krrdistill.interop.torch need it"
     )
     return {"available": available, "detail": detail, "install": "pip install torch"}
 

@@ -21,9 +21,11 @@ from .base import (
     PathSolution,
     Precision,
     nonfinite_path,
+    path_sums,
     precision_of,
 )
 from .hadamard import HadamardWeight
+from .models import Models, models_on_host
 from .operators import Operator
 from .tiles import rcond_floor, tile_rows
 
@@ -108,7 +110,9 @@ class ArrayBackend(HostGrams):
             if positive_definite[index]:
                 weights[index, ...] = (rotated / (s + steps[index])) @ V.T
         resolved = s[0] + steps > float(rounding * largest)
-        return PathSolution(like(weights, gram), like(positive_definite, gram), like(resolved, gram), largest)
+        weights = like(weights, gram)
+        sums = path_sums(weights, like(cross, weights))
+        return PathSolution(weights, like(positive_definite, gram), like(resolved, gram), largest, *sums)
 
     def degrees_of_freedom(self, gram: Any, lambdas: Any) -> Any:
         """sum_i s_i / (s_i + lambda) over the eigenvalues of G, see ``Backend.degrees_of_freedom``."""
@@ -126,14 +130,14 @@ class ArrayBackend(HostGrams):
         feature_map: MapStages,
         X: Any,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
         xp, (models, k, p) = self._xp, weights.shape
-        stacked = xp.reshape(self._take(weights, dtype), (models * k, p))
+        stacked = xp.reshape(self._take(models_on_host(weights), dtype), (models * k, p))
         correct = np.zeros(models, dtype=np.int64)
         for _, picked, features in self.feature_tiles(feature_map, X, rows, dtype):
             scores = xp.reshape(features @ stacked.T, (features.shape[0], models, k))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import device_of, namespace_of
 
 from .hadamard import HadamardWeight
+from .models import Models
 from .operators import Operator
 
 __all__ = [
@@ -123,10 +124,12 @@ class ResidentGram(Protocol):
 class PathSolution(NamedTuple):
     """The ridge models of L lambdas and what their factorisations told."""
 
-    weights: FloatArray  # (L, k, p), NaN where G + lambda I is not positive definite
+    weights: Models  # (L, k, p), NaN where G + lambda I is not positive definite
     positive_definite: npt.NDArray[np.bool_]  # (L,)
     resolved: npt.NDArray[np.bool_]  # (L,): G + (lambda - rounding s) I is positive definite too
     largest_eigenvalue: float  # s, of G, to a relative 1e-3
+    squares: FloatArray  # ||W||^2, (L,)
+    products: FloatArray  # <W, C>, (L,)
 
 
 class HostGrams:
@@ -148,7 +151,14 @@ def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
         return None
     no = xp.zeros(shape[0], dtype=xp.bool, device=device)
     weights = xp.full(shape, xp.nan, dtype=gram.dtype, device=device)
-    return PathSolution(weights, no, xp.asarray(no, copy=True), float("nan"))
+    return PathSolution(weights, no, xp.asarray(no, copy=True), float("nan"), *path_sums(weights, cross))
+
+
+def path_sums(weights: Any, cross: Any) -> tuple[Any, Any]:
+    """(||W||^2, <W, C>), each (L,), of models (L, k, p) in an array."""
+    xp, flat = namespace_of(weights), (weights.shape[0], weights.shape[1] * weights.shape[2])
+    rows = xp.reshape(weights, flat)
+    return xp.vecdot(rows, rows), xp.vecdot(rows, xp.reshape(cross, (1, flat[1])))
 
 
 @runtime_checkable
@@ -229,12 +239,15 @@ class Backend(Protocol):
         feature_map: MapStages,
         X: Any,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
     ) -> IntArray:
-        """How many rows each model of ``weights`` (L, k, p) classifies correctly, shape (L,)."""
+        """How many rows each model of ``weights`` (L, k, p) classifies correctly, shape (L,).
+
+        Models of a ``ModelStack`` that do not exist count as zero.
+        """
         ...
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:

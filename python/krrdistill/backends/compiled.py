@@ -18,9 +18,11 @@ from .base import (
     Precision,
     matrix_of,
     nonfinite_path,
+    path_sums,
     precision_of,
 )
 from .hadamard import HadamardWeight
+from .models import Models, models_on_host
 from .tiles import rcond_floor, tile_rows
 
 __all__ = ["CompiledBackend"]
@@ -90,7 +92,7 @@ class CompiledBackend:
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
         largest = self._operations.ridge_path(gram, cross, lambdas, rounding, weights, positive_definite, resolved)
-        return PathSolution(weights, positive_definite, resolved, largest)
+        return PathSolution(weights, positive_definite, resolved, largest, *path_sums(weights, cross))
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
         """A band of G, and the diagonal of its inverse for every lambda, see ``Backend.degrees_of_freedom``."""
@@ -104,14 +106,14 @@ class CompiledBackend:
         feature_map: MapStages,
         X: AnyArray,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
         correct = np.empty(len(weights), dtype=np.int64)
-        models = np.ascontiguousarray(weights, dtype=dtype)
+        models = np.ascontiguousarray(models_on_host(weights), dtype=dtype)
         self._operations.score_path(
             self._map(feature_map, dtype), X, rows, labels, models, correct, tile_rows(feature_map, dtype)
         )

@@ -19,6 +19,7 @@ from krrdistill.errors import BackendUnavailable
 from .array import ArrayBackend
 from .base import FloatArray, IntArray, MapStages, PathSolution, Precision
 from .compiled import CompiledBackend
+from .models import Models, ModelStack
 from .native import NativeBackend
 from .tiles import tile_rows
 
@@ -68,8 +69,9 @@ class ResidentGram:
         return out if dtype is None else out.astype(dtype, copy=False)
 
     def add(self, other: Any, sign: int = 1) -> None:
-        """+= sign times G of other samples, of the host or of the same backend."""
-        theirs = other.made if isinstance(other, ResidentGram) else np.ascontiguousarray(other, dtype=np.float64)
+        """+= sign times G of other samples; one of another backend goes through the host."""
+        beside = isinstance(other, ResidentGram) and self.made.is_beside(other.made)
+        theirs = other.made if beside else np.ascontiguousarray(other, dtype=np.float64)
         self.made.add(theirs, float(sign))
 
     def trace(self) -> float:
@@ -167,25 +169,7 @@ class CudaBackend(CompiledBackend):
         rows: IntArray | None = None,
     ) -> Precision:
         """Adds to G and C, see ``Backend.accumulate``."""
-        target = gram.made if isinstance(gram, ResidentGram) else gram
-        return super().accumulate(feature_map, X, Y, target, cross, dtype=dtype, rows=rows)
-
-    def ridge_path(
-        self,
-        gram: Any,
-        cross: FloatArray,
-        lambdas: FloatArray,
-        *,
-        rounding: float,
-        overwrite: bool = False,
-    ) -> PathSolution:
-        """All lambdas in one call, see ``Backend.ridge_path``; G is left as it is."""
-        if not isinstance(gram, ResidentGram):
-            return super().ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=True)
-        if not (np.isfinite(gram.trace()) and np.isfinite(cross).all()):
-            gram = np.full((len(gram), len(gram)), np.nan)
-            return super().ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=True)
-        return self._path(gram.made, cross, lambdas, rounding)
+        return super().accumulate(feature_map, X, Y, _made(gram), cross, dtype=dtype, rows=rows)
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``; of X on the device it is there too, in memory that is not copied."""
@@ -198,9 +182,44 @@ class CudaBackend(CompiledBackend):
         """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
         return np.ascontiguousarray(weight, dtype=np.float32 if weight.dtype == np.float32 else np.float64)
 
+    def ridge_path(
+        self, gram: Any, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+    ) -> PathSolution:
+        """All lambdas in one call; the models stay on the device, see ``Backend.ridge_path``."""
+        squares, products = np.empty((2, len(lambdas)))
+        positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
+        handle, largest = self._operations.ridge_path(
+            _made(gram), cross, lambdas, rounding, squares, products, positive_definite, resolved
+        )
+        return PathSolution(ModelStack(handle), positive_definite, resolved, largest, squares, products)
+
+    def score_path(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        labels: IntArray,
+        weights: Models,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> IntArray:
+        """See ``Backend.score_path``; models that are on this device are not copied from there."""
+        if not (isinstance(weights, ModelStack) and self._operations.has(weights.handle)):
+            return super().score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
+        correct = np.empty(len(weights), dtype=np.int64)
+        self._operations.score_models(
+            self._map(feature_map, dtype), X, rows, labels, weights.handle, correct, tile_rows(feature_map, dtype)
+        )
+        return correct
+
     def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
         return _host().degrees_of_freedom(np.asarray(gram), lambdas)
+
+
+def _made(gram: Any) -> Any:
+    """G as the compiled operations take it."""
+    return gram.made if isinstance(gram, ResidentGram) else gram
 
 
 def _host() -> NativeBackend | ArrayBackend:

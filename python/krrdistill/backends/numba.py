@@ -33,9 +33,11 @@ from .base import (
     Precision,
     matrix_of,
     nonfinite_path,
+    path_sums,
     precision_of,
 )
 from .hadamard import HadamardWeight
+from .models import Models, models_on_host
 from .tiles import FLUSH_ROWS, tile_rows
 
 __all__ = ["NumbaBackend"]
@@ -91,14 +93,14 @@ class NumbaBackend(ArrayBackend):
         feature_map: MapStages,
         X: AnyArray,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
         models, k, p = weights.shape
-        stacked = np.array(weights, dtype=dtype, order="C").reshape(models * k, p)
+        stacked = np.array(models_on_host(weights), dtype=dtype, order="C").reshape(models * k, p)
         correct = np.zeros(models, dtype=np.int64)
         scores = np.empty(
             (min(tile_rows(feature_map, dtype), len(X) if rows is None else len(rows)), models * k), dtype
@@ -131,7 +133,7 @@ class NumbaBackend(ArrayBackend):
         weights = np.full((len(lambdas), k, p), np.nan)
         if solutions:
             weights[positive_definite] = _rotate("N", reflectors, tau, np.hstack(solutions)).T.reshape(-1, k, p)
-        return PathSolution(weights, positive_definite, resolved, largest)
+        return PathSolution(weights, positive_definite, resolved, largest, *path_sums(weights, cross))
 
 
 def _rotate(transpose: str, reflectors: FloatArray, tau: FloatArray, columns: FloatArray) -> FloatArray:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from krrdistill.common.rows import RowSource, block_rows
 
 from .base import FloatArray, IntArray, MapStages, Precision
+from .models import Models
 from .staged import Forwarding
 from .tiles import FLUSH_ROWS, tile_rows
 
@@ -68,7 +69,7 @@ class ReadingBackend(Forwarding):
         feature_map: MapStages,
         X: Any,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,

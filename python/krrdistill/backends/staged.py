@@ -23,6 +23,7 @@ from .base import (
     ResidentGram,
     precision_of,
 )
+from .models import Models
 from .operators import Operator
 
 __all__ = ["Forwarding", "StagedBackend"]
@@ -116,7 +117,7 @@ class StagedBackend(Forwarding):
         feature_map: MapStages,
         X: Any,
         labels: IntArray,
-        weights: FloatArray,
+        weights: Models,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack
 
+from krrdistill.backends.models import Models, ModelStack, models_on_host
 from krrdistill.common.arrays import check_number, to_host
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
@@ -39,8 +40,8 @@ class RidgePath:
     Parameters
     ----------
     lambdas : array of shape (L,), ascending
-    weights : array of shape (L, k, p), NaN where G + lambda I is not positive definite in the precision of G; None in
-        the path that a model keeps
+    weights : array of shape (L, k, p), NaN where G + lambda I is not positive definite in the precision of G; on a GPU
+        a ``ModelStack``, which is copied from there where it is indexed; None in the path that a model keeps
     intercepts : array of shape (L, k), b of the predictions W phi + b; None for 0
     positive_definite : array of bool, shape (L,)
     below_noise_floor : array of bool, shape (L,): the smallest eigenvalue of G + lambda I is under the floor
@@ -56,7 +57,7 @@ class RidgePath:
     """
 
     lambdas: FloatArray
-    weights: FloatArray | None
+    weights: Models | None
     intercepts: FloatArray | None
     positive_definite: npt.NDArray[np.bool_]
     below_noise_floor: npt.NDArray[np.bool_]
@@ -79,17 +80,26 @@ class RidgePath:
 
     def models(self) -> FloatArray:
         """The weights (L, k, p), zero where there is no model. Raises ValueError where they were not kept."""
+        return np.asarray(models_on_host(self.stacked()))
+
+    def stacked(self) -> Models:
+        """``models()``, but those on a device stay there, NaN where there is none: see ``Backend.score_path``."""
         if self.weights is None:
             raise ValueError("ridge_path: this path keeps no models; make it again with ridge_path(statistics)")
-        return self.weights if self.positive_definite.all() else np.nan_to_num(self.weights)
+        if isinstance(self.weights, ModelStack) or self.positive_definite.all():
+            return self.weights
+        return np.nan_to_num(self.weights)
 
     def model(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """(W (k, p), b (k,), lambda (k,)) of the chosen index, or of every target's."""
-        weights = self.models()
+        weights = self.stacked()
         targets = np.arange(weights.shape[1])
         chosen = np.full(len(targets), self.best) if self.chosen is None else self.chosen
         intercepts = np.zeros(weights.shape[:2]) if self.intercepts is None else self.intercepts
-        return weights[chosen, targets], intercepts[chosen, targets], self.lambdas[chosen]
+        W = weights[chosen, targets]
+        if not self.positive_definite[chosen].all():
+            W = np.nan_to_num(W)
+        return W, intercepts[chosen, targets], self.lambdas[chosen]
 
     def without_models(self) -> RidgePath:
         """The path without its weights."""
@@ -171,15 +181,13 @@ def ridge_path(
         require_memory("ridge_path", f"a copy of G ({p} x {p}) and {models}", 8 * p * (p + len(grid) * k))
     data = statistics.system(center)
     solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
-    squares = np.einsum("lkp,lkp->l", solution.weights, solution.weights)
+    weights = solution.weights
     if data.features is None:
-        weights = solution.weights
-        products = np.einsum("lkp,kp->l", weights, data.cross)
-        residual = np.maximum(data.target_square - products - grid * squares, 0.0)
+        residual = np.maximum(data.target_square - solution.products - grid * solution.squares, 0.0)
     else:
-        flat = product(solution.weights.reshape(-1, len(data.features)), data.features)
-        weights = flat.reshape(*solution.weights.shape[:-1], -1)
-        residual = grid * grid * squares
+        flat = product(np.reshape(np.asarray(weights), (-1, len(data.features))), data.features)
+        weights = flat.reshape(*weights.shape[:-1], -1)
+        residual = grid * grid * solution.squares
     return RidgePath(
         lambdas=grid,
         weights=weights,

@@ -81,7 +81,7 @@ def _count_correct(where: str, path: RidgePath, statistics: RidgeStatistics, hel
     if path.intercepts is None:
         with feature_map.named_rows(where, samples, statistics.precision, rows):
             correct = backend.score_path(
-                feature_map, samples, labels, path.models(), dtype=np.dtype(statistics.precision), rows=rows
+                feature_map, samples, labels, path.stacked(), dtype=np.dtype(statistics.precision), rows=rows
             )
         return CorrectCounts(correct, len(rows))
     b = np.nan_to_num(path.intercepts)

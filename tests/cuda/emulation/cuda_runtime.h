@@ -106,6 +106,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 // The device language. One kernel runs at a time, its threads are fibers of one thread of the host.
 extern dim3 blockIdx, blockDim, gridDim, threadIdx;
 
+inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+
 inline void __syncthreads() { emulation::wait_for_block(); }
 
 template <typename T>

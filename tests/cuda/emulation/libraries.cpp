@@ -146,6 +146,40 @@ cublasStatus_t cublasDgemm(cublasHandle_t handle, cublasOperation_t ta, cublasOp
   return gemm(handle, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
+// As strict as the real one about leading dimensions, and more so about memory: C of different systems must not
+// overlap, and what a product reads or writes lies on the device.
+cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m,
+                                         int n, int k, const double* alpha, const double* a, int lda,
+                                         long long a_stride, const double* b, int ldb, long long b_stride,
+                                         const double* beta, double* c, int ldc, long long c_stride, int batch) {
+  struct Operand {
+    const double* data;
+    int rows, columns, ld;
+    long long stride;
+  };
+  const Operand operands[] = {{a, ta == CUBLAS_OP_N ? m : k, ta == CUBLAS_OP_N ? k : m, lda, a_stride},
+                              {b, tb == CUBLAS_OP_N ? k : n, tb == CUBLAS_OP_N ? n : k, ldb, b_stride},
+                              {c, m, n, ldc, c_stride}};
+  bool valid = m >= 0 && n >= 0 && k >= 0 && batch >= 0 && (batch < 2 || c_stride >= static_cast<long long>(m));
+  for (const auto& [data, rows, columns, ld, stride] : operands) {
+    valid = valid && ld >= std::max(rows, 1) && stride >= 0;
+    for (int i = 0; valid && rows > 0 && columns > 0 && i < batch; ++i) {
+      const size_t elements = static_cast<size_t>(columns - 1) * static_cast<size_t>(ld) + static_cast<size_t>(rows);
+      valid = emulation::inside_device_memory(data + i * stride, elements * sizeof(double));
+    }
+  }
+  if (!valid) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  return run_blas("cublasDgemmStridedBatched", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    char la = letter(ta), lb = letter(tb);
+    for (int i = 0; i < batch; ++i) {
+      blas<double>().gemm(&la, &lb, &m, &n, &k, &alpha, const_cast<double*>(a + i * a_stride), &lda,
+                          const_cast<double*>(b + i * b_stride), &ldb, &beta, c + i * c_stride, &ldc);
+    }
+  });
+}
+
 cublasStatus_t cublasSsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
                            const float* alpha, const float* a, int lda, const float* beta, float* c, int ldc) {
   return syrk(handle, uplo, trans, n, k, alpha, a, lda, beta, c, ldc);
@@ -179,20 +213,6 @@ cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasF
   });
 }
 
-cublasStatus_t cublasDtrsmBatched(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo,
-                                  cublasOperation_t trans, cublasDiagType_t diag, int m, int n, const double* alpha,
-                                  const double* const a[], int lda, double* const b[], int ldb, int batch) {
-  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0 || !fits(m, m, lda) ||
-      !fits(m, n, ldb) || batch < 0) {
-    return CUBLAS_STATUS_INVALID_VALUE;
-  }
-  return run_blas("cublasDtrsmBatched", handle, [=] {
-    for (int i = 0; i < batch; ++i) {
-      solve_triangular(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, m, n, a[i], lda, b[i], ldb);
-    }
-  });
-}
-
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
   return make_handle(handle, "cusolverDnCreate", CUSOLVER_STATUS_EXECUTION_FAILED);
 }
@@ -205,20 +225,6 @@ cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
   handle->stream = stream;
   return emulation::fails("cusolverDnSetStream") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
-}
-
-cusolverStatus_t cusolverDnDpotrfBatched(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a[], int lda,
-                                         int* info, int batch) {
-  if (!fits(n, n, lda) || batch < 0) {
-    return CUSOLVER_STATUS_INVALID_VALUE;
-  }
-  return run_lapack("cusolverDnDpotrfBatched", handle, [=]() mutable {
-    char u = letter(uplo);
-    for (int i = 0; i < batch; ++i) {
-      blas<double>().potrf(&u, &n, a[i], &lda, info + i);
-    }
-    info[0] = reported(info[0]);
-  });
 }
 
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, double*, int lda, int* lwork) {
