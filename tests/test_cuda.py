@@ -482,6 +482,18 @@ def test_after_a_fork(parent: str, child: str, answer: str) -> None:
     assert ("DeviceError" in answer) == ('start processes with multiprocessing.get_context("spawn")' in done.stdout)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize(
+    ("parent", "answer"), [("kd.backend_status()", "nothing"), (UPDATE, "DeviceError: CUDA: this process was forked")]
+)
+def test_after_a_fork_on_the_gpu(parent: str, answer: str) -> None:
+    code = FORK.replace("from krrdistill import _cuda_emulated as module", "from krrdistill import _cuda as module")
+    code = code.replace("module.calls()", "0").format(parent=parent, child=UPDATE, after=UPDATE)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(answer), done.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "index", "message"),
     [

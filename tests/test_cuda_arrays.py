@@ -549,3 +549,15 @@ def test_frameworks_on_the_gpu(name: str) -> None:
     tolerances.assert_exact(arrays.to_host("test", "features", features), expected)
     found, host = (distill(data, y, backend="cuda") for data in (X, samples(dtype="float32")))
     tolerances.assert_exact(found.distilled.X, host.distilled.X)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_numbers_of_16_bits_on_the_gpu(dtype: str) -> None:
+    torch = framework("torch")
+    X, y = torch.asarray(samples(dtype="float32"), device="cuda").to(getattr(torch, dtype)), labels()
+    given = [X, X.to(torch.float32), *([X.cpu().numpy()] if dtype == "float16" else [])]
+    sums = [kd.RidgeStatistics(MAPS["FCNN"], K, backend="cuda").update(data, y) for data in given]
+    for other in sums[1:]:
+        tolerances.assert_exact(other.gram, sums[0].gram)
+        tolerances.assert_exact(other.cross, sums[0].cross)
