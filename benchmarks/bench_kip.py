@@ -18,7 +18,8 @@ from harness import Recorder
 from krrdistill.apps.kip.checkpoint import State
 from krrdistill.apps.kip.gram import GramObjective, regularised_kernel
 from krrdistill.apps.kip.optimize import Objective, adam_step, batch_rows
-from krrdistill.apps.kip.published import PublishedObjective, require_torch
+from krrdistill.apps.kip.place import TorchPlace
+from krrdistill.apps.kip.published import PublishedObjective
 from krrdistill.maps import FeatureMap
 from krrdistill.problem import choose_real_rows
 from problem import PUBLISHED_KERNELS, Problem
@@ -45,7 +46,7 @@ def _objective(variant: str, kernel: str, problem: Problem, found: kd.RidgeStati
     network, labels = problem.feature_map(kernel).on_standardised, problem.dataset.y_train
     if variant == "published":
         try:
-            require_torch()
+            TorchPlace()
         except kd.BackendUnavailable as error:
             pytest.skip(str(error))
         return PublishedObjective(network, features, labels, problem.dataset.n_classes)
@@ -69,7 +70,7 @@ def _work(problem: Problem, kernel: str, m: int) -> Work:
 
 
 def _step(state: State, objective: Objective, n: int, size: int | None) -> float:
-    rows = None if size is None else batch_rows(state.step, n, size, seed=0)
+    rows = None if size is None else objective.place.put(batch_rows(state.step, n, size, seed=0))
     loss, gradient = objective.loss_and_gradient(state.X, rows)
     adam_step(state, gradient, _LR)
     state.losses.append(loss)
@@ -105,6 +106,7 @@ def test_iteration(
     size = None if variant == "gram" else min(_BATCH, n)
     state, objective = _start(problem, ipc), _objective(variant, kernel, problem, found, F)
     expected = _loss_of_model(state, phi, problem, found, F, n if size is None else size)
+    state = state.moved(objective.place.put)
     assert abs(_step(state, objective, n, size) - expected) <= _AGREEMENT * expected
     work = _work(problem, kernel, len(state.X))
     last = record(partial(_step, state, objective, n, size), work, kernel=kernel, ipc=ipc, variant=variant)

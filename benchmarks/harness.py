@@ -12,14 +12,13 @@ import pytest
 
 import krrdistill as kd
 from ceilings import Ceilings
-from krrdistill.backends import Backend
+from krrdistill.backends import BACKENDS, Backend
 from work import Work, as_json
 
 __all__ = ["BACKENDS", "Benchmark", "Recorder", "Row", "backend_or_skip", "relative_error", "table"]
 
 T = TypeVar("T")
 AnyArray = npt.NDArray[Any]
-BACKENDS = ("native", "numba", "array")
 
 
 class Benchmark(Protocol):

@@ -14,7 +14,16 @@ import numpy.typing as npt
 import krrdistill as kd
 from krrdistill.maps import FeatureMap
 
-__all__ = ["KERNELS", "PUBLISHED_KERNELS", "SIZES", "Problem", "load_problem", "problem_of_size", "training_statistics"]
+__all__ = [
+    "KERNELS",
+    "PUBLISHED_KERNELS",
+    "SIZES",
+    "Problem",
+    "load_problem",
+    "problem_of_size",
+    "random_problem",
+    "training_statistics",
+]
 
 AnyArray = npt.NDArray[Any]
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
@@ -79,6 +88,17 @@ def problem_of_size(size: str, data_dir: Path | None = None) -> Problem:
         return load_problem(name, data_dir=data_dir, train_rows=train_rows, test_rows=test_rows)
     dataset = _cut(_synthetic(name, train_rows, test_rows), train_rows, test_rows)
     return Problem(dataset, kd.standardize(dataset), f"synthetic, shaped like {name}")
+
+
+def random_problem(rows: int) -> Problem:
+    """Random bytes of the shape of CIFAR-100, ``rows`` to train on and a fifth as many to test; for times alone."""
+    shape, k, _, _ = _SHAPES["cifar100"]
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (n, *shape), np.uint8) for n in (rows, max(rows // 5, k))]
+    labels = [np.arange(len(x)) % k for x in images]
+    names = tuple(str(c) for c in range(k))
+    dataset = kd.Dataset("random", images[0], labels[0], images[1], labels[1], names)
+    return Problem(dataset, kd.standardize(dataset), f"{rows} random images shaped like cifar100")
 
 
 def training_statistics(problem: Problem, kernel: str) -> kd.RidgeStatistics:

@@ -1,11 +1,15 @@
 """The published algorithm in PyTorch, written plainly from its description: the row that the project is compared with.
 
     python benchmarks/published.py --dataset mnist --kernel FCNN --ipc 1 --json
+    python benchmarks/published.py --random 50000 --device cuda --json
 
 Chen, Huang, Weng, NeurIPS 2024: float32 throughout; the features of the whole training set in memory; for each lambda
 a Gram matrix phi phi^T + lambda I, a least-squares solve for W and the accuracies; the best lambda by validation;
-distilled features and inputs by pseudo-inverses (noise start, lambda_s = 0); a model retrained from them. CPU.
+distilled features and inputs by pseudo-inverses (noise start, lambda_s = 0); a model retrained from them.
 Samples are columns, as in the paper. Data are loaded by krrdistill; nothing else of it is used.
+
+On a GPU everything is there from the first stage on, which copies the bytes; seconds of a stage end when the device is
+done, TF32 is off, and "seconds" are of the second run in the process ("first_seconds" of the first).
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -24,7 +28,7 @@ import torch
 from torch import Tensor
 
 from memory import peak_rss_bytes
-from problem import Problem, load_problem
+from problem import Problem, load_problem, random_problem
 
 SLOPE = 0.1  # of the LeakyReLU
 SIGMA2 = 1000.0  # of the random Fourier features
@@ -45,9 +49,9 @@ class FeatureMap:
         """Gaussian weights of width p = d."""
         if kernel == "identity":
             return FeatureMap(kernel, torch.empty(0), torch.empty(0))
-        variance = 1.0 / SIGMA2 if kernel == "random_fourier" else 1.0 / d
-        A = math.sqrt(variance) * torch.randn(d, d, generator=generator)
-        return FeatureMap(kernel, A, 2.0 * math.pi * torch.rand(d, 1, generator=generator))
+        variance, device = 1.0 / SIGMA2 if kernel == "random_fourier" else 1.0 / d, generator.device
+        A = math.sqrt(variance) * torch.randn(d, d, generator=generator, device=device)
+        return FeatureMap(kernel, A, 2.0 * math.pi * torch.rand(d, 1, generator=generator, device=device))
 
     def __call__(self, X: Tensor) -> Tensor:
         if self.kernel == "identity":
@@ -68,7 +72,7 @@ class FeatureMap:
 
 def solve_ridge(phi: Tensor, Y: Tensor, value: float, driver: str) -> Tensor:
     """W = Y phi^T (phi phi^T + lambda I)^-1 by least squares with the p x p system."""
-    gram = phi @ phi.T + value * torch.eye(len(phi))
+    gram = phi @ phi.T + value * torch.eye(len(phi), device=phi.device)
     transposed: Tensor = torch.linalg.lstsq(gram, phi @ Y.T, driver=driver).solution
     return transposed.T
 
@@ -95,32 +99,42 @@ def search(
 
 def construct(W: Tensor, ipc: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """phi_S = D^+ with D = Y_S^+ W + (I - Y_S^+ Y_S) Z."""
-    k, p = W.shape
-    Y_S = torch.eye(k).repeat(1, ipc)
+    (k, p), device = W.shape, W.device
+    Y_S = torch.eye(k, device=device).repeat(1, ipc)
     inverse = torch.linalg.pinv(Y_S)
     fixed = inverse @ W
-    Z = NOISE * fixed.std() * torch.randn(ipc * k, p, generator=generator)
-    D = fixed + (torch.eye(ipc * k) - inverse @ Y_S) @ Z
+    Z = NOISE * fixed.std() * torch.randn(ipc * k, p, generator=generator, device=device)
+    D = fixed + (torch.eye(ipc * k, device=device) - inverse @ Y_S) @ Z
     return torch.linalg.pinv(D), Y_S
 
 
-def run(problem: Problem, kernel: str, ipc: int, seed: int, driver: str) -> dict[str, Any]:
+def run(
+    problem: Problem, kernel: str, ipc: int, seed: int, driver: str, device: torch.device | None = None
+) -> dict[str, Any]:
     """Everything from the loaded arrays to the test accuracy of the retrained model, with seconds per stage."""
-    seconds, last = {"total": 0.0}, time.perf_counter()
+    device = device or torch.device("cpu")
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    seconds, last = {"total": 0.0}, clock()
 
     def lap(name: str) -> None:
         nonlocal last
-        now = time.perf_counter()
+        now = clock()
         seconds[name], seconds["total"], last = now - last, seconds["total"] + now - last, now
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     k, d = problem.dataset.n_classes, problem.dataset.input_dim
     scale, shift = (
-        torch.tensor(v, dtype=torch.float32)[:, None] for v in (problem.scaling.scale, problem.scaling.shift)
+        torch.tensor(v, dtype=torch.float32, device=device)[:, None]
+        for v in (problem.scaling.scale, problem.scaling.shift)
     )
-    X, X_test = (torch.from_numpy(x.copy()).T.float() * scale + shift for x in (problem.x_train, problem.x_test))
-    y, y_test = torch.from_numpy(problem.dataset.y_train), torch.from_numpy(problem.dataset.y_test)
-    order = torch.randperm(len(y), generator=generator)
+    X, X_test = (torch.tensor(x, device=device).T.float() * scale + shift for x in (problem.x_train, problem.x_test))
+    y, y_test = (torch.tensor(labels, device=device) for labels in (problem.dataset.y_train, problem.dataset.y_test))
+    order = torch.randperm(len(y), generator=generator, device=device)
     held_out = round(VALIDATION * len(y))
     rows_val, rows_train = order[:held_out], order[held_out:]
     lap("preprocess")
@@ -159,6 +173,21 @@ def run(problem: Problem, kernel: str, ipc: int, seed: int, driver: str) -> dict
         "versions": {"torch": torch.__version__},
         "threads": torch.get_num_threads(),
         "driver": driver,
+        "device": str(device),
+    }
+
+
+def run_on_gpu(problem: Problem, kernel: str, ipc: int, seed: int, driver: str, device: torch.device) -> dict[str, Any]:
+    """The second of two runs, with the seconds of the first, the GPU and its peak memory."""
+    torch.set_float32_matmul_precision("highest")  # no TF32
+    first = run(problem, kernel, ipc, seed, driver, device)
+    torch.cuda.reset_peak_memory_stats(device)
+    result = run(problem, kernel, ipc, seed, driver, device)
+    return {
+        **result,
+        "first_seconds": first["seconds"],
+        "gpu": torch.cuda.get_device_name(device),
+        "peak_device_bytes": torch.cuda.max_memory_allocated(device),
     }
 
 
@@ -171,16 +200,26 @@ def main() -> None:
     parser.add_argument("--kernel", choices=("identity", "random_fourier", "FCNN"), default="FCNN")
     parser.add_argument("--ipc", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--random", type=int, default=None, metavar="N", help="N random images of CIFAR-100's size")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
-        "--driver", choices=("gelsy", "gels"), default="gelsy", help="torch.linalg.lstsq's (its default)"
+        "--driver", choices=("gelsy", "gels"), default=None, help="torch.linalg.lstsq's; its own defaults: gels on CUDA"
     )
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    problem = load_problem(arguments.dataset, data_dir=arguments.data_dir, train_rows=arguments.train_rows)
-    result = run(problem, arguments.kernel, arguments.ipc, arguments.seed, arguments.driver)
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {device}: PyTorch {torch.__version__} sees no GPU")
+    driver = arguments.driver or ("gels" if device.type == "cuda" else "gelsy")
+    if arguments.random is not None:
+        problem = random_problem(arguments.random)
+    else:
+        problem = load_problem(arguments.dataset, data_dir=arguments.data_dir, train_rows=arguments.train_rows)
+    whole = run if device.type == "cpu" else run_on_gpu
+    result = whole(problem, arguments.kernel, arguments.ipc, arguments.seed, driver, device)
     if arguments.json:
         print(json.dumps(result))
         return

@@ -5,7 +5,8 @@ option(KRRDISTILL_CUDA_EMULATED "Build the CUDA backend on an emulated device, f
 set(KRRDISTILL_NVIDIA_DIR "" CACHE PATH "Headers and libraries of NVIDIA's wheels (default: nvidia/cu13 beside Python's packages)")
 
 set(KRRDISTILL_CUDA_SOURCES)
-foreach(name IN ITEMS runtime elementwise feature_map hadamard statistics ridge score solve preimage)
+foreach(name IN ITEMS runtime elementwise byte_layer byte_statistics sliced_gram feature_map hadamard gram statistics ridge score solve
+             preimage)
   list(APPEND KRRDISTILL_CUDA_SOURCES ${PROJECT_SOURCE_DIR}/csrc/cuda/${name}.cu)
 endforeach()
 
@@ -42,6 +43,15 @@ function(krrdistill_find_cuda)
   set(KRRDISTILL_CUDA_MISSING "${missing}" PARENT_SCOPE)
 endfunction()
 
+# CMake 3.25 knows no cuda_std_20. The report of ptxas shows what spills.
+function(krrdistill_cuda_flags result)
+  set(flags -std=c++20 -Xptxas=-v -Xcompiler=-Wall,-Wextra)
+  if(KRRDISTILL_WERROR)
+    list(APPEND flags --Werror=all-warnings -Xcompiler=-Werror)
+  endif()
+  set(${result} ${flags} PARENT_SCOPE)
+endfunction()
+
 # Compute capability 8.0, 9.0 and 10.0 as machine code, the last one also as PTX for what comes after it.
 macro(krrdistill_add_cuda)
   if(NOT CMAKE_CUDA_ARCHITECTURES)
@@ -49,14 +59,17 @@ macro(krrdistill_add_cuda)
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit 13 REQUIRED)
-  pybind11_add_module(_cuda MODULE NO_EXTRAS ${KRRDISTILL_CUDA_SOURCES} csrc/bindings/cuda.cpp csrc/bindings/cuda_module.cpp)
+  pybind11_add_module(_cuda MODULE NO_EXTRAS ${KRRDISTILL_CUDA_SOURCES} csrc/cuda/host_copy.cpp csrc/bindings/cuda.cpp
+                  csrc/bindings/cuda_module.cpp)
   target_include_directories(_cuda PRIVATE csrc csrc/include)
   target_include_directories(_cuda SYSTEM PRIVATE ${KRRDISTILL_CUBLAS_INCLUDE} ${KRRDISTILL_CUSOLVER_INCLUDE})
   target_compile_features(_cuda PRIVATE cxx_std_20)
-  # CMake 3.25 knows no cuda_std_20. The report of ptxas shows what spills.
-  set(flags -std=c++20 -Xptxas=-v --Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror)
+  krrdistill_cuda_flags(flags)
   target_compile_options(_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${flags}>")
   target_link_libraries(_cuda PRIVATE ${KRRDISTILL_CUBLAS_LIBRARY} ${KRRDISTILL_CUSOLVER_LIBRARY} CUDA::cudart_static)
+  if(OpenMP_CXX_FOUND)
+    target_link_libraries(_cuda PRIVATE OpenMP::OpenMP_CXX)
+  endif()
   # Where pip puts NVIDIA's libraries, seen from krrdistill/.
   set_target_properties(_cuda PROPERTIES BUILD_RPATH_USE_ORIGIN ON INSTALL_RPATH "$ORIGIN/../nvidia/cu13/lib"
                         CUDA_VISIBILITY_PRESET hidden)

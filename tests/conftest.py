@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, settings
 import krrdistill as kd
 from krrdistill.backends import Backend
 from krrdistill.backends.array import ArrayBackend
+from krrdistill.backends.cuda import CudaBackend, forget_shared_backends
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.common.native import load_native
 from krrdistill.data import Preprocessing
@@ -105,7 +106,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
-            for _, (name, *covered) in (item for item in report.user_properties if item[0] == "parity"):
+            for _, (name, *covered) in (item for item in getattr(report, "user_properties", ()) if item[0] == "parity"):
                 counts.setdefault(name, Counter()).update([*covered, "total"] if outcome == "passed" else [outcome])
     if not counts:
         return
@@ -192,7 +193,7 @@ def emulated_backend(module: ModuleType) -> Backend:
     """A CUDA backend on the emulated device; krrdistill._cuda is afterwards what it was."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "krrdistill._cuda", module)
-        return kd.get_backend("cuda")
+        return StagedBackend(CudaBackend(keep_memory=False))  # freed memory is poisoned, memory that waits is not
 
 
 class CudaArrays:
@@ -205,12 +206,17 @@ class CudaArrays:
 
 
 class CudaArray:
-    """A matrix of some framework on the emulated device; a stream (1 or 2: CUDA's default ones) has yet to write it."""
+    """A matrix of some framework on an emulated device; a stream (1 or 2: CUDA's default ones) has yet to write it.
 
-    def __init__(self, x: Any, *, stream: int = 1, hand_over: bool = True) -> None:
+    Like PyTorch's, it is shared only while its device is current. ``bfloat``: x (uint16) are the bits of bfloat16.
+    """
+
+    def __init__(
+        self, x: Any, *, stream: int = 1, hand_over: bool = True, device: int = 0, bfloat: bool = False
+    ) -> None:
         self.module: Any = sys.modules["krrdistill._cuda"]
-        self.shape, self.stream, self.hand_over = x.shape, stream, hand_over
-        self.matrix = self.module.upload(x, stream=stream)
+        self.shape, self.dtype, self.stream, self.hand_over, self.device = x.shape, x.dtype, stream, hand_over, device
+        self.matrix = self.module.upload(x, stream=stream, device=device, bfloat=bfloat)
 
     def __array_namespace__(self, **_: Any) -> Any:
         return CudaArrays
@@ -219,6 +225,8 @@ class CudaArray:
         return self.matrix.__dlpack_device__()
 
     def __dlpack__(self, *, stream: int) -> Any:
+        if self.module.current_device() != self.device:
+            raise BufferError(f"the array is on device {self.device}, current is {self.module.current_device()}")
         if self.hand_over:
             self.module.wait_for(stream, self.stream)
         return self.matrix.__dlpack__(stream=stream)
@@ -234,11 +242,13 @@ def one_backend(cuda_emulated: ModuleType) -> Backend:
 def device(cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The emulated module as krrdistill._cuda, with its settings as they were and nothing left when the test ends."""
     monkeypatch.setitem(sys.modules, "krrdistill._cuda", cuda_emulated)
+    forget_shared_backends()
     gc.collect()
     before = cuda_emulated.live_objects()
     yield cuda_emulated
-    cuda_emulated.emulate()
+    forget_shared_backends()
     gc.collect()
+    cuda_emulated.emulate()
     assert cuda_emulated.live_objects() == before
 
 

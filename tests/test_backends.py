@@ -20,7 +20,7 @@ import threadpoolctl
 
 import oracles
 import tolerances
-from conftest import ANY_BACKENDS, named_backend, set_tile_rows, stages
+from conftest import ANY_BACKENDS, named_backend, pytest_terminal_summary, set_tile_rows, stages
 from krrdistill import backends
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.compiled import CompiledBackend
@@ -724,6 +724,14 @@ def test_backend_status(native_module: ModuleType) -> None:
     assert status["native"]["available"]
     assert status["native"]["detail"]["isa"] in status["native"]["detail"]["isas"]
     assert status["native"]["detail"] == native_module.build_facts()
+
+
+def test_parity_matrix_leaves_out_modules_that_were_skipped() -> None:
+    skipped = pytest.CollectReport("test_interop_ray.py", "skipped", ("test_interop_ray.py", 1, "no Ray"), [])
+    lines: list[str] = []
+    writer = SimpleNamespace(stats={"skipped": [skipped]}, section=lines.append, write_line=lines.append)
+    pytest_terminal_summary(writer)
+    assert lines == []
 
 
 def test_set_isa(isa: str, native_module: ModuleType) -> None:

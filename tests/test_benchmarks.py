@@ -41,6 +41,13 @@ def script(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def test_engines_are_measured_on_every_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    framework("pytest_benchmark")
+    framework("psutil")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    assert script("harness").BACKENDS == kd.backends.BACKENDS
+
+
 def headings(page: Path) -> list[str]:
     """The titles of a page and the heads of its tables."""
     lines = page.read_text(encoding="utf-8").splitlines()
@@ -182,6 +189,108 @@ def test_ways_into_statistics_are_equal(run: Any, tmp_path: Path, way: str) -> N
     tolerances.assert_reduction(found.gram, expected.gram, np.float64, found.n, np.full_like(found.gram, largest))
 
 
+@pytest.fixture
+def gpu_session(run: Any, cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A session of benchmarks/gpu on the emulated device, which is gone after the test."""
+    framework("torch")
+    monkeypatch.setitem(sys.modules, "krrdistill._cuda", cuda_emulated)
+    session = script("gpu.session")
+    return session.Session(session.SMALL, emulated=True)
+
+
+@pytest.mark.parametrize("part", ["ceilings", "stages", "end_to_end", "embeddings", "wide"])
+def test_gpu_part_measures_everything_on_the_emulated_device(
+    gpu_session: Any, part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script("gpu.end_to_end"), "KERNELS", ("FCNN",))
+    script(f"gpu.{part}").measure(gpu_session)
+    rows = gpu_session.results["rows"]
+    assert [row for row in rows if "failed" in row] == []
+    assert {row["id"] for row in rows if "id" in row}
+    assert "FAILED" not in capsys.readouterr().out
+    if part == "ceilings":
+        assert script("gpu.floors").Rates.of(rows) is not None
+    if part == "end_to_end":
+        assert max(row["weight_errors"][0] for row in rows if "weight_errors" in row) <= tolerances.EXACT_WEIGHTS
+        assert script("gpu.report")._compared(gpu_session.results["real"]) == ["FCNN: equal on GPU and CPU."]
+
+
+def test_gpu_contestants_find_the_model_of_the_package(gpu_session: Any) -> None:
+    contestants = script("gpu.contestants")
+    contestants._models(gpu_session, "FCNN", script("gpu.problem_data").Images.draw(gpu_session.sizes))
+    rows = {row["name"]: row for row in gpu_session.results["rows"]}
+    assert rows["krrdistill"]["difference"] <= tolerances.EXACT_WEIGHTS
+    assert rows["PyTorch"]["difference"] <= tolerances.solve(1.0, np.float32)  # products of both in float32
+
+
+def test_gpu_published_algorithm_is_given_files_that_it_loads(gpu_session: Any, tmp_path: Path) -> None:
+    contestants, sizes = script("gpu.contestants"), script("gpu.session").Sizes(n=3000)
+    images = script("gpu.problem_data").Images.draw(sizes)
+    name, folder = contestants._files(script("gpu.session").Session(sizes), images, tmp_path)
+    data = kd.load_dataset(name, data_dir=folder)
+    assert np.array_equal(data.x_train.reshape(3000, -1), images.X)
+
+
+def test_gpu_part_over_its_time_limit_is_ended_and_says_so(run: Any, tmp_path: Path) -> None:
+    with (tmp_path / "run.log").open("w") as log:
+        found = script("gpu.run").measured("facts", ["--emulated", "--small"], 0.1, log)
+    assert found["outcome"] == "over its time limit of 0 s"
+    assert found["rows"] == []
+
+
+def test_gpu_session_keeps_each_measurement_and_goes_on_after_a_failure(gpu_session: Any, tmp_path: Path) -> None:
+    gpu_session.file = tmp_path / "part.json"
+    assert gpu_session.timed("one", lambda: 1) == 1
+    assert gpu_session.timed("two", lambda: {}["absent"]) is None
+    rows = json.loads(gpu_session.file.read_text(encoding="utf-8"))["rows"]
+    assert [len(row["seconds"]) for row in rows] == [1, 0]
+    assert rows[1]["failed"] == "KeyError: 'absent'"
+
+
+def test_gpu_run_writes_results_that_its_page_shows(
+    run: Any, tmp_path: Path, cuda_emulated: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    framework("torch")
+    out = tmp_path / "results" / "device"
+    assert run("gpu.run", "facts", "ceilings", "--emulated", "--small", "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["results.json", "run.log"]
+    assert run("gpu.report", "--results", tmp_path / "results", "--docs", tmp_path) is None
+    text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    assert "no GPU (emulated)" in text
+    assert "| sgemm, G |" in text
+    assert str(ROOT) not in (out / "results.json").read_text(encoding="utf-8")
+    assert "Not run." in capsys.readouterr().out
+
+
+def test_gpu_page_of_stored_results_is_the_one_that_is_committed(run: Any, docs: Path) -> None:
+    run("gpu.report", "--docs", docs)
+    assert (docs / "gpu.md").read_text(encoding="utf-8") == (DOCS / "gpu.md").read_text(encoding="utf-8")
+
+
+def test_gpu_floor_is_that_of_the_slowest_of_arithmetic_memory_and_bus(run: Any) -> None:
+    floors = script("gpu.floors")
+    rates = floors.Rates(int8=100.0, half=50.0, fp32=10.0, fp64=5.0, memory=4.0, bus=1.0)
+    need = floors.Need(int8=200.0, fp64=5.0, memory=8.0, bus=2.0, plain_fp32=40.0)
+    assert need.floor(rates) == (3.0, "arithmetic")
+    assert need.fp32_floor(rates) == 5.0
+    assert (need + floors.Need(bus=7.0)).floor(rates) == (9.0, "bus")
+    assert (floors.Need(fp32=10.0) + need).fp32_floor(rates) == 6.0
+
+
+def test_gpu_kip_steps_are_read_from_lines(run: Any) -> None:
+    rows = script("gpu.kip_steps").parsed("start\nKIP published, s per iteration, ipc 10 1.5e-01\nend")
+    assert rows == [{"name": "KIP, published", "variant": "published", "per_class": 10, "seconds": [0.15]}]
+
+
+def test_gpu_tests_that_failed_are_named(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "tests.xml"
+    cases = '<testcase classname="tests.test_x" name="a[cuda]"><failure/></testcase><testcase name="b"/>'
+    file.write_text(f"<testsuites><testsuite>{cases}<testcase name='c'><skipped/></testcase></testsuite></testsuites>")
+    found = script("gpu.checks")._outcomes(file)
+    assert found == {"passed": 1, "skipped": 1, "failed": ["test_x.py::a[cuda]"]}
+    assert script("gpu.checks")._spread(list("abcdefghijklmnopqrstuvwxyz")) == list("adgjmpsvy")
+
+
 def test_estimate_is_the_arithmetic_that_its_page_states(run: Any) -> None:
     scale = script("scale")
     cluster = scale.Cluster("two", workers=2, nodes=2, flops=1e12, reading=1e9, bus=1e12)
@@ -190,3 +299,46 @@ def test_estimate_is_the_arithmetic_that_its_page_states(run: Any) -> None:
     assert found.reading == pytest.approx(1e6 * 10 * 2 / 2e9)
     assert found.reduction == pytest.approx(2 * 8 * (100 * 101 / 2 + 5 * 100 + 100 + 10) / scale.LINK)
     assert found.bound == "reading"
+
+
+def test_published_tells_the_device_and_on_a_gpu_both_runs(
+    run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = framework("torch")
+    run("published", "--dataset", "digits", "--kernel", "identity", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["device"], found["driver"]) == ("cpu", "gelsy")
+    total, stages = found["seconds"].pop("total"), found["seconds"]
+    tolerances.assert_elementwise(sum(stages.values()), total, np.float64)
+    published, problem = script("published"), script("problem").load_problem("digits")
+    for name, value in (("get_device_name", "Some GPU"), ("max_memory_allocated", 1), ("reset_peak_memory_stats", 0)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    on_gpu = published.run_on_gpu(problem, "identity", 1, 0, "gels", torch.device("cpu"))
+    assert on_gpu["first_seconds"].keys() == on_gpu["seconds"].keys() == {"total", *stages}
+    assert (on_gpu["gpu"], on_gpu["n_train"]) == ("Some GPU", found["n_train"])
+    assert not torch.backends.cuda.matmul.allow_tf32
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            run("published", "--dataset", "digits", "--device", "cuda")
+        assert "sees no GPU" in capsys.readouterr().err
+
+
+def test_a_random_problem_has_the_shape_of_cifar100(run: Any) -> None:
+    problem = script("problem").random_problem(200)
+    assert (problem.x_train.shape, problem.x_test.shape, problem.x_train.dtype) == ((200, 3072), (100, 3072), np.uint8)
+    assert problem.dataset.n_classes == 100
+
+
+def test_the_steps_of_kip_are_measured_for_both_variants(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    framework("torch")
+    run("gpu.kip", "--device", "cpu", "--rows", "90", "--dimension", "12", "--classes", "3", "--ipcs", "1,2",
+        "--steps", "2")  # fmt: skip
+    *lines, last = capsys.readouterr().out.strip().splitlines()
+    found = json.loads(last)
+    assert [(row["ipc"], row["variant"], row["steps"]) for row in found["rows"]] == [
+        (ipc, variant, 2) for ipc in (1, 2) for variant in ("gram", "published")
+    ]
+    assert lines == [f"KIP {row['variant']}, s per iteration, ipc {row['ipc']} {row['seconds']:.6g}"
+                     for row in found["rows"]]  # fmt: skip
+    assert all(row["seconds"] > 0 and row["loss"] < 2 for row in found["rows"])
+    assert found["device"] == "cpu"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +24,9 @@ import pytest
 import oracles
 import tolerances
 from conftest import NO_GPU, CudaArray, emulated_backend, set_tile_rows, stages
+from krrdistill.apps.info import machine
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
-from krrdistill.backends.cuda import CudaBackend, shared_backend
+from krrdistill.backends.cuda import CudaBackend, forget_shared_backends, shared_backend
 from krrdistill.backends.staged import StagedBackend
 from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory
 from test_backends import make_chain, make_inputs, spd
@@ -48,6 +51,25 @@ def accumulate(kind: str, dtype: Any, classes: bool, backend: Backend) -> list[A
     Y = rng.integers(0, 3, 23) if classes else rng.standard_normal((23, 3))
     gram, cross = np.zeros((p, p)), np.zeros((3, p))
     backend.accumulate(chain, X, Y, gram, cross, dtype=dtype, rows=rng.integers(0, 23, 40))
+    return [np.tril(gram), cross]
+
+
+def accumulate_bytes(classes: bool, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(2)
+    chain = make_chain("identity", 19, 19, rng, affine=True)
+    X = make_inputs(23, 19, "uint8", rng)
+    Y = rng.integers(0, 3, 23) if classes else rng.standard_normal((23, 3))
+    gram, cross = np.zeros((19, 19)), np.zeros((3, 19))
+    backend.accumulate(chain, X, Y, gram, cross, dtype=FLOAT32, rows=rng.integers(0, 23, 40))
+    return [np.tril(gram), cross]
+
+
+def accumulate_outliers(backend: Backend) -> list[Array]:
+    X = np.random.default_rng(2).standard_normal((40, 33)).astype(np.float32)
+    X[3] += 1e3 * np.arange(33)  # slices would lose the digits of the other rows
+    gram, cross = np.zeros((33, 33)), np.zeros((2, 33))
+    used = backend.accumulate(stages(33), X, np.arange(40) % 2, gram, cross, dtype=FLOAT32)
+    assert used.arithmetic == "float32"
     return [np.tril(gram), cross]
 
 
@@ -125,6 +147,9 @@ OPERATIONS: dict[str, Operation] = {
     "score_path-there": score_path_there,
     "accumulate-classes": functools.partial(accumulate, "random_fourier", FLOAT32, True),
     "accumulate-targets": functools.partial(accumulate, "FCNN_1", FLOAT32, False),
+    "accumulate-bytes": functools.partial(accumulate_bytes, True),
+    "accumulate-bytes-targets": functools.partial(accumulate_bytes, False),
+    "accumulate-outliers": accumulate_outliers,
     "accumulate-float64": functools.partial(accumulate, "orthogonal_fourier", FLOAT64, True),
     "score_path-2": functools.partial(score_path, FLOAT32, 2),
     "score_path-40": functools.partial(score_path, FLOAT64, 40),
@@ -197,7 +222,8 @@ def test_every_call_that_fails_is_an_error_and_leaves_nothing(
         try:
             # The last calls of an operation only let go of things: its result is there.
             assert same(operation(backend), expected), device.failed()
-            assert device.failed() in ("cudaStreamSynchronize", "cudaGetDevice", "cudaSetDevice")
+            # an allocation is tried again without the memory that waits for later operations
+            assert device.failed() in ("cudaStreamSynchronize", "cudaGetDevice", "cudaSetDevice", "cudaMalloc")
         except (DeviceError, DeviceOutOfMemory) as error:
             told.add(str(error))
         failed = device.failed()
@@ -252,6 +278,18 @@ def test_the_device_of_the_caller_stays_current(device: ModuleType) -> None:
     gc.collect()
     assert device.live_objects() == before  # handles can only be destroyed on their own device
     assert device.current_device() == 0
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if "there" not in name])
+def test_operations_work_on_another_device_than_the_current_one(device: ModuleType, name: str) -> None:
+    device.emulate(devices=2)
+    expected = OPERATIONS[name](CudaBackend())
+    backend, found = CudaBackend(device=1), []
+    worker = threading.Thread(target=lambda: found.append(OPERATIONS[name](backend)))
+    worker.start()
+    worker.join()
+    assert same(found[0], expected)
+    assert same(OPERATIONS[name](backend), expected)
 
 
 def test_arguments_that_a_factorisation_refuses_are_an_error(backend: Backend, device: ModuleType) -> None:
@@ -339,7 +377,7 @@ def test_nothing_happens_on_the_device_at_import(cuda_emulated: ModuleType) -> N
     assert done.stdout == "0 0\n"
 
 
-def test_one_context_serves_all_while_somebody_has_it(device: ModuleType) -> None:
+def test_one_context_serves_all_until_it_is_forgotten(device: ModuleType) -> None:
     device.emulate(devices=2)
     before = device.live_objects()
     first = shared_backend(1)
@@ -348,8 +386,12 @@ def test_one_context_serves_all_while_somebody_has_it(device: ModuleType) -> Non
     assert shared_backend(1) is first
     assert shared_backend(0) is not first
     gc.collect()
-    assert device.live_objects() == with_one
+    with_both = device.live_objects()
+    assert with_both > with_one
     del first
+    gc.collect()
+    assert device.live_objects() == with_both
+    forget_shared_backends()
     gc.collect()
     assert device.live_objects() == before
     kept = get_backend("cuda")
@@ -368,12 +410,84 @@ def test_status_of_an_emulated_device_says_so(device: ModuleType) -> None:
     assert emulated_backend(device).name == "cuda (emulated)"
 
 
+def test_asking_for_devices_leaves_the_process_as_it_was(device: ModuleType) -> None:
+    device.emulate()
+    assert backend_status()["cuda"]["available"]
+    assert device.asked() == 0
+
+
+def test_status_tells_why_devices_cannot_be_asked_for(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("krrdistill.backends.cuda._ASK", "raise SystemExit('no such driver')")
+    status = backend_status()["cuda"]
+    assert not status["available"]
+    assert "a process that asks for devices fails (no such driver)" in status["detail"]
+
+
+def test_overrides_of_the_arithmetic_are_told(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "overrides" not in backend_status()["cuda"]["detail"]
+    assert "CUDA arithmetic" not in machine(None)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    monkeypatch.setenv("CUBLAS_EMULATE_DOUBLE_PRECISION", "1")
+    overrides = ["CUBLAS_EMULATE_DOUBLE_PRECISION=1", "NVIDIA_TF32_OVERRIDE=1"]
+    assert backend_status()["cuda"]["detail"]["overrides"] == overrides
+    assert machine(None)["CUDA arithmetic"] == ", ".join(overrides)
+
+
+FORK = """
+import gc, os, sys
+import numpy as np
+import krrdistill as kd
+from krrdistill import _cuda_emulated as module
+sys.modules["krrdistill._cuda"] = module
+{parent}
+child = os.fork()
+if child == 0:
+    calls, answer = module.calls(), "nothing"
+    try:
+        {child}
+    except Exception as error:
+        answer = f"{{type(error).__name__}}: {{error}}"
+    backend = None
+    gc.collect()
+    print(answer, module.calls() - calls)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+{after}
+"""
+UPDATE = "kd.RidgeStatistics(kd.Identity(3), 2, backend='cuda').update(np.ones((4, 3)), np.arange(4) % 2)"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.usefixtures("cuda_emulated")
+@pytest.mark.parametrize(
+    ("parent", "child", "answer"),
+    [
+        (
+            "backend = kd.get_backend('cuda')",
+            "backend.symmetrize(np.eye(3))",
+            "DeviceError: CUDA: this process was forked",
+        ),
+        ("backend = kd.get_backend('cuda')", "pass", "nothing 0"),  # the child frees nothing
+        (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
+        (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
+        ("kd.backend_status()", UPDATE, "nothing"),
+    ],
+    ids=["backend of the parent", "end of the child", "use in both", "status in the child", "status in the parent"],
+)
+def test_after_a_fork(parent: str, child: str, answer: str) -> None:
+    code = FORK.format(parent=parent, child=child, after=UPDATE)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(answer), done.stderr
+    assert ("DeviceError" in answer) == ('start processes with multiprocessing.get_context("spawn")' in done.stdout)
+
+
 @pytest.mark.parametrize(
     ("settings", "index", "message"),
     [
         ({"driver_version": 0}, 0, "built, but no NVIDIA driver is loaded; install NVIDIA driver 580 or newer"),
         ({"driver_version": 12040}, 0, "supports CUDA 12.4, this build needs 13.0; install NVIDIA driver 580 or newer"),
-        ({"devices": 0}, 0, r"no CUDA device is visible \(no CUDA-capable device is detected\); check nvidia-smi"),
+        ({"devices": 0}, 0, r"no CUDA device is visible \(no CUDA-capable device .*NoDevice\)\); check nvidia-smi"),
         ({"devices": 2}, 2, "CUDA device 2 does not exist: there are 2; choose another one"),
         ({"compute_major": 7}, 0, r"\(emulated GPU\) has compute capability 7.0, this build needs 8.0"),
     ],

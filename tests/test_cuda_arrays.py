@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -144,6 +145,142 @@ def test_what_frameworks_may_ask_of_results(device: ModuleType) -> None:
     assert device.live_objects() == with_memory - 1
 
 
+# Numbers of 16 bits
+
+
+def halves(kind: str, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """(bits of float16 or bfloat16 as the device gets them, the same numbers as float32)."""
+    rng = np.random.default_rng(4)
+    bits = rng.integers(0, 1 << 16, shape).astype(np.uint16)
+    infinite = 0x7C00 if kind == "float16" else 0x7F80
+    bits[(bits & infinite) == infinite] &= 0x8001  # subnormal numbers and both zeros
+    if kind == "float16":
+        return bits.view(np.float16), bits.view(np.float16).astype(np.float32)
+    bits[(bits & 0x7FFF) > 0x5000] &= 0xBFFF  # so large that squares overflow
+    return bits, (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("d", [1, 16, 19])
+def test_every_layout_of_16_bits_is_read_where_it_is(backend: Backend, d: int, kind: str) -> None:
+    stored, numbers = halves(kind, (23, max(d, 6)))
+    for name, x in layouts(stored).items():
+        expected = layouts(numbers)[name]
+        X = CudaArray(x, bfloat=kind == "bfloat16")
+        found = X.module.read(backend.transform(stages(x.shape[1], ()), X, dtype=FLOAT32))
+        assert np.array_equal(found, expected), name
+        assert np.array_equal(np.signbit(found), np.signbit(expected)), name
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("kind", ["host", "float16", "bfloat16"])
+def test_numbers_of_16_bits_give_the_bits_of_float32(backend: Backend, kind: str, affine: bool) -> None:
+    rng = np.random.default_rng(2)
+    numbers = rng.standard_normal((40, 19)).astype(np.float16).astype(np.float32)
+    if kind == "bfloat16":
+        numbers = (numbers.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        stored: Any = CudaArray((numbers.view(np.uint32) >> 16).astype(np.uint16), bfloat=True)
+    else:
+        stored = numbers.astype(np.float16)
+        stored = stored if kind == "host" else CudaArray(stored)
+    chain = make_chain("FCNN_1", 19, 18, rng, affine=affine)
+    rows, y, W = rng.integers(0, 40, 50), rng.integers(0, 3, 40), rng.standard_normal((2, 3, 18))
+    for dtype in (FLOAT32, FLOAT64):
+        results: list[list[Array]] = []
+        for X in (numbers, stored):
+            gram, cross = np.zeros((18, 18)), np.zeros((3, 18))
+            backend.accumulate(chain, X, y, gram, cross, dtype=dtype, rows=rows)
+            features = backend.transform(chain, X, dtype=dtype, rows=rows)
+            features = features if isinstance(X, np.ndarray) else X.module.read(features)
+            results.append([gram, cross, features, backend.score_path(chain, X, y, W, dtype=dtype, rows=rows)])
+        for expected, found in zip(*results, strict=True):
+            tolerances.assert_exact(found, expected)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "rows", "images", "columns"])
+def test_float16_of_the_host_goes_to_the_device_as_it_is(
+    device: ModuleType, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = {
+        "contiguous": samples(dtype="float16"),
+        "rows": samples(120, dtype="float16")[::2],
+        "images": samples(dtype="float16").reshape(-1, 3, 4),
+        "columns": np.asfortranarray(samples(dtype="float16")),
+    }[layout]
+    made: list[Any] = []
+    operations = CudaBackend.accumulate
+    monkeypatch.setattr(
+        CudaBackend,
+        "accumulate",
+        lambda self, phi, X, *a, **k: (made.append(X.dtype), operations(self, phi, X, *a, **k))[1],
+    )
+    found, expected = (
+        kd.RidgeStatistics(MAPS["FCNN"], K, backend="cuda").update(data, labels())
+        for data in (X, np.ascontiguousarray(X, dtype=np.float32))
+    )
+    tolerances.assert_exact(found.gram, expected.gram)
+    tolerances.assert_exact(found.cross, expected.cross)
+    assert made == [np.float32 if layout == "columns" else np.float16, np.float32]
+    native = kd.RidgeStatistics(MAPS["FCNN"], K, backend="array").update(X, labels())  # others get float32
+    tolerances.assert_reduction(native.cross, expected.cross, np.float32, 60, 60.0 * np.abs(expected.cross).max())
+    bad = np.array(X)
+    bad[17] = np.nan
+    with pytest.raises(DataError, match="row 17 holds NaN or infinity"):
+        kd.RidgeStatistics(MAPS["FCNN"], K, backend="cuda").update(bad, labels())
+
+
+@pytest.fixture
+def torch_gpu(device: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """PyTorch, all of whose tensors say that they are on the emulated GPU."""
+    torch = framework("torch")
+
+    def share(self: Any, *, stream: int) -> Any:
+        bfloat = self.dtype == torch.bfloat16
+        return CudaArray(
+            self.view(torch.int16).numpy().view(np.uint16) if bfloat else self.numpy(), bfloat=bfloat
+        ).__dlpack__(stream=stream)
+
+    monkeypatch.setattr(torch.Tensor, "__dlpack_device__", lambda _: (2, 0))
+    monkeypatch.setattr(torch.Tensor, "__dlpack__", share)
+    monkeypatch.setattr(torch, "from_dlpack", lambda matrix: torch.from_numpy(device.read(matrix)))
+    monkeypatch.setattr(arrays.compat, "to_device", lambda X, _: X.numpy())
+    return torch
+
+
+@pytest.mark.parametrize("backend", ["cuda", "array"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_tensors_of_16_bits_are_not_converted_as_a_whole(
+    torch_gpu: Any, dtype: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, phi = labels(300), MAPS["FCNN"]
+    X = torch_gpu.from_numpy(samples(300, dtype="float32")).to(getattr(torch_gpu, dtype))
+    whole = X.to(torch_gpu.float32)
+    sizes: list[int] = []
+    to = torch_gpu.Tensor.to
+    monkeypatch.setattr(
+        torch_gpu.Tensor, "to", lambda self, *a, **k: (sizes.append(self.numel()), to(self, *a, **k))[1]
+    )
+    for module in ("array", "compiled"):
+        monkeypatch.setattr(f"krrdistill.backends.{module}.tile_rows", lambda feature_map, dtype: 70)
+    found, expected = (kd.RidgeStatistics(phi, K, backend=backend).update(data, y) for data in (X, whole))
+    assert max(sizes) < X.numel()
+    tolerances.assert_exact(found.gram, expected.gram)
+    tolerances.assert_exact(found.cross, expected.cross)
+    with pytest.raises(DataError, match="row 5 holds NaN or infinity"):
+        kd.RidgeStatistics(phi, K, backend=backend).update(
+            torch_gpu.where(torch_gpu.arange(300)[:, None] == 5, torch_gpu.nan, X), y
+        )
+    streamed, whole_stream = (kd.RidgeStatistics(phi, K, backend=backend) for _ in range(2))
+    held, expected_rows = (
+        one.update_batches([(data[:150], y[:150]), (data[150:], y[150:])], holdout=0.3)
+        for one, data in ((streamed, X), (whole_stream, whole))
+    )
+    tolerances.assert_exact(streamed.gram, whole_stream.gram)
+    tolerances.assert_exact(held.X, expected_rows.X)
+    result, other = (distill(data, y, backend=backend) for data in (X, whole))
+    tolerances.assert_exact(result.distilled.X, other.distilled.X)
+
+
 # Streams
 
 
@@ -170,6 +307,41 @@ def test_the_backend_waits_for_who_writes_the_data(
         device.destroy_stream(stream)
 
 
+# Devices
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_data_on_the_second_device_are_shared_while_it_is_current(device: ModuleType, stream: int) -> None:
+    device.emulate(devices=2)
+    x, y = np.arange(60.0).reshape(15, 4), np.arange(15) % 3
+    backend = CudaBackend(device=1, stream=stream)
+    gram, cross = np.zeros((4, 4)), np.zeros((3, 4))
+    backend.accumulate(stages(4, ()), CudaArray(x, device=1), y, gram, cross, dtype=FLOAT64)
+    tolerances.assert_exact(np.tril(gram), np.tril(x.T @ x))
+    features = backend.transform(stages(4, ()), CudaArray(x, device=1), dtype=FLOAT64)
+    assert device.current_device() == 0
+    assert features.__dlpack_device__() == (2, 1)
+    tolerances.assert_exact(device.read(features), x)
+    broken = CudaArray(x[:, :3], device=1)
+    with pytest.raises(ValueError, match="x must have shape"):
+        backend.transform(stages(4, ()), broken, dtype=FLOAT64)
+    assert device.current_device() == 0
+
+
+def test_results_of_the_second_device_end_in_any_thread(device: ModuleType) -> None:
+    device.emulate(devices=2)
+    before, held = device.live_objects(), []
+    backend = CudaBackend(device=1)
+    held.append(backend.transform(stages(4, ()), CudaArray(np.ones((3, 4)), device=1), dtype=FLOAT64))
+    held.append(backend)
+    del backend
+    end = threading.Thread(target=held.clear)
+    end.start()
+    end.join()
+    gc.collect()
+    assert device.live_objects() == before
+
+
 # Errors
 
 
@@ -184,7 +356,7 @@ class Placed(CudaArray):
 
 def test_other_devices_are_refused(device: ModuleType) -> None:
     device.emulate(devices=2)
-    X = Placed(np.ones((3, 4)))
+    X = Placed(np.ones((3, 4)), device=1)
     with pytest.raises(
         TypeError, match=r"^cuda: X is on CUDA device 1, this backend works on device 0; use CudaBackend\(device=1\)$"
     ):
@@ -192,9 +364,10 @@ def test_other_devices_are_refused(device: ModuleType) -> None:
     tolerances.assert_exact(
         device.read(CudaBackend(device=1).transform(stages(4, ()), X, dtype=FLOAT64)), np.ones((3, 4))
     )
-    Placed.place = (13, 0)  # managed memory
+    X = Placed(np.ones((3, 4)))
+    X.place = (13, 0)  # managed memory
     tolerances.assert_exact(device.read(CudaBackend().transform(stages(4, ()), X, dtype=FLOAT64)), np.ones((3, 4)))
-    Placed.place = (10, 0)  # ROCm
+    X.place = (10, 0)  # ROCm
     with pytest.raises(
         TypeError, match="cuda: X must be in host memory or on CUDA device 0, DLPack calls its device kind 10"
     ):
@@ -204,7 +377,7 @@ def test_other_devices_are_refused(device: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.ones((3, 4), np.float16), "x must be uint8, float32 or float64"),
+        (np.ones((3, 4), np.uint16), "x must be uint8, float16, bfloat16, float32 or float64"),
         (np.ones((3, 5)), r"x must have shape \(n, input_dim\)"),
         (np.ones((3, 4 * 8 + 1), np.uint8)[:, 1:].view(np.float64), "x must be aligned to its items"),
     ],
@@ -252,7 +425,8 @@ def gpu(device: ModuleType, closed_device: Any, monkeypatch: pytest.MonkeyPatch)
     Strict = type(strict.zeros(1))
 
     def share(self: Any, *, stream: int) -> Any:
-        return CudaArray(np.asarray(self._array)).__dlpack__(stream=stream)
+        index = self.__dlpack_device__()[1]
+        return CudaArray(np.asarray(self._array), device=index).__dlpack__(stream=stream)
 
     def take(matrix: Any) -> Any:
         return strict.asarray(device.read(matrix), device=closed_device)
@@ -338,7 +512,6 @@ def test_the_device_of_the_data_is_chosen(gpu: Any, device: ModuleType, monkeypa
     zero = get_backend("cuda")
     with pytest.raises(TypeError, match="X is on CUDA device 1, this backend works on device 0"):
         MAPS["FCNN"].transform(X, backend=zero)
-    monkeypatch.setattr(CudaArray, "__dlpack_device__", lambda _: (2, 1))
     tolerances.assert_exact(
         read(MAPS["FCNN"].transform(X, backend="cuda")), MAPS["FCNN"].transform(samples(), backend=zero)
     )

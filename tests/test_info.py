@@ -43,7 +43,7 @@ def test_torch_is_looked_up_and_not_imported(monkeypatch: pytest.MonkeyPatch) ->
     missing = krrdistill.apps.info.gather()["torch"]
     assert missing == {
         "available": False,
-        "detail": "kip --variant published and krrdistill.interop.torch need it",
+        "detail": "kip --variant published, kip --device cuda and krrdistill.interop.torch need it",
         "install": "pip install torch",
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,15 @@ import krrdistill as kd
 import krrdistill.common.files
 import oracles
 from kill import kill_at_write
+from krrdistill.apps.kip import distill as distill_module
+from krrdistill.apps.kip import optimize as optimize_module
 from krrdistill.apps.kip.checkpoint import Look, State, load_checkpoint, save_checkpoint
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.apps.kip.optimize import adam_step, batch_rows
+from krrdistill.apps.kip.place import TorchPlace, place_of
 from krrdistill.apps.kip.problem import KipProblem
 from krrdistill.apps.kip.published import PublishedObjective
+from krrdistill.errors import DeviceOutOfMemory
 from krrdistill.pipeline import train
 from krrdistill.problem import Problem, split
 from tolerances import (
@@ -163,7 +168,8 @@ def test_a_batch_needs_the_features_of_the_points() -> None:
 def test_published_loss_is_the_formula(kernel: str) -> None:
     toy = Toy(kernel)
     F = toy.features(toy.X)
-    loss, _ = toy.published().loss_and_gradient(toy.X, toy.rows)
+    put = TorchPlace().put
+    loss, _ = toy.published().loss_and_gradient(put(toy.X), put(toy.rows))
     assert_solve(loss, oracles.kip_loss(F.T, toy.Phi, toy.Y, toy.rows), toy.condition())
     assert_solve(toy.published().labels(toy.X, F), oracles.kip_labels(F.T, toy.Phi, toy.Y)[0].T, toy.condition())
 
@@ -307,6 +313,306 @@ def test_a_time_budget_ends_a_run(digits: kd.Dataset) -> None:
     result = distill(digits, time_budget=1e-9)
     assert result.last.iteration == 1
     assert_exact(result.curve["iteration"], [0, 1])
+
+
+# ---- devices
+
+
+class Elsewhere(TorchPlace):
+    """PyTorch's CPU in the place of a GPU: the same code but for the name, and for what waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "cuda:0"
+
+    def put(self, array: Any) -> Any:
+        return torch.tensor(array)
+
+    def facts(self) -> dict[str, str]:
+        return {**super().facts(), "gpu": "Some GPU", "tf32": "off"}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> TorchPlace:
+    """Runs with a device other than the CPU are taken to it."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    place = Elsewhere()
+    known = distill_module.place_of
+    monkeypatch.setattr(
+        distill_module, "place_of", lambda options: place if options.device != "cpu" else known(options)
+    )
+    return place
+
+
+@needs_torch
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_gram_in_torch_is_gram_in_numpy_to_rounding(kernel: str, batch: bool, precision: str) -> None:
+    toy, place = Toy(kernel), TorchPlace()
+    X, rows = toy.X.astype(precision), toy.rows if batch else None
+    expected = toy.gram(precision).loss_and_gradient(X, rows)
+    there = GramObjective(
+        toy.map.layers,
+        toy.statistics,
+        dtype=precision,
+        points=(toy.Phi.T.astype(precision), toy.y),
+        place=place,
+    )
+    loss, gradient = there.loss_and_gradient(place.put(X), None if rows is None else place.put(rows))
+    assert isinstance(gradient, torch.Tensor)
+    assert gradient.dtype == getattr(torch, precision)
+    assert_solve(loss, expected[0], toy.condition(), precision)
+    assert_solve(gradient.numpy(), expected[1], toy.condition(), precision, magnitude=np.abs(expected[1]).max())
+    assert_exact(there.labels(X, toy.features(toy.X)), toy.gram(precision).labels(X, toy.features(toy.X)))
+
+
+@needs_torch
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("m", [M, 24])
+@pytest.mark.parametrize("variant", ["gram", "published"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_step_makes_no_array_elsewhere(kernel: str, variant: str, m: int, batch: bool) -> None:
+    """Arrays whose device nobody named would be on "meta" here, and no operation takes them with those of the place."""
+    toy, place = Toy(kernel, m=m), TorchPlace()
+    objective: Any = toy.published()
+    if variant == "gram":
+        points = (toy.Phi.T, toy.y)
+        objective = GramObjective(toy.map.layers, toy.statistics, dtype=np.float64, points=points, place=place)
+    state, rows = State.start(toy.X).moved(place.put), place.put(toy.rows) if batch else None
+    with torch.device("meta"):
+        _, gradient = objective.loss_and_gradient(state.X, rows)
+        adam_step(state, gradient, 0.01)
+    assert all(isinstance(array, torch.Tensor) for array in (gradient, state.X, state.first, state.second))
+    assert state.X.device.type == gradient.device.type == "cpu"
+
+
+@needs_torch
+@pytest.mark.parametrize("m", [12, 24])
+def test_in_torch_too_more_points_than_features_are_least_squares(m: int) -> None:
+    toy, place = Toy("random_fourier", m=m), TorchPlace()
+    there = GramObjective(toy.map.layers, toy.statistics, dtype=np.float64, place=place)
+    loss, gradient = there.loss_and_gradient(place.put(toy.X), None)
+    least = oracles.rmse(oracles.retrained(toy.Phi, toy.Y, 0.0), toy.Y, toy.Phi) ** 2 * N
+    condition = oracles.condition(toy.Phi @ toy.Phi.T)
+    assert_solve(loss, least, condition)
+    assert_solve(gradient.numpy(), np.zeros_like(toy.X), condition, magnitude=loss)
+
+
+@pytest.mark.parametrize("batch_size", [300, 10**6])
+@pytest.mark.parametrize("kernel", ["identity", "FCNN"])
+@pytest.mark.parametrize("variant", ["gram", "published"])
+def test_a_device_takes_the_steps_of_the_cpu(
+    digits: kd.Dataset, elsewhere: TorchPlace, variant: str, kernel: str, batch_size: int
+) -> None:
+    options = {"variant": variant, "precision": "float64", "batch_size": batch_size, "iterations": 10}
+    there, here = distill(digits, kernel, device="cuda", **options), distill(digits, kernel, **options)
+    F = here.last.distilled.features(backend="array")
+    condition = oracles.condition(F @ F.T)
+    assert_solve(there.losses, here.losses, condition)
+    assert_solve(there.curve["train_loss"], here.curve["train_loss"], condition)
+    assert_solve(there.last.distilled.X, here.last.distilled.X, condition)
+    assert_solve(there.last.distilled.Y, here.last.distilled.Y, condition)
+    assert (there.device["device"], here.device["device"]) == ("cuda:0", "cpu")
+    assert there.setup_seconds >= there.seconds["warm_up"] > 0.0
+    assert "warm_up" not in here.seconds
+
+
+@pytest.mark.parametrize("variant", ["gram", "published"])
+def test_every_clock_is_read_when_the_device_is_done(
+    digits: kd.Dataset, elsewhere: TorchPlace, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    """Work of a device that is still under way counts for the step that asked for it."""
+    events: list[str] = []
+
+    def clock() -> float:
+        events.append("clock")
+        return float(len(events))
+
+    monkeypatch.setattr(elsewhere, "synchronize", lambda: events.append("wait"))
+    monkeypatch.setattr(optimize_module, "time", SimpleNamespace(perf_counter=clock))
+    result = distill(digits, variant=variant, device="cuda", iterations=3)
+    clocks = [index for index, event in enumerate(events) if event == "clock"]
+    assert len(clocks) == 4 * len(result.losses)
+    assert all(events[index - 1] == "wait" for index in clocks)
+
+
+@pytest.mark.parametrize("variant", ["gram", "published"])
+@pytest.mark.parametrize("order", [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")])
+def test_a_checkpoint_goes_on_on_the_same_or_another_device(
+    digits: kd.Dataset, elsewhere: TorchPlace, tmp_path: Path, order: tuple[str, str], variant: str
+) -> None:
+    options = {"variant": variant, "precision": "float64", "evaluate_every": 5}
+    first, second = order
+    distill(digits, device=first, iterations=10, checkpoint=tmp_path / "c.npz", **options)
+    resumed = distill(digits, device=second, iterations=20, checkpoint=tmp_path / "c.npz", **options)
+    whole = distill(digits, iterations=20, **options)
+    F = whole.last.distilled.features(backend="array")
+    assert resumed.resumed_from == 10
+    assert_solve(resumed.losses, whole.losses, oracles.condition(F @ F.T))
+    assert_solve(resumed.last.distilled.X, whole.last.distilled.X, oracles.condition(F @ F.T))
+    assert [iteration for iteration, _ in resumed.ran_on] == ([0] if first == second else [0, 10])
+    named = {"cpu": "cpu, backend array", "cuda": "cuda:0 (Some GPU), TF32 off, backend array"}
+    assert resumed.ran_on[-1][1] == named[second]
+    assert resumed.ran_on[0][1] == named[first]
+
+
+def test_a_run_on_two_devices_says_so_and_where_it_ended(
+    digits: kd.Dataset, elsewhere: TorchPlace, tmp_path: Path
+) -> None:
+    options = kd.KipOptions(iterations=4, backend="array")
+    kd.run_kip(digits, kernel="FCNN", options=options, out=tmp_path)
+    run = kd.run_kip(digits, kernel="FCNN", options=replace(options, iterations=6, device="cuda"), out=tmp_path)
+    (warning,) = [sentence for sentence in run.report["warnings"] if "several places" in sentence]
+    assert "from iteration 0 on cpu, backend array; from iteration 4 on cuda:0 (Some GPU)" in warning
+    assert run.report["device"] == {
+        "device": "cuda:0", "gpu": "Some GPU", "tf32": "off", "torch": str(torch.__version__)
+    }  # fmt: skip
+    assert run.report["backend"] == "array", "the statistics stayed where they were"
+    assert "cuda" not in json.dumps(run.distilled.meta["options"])
+
+
+def test_terminal_and_pages_say_where_the_steps_ran_and_what_the_backend_did(
+    elsewhere: TorchPlace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
+    for name, words in (("there", ["--device", "cuda"]), ("here", [])):
+        assert main([*COMMAND, "--iterations", "3", *words, "--out", str(tmp_path / name)]) == 0
+    printed = capsys.readouterr().out
+    assert "ms per iteration on cuda:0 (Some GPU), TF32 off" in printed
+    assert "ms per iteration on cpu" in printed
+    assert printed.count("s with the array backend") == 2
+    page = (tmp_path / "there" / "report.html").read_text()
+    assert "cuda:0 (Some GPU), TF32 off" in page
+    assert "cuda" not in (tmp_path / "here" / "report.html").read_text()
+    assert main(["compare", str(tmp_path / "there"), str(tmp_path / "here")]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("steps on")]
+    assert "cuda:0" in row
+
+
+@pytest.mark.parametrize("variant", ["gram", "published"])
+def test_a_diverging_run_on_a_device_stops_with_advice(digits: kd.Dataset, elsewhere: TorchPlace, variant: str) -> None:
+    with pytest.raises(kd.Diverged, match=r"loss per point is .* try a smaller lr than 1e\+"):
+        distill(digits, variant=variant, device="cuda", lr=1e38, iterations=50)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_on_only_in_a_run_that_asked_for_it(elsewhere: TorchPlace, tf32: bool) -> None:
+    before = torch.get_float32_matmul_precision()
+    with TorchPlace(tf32=tf32).active():
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_too_little_memory_of_a_device_is_said_with_what_helps(elsewhere: TorchPlace) -> None:
+    reason = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
+    message = r"cuda:0 has too little memory \(CUDA out .* 2.00 GiB\); take fewer"
+    with pytest.raises(DeviceOutOfMemory, match=message), elsewhere.active():
+        raise torch.OutOfMemoryError(reason)
+
+
+class FakeCuda:
+    """What PyTorch says of GPUs."""
+
+    def __init__(self, count: int, current: int = 0) -> None:
+        self._count, self._current = count, current
+
+    def is_available(self) -> bool:
+        return self._count > 0
+
+    def device_count(self) -> int:
+        return self._count
+
+    def current_device(self) -> int:
+        return self._current
+
+    def get_device_name(self, device: str) -> str:
+        return f"GPU {device}"
+
+
+@pytest.fixture
+def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that makes PyTorch see this many GPUs."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+
+    def make(count: int, built: str | None = "13.0", current: int = 0) -> None:
+        monkeypatch.setattr(torch.version, "cuda", built)
+        monkeypatch.setattr(torch, "cuda", FakeCuda(count, current))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("count", "built", "device", "message"),
+    [
+        (0, None, "cuda", "needs PyTorch with CUDA, this is .* https://pytorch.org; device 'cpu' does without"),
+        (0, "13.0", "cuda", r"CUDA 13\.0\) sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        (2, "13.0", "cuda:2", "device 'cuda:2' does not exist: PyTorch sees 2; choose another one"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_the_long_part(
+    digits: kd.Dataset, fake_gpus: Any, count: int, built: str | None, device: str, message: str
+) -> None:
+    fake_gpus(count, built)
+    started: list[str] = []
+    for variant in ("gram", "published"):
+        with pytest.raises(kd.BackendUnavailable, match=message):
+            distill(digits, variant=variant, device=device, progress=lambda stage, _: started.append(stage))
+    assert started == []
+
+
+def test_a_gpu_is_named_by_its_number_and_its_arithmetic_recorded(
+    fake_gpus: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(2, current=1)
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    place = place_of(kd.KipOptions(device="cuda"))
+    assert place.facts() == {
+        "device": "cuda:1", "gpu": "GPU cuda:1", "tf32": "off", "torch": str(torch.__version__)
+    }  # fmt: skip
+    assert place_of(kd.KipOptions(device="cuda:0", tf32=True)).facts()["tf32"] == "on"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert place.facts()["tf32"] == "off, but NVIDIA_TF32_OVERRIDE=1"
+    with pytest.raises(ValueError, match="backend 'cuda' works on cuda:0, device is cuda:1; set CUDA_VISIBLE_DEVICES"):
+        place_of(kd.KipOptions(device="cuda", backend="cuda"))
+
+
+def test_without_torch_a_device_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(kd.BackendUnavailable, match=r"device 'cuda' needs PyTorch .*pip install torch; variant 'gram'"):
+        place_of(kd.KipOptions(device="cuda"))
+
+
+@pytest.mark.gpu
+@needs_torch
+@pytest.mark.parametrize("batch_size", [300, 10**6])
+@pytest.mark.parametrize("variant", ["gram", "published"])
+def test_a_gpu_takes_the_steps_of_the_cpu_and_hands_them_back(
+    digits: kd.Dataset, tmp_path: Path, variant: str, batch_size: int
+) -> None:
+    options = {"variant": variant, "precision": "float64", "batch_size": batch_size}
+    file = tmp_path / "c.npz"
+    there = distill(digits, device="cuda", iterations=10, checkpoint=file, **options)
+    back = distill(digits, iterations=20, checkpoint=file, **options)
+    here = distill(digits, iterations=20, **options)
+    F = here.last.distilled.features(backend="array")
+    condition = oracles.condition(F @ F.T)
+    assert_solve(there.losses, here.losses[:10], condition)
+    assert_solve(back.losses, here.losses, condition)
+    assert_solve(back.last.distilled.X, here.last.distilled.X, condition)
+    assert there.device["device"] == "cuda:0"
+    assert there.device["tf32"].startswith("off")
+
+
+@pytest.mark.gpu
+@needs_torch
+def test_the_statistics_and_the_steps_may_share_a_gpu(digits: kd.Dataset) -> None:
+    there = distill(digits, device="cuda", backend="cuda", precision="float64")
+    here = distill(digits, precision="float64")
+    F = here.last.distilled.features(backend="array")
+    assert_solve(there.losses, here.losses, oracles.condition(F @ F.T))
 
 
 # ---- starts
@@ -594,6 +900,10 @@ def test_without_torch_the_published_variant_says_how_to_get_it(
         ({"evaluate_every": 0}, ValueError, "kip: evaluate_every must be >= 1"),
         ({"checkpoint_every": 0}, ValueError, "kip: checkpoint_every must be >= 1"),
         ({"precision": "half"}, ValueError, "precision must be one of float32, float64"),
+        ({"device": "gpu"}, ValueError, r"kip: device must be one of cpu, cuda or cuda:N; got 'gpu'"),
+        ({"device": "cuda:-1"}, ValueError, "kip: device must be one of cpu, cuda"),
+        ({"backend": "cuda"}, ValueError, r"leave the steps to the CPU; pass device='cuda' \(--device cuda\)"),
+        ({"tf32": True}, ValueError, r"kip: tf32 is of a GPU, device is 'cpu'; pass device='cuda'"),
         ({"points_per_class": 500}, ValueError, "fewer than points_per_class = 500"),
     ],
 )

@@ -16,8 +16,11 @@ import krrdistill as kd
 import tolerances
 from kill import kill_at_write
 from krrdistill.apps.cli import main
+from krrdistill.apps.kip import distill as kip_module
+from krrdistill.apps.kip.place import TorchPlace, place_of
 from krrdistill.apps.reproduce import ReproduceOptions, publication, reproduce, to_markdown, to_page
 from krrdistill.apps.reproduce import case as case_module
+from krrdistill.apps.reproduce import run as run_module
 from krrdistill.apps.reproduce.case import Case
 from krrdistill.apps.reproduce.cells import Cell, Store
 from krrdistill.apps.reproduce.published import TABLE3, TABLE4, differing_cells, spread
@@ -325,10 +328,10 @@ def test_ratios_and_differences_are_those_of_the_cells() -> None:
     )
     found = publication(document)
     race, duel = found.sections[0].rows, found.sections[1].rows
-    assert race[0][4:] == ("21.50", "–", "–", "20", "–", "21.59 ± 0.15 (-0.09)", "20", "–")
-    assert race[1][4:] == ("21.00", "21.00", "100 of 30,000", "18,000 (extrapolated)", "900 × (extrapolated)",
+    assert race[0][4:] == ("cpu", "21.50", "–", "–", "20", "–", "21.59 ± 0.15 (-0.09)", "20", "–")
+    assert race[1][4:] == ("cpu", "21.00", "21.00", "100 of 30,000", "18,000 (extrapolated)", "900 × (extrapolated)",
                            "–", "–", "–")  # fmt: skip
-    assert race[2][6:] == ("5 of 30,000", "600,000 (extrapolated)", "30,000 × (extrapolated)",
+    assert race[2][7:] == ("5 of 30,000", "600,000 (extrapolated)", "30,000 × (extrapolated)",
                            "21.56 ± 0.16 (-2.56)", "9,320", "466 ×")  # fmt: skip
     assert duel[0][3:] == ("20", "0.6", "33.3 ×", "19.00", "21.00", "+2.00")
     assert "30,000 times fewer seconds than KIP, published (extrapolated)" in found.verdict
@@ -349,7 +352,7 @@ def test_a_published_extrapolation_is_marked_too() -> None:
     for cell in document["cells"]:
         cell["ipc"] = 50
     row = publication(document).sections[0].rows[1]
-    assert row[6:] == ("30,000", "110", "5.5 ×", "–", "396,000 (extrapolated)", "15,800 × (extrapolated)")
+    assert row[7:] == ("30,000", "110", "5.5 ×", "–", "396,000 (extrapolated)", "15,800 × (extrapolated)")
 
 
 def test_without_torch_the_published_cells_say_so(
@@ -397,6 +400,65 @@ def test_sigkill_and_the_same_command_finish_the_table(tmp_path: Path) -> None:
     assert (Store(killed / "cells").path(replace(cell, method="closed_form"))).read_bytes() == first
 
 
+# ---- devices
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's CPU in the place of a GPU."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+
+    class Elsewhere(TorchPlace):
+        def facts(self) -> dict[str, str]:
+            return {**super().facts(), "device": "cuda:0", "gpu": "Some GPU", "tf32": "off"}
+
+    for module in (run_module, kip_module):
+        monkeypatch.setattr(module, "place_of", lambda asked: Elsewhere() if asked.device != "cpu" else place_of(asked))
+
+
+def test_a_table_of_a_device_stands_beside_that_of_the_cpu(elsewhere: None, tmp_path: Path) -> None:
+    """Every contestant says where it ran, and no cell of one device passes for one of another."""
+    cpu = reproduce("table4", gram(kip_iterations=3), out=tmp_path)
+    gpu = reproduce("table4", options(kip_iterations=3, device="cuda"), out=tmp_path)
+    label = "cuda:0 (Some GPU), TF32 off"
+    assert [cell["ran_on"] for cell in cpu["cells"]] == ["cpu", "cpu"]
+    assert [cell["ran_on"] for cell in gpu["cells"]] == ["cpu", label, label]
+    assert gpu["cells"][1]["steps_on"]["torch"]
+    assert gpu["command"].endswith("--device cuda --backend array")
+    rows = publication(gpu).sections[0].rows
+    assert [row[3:5] for row in rows] == [("closed form", "cpu"), ("KIP, gram", label), ("KIP, published", label)]
+    names = {path.name for path in (tmp_path / "cells").iterdir()}
+    assert {"digits-FCNN-ipc1-seed0-gram.json", "digits-FCNN-ipc1-seed0-gram-cuda.json"} <= names
+    before = {cell["finished"] for cell in gpu["cells"]}
+    assert {cell["finished"] for cell in reproduce("table4", options(kip_iterations=3, device="cuda"), out=tmp_path)[
+        "cells"]} == before  # fmt: skip
+
+
+def test_a_cell_from_before_there_were_devices_is_one_of_the_cpu(tmp_path: Path) -> None:
+    asked = closed()
+    reproduce("table3", asked, out=tmp_path)
+    (path,) = (tmp_path / "cells").iterdir()
+    content = json.loads(path.read_text())
+    del content["cell"]["device"], content["result"]["ran_on"]
+    path.write_text(json.dumps(content))
+    (cell,) = reproduce("table3", asked, out=tmp_path)["cells"]
+    assert cell["finished"] == content["result"]["finished"]
+
+
+def test_a_kip_cell_that_does_not_say_where_it_ran_is_of_the_cpu_whatever_its_backend() -> None:
+    document = race_document({"gram": 60.0}, {"gram": 100}, {"gram": 0.21})
+    for cell in document["cells"]:
+        cell["backend"] = "cuda"
+    assert [row[4] for row in publication(document).sections[0].rows] == ["cuda:0", "cpu"]
+
+
+def test_a_gpu_is_for_all_methods_or_for_the_closed_form_alone() -> None:
+    with pytest.raises(ValueError, match=r"on the CPU; pass device='cuda' .* or methods=\('closed_form',\)"):
+        options(backend="cuda")
+    assert closed(backend="cuda").device == "cpu"
+    assert options(device="cuda", backend=None).backend == "cuda"
+
+
 # ---- bad input
 
 
@@ -418,6 +480,9 @@ def test_a_file_that_is_no_cell_is_named(content: str, tmp_path: Path) -> None:
         (["table5"], "the tables are table3, table4; got 'table5'"),
         (["table3", "--methods", "gram"], "--methods belongs to table4"),
         (["table3", "--time-budget", "5"], "--time-budget belongs to table4"),
+        (["table3", "--device", "cuda"], "--device belongs to table4"),
+        (["table4", "--device", "gpu"], "device must be one of cpu, cuda or cuda:N; got 'gpu'"),
+        (["table4", "--backend", "cuda"], "pass device='cuda' (--device cuda) for both"),
         (["table4", "--ipcs", "1,x"], "--ipcs must be integers with commas between, got 'x'"),
         (["table4", "--ipcs", "0"], "ipcs must be >= 1, got 0"),
         (["table4", "--seeds", ","], "--seeds must be integers with commas between"),

@@ -48,10 +48,10 @@ struct Path {
   int64_t p, k, lambdas;
 };
 
-inline Path check_path(const Array<double>& gram, const Array<double>& cross, const Array<double>& lambdas,
+inline Path check_path(int64_t p, const Array<double>& cross, const Array<double>& lambdas,
                        const Array<double>& weights, const Array<bool>& positive_definite,
                        const Array<bool>& resolved) {
-  const int64_t p = check_gram(gram, 1);
+  require(p >= 1, "gram: (p, p)");
   require(cross.ndim() == 2 && cross.shape(1) == p, "cross: (k, p)");
   const int64_t k = cross.shape(0), count = lambdas.size();
   require(weights.size() == count * k * p, "weights: (lambdas, k, p)");
@@ -74,7 +74,8 @@ struct Preimages {
   int64_t p, d, m;
 };
 
-inline Preimages check_preimages(const Array<double>& weight, const Array<double>& rhs, const Array<double>& x) {
+template <typename T>
+Preimages check_preimages(const Array<T>& weight, const Array<double>& rhs, const Array<double>& x) {
   require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
   const int64_t p = weight.shape(0), d = weight.shape(1);
   require(rhs.ndim() == 2 && rhs.shape(1) == p, "rhs: (m, p)");

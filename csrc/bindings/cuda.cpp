@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "bindings/arrays.h"
@@ -33,7 +34,14 @@ InputType input_type(const dlpack::Type& type) {
   if (is(dlpack::unsigned_integer, 8)) {
     return InputType::u8;
   }
-  require(is(dlpack::floating, 32) || is(dlpack::floating, 64), "x must be uint8, float32 or float64");
+  if (is(dlpack::bfloat, 16)) {
+    return InputType::bf16;
+  }
+  if (is(dlpack::floating, 16)) {
+    return InputType::f16;
+  }
+  require(is(dlpack::floating, 32) || is(dlpack::floating, 64),
+          "x must be uint8, float16, bfloat16, float32 or float64");
   return type.bits == 32 ? InputType::f32 : InputType::f64;
 }
 
@@ -60,6 +68,14 @@ Data borrow(dlpack::Borrowed owner, const Rows& rows, int64_t input_dim) {
   return result;
 }
 
+// G as operations get it: an array of the host, or the DeviceGram of this context. Throws TypeError for anything else.
+struct GramArgument {
+  cuda::Gram gram;
+  int64_t order = 0;
+  Array<double> host;
+  std::shared_ptr<cuda::ResidentGram> resident;
+};
+
 // The models of a path where they are, and what copies them from there.
 struct ModelStack {
   std::shared_ptr<Context> context;
@@ -85,15 +101,52 @@ struct ModelStack {
   }
 };
 
+cuda::Products products_of(const std::string& name) {
+  require(name == "auto" || name == "fp32" || name == "tf32", "products must be auto, fp32 or tf32");
+  return name == "auto" ? cuda::Products::automatic : name == "fp32" ? cuda::Products::fp32 : cuda::Products::tf32;
+}
+
+const char* name_of(cuda::Arithmetic arithmetic) {
+  switch (arithmetic) {
+    case cuda::Arithmetic::float64:
+      return "float64";
+    case cuda::Arithmetic::integers:
+      return "integers";
+    case cuda::Arithmetic::slices:
+      return "slices";
+    case cuda::Arithmetic::float32:
+      return "float32";
+    default:
+      return "tf32";
+  }
+}
+
 // The operations of module.cpp on one device, with the same arguments where data are in host memory.
 class Device {
  public:
-  Device(int device, std::uintptr_t stream, int64_t memory_budget, bool tf32) {
+  Device(int device, std::uintptr_t stream, int64_t memory_budget, const std::string& products, bool keep_memory) {
     require(device >= 0, "device must not be negative");
     require(memory_budget >= 0, "memory_budget must not be negative");
     device_ = device;
     auto* handle = reinterpret_cast<void*>(stream);  // NOLINT(performance-no-int-to-ptr): what Python knows of a stream
-    context_ = cuda::make_context({.device = device, .stream = handle, .memory_budget = memory_budget, .tf32 = tf32});
+    context_ = cuda::make_context({.device = device,
+                                   .stream = handle,
+                                   .memory_budget = memory_budget,
+                                   .products = products_of(products),
+                                   .keep_memory = keep_memory});
+  }
+
+  [[nodiscard]] std::shared_ptr<cuda::ResidentGram> zero_gram(int64_t p) const {
+    require(p >= 0, "p must not be negative");
+    const py::gil_scoped_release nogil;
+    return std::make_shared<cuda::ResidentGram>(context_, p);
+  }
+
+  [[nodiscard]] bool owns(const cuda::ResidentGram& gram) const { return gram.context() == context_.get(); }
+
+  void release_memory() {
+    const py::gil_scoped_release nogil;
+    cuda::release_memory(*context_);
   }
 
   template <typename T>
@@ -122,17 +175,22 @@ class Device {
     return {std::move(features), type, {data.source.n, p}, {p, 1}, device_};
   }
 
+  // (arithmetic of the products, bound on their relative error)
   template <typename T>
-  void accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const py::array& y,
-                  Array<double> gram, Array<double> cross, int64_t tile_rows) {
+  std::pair<std::string, double> accumulate(const MapHandle<T>& handle, const py::object& x, const Rows& rows,
+                                            const py::array& y, const py::object& gram, Array<double> cross,
+                                            int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
-    check_sums(gram, cross, handle.map().output_dim());
+    const GramArgument sum = gram_of(gram);
+    require(sum.order == handle.map().output_dim(), "gram: (p, p)");
+    require(cross.ndim() == 2 && cross.shape(1) == sum.order, "cross: (k, p)");
     check_tile_rows(tile_rows);
     const Targets targets = make_targets(y, cross.shape(0), data.rows, data.source);
-    double* gram_data = gram.mutable_data();
     double* cross_data = cross.mutable_data();
     const py::gil_scoped_release nogil;
-    cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, gram_data, cross_data);
+    const cuda::Formed formed =
+        cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, sum.gram, cross_data);
+    return {name_of(formed.arithmetic), formed.bound};
   }
 
   void symmetrize(Array<double> gram) {
@@ -173,12 +231,18 @@ class Device {
     cuda::score_models(*context_, handle.map(), data.source, labels.data(), models, tile_rows, correct_data);
   }
 
-  std::pair<ModelStack, double> ridge_path(const Array<double>& gram, const Array<double>& cross,
+  std::pair<ModelStack, double> ridge_path(const py::object& gram, const Array<double>& cross,
                                            const Array<double>& lambdas, double rounding, Array<double> squares,
                                            Array<double> products, Array<bool> positive_definite,
                                            Array<bool> resolved) {
-    return path_of({.data = gram.data(), .p = check_gram(gram, 1)}, cross, lambdas, rounding, squares, products,
-                   positive_definite, resolved);
+    const GramArgument sum = gram_of(gram);
+    require(sum.order >= 1, "gram: (p, p)");
+    cuda::SymmetricMatrix matrix{.data = sum.gram.host, .p = sum.order};
+    if (sum.resident) {
+      const py::gil_scoped_release nogil;
+      matrix = {.data = sum.resident->symmetric(), .p = sum.order, .on_device = true};
+    }
+    return path_of(matrix, cross, lambdas, rounding, squares, products, positive_definite, resolved);
   }
 
   void solve_spd(const Array<double>& a, Array<double> rhs) {
@@ -188,7 +252,8 @@ class Device {
     cuda::solve_spd(*context_, a.data(), rhs_data, batch, n, r);
   }
 
-  double preimage_solve(const Array<double>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
+  template <typename T>
+  double preimage_solve(const Array<T>& weight, const Array<double>& rhs, Array<double> x, double rcond_floor) {
     const auto [p, d, m] = check_preimages(weight, rhs, x);
     double* x_data = x.mutable_data();
     const py::gil_scoped_release nogil;
@@ -209,10 +274,29 @@ class Device {
   [[nodiscard]] Data read(const py::object& x, const Rows& rows, int64_t input_dim) const {
     if (py::isinstance<py::array>(x)) {
       const auto array = py::reinterpret_borrow<py::array>(x);
-      return {.source = {make_input(array, rows, input_dim)}, .rows = array.shape(0)};
+      return {.source = {make_input(array, rows, input_dim, true)}, .rows = array.shape(0)};
     }
+    const cuda::CurrentDevice current(device_);  // PyTorch shares an array of no other device
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
+  }
+
+  [[nodiscard]] GramArgument gram_of(const py::object& gram) const {
+    GramArgument result;
+    if (py::isinstance<cuda::ResidentGram>(gram)) {
+      result.resident = gram.cast<std::shared_ptr<cuda::ResidentGram>>();
+      require(owns(*result.resident), "gram is of another backend");
+      result.gram.resident = result.resident.get();
+      result.order = result.resident->order();
+      return result;
+    }
+    if (!Array<double>::check_(gram)) {
+      throw py::type_error("gram must be a float64 array (p, p), C-contiguous, or a DeviceGram");
+    }
+    result.host = py::reinterpret_borrow<Array<double>>(gram);
+    result.order = check_gram(result.host);
+    result.gram.host = result.host.mutable_data();
+    return result;
   }
 
   // (models, largest eigenvalue of G). squares and products (lambdas,) are ||W||^2 and <W, cross>.
@@ -243,6 +327,48 @@ class Device {
   int device_ = 0;
 };
 
+void check_order(const cuda::ResidentGram& gram, const Array<double>& other) {
+  require(check_gram(other) == gram.order(), "gram: (p, p)");
+}
+
+void bind_gram(py::module_& module) {
+  using cuda::ResidentGram;
+  py::class_<ResidentGram, std::shared_ptr<ResidentGram>>(module, "DeviceGram", py::module_local())
+      .def("__len__", &ResidentGram::order)
+      .def("clear", &ResidentGram::clear, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "is_beside",
+          [](const ResidentGram& self, const ResidentGram& other) { return self.context() == other.context(); },
+          py::arg("other"))
+      .def("trace", &ResidentGram::trace, py::call_guard<py::gil_scoped_release>())
+      .def("copy", &ResidentGram::copy, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "add",
+          [](ResidentGram& self, const ResidentGram& other, double sign) {
+            const py::gil_scoped_release nogil;
+            self.add(other, sign);
+          },
+          py::arg("other"), py::arg("sign"))
+      .def(
+          "add",
+          [](ResidentGram& self, const Array<double>& other, double sign) {
+            check_order(self, other);
+            const double* data = other.data();
+            const py::gil_scoped_release nogil;
+            self.add(data, sign);
+          },
+          py::arg("other"), py::arg("sign"))
+      .def(
+          "download",
+          [](ResidentGram& self, Array<double> out) {
+            check_order(self, out);
+            double* data = out.mutable_data();
+            const py::gil_scoped_release nogil;
+            self.download(data);
+          },
+          py::arg("out").noconvert());
+}
+
 template <typename T>
 void bind_map(py::module_& module, py::class_<Device>& device, const char* map_name) {
   py::class_<MapHandle<T>>(module, map_name, py::module_local())
@@ -254,7 +380,7 @@ void bind_map(py::module_& module, py::class_<Device>& device, const char* map_n
       .def("transform_there", &Device::transform_there<T>, py::arg("feature_map"), py::arg("x"),
            py::arg("rows").none(true), py::arg("tile_rows"))
       .def("accumulate", &Device::accumulate<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
-           py::arg("y"), py::arg("gram").noconvert(), py::arg("cross").noconvert(), py::arg("tile_rows"))
+           py::arg("y"), py::arg("gram"), py::arg("cross").noconvert(), py::arg("tile_rows"))
       .def("score_path", &Device::score_path<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("labels").noconvert(), py::arg("weights").noconvert(), py::arg("correct").noconvert(),
            py::arg("tile_rows"))
@@ -288,22 +414,28 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack_device__", &dlpack::Matrix::place)
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
+  bind_gram(module);
   py::class_<ModelStack>(module, "ModelStack", py::module_local())
       .def_property_readonly("shape", &ModelStack::shape)
       .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())
       .def("multiply", &ModelStack::multiply, py::arg("vector").noconvert(), py::arg("out").noconvert());
   py::class_<Device> device(module, "Device", py::module_local());
   device
-      .def(py::init<int, std::uintptr_t, int64_t, bool>(), py::kw_only(), py::arg("device"), py::arg("stream"),
-           py::arg("memory_budget"), py::arg("tf32"))
+      .def(py::init<int, std::uintptr_t, int64_t, const std::string&, bool>(), py::kw_only(), py::arg("device"),
+           py::arg("stream"), py::arg("memory_budget"), py::arg("products"), py::arg("keep_memory"))
+      .def("zero_gram", &Device::zero_gram, py::arg("p"))
+      .def("owns", &Device::owns, py::arg("gram"))
+      .def("release_memory", &Device::release_memory)
       .def("symmetrize", &Device::symmetrize, py::arg("gram").noconvert())
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
            py::arg("rounding"), py::arg("squares").noconvert(), py::arg("products").noconvert(),
            py::arg("positive_definite").noconvert(), py::arg("resolved").noconvert())
       .def("has", &Device::has, py::arg("models"))
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
-      .def("preimage_solve", &Device::preimage_solve, py::arg("weight"), py::arg("rhs"), py::arg("x").noconvert(),
-           py::arg("rcond_floor"))
+      .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),
+           py::arg("x").noconvert(), py::arg("rcond_floor"))
+      .def("preimage_solve", &Device::preimage_solve<double>, py::arg("weight"), py::arg("rhs"),
+           py::arg("x").noconvert(), py::arg("rcond_floor"))
       .def("hadamard_solve", &Device::hadamard_solve, py::arg("diagonals"), py::arg("scale"), py::arg("rhs"),
            py::arg("x").noconvert());
   bind_map<float>(module, device, "FeatureMapF32");

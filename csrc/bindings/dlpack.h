@@ -17,10 +17,10 @@ namespace krrdistill::bindings::dlpack {
 
 namespace py = pybind11;
 
-constexpr int32_t cuda = 2, cuda_managed = 13;         // kinds of devices
-constexpr uint8_t unsigned_integer = 1, floating = 2;  // codes of types
-constexpr const char* unused = "dltensor";             // of a capsule whose memory nobody has taken over
-using Place = std::pair<int32_t, int32_t>;             // kind and index of a device
+constexpr int32_t cuda = 2, cuda_managed = 13;                     // kinds of devices
+constexpr uint8_t unsigned_integer = 1, floating = 2, bfloat = 4;  // codes of types
+constexpr const char* unused = "dltensor";                         // of a capsule whose memory nobody has taken over
+using Place = std::pair<int32_t, int32_t>;                         // kind and index of a device
 using Pair = std::array<int64_t, 2>;
 
 struct Device {

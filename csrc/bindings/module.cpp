@@ -92,7 +92,7 @@ RidgeMethod parse_method(const std::string& name) {
 double path(Array<double> gram, const Array<double>& cross, const Array<double>& lambdas, double rounding,
             Array<double> weights, Array<bool> positive_definite, Array<bool> resolved, const std::string& name) {
   const RidgeMethod method = parse_method(name);
-  const auto [p, k, count] = check_path(gram, cross, lambdas, weights, positive_definite, resolved);
+  const auto [p, k, count] = check_path(check_gram(gram, 1), cross, lambdas, weights, positive_definite, resolved);
   unsigned char* definite_data = flags(positive_definite);
   unsigned char* resolved_data = flags(resolved);
   double* gram_data = gram.mutable_data();

@@ -1,25 +1,26 @@
 #include "cuda/elementwise.h"
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include "cuda/vectors.h"
+
 namespace krrdistill::cuda {
 namespace {
 
 constexpr int threads = 256;
 
-// One 16-byte vector of T, and as many elements of another type.
+// float32 holds every number of 16 bits.
 template <typename T>
-constexpr int lanes = static_cast<int>(16 / sizeof(T));
-
-template <typename T, int n>
-struct alignas(sizeof(T) * n < 16 ? sizeof(T) * n : 16) Pack {
-  T v[n];
-};
-
-__device__ inline unsigned flat_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ inline T widen(T x) {
+  return x;
+}
+__device__ inline float widen(__half x) { return __half2float(x); }
+__device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)
-    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total, int64_t d,
-                       int64_t first, unsigned long long* first_bad) {
+    standardise_kernel(const In* x, const Factor* scale, const Factor* shift, T* out, unsigned packs, unsigned total,
+                       int64_t d, int64_t first, unsigned long long* first_bad) {
   constexpr int n = lanes<T>;
   const unsigned index = flat_index();
   if (index >= total) {
@@ -35,8 +36,8 @@ __global__ void __launch_bounds__(threads)
     T v = T(0);
     if (column + j < d) {
       v = scale == nullptr
-              ? static_cast<T>(source.v[j])
-              : static_cast<T>(static_cast<Factor>(source.v[j]) * scale[column + j] + shift[column + j]);
+              ? static_cast<T>(widen(source.v[j]))
+              : static_cast<T>(static_cast<Factor>(widen(source.v[j])) * scale[column + j] + shift[column + j]);
       finite = finite && v - v == T(0);
     }
     value.v[j] = v;
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// The bytes, 1, 4, 8 or 16, that a thread copies: rows may start anywhere and end anywhere.
+// The bytes, 1, 2, 4, 8 or 16, that a thread copies: rows may start anywhere and end anywhere.
 int64_t unit_bytes(const Source& source, int64_t d) {
   const int64_t size = element_bytes(source.type);
   if (source.column_stride != 1) {
@@ -67,12 +68,8 @@ int64_t unit_bytes(const Source& source, int64_t d) {
   }
   const auto ends = static_cast<uint64_t>(reinterpret_cast<uintptr_t>(source.data)) |
                     static_cast<uint64_t>(source.row_stride * size) | static_cast<uint64_t>(d * size) | 16;
-  const auto common = static_cast<int64_t>(ends & (~ends + 1));  // the largest power of two that divides them all
-  return common == 2 ? 1 : common;
+  return static_cast<int64_t>(ends & (~ends + 1));  // the largest power of two that divides them all
 }
-
-__device__ inline float cosine(float x) { return cosf(x); }
-__device__ inline double cosine(double x) { return cos(x); }
 
 template <Activation activation, typename T>
 __global__ void __launch_bounds__(threads)
@@ -92,11 +89,7 @@ __global__ void __launch_bounds__(threads)
   }
 #pragma unroll
   for (int j = 0; j < n; ++j) {
-    if constexpr (activation == Activation::leaky_relu) {
-      value.v[j] = value.v[j] > T(0) ? value.v[j] : parameter * value.v[j];
-    } else if constexpr (activation == Activation::cosine) {
-      value.v[j] = parameter * cosine(value.v[j]);
-    }
+    value.v[j] = activate<activation>(value.v[j], parameter);
   }
   reinterpret_cast<Pack<T, n>*>(x)[index] = value;
 }
@@ -137,6 +130,11 @@ void standardise(cudaStream_t stream, const void* x, InputType type, const Facto
       return run(&standardise_kernel<float, double, T>, static_cast<const float*>(x), factors.scale, factors.shift);
     case InputType::f64:
       return run(&standardise_kernel<double, double, T>, static_cast<const double*>(x), factors.scale, factors.shift);
+    case InputType::f16:
+      return run(&standardise_kernel<__half, double, T>, static_cast<const __half*>(x), factors.scale, factors.shift);
+    case InputType::bf16:
+      return run(&standardise_kernel<__nv_bfloat16, double, T>, static_cast<const __nv_bfloat16*>(x), factors.scale,
+                 factors.shift);
   }
 }
 
@@ -152,6 +150,8 @@ void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void
   switch (unit) {
     case 1:
       return run(uint8_t{});
+    case 2:
+      return run(uint16_t{});
     case 4:
       return run(uint32_t{});
     case 8:

@@ -2,13 +2,15 @@
 #include "cuda/feature_map.h"
 
 #include <algorithm>
-#include <cstring>
+#include <bit>
 #include <limits>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "cuda/elementwise.h"
 #include "cuda/hadamard.h"
+#include "cuda/host_copy.h"
 #include "cuda/products.h"
 #include "krrdistill/errors.h"
 
@@ -16,12 +18,6 @@ namespace krrdistill::cuda {
 namespace {
 
 constexpr unsigned long long none_bad = std::numeric_limits<unsigned long long>::max();
-
-// Two slots of raw rows and of what an operation adds, the standardised rows or features, and those of the next layer.
-template <typename T>
-int64_t bytes_per_row(const FeatureMap<T>& map, int64_t staged) {
-  return 2 * staged + 2 * static_cast<int64_t>(sizeof(T)) * pitch(map.max_width());
-}
 
 template <typename To>
 const To* upload_as(Scope& scope, const double* host, int64_t n) {
@@ -76,31 +72,59 @@ Factors<T> upload_factors(Scope& scope, const FeatureMap<T>& map, InputType type
 
 template <typename T>
 TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input,
-                          int64_t tile_rows, int64_t fixed, int64_t per_row, int64_t extra_fixed, int64_t extra_per_row)
+                          int64_t tile_rows, const Needs& needs)
     : scope_(scope),
       input_(input),
+      features_(needs.features),
       row_bytes_(pitch(map.input_dim) * element_bytes(input.type)),
-      extra_fixed_(extra_fixed),
-      extra_per_row_(extra_per_row) {
+      extra_fixed_(needs.extra_fixed),
+      extra_per_row_(needs.extra_per_row) {
   const int64_t index = input.on_device ? static_cast<int64_t>(sizeof(int64_t)) : 0;
-  const int64_t staged = row_bytes_ + index + extra_per_row;
-  const int64_t sync = static_cast<int64_t>(sizeof(*first_bad_));
-  rows_ = scope.fit_rows(operation, fixed + map_bytes(map) + 2 * extra_fixed + sync,
-                         per_row + bytes_per_row(map, staged), std::min(tile_rows, std::max<int64_t>(input.n, 1)));
-  map_ = upload(scope, map);
-  factors_ = upload_factors(scope, map, input.type);
+  const int64_t staged = row_bytes_ + index + extra_per_row_;
+  int64_t fixed = needs.fixed + 2 * extra_fixed_ + static_cast<int64_t>(sizeof(*first_bad_));
+  int64_t per_row = needs.per_row + 2 * staged;
+  bool by_bytes = false;
+  if constexpr (std::is_same_v<T, float>) {
+    by_bytes = features_ && ByteLayer::fits(map, input.type, scope.context.options.products);
+    if (by_bytes) {
+      fixed += ByteLayer::fixed_bytes(map);
+      per_row += ByteLayer::row_bytes(map);
+    }
+  }
+  if (features_) {
+    fixed += map_bytes(map);
+    per_row += 2 * static_cast<int64_t>(sizeof(T)) * pitch(map.max_width());  // this layer's rows and the next one's
+  }
+  const int64_t most = needs.period == 0 ? tile_rows : std::min(tile_rows, needs.period);
+  rows_ = scope.fit_rows(operation, fixed, per_row, std::min(most, std::max<int64_t>(input.n, 1)));
+  if (needs.period != 0 && rows_ < input.n) {
+    rows_ = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows_)));
+  }
+  map_.input_dim = map.input_dim;
+  if (features_) {
+    map_ = upload(scope, map);
+    factors_ = upload_factors(scope, map, input.type);
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    if (by_bytes) {
+      byte_layer_.emplace(scope, map_, map, rows_);
+    }
+  }
+  const int64_t padded = by_bytes ? ByteLayer::padded_rows(rows_) : rows_;
   const int64_t pinned = rows_ * (input.on_device ? index : row_bytes_);
   for (Slot& slot : slots_) {
-    slot.pinned = scope.template pinned<std::byte>(pinned + rows_ * extra_per_row + extra_fixed);
+    slot.pinned = scope.template pinned<std::byte>(pinned + rows_ * extra_per_row_ + extra_fixed_);
     slot.pinned_extra = slot.pinned + pinned;
-    slot.raw = scope.template device<std::byte>(rows_ * staged + extra_fixed);
-    slot.indices = slot.raw + rows_ * row_bytes_;
+    slot.raw = scope.template device<std::byte>(padded * row_bytes_ + rows_ * (index + extra_per_row_) + extra_fixed_);
+    slot.indices = slot.raw + padded * row_bytes_;
     slot.extra = slot.indices + rows_ * index;
     slot.copied = scope.event();
     slot.computed = scope.event();
   }
-  current_ = scope.template device<T>(rows_ * pitch(map.max_width()));
-  next_ = scope.template device<T>(rows_ * pitch(map.max_width()));
+  if (features_) {
+    current_ = scope.template device<T>(rows_ * pitch(map.max_width()));
+    next_ = scope.template device<T>(rows_ * pitch(map.max_width()));
+  }
   first_bad_ = scope.template device<unsigned long long>(1);
 }
 
@@ -122,27 +146,27 @@ void TileStream<T>::stage(const Slot& slot, int64_t first, int64_t count, const 
     send(slot.indices, slot.pinned, count * static_cast<int64_t>(sizeof(int64_t)));
     gather(copy, input_, reinterpret_cast<const int64_t*>(slot.indices), slot.raw, count, map_.input_dim);
   } else {
-    gather_on_host(first, count, slot.pinned);
+    const int64_t size = element_bytes(input_.type);
+    gather_on_host(input_, first, count, size, map_.input_dim * size, slot.pinned, row_bytes_);
     send(slot.raw, slot.pinned, count * row_bytes_);
   }
 }
 
 template <typename T>
-void TileStream<T>::gather_on_host(int64_t first, int64_t count, std::byte* to) const {
-  const int64_t size = element_bytes(input_.type);
-  const auto width = static_cast<size_t>(map_.input_dim * size);
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(to + i * row_bytes_,
-                static_cast<const std::byte*>(input_.data) + input_.row_of(first + i) * input_.row_stride * size,
-                width);
-  }
-}
-
-template <typename T>
-T* TileStream<T>::features_of(const std::byte* staged, int64_t first, int64_t count) {
+T* TileStream<T>::features_of(std::byte* staged, int64_t first, int64_t count) {
   cudaStream_t stream = scope_.context.compute;
-  standardise(stream, staged, input_.type, factors_, current_, count, map_.input_dim, first, first_bad_);
-  for (const auto& layer : map_.layers) {
+  bool done = false;  // the first layer
+  if constexpr (std::is_same_v<T, float>) {
+    if (byte_layer_) {
+      byte_layer_->apply(staged, count, current_);
+      done = true;
+    }
+  }
+  if (!done) {
+    standardise(stream, staged, input_.type, factors_, current_, count, map_.input_dim, first, first_bad_);
+  }
+  for (size_t i = done ? 1 : 0; i < map_.layers.size(); ++i) {
+    const Layer<T>& layer = map_.layers[i];
     if (layer.weight != nullptr) {
       // Row-major (count, inputs) is column-major (inputs, count), so features^T = W^T-transposed times H.
       gemm<T>(scope_, CUBLAS_OP_T, CUBLAS_OP_N, layer.outputs, count, layer.inputs, layer.weight, layer.ld, current_,
@@ -171,8 +195,8 @@ void TileStream<T>::for_each(const Fill& fill, const std::function<void(const Ti
     stage(slot, first, count, fill);
     KRRDISTILL_CHECK(cudaEventRecord(slot.copied, copy));
     KRRDISTILL_CHECK(cudaStreamWaitEvent(compute, slot.copied, 0));
-    T* features = features_of(slot.raw, first, count);
-    use({.first = first, .count = count, .features = features, .extra = slot.extra});
+    T* features = features_ ? features_of(slot.raw, first, count) : nullptr;
+    use({.first = first, .count = count, .features = features, .raw = slot.raw, .extra = slot.extra});
     KRRDISTILL_CHECK(cudaEventRecord(slot.computed, compute));
   }
   unsigned long long bad = none_bad;

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 
+#include "cuda/byte_layer.h"
 #include "cuda/elementwise.h"
 #include "cuda/runtime.h"
 
@@ -38,14 +40,28 @@ class TileStream {
   struct Tile {
     int64_t first;
     int64_t count;
-    T* features;  // (count, output_dim), stride pitch(output_dim)
+    T* features;           // (count, output_dim), stride pitch(output_dim); null for tiles that stay raw
+    const std::byte* raw;  // rows as they are stored, stride pitch(input_dim); a ByteLayer overwrites them
     const std::byte* extra;
   };
 
-  // Tiles of at most tile_rows rows, fewer where `fixed` bytes, which the operation still allocates, and `per_row`
-  // bytes for each row leave less room.
+  // What an operation needs beside the features of a tile.
+  struct Needs {
+    int64_t fixed = 0;    // bytes, which the operation still allocates,
+    int64_t per_row = 0;  // and for each row: tiles have fewer rows where less room is left
+    int64_t extra_fixed = 0;
+    int64_t extra_per_row = 0;
+    bool features = true;  // false: only raw rows
+    int64_t period = 0;    // a power of two: no tile crosses a multiple of so many rows
+  };
+  // Tiles of at most tile_rows rows.
   TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input, int64_t tile_rows,
-             int64_t fixed = 0, int64_t per_row = 0, int64_t extra_fixed = 0, int64_t extra_per_row = 0);
+             const Needs& needs);
+  TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input, int64_t tile_rows,
+             int64_t fixed = 0, int64_t per_row = 0, int64_t extra_fixed = 0, int64_t extra_per_row = 0)
+      : TileStream(
+            scope, operation, map, input, tile_rows,
+            Needs{.fixed = fixed, .per_row = per_row, .extra_fixed = extra_fixed, .extra_per_row = extra_per_row}) {}
 
   // Calls use(tile) for every tile; what `use` enqueues on the compute stream may read the tile. Then waits for all of
   // it. Throws NonFinite with the row's index in the data.
@@ -64,13 +80,14 @@ class TileStream {
     cudaEvent_t computed;
   };
   void stage(const Slot& slot, int64_t first, int64_t count, const Fill& fill) const;
-  void gather_on_host(int64_t first, int64_t count, std::byte* to) const;
-  T* features_of(const std::byte* staged, int64_t first, int64_t count);
+  T* features_of(std::byte* staged, int64_t first, int64_t count);
 
   Scope& scope_;
   const Source& input_;
   FeatureMap<T> map_;  // on the device
   Factors<T> factors_;
+  std::optional<ByteLayer> byte_layer_;  // in the place of the affine stage and the first layer
+  bool features_;
   int64_t row_bytes_;  // of staged raw rows
   int64_t extra_fixed_;
   int64_t extra_per_row_;

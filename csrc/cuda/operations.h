@@ -13,11 +13,40 @@
 
 namespace krrdistill::cuda {
 
+// How float32 products are formed: `automatic` takes integer tensor cores where they are exact or float32-accurate.
+enum class Products { automatic, fp32, tf32 };
+
+// How the products in a Gram matrix were formed, and a bound on their ||dG||_2 / ||G||_2 (0: that of float64). What the
+// features are off by themselves is another matter.
+enum class Arithmetic { float64, integers, slices, float32, tf32 };
+struct Formed {
+  Arithmetic arithmetic;
+  double bound;
+};
+
 struct Options {
   int device = 0;
   void* stream = nullptr;     // a cudaStream_t of the caller; null: a stream of the context's own
   int64_t memory_budget = 0;  // bytes of device memory; 0: nine tenths of what is free when an operation starts
-  bool tf32 = false;          // float32 products may use TF32 tensor cores (10 bits of mantissa)
+  Products products = Products::automatic;
+  bool keep_memory = true;  // device and pinned memory wait for the next operation instead of being freed
+};
+
+// CUDA does not survive a fork: in the child of a process that used it, calls fail or hang. Throws DeviceError there.
+void check_process();
+
+// Makes a device current for the calling thread, and at the end the one that was. Throws DeviceError.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int device);
+  ~CurrentDevice();
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice(CurrentDevice&&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(CurrentDevice&&) = delete;
+
+ private:
+  int previous_ = 0;
 };
 
 // A device, its two streams and the handles of cuBLAS and cuSOLVER. One operation at a time, from any thread.
@@ -60,12 +89,55 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
 template <typename T>
 std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
 
-// Adds to the lower triangle of gram (p, p) and to cross (k, p).
+// G (p, p) in memory of the device, where it stays between operations. Its lower triangle is kept up; the upper one is
+// mirrored when somebody reads it. The context lives as long as it.
+class ResidentGram {
+ public:
+  ResidentGram(std::shared_ptr<Context> context, int64_t p);  // zero
+
+  [[nodiscard]] int64_t order() const { return p_; }
+  [[nodiscard]] const Context* context() const { return context_.get(); }
+  void clear();
+  // += sign times the lower triangle of a matrix (p, p) of the host, or of one in the same context.
+  void add(const double* host, double sign);
+  void add(const ResidentGram& other, double sign);
+  [[nodiscard]] double trace() const;
+  void download(double* host);  // symmetric
+  [[nodiscard]] std::shared_ptr<ResidentGram> copy() const;
+
+  // All of it, on the device, ready on every stream.
+  const double* symmetric();
+  // For an operation that adds to the lower triangle on the context's compute stream.
+  double* lower() {
+    symmetric_ = false;
+    return data_.get();
+  }
+
+ private:
+  void combine(const double* other, double sign);
+
+  std::shared_ptr<Context> context_;
+  std::shared_ptr<double> data_;
+  int64_t p_;
+  bool symmetric_ = true;
+};
+
+// G of an operation: of the host, or one that stays on the device.
+struct Gram {
+  double* host = nullptr;
+  ResidentGram* resident = nullptr;
+};
+
+// Adds to the lower triangle of gram (p, p) and to cross (k, p). With T = double, bytes under a map without layers are
+// summed as integers, unless `products` says otherwise, with the same bits as on the CPU.
 template <typename T>
-void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
-                int64_t tile_rows, double* gram, double* cross);
+Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
+                  int64_t tile_rows, const Gram& gram, double* cross);
 
 void symmetrize(Context& context, double* gram, int64_t p);
+
+// Gives device and pinned memory that waits for the next operation back.
+void release_memory(Context& context);
 
 // A symmetric (p, p) matrix in host memory, or in that of the context's device, ready on every stream.
 struct SymmetricMatrix {
@@ -115,8 +187,9 @@ void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, in
 
 // QR of W^T. Returns the smallest over the largest diagonal entry of R, which bounds the reciprocal condition number
 // from above, and leaves x untouched when it is below `rcond_floor`.
-double preimage_solve(Context& context, const double* weight, const double* rhs, double* x, int64_t p, int64_t d,
-                      int64_t m, double rcond_floor);
+template <typename T>
+double preimage_solve(Context& context, const T* weight, const double* rhs, double* x, int64_t p, int64_t d, int64_t m,
+                      double rcond_floor);
 
 void hadamard_solve(Context& context, const Hadamard<double>& a, const double* rhs, double* x, int64_t m);
 

@@ -12,6 +12,29 @@
 namespace krrdistill::cuda {
 namespace {
 
+constexpr int threads = 256;
+
+__global__ void __launch_bounds__(threads) widen_kernel(const float* x, double* out, int64_t n) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index < n) {
+    out[index] = static_cast<double>(x[index]);
+  }
+}
+
+double* upload_wide(Scope& scope, const double* weight, int64_t n) { return scope.upload(weight, n); }
+
+// Half the bytes go over the bus.
+double* upload_wide(Scope& scope, const float* weight, int64_t n) {
+  auto* out = scope.device<double>(n);
+  const Scope::Mark before = scope.mark();
+  const float* narrow_weight = scope.upload(weight, n);
+  launch("widen", &widen_kernel, grid_of(ceil_div(n, threads)), threads, 0, scope.context.compute, narrow_weight, out,
+         n);
+  KRRDISTILL_CHECK(cudaStreamSynchronize(scope.context.compute));
+  scope.release_to(before);
+  return out;
+}
+
 // The smallest over the largest magnitude on the diagonal of a column-major (d, p) factor.
 double diagonal_ratio(Scope& scope, const double* factor, int64_t p, int64_t d) {
   std::vector<double> diagonal(static_cast<size_t>(p));
@@ -34,12 +57,13 @@ void require_success(Scope& scope, const char* routine, const int* device_info) 
 
 }  // namespace
 
-double preimage_solve(Context& context, const double* weight, const double* rhs, double* x, int64_t p, int64_t d,
-                      int64_t m, double rcond_floor) {
+template <typename T>
+double preimage_solve(Context& context, const T* weight, const double* rhs, double* x, int64_t p, int64_t d, int64_t m,
+                      double rcond_floor) {
   Scope scope(context);
   cusolverDnHandle_t solver = context.solver;
   const int ip = narrow(p), id = narrow(d), im = narrow(m);
-  double* factor = scope.upload(weight, p * d);  // row-major (p, d) is column-major W^T (d, p)
+  double* factor = upload_wide(scope, weight, p * d);  // row-major (p, d) is column-major W^T (d, p)
   auto* tau = scope.device<double>(p);
   auto* left = scope.device<double>(m * d);
   auto* info = scope.device<int>(1);
@@ -57,11 +81,10 @@ double preimage_solve(Context& context, const double* weight, const double* rhs,
   if (!(rcond >= rcond_floor) || m == 0) {
     return rcond;
   }
-  const size_t height = static_cast<size_t>(m), pitch_x = static_cast<size_t>(d) * sizeof(double);
-  const size_t width = static_cast<size_t>(p) * sizeof(double);
-  KRRDISTILL_CHECK(cudaMemsetAsync(left, 0, height * pitch_x, context.compute));
-  KRRDISTILL_CHECK(
-      cudaMemcpy2DAsync(left, pitch_x, rhs, width, width, height, cudaMemcpyHostToDevice, context.compute));
+  if (p < d) {
+    KRRDISTILL_CHECK(cudaMemsetAsync(left, 0, static_cast<size_t>(m * d) * sizeof(double), context.compute));
+  }
+  scope.upload_rows_to(left, rhs, m, p, d);
   const double one = 1.0;
   KRRDISTILL_CHECK(cublasDtrsm(context.blas, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_T,
                                CUBLAS_DIAG_NON_UNIT, ip, im, &one, factor, id, left, id));
@@ -71,5 +94,8 @@ double preimage_solve(Context& context, const double* weight, const double* rhs,
   scope.download(x, left, m * d);
   return rcond;
 }
+
+template double preimage_solve(Context&, const float*, const double*, double*, int64_t, int64_t, int64_t, double);
+template double preimage_solve(Context&, const double*, const double*, double*, int64_t, int64_t, int64_t, double);
 
 }  // namespace krrdistill::cuda

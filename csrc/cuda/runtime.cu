@@ -1,11 +1,15 @@
 #include "cuda/runtime.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "cuda/host_copy.h"
 #include "krrdistill/errors.h"
 
 namespace krrdistill::cuda {
@@ -21,6 +25,17 @@ std::string name_of(const char* call) {
   throw DeviceError("CUDA: " + name_of(call) + " failed: " + reason);
 }
 
+constexpr int64_t ring_bytes = int64_t{8} << 20;    // of each of two pinned buffers
+constexpr int64_t direct_bytes = int64_t{1} << 18;  // up to it one pageable copy is as fast
+
+constexpr const char* spawn = "start processes with multiprocessing.get_context(\"spawn\")";
+
+std::string reason_of(cudaError_t status) {
+  const std::string reason = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+  // What CUDA says in a process that another library, having used CUDA, forked.
+  return status == cudaErrorInitializationError ? reason + "; if this process was forked, " + spawn : reason;
+}
+
 std::string mebibytes(int64_t bytes) { return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB"; }
 
 }  // namespace
@@ -30,7 +45,7 @@ void check(cudaError_t status, const char* call) {
     return;
   }
   static_cast<void>(cudaGetLastError());  // the runtime would report it again
-  const std::string reason = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+  const std::string reason = reason_of(status);
   if (status == cudaErrorMemoryAllocation) {
     throw DeviceOutOfMemory("CUDA: " + name_of(call) + " failed: " + reason + "; lower memory_budget or use less data");
   }
@@ -39,7 +54,9 @@ void check(cudaError_t status, const char* call) {
 
 void check(cublasStatus_t status, const char* call) {
   if (status != CUBLAS_STATUS_SUCCESS) {
-    fail(call, "cuBLAS status " + std::to_string(static_cast<int>(status)));
+    const std::string remedy =
+        status == CUBLAS_STATUS_NOT_SUPPORTED ? " (not supported); products='fp32' needs no products of bytes" : "";
+    fail(call, "cuBLAS status " + std::to_string(static_cast<int>(status)) + remedy);
   }
 }
 
@@ -56,7 +73,29 @@ int narrow(int64_t value) {
   return static_cast<int>(value);
 }
 
+bool forked() {
+  static const pid_t first = getpid();  // the process that used CUDA first
+  return getpid() != first;
+}
+
+void check_process() {
+  if (forked()) {
+    throw DeviceError(std::string("CUDA: this process was forked from one that had used CUDA, which does not survive "
+                                  "a fork; ") +
+                      spawn + ", or fork them before the first CudaBackend is made");
+  }
+}
+
+CurrentDevice::CurrentDevice(int device) {
+  check_process();
+  KRRDISTILL_CHECK(cudaGetDevice(&previous_));
+  KRRDISTILL_CHECK(cudaSetDevice(device));
+}
+
+CurrentDevice::~CurrentDevice() { static_cast<void>(cudaSetDevice(previous_)); }
+
 Context::Context(const Options& given) : options(given) {
+  check_process();
   int previous = 0;
   KRRDISTILL_CHECK(cudaGetDevice(&previous));
   KRRDISTILL_CHECK(cudaSetDevice(options.device));
@@ -68,7 +107,8 @@ Context::Context(const Options& given) : options(given) {
     KRRDISTILL_CHECK(cudaStreamCreateWithFlags(&copy, cudaStreamNonBlocking));
     KRRDISTILL_CHECK(cublasCreate(&blas));
     KRRDISTILL_CHECK(cublasSetStream(blas, compute));
-    KRRDISTILL_CHECK(cublasSetMathMode(blas, options.tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
+    KRRDISTILL_CHECK(
+        cublasSetMathMode(blas, options.products == Products::tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH));
     KRRDISTILL_CHECK(cusolverDnCreate(&solver));
     KRRDISTILL_CHECK(cusolverDnSetStream(solver, compute));
     KRRDISTILL_CHECK(cudaSetDevice(previous));
@@ -80,6 +120,9 @@ Context::Context(const Options& given) : options(given) {
 }
 
 Context::~Context() {
+  if (forked()) {
+    return;
+  }
   int previous = options.device;
   static_cast<void>(cudaGetDevice(&previous));
   static_cast<void>(cudaSetDevice(options.device));
@@ -87,7 +130,29 @@ Context::~Context() {
   static_cast<void>(cudaSetDevice(previous));
 }
 
+Block Pool::take(int64_t bytes, int64_t most) {
+  const auto found = blocks_.lower_bound(bytes);
+  if (found == blocks_.end() || found->first > most) {
+    return {};
+  }
+  const Block block{.memory = found->second, .bytes = found->first};
+  blocks_.erase(found);
+  bytes_ -= block.bytes;
+  return block;
+}
+
+void Pool::give(const Block& block) {
+  blocks_.emplace(block.bytes, block.memory);
+  bytes_ += block.bytes;
+}
+
+void Context::trim() noexcept {
+  device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+  pinned_pool.clear([](void* memory) { static_cast<void>(cudaFreeHost(memory)); });
+}
+
 void Context::destroy() noexcept {
+  trim();
   if (solver != nullptr) {
     static_cast<void>(cusolverDnDestroy(solver));
   }
@@ -104,9 +169,15 @@ void Context::destroy() noexcept {
 
 std::shared_ptr<Context> make_context(const Options& options) { return std::make_shared<Context>(options); }
 
+void release_memory(Context& context) {
+  const Scope scope(context);
+  context.trim();
+}
+
 void* reading_stream(const Context& context) { return context.copy; }
 
 DriverFacts driver_facts() {
+  check_process();
   DriverFacts facts;
   KRRDISTILL_CHECK(cudaRuntimeGetVersion(&facts.runtime));
   KRRDISTILL_CHECK(cudaDriverGetVersion(&facts.driver));
@@ -114,7 +185,7 @@ DriverFacts driver_facts() {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) {
     static_cast<void>(cudaGetLastError());
-    facts.error = cudaGetErrorString(status);
+    facts.error = reason_of(status);
     return facts;
   }
   for (int i = 0; i < count; ++i) {
@@ -128,7 +199,7 @@ DriverFacts driver_facts() {
   return facts;
 }
 
-Scope::Scope(Context& of) : context(of), lock_(of.mutex) {
+Scope::Scope(Context& of) : context((check_process(), of)), lock_(of.mutex) {
   KRRDISTILL_CHECK(cudaGetDevice(&previous_device_));
   KRRDISTILL_CHECK(cudaSetDevice(context.options.device));
   budget_ = context.options.memory_budget;
@@ -139,7 +210,7 @@ Scope::Scope(Context& of) : context(of), lock_(of.mutex) {
       static_cast<void>(cudaSetDevice(previous_device_));
     }
     check(status, "cudaMemGetInfo");
-    budget_ = static_cast<int64_t>(free / 10 * 9);
+    budget_ = (static_cast<int64_t>(free) + context.device_pool.bytes()) / 10 * 9;
   }
 }
 
@@ -150,11 +221,14 @@ Scope::~Scope() {
   for (cudaEvent_t event : events_) {
     static_cast<void>(cudaEventDestroy(event));
   }
-  for (void* memory : device_) {
-    static_cast<void>(cudaFree(memory));
+  for (const Block& block : device_) {
+    context.device_pool.give(block);
   }
-  for (void* memory : pinned_) {
-    static_cast<void>(cudaFreeHost(memory));
+  for (const Block& block : pinned_) {
+    context.pinned_pool.give(block);
+  }
+  if (!context.options.keep_memory) {
+    context.trim();
   }
   static_cast<void>(cudaSetDevice(previous_device_));
 }
@@ -165,33 +239,59 @@ void* Scope::device_bytes(int64_t bytes) {
                             mebibytes(available() > 0 ? available() : 0) + " left of " + mebibytes(budget_));
   }
   device_.reserve(device_.size() + 1);
-  void* memory = nullptr;
-  KRRDISTILL_CHECK(cudaMalloc(&memory, static_cast<size_t>(bytes)));
-  device_.push_back(memory);
+  charged_.reserve(device_.size() + 1);
+  Block block = context.device_pool.take(bytes, context.options.memory_budget == 0 ? 2 * bytes : bytes);
+  if (block.memory == nullptr) {
+    block.bytes = bytes;
+    const auto free_pool = [this] {
+      context.device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+    };
+    if (used_ + block.bytes + context.device_pool.bytes() > budget_) {
+      free_pool();
+    }
+    cudaError_t status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
+    if (status == cudaErrorMemoryAllocation && context.device_pool.bytes() > 0) {
+      static_cast<void>(cudaGetLastError());
+      free_pool();
+      status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
+    }
+    check(status, "cudaMalloc");
+  }
+  device_.push_back(block);
+  charged_.push_back(bytes);
   used_ += bytes;
-  return memory;
+  return block.memory;
 }
 
 void Scope::release_to(const Mark& mark) {
   while (device_.size() > mark.blocks) {
-    void* memory = device_.back();
+    used_ -= charged_.back();
+    charged_.pop_back();
+    context.device_pool.give(device_.back());
     device_.pop_back();
-    KRRDISTILL_CHECK(cudaFree(memory));
   }
-  used_ = mark.used;
 }
 
 void* Scope::pinned_bytes(int64_t bytes) {
   pinned_.reserve(pinned_.size() + 1);
-  void* memory = nullptr;
-  KRRDISTILL_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
-  pinned_.push_back(memory);
-  return memory;
+  Block block = context.pinned_pool.take(bytes, 2 * bytes);
+  if (block.memory == nullptr) {
+    block.bytes = bytes;
+    KRRDISTILL_CHECK(cudaMallocHost(&block.memory, static_cast<size_t>(block.bytes)));
+  }
+  pinned_.push_back(block);
+  return block.memory;
 }
 
 std::shared_ptr<void> Scope::keep_bytes(void* memory) {
-  device_.erase(std::find(device_.begin(), device_.end(), memory));
+  const auto found =
+      std::find_if(device_.begin(), device_.end(), [memory](const Block& b) { return b.memory == memory; });
+  charged_.erase(charged_.begin() + (found - device_.begin()));
+  device_.erase(found);
   return {memory, [device = context.options.device](void* kept) {
+            if (forked()) {
+              return;
+            }
             int previous = device;
             static_cast<void>(cudaGetDevice(&previous));
             static_cast<void>(cudaSetDevice(device));
@@ -208,19 +308,81 @@ cudaEvent_t Scope::event() {
   return made;
 }
 
-void Scope::copy_rows(void* to, int64_t to_pitch, const void* from, int64_t row_bytes, int64_t rows,
-                      cudaMemcpyKind kind) {
-  const auto width = static_cast<size_t>(row_bytes);
-  if (rows == 0 || width == 0) {
+// Pageable memory goes through the driver's own pinned buffer, filled by one thread: 7 GB/s where the bus takes 53 and
+// several threads fill 21. So larger copies go through two buffers of ours, by turns.
+void Scope::send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes) {
+  cudaStream_t stream = context.compute;
+  if (rows == 1 || to_pitch == row_bytes) {
+    row_bytes *= rows;
+    to_pitch = row_bytes;
+    rows = std::min<int64_t>(rows, 1);
+  }
+  if (rows * row_bytes <= direct_bytes) {
+    if (rows * row_bytes > 0) {
+      KRRDISTILL_CHECK(cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from, static_cast<size_t>(row_bytes),
+                                         static_cast<size_t>(row_bytes), static_cast<size_t>(rows),
+                                         cudaMemcpyHostToDevice, stream));
+      KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
+    }
     return;
   }
-  if (rows == 1) {
-    KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, width, kind, context.compute));
-  } else {
-    KRRDISTILL_CHECK(cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from, width, width, static_cast<size_t>(rows),
-                                       kind, context.compute));
+  // Parts of whole rows, or parts of one long row.
+  const int64_t step = rows == 1 ? ring_bytes : std::max<int64_t>(1, ring_bytes / row_bytes);
+  const int64_t count = rows == 1 ? row_bytes : rows, unit = rows == 1 ? 1 : row_bytes;
+  const int64_t stride = rows == 1 ? 1 : to_pitch;
+  make_ring(std::max(ring_bytes, unit));
+  for (int64_t first = 0, number = 0; first < count; first += step, ++number) {
+    const int64_t part = std::min(step, count - first);
+    const auto slot = static_cast<size_t>(number % 2);
+    KRRDISTILL_CHECK(cudaEventSynchronize(ring_free_[slot]));
+    copy_on_host(ring_[slot].memory, static_cast<const std::byte*>(from) + first * unit, part * unit);
+    auto* target = static_cast<std::byte*>(to) + first * stride;
+    const auto width = static_cast<size_t>(rows == 1 ? part : unit);
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(target, rows == 1 ? width : static_cast<size_t>(stride), ring_[slot].memory,
+                                       width, width, static_cast<size_t>(rows == 1 ? 1 : part), cudaMemcpyHostToDevice,
+                                       stream));
+    KRRDISTILL_CHECK(cudaEventRecord(ring_free_[slot], stream));
   }
-  KRRDISTILL_CHECK(cudaStreamSynchronize(context.compute));
+}
+
+void Scope::receive(void* to, const void* from, int64_t bytes) {
+  cudaStream_t stream = context.compute;
+  if (bytes <= direct_bytes) {
+    if (bytes > 0) {
+      KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
+      KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
+    }
+    return;
+  }
+  make_ring(ring_bytes);
+  const auto part_of = [bytes](int64_t first) { return std::min(ring_bytes, bytes - first); };
+  const auto fetch = [&](int64_t first) {
+    const auto slot = static_cast<size_t>(first / ring_bytes % 2);
+    KRRDISTILL_CHECK(cudaMemcpyAsync(ring_[slot].memory, static_cast<const std::byte*>(from) + first,
+                                     static_cast<size_t>(part_of(first)), cudaMemcpyDeviceToHost, stream));
+    KRRDISTILL_CHECK(cudaEventRecord(ring_free_[slot], stream));
+  };
+  KRRDISTILL_CHECK(cudaStreamSynchronize(stream));  // the ring may be on its way to the device
+  fetch(0);
+  for (int64_t first = 0; first < bytes; first += ring_bytes) {
+    if (first + ring_bytes < bytes) {
+      fetch(first + ring_bytes);
+    }
+    const auto slot = static_cast<size_t>(first / ring_bytes % 2);
+    KRRDISTILL_CHECK(cudaEventSynchronize(ring_free_[slot]));
+    copy_on_host(static_cast<std::byte*>(to) + first, ring_[slot].memory, part_of(first));
+  }
+}
+
+void Scope::make_ring(int64_t bytes) {
+  for (size_t slot = 0; slot < ring_.size(); ++slot) {
+    if (ring_free_[slot] == nullptr) {
+      ring_free_[slot] = event();
+    }
+    if (ring_[slot].bytes < bytes) {
+      ring_[slot] = {.memory = pinned_bytes(bytes), .bytes = bytes};
+    }
+  }
 }
 
 int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const {

@@ -5,7 +5,9 @@
 #include <cuda_runtime.h>
 #include <cusolverDn.h>
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -22,6 +24,9 @@ void check(cusolverStatus_t status, const char* call);
 // NOLINTNEXTLINE(cppcoreguidelines-macro-usage): the text of the call goes into the message
 #define KRRDISTILL_CHECK(call) ::krrdistill::cuda::check((call), #call)
 
+// Whether this process was forked from one that used CUDA in this module: nothing of CUDA may be called, or freed.
+bool forked();
+
 // Sizes of cuBLAS, cuSOLVER and grids are 32 bits wide. Throws std::length_error.
 int narrow(int64_t value);
 
@@ -36,6 +41,34 @@ inline dim3 grid_of(int64_t x, int64_t y = 1) {
   const int64_t rows = y > 65535 ? 65535 : y;
   return dim3(static_cast<unsigned>(narrow(x > 0 ? x : 1)), static_cast<unsigned>(rows > 0 ? rows : 1));
 }
+
+// Memory that operations gave back, for those that follow: cudaMalloc and cudaFree wait for the device, and
+// cudaMallocHost touches every page, which takes longer than a copy through it.
+struct Block {
+  void* memory = nullptr;
+  int64_t bytes = 0;
+};
+
+class Pool {
+ public:
+  // The smallest free block of at least `bytes` and at most `most`; empty where there is none.
+  Block take(int64_t bytes, int64_t most);
+  void give(const Block& block);
+  [[nodiscard]] int64_t bytes() const { return bytes_; }
+
+  template <typename Free>
+  void clear(Free free) {
+    for (const auto& [bytes, memory] : blocks_) {
+      free(memory);
+    }
+    blocks_.clear();
+    bytes_ = 0;
+  }
+
+ private:
+  std::multimap<int64_t, void*> blocks_;
+  int64_t bytes_ = 0;
+};
 
 class Context {
  public:
@@ -52,6 +85,11 @@ class Context {
   cublasHandle_t blas = nullptr;
   cusolverDnHandle_t solver = nullptr;
   std::mutex mutex;
+  Pool device_pool;
+  Pool pinned_pool;
+
+  // Gives the pools' memory back to the device and the host.
+  void trim() noexcept;
 
  private:
   void destroy() noexcept;
@@ -84,18 +122,21 @@ class Scope {
   T* upload(const T* host, int64_t n) {
     return upload_rows(host, 1, n, n);
   }
-  // Rows of `width` elements, `ld` elements apart on the device.
+  // Rows of `width` elements, `ld` elements apart on the device, through pinned memory that several threads fill.
   template <typename T>
   T* upload_rows(const T* host, int64_t rows, int64_t width, int64_t ld) {
     T* memory = device<T>(rows * ld);
-    copy_rows(memory, ld * static_cast<int64_t>(sizeof(T)), host, width * static_cast<int64_t>(sizeof(T)), rows,
-              cudaMemcpyHostToDevice);
+    upload_rows_to(memory, host, rows, width, ld);
     return memory;
+  }
+  template <typename T>
+  void upload_rows_to(T* memory, const T* host, int64_t rows, int64_t width, int64_t ld) {
+    send(memory, ld * static_cast<int64_t>(sizeof(T)), host, rows, width * static_cast<int64_t>(sizeof(T)));
   }
   // Waits for all work before it, and for the copy.
   template <typename T>
   void download(T* host, const T* device, int64_t n) {
-    copy_rows(host, 0, device, n * static_cast<int64_t>(sizeof(T)), 1, cudaMemcpyDeviceToHost);
+    receive(host, device, n * static_cast<int64_t>(sizeof(T)));
   }
 
   // Memory of device() that outlives the operation.
@@ -107,9 +148,8 @@ class Scope {
   // What device() gave after mark() goes back to the budget; the streams must be done with it.
   struct Mark {
     size_t blocks;
-    int64_t used;
   };
-  [[nodiscard]] Mark mark() const { return {.blocks = device_.size(), .used = used_}; }
+  [[nodiscard]] Mark mark() const { return {.blocks = device_.size()}; }
   void release_to(const Mark& mark);
 
   // Bytes of the budget that are left.
@@ -123,14 +163,19 @@ class Scope {
   void* device_bytes(int64_t bytes);
   void* pinned_bytes(int64_t bytes);
   std::shared_ptr<void> keep_bytes(void* memory);
-  void copy_rows(void* to, int64_t to_pitch, const void* from, int64_t row_bytes, int64_t rows, cudaMemcpyKind kind);
+  void send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes);
+  void receive(void* to, const void* from, int64_t bytes);
+  void make_ring(int64_t bytes);
 
   std::lock_guard<std::mutex> lock_;
   int previous_device_ = 0;
   int64_t budget_ = 0;
   int64_t used_ = 0;
-  std::vector<void*> device_;
-  std::vector<void*> pinned_;
+  std::vector<Block> device_;
+  std::vector<int64_t> charged_;  // what was asked for of each, and is used of the budget
+  std::vector<Block> pinned_;
+  std::array<Block, 2> ring_{};  // of send and receive
+  std::array<cudaEvent_t, 2> ring_free_{};
   std::vector<cudaEvent_t> events_;
 };
 

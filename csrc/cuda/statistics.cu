@@ -1,20 +1,24 @@
-// The hot loop on the device: features of a tile, SYRK on one triangle, class sums.
+// The hot loop on the device: features of a tile, their products on one triangle, class sums.
 #include "krrdistill/statistics.h"
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
+#include "cuda/byte_statistics.h"
 #include "cuda/elementwise.h"
 #include "cuda/feature_map.h"
 #include "cuda/products.h"
-#include "cuda/shared.h"
+#include "cuda/sliced_gram.h"
 
 namespace krrdistill::cuda {
 namespace {
 
 constexpr int threads = 128;
-constexpr int block = 32;  // of the transposition
+constexpr int64_t chain_rows = 256;  // of float32 sums: longer chains of positive terms exceed the noise floor
+constexpr double float32_bound = 6.0 / (1 << 24);  // of such chains: their rounding grows like sqrt(chain_rows) / 3
+constexpr double tf32_bound = 1.0 / (1 << 15);     // 1.8e-5 was measured on an H100, whose accumulators truncate
 
 // cross[c] += the features of class c. `sorted`: starts (k + 1), then the rows of the tile by class. A thread owns
 // one column of one class and adds its rows in order, so that two runs are bit-identical.
@@ -35,34 +39,9 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// The upper triangle becomes the mirror of the lower one, by blocks that go through shared memory: both sides are
-// read and written along rows. A column more than the block keeps the banks apart.
-__global__ void __launch_bounds__(block * 8) symmetrize_kernel(double* gram, int64_t p) {
-  auto* tile = shared_memory<double>();  // (block, block + 1)
-  const int64_t row = static_cast<int64_t>(blockIdx.y) * block, column = static_cast<int64_t>(blockIdx.x) * block;
-  if (column > row) {
-    return;
-  }
-  const int x = static_cast<int>(threadIdx.x) % block, y = static_cast<int>(threadIdx.x) / block;
-  for (int i = y; i < block; i += 8) {
-    if (row + i < p && column + x < p) {
-      tile[i * (block + 1) + x] = gram[(row + i) * p + column + x];
-    }
-  }
-  __syncthreads();
-  for (int i = y; i < block; i += 8) {
-    const int64_t above = column + i, right = row + x;
-    if (above < right && right < p) {
-      gram[above * p + right] = tile[x * (block + 1) + i];
-    }
-  }
-}
-
 // Rows of the tile by class, in order: a counting sort.
 void sort_by_class(const Input& input, const Targets& targets, int64_t first, int64_t count, int* sorted) {
-  const auto label = [&](int64_t i) {
-    return targets.labels[input.row_of(first + i)];
-  };
+  const auto label = [&](int64_t i) { return targets.labels[input.row_of(first + i)]; };
   int* starts = sorted;
   int* rows = sorted + targets.k + 1;
   std::fill(starts, starts + targets.k + 1, 0);
@@ -86,69 +65,187 @@ void gather_targets(const Input& input, const Targets& targets, int64_t first, i
   }
 }
 
-}  // namespace
-
+// What a tile brings along: its rows by class, or its targets.
 template <typename T>
-void accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
-                int64_t tile_rows, double* gram, double* cross) {
-  using Tile = typename TileStream<T>::Tile;
-  Scope scope(context);
-  cudaStream_t stream = context.compute;
-  const int64_t p = map.output_dim(), k = targets.k, size = sizeof(T);
-  const bool classes = targets.labels != nullptr;
-  const int64_t partial = std::is_same_v<T, float> ? p * p : 0;  // G of up to flush_rows rows in float
-  const int64_t fixed = (p * p + k * p) * static_cast<int64_t>(sizeof(double)) + (partial + k * p) * size;
-  TileStream<T> tiles(scope, "accumulate", map, input, tile_rows, fixed, 0,
-                      classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
-                      classes ? static_cast<int64_t>(sizeof(int)) : k * size);
-  double* total = scope.upload(gram, p * p);
-  double* total_cross = scope.upload(cross, k * p);
-  T* scratch = scope.device<T>(partial);
-  T* product = scope.device<T>(classes ? 0 : k * p);
-  int64_t pending = 0;  // rows in `scratch` that are not yet in `total`
-
-  const auto fill = [&](int64_t first, int64_t count, std::byte* extra) {
-    if (classes) {
+typename TileStream<T>::Fill fill_of(const Input& input, const Targets& targets) {
+  return [&](int64_t first, int64_t count, std::byte* extra) {
+    if (targets.labels != nullptr) {
       sort_by_class(input, targets, first, count, reinterpret_cast<int*>(extra));
     } else {
       gather_targets(input, targets, first, count, reinterpret_cast<T*>(extra));
     }
   };
+}
+
+// Of G on the device, unless it is there.
+int64_t own_elements(const Gram& gram, int64_t p) { return gram.resident == nullptr ? p * p : 0; }
+
+double* total_of(Scope& scope, const Gram& gram, int64_t p) {
+  return gram.resident == nullptr ? scope.upload(gram.host, p * p) : gram.resident->lower();
+}
+
+void finish(Scope& scope, const Gram& gram, const double* total, int64_t p) {
+  if (gram.resident == nullptr) {
+    scope.download(gram.host, total, p * p);
+  }
+}
+
+void clear(cudaStream_t stream, double* sums, int64_t n) {
+  KRRDISTILL_CHECK(cudaMemsetAsync(sums, 0, static_cast<size_t>(n) * sizeof(double), stream));
+}
+
+// gram += F^T F, each sum in float32 over at most chain_rows rows.
+void add_chains(Scope& scope, const float* features, int64_t count, int64_t p, float* scratch, double* gram) {
+  for (int64_t row = 0; row < count; row += chain_rows) {
+    syrk<float>(scope, p, std::min(chain_rows, count - row), features + row * pitch(p), pitch(p), 0.0F, scratch, p);
+    add(scope.context.compute, scratch, gram, p, p, true);
+  }
+}
+
+// cross += Y^T F for real targets (count, k).
+template <typename T>
+void add_target_products(Scope& scope, const T* features, const T* targets, int64_t count, int64_t p, int64_t k,
+                         T* product, double* cross) {
+  const int64_t step = std::is_same_v<T, float> ? chain_rows : count;
+  for (int64_t row = 0; row < count; row += step) {
+    gemm<T>(scope, CUBLAS_OP_N, CUBLAS_OP_T, p, k, std::min(step, count - row), features + row * pitch(p), pitch(p),
+            targets + row * k, k, T(0), product, p);
+    add(scope.context.compute, product, cross, k, p, false);
+  }
+}
+
+// Bytes under a map without layers.
+template <typename T>
+Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
+                        int64_t tile_rows, const Gram& gram, double* cross) {
+  Scope scope(context);
+  const int64_t p = map.output_dim(), k = targets.k, size = sizeof(T);
+  const bool classes = targets.labels != nullptr;
+  const int64_t products = classes ? 0 : k * size;  // of real targets with the features, for each feature
+  TileStream<T> tiles(scope, "accumulate", map, input, tile_rows,
+                      {.fixed = (own_elements(gram, p) + k * p) * static_cast<int64_t>(sizeof(double)) + p * products +
+                                ByteStatistics::fixed_bytes(p, k),
+                       .per_row = ByteStatistics::row_bytes(p),
+                       .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
+                       .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size,
+                       .features = products > 0,
+                       .period = ByteStatistics::period});
+  double* total = total_of(scope, gram, p);
+  double* total_cross = scope.upload(cross, k * p);
+  ByteStatistics sums(scope, map.scale, map.shift, p, classes ? k : 1, tiles.rows());
+  T* product = scope.device<T>(products * p / size);
+  tiles.for_each(fill_of<T>(input, targets), [&](const typename TileStream<T>::Tile& tile) {
+    sums.add(tile.raw, tile.count, classes ? reinterpret_cast<const int*>(tile.extra) : nullptr);
+    if (sums.pending() >= ByteStatistics::period || tile.first + tile.count == input.n) {
+      sums.flush(total, classes ? total_cross : nullptr);
+    }
+    if (products > 0) {
+      add_target_products(scope, tile.features, reinterpret_cast<const T*>(tile.extra), tile.count, p, k, product,
+                          total_cross);
+    }
+  });
+  finish(scope, gram, total, p);
+  scope.download(cross, total_cross, k * p);
+  return {Arithmetic::integers, 0.0};
+}
+
+// Features in T. By slices, the sums of these rows are apart until it is known that they are accurate enough.
+template <typename T>
+Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
+                           int64_t tile_rows, const Gram& gram, double* cross) {
+  using Tile = typename TileStream<T>::Tile;
+  constexpr bool single = std::is_same_v<T, float>;
+  const bool slices = single && context.options.products == Products::automatic;
+  Scope scope(context);
+  cudaStream_t stream = context.compute;
+  const int64_t p = map.output_dim(), k = targets.k, size = sizeof(T);
+  const bool classes = targets.labels != nullptr;
+  const int64_t partial = single ? p * p : 0;  // G of a chain of float32 sums
+  const int64_t fixed =
+      (own_elements(gram, p) + (slices ? p * p : 0) + (slices ? 2 : 1) * k * p) * static_cast<int64_t>(sizeof(double)) +
+      (slices ? SlicedGram::fixed_bytes(p) : 0) + (partial + (classes ? 0 : k * p)) * size;
+  TileStream<T> tiles(scope, "accumulate", map, input, slices ? std::min(tile_rows, SlicedGram::most_rows) : tile_rows,
+                      {.fixed = fixed,
+                       .per_row = slices ? SlicedGram::row_bytes(p) : 0,
+                       .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
+                       .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size});
+  double* total = total_of(scope, gram, p);
+  double* total_cross = scope.upload(cross, k * p);
+  double* sums = slices ? scope.device<double>(p * p) : total;
+  double* sums_cross = slices ? scope.device<double>(k * p) : total_cross;
+  T* product = scope.device<T>(classes ? 0 : k * p);
+  T* scratch = nullptr;
+  std::optional<SlicedGram> sliced;
+
   const auto use = [&](const Tile& tile) {
-    // G is symmetric: the upper triangle in the column-major order of cuBLAS is our lower one in row-major order.
-    if constexpr (std::is_same_v<T, double>) {
-      syrk<T>(scope, p, tile.count, tile.features, pitch(p), T(1), total, p);
-    } else {
-      syrk<T>(scope, p, tile.count, tile.features, pitch(p), pending == 0 ? T(0) : T(1), scratch, p);
-      pending += tile.count;
-      if (pending >= flush_rows || tile.first + tile.count == input.n) {
-        add(stream, scratch, total, p, p, true);
-        pending = 0;
+    if constexpr (single) {
+      if (sliced) {
+        sliced->add(tile.features, tile.count, sums);
+      } else {
+        add_chains(scope, tile.features, tile.count, p, scratch, sums);
       }
+    } else {
+      // G is symmetric: the upper triangle in the column-major order of cuBLAS is our lower one in row-major order.
+      syrk<T>(scope, p, tile.count, tile.features, pitch(p), T(1), sums, p);
     }
     if (classes) {
       launch("class_sums", &class_sums_kernel<T>, grid_of(ceil_div(p, threads), k), threads, 0, stream, tile.features,
-             pitch(p), reinterpret_cast<const int*>(tile.extra), total_cross, p, k);
-    } else {
-      gemm<T>(scope, CUBLAS_OP_N, CUBLAS_OP_T, p, k, tile.count, tile.features, pitch(p),
-              reinterpret_cast<const T*>(tile.extra), k, T(0), product, p);
-      add(stream, product, total_cross, k, p, false);
+             pitch(p), reinterpret_cast<const int*>(tile.extra), sums_cross, p, k);
+    } else if (k > 0) {
+      add_target_products(scope, tile.features, reinterpret_cast<const T*>(tile.extra), tile.count, p, k, product,
+                          sums_cross);
     }
   };
-  tiles.for_each(fill, use);
-  scope.download(gram, total, p * p);
+  Formed formed{.arithmetic = Arithmetic::float64, .bound = 0.0};
+  if (single) {
+    const bool tf32 = context.options.products == Products::tf32;
+    formed = tf32 ? Formed{Arithmetic::tf32, tf32_bound} : Formed{Arithmetic::float32, float32_bound};
+  }
+  bool summed = false;
+  if (slices) {
+    sliced.emplace(scope, p, tiles.rows());
+    clear(stream, sums, p * p);
+    clear(stream, sums_cross, k * p);
+    tiles.for_each(fill_of<T>(input, targets), use);
+    const double bound = sliced->bound(sums);
+    summed = !(bound > float32_bound);  // NaN: what overflows does so in every arithmetic
+    if (summed) {
+      formed = {Arithmetic::slices, bound};
+    } else {
+      sliced.reset();
+      clear(stream, sums, p * p);
+      clear(stream, sums_cross, k * p);
+    }
+  }
+  if (!summed) {
+    scratch = scope.device<T>(partial);
+    tiles.for_each(fill_of<T>(input, targets), use);
+  }
+  if (slices) {
+    add(stream, sums, total, p, p, true);
+    add(stream, sums_cross, total_cross, k, p, false);
+  }
+  finish(scope, gram, total, p);
   scope.download(cross, total_cross, k * p);
+  return formed;
 }
 
-void symmetrize(Context& context, double* gram, int64_t p) {
-  Scope scope(context);
-  double* device = scope.upload(gram, p * p);
-  launch("symmetrize", &symmetrize_kernel, grid_of(ceil_div(p, block), ceil_div(p, block)), block * 8,
-         block * (block + 1) * static_cast<int64_t>(sizeof(double)), context.compute, device, p);
-  scope.download(gram, device, p * p);
+}  // namespace
+
+template <typename T>
+Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
+                  int64_t tile_rows, const Gram& gram, double* cross) {
+  if constexpr (std::is_same_v<T, double>) {
+    if (map.layers.empty() && input.type == InputType::u8 && context.options.products == Products::automatic) {
+      return accumulate_bytes(context, map, input, targets, tile_rows, gram, cross);
+    }
+  }
+  return accumulate_features(context, map, input, targets, tile_rows, gram, cross);
 }
 
-template void accumulate(Context&, const FeatureMap<float>&, const Source&, const Targets&, int64_t, double*, double*);
-template void accumulate(Context&, const FeatureMap<double>&, const Source&, const Targets&, int64_t, double*, double*);
+template Formed accumulate(Context&, const FeatureMap<float>&, const Source&, const Targets&, int64_t, const Gram&,
+                           double*);
+template Formed accumulate(Context&, const FeatureMap<double>&, const Source&, const Targets&, int64_t, const Gram&,
+                           double*);
 
 }  // namespace krrdistill::cuda

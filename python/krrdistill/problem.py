@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
-from krrdistill.common.arrays import check_device, take_rows, to_host
+from krrdistill.common.arrays import check_device, host_rows
 from krrdistill.common.options import shown_value
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, permutation
@@ -207,7 +207,7 @@ def _own_validation(
 
 def standardised_rows(where: str, feature_map: FeatureMap, X: Any, rows: IntArray) -> FloatArray:
     """Some rows of raw X (n, d) as standardised inputs, on the host."""
-    picked = to_host(where, "X", take_rows(X, rows))
+    picked = host_rows(where, X, rows)
     return np.asarray(feature_map.preprocessing.standardise(picked))
 
 

@@ -49,7 +49,9 @@ def gather() -> dict[str, Any]:
 
 def machine(threads: int | None) -> dict[str, str]:
     """What the time of a run depends on, in words; ``threads`` are those asked for."""
-    isa = _instruction_set()
+    from krrdistill.backends.cuda import math_overrides
+
+    isa, overrides = _instruction_set(), math_overrides()
     pools = {" ".join(filter(None, (pool["library"], pool["version"], pool["architecture"]))) for pool in _blas()}
     return {
         "platform": _platform(),
@@ -57,6 +59,7 @@ def machine(threads: int | None) -> dict[str, str]:
         "threads": "all" if threads is None else str(threads),
         "BLAS": ", ".join(sorted(pools)),
         **({} if isa is None else {"instruction set": isa}),
+        **({} if not overrides else {"CUDA arithmetic": ", ".join(overrides)}),
     }
 
 
@@ -112,12 +115,12 @@ def _usable_cpus() -> int | None:
 
 
 def _torch() -> dict[str, Any]:
-    """PyTorch, which the published variant of KIP and ``krrdistill.interop.torch`` use; looked up, not imported."""
+    """PyTorch, which KIP as published or on a GPU and ``krrdistill.interop.torch`` use; looked up, not imported."""
     available = importlib.util.find_spec("torch") is not None
     detail = (
         importlib.metadata.version("torch")
         if available
-        else "kip --variant published and krrdistill.interop.torch need it"
+        else "kip --variant published, kip --device cuda and krrdistill.interop.torch need it"
     )
     return {"available": available, "detail": detail, "install": "pip install torch"}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["megabytes", "number", "percent", "plain_number", "printable", "seconds"]
+__all__ = ["megabytes", "number", "percent", "plain_number", "printable", "seconds", "shown_device"]
 
 
 def percent(fraction: float | None) -> str:
@@ -32,6 +33,14 @@ def seconds(value: float | None) -> str:
         return f"{number(float(value), digits=3)} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s"
+
+
+def shown_device(facts: Mapping[str, str] | None) -> str:
+    """The device of steps, from the record of a run: "cpu", "cuda:0 (NVIDIA H100), TF32 off"; None -> "-"."""
+    if facts is None:
+        return "-"
+    gpu = f" ({facts['gpu']})" if "gpu" in facts else ""
+    return f"{facts['device']}{gpu}" + (f", TF32 {facts['tf32']}" if "tf32" in facts else "")
 
 
 def plain_number(value: float) -> str:

@@ -277,7 +277,10 @@ class ClosedFormRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class KipRecord(RunRecord):
-    """One run of KIP; ``distilled`` and ``certificate`` are of its best iteration."""
+    """One run of KIP; ``distilled`` and ``certificate`` are of its best iteration.
+
+    device : where the steps were taken (``backend`` is of the statistics): device, library, of a GPU "gpu" and "tf32"
+    """
 
     variant: str
     warm_start: bool = False
@@ -289,6 +292,7 @@ class KipRecord(RunRecord):
     closed_form: ClosedFormRecord | None
     setup_seconds: float
     seconds_per_iteration: float
+    device: Mapping[str, str] | None = None
     resumed_from: int = 0
     last_artifact: str | None = None
     curve: str | None = None

@@ -18,7 +18,7 @@ from krrdistill.common.rows import RowSource
 from krrdistill.common.threads import say_forked
 from krrdistill.errors import BackendUnavailable
 
-from .base import Backend, Layer, MapStages, Weight
+from .base import Backend, Layer, MapStages, Products, ResidentGram, Weight, products_in
 from .hadamard import HadamardWeight
 from .operators import Linearization, Operator
 from .reading import ReadingBackend
@@ -32,9 +32,12 @@ __all__ = [
     "Linearization",
     "MapStages",
     "Operator",
+    "Products",
+    "ResidentGram",
     "Weight",
     "backend_status",
     "get_backend",
+    "products_in",
 ]
 
 BACKENDS = ("native", "numba", "array", "cuda")

@@ -13,15 +13,16 @@ from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
 from .base import (
     FloatArray,
+    HostGrams,
     IntArray,
     Layer,
     MapStages,
     Matrix,
     PathSolution,
-    Precision,
+    Products,
     nonfinite_path,
     path_sums,
-    precision_of,
+    products_in,
 )
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
@@ -35,7 +36,7 @@ _SMALL = 256  # order up to which a triangular system is solved as a general one
 _ROWS_OF_SMALL = 512  # at a time: BLAS libraries sum large products in blocks, small ones in float32 from end to end
 
 
-class ArrayBackend:
+class ArrayBackend(HostGrams):
     """Tiles of any array API namespace whose arrays can be written to: NumPy, PyTorch, CuPy.
 
     Operations take NumPy arrays or those of the namespace, and answer in the kind of their first array.
@@ -70,7 +71,7 @@ class ArrayBackend:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         G, C = self._take(gram), self._take(cross)
         for _, picked, features in self.feature_tiles(feature_map, X, rows, dtype):
@@ -86,7 +87,7 @@ class ArrayBackend:
         for total, summed in ((gram, G), (cross, C)):
             if summed is not total:
                 total[...] = like(summed, total)
-        return precision_of(dtype)
+        return products_in(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""

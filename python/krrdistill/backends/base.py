@@ -16,14 +16,17 @@ from .operators import Operator
 __all__ = [
     "Activation",
     "Backend",
+    "HostGrams",
     "Layer",
     "MapStages",
     "Matrix",
     "Precision",
+    "Products",
+    "ResidentGram",
     "Weight",
     "dense_matrix",
     "matrix_of",
-    "precision_of",
+    "products_in",
     "weight_arrays",
 ]
 
@@ -31,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
 Precision = Literal["float32", "float64"]
+# ||dG||_2 / ||G||_2 of float32 features and products, measured on MNIST and CIFAR-100 (docs/numerics.md).
+FLOAT32_ROUNDING = 10 * 2.0**-24
 Matrix: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
 Weight: TypeAlias = Matrix | Operator  # or applied in Python
 
@@ -44,16 +49,32 @@ class Layer(NamedTuple):
     parameter: float
 
 
+class Products(NamedTuple):
+    """How features and their products in G were formed."""
+
+    precision: Precision
+    rounding: float  # of G, relative to its largest eigenvalue, on top of that of float64
+    arithmetic: str = ""  # of the products alone: "float64", "float32", "integers", "slices" (of int8) or "tf32",
+    bound: float = 0.0  # and what they add to the rounding of the features
+
+    def worse(self, other: Products) -> Products:
+        """The larger rounding and the coarser precision of the two: that of sums of both."""
+        coarse = self if self.rounding >= other.rounding else other
+        return coarse._replace(precision="float32") if "float32" in (self.precision, other.precision) else coarse
+
+
+def products_in(dtype: np.dtype[Any]) -> Products:
+    """Features and products in a float type."""
+    if dtype == np.float32:
+        return Products("float32", FLOAT32_ROUNDING, "float32", FLOAT32_ROUNDING)
+    return Products("float64", 0.0, "float64")
+
+
 def matrix_of(layer: Layer) -> Matrix:
     """The weight of a layer that is a matrix. Raises TypeError for one that runs in Python."""
     if isinstance(layer.weight, Operator):
         raise TypeError(f"a layer of {type(layer.weight).__name__} has no matrix")
     return layer.weight
-
-
-def precision_of(dtype: np.dtype[Any]) -> Precision:
-    """The name of a float type that features and products are computed in."""
-    return "float32" if dtype == np.float32 else "float64"
 
 
 def dense_matrix(weight: Matrix) -> npt.NDArray[Any]:
@@ -99,6 +120,26 @@ class MapStages(Protocol):
         ...
 
 
+class ResidentGram(Protocol):
+    """G (p, p) in memory of a device, where a backend adds to it and solves; ``np.asarray`` gives a symmetric copy."""
+
+    def __len__(self) -> int: ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray: ...
+
+    def add(self, other: FloatArray | ResidentGram, sign: int = 1) -> None:
+        """+= sign times G of other samples."""
+        ...
+
+    def trace(self) -> float: ...
+
+    def copy(self) -> ResidentGram: ...
+
+    def clear(self) -> None:
+        """G of no samples."""
+        ...
+
+
 class PathSolution(NamedTuple):
     """The ridge models of L lambdas and what their factorisations told."""
 
@@ -108,6 +149,18 @@ class PathSolution(NamedTuple):
     largest_eigenvalue: float  # s, of G, to a relative 1e-3
     squares: FloatArray  # ||W||^2, (L,)
     products: FloatArray  # <W, C>, (L,)
+
+
+class HostGrams:
+    """For backends that sum G in host memory."""
+
+    def zero_gram(self, p: int) -> FloatArray:
+        """Zeros (p, p)."""
+        return np.zeros((p, p))
+
+    def own_gram(self, gram: Any) -> FloatArray:
+        """Itself, or a copy of one that is on a device."""
+        return np.asarray(gram)
 
 
 def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
@@ -131,8 +184,12 @@ def path_sums(weights: Any, cross: Any) -> tuple[Any, Any]:
 class Backend(Protocol):
     """X is (n, d) uint8, float32 or float64; ``rows`` picks a subset of its rows without a copy.
 
+    Backends with ``reads_half`` take float16 in host memory too, and all that work on a device float16 and bfloat16
+    there. These count as the float32 numbers that they are.
+
     X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays. Inputs in
-    float64 are standardised before they become ``dtype``, so that a large offset costs no digits.
+    float64 are standardised before they become ``dtype``, so that a large offset costs no digits. G is a NumPy array,
+    or what ``zero_gram`` made.
     """
 
     name: str
@@ -146,18 +203,26 @@ class Backend(Protocol):
         feature_map: MapStages,
         X: Any,
         Y: npt.NDArray[Any],
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """gram += phi^T phi (the lower triangle only), cross += Y^T phi, tile by tile; any number of rows.
 
         Y: labels (n,) int64 or targets (n, k) float64, one per row of X (before ``rows``). Sums over tiles are float64.
-        Returns the precision of features and products inside of a tile: that of ``dtype``, or "float64" where the
-        backend has a way that is as fast and better. It depends on the map and the type of X alone, not on the rows.
+        Returns how features and products inside of a tile were formed: in ``dtype``, or better where the backend has a
+        way that is as fast. The precision depends on the map and the type of X alone, not on the rows.
         """
+        ...
+
+    def zero_gram(self, p: int) -> FloatArray | ResidentGram:
+        """G of no samples, where this backend sums it."""
+        ...
+
+    def own_gram(self, gram: Any) -> FloatArray | ResidentGram:
+        """The same G where this backend sums it: itself, or a copy."""
         ...
 
     def symmetrize(self, gram: FloatArray) -> None:
@@ -165,7 +230,13 @@ class Backend(Protocol):
         ...
 
     def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+        self,
+        gram: Any,
+        cross: FloatArray,
+        lambdas: FloatArray,
+        *,
+        rounding: float,
+        overwrite: bool = False,
     ) -> PathSolution:
         """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue.
 
@@ -176,7 +247,7 @@ class Backend(Protocol):
         """
         ...
 
-    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+    def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """tr(G (G + lambda I)^-1) = p - lambda tr((G + lambda I)^-1) for every lambda, of a symmetric G (p, p).
 
         NaN where G + lambda I is not positive definite, and everywhere if G holds NaN or infinity.

@@ -15,11 +15,11 @@ from .base import (
     MapStages,
     Matrix,
     PathSolution,
-    Precision,
+    Products,
     matrix_of,
     nonfinite_path,
     path_sums,
-    precision_of,
+    products_in,
 )
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
@@ -54,7 +54,7 @@ class CompiledBackend:
     ) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
         out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
-        self._operations.transform(self._map(feature_map, dtype), X, rows, out, tile_rows(feature_map, dtype))
+        self._operations.transform(self._map(feature_map, dtype), X, rows, out, self._tile_rows(feature_map, dtype))
         return out
 
     def accumulate(
@@ -62,17 +62,17 @@ class CompiledBackend:
         feature_map: MapStages,
         X: AnyArray,
         Y: AnyArray,
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         self._operations.accumulate(
-            self._map(feature_map, dtype), X, rows, Y, gram, cross, tile_rows(feature_map, dtype)
+            self._map(feature_map, dtype), X, rows, Y, gram, cross, self._tile_rows(feature_map, dtype)
         )
-        return precision_of(dtype)
+        return products_in(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
@@ -83,13 +83,15 @@ class CompiledBackend:
     ) -> PathSolution:
         """All lambdas in one call, see ``Backend.ridge_path``."""
         nonfinite = nonfinite_path(gram, cross, lambdas)
-        if nonfinite is not None:
-            return nonfinite
+        return (
+            self._path(gram if overwrite else gram.copy(), cross, lambdas, rounding) if nonfinite is None else nonfinite
+        )
+
+    def _path(self, gram: Any, cross: FloatArray, lambdas: FloatArray, rounding: float) -> PathSolution:
+        """The path of a finite G, which may be overwritten."""
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
-        largest = self._operations.ridge_path(
-            gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
-        )
+        largest = self._operations.ridge_path(gram, cross, lambdas, rounding, weights, positive_definite, resolved)
         return PathSolution(weights, positive_definite, resolved, largest, *path_sums(weights, cross))
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
@@ -113,7 +115,7 @@ class CompiledBackend:
         correct = np.empty(len(weights), dtype=np.int64)
         models = np.ascontiguousarray(models_on_host(weights), dtype=dtype)
         self._operations.score_path(
-            self._map(feature_map, dtype), X, rows, labels, models, correct, tile_rows(feature_map, dtype)
+            self._map(feature_map, dtype), X, rows, labels, models, correct, self._tile_rows(feature_map, dtype)
         )
         return correct
 
@@ -135,11 +137,18 @@ class CompiledBackend:
             self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
             return X
         floor = rcond_floor(weight.shape)
-        dense = np.array(weight, dtype=np.float64, order="C")
+        dense = self._preimage_weight(weight)
         rcond = self._operations.preimage_solve(dense, np.array(rhs, order="C"), X, floor)
         if not rcond >= floor:
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
         return X
+
+    def _preimage_weight(self, weight: AnyArray) -> AnyArray:
+        """A copy that the factorisation may overwrite."""
+        return np.array(weight, dtype=np.float64, order="C")
+
+    def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
+        return tile_rows(feature_map, dtype)
 
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
-import weakref
+import json
+import os
+import subprocess
+from multiprocessing import spawn
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from krrdistill.common.arrays import is_on_host, namespace_of
+from krrdistill.common.arrays import check_choice, is_on_host, namespace_of
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
-from .base import FloatArray, IntArray, MapStages, PathSolution
+from .base import FloatArray, IntArray, MapStages, PathSolution, Products, products_in
 from .compiled import CompiledBackend
 from .models import Models, ModelStack
 from .native import NativeBackend
-from .tiles import tile_rows
+from .tiles import device_tile_rows as tile_rows
 
-__all__ = ["BUILD_REMEDY", "CudaBackend", "cuda_facts", "shared_backend"]
+__all__ = [
+    "BUILD_REMEDY",
+    "PRODUCTS",
+    "CudaBackend",
+    "ResidentGram",
+    "cuda_facts",
+    "forget_shared_backends",
+    "math_overrides",
+    "shared_backend",
+]
 
 BUILD_REMEDY = (
     'install the CUDA 13 toolkit (nvcc), then: pip install "krrdistill[cuda13]" && pip install --force-reinstall '
@@ -26,10 +40,59 @@ BUILD_REMEDY = (
 )
 _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
 _CAPABILITY = (8, 0)
+PRODUCTS = ("auto", "fp32", "tf32")
+# Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
+_OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULAT", "CUBLAS_FIXEDPOINT_EMULATION")
+_ASK_SECONDS = 120
+# A program of its own, because CUDA does not survive a fork: whoever was asked for its devices can fork no workers.
+_ASK = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location(*sys.argv[1:])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+print(json.dumps(module.driver_facts()))
+"""
+
+
+class ResidentGram:
+    """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> FloatArray:
+        if copy is False:
+            raise ValueError("G is in memory of the GPU: NumPy gets a copy")
+        out = np.empty((len(self), len(self)))
+        self.made.download(out)
+        return out if dtype is None else out.astype(dtype, copy=False)
+
+    def add(self, other: Any, sign: int = 1) -> None:
+        """+= sign times G of other samples; one of another backend goes through the host."""
+        beside = isinstance(other, ResidentGram) and self.made.is_beside(other.made)
+        theirs = other.made if beside else np.ascontiguousarray(other, dtype=np.float64)
+        self.made.add(theirs, float(sign))
+
+    def trace(self) -> float:
+        """Trace of G."""
+        return float(self.made.trace())
+
+    def copy(self) -> ResidentGram:
+        """A copy on the GPU."""
+        return ResidentGram(self.made.copy())
+
+    def clear(self) -> None:
+        """G of no samples."""
+        self.made.clear()
 
 
 class CudaBackend(CompiledBackend):
     """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
+
+    G stays in memory of the GPU from the first update to the models (``ResidentGram``).
 
     X may be an array on this device: ``__dlpack__(stream=...)`` makes a stream of the backend wait for what the
     framework still does with it, and tiles are gathered from it on the device. Every operation returns when it is done,
@@ -44,8 +107,14 @@ class CudaBackend(CompiledBackend):
         per-thread default stream; without it, or with 0, a stream of its own.
     memory_budget : int, optional
         Bytes of device memory that an operation may take; without it, nine tenths of what is free when it starts.
-    tf32 : bool
-        Whether float32 products may use TF32 tensor cores, which keep 10 bits of the mantissa.
+    products : "auto", "fp32" or "tf32"
+        "auto" takes integer tensor cores where they are exact (bytes under a map without layers) or as accurate as
+        float32: the first layer on bytes, and G of float32 features, in slices of int8. Where a column's range makes
+        slices less accurate, and with "fp32", float32 sums over at most 256 rows are added in float64. "tf32" takes
+        TF32 tensor cores, which keep 10 bits of the mantissa, and raises the noise floor of the statistics.
+    keep_memory : bool
+        Whether device and pinned memory of one operation waits for the next one: allocating it takes longer than many
+        operations. ``release_memory`` gives it back.
 
     Raises
     ------
@@ -57,31 +126,68 @@ class CudaBackend(CompiledBackend):
         By operations, for X on another device.
     """
 
+    reads_half = True
+
     def __init__(
-        self, *, device: int = 0, stream: int | None = None, memory_budget: int | None = None, tf32: bool = False
+        self,
+        *,
+        device: int = 0,
+        stream: int | None = None,
+        memory_budget: int | None = None,
+        products: str = "auto",
+        keep_memory: bool = True,
     ) -> None:
+        check_choice("CudaBackend", "products", products, PRODUCTS)
         if memory_budget is not None and memory_budget < 1:
             raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
         module = _load()
         _check_device(module.driver_facts(), device)
-        operations = module.Device(device=device, stream=stream or 0, memory_budget=memory_budget or 0, tf32=tf32)
+        operations = module.Device(
+            device=device,
+            stream=stream or 0,
+            memory_budget=memory_budget or 0,
+            products=products,
+            keep_memory=keep_memory,
+        )
+        self._integers = products == "auto"
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
+
+    def release_memory(self) -> None:
+        """Gives memory that waits for the next operation back to the device and the host."""
+        self._operations.release_memory()
+
+    def zero_gram(self, p: int) -> ResidentGram:
+        """G of no samples, on the GPU."""
+        return ResidentGram(self._operations.zero_gram(p))
+
+    def own_gram(self, gram: Any) -> ResidentGram:
+        """The same G in memory of this backend: itself, or a copy."""
+        if isinstance(gram, ResidentGram) and self._operations.owns(gram.made):
+            return gram
+        own = self.zero_gram(len(gram))
+        own.add(np.asarray(gram))
+        return own
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``; of X on the device it is there too, in memory that is not copied."""
         if is_on_host(X):
             return super().transform(feature_map, X, dtype=dtype, rows=rows)
-        made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, tile_rows(feature_map, dtype))
+        step = self._tile_rows(feature_map, dtype)
+        made = self._operations.transform_there(self._map(feature_map, dtype), X, rows, step)
         return namespace_of(X).from_dlpack(made)
 
+    def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
+        return np.ascontiguousarray(weight, dtype=np.float32 if weight.dtype == np.float32 else np.float64)
+
     def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+        self, gram: Any, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
     ) -> PathSolution:
         """All lambdas in one call; the models stay on the device, see ``Backend.ridge_path``."""
         squares, products = np.empty((2, len(lambdas)))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
         handle, largest = self._operations.ridge_path(
-            gram, cross, lambdas, rounding, squares, products, positive_definite, resolved
+            _made(gram), cross, lambdas, rounding, squares, products, positive_definite, resolved
         )
         return PathSolution(ModelStack(handle), positive_definite, resolved, largest, squares, products)
 
@@ -100,13 +206,50 @@ class CudaBackend(CompiledBackend):
             return super().score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
         correct = np.empty(len(weights), dtype=np.int64)
         self._operations.score_models(
-            self._map(feature_map, dtype), X, rows, labels, weights.handle, correct, tile_rows(feature_map, dtype)
+            self._map(feature_map, dtype), X, rows, labels, weights.handle, correct, self._tile_rows(feature_map, dtype)
         )
         return correct
 
-    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+    def accumulate(
+        self,
+        feature_map: MapStages,
+        X: Any,
+        Y: npt.NDArray[Any],
+        gram: Any,
+        cross: FloatArray,
+        *,
+        dtype: np.dtype[Any],
+        rows: IntArray | None = None,
+    ) -> Products:
+        """Adds to G and C, see ``Backend.accumulate``; affine functions of bytes with the bits of the native backend.
+
+        The device tells how it formed the products, and what it knows of their error.
+        """
+        if self._integers and not feature_map.layers and _is_bytes(X):
+            dtype = np.dtype(np.float64)  # csrc/cuda/byte_statistics.cu, and faster than float32
+        step = self._tile_rows(feature_map, dtype)
+        arithmetic, bound = self._operations.accumulate(
+            self._map(feature_map, dtype), X, rows, Y, _made(gram), cross, step
+        )
+        plain = products_in(dtype)
+        return plain._replace(rounding=max(plain.rounding, bound), arithmetic=arithmetic, bound=bound)
+
+    def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
+        return tile_rows(feature_map, dtype)
+
+    def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
-        return _host().degrees_of_freedom(gram, lambdas)
+        return _host().degrees_of_freedom(np.asarray(gram), lambdas)
+
+
+def _made(gram: Any) -> Any:
+    """G as the compiled operations take it."""
+    return gram.made if isinstance(gram, ResidentGram) else gram
+
+
+def _is_bytes(X: Any) -> bool:
+    """Whether an array of any framework holds bytes."""
+    return str(getattr(X, "dtype", "")).rpartition(".")[2] == "uint8"
 
 
 def _host() -> NativeBackend | ArrayBackend:
@@ -116,26 +259,57 @@ def _host() -> NativeBackend | ArrayBackend:
         return ArrayBackend()
 
 
-_shared: weakref.WeakValueDictionary[tuple[str, int], CudaBackend] = weakref.WeakValueDictionary()
+_shared: dict[tuple[str, int], CudaBackend] = {}
 
 
 def shared_backend(device: int) -> CudaBackend:
-    """A backend on this device without options: the same one, with its streams and handles, while somebody has it."""
+    """The backend on this device without options, with its streams, handles and memory, until the process ends."""
     key = (_load().__name__, device)
-    backend = _shared.get(key)
-    if backend is None:
-        backend = _shared[key] = CudaBackend(device=device)
-    return backend
+    if key not in _shared:
+        _shared[key] = CudaBackend(device=device)
+    return _shared[key]
+
+
+def forget_shared_backends() -> None:
+    """Lets go of the shared backends, and of their memory on the devices."""
+    _shared.clear()
+
+
+atexit.register(forget_shared_backends)
 
 
 def cuda_facts() -> dict[str, Any]:
-    """``devices``, and the versions of ``driver`` and ``runtime``. Raises BackendUnavailable with the remedy."""
+    """``devices``, the versions of ``driver`` and ``runtime``, and what in the environment overrides the arithmetic.
+
+    A process of its own asks for them, so that this one may still be forked. Raises BackendUnavailable with the remedy.
+    """
     module = _load()
-    facts = dict(module.driver_facts())
+    facts = _ask(module)
     _check_device(facts, 0)
     names = [f"{d['name']} ({_version(d['compute_capability'])})" for d in facts["devices"]]
     shown = {"devices": names, "driver": _cuda(facts["driver"]), "runtime": _cuda(facts["runtime"])}
+    overrides = math_overrides()
+    if overrides:
+        shown["overrides"] = overrides
     return {**shown, "emulated": True} if module.emulated else shown
+
+
+def math_overrides() -> list[str]:
+    """The variables of the environment, as NAME=VALUE, by which NVIDIA's libraries change their arithmetic."""
+    return [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(_OVERRIDES)]
+
+
+def _ask(module: Any) -> dict[str, Any]:
+    """What ``driver_facts`` of the module says in another process. Raises BackendUnavailable."""
+    command = [os.fsdecode(spawn.get_executable()), "-c", _ASK, module.__name__, module.__file__]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=True)
+        return dict(json.loads(done.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip().rpartition("\n")[2]
+        raise BackendUnavailable(
+            f"the CUDA backend is built, but a process that asks for devices fails ({said})"
+        ) from error
 
 
 def _load() -> Any:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from krrdistill.common.native import load_native
 
-from .base import FloatArray, IntArray, MapStages, Precision
+from .base import FloatArray, HostGrams, IntArray, MapStages, Products
 from .compiled import CompiledBackend
 
 __all__ = ["NativeBackend"]
 
 
-class NativeBackend(CompiledBackend):
+class NativeBackend(HostGrams, CompiledBackend):
     """CPU backend; preimages by LU, of wide weights by QR of W^T; paths as ``csrc/cpu/ridge.cpp`` chooses."""
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class NativeBackend(CompiledBackend):
         feature_map: MapStages,
         X: npt.NDArray[Any],
         Y: npt.NDArray[Any],
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``; for affine functions of bytes by exact sums of integers."""
         if not feature_map.layers and X.dtype == np.uint8 and self._module.has_byte_products():
             dtype = np.dtype(np.float64)  # csrc/cpu/byte_statistics.cpp, and faster than float32

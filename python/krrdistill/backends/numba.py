@@ -30,11 +30,11 @@ from .base import (
     Layer,
     MapStages,
     PathSolution,
-    Precision,
+    Products,
     matrix_of,
     nonfinite_path,
     path_sums,
-    precision_of,
+    products_in,
 )
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
@@ -70,7 +70,7 @@ class NumbaBackend(ArrayBackend):
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         scratch = gram if dtype == np.float64 else np.empty(gram.shape, dtype)
         pending = 0  # rows in `scratch` that are not yet in `gram`
@@ -86,7 +86,7 @@ class NumbaBackend(ArrayBackend):
                 cross += _gemm(dtype)(1.0, features.T, Y[picked].astype(dtype).T, trans_b=1).T
         if scratch is not gram and pending:
             _run(_flush, scratch, gram)
-        return precision_of(dtype)
+        return products_in(dtype)
 
     def score_path(
         self,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.common.rows import RowSource, block_rows
 
-from .base import FloatArray, IntArray, MapStages, Precision
+from .base import FloatArray, IntArray, MapStages, Products, products_in
 from .models import Models
 from .staged import Forwarding
 from .tiles import FLUSH_ROWS, tile_rows
@@ -26,10 +26,16 @@ class ReadingBackend(Forwarding):
 
     Blocks end where float32 sums go to float64, so that sums are those of an array with the same numbers, to the last
     bit. Of samples so wide that such a block takes over 256 MiB, blocks end at tiles: sums then differ by rounding.
+    float16 goes to ``inner`` as it is where that reads it.
     """
+
+    def _taken(self, X: Any) -> Any:
+        half = X.half if isinstance(X, RowSource) and self.reads_half else None
+        return X if half is None else half
 
     def transform(self, feature_map: MapStages, X: Any, *, dtype: np.dtype[Any], rows: IntArray | None = None) -> Any:
         """phi(X), see ``Backend.transform``."""
+        X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.transform(feature_map, X, dtype=dtype, rows=rows)
         out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
@@ -42,19 +48,20 @@ class ReadingBackend(Forwarding):
         feature_map: MapStages,
         X: Any,
         Y: AnyArray,
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
+        X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
-        used: Precision = "float64"
+        used = products_in(np.dtype(np.float64))
         for _, picked, block in _blocks(feature_map, X, rows, dtype):
             targets = np.ascontiguousarray(Y[picked])
-            used = self.inner.accumulate(feature_map, block, targets, gram, cross, dtype=dtype)
+            used = used.worse(self.inner.accumulate(feature_map, block, targets, gram, cross, dtype=dtype))
         return used
 
     def score_path(
@@ -68,6 +75,7 @@ class ReadingBackend(Forwarding):
         rows: IntArray | None = None,
     ) -> IntArray:
         """See ``Backend.score_path``."""
+        X = self._taken(X)
         if not isinstance(X, RowSource):
             return self.inner.score_path(feature_map, X, labels, weights, dtype=dtype, rows=rows)
         correct = np.zeros(len(weights), dtype=np.int64)

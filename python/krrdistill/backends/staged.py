@@ -11,7 +11,18 @@ import numpy.typing as npt
 from krrdistill.common.arrays import device_of, is_on_host, namespace_of
 
 from .array import ArrayBackend
-from .base import Backend, FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Precision, precision_of
+from .base import (
+    Backend,
+    FloatArray,
+    IntArray,
+    Layer,
+    MapStages,
+    Matrix,
+    PathSolution,
+    Products,
+    ResidentGram,
+    products_in,
+)
 from .models import Models
 from .operators import Operator
 
@@ -26,18 +37,33 @@ class Forwarding:
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
         self.name = inner.name
+        self.reads_half = bool(getattr(inner, "reads_half", False))
+
+    def zero_gram(self, p: int) -> FloatArray | ResidentGram:
+        """See ``Backend.zero_gram``."""
+        return self.inner.zero_gram(p)
+
+    def own_gram(self, gram: Any) -> FloatArray | ResidentGram:
+        """See ``Backend.own_gram``."""
+        return self.inner.own_gram(gram)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
         self.inner.symmetrize(gram)
 
     def ridge_path(
-        self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
+        self,
+        gram: Any,
+        cross: FloatArray,
+        lambdas: FloatArray,
+        *,
+        rounding: float,
+        overwrite: bool = False,
     ) -> PathSolution:
         """See ``Backend.ridge_path``."""
         return self.inner.ridge_path(gram, cross, lambdas, rounding=rounding, overwrite=overwrite)
 
-    def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
+    def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """See ``Backend.degrees_of_freedom``."""
         return self.inner.degrees_of_freedom(gram, lambdas)
 
@@ -72,19 +98,21 @@ class StagedBackend(Forwarding):
         feature_map: MapStages,
         X: Any,
         Y: AnyArray,
-        gram: FloatArray,
+        gram: Any,
         cross: FloatArray,
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> Precision:
+    ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         front, rest = _split(feature_map)
         if front is None:
             return self.inner.accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
+        used = products_in(dtype)
         for _, picked, H in _stages(front, X, rows, dtype):
-            self.inner.accumulate(rest, H, np.ascontiguousarray(Y[picked]), gram, cross, dtype=dtype)
-        return precision_of(dtype)
+            targets = np.ascontiguousarray(Y[picked])
+            used = used.worse(self.inner.accumulate(rest, H, targets, gram, cross, dtype=dtype))
+        return used
 
     def score_path(
         self,

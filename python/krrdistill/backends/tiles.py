@@ -8,18 +8,29 @@ import numpy as np
 
 from .base import MapStages
 
-__all__ = ["FLUSH_ROWS", "rcond_floor", "tile_rows"]
+__all__ = ["FLUSH_ROWS", "device_tile_rows", "rcond_floor", "tile_rows"]
 
 _TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at its ceiling
 _MIN_ROWS, _MAX_ROWS = 64, 4096
+# On a GPU a tile has to fill all processors and the depth of integer products; its buffers lie in device memory.
+_DEVICE_TILE_BYTES, _DEVICE_MAX_ROWS = 256 << 20, 8192
 # float32 sums go to float64 at the first tile that ends so many rows, as flush_rows of csrc says (docs/numerics.md).
 FLUSH_ROWS = 4096
 
 
 def tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
     """Rows of a tile whose widest buffer takes about 48 MiB."""
-    width = max(feature_map.input_dim, *(layer.weight.shape[0] for layer in feature_map.layers), 1)
-    return int(np.clip(_TILE_BYTES // (width * dtype.itemsize), _MIN_ROWS, _MAX_ROWS))
+    return int(np.clip(_TILE_BYTES // _row_bytes(feature_map, dtype), _MIN_ROWS, _MAX_ROWS))
+
+
+def device_tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
+    """The same on a GPU, with buffers of about 256 MiB; where they do not fit, the operations take fewer rows."""
+    return int(np.clip(_DEVICE_TILE_BYTES // _row_bytes(feature_map, dtype), _MIN_ROWS, _DEVICE_MAX_ROWS))
+
+
+def _row_bytes(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
+    widths = (int(layer.weight.shape[0]) for layer in feature_map.layers)
+    return max(feature_map.input_dim, *widths, 1) * dtype.itemsize
 
 
 def rcond_floor(shape: tuple[int, ...]) -> float:

@@ -34,7 +34,9 @@ __all__ = [
     "cuda_device",
     "device_of",
     "dtype_name",
+    "host_rows",
     "in_namespace",
+    "is_half",
     "is_on_host",
     "largest_entry",
     "like",
@@ -137,6 +139,20 @@ def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
         return X[rows]
     xp = namespace_of(X)
     return xp.take(X, in_namespace(rows, xp, device_of(X)), axis=0)
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether numbers of this type have 16 bits, which float32 holds: float16 and bfloat16."""
+    return dtype_name(dtype) in ("float16", "bfloat16")
+
+
+def host_rows(where: str, X: Any, rows: npt.NDArray[np.int64]) -> Array:
+    """Rows of X (n, d) as a NumPy array, which has no bfloat16: numbers of 16 bits become float32."""
+    picked = take_rows(X, rows)
+    if is_half(picked.dtype):
+        xp = namespace_of(picked)
+        picked = xp.astype(picked, xp.float32)
+    return to_host(where, "X", picked)
 
 
 def check_device(where: str, **arrays: Any) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-from .arrays import take_rows, to_host
+from .arrays import host_rows
 from .rows import RowSource, block_rows
 
 __all__ = ["rows_of"]
@@ -42,7 +42,7 @@ def _fault(where: str, X: Any, dtype: np.dtype[Any], scale: Any, shift: Any, row
     step = block_rows(X.shape[1], 8)
     for start in range(0, len(chosen), step):
         part = chosen[start : start + step]
-        found = X.fetch(part) if isinstance(X, RowSource) else to_host(where, "X", take_rows(X, part))
+        found = X.fetch(part) if isinstance(X, RowSource) else host_rows(where, X, part)
         values = np.asarray(found, dtype=np.float64).reshape(len(part), -1)
         with np.errstate(over="ignore", invalid="ignore"):
             used = (values if scale is None else values * np.asarray(scale) + np.asarray(shift)).astype(dtype)

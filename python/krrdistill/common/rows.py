@@ -62,6 +62,11 @@ class RowSource(ABC):
         """Some samples, in any numeric type and any shape of their size."""
 
     @property
+    def half(self) -> Array | None:
+        """The samples (n, d) where they are, if those are float16 with contiguous rows; else None."""
+        return None
+
+    @property
     def ndim(self) -> int:
         """Dimensions of the whole, n included."""
         return len(self.shape)
@@ -114,6 +119,10 @@ class _Reshaped(RowSource):
     def fetch(self, rows: IntArray) -> Array:
         return self._source.fetch(rows)
 
+    @property
+    def half(self) -> Array | None:
+        return self._source.half
+
 
 class _Picked(RowSource):
     def __init__(self, source: RowSource, rows: IntArray) -> None:
@@ -130,6 +139,13 @@ class ConvertedRows(RowSource):
     def __init__(self, where: str, array: Array) -> None:
         super().__init__(array.shape, common_dtype([array.dtype]))
         self._where, self._array = where, array
+
+    @property
+    def half(self) -> Array | None:
+        """The array itself, where it is float16 with contiguous rows."""
+        array = self._array
+        stored = array.dtype == np.float16 and array.dtype.isnative and array.flags.aligned
+        return array.reshape(len(array), self.width) if stored and array[:1].flags.c_contiguous else None
 
     def fetch(self, rows: IntArray) -> Array:
         """A view where the rows follow each other. Raises DataError for integers that float64 cannot hold."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-from .arrays import device_of, dtype_name, is_on_host, namespace_of, refuse_gradients, to_host
+from .arrays import device_of, dtype_name, is_half, is_on_host, namespace_of, refuse_gradients, to_host
 from .frames import frame_of, is_tabular, refuse_lazy
 from .rows import ConvertedRows, FrameRows, RowSource, SparseRows
 
@@ -34,7 +34,8 @@ _SHOWN = 30  # names of columns in a message
 def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
     """X as (n, d): an array of uint8, float32 or float64 with contiguous rows, or a ``RowSource`` of any other data.
 
-    Nothing is copied whole. Data on another device stay there, as an array of their framework. Raises ``TypeError``
+    Nothing is copied whole. Data on another device stay there, as an array of their framework, those of float16 and
+    bfloat16 as they are, too. Raises ``TypeError``
     for what holds no numbers, ``DataError`` for a wrong shape.
     """
     source = row_source(where, X)
@@ -43,7 +44,7 @@ def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
     else:
         xp = namespace_of(X)
         array = X
-        if X.dtype not in (xp.uint8, xp.float32, xp.float64):
+        if X.dtype not in (xp.uint8, xp.float32, xp.float64) and not is_half(X.dtype):
             array = xp.astype(X, xp.float64 if _bits(xp, X.dtype) > 16 else xp.float32)
     n, width = array.shape[0], math.prod(array.shape[1:])
     if array.ndim < 2:

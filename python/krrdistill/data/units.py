@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.arrays import take_rows, to_host
+from krrdistill.common.arrays import host_rows
 from krrdistill.common.rows import RowSource
 from krrdistill.errors import DataError, DataWarning
 
@@ -112,5 +112,5 @@ def some_rows(X: Any, chosen: npt.NDArray[np.int64] | None = None) -> Vector:
     starts = np.linspace(0, max(n - run_rows, 0), _RUNS).astype(np.int64)
     rows = np.unique(np.minimum(starts[:, None] + np.arange(run_rows), n - 1)) if n else np.empty(0, np.int64)
     rows = rows if chosen is None else chosen[rows]
-    found = X.fetch(rows) if isinstance(X, RowSource) else to_host("units", "X", take_rows(X, rows))
+    found = X.fetch(rows) if isinstance(X, RowSource) else host_rows("units", X, rows)
     return np.asarray(found, dtype=np.float64).reshape(len(rows), width)

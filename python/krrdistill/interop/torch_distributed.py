@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,12 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import get_backend
+from krrdistill.backends import Products, get_backend
 from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.ridge.selection import CorrectCounts
 from krrdistill.ridge.shards import Shards
-from krrdistill.ridge.statistics import RidgeStatistics
+from krrdistill.ridge.statistics import RidgeStatistics, products_of
 from krrdistill.ridge.stores import store_of
 from krrdistill.ridge.sums import Sums
 
@@ -226,13 +227,14 @@ def _joint_header(headers: Sequence[dict[str, Any]]) -> dict[str, Any]:
             raise DataError(
                 f"all_reduce: rank {rank} has other columns of X than rank {named[0][0]}, or in another order"
             )
-    coarse = any(header["product_precision"] == "float32" for header in headers)
+    products = functools.reduce(Products.worse, (products_of(header) for header in headers))
     return {
         **_first_with_samples(headers),
         **({"columns": named[0][1]} if named else {}),
         "n": sum(header["n"] for header in headers),
         "binary": all(header["binary"] for header in headers),
-        "product_precision": "float32" if coarse else "float64",
+        "product_precision": products.precision,
+        "product_rounding": products.rounding,
         "shards": shards.to_json(),
         "rows_read": 0,
     }

@@ -338,6 +338,9 @@ class FeatureMap:
 
 def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
     """Applies one layer, in float64."""
+    if layer.activation == "linear" and not isinstance(layer.weight, Operator) and not H.any():  # no product for zero
+        bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
+        return np.tile(bias, (len(H), 1))
     return np.asarray(backend.transform(FeatureMap(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
 
 

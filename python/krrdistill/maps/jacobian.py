@@ -6,7 +6,8 @@ Newton's method for inputs, KIP's gradient and the nearest exact set all take th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Linearization, Operator
 from krrdistill.backends.base import Layer, dense_matrix, matrix_of
+from krrdistill.common.arrays import device_of, namespace_of
 
 __all__ = ["Jacobian", "LayerWeights", "activation"]
 
@@ -44,6 +46,14 @@ class LayerWeights:
             return weight
         return np.ascontiguousarray(dense_matrix(weight), dtype=self.dtype)
 
+    def moved(self, put: Callable[[Array], Any]) -> LayerWeights:
+        """The same layers, which must be matrices, for inputs of another framework: ``put`` makes its arrays."""
+        moved = copy.copy(self)
+        moved.scale = None if self.scale is None else put(self.scale)
+        moved.matrices = [put(matrix) for matrix in self.matrices]
+        moved.biases = [None if bias is None else put(bias) for bias in self.biases]
+        return moved
+
     def at(self, X: Array) -> Jacobian:
         """phi and its Jacobian at X (m, d)."""
         return Jacobian(self, X)
@@ -64,6 +74,8 @@ class LayerWeights:
 class Jacobian:
     """phi at the rows of X (m, d): ``value`` (m, p), and row by row V -> V J^T and U -> U J.
 
+    X is of NumPy, or of the framework and on the device that the weights were ``moved`` to.
+
     Attributes
     ----------
     value : array of shape (m, p)
@@ -74,7 +86,8 @@ class Jacobian:
         self._scale = weights.scale
         self._steps: list[tuple[Any, Array]] = []
         self.slopes: list[Array] = []
-        H = np.asarray(X, dtype=weights.dtype)
+        xp = namespace_of(X)
+        H = xp.asarray(X, dtype=getattr(xp, weights.dtype.name))
         H = H if self._scale is None else H * self._scale
         for layer, matrix, bias in zip(weights.layers, weights.matrices, weights.biases, strict=True):
             at = matrix.linearize(H.astype(np.float64, copy=False)) if isinstance(matrix, Operator) else matrix
@@ -82,7 +95,7 @@ class Jacobian:
             H, slope = activation(layer, T if bias is None else T + bias)
             self._steps.append((at, slope))
             self.slopes.append(slope)
-        self.value: Array = H.copy() if H is X else H
+        self.value: Array = xp.asarray(H, copy=True) if H is X else H
 
     def forward(self, V: Array) -> Array:
         """Rows J_i v_i: (m, d) -> (m, p)."""
@@ -101,9 +114,11 @@ class Jacobian:
 
 def activation(layer: Layer, T: Array) -> tuple[Array, Array]:
     """(act(T), its slopes) in the precision of T, the bias already added."""
+    xp = namespace_of(T)
     if layer.activation == "cosine":
-        return layer.parameter * np.cos(T), -layer.parameter * np.sin(T)
+        return layer.parameter * xp.cos(T), -layer.parameter * xp.sin(T)
     if layer.activation == "leaky_relu":
-        slopes = np.where(T > 0, T.dtype.type(1.0), T.dtype.type(layer.parameter))
+        above, below = (xp.full((), of, dtype=T.dtype, device=device_of(T)) for of in (1.0, layer.parameter))
+        slopes = xp.where(T > 0, above, below)
         return T * slopes, slopes
-    return T, np.ones_like(T)
+    return T, xp.ones_like(T)

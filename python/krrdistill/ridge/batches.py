@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends.tiles import FLUSH_ROWS
-from krrdistill.common.arrays import take_rows, to_host
+from krrdistill.common.arrays import host_rows, take_rows
 from krrdistill.common.random import Stream, uniform
 from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
@@ -213,7 +213,7 @@ def _held(
     if isinstance(batch.X, (np.ndarray, RowSource)):
         samples = _read(here, batch.X, rows, np.empty((len(rows), batch.X.shape[1]), batch.X.dtype))
     else:
-        samples = np.array(to_host(here, "X", take_rows(batch.X, rows)))
+        samples = np.array(host_rows(here, batch.X, rows))
     return [Rows(samples.reshape(len(rows), *shape), batch.y[rows], _at(batch.sample_weight, rows))]
 
 

@@ -239,10 +239,10 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none"
     if lambdas.shape not in ((1,), (len(data.rhs),)):
         raise ValueError(f"fit_ridge: lambda_ must be one number or {len(data.rhs)}, got {lambdas.size}")
     lambdas = np.broadcast_to(lambdas, len(data.rhs))
-    solution = np.empty_like(data.rhs)
+    solution, G = np.empty_like(data.rhs), np.asarray(data.gram)
     for value in np.unique(lambdas):
         targets = lambdas == value
-        solution[targets] = _solve(data.gram, float(value), data.rhs[targets])
+        solution[targets] = _solve(G, float(value), data.rhs[targets])
     return solution if data.features is None else product(solution, data.features)
 
 

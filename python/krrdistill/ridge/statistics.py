@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Operator, get_backend
+from krrdistill.backends import Backend, Operator, Products, ResidentGram, get_backend, products_in
 from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import (
     as_rows,
@@ -48,11 +48,12 @@ from .shards import Shards, digest_name
 from .stores import FeatureRows, SummedGram, store_of
 from .sums import Sums
 
-__all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights"]
+__all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights", "products_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Method = TypeVar("Method", bound=Callable[..., Any])
+AnyGram = TypeVar("AnyGram", bound="FloatArray | ResidentGram")
 CENTERS = ("none", "targets", "both")
 FORMAT = "krrdistill-statistics-5"
 _BATCH_ROWS = 65536  # rows between two reports of progress
@@ -61,8 +62,6 @@ _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
 _LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
 _SUMMED_WEIGHTS = 1e-9  # rounding of sums of sample weights
-# Rounding of G relative to its largest eigenvalue, measured on MNIST and CIFAR-100 (docs/numerics.md).
-_FLOAT32_ROUNDING = 10 * 2.0**-24
 
 
 class RidgeSystem(NamedTuple):
@@ -72,7 +71,7 @@ class RidgeSystem(NamedTuple):
     B^T A (A^T A + lambda I)^-1, or of fewer samples than features B^T (A A^T + lambda I)^-1 A.
     """
 
-    gram: FloatArray  # A^T A (p, p), or A A^T (n, n)
+    gram: FloatArray | ResidentGram  # A^T A (p, p), or A A^T (n, n)
     rhs: FloatArray  # C (k, p), or B^T (k, n)
     features: FloatArray | None  # A (n, p) of the second form
     cross: FloatArray  # C = B^T A (k, p)
@@ -134,7 +133,10 @@ class RidgeStatistics:
     sizes : Sizes, or None
         Mean squares of the entries of X, of a few rows of every batch: samples in other units are told by them.
     product_precision : "float32" or "float64"
-        The coarsest that products were formed in so far, float64 for integers; ``noise_floor`` follows from it.
+        The coarsest that products were formed in so far, float64 for integers.
+    product_rounding : float
+        The largest rounding of G that a backend told so far, relative to its largest eigenvalue; 0 for float64 and
+        integers. ``noise_floor`` follows from it.
 
     Examples
     --------
@@ -163,7 +165,7 @@ class RidgeStatistics:
         self.classes = None if classes is None else Classes.of("RidgeStatistics", classes)
         count = self.classes.count if self.classes is not None else n_targets
         k = check_count("RidgeStatistics", "n_targets", 0 if count is None else count)
-        self.product_precision = "float64"
+        self.product_precision, self.product_rounding = "float64", 0.0
         self._chosen = backend
         self.backend = get_backend(backend)
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
@@ -330,7 +332,7 @@ class RidgeStatistics:
             receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
         try:
             with self.feature_map.named_rows(where, samples, self.precision, chosen):
-                batch, precision = self._add(receiver, samples, targets, origin, chosen, weights, progress)
+                batch, used = self._add(receiver, samples, targets, origin, chosen, weights, progress)
             if not np.isfinite(batch.target_square).all():
                 raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
             if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
@@ -352,9 +354,18 @@ class RidgeStatistics:
             self._binary = all(
                 bool(((targets[part] == 0) | (targets[part] == 1)).all()) for part in _parts(chosen, _TARGET_ROWS)
             )
-        if precision == "float32":
-            self.product_precision = "float32"
+        self._take_products(used)
         return self
+
+    def _take_products(self, used: Products) -> None:
+        """Keeps the worst of the products so far and these."""
+        if used.precision == "float32":
+            self.product_precision = "float32"
+        self.product_rounding = max(self.product_rounding, used.rounding)
+
+    @property
+    def _products(self) -> Products:
+        return Products("float32" if self.product_precision == "float32" else "float64", self.product_rounding)
 
     def update_batches(
         self,
@@ -476,7 +487,7 @@ class RidgeStatistics:
             require_memory("statistics", f"the features of {len(rows)} samples ({p} in float64)", 8 * len(rows) * p)
             return store.copied(), False
         if self.n > 0 and self._may_fail(samples, rows, factor):
-            return SummedGram.zero(p), True
+            return SummedGram.zero(p, self.backend), True
         return store, False
 
     def _may_fail(self, samples: Any, rows: npt.NDArray[np.int64], factor: float) -> bool:
@@ -504,10 +515,10 @@ class RidgeStatistics:
         chosen: npt.NDArray[np.int64],
         weights: FloatArray | None,
         progress: Callable[[float], None] | None,
-    ) -> tuple[Sums, str]:
-        """Adds the rows to ``store``, and returns their other sums and the precision of the products."""
+    ) -> tuple[Sums, Products]:
+        """Adds the rows to ``store``, and returns their other sums and how products were formed."""
         k, p = self._sums.cross.shape
-        total, coarsest = Sums.zero(k, p), "float64"
+        total, worst = Sums.zero(k, p), products_in(np.dtype(np.float64))
         summed = store if targets.ndim == 1 and weights is None and isinstance(store, SummedGram) else None
         step = _BATCH_ROWS if summed is not None else max(_LEAST_ROWS, min(_TARGET_ROWS, _TARGET_NUMBERS // k))
         dtype = np.dtype(self.precision)
@@ -530,12 +541,12 @@ class RidgeStatistics:
                 square, sums = w @ np.square(values), w @ values
                 batch = Sums(len(part), float(w.sum()), square, sums, cross[k], cross[:k])
             total = total.plus(batch)
-            coarsest = "float32" if used == "float32" else coarsest
+            worst = worst.worse(used)
             if progress is not None:
                 progress(min(start + step, len(chosen)) / len(chosen))
-        return total, coarsest
+        return total, worst
 
-    def _checked(self, gram: FloatArray) -> FloatArray:
+    def _checked(self, gram: AnyGram) -> AnyGram:
         if not np.isfinite(gram.trace()):
             raise DataError(f"statistics: the features overflow {self.precision}; scale the inputs")
         return gram
@@ -647,7 +658,7 @@ class RidgeStatistics:
         k, p = self._sums.cross.shape
         self._sums, self._store = Sums.zero(k, p), FeatureRows(p)
         self._origin = None if self.classes is None else np.zeros(k)
-        self.product_precision, self._own_rows = "float64", 0
+        self.product_precision, self.product_rounding, self._own_rows = "float64", 0.0, 0
 
     def _take_facts(self, other: RidgeStatistics, sign: int) -> None:
         """What is known of the samples besides their sums."""
@@ -661,8 +672,7 @@ class RidgeStatistics:
         if self._origin is None:
             self._origin = other._origin
         self._binary = self._binary and other._binary
-        if other.product_precision == "float32":
-            self.product_precision = "float32"
+        self._take_products(other._products)
 
     def _common_classes(self, where: str, other: RidgeStatistics) -> tuple[Classes | None, RidgeStatistics]:
         """(the classes of both, ``other`` with these classes)."""
@@ -803,23 +813,23 @@ class RidgeStatistics:
                 filled = float(np.trace(K)) / len(K)
                 K += filled * (roots @ roots.T) / np.vdot(roots, roots)
             return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, True, filled)
-        G = self.gram
-        if center == "both":
-            G = G.copy()
-            for block in row_blocks(*G.shape):  # no temporary of the size of G
-                G[block] -= np.outer(self.feature_sum[block], feature_mean)
-            before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
-            rounding *= before / after if after > rounding * before else 1.0
-        return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=center == "both")
+        if center != "both":
+            G = self._checked(self._store.matrix(self._host))
+            return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=False)
+        G = self.gram.copy()
+        for block in row_blocks(*G.shape):  # no temporary of the size of G
+            G[block] -= np.outer(self.feature_sum[block], feature_mean)
+        before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
+        rounding *= before / after if after > rounding * before else 1.0
+        return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=True)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
         """The size of the rounding errors in G: a lambda below it changes G by less than they do.
 
-        u ||G||_2 with u = 10 * 2^-24 for float32 products, p * 2^-52 for float64.
+        u ||G||_2 with u = p * 2^-52 for float64 products, or what the backends told of theirs (``product_rounding``):
+        10 * 2^-24 for float32, 2^-15 for TF32.
         """
-        u = self.feature_map.output_dim * float(np.finfo(np.float64).eps)
-        if self.product_precision == "float32":
-            u = max(u, _FLOAT32_ROUNDING)
+        u = max(self.feature_map.output_dim * float(np.finfo(np.float64).eps), self.product_rounding)
         return u * max(largest_eigenvalue, 0.0)
 
     # Travelling
@@ -843,6 +853,7 @@ class RidgeStatistics:
             "binary": self._binary,
             "precision": self.precision,
             "product_precision": self.product_precision,
+            "product_rounding": self.product_rounding,
             "map": self.feature_map.spec(),
             "shards": self._shards().to_json(),
             "own_rows": self._own_rows,
@@ -901,9 +912,7 @@ class RidgeStatistics:
                 precision=header["precision"],
                 backend=backend,
             )
-            made.product_precision = check_choice(
-                "statistics", "product_precision", header["product_precision"], PRECISIONS
-            )
+            made._take_products(products_of(header))
             made._binary = header["binary"] is True
             made._others = Shards.from_json(header["shards"])
             made._shard = made._others.own
@@ -947,6 +956,20 @@ class RidgeStatistics:
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: {error}") from error
+
+
+def products_of(header: Mapping[str, Any]) -> Products:
+    """How the products of a file were formed. Files before there was ``product_rounding`` have that of the precision.
+
+    Raises ValueError for what is no precision, or less rounding than it has.
+    """
+    least = products_in(
+        np.dtype(check_choice("statistics", "product_precision", header["product_precision"], PRECISIONS))
+    )
+    rounding = check_number("statistics", "product_rounding", header.get("product_rounding", least.rounding))
+    if not least.rounding <= rounding < 1.0:
+        raise ValueError(f"product_rounding {rounding} of products in {least.precision}")
+    return least._replace(rounding=rounding)
 
 
 def _largest_factor(targets: npt.NDArray[Any], origin: FloatArray, weights: FloatArray | None) -> float:

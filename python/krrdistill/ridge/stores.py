@@ -1,7 +1,7 @@
 """How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
-Both classes have one interface: ``add_weighted``, ``gram``, ``trace``, ``merged``, ``summed``, ``arrays``, ``copied``,
-``placed``.
+Both classes have one interface: ``add_weighted``, ``gram``, ``matrix``, ``trace``, ``merged``, ``summed``, ``arrays``,
+``copied``, ``placed``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend
+from krrdistill.backends import Backend, Products, ResidentGram, products_in
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
@@ -34,24 +34,30 @@ class _Part(NamedTuple):
 
 
 class SummedGram:
-    """G (p, p); between two looks at it only its lower triangle is kept up."""
+    """G (p, p), where a backend sums it; between two looks at it only its lower triangle is kept up."""
 
-    def __init__(self, gram: FloatArray) -> None:
+    def __init__(self, gram: FloatArray | ResidentGram) -> None:
         self._gram = gram
         self._symmetric = False
 
     @staticmethod
-    def zero(p: int) -> SummedGram:
+    def zero(p: int, backend: Backend) -> SummedGram:
         """G of no samples. Raises MemoryError, with the bytes, where it does not fit."""
         require_memory("statistics", f"G of {p} x {p} features in float64", 8 * p * p)
-        return SummedGram(np.zeros((p, p)))
+        return SummedGram(backend.zero_gram(p))
 
     def gram(self, backend: Backend) -> FloatArray:
-        """G, symmetric."""
+        """G, symmetric, in host memory."""
+        if not isinstance(self._gram, np.ndarray):
+            return np.asarray(self._gram)
         if not self._symmetric:
             backend.symmetrize(self._gram)
             self._symmetric = True
         return self._gram
+
+    def matrix(self, backend: Backend) -> FloatArray | ResidentGram:
+        """G, symmetric, where it is."""
+        return self.gram(backend) if isinstance(self._gram, np.ndarray) else self._gram
 
     def trace(self) -> float:
         """Trace of G."""
@@ -67,9 +73,10 @@ class SummedGram:
         *,
         dtype: np.dtype[Any],
         rows: IntArray | None = None,
-    ) -> str:
-        """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns the precision of the products."""
+    ) -> Products:
+        """G += phi^T phi, cross += targets^T phi, targets of all rows of X; returns how products were formed."""
         self._symmetric = False
+        self._gram = backend.own_gram(self._gram)
         return backend.accumulate(feature_map, X, targets, self._gram, cross, dtype=dtype, rows=rows)
 
     def add_weighted(
@@ -84,30 +91,34 @@ class SummedGram:
         host: Backend,
         dtype: np.dtype[Any],
         rows: IntArray,
-    ) -> str:
+    ) -> Products:
         """``add`` with targets (r, k + 1) of the picked rows and their weights (r,); the last target is 1.
 
         ``host`` sums weighted features, which are in host memory wherever X is.
         """
         if weights is None:
             return self.add(backend, feature_map, take_rows(X, rows), targets, cross, dtype=dtype)
+        used = products_in(dtype)
         for part in _features(backend, feature_map, X, targets, weights, dtype, rows):
-            self._add_part(host, part, cross)
-        return str(dtype.name)
+            used = used.worse(self._add_part(host, part, cross))
+        return used
 
-    def _add_part(self, host: Backend, part: _Part, cross: FloatArray) -> None:
-        self.add(host, Identity(len(self._gram)), part.features, part.targets, cross, dtype=part.features.dtype)
+    def _add_part(self, host: Backend, part: _Part, cross: FloatArray) -> Products:
+        return self.add(host, Identity(len(self._gram)), part.features, part.targets, cross, dtype=part.features.dtype)
 
     def merged(
         self, other: SummedGram | FeatureRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
     ) -> SummedGram:
         """G += sign G_other, in place."""
         theirs = other.summed(backend)
+        if not isinstance(self._gram, np.ndarray):
+            self._gram.add(theirs._gram, sign)
+            return self
         self._symmetric = self._symmetric and theirs._symmetric
         if sign > 0:
-            self._gram += theirs._gram
+            self._gram += np.asarray(theirs._gram)
         else:
-            self._gram -= theirs._gram
+            self._gram -= np.asarray(theirs._gram)
         return self
 
     def summed(self, backend: Backend) -> SummedGram:
@@ -116,7 +127,7 @@ class SummedGram:
 
     def arrays(self, k: int) -> dict[str, FloatArray]:
         """The packed lower triangle of G, whatever k is."""
-        return {"gram": _packed(self._gram)}
+        return {"gram": _packed(np.asarray(self._gram))}
 
     def copied(self) -> SummedGram:
         """A copy with its own G."""
@@ -130,7 +141,13 @@ class SummedGram:
 
     def clear(self) -> None:
         """Removes all samples."""
-        self._gram[:] = 0.0
+        if isinstance(self._gram, np.ndarray):
+            self._gram[:] = 0.0
+        else:
+            self._gram.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_gram": np.asarray(self._gram), "_symmetric": self._symmetric}
 
 
 class FeatureRows:
@@ -155,6 +172,10 @@ class FeatureRows:
             self._formed = self.summed(backend).gram(backend)
         return self._formed
 
+    def matrix(self, backend: Backend) -> FloatArray:
+        """G in host memory."""
+        return self.gram(backend)
+
     def trace(self) -> float:
         """Trace of G; inf where it overflows."""
         with np.errstate(over="ignore"):
@@ -172,7 +193,7 @@ class FeatureRows:
         host: Backend,
         dtype: np.dtype[Any],
         rows: IntArray,
-    ) -> str:
+    ) -> Products:
         """Stores the picked rows, except those of weight 0; cross += targets^T diag(w) phi. See ``SummedGram``.
 
         In float64 whatever ``dtype`` is: so few rows cost little, and their systems are ill-conditioned.
@@ -185,7 +206,7 @@ class FeatureRows:
             kept = part if counted.all() else _Part(part.features[counted], part.targets[counted])
             if len(kept.targets):
                 self._parts = (*self._parts, kept)
-        return str(dtype.name)
+        return products_in(dtype)
 
     def merged(
         self, other: SummedGram | FeatureRows, backend: Backend, sign: int = 1, *, shift: FloatArray | None = None
@@ -201,7 +222,7 @@ class FeatureRows:
 
     def summed(self, backend: Backend) -> SummedGram:
         """Their G; ``backend`` works on host memory."""
-        made = SummedGram.zero(self._p)
+        made = SummedGram.zero(self._p, backend)
         for part in self._parts:
             made._add_part(backend, part, np.zeros((part.targets.shape[1], self._p)))
         return made

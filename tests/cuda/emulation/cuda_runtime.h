@@ -24,10 +24,13 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorInitializationError = 3,
   cudaErrorInvalidConfiguration = 9,
   cudaErrorInsufficientDriver = 35,
   cudaErrorNoDevice = 100,
   cudaErrorInvalidDevice = 101,
+  cudaErrorInvalidResourceHandle = 400,
+  cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
   cudaErrorUnknown = 999
 };
@@ -93,6 +96,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                              .threads = config->blockDim.x,
                              .shared_bytes = config->dynamicSmemBytes};
   std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
+  if (!std::apply([](const auto&... each) { return (emulation::reachable(each) && ...); }, values)) {
+    return cudaErrorIllegalAddress;
+  }
   return static_cast<cudaError_t>(emulation::launch(config->stream, reinterpret_cast<void*>(kernel), grid,
                                                     [kernel, values] { std::apply(kernel, values); }));
 }
@@ -114,6 +120,18 @@ T __shfl_down_sync(unsigned mask, T value, int delta, int width) {
   return value;
 }
 
+inline int atomicAdd(int* address, int value) {
+  const int before = *address;
+  *address += value;
+  return before;
+}
+
+inline unsigned atomicMax(unsigned* address, unsigned value) {
+  const unsigned before = *address;
+  *address = value > before ? value : before;
+  return before;
+}
+
 inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
   const unsigned long long before = *address;
   *address += value;
@@ -124,4 +142,22 @@ inline unsigned long long atomicMin(unsigned long long* address, unsigned long l
   const unsigned long long before = *address;
   *address = value < before ? value : before;
   return before;
+}
+
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline int __float2int_rn(float x) { return static_cast<int>(std::lrintf(x)); }
+inline int __double2int_rn(double x) { return static_cast<int>(std::lrint(x)); }
+
+inline unsigned __float_as_uint(float x) {
+  unsigned bits = 0;
+  std::memcpy(&bits, &x, sizeof(x));
+  return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+  float x = 0.0F;
+  std::memcpy(&x, &bits, sizeof(x));
+  return x;
 }

@@ -3,7 +3,11 @@
 
 #include <cublas_v2.h>
 
-enum cusolverStatus_t { CUSOLVER_STATUS_SUCCESS = 0, CUSOLVER_STATUS_EXECUTION_FAILED = 6 };
+enum cusolverStatus_t {
+  CUSOLVER_STATUS_SUCCESS = 0,
+  CUSOLVER_STATUS_INVALID_VALUE = 3,
+  CUSOLVER_STATUS_EXECUTION_FAILED = 6
+};
 using cusolverDnHandle_t = emulation::Handle*;
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -26,24 +27,31 @@ alignas(16) unsigned char shared_bytes[227 << 10];  // of a block of compute cap
 namespace emulation {
 
 struct Stream {
-  std::deque<std::function<void()>> queue;
+  int device = 0;
+  std::deque<std::function<void()>> queue = {};
   int64_t enqueued = 0;
   int64_t executed = 0;
 };
 
 struct Event {
+  int device = 0;
   Stream* stream = nullptr;
   int64_t position = 0;
 };
 
 namespace {
 
-std::map<const void*, size_t> device_memory;
-std::map<void*, int> shared_limits;
+struct Memory {
+  size_t bytes;
+  int device;
+};
+std::map<const void*, Memory> device_memory;
+std::map<std::pair<void*, int>, int> shared_limits;  // of a kernel on a device
 std::set<Stream*> streams;
 int64_t objects = 0;
 int64_t bytes_now = 0;
 int64_t bytes_peak = 0;
+Bus bus;
 int running = 0;  // nested drains: a stream may wait for another
 
 [[noreturn]] void abort_with(const char* message) {
@@ -66,15 +74,20 @@ void guard(const void* memory, size_t bytes, bool poisoned) {
 }
 
 void guard_all(bool poisoned) {
-  for (const auto& [memory, bytes] : device_memory) {
-    guard(memory, bytes, poisoned);
+  for (const auto& [memory, block] : device_memory) {
+    guard(memory, block.bytes, poisoned);
   }
 }
 
 Stream* resolve(Stream* stream) {
-  static Stream legacy, per_thread;
+  static std::map<std::pair<int, uintptr_t>, Stream> defaults;
   const auto name = reinterpret_cast<uintptr_t>(stream);
-  return name == 1 ? &legacy : name == 2 ? &per_thread : stream;
+  if (name != 1 && name != 2) {
+    return stream;
+  }
+  Stream& found = defaults[{current_device(), name}];
+  found.device = current_device();
+  return &found;
 }
 
 void drain_until(Stream* stream, int64_t position) {
@@ -208,7 +221,7 @@ Settings& settings() {
 }
 
 int& current_device() {
-  static int device = 0;
+  static thread_local int device = 0;
   return device;
 }
 
@@ -220,6 +233,12 @@ int64_t pending() {
     sum += stream->enqueued - stream->executed;
   }
   return sum;
+}
+
+Bus bus_bytes() {
+  const Bus moved = bus;
+  bus = {};
+  return moved;
 }
 
 int64_t peak_bytes() {
@@ -251,6 +270,8 @@ void enqueue(Stream* name, std::function<void()> work) {
 
 void drain(Stream* stream) { drain_until(resolve(stream), resolve(stream)->enqueued); }
 
+int device_of(const Stream* stream) { return resolve(const_cast<Stream*>(stream))->device; }
+
 void wait_for(Stream* stream, Stream* other) {
   enqueue(stream, [other = resolve(other), position = resolve(other)->enqueued] { drain_until(other, position); });
 }
@@ -259,7 +280,10 @@ int launch(Stream* stream, void* kernel, const Grid& grid, std::function<void()>
   if (fails("launch")) {
     return cudaErrorLaunchFailure;
   }
-  const auto limit = shared_limits.find(kernel);
+  if (device_of(stream) != current_device()) {
+    return cudaErrorInvalidResourceHandle;
+  }
+  const auto limit = shared_limits.find({kernel, current_device()});
   const size_t shared = limit == shared_limits.end() ? 48 << 10 : static_cast<size_t>(limit->second);
   if (grid.threads < 1 || grid.threads > 1024 || grid.blocks_x < 1 || grid.blocks_y < 1 || grid.blocks_y > 65535 ||
       grid.shared_bytes > shared) {
@@ -273,7 +297,7 @@ bool allow_shared(void* kernel, int, int bytes) {
   if (fails("cudaFuncSetAttribute") || static_cast<size_t>(bytes) > sizeof(krrdistill::cuda::shared_bytes)) {
     return false;
   }
-  shared_limits[kernel] = bytes;
+  shared_limits[{kernel, current_device()}] = bytes;
   return true;
 }
 
@@ -293,14 +317,26 @@ uint64_t shuffle_down(unsigned mask, uint64_t bits, int delta, int width) {
   return result;
 }
 
-bool inside_device_memory(const void* memory, size_t bytes) {
+namespace {
+
+// The block of device memory that holds these bytes, or null.
+const Memory* block_of(const void* memory, size_t bytes) {
   auto found = device_memory.upper_bound(memory);
   if (found == device_memory.begin()) {
-    return false;
+    return nullptr;
   }
   --found;
   const auto offset = static_cast<size_t>(static_cast<const char*>(memory) - static_cast<const char*>(found->first));
-  return offset + bytes <= found->second;
+  return offset + bytes <= found->second.bytes ? &found->second : nullptr;
+}
+
+}  // namespace
+
+bool inside_device_memory(const void* memory, size_t bytes) { return block_of(memory, bytes) != nullptr; }
+
+bool reachable_memory(const void* memory) {
+  const Memory* found = block_of(memory, 1);
+  return found == nullptr || found->device == current_device();
 }
 
 }  // namespace emulation
@@ -332,6 +368,14 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidDevice";
     case cudaErrorInvalidConfiguration:
       return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidResourceHandle:
+      return "cudaErrorInvalidResourceHandle";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    case cudaErrorNoDevice:
+      return "cudaErrorNoDevice";
+    case cudaErrorInsufficientDriver:
+      return "cudaErrorInsufficientDriver";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
     default:
@@ -357,6 +401,7 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  ++settings().asked;
   if (settings().driver_version < 13000) {
     return cudaErrorInsufficientDriver;
   }
@@ -404,7 +449,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = ::operator new(bytes, std::align_val_t{256});
   std::memset(*memory, 0xFF, bytes);
   emulation::guard(*memory, bytes, true);
-  emulation::device_memory[*memory] = bytes;
+  emulation::device_memory[*memory] = {.bytes = bytes, .device = emulation::current_device()};
   emulation::bytes_now += static_cast<int64_t>(bytes);
   emulation::bytes_peak = std::max(emulation::bytes_peak, emulation::bytes_now);
   emulation::object_made();
@@ -416,8 +461,8 @@ cudaError_t cudaFree(void* memory) {
   if (found == emulation::device_memory.end()) {
     return cudaErrorInvalidValue;
   }
-  emulation::guard(memory, found->second, false);
-  emulation::bytes_now -= static_cast<int64_t>(found->second);
+  emulation::guard(memory, found->second.bytes, false);
+  emulation::bytes_now -= static_cast<int64_t>(found->second.bytes);
   emulation::device_memory.erase(found);
   ::operator delete(memory, std::align_val_t{256});
   emulation::object_gone();
@@ -441,7 +486,7 @@ cudaError_t cudaFreeHost(void* memory) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   KRRDISTILL_FALLIBLE("cudaStreamCreateWithFlags")
-  *stream = new emulation::Stream;
+  *stream = new emulation::Stream{.device = emulation::current_device()};
   emulation::streams.insert(*stream);
   emulation::object_made();
   return cudaSuccess;
@@ -471,7 +516,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   KRRDISTILL_FALLIBLE("cudaEventCreateWithFlags")
-  *event = new emulation::Event;
+  *event = new emulation::Event{.device = emulation::current_device()};
   emulation::object_made();
   return cudaSuccess;
 }
@@ -484,7 +529,11 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   KRRDISTILL_FALLIBLE("cudaEventRecord")
-  *event = {.stream = emulation::resolve(stream), .position = emulation::resolve(stream)->enqueued};
+  if (event->device != emulation::device_of(stream)) {
+    return cudaErrorInvalidResourceHandle;
+  }
+  *event = {
+      .device = event->device, .stream = emulation::resolve(stream), .position = emulation::resolve(stream)->enqueued};
   return cudaSuccess;
 }
 
@@ -510,6 +559,10 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
   };
   if (!lies(to, to_pitch, kind != cudaMemcpyDeviceToHost) || !lies(from, from_pitch, kind != cudaMemcpyHostToDevice)) {
     return cudaErrorInvalidValue;
+  }
+  if (kind != cudaMemcpyDeviceToDevice) {
+    auto& direction = kind == cudaMemcpyHostToDevice ? emulation::bus.to_device : emulation::bus.to_host;
+    direction += static_cast<int64_t>(width * height);
   }
   emulation::enqueue(stream, [=] {
     for (size_t i = 0; i < height; ++i) {

@@ -6,6 +6,8 @@
 //   barrier shows as a difference. Shared memory holds NaN before each block and has no more bytes than were asked for.
 // * Device memory holds NaN when it is new; copies must lie inside of it. In AddressSanitizer builds the host cannot
 //   touch it.
+// * Each thread of the host has a current device. Memory, streams, events and handles belong to one device, and where
+//   CUDA needs that one to be current, or two of them to be of one device, anything else is an error.
 // * Every call that can fail counts; any one of them can be made to fail. What is allocated counts too.
 #pragma once
 
@@ -35,6 +37,7 @@ struct Settings {
   bool eager = false;
   int64_t fail_at = 0;  // the number of the call that fails, counted from 1; 0: none
   int64_t calls = 0;    // so far
+  int64_t asked = 0;    // how often for devices, which initialises a driver
   std::string failed;   // the name of the call that was made to fail
   int factor_info = 0;  // what the next factorisation reports instead of its own
   int driver_version = 13000;
@@ -44,7 +47,7 @@ struct Settings {
 };
 Settings& settings();
 
-// The device that cudaSetDevice made current.
+// The device that cudaSetDevice made current for this thread.
 int& current_device();
 
 // Allocations, streams, events and handles that exist.
@@ -56,6 +59,13 @@ int64_t pending();
 // The largest number of bytes of device memory that were allocated at one time since the last call.
 int64_t peak_bytes();
 
+// Bytes that copies moved between host and device since the last call.
+struct Bus {
+  int64_t to_device = 0;
+  int64_t to_host = 0;
+};
+Bus bus_bytes();
+
 // ---- for the emulated interfaces
 
 // Counts one call; true when it is the one to fail.
@@ -66,6 +76,21 @@ void object_gone();
 // Runs `work` in the stream, now or later. Streams 1 and 2 are CUDA's names for the legacy and the per-thread default
 // stream, which always exist.
 void enqueue(Stream* stream, std::function<void()> work);
+
+// The device of a stream; of the default streams every device has its own.
+int device_of(const Stream* stream);
+
+// Whether kernels of the current device may use what a pointer leads to.
+bool reachable_memory(const void* memory);
+template <typename T>
+bool reachable(const T&) {
+  return true;
+}
+template <typename T>
+bool reachable(T* const& memory) {
+  return reachable_memory(memory);
+}
+
 void drain(Stream* stream);
 
 // `stream` waits for what is in `other` by now.

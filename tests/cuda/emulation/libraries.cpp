@@ -1,7 +1,12 @@
 // cuBLAS and cuSOLVER on the BLAS and LAPACK that SciPy exports (krrdistill/blas.h). Host pointers are read when a
 // routine is called, device pointers when the stream gets there.
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "cublas_v2.h"
 #include "cusolverDn.h"
@@ -34,10 +39,20 @@ void destroy_handle(emulation::Handle* handle) {
   emulation::object_gone();
 }
 
+// The real libraries refuse a matrix (rows, columns), stored transposed or not, whose columns are not `ld` >= 1 apart.
+bool fits(int rows, int columns, int ld, cublasOperation_t op = CUBLAS_OP_N) {
+  return rows >= 0 && columns >= 0 && ld >= std::max(1, op == CUBLAS_OP_N ? rows : columns);
+}
+
+// A handle works on its own device only, while that is current.
+bool usable(const emulation::Handle* handle) {
+  return handle->device == emulation::current_device() && emulation::device_of(handle->stream) == handle->device;
+}
+
 // Counts the call, then runs `work` in the handle's stream.
 template <typename Work>
 cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
-  if (emulation::fails(name)) {
+  if (emulation::fails(name) || !usable(handle)) {
     return CUBLAS_STATUS_EXECUTION_FAILED;
   }
   enqueue(handle->stream, work);
@@ -46,17 +61,104 @@ cublasStatus_t run_blas(const char* name, cublasHandle_t handle, Work work) {
 
 template <typename Work>
 cusolverStatus_t run_lapack(const char* name, cusolverDnHandle_t handle, Work work) {
-  if (emulation::fails(name)) {
+  if (emulation::fails(name) || !usable(handle)) {
     return CUSOLVER_STATUS_EXECUTION_FAILED;
   }
   enqueue(handle->stream, work);
   return CUSOLVER_STATUS_SUCCESS;
 }
 
+// c = op(a) op(b) + beta c, column-major, each sum in float32 from its first term to its last, as a GPU without tensor
+// cores forms it: BLAS adds in blocks, which is more accurate. `upper`: only that triangle of c.
+void chained_gemm(bool ta, bool tb, int m, int n, int k, const float* a, int64_t lda, const float* b, int64_t ldb,
+                  float beta, float* c, int64_t ldc, bool upper) {
+  constexpr int64_t block = 64;
+  std::vector<float> left(static_cast<size_t>(block) * k), right(static_cast<size_t>(block) * k);
+  std::vector<float> sums(block * block);
+  const auto pack = [k](const float* x, int64_t ld, bool along_k, int64_t first, int64_t count, float* to) {
+    for (int64_t l = 0; l < k; ++l) {
+      for (int64_t i = 0; i < count; ++i) {
+        to[l * block + i] = along_k ? x[(first + i) * ld + l] : x[l * ld + first + i];
+      }
+    }
+  };
+  for (int64_t j0 = 0; j0 < n; j0 += block) {
+    const int64_t columns = std::min(block, n - j0);
+    pack(b, ldb, !tb, j0, columns, right.data());
+    for (int64_t i0 = 0; i0 < (upper ? std::min<int64_t>(j0 + block, m) : m); i0 += block) {
+      const int64_t rows = std::min(block, m - i0);
+      pack(a, lda, ta, i0, rows, left.data());
+      std::fill(sums.begin(), sums.end(), 0.0F);
+      for (int64_t l = 0; l < k; ++l) {
+        const float *x = left.data() + l * block, *y = right.data() + l * block;
+        for (int64_t j = 0; j < columns; ++j) {
+          float* sum = sums.data() + j * block;
+          const float factor = y[j];
+          for (int64_t i = 0; i < block; ++i) {
+            sum[i] += x[i] * factor;
+          }
+        }
+      }
+      for (int64_t j = 0; j < columns; ++j) {
+        for (int64_t i = 0; i < rows && (!upper || i0 + i <= j0 + j); ++i) {
+          float& entry = c[(j0 + j) * ldc + i0 + i];
+          entry = sums[j * block + i] + (beta == 0.0F ? 0.0F : beta * entry);
+        }
+      }
+    }
+  }
+}
+
+// c = a b^T (or += it) for rows a (m, k), b (n, k): column-major c. Products of 1024 bytes are under 2^24, so that
+// float32 adds them exactly, in any order.
+void multiply_bytes(int m, int n, int k, const int8_t* a, int64_t lda, const int8_t* b, int64_t ldb, bool add,
+                    int32_t* c, int64_t ldc) {
+  constexpr int exact = 1024;
+  const auto size = static_cast<size_t>(std::min(k, exact));
+  std::vector<float> left(size * m), right(size * n), sums(static_cast<size_t>(m) * n);
+  std::vector<int64_t> total(sums.size());
+  for (int first = 0; first < k; first += exact) {
+    int count = std::min(exact, k - first);
+    const auto widen = [=](const int8_t* x, int64_t ld, int rows, std::vector<float>& to) {
+      for (int64_t i = 0; i < rows; ++i) {
+        std::copy_n(x + i * ld + first, count, to.begin() + i * count);
+      }
+    };
+    widen(a, lda, m, left);
+    widen(b, ldb, n, right);
+    char transposed = 'T', none = 'N';
+    float one = 1.0F, zero = 0.0F;
+    blas<float>().gemm(&transposed, &none, &m, &n, &count, &one, left.data(), &count, right.data(), &count, &zero,
+                       sums.data(), &m);
+    std::transform(sums.begin(), sums.end(), total.begin(), total.begin(),
+                   [](float sum, int64_t before) { return before + static_cast<int64_t>(sum); });
+  }
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = 0; i < m; ++i) {
+      int32_t& entry = c[j * ldc + i];
+      const int64_t sum = total[j * m + i] + (add ? entry : 0);
+      if (sum != static_cast<int32_t>(sum)) {
+        std::fprintf(stderr, "emulation: a sum of products of bytes overflows 32 bits\n");
+        std::abort();
+      }
+      entry = static_cast<int32_t>(sum);
+    }
+  }
+}
+
+bool aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % 16 == 0; }
+
 template <typename T>
 cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                     const T* alpha, const T* a, int lda, const T* b, int ldb, const T* beta, T* c, int ldc) {
+  if (!fits(m, k, lda, ta) || !fits(k, n, ldb, tb) || !fits(m, n, ldc)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   return run_blas("cublasGemm", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    if constexpr (std::is_same_v<T, float>) {
+      chained_gemm(ta == CUBLAS_OP_T, tb == CUBLAS_OP_T, m, n, k, a, lda, b, ldb, beta, c, ldc, false);
+      return;
+    }
     char la = letter(ta), lb = letter(tb);
     blas<T>().gemm(&la, &lb, &m, &n, &k, &alpha, const_cast<T*>(a), &lda, const_cast<T*>(b), &ldb, &beta, c, &ldc);
   });
@@ -65,7 +167,17 @@ cublasStatus_t gemm(cublasHandle_t handle, cublasOperation_t ta, cublasOperation
 template <typename T>
 cublasStatus_t syrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k, const T* alpha,
                     const T* a, int lda, const T* beta, T* c, int ldc) {
+  if (!fits(n, k, lda, trans) || !fits(n, n, ldc)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  if (std::is_same_v<T, float> && (uplo != CUBLAS_FILL_MODE_UPPER || trans != CUBLAS_OP_N)) {
+    return CUBLAS_STATUS_INVALID_VALUE;  // not needed so far
+  }
   return run_blas("cublasSyrk", handle, [=, alpha = *alpha, beta = *beta]() mutable {
+    if constexpr (std::is_same_v<T, float>) {
+      chained_gemm(false, true, n, n, k, a, lda, a, lda, beta, c, ldc, true);
+      return;
+    }
     char u = letter(uplo), t = letter(trans);
     blas<T>().syrk(&u, &t, &n, &k, &alpha, const_cast<T*>(a), &lda, &beta, c, &ldc);
   });
@@ -164,6 +276,35 @@ cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_
   });
 }
 
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                            const void* alpha, const void* a, cudaDataType a_type, int lda, const void* b,
+                            cudaDataType b_type, int ldb, const void* beta, void* c, cudaDataType c_type, int ldc,
+                            cublasComputeType_t compute, cublasGemmAlgo_t) {
+  const int add = *static_cast<const int32_t*>(beta);
+  if (a_type != CUDA_R_8I || b_type != CUDA_R_8I || c_type != CUDA_R_32I || compute != CUBLAS_COMPUTE_32I ||
+      ta != CUBLAS_OP_T || tb != CUBLAS_OP_N || *static_cast<const int32_t*>(alpha) != 1 || (add != 0 && add != 1)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  // What the tensor cores take; other layouts are refused, or slow, on some device or other.
+  if (m % 16 != 0 || n % 16 != 0 || k % 16 != 0 || m <= 16 || n <= 16 || lda % 16 != 0 || ldb % 16 != 0 ||
+      ldc % 4 != 0 || !aligned(a) || !aligned(b) || !aligned(c)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  if (lda < k || ldb < k || ldc < m) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  const auto inside = [](const void* memory, int64_t rows, int64_t ld, int64_t width, int64_t size) {
+    return emulation::inside_device_memory(memory, static_cast<size_t>(((rows - 1) * ld + width) * size));
+  };
+  if (!inside(a, m, lda, k, 1) || !inside(b, n, ldb, k, 1) || !inside(c, n, ldc, m, sizeof(int32_t))) {
+    return CUBLAS_STATUS_EXECUTION_FAILED;
+  }
+  return run_blas("cublasGemmEx", handle, [=] {
+    multiply_bytes(m, n, k, static_cast<const int8_t*>(a), lda, static_cast<const int8_t*>(b), ldb, add == 1,
+                   static_cast<int32_t*>(c), ldc);
+  });
+}
+
 cublasStatus_t cublasSsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
                            const float* alpha, const float* a, int lda, const float* beta, float* c, int ldc) {
   return syrk(handle, uplo, trans, n, k, alpha, a, lda, beta, c, ldc);
@@ -175,16 +316,21 @@ cublasStatus_t cublasDsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasO
 }
 
 cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m, int n, const double* alpha,
-                           const double* a, int lda, const double* x, int, const double* beta, double* y, int) {
+                           const double* a, int lda, const double* x, int incx, const double* beta, double* y,
+                           int incy) {
+  if (!fits(m, n, lda) || incx != 1 || incy != 1) {  // the real one takes other steps than 1; nobody needs them
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
   const cublasOperation_t none = CUBLAS_OP_N;
   return cublasDgemm(handle, trans, none, trans == CUBLAS_OP_N ? m : n, 1, trans == CUBLAS_OP_N ? n : m, alpha, a, lda,
-                     x, trans == CUBLAS_OP_N ? n : m, beta, y, trans == CUBLAS_OP_N ? m : n);
+                     x, std::max(1, trans == CUBLAS_OP_N ? n : m), beta, y, std::max(1, trans == CUBLAS_OP_N ? m : n));
 }
 
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
                            cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
                            double* b, int ldb) {
-  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0) {
+  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0 || !fits(m, m, lda) ||
+      !fits(m, n, ldb)) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   return run_blas("cublasDtrsm", handle, [=] {
@@ -207,6 +353,9 @@ cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t str
 }
 
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, double*, int lda, int* lwork) {
+  if (!fits(m, n, lda)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   double size = 0.0;
   int query = -1, info = 0;
   blas<double>().geqrf(&m, &n, nullptr, &lda, nullptr, &size, &query, &info);
@@ -216,15 +365,21 @@ cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, d
 
 cusolverStatus_t cusolverDnDgeqrf(cusolverDnHandle_t handle, int m, int n, double* a, int lda, double* tau,
                                   double* work, int lwork, int* info) {
+  if (!fits(m, n, lda) || lwork < std::max(1, n)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   return run_lapack("cusolverDnDgeqrf", handle, [=]() mutable {
     blas<double>().geqrf(&m, &n, a, &lda, tau, work, &lwork, info);
     *info = reported(*info);
   });
 }
 
-cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_t, cublasOperation_t trans, int m,
-                                             int n, int k, const double*, int lda, const double*, const double*,
+cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_t side_of_q, cublasOperation_t trans,
+                                             int m, int n, int k, const double*, int lda, const double*, const double*,
                                              int ldc, int* lwork) {
+  if (side_of_q != CUBLAS_SIDE_LEFT || k < 0 || k > m || !fits(m, k, lda) || !fits(m, n, ldc)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   double size = 0.0;
   int query = -1, info = 0;
   char side = 'L', t = letter(trans);
@@ -233,9 +388,13 @@ cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t, cublasSideMode_
   return emulation::fails("cusolverDnDormqr_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
 }
 
-cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t, cublasOperation_t trans, int m, int n,
-                                  int k, const double* a, int lda, const double* tau, double* c, int ldc, double* work,
-                                  int lwork, int* info) {
+cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t side_of_q, cublasOperation_t trans, int m,
+                                  int n, int k, const double* a, int lda, const double* tau, double* c, int ldc,
+                                  double* work, int lwork, int* info) {
+  if (side_of_q != CUBLAS_SIDE_LEFT || k < 0 || k > m || !fits(m, k, lda) || !fits(m, n, ldc) ||
+      lwork < std::max(1, n)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
   return run_lapack("cusolverDnDormqr", handle, [=]() mutable {
     char side = 'L', t = letter(trans);
     blas<double>().ormqr(&side, &t, &m, &n, &k, const_cast<double*>(a), &lda, const_cast<double*>(tau), c, &ldc, work,

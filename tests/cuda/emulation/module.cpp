@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/cuda.h"
@@ -22,8 +23,23 @@ namespace dlpack = krrdistill::bindings::dlpack;
 
 cudaStream_t stream_of(std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
 
+// What a framework does on its own device; none of it counts as a call.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : previous_(std::exchange(emulation::current_device(), device)) {}
+  ~OnDevice() { emulation::current_device() = previous_; }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice(OnDevice&&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+  OnDevice& operator=(OnDevice&&) = delete;
+
+ private:
+  int previous_;
+};
+
 // A matrix on the device with the layout and alignment of this one, whose numbers `stream` brings there later.
-dlpack::Matrix upload(const py::array& x, std::uintptr_t stream, int device) {
+// `bfloat`: the numbers of x are bfloat16, which NumPy does not have, as uint16.
+dlpack::Matrix upload(const py::array& x, std::uintptr_t stream, int device, bool bfloat) {
   const auto size = static_cast<int64_t>(x.itemsize());
   const dlpack::Pair shape{x.shape(0), x.shape(1)}, strides{x.strides(0), x.strides(1)};
   int64_t low = 0, high = size;
@@ -33,6 +49,7 @@ dlpack::Matrix upload(const py::array& x, std::uintptr_t stream, int device) {
   }
   const auto* start = static_cast<const std::byte*>(x.data()) + low;
   const auto offset = static_cast<int64_t>(reinterpret_cast<std::uintptr_t>(start) % 16);
+  const OnDevice current(device);
   void* memory = nullptr;
   KRRDISTILL_CHECK(cudaMalloc(&memory, static_cast<size_t>(offset + high - low)));
   const std::shared_ptr<void> block(memory, [](void* owned) { static_cast<void>(cudaFree(owned)); });
@@ -40,7 +57,10 @@ dlpack::Matrix upload(const py::array& x, std::uintptr_t stream, int device) {
   emulation::enqueue(stream_of(stream), [block, to, bytes = std::vector<std::byte>(start, start + (high - low))] {
     std::copy(bytes.begin(), bytes.end(), to);
   });
-  const dlpack::Type type{.code = x.dtype().kind() == 'u' ? dlpack::unsigned_integer : dlpack::floating,
+  const char kind = x.dtype().kind();
+  const dlpack::Type type{.code = bfloat        ? dlpack::bfloat
+                                  : kind == 'u' ? dlpack::unsigned_integer
+                                                : dlpack::floating,
                           .bits = static_cast<uint8_t>(8 * size),
                           .lanes = 1};
   return {std::shared_ptr<void>(block, to - low), type, shape, {strides[0] / size, strides[1] / size}, device};
@@ -77,8 +97,10 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   krrdistill::bindings::bind_cuda(module, true);
   const auto set = [](const std::string& order, bool eager, int64_t fail_at, int factor_info, int driver_version,
                       int devices, int compute_major, int64_t memory) {
-    for (const std::uintptr_t always : {1, 2}) {  // what a test left in the default streams
-      emulation::drain(stream_of(always));
+    for (int device = 0; device < emulation::settings().devices; ++device) {  // what a test left in default streams
+      const OnDevice current(device);
+      emulation::drain(stream_of(1));
+      emulation::drain(stream_of(2));
     }
     using emulation::Order;
     emulation::settings() = {.order = order == "reverse"    ? Order::reverse
@@ -87,6 +109,7 @@ PYBIND11_MODULE(_cuda_emulated, module) {
                              .eager = eager,
                              .fail_at = fail_at,
                              .calls = 0,
+                             .asked = 0,
                              .failed = "",
                              .factor_info = factor_info,
                              .driver_version = driver_version,
@@ -106,12 +129,18 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.def("wait_for", [](std::uintptr_t stream, std::uintptr_t other) {
     emulation::wait_for(stream_of(stream), stream_of(other));
   });
-  module.def("upload", &upload, py::arg("x"), py::kw_only(), py::arg("stream"), py::arg("device") = 0);
+  module.def("upload", &upload, py::arg("x"), py::kw_only(), py::arg("stream"), py::arg("device") = 0,
+             py::arg("bfloat") = false);
   module.def("read", &read_matrix);
   module.def("calls", [] { return emulation::settings().calls; });
+  module.def("asked", [] { return emulation::settings().asked; });
   module.def("failed", [] { return emulation::settings().failed; });
   module.def("current_device", [] { return emulation::current_device(); });
   module.def("live_objects", &emulation::live_objects);
   module.def("pending", &emulation::pending);
   module.def("peak_bytes", &emulation::peak_bytes);
+  module.def("bus_bytes", [] {
+    const emulation::Bus bus = emulation::bus_bytes();
+    return py::make_tuple(bus.to_device, bus.to_host);
+  });
 }

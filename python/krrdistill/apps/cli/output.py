@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from krrdistill.apps.text import number, percent
+from krrdistill.apps.text import number, percent, shown_device
 from krrdistill.artifact.record import plain
 from krrdistill.options import shown_points
 
@@ -113,7 +113,8 @@ def print_kip_summary(record: KipRecord) -> None:
     _show(table)
     if record.resumed_from:
         print(f"went on from the checkpoint at iteration {record.resumed_from}")
-    print(f"{1e3 * record.seconds_per_iteration:.2f} ms per iteration")
+    where = "" if record.device is None else f" on {shown_device(record.device)}"
+    print(f"{1e3 * record.seconds_per_iteration:.2f} ms per iteration{where}")
     _print_time(record)
     _print_files(record.artifact, record.last_artifact, record.curve, record.figure, record.report, record.page)
 

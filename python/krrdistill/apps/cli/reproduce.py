@@ -14,7 +14,12 @@ from krrdistill.apps.reproduce import TABLES, publication, to_markdown, to_page
 from krrdistill.apps.reproduce import reproduce as run
 from krrdistill.common.files import write_atomically
 
-_KIP_ONLY = {"methods": "--methods", "kip_iterations": "--kip-iterations", "time_budget": "--time-budget"}
+_KIP_ONLY = {
+    "methods": "--methods",
+    "kip_iterations": "--kip-iterations",
+    "time_budget": "--time-budget",
+    "device": "--device",
+}
 
 
 def run_reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:

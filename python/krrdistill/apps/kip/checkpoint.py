@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.arrays import to_host
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.errors import DataError
 
@@ -34,6 +35,7 @@ class Look(NamedTuple):
 class State:
     """Everything that the next step depends on, and the curve up to there.
 
+    The inputs and Adam's means are arrays of the place where the steps are taken; the rest lies in host memory.
     The order of the batches needs no random state: the rows of a step follow from the seed and ``step``.
     """
 
@@ -44,11 +46,21 @@ class State:
     losses: list[float] = field(default_factory=list)  # per training point of the batch, before each step
     curve: list[Look] = field(default_factory=list)
     seconds: float = 0.0
+    ran_on: list[tuple[int, str]] = field(default_factory=list)  # (iteration, device and backend from there on)
 
     @classmethod
     def start(cls, X: Array) -> State:
         """Iteration 0 at inputs X (m, d)."""
         return cls(X.copy(), np.zeros_like(X), np.zeros_like(X), X.copy())
+
+    def moved(self, put: Callable[[Array], Any]) -> State:
+        """The same state with inputs and means made by ``put``, which takes NumPy arrays."""
+        return replace(self, X=put(self.X), first=put(self.first), second=put(self.second))
+
+    def goes_on(self, where: str) -> None:
+        """Notes that the steps from here on are taken there."""
+        if not self.ran_on or self.ran_on[-1][1] != where:
+            self.ran_on.append((self.step, where))
 
     @property
     def step(self) -> int:
@@ -63,8 +75,14 @@ class State:
 
 def save_checkpoint(path: Path, state: State, configuration: Mapping[str, Any]) -> None:
     """Replaces ``path`` when everything is on the disk; whatever fails before leaves the old file as it was."""
-    meta = {"format": _FORMAT, "iteration": state.step, "configuration": dict(configuration)}
-    arrays = {name: np.asarray(getattr(state, name)) for name in (*_MATRICES, "losses", "curve", "seconds")}
+    meta = {
+        "format": _FORMAT,
+        "iteration": state.step,
+        "configuration": dict(configuration),
+        "ran_on": state.ran_on,
+    }
+    arrays = {name: to_host("kip", name, getattr(state, name)) for name in _MATRICES}
+    arrays |= {name: np.asarray(getattr(state, name)) for name in ("losses", "curve", "seconds")}
     write_npz(path, {**arrays, "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False))})
 
 
@@ -86,7 +104,8 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
         recorded = dict(meta["configuration"])
         curve = [Look(int(iteration), *rest) for iteration, *rest in arrays["curve"].tolist()]
         X, first, second, best = matrices = [arrays[name] for name in _MATRICES]
-        state = State(X, first, second, best, arrays["losses"].tolist(), curve, float(arrays["seconds"]))
+        ran_on = [(int(iteration), str(where)) for iteration, where in meta.get("ran_on", ())]
+        state = State(X, first, second, best, arrays["losses"].tolist(), curve, float(arrays["seconds"]), ran_on)
         whole = state.step == meta["iteration"] and 0 <= curve[-1].iteration <= state.step
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a checkpoint of KIP ({error})") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.apps.text import shown_device
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
@@ -20,15 +21,16 @@ from krrdistill.ridge.model import RidgeModel
 from .checkpoint import Look, State, load_checkpoint
 from .iteration import KipOptions
 from .judge import Judge
-from .optimize import evaluate, optimize
+from .optimize import batch_rows, evaluate, optimize
+from .place import place_of
 from .problem import KipProblem
-from .published import require_torch
 
 __all__ = ["ClosedForm", "KipPoint", "KipResult", "kip_distill"]
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+_SETUP = {"gram": ("statistics", "features", "warm_up"), "published": ("features", "warm_up")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,12 @@ class KipResult:
         Iteration of the checkpoint that the run went on from, 0 for none.
     seconds : mapping
         Seconds of each stage.
+    setup_seconds : float
+        Those that the variant needs before its first step.
+    device : mapping
+        Where the steps were taken: device, library, and of a GPU its name and "tf32".
+    ran_on : sequence of (int, str)
+        The devices and backends of the whole run, each with the iteration from which it was used.
     """
 
     best: KipPoint
@@ -91,6 +99,9 @@ class KipResult:
     curve: Mapping[str, Array]
     resumed_from: int
     seconds: Mapping[str, float] = field(default_factory=dict)
+    setup_seconds: float = 0.0
+    device: Mapping[str, str] = field(default_factory=dict)
+    ran_on: Sequence[tuple[int, str]] = ()
 
 
 def kip_distill(
@@ -142,14 +153,14 @@ def kip_distill(
     Diverged
         When the loss leaves the numbers that it can have.
     BackendUnavailable
-        For variant "published" without PyTorch.
+        For variant "published" or a device without PyTorch, and for a device that is not there.
+    DeviceOutOfMemory
     ValueError, TypeError, DataError, NotSurjective, NotPositiveDefinite
         As ``distill``; ValueError also for a checkpoint of another configuration.
     """
     options = replace(options or KipOptions(), **keywords)
-    if options.variant == "published":
-        require_torch()  # before its threads are limited
-    with limited_threads(options.threads):
+    place = place_of(options)  # imports PyTorch, before its threads are limited
+    with limited_threads(options.threads), place.active():
         problem = KipProblem.of(X, y, feature_map, classes, options, validation=validation)
         state = None if checkpoint is None else _resume(checkpoint, problem)
         resumed_from = 0 if state is None else state.step
@@ -157,13 +168,20 @@ def kip_distill(
         trained = _train(problem, trained, progress)
         watch.seconds.update(trained.seconds)
         with watch.stage("features"):
-            judge = Judge.of(problem, trained)
+            judge = Judge.of(problem, trained, place)
+            place.synchronize()
         own = Stopwatch(None)
         with watch.stage("closed_form"), own.stage("closed_form"):
             closed = problem.closed_form(trained.model)
         closed_form = None if closed is None else _judge_closed_form(judge, closed, own)
         if state is None:
             state = State.start(problem.start(closed))
+        state = state.moved(place.put)
+        facts = place.facts()
+        state.goes_on(f"{shown_device(facts)}, backend {problem.common.backend.name}")
+        if place.name != "cpu":
+            with watch.stage("warm_up"):  # what a device does once: handles, workspaces, kernels that are loaded
+                _step_for_nothing(judge, state, options)
 
         def validate(inputs: Array) -> tuple[float, float]:
             with validation_watch.stage("validate"):
@@ -179,11 +197,11 @@ def kip_distill(
             configuration=problem.configuration,
             progress=lambda fraction: watch.report("optimize", fraction),
         )
-        evaluate(state, validate, options)  # after the last checkpoint: a longer run does not know of this look
+        evaluate(state, validate, options, place)  # after the last checkpoint: a longer run does not know of this look
         seconds = {**watch.seconds, "optimize": state.seconds, **validation_watch.seconds}
         return KipResult(
             best=_point(judge, state.best, state.best_look),
-            last=_point(judge, state.X, state.curve[-1]),
+            last=_point(judge, place.take(state.X), state.curve[-1]),
             model=trained.model,
             closed_form=closed_form,
             start_rows=problem.start_rows,
@@ -191,7 +209,19 @@ def kip_distill(
             curve={name: np.array([getattr(look, name) for look in state.curve]) for name in Look._fields},
             resumed_from=resumed_from,
             seconds=seconds,
+            setup_seconds=sum(seconds.get(stage, 0.0) for stage in _SETUP[options.variant]),
+            device=facts,
+            ran_on=tuple(state.ran_on),
         )
+
+
+def _step_for_nothing(judge: Judge, state: State, options: KipOptions) -> None:
+    """The loss and gradient that the first step finds again."""
+    n, place = judge.trained.statistics.n, judge.objective.place
+    size = options.batch(n)
+    rows = None if size is None else place.put(batch_rows(state.step, n, size, options.seed))
+    judge.objective.loss_and_gradient(state.X, rows)
+    place.synchronize()
 
 
 def _resume(checkpoint: Path, problem: KipProblem) -> State | None:

@@ -17,8 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Layer
+from krrdistill.common.arrays import device_of, namespace_of
 from krrdistill.maps.jacobian import LayerWeights
 from krrdistill.ridge.statistics import RidgeStatistics
+
+from .place import HostPlace, Place
 
 __all__ = ["LAMBDA_S", "GramObjective", "regularised_kernel"]
 
@@ -33,7 +36,7 @@ def regularised_kernel(F: FloatArray) -> tuple[FloatArray, float]:
     """(F F^T + lambda_s I, lambda_s) with lambda_s = 1e-6 trace(F F^T) / m, F (m, p)."""
     kernel = F @ F.T
     lambda_s = LAMBDA_S * float(kernel.trace()) / len(kernel)
-    kernel[np.diag_indices_from(kernel)] += lambda_s
+    kernel.reshape(-1)[:: len(kernel) + 1] += lambda_s
     return kernel, lambda_s
 
 
@@ -46,6 +49,7 @@ class GramObjective:
     statistics : of the training points
     dtype : of inputs, features and products; the systems of order m are float64
     points : features (n, p) and classes (n,) of the training points, only for losses over batches
+    place : where the inputs of a step lie; everything else is moved there
     """
 
     def __init__(
@@ -55,18 +59,22 @@ class GramObjective:
         *,
         dtype: Any,
         points: tuple[Array, IntArray] | None = None,
+        place: Place | None = None,
     ) -> None:
-        self._dtype = np.dtype(dtype)
-        self._weights = LayerWeights(layers, self._dtype)
+        self.place = place = place or HostPlace()
+        self._weights = LayerWeights(layers, dtype).moved(place.put)
         self._statistics = statistics
-        self._gram = statistics.gram.astype(self._dtype, copy=False)
-        self._cross = statistics.cross.astype(self._dtype, copy=False)
-        self._points = points
+        self._gram = place.put(statistics.gram.astype(dtype, copy=False))
+        self._cross = place.put(statistics.cross.astype(dtype, copy=False))
+        self._target_square = float(statistics.target_square.sum())
+        self._points = None if points is None else tuple(place.put(array) for array in points)
         self._cutoff = _RANK_CUTOFF * float(np.finfo(statistics.precision).eps)
 
     @np.errstate(over="ignore", invalid="ignore")
     def loss_and_gradient(self, X: Array, rows: IntArray | None) -> tuple[float, Array]:
         """(loss, its gradient with respect to X), X (m, d); ``rows`` are the batch, None for all training points.
+
+        Inputs, rows and gradient are arrays of the place.
 
         The gradient of a batch's loss, with V = 2 (W_S G_B - C_B), H = B G and Q = (B G B^T)^-1 B V^T, is
             d/dF   A^-1 (Y_S (V - Q^T H) + Q (C - Y_S^T H)).
@@ -75,17 +83,17 @@ class GramObjective:
         at = self._weights.at(X)
         solved = _solve(at.value, self._gram, self._cross, self._cutoff)
         if solved is None:
-            return float("nan"), np.zeros_like(X)
-        model_gram = solved.labels.T.astype(self._dtype) @ solved.H  # W_S G, (k, p)
+            return float("nan"), namespace_of(X).zeros_like(X)
+        model_gram = _like(solved.labels.T, at.value) @ solved.H  # W_S G, (k, p)
         dual = solved.inverse @ solved.labels
         if rows is None:
-            loss = float(self._statistics.target_square.sum() - np.vdot(solved.labels, solved.cross))
-            gradient = (2.0 * dual).astype(self._dtype) @ (model_gram - self._cross)
+            loss = self._target_square - float(_dot(solved.labels, solved.cross))
+            gradient = _like(2.0 * dual, at.value) @ (model_gram - self._cross)
         else:
-            loss, slope = self._batch(solved.labels.T.astype(self._dtype) @ solved.B, rows)
-            Q = solved.solve_gram((solved.B @ slope.T).astype(np.float64))
-            gradient = dual.astype(self._dtype) @ (slope - Q.T.astype(self._dtype) @ solved.H)
-            gradient += (solved.inverse @ Q).astype(self._dtype) @ (self._cross - model_gram)
+            loss, slope = self._batch(_like(solved.labels.T, at.value) @ solved.B, rows)
+            Q = solved.solve_gram(_wide(solved.B @ slope.T))
+            gradient = _like(dual, at.value) @ (slope - _like(Q.T, at.value) @ solved.H)
+            gradient += _like(solved.inverse @ Q, at.value) @ (self._cross - model_gram)
         return loss, at.backward(gradient)
 
     def _batch(self, W: Array, rows: IntArray) -> tuple[float, Array]:
@@ -94,39 +102,59 @@ class GramObjective:
             raise ValueError("kip: the loss over a batch needs the features of the training points")
         features, classes = (array[rows] for array in self._points)
         residual = features @ W.T
-        residual[np.arange(len(rows)), classes] -= 1.0
-        loss = float(np.vdot(residual, residual))
+        residual[namespace_of(W).arange(len(rows), device=device_of(W)), classes] -= 1.0
+        loss = float(_dot(residual, residual))
         residual *= 2.0
         return loss, residual.T @ features
 
     @np.errstate(over="ignore", invalid="ignore")
     def labels(self, X: Array, F: FloatArray) -> FloatArray:
-        """Y_S (m, k), the best labels for inputs X (m, d) with features F (m, p), in float64; NaN for none."""
+        """Y_S (m, k), the best labels for inputs X (m, d) with features F (m, p), in float64; NaN for none.
+
+        On the host wherever the steps are taken, so that the labels of a file depend on its inputs alone.
+        """
         solved = _solve(F, self._statistics.gram, self._statistics.cross, self._cutoff)
         return np.full((len(X), len(self._cross)), np.nan) if solved is None else solved.labels
 
 
 def _solve(F: Array, gram: Array, cross: Array, cutoff: float) -> _Solved | None:
     """Labels of features F, None where they are beyond floating point."""
+    xp = namespace_of(F)
     try:
-        return _Solved(F, gram, cross, cutoff) if np.isfinite(F).all() else None
-    except np.linalg.LinAlgError:
+        return _Solved(F, gram, cross, cutoff) if bool(xp.all(xp.isfinite(F))) else None
+    except (np.linalg.LinAlgError, xp.linalg.LinAlgError):
         return None
+
+
+def _wide(array: Array) -> Array:
+    """The array in float64."""
+    xp = namespace_of(array)
+    return xp.astype(array, xp.float64, copy=False)  # type: ignore[no-any-return]
+
+
+def _like(array: Array, kind: Array) -> Array:
+    """The array in the precision of ``kind``."""
+    return namespace_of(array).astype(array, kind.dtype, copy=False)  # type: ignore[no-any-return]
+
+
+def _dot(A: Array, B: Array) -> Any:
+    """<A, B>, the sum over all entries."""
+    return namespace_of(A).vdot(A.reshape(-1), B.reshape(-1))
 
 
 class _Solved:
     """Labels of features F (m, p) and the matrices that the gradient shares with them.
 
-    Everything goes through NumPy: SciPy brings threads of its own, and those that wait for work keep cores busy.
+    On the host through NumPy: SciPy brings threads of its own, and those that wait for work keep cores busy.
     """
 
     def __init__(self, F: Array, gram: Array, cross: Array, cutoff: float) -> None:
-        wide = F.astype(np.float64, copy=False)
-        self.inverse: FloatArray = np.asarray(np.linalg.inv(regularised_kernel(wide)[0]), np.float64)  # A^-1
-        self.B: Array = (self.inverse @ wide).astype(F.dtype, copy=False)
+        wide = _wide(F)
+        self.inverse: FloatArray = namespace_of(F).linalg.inv(regularised_kernel(wide)[0])  # A^-1
+        self.B: Array = _like(self.inverse @ wide, F)
         self.H: Array = self.B @ gram
-        self.cross: FloatArray = (self.B @ cross.T).astype(np.float64)  # B C^T (m, k)
-        self.solve_gram = _pseudo_solver((self.H @ self.B.T).astype(np.float64), cutoff)
+        self.cross: FloatArray = _wide(self.B @ cross.T)  # B C^T (m, k)
+        self.solve_gram = _pseudo_solver(_wide(self.H @ self.B.T), cutoff)
         self.labels = self.solve_gram(self.cross)
 
 
@@ -135,17 +163,18 @@ def _pseudo_solver(S: FloatArray, cutoff: float) -> Callable[[FloatArray], Float
 
     By elimination, or by eigenvectors where the pivots of Cholesky say that there are such eigenvalues (m > p).
     """
-    if not np.isfinite(S).all():
+    xp = namespace_of(S)
+    if not bool(xp.all(xp.isfinite(S))):
         raise np.linalg.LinAlgError("the products overflow")
     S = 0.5 * (S + S.T)
     try:
-        pivots = np.diagonal(np.linalg.cholesky(S)) ** 2
+        pivots = xp.linalg.diagonal(xp.linalg.cholesky(S)) ** 2
         regular = bool(pivots.min() > cutoff * pivots.max())
-    except np.linalg.LinAlgError:
+    except xp.linalg.LinAlgError:
         regular = False
     if regular:
-        return lambda R: np.asarray(np.linalg.solve(S, R), np.float64)
-    values, vectors = np.linalg.eigh(S)
+        return lambda R: xp.linalg.solve(S, R)
+    values, vectors = xp.linalg.eigh(S)
     kept = values > cutoff * values[-1]
     basis, scale = vectors[:, kept], values[kept]
-    return lambda R: np.asarray(basis @ ((basis.T @ R) / scale[:, None]))
+    return lambda R: basis @ ((basis.T @ R) / scale[:, None])

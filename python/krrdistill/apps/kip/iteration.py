@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,22 @@ from typing import Any
 from krrdistill.common.options import check_options, common_values, described, option, option_of
 from krrdistill.options import DistillOptions, PointsPerClass
 
-__all__ = ["VARIANTS", "KipOptions"]
+__all__ = ["DEVICES", "VARIANTS", "KipOptions", "is_cuda_device", "is_cuda_name"]
 
 VARIANTS = ("gram", "published")
+DEVICES = ("cpu", "cuda")
 ITERATION = "Iteration"  # panel of the help
 _PUBLISHED_BATCH = 5000
+
+
+def is_cuda_device(name: str) -> bool:
+    """Whether this names one of several GPUs: cuda:N."""
+    return re.fullmatch(r"cuda:\d{1,4}", name, re.ASCII) is not None
+
+
+def is_cuda_name(backend: Any) -> bool:
+    """Whether a backend, or its name, is of a GPU."""
+    return str(backend if isinstance(backend, str) else getattr(backend, "name", "")).startswith("cuda")
 
 
 @described
@@ -56,6 +68,17 @@ class KipOptions:
         minimum=1,
         panel=ITERATION,
     )
+    device: str = option(
+        "cpu",
+        "Where the steps are taken: {choices} (a GPU, by PyTorch); --backend says where the statistics are summed.",
+        choices=DEVICES,
+        accepts=is_cuda_device,
+        metavar="DEVICE|cuda:N",
+        panel=ITERATION,
+    )
+    tf32: bool = option(
+        False, "On a GPU: float32 products by TF32, which keeps 10 bits of the mantissa.", panel=ITERATION
+    )
     lambdas: Sequence[float] | None = option_of(DistillOptions, "lambdas")
     validation_fraction: float = option_of(DistillOptions, "validation_fraction")
     stratify: bool = option_of(DistillOptions, "stratify")
@@ -67,6 +90,15 @@ class KipOptions:
 
     def __post_init__(self) -> None:
         check_options("kip", self)
+        if self.device != "cpu":
+            return
+        if is_cuda_name(self.backend):
+            raise ValueError(
+                "kip: backend 'cuda' would sum the statistics on the GPU and leave the steps to the CPU; pass "
+                "device='cuda' (--device cuda) for both, or leave backend out"
+            )
+        if self.tf32:
+            raise ValueError("kip: tf32 is of a GPU, device is 'cpu'; pass device='cuda' (--device cuda) too")
 
     def distillation(self) -> DistillOptions:
         """The options that ``distill`` has too: of the split, the ridge model and the start."""
@@ -80,13 +112,14 @@ class KipOptions:
         return None if size is None or size >= n else size
 
     def configuration(self, n: int) -> dict[str, Any]:
-        """What decides the course of a run over n training points; how long it goes on is no part of it."""
+        """What decides the course of a run over n training points, but for rounding; how long it goes on is no part."""
         names = ("variant", "init", "warm_start", "lr", "evaluate_every", "seed", "precision")
         points = self.points_per_class
         return {
             **{name: getattr(self, name) for name in names},
             "points_per_class": list(points) if isinstance(points, tuple) else points,
             "batch_size": self.batch(n),
+            **({"tf32": True} if self.tf32 else {}),
             "validation_fraction": self.validation_fraction,
             "stratify": self.stratify,
             "lambdas": None if self.lambdas is None else list(self.lambdas),

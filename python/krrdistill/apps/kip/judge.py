@@ -18,6 +18,7 @@ from krrdistill.ridge.feature_gram import fit_features
 
 from .gram import GramObjective, regularised_kernel
 from .optimize import Objective
+from .place import Place
 from .problem import KipProblem
 from .published import PublishedObjective
 
@@ -38,8 +39,8 @@ class Judge:
     val_labels: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, problem: KipProblem, trained: Trained) -> Judge:
-        """A judge with the variant's loss; only one that uses training points keeps their features."""
+    def of(cls, problem: KipProblem, trained: Trained, place: Place) -> Judge:
+        """A judge with the variant's loss in a place; only one that uses training points keeps their features."""
         common, options, statistics = problem.common, problem.options, trained.statistics
         published = options.variant == "published"
         points = None
@@ -47,9 +48,10 @@ class Judge:
             points = (problem.features(common.training), common.y[common.training])
         objective: Objective
         if published and points is not None:
-            objective = PublishedObjective(problem.network, *points, common.k)
+            objective = PublishedObjective(problem.network, *points, common.k, place)
         else:
-            objective = GramObjective(problem.network.layers, statistics, dtype=problem.dtype, points=points)
+            layers = problem.network.layers
+            objective = GramObjective(layers, statistics, dtype=problem.dtype, points=points, place=place)
         return cls(problem, trained, objective, *problem.validation())
 
     def model(self, W: FloatArray) -> tuple[float, float]:

@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.arrays import namespace_of
 from krrdistill.common.random import Stream, permutation
 from krrdistill.errors import Diverged
 
 from .checkpoint import Look, State, save_checkpoint
 from .iteration import KipOptions
+from .place import Place
 
 __all__ = ["Objective", "adam_step", "batch_rows", "check_loss", "evaluate", "optimize"]
 
@@ -31,14 +33,16 @@ Evaluate = Callable[[Array], tuple[float, float]]
 
 
 class Objective(Protocol):
-    """A variant of the loss."""
+    """A variant of the loss; ``place`` is where its arrays lie."""
+
+    place: Place
 
     def loss_and_gradient(self, X: Array, rows: IntArray | None) -> tuple[float, Array]:
-        """Loss and gradient at inputs X (m, d); ``rows`` are the batch, None for all training points."""
+        """Loss and gradient at inputs X (m, d); ``rows`` are the batch, None for all training points; of the place."""
         ...
 
     def labels(self, X: Array, F: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The labels (m, k) for inputs X with features F (m, p); NaN where there are none."""
+        """The labels (m, k) for inputs X with features F (m, p), in host memory; NaN where there are none."""
         ...
 
 
@@ -64,14 +68,17 @@ def adam_step(state: State, gradient: Array, lr: float) -> None:
     t = state.step + 1
     rate, root = lr / (1.0 - _DECAY[0] ** t), math.sqrt(1.0 - _DECAY[1] ** t)
     flat = [array.reshape(-1) for array in (state.X, state.first, state.second, gradient)]
+    n = len(flat[0])
+    block = _BLOCK if isinstance(state.X, np.ndarray) else max(n, 1)  # a device has no L2 cache to fit, but launches
+    sqrt = namespace_of(state.X).sqrt
     with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at X
-        for start in range(0, gradient.size, _BLOCK):
-            X, first, second, g = (array[start : start + _BLOCK] for array in flat)
+        for start in range(0, n, block):
+            X, first, second, g = (array[start : start + block] for array in flat)
             first *= _DECAY[0]
             first += (1.0 - _DECAY[0]) * g
             second *= _DECAY[1]
             second += (1.0 - _DECAY[1]) * (g * g)
-            scale = np.sqrt(second)
+            scale = sqrt(second)
             scale /= root
             scale += _EPSILON
             X -= rate * first / scale
@@ -88,7 +95,7 @@ def optimize(
     configuration: dict[str, Any],
     progress: Callable[[float], None],
 ) -> None:
-    """Steps ``state`` to ``options.iterations`` or to the end of the time budget.
+    """Steps ``state``, in the place of the objective, to ``options.iterations`` or to the end of the time budget.
 
     The file ``checkpoint`` is written every ``options.checkpoint_every`` iterations and at the end.
 
@@ -97,23 +104,24 @@ def optimize(
     Diverged
         When a loss is NaN, infinite or far beyond what labels of zero would reach; the last checkpoint stays.
     """
-    size = options.batch(n)
+    size, place = options.batch(n), objective.place
+    xp = namespace_of(state.X)
     saved = state.step if state.step else -1
     while state.step < options.iterations and not _out_of_time(state, options):
-        start = time.perf_counter()
-        rows = None if size is None else batch_rows(state.step, n, size, options.seed)
+        start = _now(place)
+        rows = None if size is None else place.put(batch_rows(state.step, n, size, options.seed))
         loss, gradient = objective.loss_and_gradient(state.X, rows)
         loss /= n if rows is None else len(rows)
         check_loss(loss, state.step, options)
-        seconds = time.perf_counter() - start
+        seconds = _now(place) - start
         if state.step % options.evaluate_every == 0:  # only inputs that have a loss
-            evaluate(state, validate, options)
-        start = time.perf_counter()
+            evaluate(state, validate, options, place)
+        start = _now(place)
         adam_step(state, gradient, options.lr)
-        if not np.isfinite(state.X).all():
+        if not bool(xp.all(xp.isfinite(state.X))):
             check_loss(math.inf, state.step, options)
         state.losses.append(loss)
-        state.seconds += seconds + time.perf_counter() - start
+        state.seconds += seconds + _now(place) - start
         progress(state.step / options.iterations)
         if checkpoint is not None and state.step % options.checkpoint_every == 0:
             save_checkpoint(checkpoint, state, configuration)
@@ -122,16 +130,23 @@ def optimize(
         save_checkpoint(checkpoint, state, configuration)
 
 
-def evaluate(state: State, validate: Evaluate, options: KipOptions) -> None:
+def evaluate(state: State, validate: Evaluate, options: KipOptions, place: Place) -> None:
     """Adds the current inputs to the curve; they are the best ones if no earlier inputs validated as well.
 
-    ``validate`` returns the loss per training point and the validation accuracy.
+    ``validate`` takes them in host memory and returns the loss per training point and the validation accuracy.
     """
-    train_loss, accuracy = validate(state.X)
+    X = place.take(state.X)
+    train_loss, accuracy = validate(X)
     check_loss(train_loss, state.step, options)
     if not state.curve or accuracy > state.best_look.val_accuracy:
-        state.best = state.X.copy()
+        state.best = X
     state.curve.append(Look(state.step, train_loss, accuracy, state.seconds))
+
+
+def _now(place: Place) -> float:
+    """The clock when everything that was asked of the place is done."""
+    place.synchronize()
+    return time.perf_counter()
 
 
 def _out_of_time(state: State, options: KipOptions) -> bool:

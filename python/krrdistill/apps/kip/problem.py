@@ -123,7 +123,6 @@ class KipProblem:
             data.update(np.ascontiguousarray(self.common.own_validation.y.values).data)
         return {
             **self.options.configuration(len(self.common.training)),
-            "backend": self.common.backend.name,
             "features": self.common.feature_map.fingerprint(),
             "data": data.hexdigest(),
         }

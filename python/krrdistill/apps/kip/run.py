@@ -110,8 +110,8 @@ def run_kip(
             write_npz(curve_path, {"losses": result.losses, **result.curve})
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
         seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
-        iterations, published = len(result.losses), options.variant == "published"
-        said = [*model.statements(), _rise(result, options)]
+        iterations = len(result.losses)
+        said = [*model.statements(), _rise(result, options), _moves(result)]
         record = KipRecord(
             **common_facts(data, kernel, options, model, distilled, certificate),
             variant=options.variant,
@@ -124,7 +124,8 @@ def run_kip(
             best=_point(result.best, certificate),
             last=_point(result.last, last),
             closed_form=None if result.closed_form is None else ClosedFormRecord(**asdict(result.closed_form)),
-            setup_seconds=result.seconds["features"] + (0.0 if published else result.seconds["statistics"]),
+            setup_seconds=result.setup_seconds,
+            device=dict(result.device),
             seconds_per_iteration=result.seconds["optimize"] / iterations,
             resumed_from=result.resumed_from,
             realism=likeness(distilled.samples, images, data.value_range),
@@ -141,6 +142,14 @@ def run_kip(
 def _point(point: KipPoint, certificate: Certificate) -> KipPointRecord:
     """An iteration and the test accuracy of its file."""
     return KipPointRecord(**point.facts(), test_accuracy=certificate.distilled_accuracy)
+
+
+def _moves(result: KipResult) -> str | None:
+    """What to say of a run whose steps were taken in several places."""
+    if len(result.ran_on) < 2:
+        return None
+    parts = "; ".join(f"from iteration {iteration} on {where}" for iteration, where in result.ran_on)
+    return f"steps were taken in several places, and seconds are of all of them: {parts}"
 
 
 def _rise(result: KipResult, options: KipOptions) -> str | None:

@@ -13,7 +13,7 @@ from krrdistill.apps.report.page import score_chart
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import RunFolder
-from krrdistill.apps.text import megabytes, number, percent, seconds
+from krrdistill.apps.text import megabytes, number, percent, seconds, shown_device
 from krrdistill.artifact.record import CRITERIA, KipRecord, RunRecord
 from krrdistill.common.options import as_word
 
@@ -72,11 +72,17 @@ def comparison(runs: Sequence[RunFolder]) -> list[Row]:
         row("relative weight error", lambda record: number(record.certificate.weight_relative_error, digits=2)),
         row("condition number", lambda record: number(record.certificate.condition)),
         row("method", lambda record: record.method),
+        *([row("steps on", _steps_on)] if any(isinstance(record, KipRecord) for record in records) else []),
         row("exact", _exactness),
         *map(time, dict.fromkeys(stage for record in records for stage in record.stages)),
         time("total"),
         row("peak memory", lambda record: megabytes(record.peak_memory_bytes), fluctuates=True),
     ]
+
+
+def _steps_on(record: RunRecord) -> str:
+    """Of KIP; the backend is of the statistics."""
+    return shown_device(record.device) if isinstance(record, KipRecord) else "-"
 
 
 def _exactness(record: RunRecord) -> str:

@@ -14,7 +14,7 @@ from krrdistill.apps.report.charts import LAMBDA, lambda_path_figure, line_figur
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import PAGE, PathData, RunFolder, read_run
-from krrdistill.apps.text import number, percent
+from krrdistill.apps.text import number, percent, shown_device
 from krrdistill.artifact.record import Criterion, ErrorCurve, KipRecord
 from krrdistill.common.files import write_atomically
 from krrdistill.common.options import as_word
@@ -244,6 +244,7 @@ def _asked(run: RunFolder) -> Rows:
         ("storage", record.store),
         ("precision", record.precision),
         ("backend", record.backend),
+        *((("steps on", shown_device(record.device)),) if isinstance(record, KipRecord) and record.device else ()),
         ("seed", str(record.seed)),
     ]
     options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}

@@ -13,9 +13,12 @@ from typing import Any
 from krrdistill.apps.distillation import peak_memory_bytes
 from krrdistill.apps.kip import KipOptions, kip_distill
 from krrdistill.apps.kip.distill import KipPoint
+from krrdistill.apps.reproduce.facts import backend_device
+from krrdistill.apps.text import shown_device
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import get_backend
+from krrdistill.backends.cuda import cuda_facts
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.data import Dataset, standardize
 from krrdistill.maps import FeatureMap, make_map
@@ -38,6 +41,7 @@ class Case:
     backend: str | None
     threads: int | None
     progress: Progress | None
+    device: str = "cpu"
 
     @cached_property
     def map(self) -> FeatureMap:
@@ -72,7 +76,7 @@ class Case:
         path, seconds = model.path, watch.seconds
         numbers = certificate.numbers()
         return {
-            **self._facts(distilled),
+            **self._facts(distilled, _ran_on(get_backend(self.backend).name)),
             "lambda": model.lambda_,
             "original_accuracy": certificate.original_accuracy,
             "distilled_accuracy": certificate.distilled_accuracy,
@@ -87,7 +91,8 @@ class Case:
     ) -> dict[str, Any]:
         """KIP from real images until its iterations or its budget end, from where its checkpoint stands.
 
-        ``setup`` is what it needs before the first step: the map, and the statistics or the training features.
+        ``setup`` is what it needs before the first step: the map, and the statistics or the training features; on a
+        GPU also a step that does not count.
         """
         preprocess = self._draw()[1]
         options = KipOptions(
@@ -100,6 +105,7 @@ class Case:
             stratify=False,
             seed=self.seed,
             backend=self.backend,
+            device=self.device,
             threads=self.threads,
         )
         result = kip_distill(
@@ -112,11 +118,10 @@ class Case:
             trained=self.trained,
             progress=self.progress,
         )
-        setup = (
-            preprocess + result.seconds["features"] + (self.trained.seconds["statistics"] if variant == "gram" else 0.0)
-        )
+        setup = preprocess + result.setup_seconds
         return {
-            **self._facts(result.last.distilled),
+            **self._facts(result.last.distilled, shown_device(result.device)),
+            "steps_on": dict(result.device),
             "iterations": len(result.losses),
             "seconds": {"setup": setup, "steps": result.seconds["optimize"]},
             "best": self._point(result.best, folder),
@@ -129,8 +134,9 @@ class Case:
             points_per_class=ipc, stratify=False, seed=self.seed, backend=self.backend, threads=self.threads
         )
 
-    def _facts(self, distilled: DistilledDataset) -> dict[str, Any]:
+    def _facts(self, distilled: DistilledDataset, ran_on: str) -> dict[str, Any]:
         return {
+            "ran_on": ran_on,
             "backend": get_backend(self.backend).name,
             "m": len(distilled.inputs),
             "p": self.map.output_dim,
@@ -150,3 +156,9 @@ class Case:
             distilled.save(path, embed_map=False)
             reloaded = DistilledDataset.load(path)
         return reloaded.verify(self.trained.model, test=self.data, backend=self.backend)
+
+
+def _ran_on(backend: str) -> str:
+    """Where the closed form was made, in words."""
+    device = backend_device(backend)
+    return device if device == "cpu" else f"{device} ({cuda_facts()['devices'][0]})"

@@ -24,11 +24,13 @@ class Cell:
     seed: int
     ipc: int
     method: str
+    device: str = "cpu"  # that was asked for: results of several stay apart
 
     @property
     def name(self) -> str:
         """Name of its files."""
-        return f"{self.dataset}-{self.kernel}-ipc{self.ipc}-seed{self.seed}-{self.method}"
+        where = "" if self.device == "cpu" else f"-{self.device.replace(':', '')}"
+        return f"{self.dataset}-{self.kernel}-ipc{self.ipc}-seed{self.seed}-{self.method}{where}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Store:
             content = json.loads(path.read_bytes())
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']!r}, this version reads {_FORMAT!r}")
-            if content["cell"] != asdict(cell):
+            if {"device": "cpu", **content["cell"]} != asdict(cell):
                 raise ValueError(f"it is of {content['cell']}")
             return dict(content["result"])
         except (KeyError, TypeError, ValueError, RecursionError) as error:

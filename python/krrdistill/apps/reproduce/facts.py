@@ -7,9 +7,14 @@ from typing import Any
 
 from krrdistill.apps.reproduce.sections import Section
 
-__all__ = ["common_section", "group", "missing_section", "names_of", "range_of", "seconds_text"]
+__all__ = ["backend_device", "common_section", "group", "missing_section", "names_of", "range_of", "seconds_text"]
 
 Result = Mapping[str, Any]
+
+
+def backend_device(backend: str) -> str:
+    """Where a backend works, in words."""
+    return "cuda:0" if backend.startswith("cuda") else "cpu"
 
 
 def group(cells: Iterable[Result], *names: str) -> dict[Any, list[Result]]:

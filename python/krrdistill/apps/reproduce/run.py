@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.info import machine
+from krrdistill.apps.kip.iteration import KipOptions
+from krrdistill.apps.kip.place import place_of
 from krrdistill.apps.reproduce import table3, table4
 from krrdistill.apps.reproduce.case import Case
 from krrdistill.apps.reproduce.cells import Cell, Store
@@ -57,6 +59,10 @@ def reproduce(
     get_backend(options.backend)  # raises where there is none of this name, or it does not work here
     if table == "table3" and options.methods != ("closed_form",):
         raise ValueError(f"reproduce: table3 has the closed form only, got {', '.join(options.methods)}")
+    if table == "table3" and options.device != "cpu":
+        raise ValueError("reproduce: device is where KIP takes its steps, table3 has none; pass backend='cuda'")
+    if options.device != "cpu" and options.methods != ("closed_form",):
+        place_of(KipOptions(device=options.device, backend=options.backend))  # raises where there is no such device
     store = Store(out / "cells")
     store.folder.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
@@ -65,7 +71,7 @@ def reproduce(
         for name in options.datasets:
             for kernel, seed in itertools.product(options.kernels, options.seeds):
                 pairs = itertools.product(options.ipcs, options.methods)
-                cells = [Cell(name, kernel, seed, ipc, method) for ipc, method in pairs]
+                cells = [Cell(name, kernel, seed, ipc, method, options.device) for ipc, method in pairs]
                 missing = [cell for cell in cells if not _finished(store.read(cell), options)]
                 refused = _run(missing, options, store, data_dir, progress, say) if missing else {}
                 not_run += [{**asdict(cell), "reason": reason} for cell, reason in refused.items()]
@@ -82,11 +88,11 @@ def publication(document: Mapping[str, Any]) -> Publication:
 
 def _command(table: str, options: ReproduceOptions) -> str:
     """The words that ask for this table, those for folders left out."""
-    cells, of_kip = ("datasets", "kernels", "ipcs", "seeds"), ("methods", "kip_iterations", "time_budget")
+    cells, of_kip = ("datasets", "kernels", "ipcs", "seeds"), ("methods", "kip_iterations", "time_budget", "device")
     if table == "table3":
         words = as_words(options, always=cells, never=of_kip)
     else:
-        words = as_words(options, always=(*cells, *of_kip))
+        words = as_words(options, always=(*cells, *of_kip[:-1]))
     return shlex.join(["krrdistill", "reproduce", table, *words])
 
 
@@ -119,7 +125,7 @@ def _run(
     """Runs cells of one data set, kernel and seed; returns those that cannot be run, with the reason."""
     first = cells[0]
     data = load_dataset(first.dataset, data_dir=data_dir)
-    case = Case(data, first.kernel, first.seed, options.backend, options.threads, progress)
+    case = Case(data, first.kernel, first.seed, options.backend, options.threads, progress, options.device)
     refused = {}
     for cell in cells:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from krrdistill.apps.kip.iteration import KipOptions
+from krrdistill.apps.kip.iteration import KipOptions, is_cuda_name
 from krrdistill.common.options import check_options, described, option, option_of
 from krrdistill.options import DATASETS, DistillOptions
 
@@ -53,6 +53,12 @@ class ReproduceOptions:
         default=60.0,
         text="Seconds of steps of one KIP cell, over all runs; the rest of its time is extrapolated, and marked.",
     )
+    device: str = option_of(
+        KipOptions,
+        "device",
+        text="Where all methods run: a GPU's steps are taken by PyTorch, and --backend is cuda where none is given.",
+        panel=_CELLS,
+    )
     backend: Any = option_of(DistillOptions, "backend")
     threads: int | None = option_of(DistillOptions, "threads")
 
@@ -62,3 +68,10 @@ class ReproduceOptions:
             if not getattr(self, name):
                 raise ValueError(f"reproduce: {name} must name at least one")
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+        if self.device != "cpu" and self.backend is None:
+            object.__setattr__(self, "backend", "cuda")
+        if self.device == "cpu" and is_cuda_name(self.backend) and self.methods != ("closed_form",):
+            raise ValueError(
+                "reproduce: backend 'cuda' would run the closed form on the GPU and KIP's steps on the CPU; pass "
+                "device='cuda' (--device cuda) for both, or methods=('closed_form',) (--methods closed_form)"
+            )

@@ -10,7 +10,14 @@ from typing import Any
 from markupsafe import Markup
 
 from krrdistill.apps.report.charts import race_charts
-from krrdistill.apps.reproduce.facts import common_section, group, missing_section, names_of, seconds_text
+from krrdistill.apps.reproduce.facts import (
+    backend_device,
+    common_section,
+    group,
+    missing_section,
+    names_of,
+    seconds_text,
+)
 from krrdistill.apps.reproduce.published import SOURCE, TABLE4
 from krrdistill.apps.reproduce.sections import Publication, Section
 
@@ -58,6 +65,14 @@ class _Entry:
         counts = sorted({cell["iterations"] for cell in self.cells})
         text = " … ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         return f"{text} of {self.iterations:,}" if self.extrapolated else text
+
+    def ran_on(self) -> str:
+        """The devices of its cells; those of cells that do not say it are of before KIP ran on any but the CPU."""
+        closed = self.method == "closed_form"
+        found = (
+            cell.get("ran_on", backend_device(cell.get("backend", "")) if closed else "cpu") for cell in self.cells
+        )
+        return ", ".join(dict.fromkeys(found))
 
     def _iterations(self, cell: Result) -> int:
         return self.iterations if self.method == "closed_form" else cell["iterations"]
@@ -142,8 +157,8 @@ def _race_section(rows: list[_Row], document: Mapping[str, Any]) -> Section:
         "no tolerance applies to them."
     )
     head = (
-        "data set", "kernel", "per class", "method", "accuracy, last", "best by validation", "iterations", "seconds",
-        "closed form is faster by", "published accuracy",
+        "data set", "kernel", "per class", "method", "ran on", "accuracy, last", "best by validation", "iterations",
+        "seconds", "closed form is faster by", "published accuracy",
         "published seconds", "published speed-up",
     )  # fmt: skip
     lines = tuple(_race_line(key, entry, found.get("closed_form")) for key, found in rows for entry in found.values())
@@ -159,6 +174,7 @@ def _race_line(key: tuple[str, str, int], entry: _Entry, ours: _Entry | None) ->
         kernel,
         str(ipc),
         _NAMES[entry.method],
+        entry.ran_on(),
         _accuracy(entry.accuracies()),
         _accuracy(entry.accuracies("best")) if iterates else "–",
         entry.done(),

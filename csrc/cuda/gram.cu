@@ -1,0 +1,137 @@
+#include "cuda/gram.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <vector>
+
+#include "cuda/shared.h"
+
+namespace krrdistill::cuda {
+namespace {
+
+constexpr int threads = 256;
+constexpr int block = 32;
+
+// The upper triangle becomes the mirror of the lower one, by blocks that go through shared memory: both sides are
+// read and written along rows. A column more than the block keeps the banks apart.
+__global__ void __launch_bounds__(block * 8) mirror_kernel(double* gram, int64_t p) {
+  auto* tile = shared_memory<double>();  // (block, block + 1)
+  const int64_t row = static_cast<int64_t>(blockIdx.y) * block, column = static_cast<int64_t>(blockIdx.x) * block;
+  if (column > row) {
+    return;
+  }
+  const int x = static_cast<int>(threadIdx.x) % block, y = static_cast<int>(threadIdx.x) / block;
+  for (int i = y; i < block; i += 8) {
+    if (row + i < p && column + x < p) {
+      tile[i * (block + 1) + x] = gram[(row + i) * p + column + x];
+    }
+  }
+  __syncthreads();
+  for (int i = y; i < block; i += 8) {
+    const int64_t above = column + i, right = row + x;
+    if (above < right && right < p) {
+      gram[above * p + right] = tile[x * (block + 1) + i];
+    }
+  }
+}
+
+// sum += sign x on the lower triangle
+__global__ void __launch_bounds__(threads) combine_kernel(const double* x, double sign, double* sum, int64_t p) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t row = blockIdx.y; row < p; row += gridDim.y) {
+    if (column <= row) {
+      sum[row * p + column] += sign * x[row * p + column];
+    }
+  }
+}
+
+}  // namespace
+
+void mirror(cudaStream_t stream, double* gram, int64_t p) {
+  launch("mirror", &mirror_kernel, grid_of(ceil_div(p, block), ceil_div(p, block)), block * 8,
+         block * (block + 1) * static_cast<int64_t>(sizeof(double)), stream, gram, p);
+}
+
+void symmetrize(Context& context, double* gram, int64_t p) {
+  Scope scope(context);
+  double* device = scope.upload(gram, p * p);
+  mirror(context.compute, device, p);
+  scope.download(gram, device, p * p);
+}
+
+ResidentGram::ResidentGram(std::shared_ptr<Context> context, int64_t p) : context_(std::move(context)), p_(p) {
+  Scope scope(*context_);
+  auto* made = scope.device<double>(p * p);
+  KRRDISTILL_CHECK(cudaMemsetAsync(made, 0, static_cast<size_t>(p * p) * sizeof(double), context_->compute));
+  data_ = scope.keep(made);
+}
+
+void ResidentGram::clear() {
+  Scope scope(*context_);
+  KRRDISTILL_CHECK(cudaMemsetAsync(data_.get(), 0, static_cast<size_t>(p_ * p_) * sizeof(double), context_->compute));
+  symmetric_ = true;
+}
+
+void ResidentGram::add(const double* host, double sign) {
+  Scope scope(*context_);
+  combine(scope.upload(host, p_ * p_), sign);
+}
+
+void ResidentGram::add(const ResidentGram& other, double sign) {
+  if (other.context_ != context_ || other.p_ != p_) {
+    throw std::invalid_argument("the other G is of another backend or another size");
+  }
+  Scope scope(*context_);
+  combine(other.data_.get(), sign);
+}
+
+void ResidentGram::combine(const double* other, double sign) {
+  launch("combine", &combine_kernel, grid_of(ceil_div(p_, threads), p_), threads, 0, context_->compute, other, sign,
+         data_.get(), p_);
+  symmetric_ = false;
+}
+
+double ResidentGram::trace() const {
+  std::vector<double> diagonal(static_cast<size_t>(p_));  // before the scope, which waits for copies to it
+  Scope scope(*context_);
+  if (p_ > 0) {
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(diagonal.data(), sizeof(double), data_.get(),
+                                       static_cast<size_t>(p_ + 1) * sizeof(double), sizeof(double),
+                                       static_cast<size_t>(p_), cudaMemcpyDeviceToHost, context_->compute));
+    KRRDISTILL_CHECK(cudaStreamSynchronize(context_->compute));
+  }
+  double sum = 0.0;
+  for (const double value : diagonal) {
+    sum += value;
+  }
+  return sum;
+}
+
+void ResidentGram::download(double* host) {
+  Scope scope(*context_);
+  if (!symmetric_) {
+    mirror(context_->compute, data_.get(), p_);
+    symmetric_ = true;
+  }
+  scope.download(host, data_.get(), p_ * p_);
+}
+
+std::shared_ptr<ResidentGram> ResidentGram::copy() const {
+  auto made = std::make_shared<ResidentGram>(context_, p_);
+  Scope scope(*context_);
+  KRRDISTILL_CHECK(cudaMemcpyAsync(made->data_.get(), data_.get(), static_cast<size_t>(p_ * p_) * sizeof(double),
+                                   cudaMemcpyDeviceToDevice, context_->compute));
+  made->symmetric_ = symmetric_;
+  return made;
+}
+
+const double* ResidentGram::symmetric() {
+  Scope scope(*context_);
+  if (!symmetric_) {
+    mirror(context_->compute, data_.get(), p_);
+    symmetric_ = true;
+  }
+  return data_.get();
+}
+
+}  // namespace krrdistill::cuda
