@@ -147,7 +147,6 @@ Models ridge_path(Context& context, const SymmetricMatrix& gram, const double* c
     facts.squares[l] = sums[static_cast<size_t>(2 * l)];
     facts.products[l] = sums[static_cast<size_t>(2 * l + 1)];
   }
-  KRRDISTILL_CHECK(cudaStreamSynchronize(context.compute));
   return {.weights = scope.keep(weights), .count = lambdas, .k = k, .p = p};
 }
 

@@ -240,7 +240,8 @@ class Backend(Protocol):
     ) -> PathSolution:
         """W = C (G + lambda I)^-1 for every lambda; ``rounding`` is that of G, relative to its largest eigenvalue.
 
-        ``overwrite`` : G is not needed any more, and no copy of it has to be made.
+        ``overwrite`` : G is not needed any more, and no copy of it has to be made. Models may stay on a device, as a
+        ``ModelStack``.
 
         With NaN or infinity in G no lambda is positive definite or resolved, and all of W and s are NaN.
         """
