@@ -76,6 +76,12 @@ struct GramArgument {
   std::shared_ptr<cuda::ResidentGram> resident;
 };
 
+// The copy of a weight on the device, and what it is in.
+struct Kept {
+  std::shared_ptr<Context> context;
+  std::shared_ptr<const void> copy;
+};
+
 // The models of a path where they are, and what copies them from there.
 struct ModelStack {
   std::shared_ptr<Context> context;
@@ -143,6 +149,15 @@ class Device {
   }
 
   [[nodiscard]] bool owns(const cuda::ResidentGram& gram) const { return gram.context() == context_.get(); }
+
+  template <typename T>
+  [[nodiscard]] Kept keep_weight(const Array<T>& weight) const {
+    require(weight.ndim() == 2, "weight: (outputs, inputs)");
+    const T* data = weight.data();
+    const int64_t rows = weight.shape(0), width = weight.shape(1);
+    const py::gil_scoped_release nogil;
+    return {context_, cuda::keep_weight(*context_, data, rows, width)};
+  }
 
   void release_memory() {
     const py::gil_scoped_release nogil;
@@ -415,6 +430,7 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
+  py::class_<Kept>(module, "Kept", py::module_local());
   py::class_<ModelStack>(module, "ModelStack", py::module_local())
       .def_property_readonly("shape", &ModelStack::shape)
       .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())
@@ -424,6 +440,8 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def(py::init<int, std::uintptr_t, int64_t, const std::string&, bool>(), py::kw_only(), py::arg("device"),
            py::arg("stream"), py::arg("memory_budget"), py::arg("products"), py::arg("keep_memory"))
       .def("zero_gram", &Device::zero_gram, py::arg("p"))
+      .def("keep_weight", &Device::keep_weight<float>, py::arg("weight").noconvert())
+      .def("keep_weight", &Device::keep_weight<double>, py::arg("weight").noconvert())
       .def("owns", &Device::owns, py::arg("gram"))
       .def("release_memory", &Device::release_memory)
       .def("symmetrize", &Device::symmetrize, py::arg("gram").noconvert())

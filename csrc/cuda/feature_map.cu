@@ -40,6 +40,18 @@ int64_t map_bytes(const FeatureMap<T>& map) {
 }
 
 template <typename T>
+std::shared_ptr<const void> keep_weight(Context& context, const T* weight, int64_t rows, int64_t width) {
+  Scope scope(context);
+  std::erase_if(context.kept, [](const auto& entry) { return entry.second.expired(); });
+  std::shared_ptr<const void> copy = context.kept[weight].lock();
+  if (copy == nullptr) {
+    copy = scope.keep(scope.upload_rows(weight, rows, width, pitch(width)));
+    context.kept[weight] = copy;
+  }
+  return copy;
+}
+
+template <typename T>
 FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
   const auto vector = [&](const T* host, int64_t n) -> const T* {
     return host == nullptr ? nullptr : scope.upload_rows(host, 1, n, pitch(n));
@@ -49,7 +61,11 @@ FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
   for (auto& layer : result.layers) {
     layer.bias = vector(layer.bias, layer.outputs);
     if (layer.weight != nullptr) {
-      layer.weight = scope.upload_rows(layer.weight, layer.outputs, layer.inputs, pitch(layer.inputs));
+      const auto kept = scope.context.kept.find(layer.weight);
+      const auto copy = kept == scope.context.kept.end() ? nullptr : kept->second.lock();
+      layer.weight = copy != nullptr
+                         ? static_cast<const T*>(copy.get())
+                         : scope.upload_rows(layer.weight, layer.outputs, layer.inputs, pitch(layer.inputs));
       layer.ld = pitch(layer.inputs);
     } else {
       layer.hadamard = upload(scope, layer.hadamard);
@@ -261,6 +277,8 @@ std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, c
   return scope.keep(out);
 }
 
+template std::shared_ptr<const void> keep_weight(Context&, const float*, int64_t, int64_t);
+template std::shared_ptr<const void> keep_weight(Context&, const double*, int64_t, int64_t);
 template FeatureMap<float> upload(Scope&, const FeatureMap<float>&);
 template FeatureMap<double> upload(Scope&, const FeatureMap<double>&);
 template Factors<float> upload_factors(Scope&, const FeatureMap<float>&, InputType);

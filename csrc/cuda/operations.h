@@ -136,6 +136,11 @@ Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& inpu
 
 void symmetrize(Context& context, double* gram, int64_t p);
 
+// A copy of rows (rows, width) on the device, which operations take in the place of the weight at this address while
+// it lives: the array must outlive it, and may not change.
+template <typename T>
+std::shared_ptr<const void> keep_weight(Context& context, const T* weight, int64_t rows, int64_t width);
+
 // Gives device and pinned memory that waits for the next operation back.
 void release_memory(Context& context);
 

@@ -87,6 +87,7 @@ class Context {
   std::mutex mutex;
   Pool device_pool;
   Pool pinned_pool;
+  std::map<const void*, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that `keep` made
 
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.products import product
+from krrdistill.common.threads import blas_for
 from krrdistill.maps import FeatureMap
 from krrdistill.ridge.feature_gram import FeatureGram
 from krrdistill.ridge.scores import all_scores, predictions, r_squared
@@ -133,7 +134,8 @@ def certify(
 
 def relative_error(W: FloatArray, W_S: FloatArray) -> float:
     """||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too."""
-    return _relative(float(np.linalg.norm(W_S - W)), float(np.linalg.norm(W)))
+    with blas_for(4.0 * W.size):
+        return _relative(float(np.linalg.norm(W_S - W)), float(np.linalg.norm(W)))
 
 
 def _relative(error: float, scale: float) -> float:

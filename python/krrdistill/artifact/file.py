@@ -14,6 +14,7 @@ from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
 from krrdistill.common.files import content_digest, read_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns
+from krrdistill.common.threads import blas_for
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
@@ -141,7 +142,8 @@ class DistilledDataset:
     def fit_weights(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
         """(W_S (k, p), b_S (k,)) of the predictions W_S phi + b_S."""
         F = self.features(backend=backend)
-        return self._model(F, self._gram(F))
+        with blas_for(2.0 * len(F) * F.size):
+            return self._model(F, self._gram(F))
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
         """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.

@@ -150,6 +150,10 @@ class CompiledBackend:
     def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
         return tile_rows(feature_map, dtype)
 
+    def _dense(self, weight: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
+        """A dense weight as the compiled operations take it."""
+        return np.ascontiguousarray(weight, dtype=dtype)
+
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64
 
@@ -159,7 +163,7 @@ class CompiledBackend:
         layers = []
         for layer in feature_map.layers:
             weight = matrix_of(layer)
-            form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else cast(weight)
+            form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else self._dense(weight, dtype)
             layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
         scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
         return kind(feature_map.input_dim, scale, shift, layers)

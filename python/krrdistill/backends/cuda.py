@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import subprocess
+import weakref
 from multiprocessing import spawn
 from typing import Any
 
@@ -40,6 +41,7 @@ BUILD_REMEDY = (
 )
 _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
 _CAPABILITY = (8, 0)
+_KEPT_BYTES = 1 << 20  # smaller weights go to the GPU every time
 PRODUCTS = ("auto", "fp32", "tf32")
 # Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
 _OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "CUBLAS_EMULAT", "CUBLAS_FIXEDPOINT_EMULATION")
@@ -150,10 +152,13 @@ class CudaBackend(CompiledBackend):
             keep_memory=keep_memory,
         )
         self._integers = products == "auto"
+        self._keeps_weights = keep_memory and memory_budget is None
+        self._kept: dict[tuple[int, Any], tuple[npt.NDArray[Any] | None, Any]] = {}
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
     def release_memory(self) -> None:
-        """Gives memory that waits for the next operation back to the device and the host."""
+        """Gives memory that waits for the next operation, and copies of weights, back to the device and the host."""
+        self._kept.clear()
         self._operations.release_memory()
 
     def zero_gram(self, p: int) -> ResidentGram:
@@ -233,6 +238,18 @@ class CudaBackend(CompiledBackend):
         )
         plain = products_in(dtype)
         return plain._replace(rounding=max(plain.rounding, bound), arithmetic=arithmetic, bound=bound)
+
+    def _dense(self, weight: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """A weight, whose copy stays on the GPU as long as it lives: it serves many operations of a run."""
+        if weight.nbytes < _KEPT_BYTES or not self._keeps_weights:
+            return super()._dense(weight, dtype)
+        key = (id(weight), dtype)
+        if key not in self._kept:
+            dense = super()._dense(weight, dtype)
+            self._kept[key] = (None if dense is weight else dense, self._operations.keep_weight(dense))
+            weakref.finalize(weight, self._kept.pop, key, None).atexit = False
+        cast = self._kept[key][0]
+        return weight if cast is None else cast
 
     def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
         return tile_rows(feature_map, dtype)

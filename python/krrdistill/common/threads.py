@@ -20,7 +20,10 @@ import threadpoolctl
 
 from krrdistill.common.native import load_native
 
-__all__ = ["forked", "limited_threads", "say_forked"]
+__all__ = ["blas_for", "forked", "limited_threads", "say_forked"]
+
+
+_ALONE = 2e8  # operations, about 5 ms of one thread
 
 
 class _Process:
@@ -32,7 +35,16 @@ class _Process:
         self.said = mmap.mmap(-1, 1)  # shared by all processes that are forked from this one: only one of them says it
         self.lock = threading.Lock()
         self.limits: list[int] = []  # of the blocks that are running, of all Python threads
+        self.found: list[Any] = []
+        self.looked_at = 0
         self.blas: list[tuple[Any, int]] = []  # each BLAS, and its threads before the first of them
+
+    def libraries(self) -> list[Any]:
+        """Every BLAS of the process; looked for again when a module was imported since."""
+        if self.looked_at != len(sys.modules):
+            found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            self.found, self.looked_at = found, len(sys.modules)
+        return self.found
 
     def after_fork(self) -> None:
         """In the child."""
@@ -89,11 +101,23 @@ def limited_threads(threads: int | None) -> Iterator[None]:
 
 
 @contextmanager
+def blas_for(operations: float) -> Iterator[None]:
+    """One BLAS thread in a block whose products take so few operations that waking the others takes longer.
+
+    They also go on waiting for work after it, and take the cores from whatever runs next.
+    """
+    if operations > _ALONE or _PROCESS.limits:
+        yield
+        return
+    with _limited_blas(1):
+        yield
+
+
+@contextmanager
 def _limited_blas(threads: int) -> Iterator[None]:
     with _PROCESS.lock:
         if not _PROCESS.limits:
-            found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-            _PROCESS.blas = [(library, library.num_threads) for library in found]
+            _PROCESS.blas = [(library, library.num_threads) for library in _PROCESS.libraries()]
         _PROCESS.limits.append(threads)
         _set_blas()
     try:
