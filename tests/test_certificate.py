@@ -13,7 +13,7 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.artifact.certificate import certify
-from krrdistill.backends import Backend
+from krrdistill.backends import Backend, base
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.ridge import feature_gram
@@ -106,16 +106,21 @@ def test_scores_are_compared_in_float64(any_backend: Backend, precision: str) ->
     assert (actual.prediction_agreement, actual.original_accuracy, actual.distilled_accuracy) == (0.0, 1.0, 0.0)
 
 
+def set_batches(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    for owner, name in ((module, "_LEAST_ROWS"), (module, "_MOST_ROWS"), (base, "_SCORED_ROWS")):
+        monkeypatch.setattr(owner, name, rows)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 49, 50, 51])
 def test_batches_do_not_matter(any_backend: Backend, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     W, W_S = gaussian(K, P), gaussian(K, P, seed=1)
     expected = certificate_of(W, W_S, any_backend)
-    monkeypatch.setattr(module, "_BATCH_ROWS", batch)
+    set_batches(monkeypatch, batch)
     assert certificate_of(W, W_S, any_backend) == expected
 
 
 def test_bad_test_rows_are_named(any_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH_ROWS", 8)
+    set_batches(monkeypatch, 8)
     X = np.zeros((N, D))
     X[33, 2] = np.nan
     with pytest.raises(DataError, match="row 33 holds NaN or infinity"):

@@ -227,6 +227,19 @@ class Device {
                      correct_data);
   }
 
+  template <typename T>
+  void scores(const MapHandle<T>& handle, const py::object& x, const Rows& rows, const Array<double>& weights,
+              Array<double> out, int64_t tile_rows) {
+    const Data data = read(x, rows, handle.map().input_dim);
+    require(weights.ndim() == 2 && weights.shape(1) == handle.map().output_dim(), "weights: (r, p)");
+    require(out.ndim() == 2 && out.shape(0) == data.source.n && out.shape(1) == weights.shape(0), "out: (n, r)");
+    check_tile_rows(tile_rows);
+    double* target = out.mutable_data();
+    const int64_t r = weights.shape(0);
+    const py::gil_scoped_release nogil;
+    cuda::scores(*context_, handle.map(), data.source, weights.data(), r, tile_rows, target);
+  }
+
   // Whether they are a stack of this module on this device.
   [[nodiscard]] bool has(const py::object& models) const {
     return py::isinstance<ModelStack>(models) && models.cast<const ModelStack&>().device == device_;
@@ -399,6 +412,8 @@ void bind_map(py::module_& module, py::class_<Device>& device, const char* map_n
       .def("score_path", &Device::score_path<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("labels").noconvert(), py::arg("weights").noconvert(), py::arg("correct").noconvert(),
            py::arg("tile_rows"))
+      .def("scores", &Device::scores<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
+           py::arg("weights").noconvert(), py::arg("out").noconvert(), py::arg("tile_rows"))
       .def("score_models", &Device::score_models<T>, py::arg("feature_map"), py::arg("x"), py::arg("rows").none(true),
            py::arg("labels").noconvert(), py::arg("models"), py::arg("correct").noconvert(), py::arg("tile_rows"));
 }

@@ -104,6 +104,13 @@ __global__ void __launch_bounds__(threads) add_kernel(const T* x, double* sum, i
   }
 }
 
+__global__ void __launch_bounds__(threads) widen_kernel(const float* x, double* out, int64_t n) {
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (index < n) {
+    out[index] = static_cast<double>(x[index]);
+  }
+}
+
 // Launch one thread per vector of `count` rows of `width` elements.
 template <typename T, typename... Parameters, typename... Arguments>
 void launch_flat(const char* name, void (*kernel)(Parameters...), cudaStream_t stream, int64_t count, int64_t width,
@@ -179,6 +186,10 @@ void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count) {
     case Activation::cosine:
       return run(&epilogue_kernel<Activation::cosine, T>);
   }
+}
+
+void widen(cudaStream_t stream, const float* x, double* out, int64_t n) {
+  launch("widen", &widen_kernel, grid_of(ceil_div(n, threads)), threads, 0, stream, x, out, n);
 }
 
 template <typename T>

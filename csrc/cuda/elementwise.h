@@ -45,6 +45,9 @@ inline int64_t element_bytes(InputType type) {
 template <typename T>
 void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count);
 
+// out = x, in double.
+void widen(cudaStream_t stream, const float* x, double* out, int64_t n);
+
 // sum += x (rows of p, both with stride p) in double; `lower`: only elements (i, j) with j <= i.
 template <typename T>
 void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower);

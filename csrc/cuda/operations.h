@@ -187,6 +187,11 @@ template <typename T>
 void score_models(Context& context, const FeatureMap<T>& map, const Source& input, const int64_t* labels,
                   const Models& models, int64_t tile_rows, int64_t* correct);
 
+// out (n, r) = features, of type T, times the rows of weights (r, p), in double.
+template <typename T>
+void scores(Context& context, const FeatureMap<T>& map, const Source& input, const double* weights, int64_t r,
+            int64_t tile_rows, double* out);
+
 // rhs (batch, r, n) is overwritten by the solutions.
 void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, int64_t n, int64_t r);
 

@@ -6,20 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "cuda/elementwise.h"
 #include "cuda/runtime.h"
 #include "krrdistill/errors.h"
 
 namespace krrdistill::cuda {
 namespace {
-
-constexpr int threads = 256;
-
-__global__ void __launch_bounds__(threads) widen_kernel(const float* x, double* out, int64_t n) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (index < n) {
-    out[index] = static_cast<double>(x[index]);
-  }
-}
 
 double* upload_wide(Scope& scope, const double* weight, int64_t n) { return scope.upload(weight, n); }
 
@@ -28,8 +20,7 @@ double* upload_wide(Scope& scope, const float* weight, int64_t n) {
   auto* out = scope.device<double>(n);
   const Scope::Mark before = scope.mark();
   const float* narrow_weight = scope.upload(weight, n);
-  launch("widen", &widen_kernel, grid_of(ceil_div(n, threads)), threads, 0, scope.context.compute, narrow_weight, out,
-         n);
+  widen(scope.context.compute, narrow_weight, out, n);
   KRRDISTILL_CHECK(cudaStreamSynchronize(scope.context.compute));
   scope.release_to(before);
   return out;

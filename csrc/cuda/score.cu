@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
+#include "cuda/elementwise.h"
 #include "cuda/feature_map.h"
 #include "cuda/products.h"
 
@@ -126,6 +128,31 @@ void score_models(Context& context, const FeatureMap<T>& map, const Source& inpu
   score(context, map, input, labels, convert, models.count, models.k, tile_rows, correct);
 }
 
+template <typename T>
+void scores(Context& context, const FeatureMap<T>& map, const Source& input, const double* weights, int64_t r,
+            int64_t tile_rows, double* out) {
+  constexpr bool single = std::is_same_v<T, float>;
+  Scope scope(context);
+  const int64_t p = map.output_dim(), size = sizeof(double);
+  TileStream<T> tiles(scope, "scores", map, input, tile_rows, r * p * size, (single ? pitch(p) + r : r) * size);
+  const double* device_weights = scope.upload(weights, r * p);
+  auto* wide = scope.device<double>(single ? tiles.rows() * pitch(p) : 0);
+  auto* result = scope.device<double>(tiles.rows() * r);
+  tiles.for_each(nullptr, [&](const typename TileStream<T>::Tile& tile) {
+    const double* features = wide;
+    if constexpr (single) {
+      widen(context.compute, tile.features, wide, tile.count * pitch(p));
+    } else {
+      features = tile.features;
+    }
+    gemm<double>(scope, CUBLAS_OP_T, CUBLAS_OP_N, r, tile.count, p, device_weights, p, features, pitch(p), 0.0, result,
+                 r);
+    scope.download(out + tile.first * r, result, tile.count * r);
+  });
+}
+
+template void scores(Context&, const FeatureMap<float>&, const Source&, const double*, int64_t, int64_t, double*);
+template void scores(Context&, const FeatureMap<double>&, const Source&, const double*, int64_t, int64_t, double*);
 template void score_path(Context&, const FeatureMap<float>&, const Source&, const int64_t*, const float*, int64_t,
                          int64_t, int64_t, int64_t*);
 template void score_path(Context&, const FeatureMap<double>&, const Source&, const int64_t*, const double*, int64_t,

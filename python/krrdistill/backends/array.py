@@ -13,7 +13,7 @@ from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
 
 from .base import (
     FloatArray,
-    HostGrams,
+    HostMatrices,
     IntArray,
     Layer,
     MapStages,
@@ -36,7 +36,7 @@ _SMALL = 256  # order up to which a triangular system is solved as a general one
 _ROWS_OF_SMALL = 512  # at a time: BLAS libraries sum large products in blocks, small ones in float32 from end to end
 
 
-class ArrayBackend(HostGrams):
+class ArrayBackend(HostMatrices):
     """Tiles of any array API namespace whose arrays can be written to: NumPy, PyTorch, CuPy.
 
     Operations take NumPy arrays or those of the namespace, and answer in the kind of their first array.

@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checka
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.arrays import device_of, namespace_of
+from krrdistill.common.arrays import device_of, namespace_of, to_host
+from krrdistill.common.products import product
 
 from .hadamard import HadamardWeight
 from .models import Models
@@ -16,7 +17,7 @@ from .operators import Operator
 __all__ = [
     "Activation",
     "Backend",
-    "HostGrams",
+    "HostMatrices",
     "Layer",
     "MapStages",
     "Matrix",
@@ -27,9 +28,11 @@ __all__ = [
     "dense_matrix",
     "matrix_of",
     "products_in",
+    "scores_on_host",
     "weight_arrays",
 ]
 
+_SCORED_ROWS = 2048  # rows whose features are held at once in float64
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
@@ -151,8 +154,14 @@ class PathSolution(NamedTuple):
     products: FloatArray  # <W, C>, (L,)
 
 
-class HostGrams:
-    """For backends that sum G in host memory."""
+class HostMatrices:
+    """For backends whose matrices are in host memory."""
+
+    def scores(
+        self, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> FloatArray:
+        """Features of 2048 rows at a time, and their product, see ``Backend.scores``."""
+        return scores_on_host(self, feature_map, X, weights, dtype=dtype, rows=rows)
 
     def zero_gram(self, p: int) -> FloatArray:
         """Zeros (p, p)."""
@@ -161,6 +170,22 @@ class HostGrams:
     def own_gram(self, gram: Any) -> FloatArray:
         """Itself, or a copy of one that is on a device."""
         return np.asarray(gram)
+
+
+def scores_on_host(
+    backend: Any, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None
+) -> FloatArray:
+    """``Backend.scores`` by the backend's features."""
+    chosen = np.arange(X.shape[0]) if rows is None else rows
+    out = np.empty((len(chosen), len(weights)))
+    buffer = np.empty((min(_SCORED_ROWS, len(chosen)), weights.shape[1]))
+    for start in range(0, len(chosen), _SCORED_ROWS):
+        part = chosen[start : start + _SCORED_ROWS]
+        features = buffer[: len(part)]
+        found = backend.transform(feature_map, X, dtype=dtype, rows=part)
+        features[:] = to_host("scores", "features", found)
+        out[start : start + len(part)] = product(features, weights.T)
+    return out
 
 
 def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
@@ -268,6 +293,12 @@ class Backend(Protocol):
 
         Models of a ``ModelStack`` that do not exist count as zero.
         """
+        ...
+
+    def scores(
+        self, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> FloatArray:
+        """phi(X) W^T (n, r) for weights W (r, p): features in ``dtype``, products in float64."""
         ...
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:

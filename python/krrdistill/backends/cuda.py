@@ -254,6 +254,16 @@ class CudaBackend(CompiledBackend):
     def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
         return tile_rows(feature_map, dtype)
 
+    def scores(
+        self, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> FloatArray:
+        """Features and products on the GPU, see ``Backend.scores``."""
+        out = np.empty((X.shape[0] if rows is None else len(rows), len(weights)))
+        weights = np.ascontiguousarray(weights, dtype=np.float64)
+        step = self._tile_rows(feature_map, dtype)
+        self._operations.scores(self._map(feature_map, dtype), X, rows, weights, out, step)
+        return out
+
     def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
         return _host().degrees_of_freedom(np.asarray(gram), lambdas)

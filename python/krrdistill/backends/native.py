@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from krrdistill.common.native import load_native
 
-from .base import FloatArray, HostGrams, IntArray, MapStages, Products
+from .base import FloatArray, HostMatrices, IntArray, MapStages, Products
 from .compiled import CompiledBackend
 
 __all__ = ["NativeBackend"]
 
 
-class NativeBackend(HostGrams, CompiledBackend):
+class NativeBackend(HostMatrices, CompiledBackend):
     """CPU backend; preimages by LU, of wide weights by QR of W^T; paths as ``csrc/cpu/ridge.cpp`` chooses."""
 
     def __init__(self) -> None:

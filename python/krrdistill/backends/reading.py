@@ -64,6 +64,18 @@ class ReadingBackend(Forwarding):
             used = used.worse(self.inner.accumulate(feature_map, block, targets, gram, cross, dtype=dtype))
         return used
 
+    def scores(
+        self, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> FloatArray:
+        """See ``Backend.scores``."""
+        X = self._taken(X)
+        if not isinstance(X, RowSource):
+            return self.inner.scores(feature_map, X, weights, dtype=dtype, rows=rows)
+        out = np.empty((len(X) if rows is None else len(rows), len(weights)))
+        for at, _, block in _blocks(feature_map, X, rows, dtype):
+            out[at] = self.inner.scores(feature_map, block, weights, dtype=dtype)
+        return out
+
     def score_path(
         self,
         feature_map: MapStages,

@@ -22,6 +22,7 @@ from .base import (
     Products,
     ResidentGram,
     products_in,
+    scores_on_host,
 )
 from .models import Models
 from .operators import Operator
@@ -113,6 +114,14 @@ class StagedBackend(Forwarding):
             targets = np.ascontiguousarray(Y[picked])
             used = used.worse(self.inner.accumulate(rest, H, targets, gram, cross, dtype=dtype))
         return used
+
+    def scores(
+        self, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
+    ) -> FloatArray:
+        """See ``Backend.scores``."""
+        if _split(feature_map)[0] is None:
+            return self.inner.scores(feature_map, X, weights, dtype=dtype, rows=rows)
+        return scores_on_host(self, feature_map, X, weights, dtype=dtype, rows=rows)
 
     def score_path(
         self,

@@ -17,7 +17,7 @@ __all__ = ["Sizes", "some_rows", "warn_of_units"]
 
 Vector = npt.NDArray[np.float64]
 _RUNS, _RUN_ROWS = 8, 32  # places of X that are looked at, and rows at each
-_MOST_NUMBERS = 1 << 22  # of the rows together
+_MOST_NUMBERS = 1 << 18  # of the rows together: a look takes milliseconds of a pass that takes twenty on a GPU
 _OTHER_UNITS = 10.0
 _USED, _LARGE = 0.01, 0.1  # parts of the entries
 _FEW = 50  # entries that say nothing of units

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend
-from krrdistill.common.arrays import to_host
-from krrdistill.common.products import product
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 
@@ -19,7 +17,8 @@ __all__ = ["TARGET_KINDS", "all_scores", "batched_scores", "predictions", "r_squ
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 TARGET_KINDS = ("classes", "multilabel", "real")
-_BATCH_ROWS = 2048
+_BATCH_SCORES = 1 << 23  # numbers of a batch
+_LEAST_ROWS, _MOST_ROWS = 2048, 16384
 
 
 def predictions(scores: FloatArray, targets: str) -> npt.NDArray[Any]:
@@ -57,14 +56,12 @@ def batched_scores(
     """
     stacked = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]))
     chosen = np.arange(X.shape[0]) if rows is None else rows
-    buffer = np.empty((min(_BATCH_ROWS, len(chosen)), stacked.shape[1]))
-    for start in range(0, len(chosen), _BATCH_ROWS):
-        part = chosen[start : start + _BATCH_ROWS]
-        features = buffer[: len(part)]
+    step = int(np.clip(_BATCH_SCORES // max(1, len(stacked)), _LEAST_ROWS, _MOST_ROWS))
+    for start in range(0, len(chosen), step):
+        part = chosen[start : start + step]
         with feature_map.named_rows(where, X, precision, part):
-            found = backend.transform(feature_map, X, dtype=np.dtype(precision), rows=part)
-        features[:] = to_host(where, "features", found)
-        scores = product(features, stacked.T).reshape(len(part), *weights.shape[:2])
+            found = backend.scores(feature_map, X, stacked, dtype=np.dtype(precision), rows=part)
+        scores = found.reshape(len(part), *weights.shape[:2])
         yield part, scores if intercepts is None else scores + intercepts
 
 
