@@ -196,7 +196,7 @@ class Device {
                                             const py::array& y, const py::object& gram, Array<double> cross,
                                             int64_t tile_rows) {
     const Data data = read(x, rows, handle.map().input_dim);
-    const GramArgument sum = gram_of(gram);
+    const GramArgument sum = sum_of(gram);
     require(sum.order == handle.map().output_dim(), "gram: (p, p)");
     require(cross.ndim() == 2 && cross.shape(1) == sum.order, "cross: (k, p)");
     check_tile_rows(tile_rows);
@@ -240,6 +240,36 @@ class Device {
     cuda::scores(*context_, handle.map(), data.source, weights.data(), r, tile_rows, target);
   }
 
+  void multiply(const py::array& a, const py::array& b, Array<double> out) {
+    const cuda::HostMatrix left = matrix_of(a), right = matrix_of(b);
+    require(left.columns == right.rows, "a: (m, n), b: (n, r)");
+    require(out.ndim() == 2 && out.shape(0) == left.rows && out.shape(1) == right.columns, "out: (m, r)");
+    double* target = out.mutable_data();
+    const py::gil_scoped_release nogil;
+    cuda::multiply(*context_, left, right, target);
+  }
+
+  void gram_of(const py::array& a, Array<double> out) {
+    const cuda::HostMatrix matrix = matrix_of(a);
+    require(out.ndim() == 2 && out.shape(0) == matrix.rows && out.shape(1) == matrix.rows, "out: (m, m)");
+    double* target = out.mutable_data();
+    const py::gil_scoped_release nogil;
+    cuda::gram_of(*context_, matrix, target);
+  }
+
+  // out has the layout of b.
+  void solve_factored(const py::array& factor, const py::array& b, py::array out) {
+    const cuda::HostMatrix lower = matrix_of(factor), right = matrix_of(b), solution = matrix_of(out);
+    require(lower.by_columns || lower.rows == 1, "factor: by columns");
+    require(lower.rows == lower.columns && lower.rows == right.rows, "factor: (n, n), b: (n, r)");
+    require(solution.rows == right.rows && solution.columns == right.columns &&
+                solution.by_columns == right.by_columns && out.writeable(),
+            "out: like b");
+    auto* target = static_cast<double*>(out.mutable_data());
+    const py::gil_scoped_release nogil;
+    cuda::solve_factored(*context_, lower.data, right, target);
+  }
+
   // Whether they are a stack of this module on this device.
   [[nodiscard]] bool has(const py::object& models) const {
     return py::isinstance<ModelStack>(models) && models.cast<const ModelStack&>().device == device_;
@@ -263,7 +293,7 @@ class Device {
                                            const Array<double>& lambdas, double rounding, Array<double> squares,
                                            Array<double> products, Array<bool> positive_definite,
                                            Array<bool> resolved) {
-    const GramArgument sum = gram_of(gram);
+    const GramArgument sum = sum_of(gram);
     require(sum.order >= 1, "gram: (p, p)");
     cuda::SymmetricMatrix matrix{.data = sum.gram.host, .p = sum.order};
     if (sum.resident) {
@@ -309,7 +339,17 @@ class Device {
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
   }
 
-  [[nodiscard]] GramArgument gram_of(const py::object& gram) const {
+  [[nodiscard]] static cuda::HostMatrix matrix_of(const py::array& a) {
+    require(a.ndim() == 2 && py::isinstance<py::array_t<double>>(a), "matrices must be float64");
+    const bool by_rows = (a.flags() & py::array::c_style) != 0;
+    require(by_rows || (a.flags() & py::array::f_style) != 0, "matrices must be contiguous");
+    return {.data = static_cast<const double*>(a.data()),
+            .rows = a.shape(0),
+            .columns = a.shape(1),
+            .by_columns = !by_rows};
+  }
+
+  [[nodiscard]] GramArgument sum_of(const py::object& gram) const {
     GramArgument result;
     if (py::isinstance<cuda::ResidentGram>(gram)) {
       result.resident = gram.cast<std::shared_ptr<cuda::ResidentGram>>();
@@ -463,6 +503,9 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
            py::arg("rounding"), py::arg("squares").noconvert(), py::arg("products").noconvert(),
            py::arg("positive_definite").noconvert(), py::arg("resolved").noconvert())
+      .def("multiply", &Device::multiply, py::arg("a"), py::arg("b"), py::arg("out").noconvert())
+      .def("gram_of", &Device::gram_of, py::arg("a"), py::arg("out").noconvert())
+      .def("solve_factored", &Device::solve_factored, py::arg("factor"), py::arg("b"), py::arg("out"))
       .def("has", &Device::has, py::arg("models"))
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
       .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),

@@ -28,12 +28,13 @@ void gemm(Scope& scope, cublasOperation_t ta, cublasOperation_t tb, int64_t m, i
   }
 }
 
-// C = A A^T + beta C on the upper triangle, A (n, k).
+// C = A A^T + beta C on the upper triangle, A (n, k), or A^T A for `operation` CUBLAS_OP_T, A (k, n).
 template <typename T>
-void syrk(Scope& scope, int64_t n, int64_t k, const T* a, int64_t lda, T beta, T* c, int64_t ldc) {
+void syrk(Scope& scope, int64_t n, int64_t k, const T* a, int64_t lda, T beta, T* c, int64_t ldc,
+          cublasOperation_t operation = CUBLAS_OP_N) {
   const T one = 1;
   const auto run = [&](auto* routine, const char* name) {
-    check(routine(scope.context.blas, CUBLAS_FILL_MODE_UPPER, CUBLAS_OP_N, narrow(n), narrow(k), &one, a, narrow(lda),
+    check(routine(scope.context.blas, CUBLAS_FILL_MODE_UPPER, operation, narrow(n), narrow(k), &one, a, narrow(lda),
                   &beta, c, narrow(ldc)),
           name);
   };

@@ -149,7 +149,7 @@ def distill(
         start_rows = problem.start_rows()
         trained = train(problem, progress)
         watch = Stopwatch(progress, trained.seconds)
-        with _memory_of_points("distill", trained.model, options):
+        with _memory_of_points("distill", trained.model, options), problem.backend.dense():
             distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
             if judge:
                 distilled = judged("distill", distilled, trained.model, problem.backend, watch)
@@ -232,8 +232,8 @@ def distill_model(
             near = _reference(model, reference, options)
         elif reference is not None:
             raise ValueError("distill_model: reference belongs to init='real'")
-        with _memory_of_points("distill_model", model, options):
-            backend, watch = get_backend(options.backend), watch or Stopwatch(progress)
+        backend, watch = get_backend(options.backend), watch or Stopwatch(progress)
+        with _memory_of_points("distill_model", model, options), backend.dense():
             distilled = distilled_set(model, near, options, backend, watch)
             return judged("distill_model", distilled, model, backend, watch) if judge else distilled
 

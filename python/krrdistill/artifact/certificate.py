@@ -102,8 +102,9 @@ def certify(
         )
     )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
-    scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
-    relative = relative_error(W, W_S)
+    with blas_for(8.0 * W.size):
+        scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
+        relative, inner = relative_error(W, W_S), float(np.vdot(W_S, W))
     if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
         spread = np.linalg.norm(both[:, 0].std(axis=0))
         relative = max(
@@ -122,7 +123,7 @@ def certify(
         }
     return Certificate(
         weight_relative_error=relative,
-        weight_cosine=float(np.vdot(W_S, W)) / (size * scale) if size * scale > 0.0 else 0.0,
+        weight_cosine=inner / (size * scale) if size * scale > 0.0 else 0.0,
         prediction_agreement=float("nan") if y_test is None else _agreement(original, distilled, targets),
         condition=features.condition_number(),
         original_accuracy=float(hits[0].mean()),

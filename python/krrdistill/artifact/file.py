@@ -14,7 +14,6 @@ from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
 from krrdistill.common.files import content_digest, read_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns
-from krrdistill.common.threads import blas_for
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
@@ -141,8 +140,8 @@ class DistilledDataset:
 
     def fit_weights(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
         """(W_S (k, p), b_S (k,)) of the predictions W_S phi + b_S."""
-        F = self.features(backend=backend)
-        with blas_for(2.0 * len(F) * F.size):
+        with get_backend(backend).dense():
+            F = self.features(backend=backend)
             return self._model(F, self._gram(F))
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
@@ -214,23 +213,24 @@ class DistilledDataset:
         if W.shape != (self.Y.shape[1], self.feature_map.output_dim):
             expected = (self.Y.shape[1], self.feature_map.output_dim)
             raise DataError(f"verify: the model has weights {W.shape}, the file is of {expected}")
-        F = self.features(backend=backend)
-        features = self._gram(F)
-        W_S, b_S = self._model(F, features)
-        if b is None:
-            b = np.zeros(len(W)) if self.offset is None else self.offset
-        return certify(
-            W,
-            W_S,
-            features,
-            self.feature_map,
-            samples,
-            y,
-            precision=str(self.meta.get("options", {}).get("precision", "float32")),
-            backend=backend,
-            intercepts=(b, b_S),
-            targets=self.targets,
-        )
+        with get_backend(backend).dense():
+            F = self.features(backend=backend)
+            features = self._gram(F)
+            W_S, b_S = self._model(F, features)
+            if b is None:
+                b = np.zeros(len(W)) if self.offset is None else self.offset
+            return certify(
+                W,
+                W_S,
+                features,
+                self.feature_map,
+                samples,
+                y,
+                precision=str(self.meta.get("options", {}).get("precision", "float32")),
+                backend=backend,
+                intercepts=(b, b_S),
+                targets=self.targets,
+            )
 
     def _original(self, model: Any) -> tuple[FloatArray, FloatArray | None]:
         if model is None:

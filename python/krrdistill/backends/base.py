@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -163,6 +164,10 @@ class HostMatrices:
         """Features of 2048 rows at a time, and their product, see ``Backend.scores``."""
         return scores_on_host(self, feature_map, X, weights, dtype=dtype, rows=rows)
 
+    def dense(self) -> AbstractContextManager[None]:
+        """Nothing: they run on the host."""
+        return nullcontext()
+
     def zero_gram(self, p: int) -> FloatArray:
         """Zeros (p, p)."""
         return np.zeros((p, p))
@@ -299,6 +304,10 @@ class Backend(Protocol):
         self, feature_map: MapStages, X: Any, weights: FloatArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
     ) -> FloatArray:
         """phi(X) W^T (n, r) for weights W (r, p): features in ``dtype``, products in float64."""
+        ...
+
+    def dense(self) -> AbstractContextManager[None]:
+        """A block in which large products of float64 matrices of this thread run where this backend runs."""
         ...
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import weakref
+from contextlib import AbstractContextManager
 from multiprocessing import spawn
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import check_choice, is_on_host, namespace_of
+from krrdistill.common.products import products_on
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
@@ -41,6 +43,7 @@ BUILD_REMEDY = (
 )
 _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
 _CAPABILITY = (8, 0)
+_OPERATIONS_PER_NUMBER = 320.0  # 8 bytes take 0.5 ns each way, the host's BLAS 400 operations a ns
 _KEPT_BYTES = 1 << 20  # smaller weights go to the GPU every time
 PRODUCTS = ("auto", "fp32", "tf32")
 # Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
@@ -264,6 +267,33 @@ class CudaBackend(CompiledBackend):
         self._operations.scores(self._map(feature_map, dtype), X, rows, weights, out, step)
         return out
 
+    def dense(self) -> AbstractContextManager[None]:
+        """See ``Backend.dense``."""
+        return products_on(self)
+
+    def pays(self, operations: float, numbers: int) -> bool:
+        """Whether the bus is not slower than the host's BLAS (measured on an H100 with 16 cores, docs/gpu.md)."""
+        return operations > _OPERATIONS_PER_NUMBER * numbers
+
+    def product(self, A: FloatArray, B: FloatArray) -> FloatArray:
+        """A B, (m, r)."""
+        out = np.empty((len(A), B.shape[1]))
+        self._operations.multiply(_contiguous(A), _contiguous(B), out)
+        return out
+
+    def gram(self, A: FloatArray) -> FloatArray:
+        """A A^T, (m, m)."""
+        out = np.empty((len(A), len(A)))
+        self._operations.gram_of(_contiguous(A), out)
+        return out
+
+    def solve_factored(self, lower: FloatArray, B: FloatArray) -> FloatArray:
+        """(L L^T)^-1 B from a factor in column-major order."""
+        right = _contiguous(B)
+        out = np.empty_like(right)
+        self._operations.solve_factored(np.asfortranarray(lower), right, out)
+        return out
+
     def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
         return _host().degrees_of_freedom(np.asarray(gram), lambdas)
@@ -272,6 +302,11 @@ class CudaBackend(CompiledBackend):
 def _made(gram: Any) -> Any:
     """G as the compiled operations take it."""
     return gram.made if isinstance(gram, ResidentGram) else gram
+
+
+def _contiguous(A: FloatArray) -> FloatArray:
+    """A by rows or by columns: copies only what is neither."""
+    return A if A.flags.c_contiguous or A.flags.f_contiguous else np.ascontiguousarray(A)
 
 
 def _is_bytes(X: Any) -> bool:

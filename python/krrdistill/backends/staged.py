@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,10 @@ class Forwarding:
         self.inner = inner
         self.name = inner.name
         self.reads_half = bool(getattr(inner, "reads_half", False))
+
+    def dense(self) -> AbstractContextManager[None]:
+        """See ``Backend.dense``."""
+        return self.inner.dense()
 
     def zero_gram(self, p: int) -> FloatArray | ResidentGram:
         """See ``Backend.zero_gram``."""

@@ -16,6 +16,7 @@ import scipy.linalg
 from krrdistill.common.arrays import check_choice
 from krrdistill.common.products import product
 from krrdistill.common.random import Stream, normal
+from krrdistill.common.threads import blas_for
 from krrdistill.errors import DataError, LambdaOutOfRange
 from krrdistill.options import ROOTS, PointsPerClass
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
@@ -57,9 +58,10 @@ def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
     Labels of lower rank, which centred one-hot labels are, do for a W whose columns they span: P = (Y^+)^T then.
     """
     m, k = Y.shape
-    Q, R = np.linalg.qr(Y)
-    if m >= k and np.linalg.cond(R) <= _MAX_LABEL_RANK_CONDITION:
-        return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
+    with blas_for(4.0 * m * k * k):
+        Q, R = np.linalg.qr(Y)
+        if m >= k and np.linalg.cond(R) <= _MAX_LABEL_RANK_CONDITION:
+            return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
     U, s, Vt = np.linalg.svd(Y, full_matrices=False)
     rank = int(np.count_nonzero(s * _MAX_LABEL_RANK_CONDITION > s[0]))
     U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]

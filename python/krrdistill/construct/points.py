@@ -5,7 +5,6 @@ Inputs here are standardised, u = (x - origin) / unit: they keep their digits be
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +16,6 @@ from krrdistill.backends import Backend
 from krrdistill.common.products import product
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, normal
-from krrdistill.common.threads import blas_for
 from krrdistill.errors import NotSurjective
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions, class_counts
@@ -71,9 +69,7 @@ def exact_points(
 ) -> Points:
     """Features in closed form (Theorem 4.1) and their preimage (Theorem 5.1)."""
     feature_map = model.feature_map
-    k, p = model.W.shape
-    m = sum(class_counts(k, options.points_per_class))
-    with watch.stage("construct"), blas_for(2.0 * m * m * p if near is None else math.inf):
+    with watch.stage("construct"):
         made = _construct(model, near, options, backend)
     with watch.stage("preimage"):
         U = feature_map.standard_preimage(made.F, near=near, backend=backend)

@@ -12,7 +12,8 @@ import scipy.linalg
 from scipy.linalg import blas, lapack
 
 from krrdistill.common.arrays import check_device, check_number, like, to_host
-from krrdistill.common.products import gram, product
+from krrdistill.common.products import gram, product, solve_factored
+from krrdistill.common.threads import blas_for
 from krrdistill.errors import DataError
 
 __all__ = ["FeatureGram", "condition_number", "contrasts", "fit_features", "largest_eigenvalue", "pseudo_inverse"]
@@ -46,7 +47,7 @@ class FeatureGram:
         if lower is None:
             U, s, Vt = _svd(self.F)
             return product(U * (s / (s * s + lambda_s)), Vt)
-        return _solve(lower, self.F) if self.wide else _solve(lower, self.F.T).T
+        return solve_factored(lower, self.F) if self.wide else solve_factored(lower, self.F.T).T
 
     def fit(self, Y: FloatArray, lambda_s: float) -> FloatArray:
         """W = Y^T (F F^T + lambda_s I)^-1 F, shape (k, p), with one step of iterative refinement."""
@@ -58,11 +59,11 @@ class FeatureGram:
             U, s, Vt = _svd(F)
             return np.asarray(((Y.T @ U) * (s / (s * s + lambda_s))) @ Vt)
         if self.wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
-            dual = _solve(lower, Y)
-            dual = dual + _solve(lower, Y - product(F, product(F.T, dual)) - lambda_s * dual)
+            dual = solve_factored(lower, Y)
+            dual = dual + solve_factored(lower, Y - product(F, product(F.T, dual)) - lambda_s * dual)
             return product(dual.T, F)
-        W = _solve(lower, product(F.T, Y))
-        W = W + _solve(lower, product(F.T, Y - product(F, W)) - lambda_s * W)
+        W = solve_factored(lower, product(F.T, Y))
+        W = W + solve_factored(lower, product(F.T, Y - product(F, W)) - lambda_s * W)
         return np.ascontiguousarray(W.T)
 
     @cached_property
@@ -94,7 +95,8 @@ class FeatureGram:
         above from its extreme ones, by Lanczos iterations with it and with its factor (1e-3; SVD beyond 1e7).
         """
         if len(self.gram) <= _EXACT_CONDITION:
-            square = scipy.linalg.eigvalsh(self.gram)[::-1]
+            with blas_for(2.0 * len(self.gram) ** 3):
+                square = scipy.linalg.eigvalsh(self.gram)[::-1]
             if square[-1] * _GRAM_VALUES_CONDITION**2 > square[0]:
                 self._values = np.sqrt(square)
                 return float(self._values[0] / self._values[-1])
@@ -102,7 +104,7 @@ class FeatureGram:
             lower, _ = self._factor(0.0)
             if lower is not None:
                 largest = largest_eigenvalue(len(self.gram), lambda x: np.asarray(blas.dsymv(1.0, self.gram.T, x)))
-                inverse_largest = largest_eigenvalue(len(self.gram), lambda x: _solve(lower, x))
+                inverse_largest = largest_eigenvalue(len(self.gram), lambda x: solve_factored(lower, x))
                 condition = float(np.sqrt(largest * inverse_largest))
                 if condition < _LANCZOS_CONDITION:
                     return condition
@@ -120,7 +122,9 @@ class FeatureGram:
 
     def _factor(self, shift: float) -> tuple[FloatArray | None, float]:
         """(L, estimate of the 1-norm condition number) of gram + shift I; (None, inf) if not positive definite."""
-        if shift not in self._factors:
+        if shift in self._factors:
+            return self._factors[shift]
+        with blas_for(len(self.gram) ** 3 / 3):
             shifted = np.array(self.gram.T, order="F")  # symmetric, so this copy needs no transposition
             shifted[np.diag_indices_from(shifted)] += shift
             norm = float(lapack.dlange("1", shifted))
@@ -129,7 +133,7 @@ class FeatureGram:
             if info == 0:
                 rcond, _ = lapack.dpocon(lower, norm, uplo="L")
                 condition = float("inf") if rcond == 0.0 else 1.0 / float(rcond)
-            self._factors[shift] = (lower if info == 0 else None, condition)
+        self._factors[shift] = (lower if info == 0 else None, condition)
         return self._factors[shift]
 
 
@@ -186,11 +190,6 @@ def contrasts(A: FloatArray) -> FloatArray:
 def condition_number(F: FloatArray) -> float:
     """s_1 / s_min(m, p) of F (m, p), see ``FeatureGram.condition_number``."""
     return FeatureGram(F).condition_number()
-
-
-def _solve(lower: FloatArray, B: FloatArray) -> FloatArray:
-    solution, _ = lapack.dpotrs(lower, B, lower=1)
-    return np.asarray(solution)
 
 
 def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

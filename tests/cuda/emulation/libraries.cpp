@@ -184,6 +184,27 @@ cublasStatus_t syrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperatio
 }
 
 // b = op(a)^-1 b, a (m, m) triangular, column-major.
+// b (m, n) becomes b op(a)^-1
+void solve_triangular_right(bool lower, bool transposed, int m, int n, const double* a, int lda, double* b, int ldb) {
+  const auto at = [=](int i, int j) {
+    return transposed ? a[i * static_cast<int64_t>(lda) + j] : a[j * static_cast<int64_t>(lda) + i];
+  };
+  const bool forward = lower == transposed;  // op(a) is upper
+  for (int step = 0; step < n; ++step) {
+    const int j = forward ? step : n - 1 - step;
+    double* x = b + static_cast<int64_t>(j) * ldb;
+    for (int i = forward ? 0 : j + 1; i < (forward ? j : n); ++i) {
+      const double* known = b + static_cast<int64_t>(i) * ldb;
+      for (int row = 0; row < m; ++row) {
+        x[row] -= known[row] * at(i, j);
+      }
+    }
+    for (int row = 0; row < m; ++row) {
+      x[row] /= at(j, j);
+    }
+  }
+}
+
 void solve_triangular(bool lower, bool transposed, int m, int n, const double* a, int lda, double* b, int ldb) {
   const auto at = [=](int i, int j) {
     return transposed ? a[i * static_cast<int64_t>(lda) + j] : a[j * static_cast<int64_t>(lda) + i];
@@ -329,12 +350,13 @@ cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
                            cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
                            double* b, int ldb) {
-  if (side != CUBLAS_SIDE_LEFT || diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0 || !fits(m, m, lda) ||
-      !fits(m, n, ldb)) {
+  const int order = side == CUBLAS_SIDE_LEFT ? m : n;
+  if (diag != CUBLAS_DIAG_NON_UNIT || *alpha != 1.0 || !fits(order, order, lda) || !fits(m, n, ldb)) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   return run_blas("cublasDtrsm", handle, [=] {
-    solve_triangular(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, m, n, a, lda, b, ldb);
+    const auto solve = side == CUBLAS_SIDE_LEFT ? &solve_triangular : &solve_triangular_right;
+    solve(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, m, n, a, lda, b, ldb);
   });
 }
 
