@@ -116,3 +116,23 @@ def test_a_weight_crosses_the_bus_once_while_it_lives(
     kept = device.live_objects()
     del phi, weight
     assert device.live_objects() < kept
+
+
+@pytest.mark.parametrize("kernel", ["identity", "FCNN"])
+def test_a_run_sends_samples_and_weights_once_and_brings_one_model_back(
+    device: ModuleType, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, kernel: str
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+    n, d, k = 2000, 64, 4
+    X, y = rng.integers(0, 256, (n, d), dtype=np.uint8), np.arange(n) % k
+    weights = 0 if kernel == "identity" else d * d * (4 + 8)  # float32 for the data, float64 for the points
+    backend, matrix = CudaBackend(), k * d * 8
+    kd.distill(X, y, kd.Identity(d), backend=backend)  # no state of a first call
+    phi = kd.Identity(d) if kernel == "identity" else kd.FCNN(d, seed=20261127)
+    device.bus_bytes()
+    kd.distill(X, y, phi, backend=backend)
+    to_device, to_host = device.bus_bytes()
+    labels, small = 8 * n, 12 * matrix
+    assert X.nbytes + weights < to_device < X.nbytes + weights + labels + small
+    assert matrix < to_host < small  # C, the chosen model, points and their features: no G (d, d), no other model
+    assert small < d * d * 8 < 24 * matrix

@@ -195,3 +195,13 @@ def test_bad_seeds(draw: Callable[..., Any], seed: Any, kind: type[Exception], m
 
 def test_numpy_integers_are_seeds() -> None:
     tolerances.assert_exact(normal(np.uint64(2**64 - 1), 1, 5), normal(2**64 - 1, 1, 5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("first", [0, 3, 5])
+def test_numbers_do_not_depend_on_the_threads_that_draw_them(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    monkeypatch.setattr(random, "_PART", 16)
+    monkeypatch.setattr(random, "allowed_threads", lambda: 3)
+    together = random._bits(4, 2, 150, first)
+    monkeypatch.setattr(random, "allowed_threads", lambda: 1)
+    tolerances.assert_exact(random._bits(4, 2, 150, first), together)
+    tolerances.assert_exact(np.random.Philox(key=4 | (2 << 64)).random_raw(150 + first)[first:], together)

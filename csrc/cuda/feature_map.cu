@@ -61,10 +61,9 @@ FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
   for (auto& layer : result.layers) {
     layer.bias = vector(layer.bias, layer.outputs);
     if (layer.weight != nullptr) {
-      const auto kept = scope.context.kept.find(layer.weight);
-      const auto copy = kept == scope.context.kept.end() ? nullptr : kept->second.lock();
+      const auto copy = scope.context.kept_copy(layer.weight);
       layer.weight = copy != nullptr
-                         ? static_cast<const T*>(copy.get())
+                         ? copy.get()
                          : scope.upload_rows(layer.weight, layer.outputs, layer.inputs, pitch(layer.inputs));
       layer.ld = pitch(layer.inputs);
     } else {

@@ -13,16 +13,16 @@
 namespace krrdistill::cuda {
 namespace {
 
-double* upload_wide(Scope& scope, const double* weight, int64_t n) { return scope.upload(weight, n); }
+double* upload_wide(Scope& scope, const double* weight, int64_t rows, int64_t width) {
+  return scope.upload(weight, rows * width);
+}
 
-// Half the bytes go over the bus.
-double* upload_wide(Scope& scope, const float* weight, int64_t n) {
+// Half the bytes go over the bus, or none where a copy is there.
+double* upload_wide(Scope& scope, const float* weight, int64_t rows, int64_t width) {
+  const int64_t n = rows * width;
   auto* out = scope.device<double>(n);
-  const Scope::Mark before = scope.mark();
-  const float* narrow_weight = scope.upload(weight, n);
-  widen(scope.context.compute, narrow_weight, out, n);
-  KRRDISTILL_CHECK(cudaStreamSynchronize(scope.context.compute));
-  scope.release_to(before);
+  const std::shared_ptr<const float> copy = pitch(width) == width ? scope.context.kept_copy(weight) : nullptr;
+  widen(scope.context.compute, copy != nullptr ? copy.get() : scope.upload(weight, n), out, n);
   return out;
 }
 
@@ -54,7 +54,7 @@ double preimage_solve(Context& context, const T* weight, const double* rhs, doub
   Scope scope(context);
   cusolverDnHandle_t solver = context.solver;
   const int ip = narrow(p), id = narrow(d), im = narrow(m);
-  double* factor = upload_wide(scope, weight, p * d);  // row-major (p, d) is column-major W^T (d, p)
+  double* factor = upload_wide(scope, weight, p, d);  // row-major (p, d) is column-major W^T (d, p)
   auto* tau = scope.device<double>(p);
   auto* left = scope.device<double>(m * d);
   auto* info = scope.device<int>(1);

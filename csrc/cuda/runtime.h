@@ -89,6 +89,13 @@ class Context {
   Pool pinned_pool;
   std::map<const void*, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that `keep` made
 
+  // The copy on the device that keep_weight made of an array of the host; null where there is none.
+  template <typename T>
+  [[nodiscard]] std::shared_ptr<const T> kept_copy(const T* weight) const {
+    const auto found = kept.find(weight);
+    return found == kept.end() ? nullptr : std::static_pointer_cast<const T>(found->second.lock());
+  }
+
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;
 

@@ -186,7 +186,7 @@ class CudaBackend(CompiledBackend):
 
     def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
-        return np.ascontiguousarray(weight, dtype=np.float32 if weight.dtype == np.float32 else np.float64)
+        return self._dense(weight, np.dtype(np.float32 if weight.dtype == np.float32 else np.float64))
 
     def ridge_path(
         self, gram: Any, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False

@@ -6,6 +6,7 @@ divisions and square roots only: IEEE 754 rounds those alike everywhere, which n
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 
 import numpy as np
@@ -13,11 +14,14 @@ import numpy.typing as npt
 
 from krrdistill.common.arrays import check_seed
 from krrdistill.common.native import load_native
+from krrdistill.common.threads import allowed_threads
 
 __all__ = ["Stream", "normal", "permutation", "signs", "uniform"]
 
 FloatArray = npt.NDArray[np.float64]
 _PER_COUNT = 4  # numbers that Philox-4x64 makes of one count
+_PART = 1 << 18  # numbers that a thread draws at a time
+_MOST_THREADS = 8
 _CHUNK = 1 << 16  # numbers at a time: the temporaries stay in the L2 cache
 
 
@@ -40,7 +44,19 @@ class Stream(IntEnum):
 def _bits(seed: int, stream: int, n: int, first: int = 0) -> npt.NDArray[np.uint64]:
     key = check_seed("random", seed) | (int(stream) << 64)
     before = first % _PER_COUNT
-    raw: npt.NDArray[np.uint64] = np.random.Philox(key=key, counter=first // _PER_COUNT).random_raw(before + n)
+    raw, count = np.empty(before + n, dtype=np.uint64), first // _PER_COUNT
+
+    def draw(start: int) -> None:
+        part = raw[start : start + _PART]
+        part[:] = np.random.Philox(key=key, counter=count + start // _PER_COUNT).random_raw(len(part))
+
+    starts = range(0, len(raw), _PART)
+    if len(starts) <= 1 or allowed_threads() == 1:
+        for start in starts:
+            draw(start)
+    else:  # a count has its numbers whatever was drawn before it, and NumPy draws without the interpreter's lock
+        with ThreadPoolExecutor(min(allowed_threads(), len(starts), _MOST_THREADS)) as pool:
+            list(pool.map(draw, starts))
     return raw[before:]
 
 

@@ -20,7 +20,7 @@ import threadpoolctl
 
 from krrdistill.common.native import load_native
 
-__all__ = ["blas_for", "forked", "limited_threads", "say_forked"]
+__all__ = ["allowed_threads", "blas_for", "forked", "limited_threads", "say_forked"]
 
 
 _ALONE = 2e8  # operations, about 5 ms of one thread
@@ -64,6 +64,14 @@ if hasattr(os, "register_at_fork"):
 def forked() -> bool:
     """Whether this process is the child of a fork of a process that had this package."""
     return _PROCESS.forked
+
+
+def allowed_threads() -> int:
+    """Threads that a computation may start here: the lowest limit of the blocks that are running, or the cores."""
+    if _PROCESS.forked:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *_PROCESS.limits]))
 
 
 def say_forked(lost_threads: bool = False) -> None:
