@@ -445,7 +445,9 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
-  py::class_<Kept>(module, "Kept", py::module_local());
+  py::class_<Kept>(module, "Kept", py::module_local()).def_property_readonly("stays", [](const Kept& kept) {
+    return kept.copy != nullptr;
+  });
   py::class_<ModelStack>(module, "ModelStack", py::module_local())
       .def_property_readonly("shape", &ModelStack::shape)
       .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())

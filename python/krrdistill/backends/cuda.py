@@ -9,7 +9,7 @@ import os
 import subprocess
 import weakref
 from multiprocessing import spawn
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,14 @@ class ResidentGram:
         self.made.clear()
 
 
+class _Kept(NamedTuple):
+    """A weight whose copy is on the GPU."""
+
+    weight: Any  # a weak reference, which lets go of the rest when the weight dies
+    cast: npt.NDArray[Any] | None  # to the type of the operations, where that is another one
+    copy: Any
+
+
 class CudaBackend(CompiledBackend):
     """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
 
@@ -153,7 +161,7 @@ class CudaBackend(CompiledBackend):
         )
         self._integers = products == "auto"
         self._keeps_weights = keep_memory and memory_budget is None
-        self._kept: dict[tuple[int, Any], tuple[npt.NDArray[Any] | None, Any]] = {}
+        self._kept: dict[tuple[int, Any], _Kept] = {}
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
     def release_memory(self) -> None:
@@ -240,16 +248,30 @@ class CudaBackend(CompiledBackend):
         return plain._replace(rounding=max(plain.rounding, bound), arithmetic=arithmetic, bound=bound)
 
     def _dense(self, weight: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """A weight, whose copy stays on the GPU as long as it lives: it serves many operations of a run."""
+        """A weight, whose copy stays on the GPU as long as it lives: it serves many operations of a run.
+
+        Only one that nobody can write into.
+        """
         if weight.nbytes < _KEPT_BYTES or not self._keeps_weights:
             return super()._dense(weight, dtype)
         key = (id(weight), dtype)
-        if key not in self._kept:
+        if not _is_frozen(weight):
+            self._kept.pop(key, None)  # it was when it was kept
+            return super()._dense(weight, dtype)
+        kept = self._kept.get(key)
+        if kept is None:
             dense = super()._dense(weight, dtype)
-            self._kept[key] = (None if dense is weight else dense, self._operations.keep_weight(dense))
-            weakref.finalize(weight, self._kept.pop, key, None).atexit = False
-        cast = self._kept[key][0]
-        return weight if cast is None else cast
+            own = weakref.ref(self)  # a weight may outlive the backend
+
+            def forget(_: Any) -> None:
+                backend = own()
+                if backend is not None:
+                    backend._kept.pop(key, None)
+
+            cast = None if np.may_share_memory(dense, weight) else dense
+            kept = _Kept(weakref.ref(weight, forget), cast, self._operations.keep_weight(dense))
+            self._kept[key] = kept
+        return weight if kept.cast is None else kept.cast
 
     def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
         return tile_rows(feature_map, dtype)
@@ -272,6 +294,13 @@ class CudaBackend(CompiledBackend):
 def _made(gram: Any) -> Any:
     """G as the compiled operations take it."""
     return gram.made if isinstance(gram, ResidentGram) else gram
+
+
+def _is_frozen(array: Any) -> bool:
+    """Whether an array and those that it is a view of are read-only."""
+    while isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.base
+    return array is None
 
 
 def _is_bytes(X: Any) -> bool:
