@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 import threading
@@ -67,6 +68,20 @@ def test_statistics_that_were_pickled_go_on_where_they_arrive(device: ModuleType
     tolerances.assert_exact(arrived.gram, 2.0 * statistics.gram)
 
 
+def test_g_travels_as_an_array(device: ModuleType) -> None:
+    gram = CudaBackend().own_gram(np.diag([1.0, 2.0]))
+    for arrived in (pickle.loads(pickle.dumps(gram)), copy.deepcopy(gram)):
+        tolerances.assert_exact(arrived, np.diag([1.0, 2.0]))
+
+
+def test_g_whose_bytes_cannot_be_counted_is_refused(device: ModuleType) -> None:
+    for p in (-1, 2**29, 2**31, 2**32, 2**40):
+        with pytest.raises(ValueError, match="p must not be negative, and the bytes of G must fit 64 bits"):
+            CudaBackend().zero_gram(p)
+    with pytest.raises(DeviceOutOfMemory, match="of device memory are needed"):
+        CudaBackend().zero_gram(2**28)
+
+
 def test_g_of_another_backend_is_refused(device: ModuleType) -> None:
     one, two = CudaBackend(), CudaBackend()
     gram = one.zero_gram(3)
@@ -104,6 +119,25 @@ def test_long_copies_go_through_pinned_memory(device: ModuleType, rows: int, wid
     X[0, -1] = 1.0
     features = CudaBackend().transform(stages(width, (Layer(weight, None, "linear", 1.0),)), X, dtype=FLOAT32)
     tolerances.assert_exact(features, weight[:, -1:].T)
+
+
+def test_long_results_go_through_pinned_memory(device: ModuleType) -> None:
+    p = 1700  # three parts of the ring, which then serves again
+    gram = np.arange(p * p, dtype=np.float64).reshape(p, p)
+    expected = np.tril(gram) + np.tril(gram, -1).T
+    backend = CudaBackend()
+    resident = backend.own_gram(gram)
+    tolerances.assert_exact(np.asarray(resident), expected)
+    for eager in (False, True):
+        device.emulate(eager=eager)
+        copied = gram.copy()
+        backend.symmetrize(copied)
+        tolerances.assert_exact(copied, expected)
+
+
+def test_trace_waits_for_g(device: ModuleType) -> None:
+    gram = CudaBackend().own_gram(np.diag(np.arange(1.0, 6.0)))
+    assert gram.trace() == 15.0
 
 
 def facts(statistics: kd.RidgeStatistics) -> str:

@@ -143,7 +143,7 @@ class Device {
   }
 
   [[nodiscard]] std::shared_ptr<cuda::ResidentGram> zero_gram(int64_t p) const {
-    require(p >= 0, "p must not be negative");
+    require(p >= 0 && p < int64_t{1} << 29, "p must not be negative, and the bytes of G must fit 64 bits");
     const py::gil_scoped_release nogil;
     return std::make_shared<cuda::ResidentGram>(context_, p);
   }

@@ -57,7 +57,7 @@ print(json.dumps(module.driver_facts()))
 
 
 class ResidentGram:
-    """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric."""
+    """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric. Pickled it is an array."""
 
     def __init__(self, made: Any) -> None:
         self.made = made
@@ -71,6 +71,10 @@ class ResidentGram:
         out = np.empty((len(self), len(self)))
         self.made.download(out)
         return out if dtype is None else out.astype(dtype, copy=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As an array."""
+        return np.asarray, (np.asarray(self),)
 
     def add(self, other: Any, sign: int = 1) -> None:
         """+= sign times G of other samples; one of another backend goes through the host."""
