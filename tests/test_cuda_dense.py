@@ -107,6 +107,7 @@ def test_a_weight_crosses_the_bus_once_while_it_lives(
 ) -> None:
     monkeypatch.setattr(module, "_KEPT_BYTES", 0)
     weight = rng.standard_normal((40, 50)).astype(np.float32)
+    weight.flags.writeable = False
     phi, X = stages(50, (Layer(weight, None, "linear", 1.0),)), np.ones((1, 50), np.float32)
     backend = CudaBackend()
     first = backend.transform(phi, X, dtype=FLOAT32)

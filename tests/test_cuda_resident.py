@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
+import threading
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 import krrdistill as kd
 import tolerances
 from conftest import stages
-from krrdistill.backends import Layer
+from krrdistill.backends import Backend, Layer
+from krrdistill.backends.base import MapStages
 from krrdistill.backends.cuda import CudaBackend, ResidentGram
+from krrdistill.data import Preprocessing
+from krrdistill.errors import DataError, DeviceError, DeviceOutOfMemory
 from test_cuda import FLOAT32, FLOAT64, OPERATIONS, same
+
+Array = npt.NDArray[Any]
 
 
 def test_statistics_on_the_device_are_those_of_the_host(device: ModuleType, rng: np.random.Generator) -> None:
@@ -59,6 +68,20 @@ def test_statistics_that_were_pickled_go_on_where_they_arrive(device: ModuleType
     tolerances.assert_exact(arrived.gram, 2.0 * statistics.gram)
 
 
+def test_g_travels_as_an_array(device: ModuleType) -> None:
+    gram = CudaBackend().own_gram(np.diag([1.0, 2.0]))
+    for arrived in (pickle.loads(pickle.dumps(gram)), copy.deepcopy(gram)):
+        tolerances.assert_exact(arrived, np.diag([1.0, 2.0]))
+
+
+def test_g_whose_bytes_cannot_be_counted_is_refused(device: ModuleType) -> None:
+    for p in (-1, 2**29, 2**31, 2**32, 2**40):
+        with pytest.raises(ValueError, match="p must not be negative, and the bytes of G must fit 64 bits"):
+            CudaBackend().zero_gram(p)
+    with pytest.raises(DeviceOutOfMemory, match="of device memory are needed"):
+        CudaBackend().zero_gram(2**28)
+
+
 def test_g_of_another_backend_is_refused(device: ModuleType) -> None:
     one, two = CudaBackend(), CudaBackend()
     gram = one.zero_gram(3)
@@ -96,3 +119,202 @@ def test_long_copies_go_through_pinned_memory(device: ModuleType, rows: int, wid
     X[0, -1] = 1.0
     features = CudaBackend().transform(stages(width, (Layer(weight, None, "linear", 1.0),)), X, dtype=FLOAT32)
     tolerances.assert_exact(features, weight[:, -1:].T)
+
+
+def test_long_results_go_through_pinned_memory(device: ModuleType) -> None:
+    p = 1700  # three parts of the ring, which then serves again
+    gram = np.arange(p * p, dtype=np.float64).reshape(p, p)
+    expected = np.tril(gram) + np.tril(gram, -1).T
+    backend = CudaBackend()
+    resident = backend.own_gram(gram)
+    tolerances.assert_exact(np.asarray(resident), expected)
+    for eager in (False, True):
+        device.emulate(eager=eager)
+        copied = gram.copy()
+        backend.symmetrize(copied)
+        tolerances.assert_exact(copied, expected)
+
+
+def test_trace_waits_for_g(device: ModuleType) -> None:
+    gram = CudaBackend().own_gram(np.diag(np.arange(1.0, 6.0)))
+    assert gram.trace() == 15.0
+
+
+def facts(statistics: kd.RidgeStatistics) -> str:
+    """Everything that statistics say of themselves."""
+    header, arrays = statistics.to_arrays()
+    return repr((header, sorted(arrays.items()), statistics.classes))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("samples", [0, 5, 40])
+@pytest.mark.parametrize("theirs", ["same", "another", "host"])
+def test_a_merge_that_fails_changes_nothing(
+    device: ModuleType, rng: np.random.Generator, theirs: str, samples: int, sign: int
+) -> None:
+    X, y = rng.integers(0, 9, (60, 12)).astype(np.float64), rng.integers(0, 3, 60)
+    cuda = CudaBackend()
+    backends: dict[str, Any] = {"same": cuda, "another": CudaBackend(), "host": "array"}
+    phi = kd.Identity(12)
+    other = kd.RidgeStatistics(phi, ["a", "b", "c"], precision="float64", backend=backends[theirs], shard="other")
+    other.update(X[20:50], np.array(["a", "b", "c"])[y[20:50]])
+    before = kd.RidgeStatistics(phi, ["a", "b"], precision="float64", backend=cuda, shard="own")
+    before.update(X[:samples], np.array(["a", "b"])[y[:samples] % 2])
+    if sign < 0:
+        before.merge(other)
+    operation = kd.RidgeStatistics.merge if sign > 0 else kd.RidgeStatistics.__isub__
+    number, failures = 0, 0
+    while True:
+        number += 1
+        statistics = before.copy()
+        device.emulate(fail_at=number)
+        try:
+            operation(statistics, other)
+        except (DeviceError, DeviceOutOfMemory):
+            failures += 1
+            device.emulate()
+            assert facts(statistics) == facts(before)
+        else:
+            if not device.failed():
+                break
+    assert failures >= 4
+
+
+def test_an_update_of_g_that_fails_is_refused_afterwards(device: ModuleType, rng: np.random.Generator) -> None:
+    X, y = rng.integers(0, 9, (60, 12)).astype(np.float64), rng.integers(0, 3, 60)
+    before = kd.RidgeStatistics(kd.Identity(12), 3, precision="float64", backend=CudaBackend()).update(X, y)
+    twice = 2.0 * before.gram
+    number, failures = 0, 0
+    while True:
+        number += 1
+        statistics = before.copy()
+        device.emulate(fail_at=number)
+        try:
+            statistics.update(X, y)
+        except (DeviceError, DeviceOutOfMemory):
+            failures += 1
+            device.emulate()
+            with pytest.raises(DataError, match="an update was interrupted in the middle"):
+                statistics.system()
+        else:
+            failed = device.failed()
+            device.emulate()
+            tolerances.assert_exact(statistics.gram, twice)
+            if not failed:
+                break
+    assert failures >= 20
+
+
+# Weights
+
+
+def frozen(rows: int, width: int, dtype: Any = np.float32) -> Array:
+    """A read-only weight of small integers that is large enough to stay."""
+    weight = np.arange(rows * width, dtype=dtype).reshape(rows, width) % 7
+    weight.flags.writeable = False
+    return weight
+
+
+def linear(weight: Array) -> MapStages:
+    return stages(weight.shape[1], (Layer(weight, None, "linear", 1.0),))
+
+
+def features(backend: Backend, weight: Array, dtype: Any = FLOAT32) -> Array:
+    """The map of a weight, of two rows of ones: sums of small integers."""
+    X = np.ones((2, weight.shape[1]), dtype)
+    return np.asarray(backend.transform(linear(weight), X, dtype=dtype))
+
+
+def expected_features(weight: Array) -> Array:
+    return np.tile(weight.sum(axis=1), (2, 1))
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64])
+def test_a_weight_crosses_the_bus_once_while_it_lives(device: ModuleType, dtype: Any) -> None:
+    weight, backend = frozen(600, 500), CudaBackend()
+    alone, expected = device.live_objects(), expected_features(weight)
+    device.bus_bytes()
+    for repeat in range(3):
+        tolerances.assert_exact(features(backend, weight, dtype), expected)
+        assert (device.bus_bytes()[0] >= weight.nbytes) == (repeat == 0)
+    backend.release_memory()
+    assert device.live_objects() == alone
+    tolerances.assert_exact(features(backend, weight, dtype), expected)
+    assert device.bus_bytes()[0] >= weight.nbytes
+    del weight
+    assert not backend._kept
+    backend.release_memory()
+    assert device.live_objects() == alone
+
+
+def test_weights_that_begin_at_one_address_are_told_apart(device: ModuleType) -> None:
+    weight, backend = frozen(1024, 600), CudaBackend()
+    for view in (weight[:500], weight, weight.reshape(2048, 300), weight.ravel()[:900].reshape(30, 30)):
+        tolerances.assert_exact(features(backend, view), expected_features(view))
+
+
+def test_a_weight_that_somebody_can_write_into_does_not_stay(device: ModuleType) -> None:
+    backend, weight = CudaBackend(), np.array(frozen(600, 500))
+    view = weight.view()
+    view.flags.writeable = False
+    for dtype in (FLOAT32, FLOAT64):
+        for seen in (weight, view):
+            features(backend, seen, dtype)
+            weight += 1
+            tolerances.assert_exact(features(backend, seen, dtype), expected_features(weight))
+    weight.flags.writeable = False
+    features(backend, weight)
+    weight.flags.writeable = True
+    weight += 1
+    tolerances.assert_exact(features(backend, weight), expected_features(weight))
+
+
+def test_whitening_cannot_be_written_into() -> None:
+    whitening = np.eye(3)
+    preprocessing = Preprocessing("zca", np.zeros(3), np.ones(3), whitening)
+    whitening[0, 0] = 2.0
+    assert preprocessing.whitening is not None
+    tolerances.assert_exact(preprocessing.whitening, np.eye(3))
+    with pytest.raises(ValueError, match="read-only"):
+        preprocessing.whitening[0, 0] = 2.0
+
+
+def test_a_weight_that_outlives_its_backend_holds_nothing_of_it(device: ModuleType) -> None:
+    before, weight = device.live_objects(), frozen(600, 500)
+    backend = CudaBackend()
+    features(backend, weight)
+    del backend
+    gc.collect()
+    assert device.live_objects() == before
+    tolerances.assert_exact(features(CudaBackend(), weight), expected_features(weight))
+
+
+def test_weights_that_stay_take_a_quarter_of_the_memory_at_most(device: ModuleType) -> None:
+    weights = [frozen(600, 500 + i) for i in range(6)]
+    device.emulate(memory=12 * weights[0].nbytes)
+    backend = CudaBackend()
+    for _ in range(2):
+        for weight in weights:
+            tolerances.assert_exact(features(backend, weight), expected_features(weight))
+    assert [kept.copy.stays for kept in backend._kept.values()] == [True, True, False, False, False, False]
+
+
+def test_room_for_a_weight_that_stays_is_not_needed_twice(device: ModuleType) -> None:
+    weight = frozen(600, 500)
+    device.emulate(memory=100 * weight.nbytes)
+    backend = CudaBackend()
+    features(backend, weight)
+    device.emulate(memory=2 * weight.nbytes)  # as if somebody else had taken it
+    tolerances.assert_exact(features(backend, weight), expected_features(weight))
+
+
+def test_memory_that_is_released_while_an_operation_runs_stays_for_it(device: ModuleType) -> None:
+    weight, backend = frozen(600, 500), CudaBackend()
+    found: list[Array] = []
+    worker = threading.Thread(target=lambda: found.extend(features(backend, weight) for _ in range(40)))
+    worker.start()
+    while worker.is_alive():
+        backend.release_memory()
+    assert len(found) == 40
+    for values in found:
+        tolerances.assert_exact(values, expected_features(weight))

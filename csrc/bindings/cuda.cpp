@@ -143,7 +143,7 @@ class Device {
   }
 
   [[nodiscard]] std::shared_ptr<cuda::ResidentGram> zero_gram(int64_t p) const {
-    require(p >= 0, "p must not be negative");
+    require(p >= 0 && p < int64_t{1} << 29, "p must not be negative, and the bytes of G must fit 64 bits");
     const py::gil_scoped_release nogil;
     return std::make_shared<cuda::ResidentGram>(context_, p);
   }
@@ -485,7 +485,9 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
-  py::class_<Kept>(module, "Kept", py::module_local());
+  py::class_<Kept>(module, "Kept", py::module_local()).def_property_readonly("stays", [](const Kept& kept) {
+    return kept.copy != nullptr;
+  });
   py::class_<ModelStack>(module, "ModelStack", py::module_local())
       .def_property_readonly("shape", &ModelStack::shape)
       .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())

@@ -19,6 +19,13 @@ namespace {
 
 constexpr unsigned long long none_bad = std::numeric_limits<unsigned long long>::max();
 
+constexpr int64_t kept_part = 4;  // weights that are kept take at most this part of the device's memory
+
+template <typename T>
+KeptKey key_of(const Layer<T>& layer) {
+  return {.data = layer.weight, .rows = layer.outputs, .width = layer.inputs, .element = sizeof(T)};
+}
+
 template <typename To>
 const To* upload_as(Scope& scope, const double* host, int64_t n) {
   const std::vector<To> values(host, host + n);
@@ -28,12 +35,15 @@ const To* upload_as(Scope& scope, const double* host, int64_t n) {
 }  // namespace
 
 template <typename T>
-int64_t map_bytes(const FeatureMap<T>& map) {
+int64_t map_bytes(Scope& scope, const FeatureMap<T>& map) {
   int64_t elements = 0;
   for (const auto& layer : map.layers) {
     elements += pitch(layer.outputs);
-    elements += layer.weight != nullptr ? layer.outputs * pitch(layer.inputs)
-                                        : 2 * layer.hadamard.rounds * layer.hadamard.block + pitch(layer.outputs);
+    if (layer.weight == nullptr) {
+      elements += 2 * layer.hadamard.rounds * layer.hadamard.block + pitch(layer.outputs);
+    } else if (scope.kept(key_of(layer)) == nullptr) {
+      elements += layer.outputs * pitch(layer.inputs);
+    }
   }
   const int64_t factors = map.scale == nullptr ? 0 : 2 * pitch(map.input_dim);  // in double or T
   return elements * static_cast<int64_t>(sizeof(T)) + factors * static_cast<int64_t>(sizeof(double));
@@ -43,10 +53,21 @@ template <typename T>
 std::shared_ptr<const void> keep_weight(Context& context, const T* weight, int64_t rows, int64_t width) {
   Scope scope(context);
   std::erase_if(context.kept, [](const auto& entry) { return entry.second.expired(); });
-  std::shared_ptr<const void> copy = context.kept[weight].lock();
-  if (copy == nullptr) {
+  const KeptKey key{.data = weight, .rows = rows, .width = width, .element = sizeof(T)};
+  const auto found = context.kept.find(key);
+  std::shared_ptr<const void> copy = found == context.kept.end() ? nullptr : found->second.lock();
+  if (copy != nullptr) {
+    return copy;
+  }
+  int64_t bytes = key.bytes();
+  for (const auto& [other, memory] : context.kept) {
+    bytes += other.bytes();
+  }
+  size_t free = 0, total = 0;
+  KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
+  if (bytes <= static_cast<int64_t>(total) / kept_part) {
     copy = scope.keep(scope.upload_rows(weight, rows, width, pitch(width)));
-    context.kept[weight] = copy;
+    context.kept[key] = copy;
   }
   return copy;
 }
@@ -61,9 +82,9 @@ FeatureMap<T> upload(Scope& scope, const FeatureMap<T>& map) {
   for (auto& layer : result.layers) {
     layer.bias = vector(layer.bias, layer.outputs);
     if (layer.weight != nullptr) {
-      const auto copy = scope.context.kept_copy(layer.weight);
-      layer.weight = copy != nullptr
-                         ? copy.get()
+      const void* kept = scope.kept(key_of(layer));
+      layer.weight = kept != nullptr
+                         ? static_cast<const T*>(kept)
                          : scope.upload_rows(layer.weight, layer.outputs, layer.inputs, pitch(layer.inputs));
       layer.ld = pitch(layer.inputs);
     } else {
@@ -107,7 +128,7 @@ TileStream<T>::TileStream(Scope& scope, const char* operation, const FeatureMap<
     }
   }
   if (features_) {
-    fixed += map_bytes(map);
+    fixed += map_bytes(scope, map);
     per_row += 2 * static_cast<int64_t>(sizeof(T)) * pitch(map.max_width());  // this layer's rows and the next one's
   }
   const int64_t most = needs.period == 0 ? tile_rows : std::min(tile_rows, needs.period);

@@ -23,7 +23,7 @@ Factors<T> upload_factors(Scope& scope, const FeatureMap<T>& map, InputType type
 
 // Bytes that both take.
 template <typename T>
-int64_t map_bytes(const FeatureMap<T>& map);
+int64_t map_bytes(Scope& scope, const FeatureMap<T>& map);
 
 // Rows of the host on their way through the device:
 //

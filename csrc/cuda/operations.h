@@ -136,8 +136,9 @@ Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& inpu
 
 void symmetrize(Context& context, double* gram, int64_t p);
 
-// A copy of rows (rows, width) on the device, which operations take in the place of the weight at this address while
-// it lives: the array must outlive it, and may not change.
+// A copy of rows (rows, width) on the device, which operations take in the place of the weight of this shape at this
+// address while it lives: the array must outlive it, and may not change. Null where the copies would take more than a
+// quarter of the device's memory.
 template <typename T>
 std::shared_ptr<const void> keep_weight(Context& context, const T* weight, int64_t rows, int64_t width);
 

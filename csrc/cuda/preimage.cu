@@ -21,8 +21,9 @@ double* upload_wide(Scope& scope, const double* weight, int64_t rows, int64_t wi
 double* upload_wide(Scope& scope, const float* weight, int64_t rows, int64_t width) {
   const int64_t n = rows * width;
   auto* out = scope.device<double>(n);
-  const std::shared_ptr<const float> copy = pitch(width) == width ? scope.context.kept_copy(weight) : nullptr;
-  widen(scope.context.compute, copy != nullptr ? copy.get() : scope.upload(weight, n), out, n);
+  const void* kept = scope.kept({.data = weight, .rows = rows, .width = width, .element = sizeof(float)});
+  const auto* copy = pitch(width) == width ? static_cast<const float*>(kept) : nullptr;
+  widen(scope.context.compute, copy != nullptr ? copy : scope.upload(weight, n), out, n);
   return out;
 }
 

@@ -300,6 +300,16 @@ std::shared_ptr<void> Scope::keep_bytes(void* memory) {
           }};
 }
 
+const void* Scope::kept(const KeptKey& key) {
+  const auto found = context.kept.find(key);
+  auto copy = found == context.kept.end() ? nullptr : found->second.lock();
+  const void* memory = copy.get();
+  if (copy != nullptr) {
+    held_.push_back(std::move(copy));
+  }
+  return memory;
+}
+
 cudaEvent_t Scope::event() {
   events_.reserve(events_.size() + 1);
   cudaEvent_t made = nullptr;

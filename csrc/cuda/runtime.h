@@ -6,6 +6,7 @@
 #include <cusolverDn.h>
 
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -70,6 +71,17 @@ class Pool {
   int64_t bytes_ = 0;
 };
 
+// An array (rows, width) of the host: others may begin at the same address.
+struct KeptKey {
+  const void* data;
+  int64_t rows;
+  int64_t width;
+  int64_t element;  // bytes
+
+  [[nodiscard]] int64_t bytes() const { return rows * pitch(width) * element; }
+  friend auto operator<=>(const KeptKey&, const KeptKey&) = default;
+};
+
 class Context {
  public:
   explicit Context(const Options& options);
@@ -87,14 +99,7 @@ class Context {
   std::mutex mutex;
   Pool device_pool;
   Pool pinned_pool;
-  std::map<const void*, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that `keep` made
-
-  // The copy on the device that keep_weight made of an array of the host; null where there is none.
-  template <typename T>
-  [[nodiscard]] std::shared_ptr<const T> kept_copy(const T* weight) const {
-    const auto found = kept.find(weight);
-    return found == kept.end() ? nullptr : std::static_pointer_cast<const T>(found->second.lock());
-  }
+  std::map<KeptKey, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that keep_weight made
 
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;
@@ -153,6 +158,9 @@ class Scope {
     return std::static_pointer_cast<T>(keep_bytes(memory));
   }
 
+  // The copy of an array that keep_weight made, which then lives until the operation ends; null where there is none.
+  const void* kept(const KeptKey& key);
+
   // What device() gave after mark() goes back to the budget; the streams must be done with it.
   struct Mark {
     size_t blocks;
@@ -182,7 +190,8 @@ class Scope {
   std::vector<Block> device_;
   std::vector<int64_t> charged_;  // what was asked for of each, and is used of the budget
   std::vector<Block> pinned_;
-  std::array<Block, 2> ring_{};  // of send and receive
+  std::vector<std::shared_ptr<const void>> held_;  // of kept(): another thread may let go of them
+  std::array<Block, 2> ring_{};                    // of send and receive
   std::array<cudaEvent_t, 2> ring_free_{};
   std::vector<cudaEvent_t> events_;
 };

@@ -10,7 +10,7 @@ import subprocess
 import weakref
 from contextlib import AbstractContextManager
 from multiprocessing import spawn
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,7 @@ print(json.dumps(module.driver_facts()))
 
 
 class ResidentGram:
-    """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric."""
+    """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric. Pickled it is an array."""
 
     def __init__(self, made: Any) -> None:
         self.made = made
@@ -74,6 +74,10 @@ class ResidentGram:
         out = np.empty((len(self), len(self)))
         self.made.download(out)
         return out if dtype is None else out.astype(dtype, copy=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As an array."""
+        return np.asarray, (np.asarray(self),)
 
     def add(self, other: Any, sign: int = 1) -> None:
         """+= sign times G of other samples; one of another backend goes through the host."""
@@ -92,6 +96,14 @@ class ResidentGram:
     def clear(self) -> None:
         """G of no samples."""
         self.made.clear()
+
+
+class _Kept(NamedTuple):
+    """A weight whose copy is on the GPU."""
+
+    weight: Any  # a weak reference, which lets go of the rest when the weight dies
+    cast: npt.NDArray[Any] | None  # to the type of the operations, where that is another one
+    copy: Any
 
 
 class CudaBackend(CompiledBackend):
@@ -156,7 +168,7 @@ class CudaBackend(CompiledBackend):
         )
         self._integers = products == "auto"
         self._keeps_weights = keep_memory and memory_budget is None
-        self._kept: dict[tuple[int, Any], tuple[npt.NDArray[Any] | None, Any]] = {}
+        self._kept: dict[tuple[int, Any], _Kept] = {}
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
     def release_memory(self) -> None:
@@ -243,16 +255,30 @@ class CudaBackend(CompiledBackend):
         return plain._replace(rounding=max(plain.rounding, bound), arithmetic=arithmetic, bound=bound)
 
     def _dense(self, weight: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """A weight, whose copy stays on the GPU as long as it lives: it serves many operations of a run."""
+        """A weight, whose copy stays on the GPU as long as it lives: it serves many operations of a run.
+
+        Only one that nobody can write into.
+        """
         if weight.nbytes < _KEPT_BYTES or not self._keeps_weights:
             return super()._dense(weight, dtype)
         key = (id(weight), dtype)
-        if key not in self._kept:
+        if not _is_frozen(weight):
+            self._kept.pop(key, None)  # it was when it was kept
+            return super()._dense(weight, dtype)
+        kept = self._kept.get(key)
+        if kept is None:
             dense = super()._dense(weight, dtype)
-            self._kept[key] = (None if dense is weight else dense, self._operations.keep_weight(dense))
-            weakref.finalize(weight, self._kept.pop, key, None).atexit = False
-        cast = self._kept[key][0]
-        return weight if cast is None else cast
+            own = weakref.ref(self)  # a weight may outlive the backend
+
+            def forget(_: Any) -> None:
+                backend = own()
+                if backend is not None:
+                    backend._kept.pop(key, None)
+
+            cast = None if np.may_share_memory(dense, weight) else dense
+            kept = _Kept(weakref.ref(weight, forget), cast, self._operations.keep_weight(dense))
+            self._kept[key] = kept
+        return weight if kept.cast is None else kept.cast
 
     def _tile_rows(self, feature_map: MapStages, dtype: np.dtype[Any]) -> int:
         return tile_rows(feature_map, dtype)
@@ -307,6 +333,13 @@ def _made(gram: Any) -> Any:
 def _contiguous(A: FloatArray) -> FloatArray:
     """A by rows or by columns: copies only what is neither."""
     return A if A.flags.c_contiguous or A.flags.f_contiguous else np.ascontiguousarray(A)
+
+
+def _is_frozen(array: Any) -> bool:
+    """Whether an array and those that it is a view of are read-only."""
+    while isinstance(array, np.ndarray) and not array.flags.writeable:
+        array = array.base
+    return array is None
 
 
 def _is_bytes(X: Any) -> bool:

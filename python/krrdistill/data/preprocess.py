@@ -74,7 +74,9 @@ class Preprocessing:
         for name in ("origin", "unit"):
             object.__setattr__(self, name, _checked_array(name, getattr(self, name), (d,)))
         if self.kind == "zca":
-            object.__setattr__(self, "whitening", _checked_array("whitening", self.whitening, (d, d)))
+            whitening = np.array(_checked_array("whitening", self.whitening, (d, d)))
+            whitening.flags.writeable = False  # as the weights of maps: copies of it stay on GPUs
+            object.__setattr__(self, "whitening", whitening)
         elif self.whitening is not None:
             raise DataError(f"Preprocessing: whitening has no place in kind {self.kind!r}")
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):

@@ -637,14 +637,20 @@ class RidgeStatistics:
         if sign < 0:
             self._check_contains(other)
         shards = ours.plus(where, theirs) if sign > 0 else ours.minus(where, theirs)
-        if classes is not None:
-            self._place(classes, np.arange(self.k))
-        if other.n == 0:
-            return self
-        self._take_facts(other, sign)
-        shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
-        self._store = self._store.merged(other._store, self._host, sign, shift=shift)
-        self._sums = self._sums.plus(other._sums.moved(shift), sign)
+        before = dict(self.__dict__)
+        try:
+            if classes is not None:
+                self._place(classes, np.arange(self.k))
+            if other.n == 0:
+                return self
+            self._take_facts(other, sign)
+            shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
+            sums = self._sums.plus(other._sums.moved(shift), sign)
+            self._store = self._store.merged(other._store, self._host, sign, shift=shift)  # fails before G changes
+        except BaseException:
+            self.__dict__.update(before)
+            raise
+        self._sums = sums
         self._others = replace(shards, own=None)
         if ours.own is not None and shards.own is None:
             gone = other._own_rows if theirs.own == ours.own else other.n

@@ -1,11 +1,13 @@
 #include "emulation.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <set>
 #include <utility>
@@ -46,9 +48,11 @@ struct Memory {
   int device;
 };
 std::map<const void*, Memory> device_memory;
+std::recursive_mutex memory_mutex;  // threads of the host may allocate and free while another one works
+using MemoryLock = std::lock_guard<std::recursive_mutex>;
 std::map<std::pair<void*, int>, int> shared_limits;  // of a kernel on a device
 std::set<Stream*> streams;
-int64_t objects = 0;
+std::atomic<int64_t> objects = 0;
 int64_t bytes_now = 0;
 int64_t bytes_peak = 0;
 Bus bus;
@@ -74,6 +78,7 @@ void guard(const void* memory, size_t bytes, bool poisoned) {
 }
 
 void guard_all(bool poisoned) {
+  const MemoryLock lock(memory_mutex);
   for (const auto& [memory, block] : device_memory) {
     guard(memory, block.bytes, poisoned);
   }
@@ -332,9 +337,13 @@ const Memory* block_of(const void* memory, size_t bytes) {
 
 }  // namespace
 
-bool inside_device_memory(const void* memory, size_t bytes) { return block_of(memory, bytes) != nullptr; }
+bool inside_device_memory(const void* memory, size_t bytes) {
+  const MemoryLock lock(memory_mutex);
+  return block_of(memory, bytes) != nullptr;
+}
 
 bool reachable_memory(const void* memory) {
+  const MemoryLock lock(memory_mutex);
   const Memory* found = block_of(memory, 1);
   return found == nullptr || found->device == current_device();
 }
@@ -443,6 +452,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  const emulation::MemoryLock lock(emulation::memory_mutex);
   if (emulation::fails("cudaMalloc") || emulation::bytes_now + static_cast<int64_t>(bytes) > settings().memory) {
     return cudaErrorMemoryAllocation;
   }
@@ -457,6 +467,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 
 cudaError_t cudaFree(void* memory) {
+  const emulation::MemoryLock lock(emulation::memory_mutex);
   const auto found = emulation::device_memory.find(memory);
   if (found == emulation::device_memory.end()) {
     return cudaErrorInvalidValue;
