@@ -457,6 +457,12 @@ os.waitpid(child, 0)
 """
 UPDATE = "kd.RidgeStatistics(kd.Identity(3), 2, backend='cuda').update(np.ones((4, 3)), np.arange(4) % 2)"
 
+KEEP = """
+backend, phi = kd.get_backend("cuda"), kd.FCNN(600, widths=[600])
+backend.transform(phi, np.ones((1, 600)), dtype=np.dtype("float32"))
+assert backend.inner._kept
+"""
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.usefixtures("cuda_emulated")
@@ -469,11 +475,21 @@ UPDATE = "kd.RidgeStatistics(kd.Identity(3), 2, backend='cuda').update(np.ones((
             "DeviceError: CUDA: this process was forked",
         ),
         ("backend = kd.get_backend('cuda')", "pass", "nothing 0"),  # the child frees nothing
+        (KEEP, "del phi; backend.inner._kept.clear()", "nothing 0"),
+        (KEEP, "backend.inner.release_memory()", "DeviceError: CUDA: this process was forked"),
         (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
         (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
         ("kd.backend_status()", UPDATE, "nothing"),
     ],
-    ids=["backend of the parent", "end of the child", "use in both", "status in the child", "status in the parent"],
+    ids=[
+        "backend of the parent",
+        "end of the child",
+        "end of a weight",
+        "release",
+        "use in both",
+        "status in the child",
+        "status in the parent",
+    ],
 )
 def test_after_a_fork(parent: str, child: str, answer: str) -> None:
     code = FORK.format(parent=parent, child=child, after=UPDATE)

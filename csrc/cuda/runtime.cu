@@ -372,8 +372,7 @@ void Scope::receive(void* to, const void* from, int64_t bytes) {
                                      static_cast<size_t>(part_of(first)), cudaMemcpyDeviceToHost, stream));
     KRRDISTILL_CHECK(cudaEventRecord(ring_free_[slot], stream));
   };
-  KRRDISTILL_CHECK(cudaStreamSynchronize(stream));  // the ring may be on its way to the device
-  fetch(0);
+  fetch(0);  // behind what `send` still reads of the ring, in the same stream
   for (int64_t first = 0; first < bytes; first += ring_bytes) {
     if (first + ring_bytes < bytes) {
       fetch(first + ring_bytes);
