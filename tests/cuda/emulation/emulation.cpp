@@ -473,6 +473,7 @@ cudaError_t cudaFree(void* memory) {
     return cudaErrorInvalidValue;
   }
   emulation::guard(memory, found->second.bytes, false);
+  std::memset(memory, 0xFF, found->second.bytes);  // who still reads it finds NaN
   emulation::bytes_now -= static_cast<int64_t>(found->second.bytes);
   emulation::device_memory.erase(found);
   ::operator delete(memory, std::align_val_t{256});
