@@ -342,7 +342,8 @@ def _kip(result: Result) -> list[str]:
     steps = [row for row in _rows(result, "kip") if row.get("seconds")]
     if not steps:
         return [*lines, _ABSENT]
-    ours = {row["per_class"]: _median(row) for row in _rows(result, "end_to_end") if row.get("kernel") == "FCNN"}
+    cells = [row for row in _rows(result, "end_to_end") if row.get("kernel") == "FCNN" and "per_class" in row]
+    ours = {row["per_class"]: _median(row) for row in cells}
     rows = []
     for row in steps:
         seconds = _median(row)
