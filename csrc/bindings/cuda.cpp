@@ -108,8 +108,11 @@ struct ModelStack {
 };
 
 cuda::Products products_of(const std::string& name) {
-  require(name == "auto" || name == "fp32" || name == "tf32", "products must be auto, fp32 or tf32");
-  return name == "auto" ? cuda::Products::automatic : name == "fp32" ? cuda::Products::fp32 : cuda::Products::tf32;
+  if (name == "auto") {
+    return cuda::Products::automatic;
+  }
+  require(name == "fp32" || name == "tf32", "products must be auto, fp32 or tf32");
+  return name == "fp32" ? cuda::Products::fp32 : cuda::Products::tf32;
 }
 
 const char* name_of(cuda::Arithmetic arithmetic) {
@@ -143,7 +146,8 @@ class Device {
   }
 
   [[nodiscard]] std::shared_ptr<cuda::ResidentGram> zero_gram(int64_t p) const {
-    require(p >= 0 && p < int64_t{1} << 29, "p must not be negative, and the bytes of G must fit 64 bits");
+    constexpr int64_t most = 500'000'000;
+    require(p >= 0 && p < most, "p must not be negative, and the bytes of G must fit 64 bits");
     const py::gil_scoped_release nogil;
     return std::make_shared<cuda::ResidentGram>(context_, p);
   }
@@ -341,8 +345,8 @@ class Device {
 
   [[nodiscard]] static cuda::HostMatrix matrix_of(const py::array& a) {
     require(a.ndim() == 2 && py::isinstance<py::array_t<double>>(a), "matrices must be float64");
-    const bool by_rows = (a.flags() & py::array::c_style) != 0;
-    require(by_rows || (a.flags() & py::array::f_style) != 0, "matrices must be contiguous");
+    const bool by_rows = py::isinstance<py::array_t<double, py::array::c_style>>(a);
+    require(by_rows || py::isinstance<py::array_t<double, py::array::f_style>>(a), "matrices must be contiguous");
     return {.data = static_cast<const double*>(a.data()),
             .rows = a.shape(0),
             .columns = a.shape(1),

@@ -147,8 +147,8 @@ void release_memory(Context& context);
 
 // A symmetric (p, p) matrix in host memory, or in that of the context's device, ready on every stream.
 struct SymmetricMatrix {
-  const double* data;
-  int64_t p;
+  const double* data = nullptr;
+  int64_t p = 0;
   bool on_device = false;
 };
 
