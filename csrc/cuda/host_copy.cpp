@@ -9,7 +9,7 @@
 namespace krrdistill::cuda {
 namespace {
 
-constexpr int64_t chunk = 512 * 1024;  // bytes for a thread at least
+constexpr int64_t chunk = 524288;  // bytes for a thread at least
 constexpr int64_t most_threads = 8;    // more do not copy faster
 
 [[maybe_unused]] int threads_for(int64_t bytes) {
