@@ -9,8 +9,8 @@
 namespace krrdistill::cuda {
 namespace {
 
-constexpr int64_t chunk = 524288;  // bytes for a thread at least
-constexpr int64_t most_threads = 8;    // more do not copy faster
+constexpr int64_t chunk = 524288;    // bytes for a thread at least
+constexpr int64_t most_threads = 8;  // more do not copy faster
 
 [[maybe_unused]] int threads_for(int64_t bytes) {
   return static_cast<int>(std::clamp<int64_t>(bytes / chunk, 1, std::min(max_threads(), most_threads)));
