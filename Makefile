@@ -128,7 +128,7 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
 # ---- sanitizers
 
 SANITIZE := build/sanitize
-SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_hadamard.py tests/test_statistics.py
+SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_hadamard.py
 
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv

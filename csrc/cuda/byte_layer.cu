@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(threads)
     constant[r] = inside ? sums[0] + (layer.bias == nullptr ? 0.0 : layer.bias[r]) : 0.0;
   }
   const double inverse = ldexp(1.0, slice_bits - exponent);
+#pragma unroll 1  // unrolled it spills where registers are fewest
   for (int64_t j = threadIdx.x; j < ld; j += threads) {
     const int value = inside && j < layer.inputs ? __double2int_rn(row[j] * factor(j) * inverse) : 0;
     const Slices parts = slices_of(value);
