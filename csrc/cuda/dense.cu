@@ -1,6 +1,5 @@
 // Products, Gram matrices and triangular solves of float64 matrices of the host, which are worth their way to the
 // device where they are large.
-#include "cuda/elementwise.h"
 #include "cuda/gram.h"
 #include "cuda/products.h"
 

@@ -247,7 +247,7 @@ void TileStream<T>::for_each(const Fill& fill, const std::function<void(const Ti
 template <typename T>
 void transform(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows, T* out) {
   Scope scope(context);
-  TileStream<T> tiles(scope, "transform", map, input, tile_rows);
+  TileStream<T> tiles(scope, "transform", map, input, tile_rows, {});
   const int64_t p = map.output_dim();
   struct Pending {
     T* pinned;
@@ -288,7 +288,7 @@ std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, c
   Scope scope(context);
   const int64_t p = map.output_dim();
   T* out = scope.device<T>(input.n * p);
-  TileStream<T> tiles(scope, "transform", map, input, tile_rows);
+  TileStream<T> tiles(scope, "transform", map, input, tile_rows, {});
   const auto width = static_cast<size_t>(p) * sizeof(T), stride = static_cast<size_t>(pitch(p)) * sizeof(T);
   tiles.for_each(nullptr, [&](const typename TileStream<T>::Tile& tile) {
     KRRDISTILL_CHECK(cudaMemcpy2DAsync(out + tile.first * p, width, tile.features, stride, width,

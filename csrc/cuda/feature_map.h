@@ -57,11 +57,6 @@ class TileStream {
   // Tiles of at most tile_rows rows.
   TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input, int64_t tile_rows,
              const Needs& needs);
-  TileStream(Scope& scope, const char* operation, const FeatureMap<T>& map, const Source& input, int64_t tile_rows,
-             int64_t fixed = 0, int64_t per_row = 0, int64_t extra_fixed = 0, int64_t extra_per_row = 0)
-      : TileStream(
-            scope, operation, map, input, tile_rows,
-            Needs{.fixed = fixed, .per_row = per_row, .extra_fixed = extra_fixed, .extra_per_row = extra_per_row}) {}
 
   // Calls use(tile) for every tile; what `use` enqueues on the compute stream may read the tile. Then waits for all of
   // it. Throws NonFinite with the row's index in the data.

@@ -1,6 +1,5 @@
 #include "cuda/gram.h"
 
-#include <algorithm>
 #include <stdexcept>
 #include <vector>
 
@@ -94,12 +93,7 @@ void ResidentGram::combine(const double* other, double sign) {
 double ResidentGram::trace() const {
   std::vector<double> diagonal(static_cast<size_t>(p_));  // before the scope, which waits for copies to it
   Scope scope(*context_);
-  if (p_ > 0) {
-    KRRDISTILL_CHECK(cudaMemcpy2DAsync(diagonal.data(), sizeof(double), data_.get(),
-                                       static_cast<size_t>(p_ + 1) * sizeof(double), sizeof(double),
-                                       static_cast<size_t>(p_), cudaMemcpyDeviceToHost, context_->compute));
-    KRRDISTILL_CHECK(cudaStreamSynchronize(context_->compute));
-  }
+  scope.download_strided(diagonal.data(), data_.get(), p_, p_ + 1);
   double sum = 0.0;
   for (const double value : diagonal) {
     sum += value;
@@ -107,12 +101,16 @@ double ResidentGram::trace() const {
   return sum;
 }
 
-void ResidentGram::download(double* host) {
-  Scope scope(*context_);
+void ResidentGram::complete() {
   if (!symmetric_) {
     mirror(context_->compute, data_.get(), p_);
     symmetric_ = true;
   }
+}
+
+void ResidentGram::download(double* host) {
+  Scope scope(*context_);
+  complete();
   scope.download(host, data_.get(), p_ * p_);
 }
 
@@ -126,11 +124,8 @@ std::shared_ptr<ResidentGram> ResidentGram::copy() const {
 }
 
 const double* ResidentGram::symmetric() {
-  Scope scope(*context_);
-  if (!symmetric_) {
-    mirror(context_->compute, data_.get(), p_);
-    symmetric_ = true;
-  }
+  const Scope scope(*context_);
+  complete();
   return data_.get();
 }
 

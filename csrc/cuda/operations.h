@@ -115,6 +115,7 @@ class ResidentGram {
 
  private:
   void combine(const double* other, double sign);
+  void complete();  // the upper triangle
 
   std::shared_ptr<Context> context_;
   std::shared_ptr<double> data_;

@@ -30,10 +30,7 @@ double* upload_wide(Scope& scope, const float* weight, int64_t rows, int64_t wid
 // The smallest over the largest magnitude on the diagonal of a column-major (d, p) factor.
 double diagonal_ratio(Scope& scope, const double* factor, int64_t p, int64_t d) {
   std::vector<double> diagonal(static_cast<size_t>(p));
-  KRRDISTILL_CHECK(cudaMemcpy2DAsync(diagonal.data(), sizeof(double), factor,
-                                     static_cast<size_t>(d + 1) * sizeof(double), sizeof(double),
-                                     static_cast<size_t>(p), cudaMemcpyDeviceToHost, scope.context.compute));
-  KRRDISTILL_CHECK(cudaStreamSynchronize(scope.context.compute));
+  scope.download_strided(diagonal.data(), factor, p, d + 1);
   const auto [smallest, largest] = std::minmax_element(diagonal.begin(), diagonal.end(),
                                                        [](double a, double b) { return std::abs(a) < std::abs(b); });
   return *largest == 0.0 ? 0.0 : std::abs(*smallest / *largest);

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <iterator>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -146,8 +145,12 @@ void Pool::give(const Block& block) {
   bytes_ += block.bytes;
 }
 
-void Context::trim() noexcept {
+void Context::trim_device() noexcept {
   device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+}
+
+void Context::trim() noexcept {
+  trim_device();
   pinned_pool.clear([](void* memory) { static_cast<void>(cudaFreeHost(memory)); });
 }
 
@@ -221,8 +224,8 @@ Scope::~Scope() {
   for (cudaEvent_t event : events_) {
     static_cast<void>(cudaEventDestroy(event));
   }
-  for (const Block& block : device_) {
-    context.device_pool.give(block);
+  for (const Held& held : device_) {
+    context.device_pool.give(held.block);
   }
   for (const Block& block : pinned_) {
     context.pinned_pool.give(block);
@@ -239,35 +242,29 @@ void* Scope::device_bytes(int64_t bytes) {
                             mebibytes(available() > 0 ? available() : 0) + " left of " + mebibytes(budget_));
   }
   device_.reserve(device_.size() + 1);
-  charged_.reserve(device_.size() + 1);
   Block block = context.device_pool.take(bytes, context.options.memory_budget == 0 ? 2 * bytes : bytes);
   if (block.memory == nullptr) {
     block.bytes = bytes;
-    const auto free_pool = [this] {
-      context.device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
-    };
     if (used_ + block.bytes + context.device_pool.bytes() > budget_) {
-      free_pool();
+      context.trim_device();
     }
     cudaError_t status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
     if (status == cudaErrorMemoryAllocation && context.device_pool.bytes() > 0) {
       static_cast<void>(cudaGetLastError());
-      free_pool();
+      context.trim_device();
       status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
     }
     check(status, "cudaMalloc");
   }
-  device_.push_back(block);
-  charged_.push_back(bytes);
+  device_.push_back({.block = block, .charged = bytes});
   used_ += bytes;
   return block.memory;
 }
 
 void Scope::release_to(const Mark& mark) {
   while (device_.size() > mark.blocks) {
-    used_ -= charged_.back();
-    charged_.pop_back();
-    context.device_pool.give(device_.back());
+    used_ -= device_.back().charged;
+    context.device_pool.give(device_.back().block);
     device_.pop_back();
   }
 }
@@ -285,8 +282,7 @@ void* Scope::pinned_bytes(int64_t bytes) {
 
 std::shared_ptr<void> Scope::keep_bytes(void* memory) {
   const auto found =
-      std::find_if(device_.begin(), device_.end(), [memory](const Block& b) { return b.memory == memory; });
-  charged_.erase(charged_.begin() + (found - device_.begin()));
+      std::find_if(device_.begin(), device_.end(), [memory](const Held& held) { return held.block.memory == memory; });
   device_.erase(found);
   return {memory, [device = context.options.device](void* kept) {
             if (forked()) {
@@ -336,10 +332,10 @@ void Scope::send(void* to, int64_t to_pitch, const void* from, int64_t rows, int
     }
     return;
   }
-  // Parts of whole rows, or parts of one long row.
-  const int64_t step = rows == 1 ? ring_bytes : std::max<int64_t>(1, ring_bytes / row_bytes);
-  const int64_t count = rows == 1 ? row_bytes : rows, unit = rows == 1 ? 1 : row_bytes;
-  const int64_t stride = rows == 1 ? 1 : to_pitch;
+  // Parts of whole rows, or parts of one long row: then a unit is a byte.
+  const bool single = rows == 1;
+  const int64_t step = single ? ring_bytes : std::max<int64_t>(1, ring_bytes / row_bytes);
+  const int64_t count = single ? row_bytes : rows, unit = single ? 1 : row_bytes, stride = single ? 1 : to_pitch;
   make_ring(std::max(ring_bytes, unit));
   for (int64_t first = 0, number = 0; first < count; first += step, ++number) {
     const int64_t part = std::min(step, count - first);
@@ -347,10 +343,9 @@ void Scope::send(void* to, int64_t to_pitch, const void* from, int64_t rows, int
     KRRDISTILL_CHECK(cudaEventSynchronize(ring_free_[slot]));
     copy_on_host(ring_[slot].memory, static_cast<const std::byte*>(from) + first * unit, part * unit);
     auto* target = static_cast<std::byte*>(to) + first * stride;
-    const auto width = static_cast<size_t>(rows == 1 ? part : unit);
-    KRRDISTILL_CHECK(cudaMemcpy2DAsync(target, rows == 1 ? width : static_cast<size_t>(stride), ring_[slot].memory,
-                                       width, width, static_cast<size_t>(rows == 1 ? 1 : part), cudaMemcpyHostToDevice,
-                                       stream));
+    const auto width = static_cast<size_t>(single ? part : unit);
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(target, single ? width : static_cast<size_t>(stride), ring_[slot].memory, width,
+                                       width, static_cast<size_t>(single ? 1 : part), cudaMemcpyHostToDevice, stream));
     KRRDISTILL_CHECK(cudaEventRecord(ring_free_[slot], stream));
   }
 }
@@ -380,6 +375,15 @@ void Scope::receive(void* to, const void* from, int64_t bytes) {
     const auto slot = static_cast<size_t>(first / ring_bytes % 2);
     KRRDISTILL_CHECK(cudaEventSynchronize(ring_free_[slot]));
     copy_on_host(static_cast<std::byte*>(to) + first, ring_[slot].memory, part_of(first));
+  }
+}
+
+void Scope::download_strided(double* host, const double* device, int64_t n, int64_t stride) {
+  if (n > 0) {
+    KRRDISTILL_CHECK(cudaMemcpy2DAsync(host, sizeof(double), device, static_cast<size_t>(stride) * sizeof(double),
+                                       sizeof(double), static_cast<size_t>(n), cudaMemcpyDeviceToHost,
+                                       context.compute));
+    KRRDISTILL_CHECK(cudaStreamSynchronize(context.compute));
   }
 }
 

@@ -103,6 +103,7 @@ class Context {
 
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;
+  void trim_device() noexcept;
 
  private:
   void destroy() noexcept;
@@ -158,6 +159,9 @@ class Scope {
     return std::static_pointer_cast<T>(keep_bytes(memory));
   }
 
+  // n elements that are `stride` elements apart on the device, such as a diagonal.
+  void download_strided(double* host, const double* device, int64_t n, int64_t stride);
+
   // The copy of an array that keep_weight made, which then lives until the operation ends; null where there is none.
   const void* kept(const KeptKey& key);
 
@@ -187,8 +191,11 @@ class Scope {
   int previous_device_ = 0;
   int64_t budget_ = 0;
   int64_t used_ = 0;
-  std::vector<Block> device_;
-  std::vector<int64_t> charged_;  // what was asked for of each, and is used of the budget
+  struct Held {
+    Block block;
+    int64_t charged;  // what was asked for, and is used of the budget
+  };
+  std::vector<Held> device_;
   std::vector<Block> pinned_;
   std::vector<std::shared_ptr<const void>> held_;  // of kept(): another thread may let go of them
   std::array<Block, 2> ring_{};                    // of send and receive

@@ -81,8 +81,8 @@ void score(Context& context, const FeatureMap<T>& map, const Source& input, cons
   Scope scope(context);
   const int64_t p = map.output_dim(), size = sizeof(T), all = models * k;
   const int64_t counts = models * static_cast<int64_t>(sizeof(unsigned long long));
-  TileStream<T> tiles(scope, "score_path", map, input, tile_rows, all * p * size + counts, all * size, 0,
-                      sizeof(int64_t));
+  TileStream<T> tiles(scope, "score_path", map, input, tile_rows,
+                      {.fixed = all * p * size + counts, .per_row = all * size, .extra_per_row = sizeof(int64_t)});
   const T* device_weights = place(scope, all * p);
   T* scores = scope.device<T>(tiles.rows() * all);
   auto* device_correct = scope.device<unsigned long long>(models);
@@ -134,7 +134,8 @@ void scores(Context& context, const FeatureMap<T>& map, const Source& input, con
   constexpr bool single = std::is_same_v<T, float>;
   Scope scope(context);
   const int64_t p = map.output_dim(), size = sizeof(double);
-  TileStream<T> tiles(scope, "scores", map, input, tile_rows, r * p * size, (single ? pitch(p) + r : r) * size);
+  TileStream<T> tiles(scope, "scores", map, input, tile_rows,
+                      {.fixed = r * p * size, .per_row = (single ? pitch(p) + r : r) * size});
   const double* device_weights = scope.upload(weights, r * p);
   auto* wide = scope.device<double>(single ? tiles.rows() * pitch(p) : 0);
   auto* result = scope.device<double>(tiles.rows() * r);

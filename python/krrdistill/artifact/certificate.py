@@ -104,7 +104,7 @@ def certify(
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
     with blas_for(8.0 * W.size):
         scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
-        relative, inner = relative_error(W, W_S), float(np.vdot(W_S, W))
+        relative, inner = _relative(float(np.linalg.norm(W_S - W)), scale), float(np.vdot(W_S, W))
     if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
         spread = np.linalg.norm(both[:, 0].std(axis=0))
         relative = max(

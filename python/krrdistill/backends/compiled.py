@@ -83,15 +83,13 @@ class CompiledBackend:
     ) -> PathSolution:
         """All lambdas in one call, see ``Backend.ridge_path``."""
         nonfinite = nonfinite_path(gram, cross, lambdas)
-        return (
-            self._path(gram if overwrite else gram.copy(), cross, lambdas, rounding) if nonfinite is None else nonfinite
-        )
-
-    def _path(self, gram: Any, cross: FloatArray, lambdas: FloatArray, rounding: float) -> PathSolution:
-        """The path of a finite G, which may be overwritten."""
+        if nonfinite is not None:
+            return nonfinite
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
-        largest = self._operations.ridge_path(gram, cross, lambdas, rounding, weights, positive_definite, resolved)
+        largest = self._operations.ridge_path(
+            gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
+        )
         return PathSolution(weights, positive_definite, resolved, largest, *path_sums(weights, cross))
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
