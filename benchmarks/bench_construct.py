@@ -14,7 +14,7 @@ import pytest
 import krrdistill as kd
 import tolerances
 from harness import Recorder, relative_error
-from krrdistill.construct.closed_form import construct, noise_start
+from krrdistill.construct.closed_form import construct, gaussian_start
 from numpy_pipeline import construct as numpy_construct
 from work import Work, factor_work
 
@@ -50,7 +50,7 @@ def test_construct(record: Recorder, W: FloatArray, ipc: int, name: str) -> None
     if name != "numpy":
 
         def call() -> tuple[FloatArray, FloatArray]:
-            D, Y = noise_start(W, ipc, seed=0)
+            D, Y = gaussian_start(W, ipc, seed=0)
             points = construct(D, Y, 0.0, lambda_=_LAMBDA)
             return points.F, points.Y
 
@@ -63,7 +63,7 @@ def test_construct_lambda_s(record: Recorder, W: FloatArray, ipc: int) -> None:
     m, p = ipc * len(W), W.shape[1]
 
     def call() -> Any:
-        D, Y = noise_start(W, ipc, seed=0)
+        D, Y = gaussian_start(W, ipc, seed=0)
         return construct(D, Y, None, lambda_=_LAMBDA)
 
     small, large = min(m, p), max(m, p)
@@ -75,7 +75,7 @@ def test_construct_lambda_s(record: Recorder, W: FloatArray, ipc: int) -> None:
 @pytest.mark.parametrize("name", ["krrdistill", "numpy"])
 @pytest.mark.parametrize("ipc", _IPCS)
 def test_fit_features(record: Recorder, W: FloatArray, ipc: int, name: str) -> None:
-    D, Y = noise_start(W, ipc, seed=0)
+    D, Y = gaussian_start(W, ipc, seed=0)
     F = construct(D, Y, 0.0, lambda_=_LAMBDA).F
     call: Callable[[], Any] = lambda: (np.linalg.pinv(F) @ Y).T  # noqa: E731
     if name != "numpy":

@@ -16,7 +16,7 @@ import numpy as np
 import krrdistill as kd
 from krrdistill.apps.kip.gram import GramObjective
 from krrdistill.common.random import normal
-from krrdistill.construct.closed_form import construct, dual, features_of_dual, noise_start
+from krrdistill.construct.closed_form import construct, dual, features_of_dual, gaussian_start
 from krrdistill.construct.labels import learned_labels, one_hot_labels
 from krrdistill.maps import FeatureMap
 from machine import machine_facts, one_line
@@ -48,7 +48,7 @@ def fourier_scale(data: kd.Dataset) -> list[str]:
     phi, W = trained(data, "random_fourier")
     lines = ["| random Fourier, points per class | paper: features alone | features and labels |", "|---|---|---|"]
     for ipc in (1, 10, 50):
-        D, Y = noise_start(W, ipc, seed=0)
+        D, Y = gaussian_start(W, ipc, seed=0)
         points = construct(D, Y, 0.0, lambda_=1.0, feature_limit=phi.feature_limit())
         alone, both = (error(kd.fit_features(points.F, labels), W) for labels in (Y, points.Y))
         lines.append(f"| {ipc} | {alone:.2g} | {both:.1e} |")
@@ -59,7 +59,7 @@ def roots(data: kd.Dataset) -> list[str]:
     """Both roots of Theorem 4.1 up to the bound, identity map."""
     _, W = trained(data, "identity")
     lines = ["| λ_S / bound, identity, ten per class | plus root | minus root |", "|---|---|---|"]
-    D, Y = noise_start(W, 10, seed=0)
+    D, Y = gaussian_start(W, 10, seed=0)
     bound = 0.25 / float(np.linalg.norm(D, 2)) ** 2
     for fraction in (1e-6, 0.5, 1.0 - 1e-9):
         cells = []
@@ -120,7 +120,7 @@ def kip_minimum(data: kd.Dataset) -> list[str]:
         statistics = kd.RidgeStatistics(FeatureMap(phi.output_dim, ()), data.n_classes, precision="float64")
         statistics.update(F, data.y_train[:n])
         W = kd.fit_features(F, np.eye(data.n_classes)[data.y_train[:n]])  # lambda = 0
-        distilled = features_of_dual(noise_start(W, 10, seed=0)[0], 0.0)
+        distilled = features_of_dual(gaussian_start(W, 10, seed=0)[0], 0.0)
         objective = GramObjective((), statistics, dtype=np.float64)
         cells = [objective.loss_and_gradient(points, None)[0] / n for points in (distilled, F[:100])]
         lines.append(f"| n = {n} | {cells[0]:.1e} | {cells[1]:.1e} |")

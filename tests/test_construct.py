@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,14 @@ from krrdistill.construct.closed_form import (
     construct,
     dual,
     features_of_dual,
-    noise_start,
+    gaussian_start,
+    orthogonal_start,
     raise_singular_values,
     real_start,
     shrink_to_bound,
 )
 from krrdistill.construct.labels import learned_labels, one_hot_labels
+from krrdistill.construct.orthogonal import orthonormal_noise
 from krrdistill.errors import DataError, LambdaOutOfRange
 
 Array = npt.NDArray[Any]
@@ -279,7 +282,7 @@ def test_free_part_is_shrunk_to_the_bound(m: int) -> None:
     lambda_s = 0.5 * oracles.bound(fixed)
     assert lambda_s > oracles.bound(D)
     shrunk, labels = shrink_to_bound(D, Y, W, lambda_s)
-    assert labels is Y
+    tolerances.assert_exact(labels, Y)
     assert lambda_s <= oracles.bound(shrunk)
     tolerances.assert_solve(Y.T @ shrunk, W, 10.0)
     ratio = np.linalg.norm(shrunk - fixed) / np.linalg.norm(D - fixed)
@@ -321,17 +324,117 @@ def test_labels_are_scaled_only_when_allowed(m: int, excess: float) -> None:
 @pytest.mark.parametrize("ipc", [1, 2, 7])
 def test_noise_start(ipc: int) -> None:
     W = model()
-    D, Y = noise_start(W, ipc, seed=5)
+    D, Y = gaussian_start(W, ipc, seed=5)
     tolerances.assert_exact(Y, one_hot_labels(K, ipc))
     scale = np.std(np.linalg.pinv(Y.T) @ W)
     Z = scale * normal(5, Stream.NOISE, ipc * K * P).reshape(ipc * K, P)
     tolerances.assert_solve(D, oracles.dual(W, Y.T, Z), 10.0)
-    tolerances.assert_exact(noise_start(W, ipc, seed=5)[0], D)
+    tolerances.assert_exact(gaussian_start(W, ipc, seed=5)[0], D)
     if ipc == 1:  # m = k leaves no freedom
         tolerances.assert_solve(D, W)
     else:
-        assert np.abs(noise_start(W, ipc, seed=6)[0] - D).max() > 0.1 * scale
+        assert np.abs(gaussian_start(W, ipc, seed=6)[0] - D).max() > 0.1 * scale
     assert np.linalg.matrix_rank(D) == min(ipc * K, P)
+
+
+COUNTS = [1, 2, 4, 7, (1, 2, 3), (5, 1, 9)]  # m = k, m < p, m = p, m > p, and classes that differ
+
+
+@pytest.mark.parametrize("points_per_class", COUNTS)
+@pytest.mark.parametrize("centered", [False, True])
+def test_orthogonal_noise_has_the_spectrum_that_it_states(points_per_class: Any, centered: bool) -> None:
+    W = model() - centered * model().mean(axis=0)
+    start, Y = orthogonal_start(W, points_per_class, seed=5, centered=centered)
+    one_hot = one_hot_labels(K, points_per_class)
+    tolerances.assert_solve(Y, one_hot - centered * one_hot.mean(axis=0))
+    D, rank = start.array(), K - centered
+    tolerances.assert_solve(Y.T @ D, W, 10.0)
+    U, s, Vt = np.linalg.svd(Y, full_matrices=False)
+    least = np.linalg.svd((Vt[:rank] @ W) / s[:rank, None], compute_uv=False)
+    noise = np.full(max(0, min(len(Y) - K, P - rank)), start.scale)
+    expected = np.sort(np.concatenate([least, noise]))[::-1]
+    found = np.linalg.svd(D, compute_uv=False)[: len(expected)]
+    tolerances.assert_solve(found, expected, 10.0)
+    tolerances.assert_solve(start.largest_square, found[0] ** 2, 10.0)
+    assert np.linalg.matrix_rank(D) == len(expected)
+    if centered:
+        tolerances.assert_solve(D.mean(axis=0), np.zeros(P), magnitude=found[0])
+
+
+@pytest.mark.parametrize("points_per_class", [*COUNTS, 3])
+def test_no_noise_has_features_of_a_smaller_condition(points_per_class: Any) -> None:
+    W = model()
+    start, Y = orthogonal_start(W, points_per_class, seed=5)
+    F = construct(start, Y, 0.0, lambda_=1.0).F
+    least = np.linalg.cond(W / np.sqrt(Y.sum(axis=0))[:, None])  # of the part of D that the labels decide
+    assert np.linalg.cond(F) <= least * (1.0 + tolerances.solve(1e3))
+    if len(Y) <= P:
+        for seed in range(5):
+            assert np.linalg.cond(gaussian_start(W, points_per_class, seed=seed)[0]) >= least * (1.0 - 1e-9)
+
+
+@pytest.mark.parametrize("points_per_class", COUNTS)
+@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.parametrize("limit", [np.inf, 0.05])
+def test_orthogonal_noise_is_exact_for_every_lambda_s(points_per_class: Any, root: str, limit: float) -> None:
+    W = model()
+    start, Y = orthogonal_start(W, points_per_class, seed=5)
+    for lambda_s in (None, 0.0) if root == "plus" else (None,):
+        made = construct(start, Y, lambda_s, lambda_=0.3, root=root, feature_limit=limit)
+        assert np.abs(made.F).max() <= limit
+        assert_retrains(made.F, made.Y, made.lambda_s, W)
+    assert construct(start, Y, None, lambda_=1e9, root=root).lambda_s <= oracles.bound(start.array())
+    lambda_s = 50.0 * oracles.bound(start.array())
+    with pytest.raises(LambdaOutOfRange, match="choose a smaller one or scale_labels"):
+        shrink_to_bound(start, Y, W, lambda_s)
+    scaled, labels = shrink_to_bound(start, Y, W, lambda_s, scale_labels=True)
+    made = construct(scaled, labels, lambda_s, lambda_=0.3, root=root)
+    assert made.lambda_s == lambda_s
+    assert_retrains(made.F, made.Y, lambda_s, W)
+
+
+def test_orthogonal_noise_shrinks_to_a_fixed_lambda_s_before_labels_grow() -> None:
+    W = np.eye(K, P) * np.array([1.0, 1e-3, 1e-3])[:, None]
+    start, Y = orthogonal_start(W, 4, seed=5)
+    large = replace(start, scale=10.0)
+    lambda_s = 0.9 * oracles.bound(dual(W, Y, np.zeros((len(Y), P))))
+    shrunk, labels = shrink_to_bound(large, Y, W, lambda_s)
+    tolerances.assert_exact(labels, Y)
+    assert 0.0 < shrunk.scale < 10.0
+    assert_retrains(construct(shrunk, Y, lambda_s, lambda_=1.0).F, Y, lambda_s, W)
+
+
+def test_orthogonal_noise_depends_on_the_seed_alone() -> None:
+    first, again, other = (orthogonal_start(model(), 3, seed=seed)[0].array() for seed in (5, 5, 6))
+    tolerances.assert_exact(first, again)
+    free = first - other
+    assert np.linalg.norm(free) > 0.5 * np.linalg.norm(first - first.reshape(3, K, P).mean(axis=0).repeat(3, 0))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (9, 1), (5, 8), (8, 8), (13, 8)])
+def test_orthonormal_noise_has_orthonormal_rows_or_columns(rows: int, columns: int) -> None:
+    for seed in range(4):  # the first row of the transform is another one
+        E = np.zeros((rows + 1, columns + 2))
+        orthonormal_noise(E[1:, 2:], seed=seed)
+        assert not E[0].any()
+        assert not E[:, :2].any()
+        E = E[1:, 2:]
+        product = E @ E.T if rows <= columns else E.T @ E
+        tolerances.assert_solve(product, np.eye(min(rows, columns)))
+
+
+def test_models_of_lower_rank_and_real_targets_keep_orthogonal_noise() -> None:
+    W = model()
+    W[1] = 2.0 * W[0]
+    start, Y = orthogonal_start(W, 3, seed=0)
+    assert_retrains(construct(start, Y, 0.0, lambda_=1.0).F, Y, 0.0, W)
+    targets = gaussian(9, K, seed=4)
+    start, Y = orthogonal_start(model(), 3, seed=0, labels=targets)
+    assert_retrains(construct(start, Y, 0.0, lambda_=1.0).F, targets, 0.0, model())
+    wide = gaussian(K, 2, seed=3)  # fewer features than classes: no room for noise
+    start, Y = orthogonal_start(wide, 3, seed=0)
+    assert start.noise is None
+    assert_retrains(construct(start, Y, 0.0, lambda_=1.0).F, Y, 0.0, wide)
 
 
 @pytest.mark.parametrize("lambda_s", [0.0, 0.05, 3.0])

@@ -16,7 +16,7 @@ import oracles
 import tolerances
 from krrdistill.common.options import declared_options, read_value
 from krrdistill.common.random import Stream, normal
-from krrdistill.construct.closed_form import noise_start
+from krrdistill.construct.closed_form import gaussian_start
 from krrdistill.construct.labels import one_hot_labels, point_classes
 from krrdistill.options import DistillOptions
 
@@ -62,7 +62,7 @@ def test_points_stand_in_rounds_of_the_classes_that_have_more() -> None:
 
 def test_noise_has_one_scale_for_all_points() -> None:
     W = np.random.default_rng(0).standard_normal((10, 6))
-    D, Y = noise_start(W, COUNTS, seed=5)
+    D, Y = gaussian_start(W, COUNTS, seed=5)
     Z = np.std(W) / 2.8 * normal(5, Stream.NOISE, 28 * 6).reshape(28, 6)
     tolerances.assert_solve(D, oracles.dual(W, Y.T, Z), 10.0)
 

@@ -366,7 +366,7 @@ def test_nearest_neighbours(digits: kd.Dataset) -> None:
 )
 def test_the_noise_of_a_file_is_measured(digits: kd.Dataset, kernel: str, lambda_s: Any, intercept: bool) -> None:
     phi = kd.make_map(kernel, digits, kd.standardize(digits))
-    keywords: dict[str, Any] = {"points_per_class": 5, "intercept": intercept}
+    keywords: dict[str, Any] = {"points_per_class": 5, "intercept": intercept, "noise": "gaussian"}
     result = kd.distill(digits.x_train, digits.y_train, phi, lambda_s=lambda_s, **keywords)
     Q = phi.range_basis()
     W = result.model.W if Q is None else result.model.W @ Q

@@ -19,7 +19,7 @@ import tolerances
 from conftest import stages
 from krrdistill.apps import privacy
 from krrdistill.apps.kip.gram import GramObjective
-from krrdistill.construct.closed_form import construct, dual, features_of_dual, noise_start, real_start
+from krrdistill.construct.closed_form import construct, dual, features_of_dual, gaussian_start, real_start
 from krrdistill.construct.labels import learned_labels, one_hot_labels
 
 Array = npt.NDArray[Any]
@@ -215,7 +215,7 @@ def test_theorem_5_1_surjective_maps_are_exact(phi: Any, ipc: int, reg_s: bool) 
     X = gaussian(16, N, seed=7)
     Phi = oracles.features(X, phi.layers)
     W = oracles.ridge(oracles.one_hot(np.arange(N) % K, K), Phi, 0.5)
-    D, Y = noise_start(W, ipc, seed=0)
+    D, Y = gaussian_start(W, ipc, seed=0)
     points = construct(D, Y, None if reg_s else 0.0, lambda_=0.5, feature_limit=phi.feature_limit())
     inputs = phi.preimage(points.F)
     F = oracles.features(inputs.T, phi.layers).T
@@ -229,7 +229,7 @@ def test_theorem_5_1_fails_for_a_map_that_is_not_surjective() -> None:
     with pytest.raises(kd.NotSurjective, match="maps 8 inputs to 12 features"):
         phi.preimage(np.zeros((K, P)))
     W, _, _ = trained()
-    D, Y = noise_start(W, 1, seed=0)
+    D, Y = gaussian_start(W, 1, seed=0)
     F = construct(D, Y, 0.0, lambda_=1.0, feature_limit=phi.feature_limit()).F
     weight, bias = oracles.dense(phi.layers[0].weight), phi.layers[0].bias
     nearest = np.linalg.pinv(weight) @ (np.arccos(F.T / phi.feature_limit()) - np.asarray(bias)[:, None])
@@ -319,7 +319,7 @@ def gram_objective(Phi: Array, labels: Array) -> GramObjective:
 def test_theorem_6_1_distilled_sets_minimise_the_loss_for_n_at_most_p() -> None:
     labels = np.arange(9) % K
     W, Phi, Y = trained(n=9, lambda_=0.0)
-    D, Y_S = noise_start(W, 3, seed=0)
+    D, Y_S = gaussian_start(W, 3, seed=0)
     F = features_of_dual(D, 0.0)
     assert_no_loss(kip_loss(kd.fit_features(F, Y_S, 0.0), Phi, Y), F, W, Phi)
     loss, gradient = gram_objective(Phi, labels).loss_and_gradient(F, None)
@@ -374,7 +374,7 @@ def test_proposition_6_1_with_noise_nothing_but_w_is_used() -> None:
     assert difference(other, Phi) > 0.5
     again = oracles.ridge(other_labels, other, 0.5)
     tolerances.assert_solve(again, W, oracles.condition(Phi) ** 2)
-    first, second = (features_of_dual(noise_start(model, 2, seed=0)[0], 0.0) for model in (W, again))
+    first, second = (features_of_dual(gaussian_start(model, 2, seed=0)[0], 0.0) for model in (W, again))
     tolerances.assert_solve(first, second, oracles.condition(Phi) ** 2 * oracles.condition(first) ** 2)
 
 

@@ -36,6 +36,7 @@ __all__ = [
 
 DATASETS = ("digits", "mnist", "cifar10", "cifar100")
 INITS = ("noise", "real")
+NOISES = ("orthogonal", "gaussian")
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
 LAYOUTS = ("NHWC", "NCHW")
 PRECISIONS = ("float32", "float64")
@@ -180,6 +181,12 @@ class DistillOptions:
         key="distill.generate_from_real_data",
         meanings={True: "real", False: "noise"},
     )
+    noise: str = option(
+        "orthogonal",
+        "Noise of points that start from it: orthogonal, with the smallest condition number, or gaussian, as published.",
+        choices=NOISES,
+        panel=RESULT,
+    )
     labels_only: bool = option(
         False, "Keep the real samples of the start and learn labels for them (Theorem 4.2).", panel=RESULT
     )
@@ -301,6 +308,8 @@ class DistillOptions:
             raise ValueError("distill: selection = 'gcv' holds nothing out, it takes no refit and no lambda_per_target")
         if self.intercept and self.center_targets:
             raise ValueError("distill: intercept implies center_targets; give one of them")
+        if self.noise != "orthogonal" and self.start == "real":
+            raise ValueError(f"distill: noise = {self.noise!r} has no meaning with a start from real samples")
         if self.labels_only:
             self._check_labels_only()
         if self.realism is not None:

@@ -37,6 +37,8 @@ class Stream(IntEnum):
     HELD_OUT = 7
     PROBE = 8
     SPECTRAL = 9
+    NOISE_ORDER = 10
+    NOISE_SIGNS = 11
     WEIGHTS = 16  # layer l uses WEIGHTS + l
     BATCHES = 1 << 32  # epoch e uses BATCHES + e
 

@@ -22,13 +22,15 @@ from krrdistill.options import ROOTS, PointsPerClass
 from krrdistill.ridge.feature_gram import FeatureGram, pseudo_inverse
 
 from .labels import one_hot_labels
+from .orthogonal import OrthogonalDual
 
 __all__ = [
     "Construction",
     "construct",
     "dual",
     "features_of_dual",
-    "noise_start",
+    "gaussian_start",
+        "orthogonal_start",
     "real_start",
     "shrink_to_bound",
 ]
@@ -52,32 +54,34 @@ class Construction:
     range_scale: float  # features and labels were multiplied by it, lambda_s by its square, to fit the map's range
 
 
-def _label_inverse(Y: FloatArray, W: FloatArray) -> FloatArray:
-    """P = Y (Y^T Y)^-1 = Q R^-T with Y = Q R, shape (m, k): Y^T Y itself would square the condition number of Y.
+def _label_basis(Y: FloatArray, W: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(Q (m, r), S (r, k)): an orthonormal basis of the columns of Y = Q R, and S = R^-T; P = Y (Y^T Y)^-1 = Q S.
 
-    Labels of lower rank, which centred one-hot labels are, do for a W whose columns they span: P = (Y^+)^T then.
+    Y^T Y itself would square the condition number of Y. Labels of lower rank, which centred one-hot labels are, do for
+    a W whose columns they span: P = (Y^+)^T then.
     """
     m, k = Y.shape
     with blas_for(4.0 * m * k * k):
         Q, R = np.linalg.qr(Y)
         if m >= k and np.linalg.cond(R) <= _MAX_LABEL_RANK_CONDITION:
-            return np.asarray(scipy.linalg.solve_triangular(R, Q.T).T)
+            return Q, np.asarray(scipy.linalg.solve_triangular(R, np.eye(k), trans="T"))
     U, s, Vt = np.linalg.svd(Y, full_matrices=False)
     rank = int(np.count_nonzero(s * _MAX_LABEL_RANK_CONDITION > s[0]))
     U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
     if np.linalg.norm(W - Vt.T @ (Vt @ W)) > _OUTSIDE_LABELS * np.linalg.norm(W):
         raise DataError(f"construct: labels of shape {Y.shape} must have rank {k}; the construction needs m >= k")
-    return np.asarray((U / s) @ Vt)
+    return U, np.asarray(Vt / s[:, None])
 
 
 def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
     """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
-    D = product(_label_inverse(Y, W), W - product(Y.T, Z))
+    Q, S = _label_basis(Y, W)
+    D = product(Q, product(S, W - product(Y.T, Z)))
     D += Z
     return D
 
 
-def noise_start(
+def gaussian_start(
     W: FloatArray,
     points_per_class: PointsPerClass,
     *,
@@ -99,6 +103,21 @@ def noise_start(
     if centered:
         Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
     return dual(W, Y, Z), Y
+
+
+def orthogonal_start(
+    W: FloatArray,
+    points_per_class: PointsPerClass,
+    *,
+    seed: int,
+    labels: FloatArray | None = None,
+    centered: bool = False,
+) -> tuple[OrthogonalDual, FloatArray]:
+    """(D, Y) as ``gaussian_start`` with structured noise, of which the spectrum is known (construct/orthogonal.py)."""
+    Y = one_hot_labels(len(W), points_per_class) if labels is None else labels
+    Y = Y - Y.mean(axis=0) if centered else Y
+    Q, S = _label_basis(Y, W)
+    return OrthogonalDual.of(Q, product(S, W), seed=seed, centered=centered), Y
 
 
 def real_start(
@@ -141,7 +160,7 @@ def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> F
     return _features_of_spectrum(FeatureGram(D), lambda_s, root)
 
 
-def _features_of_spectrum(spectrum: FeatureGram, lambda_s: float, root: str) -> FloatArray:
+def _features_of_spectrum(spectrum: FeatureGram | OrthogonalDual, lambda_s: float, root: str) -> FloatArray:
     bound = 0.25 / spectrum.largest_square
     if lambda_s > bound * (1.0 + 1e-9):
         raise LambdaOutOfRange(f"construct: lambda_s = {lambda_s:.6g} exceeds its bound 1/(4 s1^2) = {bound:.6g}")
@@ -157,19 +176,21 @@ def _features_of_spectrum(spectrum: FeatureGram, lambda_s: float, root: str) -> 
 
 
 def shrink_to_bound(
-    D: FloatArray, Y: FloatArray, W: FloatArray, lambda_s: float, *, scale_labels: bool = False
-) -> tuple[FloatArray, FloatArray]:
+    D: FloatArray | OrthogonalDual, Y: FloatArray, W: FloatArray, lambda_s: float, *, scale_labels: bool = False
+) -> tuple[FloatArray | OrthogonalDual, FloatArray]:
     """(D, Y) with 4 lambda_s s1(D)^2 <= 1 for a lambda_s that the user fixes.
 
-    The free part Z is shrunk; P W and it are orthogonal, so s1(D)^2 <= s1(P W)^2 + s1(Z)^2. When P W alone is too large
-    and ``scale_labels`` is set, the labels are scaled up, which scales P W down. Raises LambdaOutOfRange otherwise.
+    The free part Z is shrunk; P W and it are orthogonal, so s1(D)^2 <= s1(P W)^2 + s1(Z)^2, the larger of both where
+    their rows are orthogonal, too. When P W alone is too large and ``scale_labels`` is set, the labels are scaled up,
+    which scales P W down. Raises LambdaOutOfRange otherwise.
     """
     limit = _BOUND_MARGIN * 0.25 / lambda_s
-    if np.linalg.norm(D, 2) ** 2 <= limit:
+    structured = isinstance(D, OrthogonalDual)
+    if (D.largest_square if structured else np.linalg.norm(D, 2) ** 2) <= limit:
         return D, Y
-    fixed = _label_inverse(Y, W) @ W
-    free = D - fixed
-    fixed_square = float(np.linalg.norm(fixed, 2)) ** 2
+    fixed = None if structured else dual(W, Y, np.zeros(D.shape))
+    fixed_square = D.fixed_square if structured else float(np.linalg.norm(fixed, 2)) ** 2
+    factor = 1.0
     if fixed_square > limit:
         if not scale_labels:
             raise LambdaOutOfRange(
@@ -177,14 +198,16 @@ def shrink_to_bound(
                 "allow for this model; choose a smaller one or scale_labels"
             )
         factor = float(np.sqrt(2.0 * fixed_square / limit))
-        Y, fixed, fixed_square = factor * Y, fixed / factor, 0.5 * limit
-    free_square = float(np.linalg.norm(free, 2)) ** 2
-    shrink = min(1.0, float(np.sqrt((limit - fixed_square) / free_square))) if free_square > 0.0 else 1.0
-    return fixed + shrink * free, Y
+    if structured:
+        return D.scaled(factor, most=float(np.sqrt(limit))), factor * Y
+    free = D - fixed
+    room, free_square = limit - fixed_square / factor**2, float(np.linalg.norm(free, 2)) ** 2
+    shrink = min(1.0, float(np.sqrt(room / free_square))) if free_square > 0.0 else 1.0
+    return fixed / factor + shrink * free, factor * Y
 
 
 def construct(
-    D: FloatArray,
+    D: FloatArray | OrthogonalDual,
     Y: FloatArray,
     lambda_s: float | None,
     *,
@@ -200,11 +223,11 @@ def construct(
     the minus root, whose features are at most sqrt(lambda_s) and fall as c rises.
     """
     check_choice("construct", "root", root, ROOTS)
+    spectrum = D if isinstance(D, OrthogonalDual) else FeatureGram(D)
     if lambda_s == 0.0:
-        F = pseudo_inverse(D)
+        F = spectrum.inverse(0.0)
         c = _range_scale(F, feature_limit)
-        return Construction(c * F, c * Y, 0.0, c)
-    spectrum = FeatureGram(D)
+        return Construction(F if c == 1.0 else c * F, c * Y, 0.0, c)
     if lambda_s is None:
         chosen = min(lambda_, _BOUND_MARGIN * 0.25 / spectrum.largest_square)
         F = _features_of_spectrum(spectrum, chosen, root)
@@ -227,5 +250,5 @@ def construct(
 
 
 def _range_scale(F: FloatArray, limit: float) -> float:
-    largest = float(np.abs(F).max())
+    largest = max(float(F.max()), -float(F.min()))
     return 1.0 if largest <= limit else limit / largest * (1.0 - 1e-12)

@@ -21,7 +21,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions, class_counts
 from krrdistill.ridge.model import RidgeModel
 
-from .closed_form import Construction, construct, noise_start, real_start, shrink_to_bound
+from .closed_form import Construction, construct, gaussian_start, orthogonal_start, real_start, shrink_to_bound
 from .labels import affine_labels, learned_labels, target_labels
 from .nearest import nearest_inputs
 from .span import span_model
@@ -59,8 +59,8 @@ def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
             raise NotSurjective(f"distill: strict: {error}") from error
         if feature_map.reach == "none":
             raise NotSurjective(f"distill: {error} and no gradients; use labels_only, or a torch module") from error
-        if options.root == "minus" or options.scale_labels:
-            raise ValueError(f"distill: root and scale_labels belong to exact preimages; {error}") from error
+        if options.root == "minus" or options.scale_labels or options.noise == "gaussian":
+            raise ValueError(f"distill: root, scale_labels and noise belong to exact preimages; {error}") from error
     return feature_map.reach
 
 
@@ -95,7 +95,8 @@ def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptio
         if model.targets != "classes":
             spread = np.where(model.spread > 0.0, model.spread, 1.0)
             labels = target_labels(spread, sum(class_counts(k, options.points_per_class)), seed=options.seed)
-        D, Y = noise_start(W, options.points_per_class, seed=options.seed, labels=labels, centered=with_intercept)
+        start = gaussian_start if options.noise == "gaussian" else orthogonal_start
+        D, Y = start(W, options.points_per_class, seed=options.seed, labels=labels, centered=with_intercept)
     else:
         start_lambda = model.lambda_ if lambda_s is None else lambda_s
         F_real = feature_map.on_standardised.transform(near, dtype=np.float64, backend=backend)

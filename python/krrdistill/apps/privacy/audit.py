@@ -46,11 +46,12 @@ def noise_deviation(distilled: DistilledDataset, *, backend: Any = None) -> floa
 
     (I - P Y^T) D = (I - P Y^T) Z holds whatever W is, and has m - k degrees of freedom in each of the r dimensions of
     the map's range. With an intercept all of it is about the mean, m - 1 rows and labels of rank k - 1. 0 where the
-    file has no such Z: for a real start, approximate inputs, labels learned again for inputs that were rounded, and for
+    file has no such Z: for orthogonal noise, a real start, approximate inputs, labels learned again for inputs that were rounded, and for
     m = k, where nothing of Z is left.
     """
-    started = distilled.meta.get("options", {}).get("init")
-    if started != "noise" or distilled.feature_map.reach != "exact" or distilled.store != "float64":
+    options = distilled.meta.get("options", {})
+    gaussian = options.get("init") == "noise" and options.get("noise", "gaussian") == "gaussian"
+    if not gaussian or distilled.feature_map.reach != "exact" or distilled.store != "float64":
         return 0.0
     Q = distilled.feature_map.range_basis()
     F, Y = distilled.features(backend=backend), distilled.Y

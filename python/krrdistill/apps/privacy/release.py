@@ -20,7 +20,7 @@ from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import plain
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
-from krrdistill.construct.closed_form import construct, noise_start
+from krrdistill.construct.closed_form import construct, gaussian_start
 from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.storage import round_inputs
 from krrdistill.data import Dataset, Preprocessing, standardize
@@ -150,7 +150,7 @@ def _distil(
     model: PrivateModel, feature_map: FeatureMap, options: ReleaseOptions, points_per_class: PointsPerClass
 ) -> dict[str, Any]:
     """Inputs, their encoding, Y and lambda_S: from the noisy W and public numbers only."""
-    D, Y = noise_start(model.W, points_per_class, seed=options.seed)
+    D, Y = gaussian_start(model.W, points_per_class, seed=options.seed)
     points = construct(D, Y, 0.0, lambda_=model.lambda_, feature_limit=feature_map.feature_limit())
     U, encoding = round_inputs(feature_map.standard_preimage(points.F, backend=options.backend), options.store)
     Y = points.Y

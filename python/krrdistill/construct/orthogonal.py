@@ -1,0 +1,139 @@
+"""Noise of known spectrum: a dual D whose singular values and vectors are known before it is formed.
+
+With an orthonormal basis Q (m, r) of the columns of the labels Y and Y = Q R, training needs D = Q A + N with A = R^-T W
+and any N of which Q^T N = 0 (construct/closed_form.py). Here N = s K O: the columns of K are orthonormal and orthogonal
+to Q, the rows of O orthonormal and orthogonal to those of A. So the singular values of D are those of A and s, and
+
+    F = Q U diag(f(sigma)) V^T + f(s) K O        for A = U diag(sigma) V^T,    f(sigma) = 1 / sigma at lambda_s = 0.
+
+For m <= p no D has a smaller condition number: the largest singular value of D is at least, and the smallest at most, that
+of A = Q^T D. Nothing is factored but W and Y, and F costs 4 m p k + 2 m p k + 4 m p k operations where a pseudo-inverse
+of D costs m^2 p + m^3 / 3 + 2 m^2 p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import lapack, svd
+
+from krrdistill.common.products import product
+from krrdistill.common.random import Stream, permutation, signs
+from krrdistill.common.threads import blas_for
+
+__all__ = ["OrthogonalDual", "orthonormal_noise"]
+
+FloatArray = npt.NDArray[np.float64]
+_RANK = 1e-10  # singular values of A under it, relative to the largest, count as 0
+_PART = 1 << 18  # numbers that are looked up at a time
+
+
+@dataclass(frozen=True, eq=False)
+class OrthogonalDual:
+    """D = Q A + s N by its singular value decomposition.
+
+    Parameters
+    ----------
+    left : array of shape (m, r), Q U
+    values : array of shape (r,), the singular values of A
+    right : array of shape (r, p), V^T
+    noise : array of shape (m, p), N; all its singular values are 1 or 0
+    scale : float, s; 0 where N is 0
+    """
+
+    left: FloatArray
+    values: FloatArray
+    right: FloatArray
+    noise: FloatArray | None
+    scale: float
+
+    @classmethod
+    def of(cls, Q: FloatArray, A: FloatArray, *, seed: int, centered: bool = False) -> OrthogonalDual:
+        """D for an orthonormal basis Q (m, r) of the labels and A (r, p), with noise as large as the average of A.
+
+        ``centered`` : the columns of N have mean 0 although those of Q have, too.
+        """
+        m, p = len(Q), A.shape[1]
+        with blas_for(8.0 * len(A) ** 2 * p):
+            U, s, Vt = svd(A, full_matrices=False, check_finite=False)
+        taken = np.column_stack([Q, np.full(m, m**-0.5)]) if centered else Q
+        rows, columns = m - taken.shape[1], p - len(A)
+        if min(rows, columns) <= 0:
+            return cls(product(Q, U), s, Vt, None, 0.0)
+        noise = np.zeros((m, p))
+        orthonormal_noise(noise[-rows:, -columns:], seed=seed)
+        _turn(noise, taken, A.T)
+        return cls(product(Q, U), s, Vt, noise, float(np.sqrt(np.mean(s * s))))
+
+    @property
+    def largest_square(self) -> float:
+        """The square of the largest singular value of D."""
+        return max(float(self.values[0]), self.scale) ** 2
+
+    @cached_property
+    def fixed_square(self) -> float:
+        """The square of the largest singular value of A, which the labels decide alone."""
+        return float(self.values[0]) ** 2
+
+    def array(self) -> FloatArray:
+        """D, shape (m, p)."""
+        return self.rescaled(np.ones_like)
+
+    def inverse(self, lambda_s: float) -> FloatArray:
+        """(D D^T + lambda_s I)^-1 D, shape (m, p); singular values of A that are rounding count as 0."""
+        least = (_RANK * self.values[0]) ** 2
+
+        def ratio(square: FloatArray) -> FloatArray:
+            return np.divide(1.0, square + lambda_s, out=np.zeros_like(square), where=square > least)
+
+        return self.rescaled(ratio)
+
+    def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """The matrix with singular values sigma ratio(sigma^2) and the singular vectors of D."""
+        F = product(self.left * (self.values * ratio(self.values**2)), self.right)
+        if self.noise is not None:
+            F += self.scale * float(ratio(np.array([self.scale**2]))[0]) * self.noise
+        return F
+
+    def scaled(self, labels: float = 1.0, *, most: float) -> OrthogonalDual:
+        """D of labels that are ``labels`` times larger, its noise at most ``most``."""
+        return replace(self, values=self.values / labels, scale=min(self.scale / labels, most))
+
+
+def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
+    """Fills E (rows, columns) with orthonormal rows or columns, whichever are fewer, and entries of about one size.
+
+    A corner of the discrete cosine transform of order M = max(rows, columns), with rows in a random order and random
+    signs of rows and columns: E_ij = +- sqrt(2 / M) cos(pi (2 j + 1) i / (2 M)).
+    """
+    rows, columns = out.shape
+    order = max(rows, columns)
+    chosen = permutation(seed, Stream.NOISE_ORDER, order)[:rows]
+    drawn = signs(seed, Stream.NOISE_SIGNS, rows + columns)
+    table = np.sqrt(2.0 / order) * np.cos(np.pi / (2 * order) * np.arange(4 * order))
+    odd = 2 * np.arange(columns) + 1
+    step = max(1, _PART // columns)
+    for start in range(0, rows, step):
+        frequency = chosen[start : start + step, None]
+        part = table[frequency * odd % (4 * order)]
+        part[frequency[:, 0] == 0] = order**-0.5
+        part *= drawn[start : start + len(part), None]
+        np.multiply(part, drawn[rows:], out=out[start : start + step])
+
+
+def _turn(noise: FloatArray, left: FloatArray, right: FloatArray) -> None:
+    """noise (m, p) -> H_left noise H_right^T in place; H the Householder reflections whose first columns span a matrix.
+
+    Columns that are not in the first places are orthogonal to that matrix: left (m, r), right (p, k).
+    """
+    (m, p), turned = noise.shape, noise.T  # column-major, as LAPACK takes it
+    for side, transpose, matrix in (("L", "N", right), ("R", "T", left)):
+        with blas_for(4.0 * m * p * matrix.shape[1]):
+            reflections, tau, _, _ = lapack.dgeqrf(matrix)
+            work = lapack.dormqr(side, transpose, reflections, tau, turned, -1)[1]
+            done, _, info = lapack.dormqr(side, transpose, reflections, tau, turned, int(work[0]), overwrite_c=1)
+        assert info == 0 and np.shares_memory(done, noise)
