@@ -42,7 +42,9 @@ double solve_square(double* weight, double* rhs, double* x, int64_t p, int64_t m
   char trans = 'T';  // the factored matrix is W^T
   blas<double>().getrs(&trans, &n, &columns, weight, &n, pivots, rhs, &n, &info);
   check_info("getrs", info);
-  std::copy(rhs, rhs + m * p, x);
+  if (x != rhs) {
+    std::copy(rhs, rhs + m * p, x);
+  }
   return rcond;
 }
 

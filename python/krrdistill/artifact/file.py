@@ -174,6 +174,13 @@ class DistilledDataset:
         arrays = (self.X.reshape(len(self.inputs), *self.shape), self.Y)
         return torch.utils.data.TensorDataset(*(torch.tensor(a, device=device, dtype=kind) for a in arrays))
 
+    def _fits_float32(self) -> bool:
+        """Whether ``samples`` are finite; they are made only where their largest possible size does not tell."""
+        unit, origin = self.preprocessing.unit, self.preprocessing.origin
+        largest = max(float(self.inputs.max()), -float(self.inputs.min()))
+        bound = largest * float(np.abs(unit).max()) + float(np.abs(origin).max())
+        return bound < np.finfo(np.float32).max or bool(np.isfinite(self.samples).all())
+
     def _gram(self, F: FloatArray) -> FeatureGram:
         return FeatureGram(contrasts(F) if self.centered else F)
 
@@ -276,9 +283,11 @@ class DistilledDataset:
         the seed and a fingerprint.
         """
         check_describable(str(path), self.feature_map)
-        for name, array in (("X", self.inputs), ("Y", self.Y), ("X in float32", self.samples)):
+        for name, array in (("X", self.inputs), ("Y", self.Y)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
+        if not self._fits_float32():
+            raise DataError(f"{path}: X in float32 would hold NaN or infinity; nothing was written")
         stored: dict[str, npt.NDArray[Any]] = {"X": self.inputs}
         if self.encoding is not None:
             codes = self.encoding.encode(self.inputs)

@@ -28,6 +28,8 @@ __all__ = [
     "Weight",
     "dense_matrix",
     "matrix_of",
+    "path_operations",
+    "path_sums",
     "products_in",
     "scores_on_host",
     "weight_arrays",
@@ -201,6 +203,11 @@ def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
     no = xp.zeros(shape[0], dtype=xp.bool, device=device)
     weights = xp.full(shape, xp.nan, dtype=gram.dtype, device=device)
     return PathSolution(weights, no, xp.asarray(no, copy=True), float("nan"), *path_sums(weights, cross))
+
+
+def path_operations(k: int, p: int, count: int) -> float:
+    """Of a path that matter to its threads: more lambdas than eight are more calls of BLAS, not larger ones."""
+    return min(count, 8) * p * p * (p / 3.0 + 2.0 * k)
 
 
 def path_sums(weights: Any, cross: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .base import (
     Products,
     matrix_of,
     nonfinite_path,
+    path_operations,
     path_sums,
     products_in,
 )
@@ -29,6 +31,8 @@ __all__ = ["CompiledBackend"]
 
 AnyArray = npt.NDArray[Any]
 _ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
+_SMALL_SYSTEMS = 5.0  # small factorisations run that much below the speed of large products
+_ELEMENTWISE = 20.0  # operations that a number takes outside of products
 
 
 class CompiledBackend:
@@ -54,7 +58,8 @@ class CompiledBackend:
     ) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
         out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
-        self._operations.transform(self._map(feature_map, dtype), X, rows, out, self._tile_rows(feature_map, dtype))
+        with self._threads(len(out) * _per_row(feature_map)):
+            self._operations.transform(self._map(feature_map, dtype), X, rows, out, self._tile_rows(feature_map, dtype))
         return out
 
     def accumulate(
@@ -69,14 +74,17 @@ class CompiledBackend:
         rows: IntArray | None = None,
     ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
-        self._operations.accumulate(
-            self._map(feature_map, dtype), X, rows, Y, gram, cross, self._tile_rows(feature_map, dtype)
-        )
+        p = feature_map.output_dim
+        with self._threads((len(X) if rows is None else len(rows)) * (_per_row(feature_map) + p * p)):
+            self._operations.accumulate(
+                self._map(feature_map, dtype), X, rows, Y, gram, cross, self._tile_rows(feature_map, dtype)
+            )
         return products_in(dtype)
 
     def symmetrize(self, gram: FloatArray) -> None:
         """See ``Backend.symmetrize``."""
-        self._operations.symmetrize(gram)
+        with self._threads(gram.size):
+            self._operations.symmetrize(gram)
 
     def ridge_path(
         self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
@@ -87,16 +95,18 @@ class CompiledBackend:
             return nonfinite
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
-        largest = self._operations.ridge_path(
-            gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
-        )
-        return PathSolution(weights, positive_definite, resolved, largest, *path_sums(weights, cross))
+        with self._threads(path_operations(*cross.shape, len(lambdas))):
+            largest = self._operations.ridge_path(
+                gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
+            )
+            return PathSolution(weights, positive_definite, resolved, largest, *path_sums(weights, cross))
 
     def degrees_of_freedom(self, gram: FloatArray, lambdas: FloatArray) -> FloatArray:
         """A band of G, and the diagonal of its inverse for every lambda, see ``Backend.degrees_of_freedom``."""
         degrees = np.full(len(lambdas), np.nan)
         if np.isfinite(gram).all():
-            self._operations.degrees_of_freedom(gram.copy(), lambdas, degrees)
+            with self._threads(2.0 * len(gram) ** 3):
+                self._operations.degrees_of_freedom(gram.copy(), lambdas, degrees)
         return degrees
 
     def score_path(
@@ -112,9 +122,10 @@ class CompiledBackend:
         """See ``Backend.score_path``."""
         correct = np.empty(len(weights), dtype=np.int64)
         models = np.ascontiguousarray(models_on_host(weights), dtype=dtype)
-        self._operations.score_path(
-            self._map(feature_map, dtype), X, rows, labels, models, correct, self._tile_rows(feature_map, dtype)
-        )
+        with self._threads((len(X) if rows is None else len(rows)) * (_per_row(feature_map) + 2 * models.size)):
+            self._operations.score_path(
+                self._map(feature_map, dtype), X, rows, labels, models, correct, self._tile_rows(feature_map, dtype)
+            )
         return correct
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
@@ -124,7 +135,9 @@ class CompiledBackend:
         n, r = B.shape[-2:]
         factors = np.array(A, dtype=np.float64, order="C").reshape(-1, n, n)
         columns = np.array(np.swapaxes(B, -1, -2), dtype=np.float64, order="C").reshape(-1, r, n)
-        self._operations.solve_spd(factors, columns)
+        each = n * n * (n / 3 + 2.0 * r)
+        with self._threads(len(factors) * each * _SMALL_SYSTEMS, blas=each):
+            self._operations.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
     def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
@@ -132,14 +145,22 @@ class CompiledBackend:
         X = np.empty((len(rhs), weight.shape[1]))
         if isinstance(weight, HadamardWeight):
             form = _structured(weight, np.dtype(np.float64))
-            self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
+            with self._threads(100.0 * X.size):
+                self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
             return X
         floor = rcond_floor(weight.shape)
         dense = self._preimage_weight(weight)
-        rcond = self._operations.preimage_solve(dense, np.array(rhs, order="C"), X, floor)
+        copy = X if X.shape == rhs.shape else np.empty(rhs.shape)  # a square system is solved in place
+        copy[:] = rhs
+        with self._threads(weight.size * (weight.shape[1] + 2.0 * len(rhs))):
+            rcond = self._operations.preimage_solve(dense, copy, X, floor)
         if not rcond >= floor:
             raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
         return X
+
+    def _threads(self, operations: float, *, blas: float | None = None) -> AbstractContextManager[None]:
+        """Around an operation: as many threads of the host as it is worth; ``blas`` operations of each of its calls."""
+        return nullcontext()
 
     def _preimage_weight(self, weight: AnyArray) -> AnyArray:
         """A copy that the factorisation may overwrite."""
@@ -165,6 +186,17 @@ class CompiledBackend:
             layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
         scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
         return kind(feature_map.input_dim, scale, shift, layers)
+
+
+def _per_row(feature_map: MapStages) -> float:
+    """Operations for the features of one row, roughly."""
+    wide = [feature_map.input_dim]
+    products = 0.0
+    for layer in feature_map.layers:
+        p, d = matrix_of(layer).shape
+        wide.append(p)
+        products += _ELEMENTWISE * d if isinstance(layer.weight, HadamardWeight) else 2.0 * p * d
+    return products + _ELEMENTWISE * sum(wide)
 
 
 def _structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:

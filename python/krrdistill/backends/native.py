@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.native import load_native
+from krrdistill.common.threads import threads_for
 
 from .base import FloatArray, HostMatrices, IntArray, MapStages, Products
 from .compiled import CompiledBackend
@@ -21,6 +23,9 @@ class NativeBackend(HostMatrices, CompiledBackend):
     def __init__(self) -> None:
         module = load_native()
         super().__init__("native", module, module)
+
+    def _threads(self, operations: float, *, blas: float | None = None) -> AbstractContextManager[None]:
+        return threads_for(operations, blas=blas)
 
     def accumulate(
         self,

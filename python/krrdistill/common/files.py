@@ -53,7 +53,8 @@ def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(repr((name, array.dtype.str, arrays[name].shape)).encode())
-        digest.update(array.tobytes())
+        if array.nbytes:
+            digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

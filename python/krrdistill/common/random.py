@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from krrdistill.common.arrays import check_seed
 from krrdistill.common.native import load_native
-from krrdistill.common.threads import allowed_threads
+from krrdistill.common.threads import allowed_threads, threads_for
 
 __all__ = ["Stream", "normal", "permutation", "signs", "uniform"]
 
@@ -22,6 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 _PER_COUNT = 4  # numbers that Philox-4x64 makes of one count
 _PART = 1 << 18  # numbers that a thread draws at a time
 _MOST_THREADS = 8
+_PER_NUMBER = 50.0  # operations of the inverse distribution function
 _CHUNK = 1 << 16  # numbers at a time: the temporaries stay in the L2 cache
 
 
@@ -94,7 +95,8 @@ def normal(seed: int, stream: int, n: int) -> FloatArray:
     except ImportError:
         _normal_from_bits(raw, out)
     else:
-        native.normal_from_bits(raw, out)
+        with threads_for(_PER_NUMBER * n):
+            native.normal_from_bits(raw, out)
     return out
 
 

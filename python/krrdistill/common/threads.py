@@ -20,7 +20,7 @@ import threadpoolctl
 
 from krrdistill.common.native import load_native
 
-__all__ = ["allowed_threads", "blas_for", "forked", "limited_threads", "say_forked"]
+__all__ = ["allowed_threads", "blas_for", "forked", "limited_threads", "say_forked", "threads_for"]
 
 
 _ALONE = 2e8  # operations, about 5 ms of one thread
@@ -114,11 +114,23 @@ def blas_for(operations: float) -> Iterator[None]:
 
     They also go on waiting for work after it, and take the cores from whatever runs next.
     """
-    if operations > _ALONE or _PROCESS.limits:
+    if operations > _ALONE or min(_PROCESS.limits, default=2) == 1:
         yield
         return
     with _limited_blas(1):
         yield
+
+
+@contextmanager
+def threads_for(operations: float, *, blas: float | None = None) -> Iterator[None]:
+    """As ``blas_for``, for the loops of the compiled core too; ``blas`` operations of each call, by default all."""
+    before = None if operations > _ALONE else load_native().set_threads(1)
+    try:
+        with blas_for(operations if blas is None else blas):
+            yield
+    finally:
+        if before is not None:
+            load_native().set_threads(before)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack, svd
+from scipy.linalg import blas, lapack, svd
 
 from krrdistill.common.products import product
 from krrdistill.common.random import Stream, permutation, signs
@@ -96,7 +96,8 @@ class OrthogonalDual:
         """The matrix with singular values sigma ratio(sigma^2) and the singular vectors of D."""
         F = product(self.left * (self.values * ratio(self.values**2)), self.right)
         if self.noise is not None:
-            F += self.scale * float(ratio(np.array([self.scale**2]))[0]) * self.noise
+            factor = self.scale * float(ratio(np.array([self.scale**2]))[0])
+            blas.daxpy(self.noise.ravel(), F.ravel(), a=factor)  # in place
         return F
 
     def scaled(self, labels: float = 1.0, *, most: float) -> OrthogonalDual:

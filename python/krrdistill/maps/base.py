@@ -270,7 +270,9 @@ class FeatureMap:
             else:
                 at_reference = _apply(solver, layer._replace(activation="linear"), reference)
                 T = _inverse(layer, H, at_reference)
-                H = reference + preimage_in_range(solver, matrix_of(layer), T - at_reference, basis)
+                T = np.subtract(T, at_reference, out=None if T is H else T)
+                H = preimage_in_range(solver, matrix_of(layer), T, basis)
+                H += reference
         return H
 
     def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:

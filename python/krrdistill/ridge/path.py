@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack
 
+from krrdistill.backends.base import path_operations
 from krrdistill.backends.models import Models, ModelStack, models_on_host
 from krrdistill.common.arrays import check_number, to_host
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
+from krrdistill.common.threads import blas_for
 from krrdistill.errors import NotPositiveDefinite
 
 from .statistics import RidgeStatistics
@@ -179,26 +181,27 @@ def ridge_path(
     if statistics.n >= p:
         models = f"the models of {len(grid)} lambdas ({len(grid)} x {k} x {p})"
         require_memory("ridge_path", f"a copy of G ({p} x {p}) and {models}", 8 * p * (p + len(grid) * k))
-    data = statistics.system(center)
-    solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
-    weights = solution.weights
-    if data.features is None:
-        residual = np.maximum(data.target_square - solution.products - grid * solution.squares, 0.0)
-    else:
-        flat = product(np.reshape(np.asarray(weights), (-1, len(data.features))), data.features)
-        weights = flat.reshape(*weights.shape[:-1], -1)
-        residual = grid * grid * solution.squares
-    return RidgePath(
-        lambdas=grid,
-        weights=weights,
-        intercepts=None if center == "none" else data.target_mean - weights @ data.feature_mean,
-        positive_definite=solution.positive_definite,
-        below_noise_floor=~solution.resolved,
-        largest_eigenvalue=solution.largest_eigenvalue,
-        noise_floor=data.rounding * max(solution.largest_eigenvalue, 0.0),
-        train_rmse=np.sqrt(residual / (statistics.total_weight or 1.0)),
-        product_precision=statistics.product_precision,
-    )
+    with blas_for(path_operations(k, p, len(grid))):
+        data = statistics.system(center)
+        solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
+        weights = solution.weights
+        if data.features is None:
+            residual = np.maximum(data.target_square - solution.products - grid * solution.squares, 0.0)
+        else:
+            flat = product(np.reshape(np.asarray(weights), (-1, len(data.features))), data.features)
+            weights = flat.reshape(*weights.shape[:-1], -1)
+            residual = grid * grid * solution.squares
+        return RidgePath(
+            lambdas=grid,
+            weights=weights,
+            intercepts=None if center == "none" else data.target_mean - weights @ data.feature_mean,
+            positive_definite=solution.positive_definite,
+            below_noise_floor=~solution.resolved,
+            largest_eigenvalue=solution.largest_eigenvalue,
+            noise_floor=data.rounding * max(solution.largest_eigenvalue, 0.0),
+            train_rmse=np.sqrt(residual / (statistics.total_weight or 1.0)),
+            product_precision=statistics.product_precision,
+        )
 
 
 def _check_lambdas(lambdas: Any) -> FloatArray:
