@@ -16,6 +16,7 @@
 #include "bindings/signals.h"
 #include "bindings/workspace.h"
 #include "common/threads.h"
+#include "krrdistill/band.h"
 #include "krrdistill/degrees_of_freedom.h"
 #include "krrdistill/hadamard.h"
 #include "krrdistill/isa.h"
@@ -101,6 +102,47 @@ double path(Array<double> gram, const Array<double>& cross, const Array<double>&
   Workspace<double> workspace(ridge_path_workspace(p, k, count, method));
   return ridge_path(gram_data, cross.data(), p, k, lambdas.data(), count, rounding, weight_data, definite_data,
                     resolved_data, workspace.get(), method);
+}
+
+BandReduction reduction_of(Array<double>& gram, Array<double>& factors, Array<double>& band) {
+  const int64_t p = check_gram(gram, 1), width = band_width(p);
+  require(factors.size() == p * width && band.size() == p * (width + 1), "factors, band: (p, w), (p, w + 1)");
+  return {.p = p,
+          .width = width,
+          .vectors = gram.mutable_data(),
+          .factors = factors.mutable_data(),
+          .band = band.mutable_data()};
+}
+
+double reduce(Array<double> gram, Array<double> factors, Array<double> band) {
+  const BandReduction reduction = reduction_of(gram, factors, band);
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(reduce_to_band_workspace(reduction.p));
+  return reduce_to_band(reduction, workspace.get());
+}
+
+// The vectors in the rows of an array.
+int64_t check_vectors(const Array<double>& vectors, int64_t p) {
+  require(vectors.ndim() == 2 && vectors.shape(1) == p, "vectors: (count, p)");
+  return vectors.shape(0);
+}
+
+void rotate(Array<double> gram, Array<double> factors, Array<double> band, Array<double> vectors, bool transposed) {
+  const BandReduction reduction = reduction_of(gram, factors, band);
+  const int64_t count = check_vectors(vectors, reduction.p);
+  double* columns = vectors.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(apply_q_workspace(reduction.p, count));
+  apply_q(reduction, transposed, columns, count, workspace.get());
+}
+
+bool banded_solve(Array<double> gram, Array<double> factors, Array<double> band, double shift, Array<double> vectors) {
+  const BandReduction reduction = reduction_of(gram, factors, band);
+  const int64_t count = check_vectors(vectors, reduction.p);
+  double* columns = vectors.mutable_data();
+  const py::gil_scoped_release nogil;
+  Workspace<double> workspace(solve_band_workspace(reduction.p));
+  return solve_band(reduction, shift, columns, count, workspace.get());
 }
 
 void degrees(Array<double> gram, const Array<double>& lambdas, Array<double> out) {
@@ -204,6 +246,14 @@ PYBIND11_MODULE(_native, module) {
              pybind11::arg("lambdas"), pybind11::arg("rounding"), pybind11::arg("weights").noconvert(),
              pybind11::arg("positive_definite").noconvert(), pybind11::arg("resolved").noconvert(),
              pybind11::arg("method") = "cheaper");
+  module.def("band_width", &krrdistill::band_width, pybind11::arg("p"));
+  module.def("reduce_to_band", &bindings::reduce, pybind11::arg("gram").noconvert(),
+             pybind11::arg("factors").noconvert(), pybind11::arg("band").noconvert());
+  module.def("apply_q", &bindings::rotate, pybind11::arg("gram").noconvert(), pybind11::arg("factors").noconvert(),
+             pybind11::arg("band").noconvert(), pybind11::arg("vectors").noconvert(), pybind11::arg("transposed"));
+  module.def("solve_band", &bindings::banded_solve, pybind11::arg("gram").noconvert(),
+             pybind11::arg("factors").noconvert(), pybind11::arg("band").noconvert(), pybind11::arg("shift"),
+             pybind11::arg("vectors").noconvert());
   module.def("degrees_of_freedom", &bindings::degrees, pybind11::arg("gram").noconvert(), pybind11::arg("lambdas"),
              pybind11::arg("out").noconvert());
   module.def("preimage_solve", &bindings::preimage, pybind11::arg("weight").noconvert(),

@@ -12,6 +12,8 @@
 namespace krrdistill {
 namespace {
 
+constexpr int64_t solved_columns = 64;  // at a time: OpenBLAS starts threads for larger products
+
 // out (n, n) <- D^-1, column by column. Not by LAPACK: the triangular solves of OpenBLAS start threads of their own for
 // blocks of this size, and the caller is one of several threads already. Products of 64^3 do not.
 void invert(const double* d, int64_t ld, int64_t n, double* out) {
@@ -40,18 +42,33 @@ void copy_coupling(const double* d, int64_t width, int64_t rows, double* e) {
   }
 }
 
+// c (m, n) = alpha op(a) b + beta c.
+void multiply(char trans, int m, int n, int k, double alpha, const double* a, int lda, const double* b, int ldb,
+              double beta, double* c, int ldc) {
+  char plain = 'N';
+  blas<double>().gemm(&trans, &plain, &m, &n, &k, &alpha, const_cast<double*>(a), &lda, const_cast<double*>(b), &ldb,
+                      &beta, c, &ldc);
+}
+
 // c (m, n) = op(a) b, of contiguous columns.
 void multiply(char trans, int m, int n, int k, const double* a, const double* b, double* c) {
-  char plain = 'N';
-  double one = 1.0, zero = 0.0;
-  int lda = trans == 'N' ? m : k;
-  blas<double>().gemm(&trans, &plain, &m, &n, &k, &one, const_cast<double*>(a), &lda, const_cast<double*>(b), &k, &zero,
-                      c, &m);
+  multiply(trans, m, n, k, 1.0, a, trans == 'N' ? m : k, b, k, 0.0, c, m);
+}
+
+void copy_columns(const double* from, int64_t ld_from, int64_t rows, int64_t count, double* to, int64_t ld_to) {
+  for (int64_t j = 0; j < count; ++j) {
+    std::copy(from + j * ld_from, from + j * ld_from + rows, to + j * ld_to);
+  }
 }
 
 }  // namespace
 
 int64_t band_cholesky_size(int64_t p) { return p * (band_width(p) + 1); }
+
+int64_t columns_workspace(int64_t p) {
+  const int64_t width = band_width(p);
+  return p * width + width * width + width * solved_columns;
+}
 
 int64_t trace_of_inverse_workspace(int64_t p) {
   const int64_t width = band_width(p);
@@ -76,10 +93,36 @@ bool BandCholesky::factor(double shift, double* out) const {
   return info == 0;
 }
 
-void BandCholesky::solve(double* factor, double* columns, int count) const {
-  char uplo = 'L';
-  int n = p_, width = std::min(width_, p_ - 1), ldab = ld_, info = 0;
-  blas<double>().pbtrs(&uplo, &n, &width, &count, factor, &ldab, columns, &n, &info);
+void BandCholesky::solve(const double* factor, double* columns, int64_t first, int64_t end, double* workspace) const {
+  const int64_t width = width_, p = p_;
+  double* inverses = workspace;  // of the blocks D, each contiguous
+  double* e = inverses + p * width;
+  double* solved = e + width * width;
+  for (int64_t j = 0; j < p; j += width) {
+    invert(factor + j * ld_, width, std::min(width, p - j), inverses + j * width);
+  }
+  for (; first < end; first += solved_columns) {
+    const int count = static_cast<int>(std::min<int64_t>(solved_columns, end - first));
+    double* x = columns + first * p;
+    for (int64_t j = 0; j < p; j += width) {  // L y = x
+      const int n = static_cast<int>(std::min(width, p - j)), below = static_cast<int>(std::min(width, p - j - n));
+      multiply('N', n, count, n, 1.0, inverses + j * width, n, x + j, p_, 0.0, solved, n);
+      copy_columns(solved, n, n, count, x + j, p);
+      if (below > 0) {
+        copy_coupling(factor + j * ld_, width, below, e);
+        multiply('N', below, count, n, -1.0, e, below, solved, n, 1.0, x + j + n, p_);
+      }
+    }
+    for (int64_t j = (p - 1) / width * width; j >= 0; j -= width) {  // L^T x = y
+      const int n = static_cast<int>(std::min(width, p - j)), below = static_cast<int>(std::min(width, p - j - n));
+      if (below > 0) {
+        copy_coupling(factor + j * ld_, width, below, e);
+        multiply('T', n, count, below, -1.0, e, below, x + j + n, p_, 1.0, x + j, p_);
+      }
+      multiply('T', n, count, n, 1.0, inverses + j * width, n, x + j, p_, 0.0, solved, n);
+      copy_columns(solved, n, n, count, x + j, p);
+    }
+  }
 }
 
 double BandCholesky::trace_of_inverse(const double* factor, double* workspace) const {

@@ -3,12 +3,13 @@
 
 #include <cstdint>
 
-#include "cpu/band_reduction.h"
+#include "krrdistill/band.h"
 
 namespace krrdistill {
 
-// Doubles of one factor, and of the workspace of trace_of_inverse.
+// Doubles of one factor, and of the workspaces of solve and trace_of_inverse.
 int64_t band_cholesky_size(int64_t p);
+int64_t columns_workspace(int64_t p);
 int64_t trace_of_inverse_workspace(int64_t p);
 
 // B in LAPACK's integers, checked when it is made: its methods run on OpenMP's threads, which no exception may leave.
@@ -19,8 +20,8 @@ class BandCholesky {
   // out <- the factor of B + shift I; false when that is not positive definite.
   bool factor(double shift, double* out) const;
 
-  // columns (p, count), column-major, <- (L L^T)^-1 columns.
-  void solve(double* factor, double* columns, int count) const;
+  // Columns first ... end - 1 of a column-major matrix (p, .) <- (L L^T)^-1 columns.
+  void solve(const double* factor, double* columns, int64_t first, int64_t end, double* workspace) const;
 
   // tr((L L^T)^-1).
   double trace_of_inverse(const double* factor, double* workspace) const;

@@ -1,11 +1,11 @@
 // Householder reduction to a band, `width` columns at a time. All but 1 % of the 4/3 p^3 flops are SYMM and SYR2K,
 // so it runs at the speed of matrix products: p = 3072 on 2 cores of an AMD EPYC (AVX2) takes 0.7 s, where the
 // reduction to tridiagonal form (dsytrd), half of it matrix-vector products bound by memory, takes 2.4 s.
-#include "cpu/band_reduction.h"
-
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "common/lanczos.h"
+#include "krrdistill/band.h"
 #include "krrdistill/interrupt.h"
 
 namespace krrdistill {
@@ -65,6 +65,22 @@ void update_trailing(double* a, int64_t ld, int64_t n, int64_t k, const double* 
   syr2k<double>(n, k, -1.0, v, n, x, n, 1.0, a, ld);
 }
 
+// y = B x
+void multiply(const BandReduction& r, const double* x, double* y) {
+  const int64_t ld = r.width + 1;
+  std::fill(y, y + r.p, 0.0);
+  for (int64_t j = 0; j < r.p; ++j) {
+    const double* column = r.band + j * ld;
+    const int64_t count = std::min(ld, r.p - j);
+    double sum = column[0] * x[j];
+    for (int64_t i = 1; i < count; ++i) {
+      y[j + i] += column[i] * x[j];
+      sum += column[i] * x[j + i];
+    }
+    y[j] += sum;
+  }
+}
+
 void extract_band(const BandReduction& r) {
   for (int64_t j = 0; j < r.p; ++j) {
     double* out = r.band + j * (r.width + 1);
@@ -80,7 +96,7 @@ int64_t band_width(int64_t p) { return p >= 2048 ? 64 : 32; }
 
 int64_t reduce_to_band_workspace(int64_t p) {
   const int64_t width = band_width(p);
-  return 3 * p * width + 2 * width * width + (2 * inner_block + 1) * width;
+  return std::max(3 * p * width + 2 * width * width + (2 * inner_block + 1) * width, lanczos_workspace(p));
 }
 
 int64_t apply_q_workspace(int64_t p, int64_t columns) {
@@ -88,7 +104,7 @@ int64_t apply_q_workspace(int64_t p, int64_t columns) {
   return p * width + 2 * width * columns;
 }
 
-void reduce_to_band(const BandReduction& r, double* workspace) {
+double reduce_to_band(const BandReduction& r, double* workspace) {
   double* v = workspace;
   double* rest = v + r.p * r.width;
   for (int64_t j = 0; has_panel(r, j); j += r.width) {
@@ -99,6 +115,7 @@ void reduce_to_band(const BandReduction& r, double* workspace) {
     update_trailing(r.vectors + first * r.p + first, r.p, rows, reflectors(r, j), v, t, r.width, rest);
   }
   extract_band(r);
+  return largest_eigenvalue(r.p, [&r](const double* x, double* y) { multiply(r, x, y); }, workspace);
 }
 
 void apply_q(const BandReduction& r, bool transposed, double* columns, int64_t count, double* workspace) {

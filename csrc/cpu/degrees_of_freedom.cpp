@@ -6,7 +6,7 @@
 
 #include "common/threads.h"
 #include "cpu/band_cholesky.h"
-#include "cpu/band_reduction.h"
+#include "krrdistill/band.h"
 
 namespace krrdistill {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "cpu/band_reduction.h"
+#include "krrdistill/band.h"
 #include "cpu/ridge_methods.h"
 
 namespace krrdistill {

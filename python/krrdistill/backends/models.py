@@ -1,4 +1,4 @@
-"""The models of a lambda path: an array, or a stack that stays on the device where they were solved for."""
+"""The models of a lambda path: an array, or a stack that is on a device, or not there before it is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class ModelStack:
-    """Models (L, k, p) in float64 on a device, NaN where there is none; ``np.asarray`` copies all of them.
+    """Models (L, k, p) in float64 that are no array yet, NaN where there is none; ``np.asarray`` makes it one.
 
     It does what an array of them does where only the result is copied: an index, iteration, and ``@`` with a vector.
     Pickled and copied it is an array.
@@ -22,7 +22,7 @@ class ModelStack:
     Parameters
     ----------
     handle : Any
-        A ``ModelStack`` of a compiled module.
+        A ``ModelStack`` of a compiled module, for models on a device, or ``BandModels``, which makes them when asked.
     """
 
     def __init__(self, handle: Any) -> None:

@@ -179,8 +179,7 @@ def ridge_path(
     grid = _check_lambdas(lambdas)
     k, p = statistics.k, statistics.feature_map.output_dim
     if statistics.n >= p:
-        models = f"the models of {len(grid)} lambdas ({len(grid)} x {k} x {p})"
-        require_memory("ridge_path", f"a copy of G ({p} x {p}) and {models}", 8 * p * (p + len(grid) * k))
+        require_memory("ridge_path", f"a copy of G ({p} x {p}) and models", 8 * p * (p + min(len(grid) * k, p)))
     with blas_for(path_operations(k, p, len(grid))):
         data = statistics.system(center)
         solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)

@@ -148,9 +148,11 @@ def select_by_statistics(path: RidgePath, held_out: RidgeStatistics, *, per_targ
 
     The error is ``RidgeStatistics.squared_errors``.
     """
-    weights = path.models()
+    weights = path.stacked()
     b = np.zeros(weights.shape[:2]) if path.intercepts is None else np.nan_to_num(path.intercepts)
-    errors = np.array([held_out.squared_errors(W, intercept) for W, intercept in zip(weights, b, strict=True)])
+    errors = np.array(
+        [held_out.squared_errors(np.nan_to_num(W), intercept) for W, intercept in zip(weights, b, strict=True)]
+    )
     errors /= max(held_out.total_weight, np.finfo(np.float64).tiny)
     if held_out.classes is not None:
         return _selected(path, "squared_error", errors.sum(axis=1))
