@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import krrdistill as kd
 import oracles
 import tolerances
-from krrdistill.backends import Backend, Layer
+from krrdistill.backends import Backend, Layer, get_backend
 from krrdistill.backends.base import weight_arrays
 from krrdistill.common.random import Stream, normal, permutation, uniform
 from krrdistill.data import Dataset, Preprocessing
@@ -686,3 +686,50 @@ def test_make_map() -> None:
         kd.make_map("identity", data, preprocessing, hidden_layers=1)
     with pytest.raises(TypeError, match="hidden_layers must be an integer"):
         kd.make_map("FCNN", data, preprocessing, hidden_layers=1.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_float16_is_widened_exactly_by_every_instruction_set(dtype: Any) -> None:
+    native = pytest.importorskip("krrdistill._native")
+    backend, facts = get_backend("native"), native.build_facts()
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(-1, 62)
+    try:
+        for isa in facts["isas"]:
+            native.set_isa(isa)
+            found = backend.transform(kd.Identity(62), finite, dtype=np.dtype(dtype))
+            tolerances.assert_exact(found, finite.astype(dtype))
+            tolerances.assert_exact(np.signbit(found), np.signbit(finite))
+            for value in every[~np.isfinite(every)][:: 97]:
+                rows = np.ones((3, 62), np.float16)
+                rows[1, 60] = value
+                with pytest.raises(DataError, match="row 1 holds NaN or infinity"):
+                    backend.transform(kd.Identity(62), rows, dtype=np.dtype(dtype))
+    finally:
+        native.set_isa(facts["isa"])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_statistics_of_float16_are_those_of_the_same_float32(weighted: bool, tmp_path: Path) -> None:
+    X, y = np.random.default_rng(0).standard_normal((5000, 20)).astype(np.float16), np.arange(5000) % 7
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    scaling = kd.standardize(X.astype(np.float32))
+    phi = kd.RandomFourier(20, 16, seed=0).with_preprocessing(scaling)
+    weight = {"sample_weight": np.linspace(0.5, 2.0, 5000)} if weighted else {}
+
+    def statistics() -> kd.RidgeStatistics:
+        return kd.RidgeStatistics(phi, classes=7, backend="native")
+
+    expected = statistics().update(X.astype(np.float32), y, **weight)
+    streamed = statistics()
+    parts = [slice(start, start + 300) for start in range(0, 5000, 300)]
+    streamed.update_batches([(mapped[part], y[part], *(w[part] for w in weight.values())) for part in parts])
+    for found in (statistics().update(X, y, **weight), statistics().update(mapped, y, **weight), streamed):
+        tolerances.assert_exact(found.gram, expected.gram)
+        tolerances.assert_exact(found.cross, expected.cross)
+    X[4321, 3] = np.inf
+    with pytest.raises(DataError, match="row 4321 holds NaN or infinity"):
+        statistics().update(X, y)
+    with pytest.raises(DataError, match=r"batch 14 \(from row 4200\): X: row 121 holds NaN or infinity"):
+        statistics().update_batches([(X[part], y[part]) for part in parts])

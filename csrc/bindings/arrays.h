@@ -38,8 +38,7 @@ inline void check_rows(const Array<int64_t>& rows, int64_t available) {
   }
 }
 
-// `half`: whether the operations read rows of float16 too.
-inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim, bool half = false) {
+inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim) {
   require(x.ndim() == 2 && x.shape(1) == input_dim, "x must have shape (n, input_dim)");
   // Strides of an empty array, or along a dimension of one element, mean nothing.
   require(x.size() == 0 || x.shape(1) == 1 || x.strides(1) == x.itemsize(),
@@ -56,10 +55,10 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim,
     input.type = InputType::f32;
   } else if (py::isinstance<py::array_t<double>>(x)) {
     input.type = InputType::f64;
-  } else if (half && x.dtype().equal(py::dtype("e"))) {
+  } else if (x.dtype().equal(py::dtype("e"))) {
     input.type = InputType::f16;
   } else {
-    bad_argument(half ? "x must be uint8, float16, float32 or float64" : "x must be uint8, float32 or float64");
+    bad_argument("x must be uint8, float16, float32 or float64");
   }
   if (rows) {
     check_rows(*rows, x.shape(0));

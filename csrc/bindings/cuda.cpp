@@ -336,7 +336,7 @@ class Device {
   [[nodiscard]] Data read(const py::object& x, const Rows& rows, int64_t input_dim) const {
     if (py::isinstance<py::array>(x)) {
       const auto array = py::reinterpret_borrow<py::array>(x);
-      return {.source = {make_input(array, rows, input_dim, true)}, .rows = array.shape(0)};
+      return {.source = {make_input(array, rows, input_dim)}, .rows = array.shape(0)};
     }
     const cuda::CurrentDevice current(device_);  // PyTorch shares an array of no other device
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));

@@ -10,6 +10,7 @@
 
 #include "cpu/elementwise_tables.h"
 #include "cpu/hadamard_impl.h"
+#include "krrdistill/elementwise.h"
 
 namespace krrdistill {
 namespace {
@@ -20,17 +21,31 @@ inline T nonfinite_mark(T x) {
   return x - x;
 }
 
+template <typename In>
+inline In widened(In x) {
+  return x;
+}
+
+// The exponent of float16 is 112 smaller; a product brings it up, for subnormal numbers too.
+inline float widened(Float16 x) {
+  const uint32_t sign = (x.bits & 0x8000U) << 16U, magnitude = (x.bits & 0x7FFFU) << 13U;
+  const auto finite = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F);
+  return std::bit_cast<float>(sign | ((x.bits & 0x7C00U) == 0x7C00U ? magnitude | 0x7F800000U : finite));
+}
+
+inline float widened(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16U); }
+
 // Factor: the type that x * scale + shift is computed in.
 template <typename In, typename Factor, typename T>
 bool load(const In* x, const Factor* scale, const Factor* shift, T* out, int64_t n) {
   T mark = 0;
   if (scale == nullptr) {
     for (int64_t j = 0; j < n; ++j) {
-      out[j] = static_cast<T>(x[j]);
+      out[j] = static_cast<T>(widened(x[j]));
     }
   } else {
     for (int64_t j = 0; j < n; ++j) {
-      out[j] = static_cast<T>(static_cast<Factor>(x[j]) * scale[j] + shift[j]);
+      out[j] = static_cast<T>(static_cast<Factor>(widened(x[j])) * scale[j] + shift[j]);
     }
   }
   if constexpr (sizeof(In) > 1) {  // a byte is always finite
@@ -142,6 +157,8 @@ constexpr ElementwiseKernels<T> make_table() {
   ElementwiseKernels<T> table{};
   table.load_u8 = &load<uint8_t, T, T>;
   table.load_f32 = &load<float, double, T>;
+  table.load_f16 = &load<Float16, double, T>;
+  table.load_bf16 = &load<BFloat16, double, T>;
   table.load_f64 = &load<double, double, T>;
   table.add_bias = &add_bias<T>;
   table.leaky_relu = &leaky_relu<T>;

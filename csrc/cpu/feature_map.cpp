@@ -3,7 +3,6 @@
 #include "krrdistill/feature_map.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <type_traits>
 
 #include "common/checked_blas.h"
@@ -46,9 +45,6 @@ template <typename T>
 void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int64_t count, T* out, T* workspace) {
   const auto& kernels = elementwise<T>();
   const int64_t d = map.input_dim;
-  if (input.type == InputType::f16 || input.type == InputType::bf16) {
-    throw std::invalid_argument("transform_tile: rows of float16 and bfloat16 are for a GPU; convert them to float32");
-  }
   const Rounded<T> rounded = round_factors(map, workspace);
   int64_t first_bad = count;
 #pragma omp parallel for schedule(static) reduction(min : first_bad)
@@ -68,7 +64,12 @@ void load_tile(const FeatureMap<T>& map, const Input& input, int64_t first, int6
             kernels.load_f64(static_cast<const double*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
         break;
       case InputType::f16:
+        finite =
+            kernels.load_f16(static_cast<const Float16*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
+        break;
       case InputType::bf16:
+        finite =
+            kernels.load_bf16(static_cast<const BFloat16*>(input.data) + offset, map.scale, map.shift, out + i * d, d);
         break;
     }
     if (!finite) {

@@ -6,12 +6,22 @@
 
 namespace krrdistill {
 
+// Numbers of 16 bits as they are stored; every one of them is a float.
+struct Float16 {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
 template <typename T>
 struct ElementwiseKernels {
   // out = x * scale + shift, of floats in double; scale == nullptr means a plain conversion. Returns false when out
   // holds NaN or infinity.
   bool (*load_u8)(const uint8_t* x, const T* scale, const T* shift, T* out, int64_t n);
   bool (*load_f32)(const float* x, const double* scale, const double* shift, T* out, int64_t n);
+  bool (*load_f16)(const Float16* x, const double* scale, const double* shift, T* out, int64_t n);
+  bool (*load_bf16)(const BFloat16* x, const double* scale, const double* shift, T* out, int64_t n);
   bool (*load_f64)(const double* x, const double* scale, const double* shift, T* out, int64_t n);
   // In place; bias may be null.
   void (*add_bias)(T* x, const T* bias, int64_t n);

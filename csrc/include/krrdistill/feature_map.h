@@ -43,7 +43,7 @@ struct FeatureMap {
   }
 };
 
-enum class InputType { u8, f32, f64, f16, bf16 };  // those of 16 bits: on a GPU only
+enum class InputType { u8, f32, f64, f16, bf16 };
 
 // n rows of input_dim contiguous elements in the caller's memory; row i of the batch is row
 // rows[i] of the memory when `rows` is given (a split needs no copy of the data).

@@ -26,6 +26,8 @@ _LEAST_LAMBDAS = 4  # that are worth a reduction to a band
 class NativeBackend(HostMatrices, CompiledBackend):
     """CPU backend; preimages by LU, of wide weights by QR of W^T; paths as ``csrc/cpu/ridge.cpp`` chooses."""
 
+    reads_half = True
+
     def __init__(self) -> None:
         module = load_native()
         super().__init__("native", module, module)

@@ -31,6 +31,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 _BLOCK_BYTES = 32 << 20
+_HALF_INFINITY = 0x7C00  # the bits of float16 above which a number is not finite
 _LARGEST_INTEGER = 1 << 53  # that float64 represents, with all below it
 
 
@@ -200,6 +201,8 @@ def _dtype_of(column: Any) -> np.dtype[Any]:
 
 def check_finite(samples: Array, rows: IntArray) -> Array:
     """The samples (r, d) themselves; raises DataError with the first of ``rows`` that holds NaN or infinity."""
+    if samples.dtype == np.float16 and samples.size and int((samples.view(np.uint16) & 0x7FFF).max()) < _HALF_INFINITY:
+        return samples  # by its bits, several times faster
     if samples.dtype.kind == "f":
         finite = np.isfinite(samples)
         if not finite.all():

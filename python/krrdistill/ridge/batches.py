@@ -115,10 +115,19 @@ class _Staging:
         return Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight)
 
 
+def _stored_as(X: Any) -> np.dtype[Any]:
+    """The type that samples are staged in: float16 as it is, which a backend widens where it is used."""
+    half = X.half if isinstance(X, RowSource) else None
+    return np.dtype(X.dtype if half is None else half.dtype)
+
+
 def _read(where: str, X: Any, rows: IntArray, out: Array) -> Array:
     """Rows of samples in host memory into ``out``, converted on the way. Raises DataError for NaN."""
     if isinstance(X, RowSource):
-        return X.read(rows, out)
+        half = X.half if out.dtype == np.float16 else None
+        if half is None:
+            return X.read(rows, out)
+        X = half
     out[...] = X[as_slice(rows)]
     try:
         return check_finite(out, rows)
@@ -176,7 +185,7 @@ def blocks(
                 staged, held, at, done = None, [], row + n, n
                 break
             if staged is None:
-                staged = _Staging(batch, samples.dtype, input_dim)
+                staged = _Staging(batch, _stored_as(samples), input_dim)
             part, train = train[: staged.room], train[staged.room :]
             staged.put(here, batch, part)
             if staged.room == 0:
