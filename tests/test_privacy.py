@@ -607,6 +607,19 @@ def test_file_that_is_no_ledger_of_the_data_is_refused(tmp_path: Path, text: str
     assert path.read_text(encoding="utf-8") == text
 
 
+def test_release_without_a_sensitivity_is_refused_before_it_is_entered(digits: kd.Dataset, tmp_path: Path) -> None:
+    options = privacy.ReleaseOptions(mechanism="output", lambda_=1e-12, ledger=tmp_path / "ledger.json")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(kd.DataError, match="give --model-lambda of"):
+        privacy.private_release(digits, options=options, out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_ledger_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(kd.DataError, match="does not exist; make it first"):
+        privacy.charge(tmp_path / "no" / "ledger.json", "d", 3, "output", BUDGET, 0.03, None)
+
+
 def test_ledger_in_use_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     with open(tmp_path / ".ledger.json.lock", "a", encoding="ascii") as stream:

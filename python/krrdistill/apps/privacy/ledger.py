@@ -87,6 +87,8 @@ def charge(
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Nobody else enters a release meanwhile. The file of the lock stays."""
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder {path.parent} does not exist; make it first")
     with open(path.with_name(f".{path.name}.lock"), "a", encoding="ascii") as stream:
         try:
             lock(stream.fileno())

@@ -39,6 +39,7 @@ __all__ = [
     "perturb",
     "private_statistics",
     "private_weights",
+    "released_sensitivity",
     "solver_error",
 ]
 

@@ -14,7 +14,13 @@ import numpy as np
 from krrdistill.apps.privacy.budget import ReleaseOptions
 from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.ledger import LedgerTotal, charge
-from krrdistill.apps.privacy.mechanisms import PrivateModel, discrete_noise_multiplier, perturb
+from krrdistill.apps.privacy.mechanisms import (
+    PrivateModel,
+    default_lambda,
+    discrete_noise_multiplier,
+    perturb,
+    released_sensitivity,
+)
 from krrdistill.apps.privacy.noise import SECONDS_PER_NUMBER, opendp
 from krrdistill.apps.privacy.public import unexplained
 from krrdistill.apps.run_kind import RunKind, check_kind
@@ -119,6 +125,11 @@ def private_release(
     feature_map.check_surjective()
     _say_time(options.mechanism, dataset.n_classes, feature_map.output_dim)
     B = default_norm_bound(feature_map) if options.norm_bound is None else options.norm_bound
+    n, p = len(dataset.x_train), feature_map.output_dim
+    lambda_ = options.lambda_
+    if lambda_ is None:
+        lambda_ = default_lambda(options.mechanism, options.budget, B, n, p)
+    released_sensitivity(options.mechanism, lambda_, B, n, p)  # refuses what has none, before anything is spent
     with limited_threads(options.threads):
         with watch.stage("statistics") as report:
             clipped = clipped_statistics(
@@ -132,7 +143,7 @@ def private_release(
             )
         with watch.stage("noise") as report:
             total = _enter(options, dataset)
-            model = perturb(clipped, options.mechanism, options.budget, lambda_=options.lambda_, progress=report)
+            model = perturb(clipped, options.mechanism, options.budget, lambda_=lambda_, progress=report)
         with watch.stage("construct"):
             distilled = _distil(model, feature_map, options, points)
         meta = {
