@@ -5,7 +5,7 @@ its statistics, in the last each counts, for every lambda, how many of its held-
 server's model is that of the pooled data, and so are the points that it distils. With --epsilon each site adds noise to
 its statistics first, so that what it sends is (epsilon, delta)-differentially private.
 
-    pip install "krrdistill[cli]"
+    pip install "krrdistill[cli,privacy]"
     python examples/federated.py --dataset cifar100 --kernel FCNN
 """
 

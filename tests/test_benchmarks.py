@@ -99,6 +99,10 @@ def test_privacy_writes_its_part_of_the_page(run: Any, tmp_path: Path, docs: Pat
     words = ("--dataset", "digits", "--draws", "1", "--results", tmp_path, "--docs", docs)
     run("privacy", "curve", *words)
     run("privacy", "audit", *words)
+    run("privacy", "attack", "--trials", "40", "--float-trials", "100000", "--results", tmp_path, "--docs", docs)
+    before, *after = json.loads((tmp_path / "privacy-attack.json").read_text(encoding="utf-8"))["attacks"]
+    assert before["delta"]["bound"] > 1e-3
+    assert [(row["delta"]["bound"], row["epsilon"]["bound"] < 1.0) for row in after] == [(0.0, True)] * 3
     assert headings(docs / "privacy.md") == headings(DOCS / "privacy.md")
     assert "digits, identity" in (docs / "privacy.md").read_text(encoding="utf-8")
 

@@ -35,6 +35,7 @@ OPTIONAL = {
     "cupy",
     "jax",
     "numba",
+    "opendp",
     "matplotlib",
     "PIL",
     "jinja2",

@@ -16,6 +16,7 @@ EXTRAS = {
     "data": ("narwhals", "pyarrow", "PIL"),
     "download": ("pooch",),
     "numba": ("numba",),
+    "privacy": ("opendp",),
     "sklearn": ("sklearn",),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import os
 import secrets
 import zipfile
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["PARTIAL", "content_digest", "read_npz", "sha256_of", "write_atomically", "write_npz"]
+__all__ = ["PARTIAL", "content_digest", "lock", "read_npz", "sha256_of", "write_atomically", "write_npz"]
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 
@@ -40,6 +41,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if isinstance(error, OSError) and error.filename is not None:
             error.filename, error.filename2 = str(path), None  # what was asked for
         raise
+
+
+def lock(descriptor: int) -> None:
+    """Keep an open file for this process until it ends or closes it. Raises OSError where another process has it."""
+    try:
+        fcntl = importlib.import_module("fcntl")
+    except ImportError:
+        msvcrt = importlib.import_module("msvcrt")
+        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # behind what is written: Windows lets nobody read what is locked
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sha256_of(path: Path) -> str:

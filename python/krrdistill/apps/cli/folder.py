@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from krrdistill.apps.cli.status import say
 from krrdistill.apps.run_kind import RunKind, check_kind
-from krrdistill.common.files import PARTIAL, write_atomically
+from krrdistill.common.files import PARTIAL, lock, write_atomically
 from krrdistill.errors import KrrDistillError
 
 __all__ = ["OutputError", "RunKind", "output_folder"]
@@ -106,7 +105,7 @@ def _take(path: Path, folder: Path) -> Any:
         except OSError as error:
             raise OutputError(f"cannot write to the folder {folder}: {error.strerror}") from error
         try:
-            _lock(stream.fileno())
+            lock(stream.fileno())
             if os.path.exists(path) and os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
                 return stream
         except OSError:
@@ -117,18 +116,6 @@ def _take(path: Path, folder: Path) -> Any:
                 f"process {other} is writing to {folder}: wait until it ends, or give another --out"
             ) from None
         stream.close()  # of a run that has ended meanwhile and removed it
-
-
-def _lock(descriptor: int) -> None:
-    """Raises OSError where another process has the file."""
-    try:
-        fcntl = importlib.import_module("fcntl")
-    except ImportError:
-        msvcrt = importlib.import_module("msvcrt")
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # behind what is written: Windows lets nobody read what is locked
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -159,6 +159,11 @@ def _print_release(report: Mapping[str, Any]) -> None:
         f"{release['delta']:g}, B {number(release['norm_bound'])}, lambda {number(release['lambda'])}, noise "
         f"{number(release['noise_std'])} (sensitivity {number(release['sensitivity'])})"
     )
+    if release.get("total_epsilon") is not None:
+        print(
+            f"with all {release['releases']} releases of the ledger: epsilon {release['total_epsilon']:.4g}, delta "
+            f"{release['delta']:g} (rho {number(release['total_rho'])})"
+        )
     if "private" in report:
         print(f"test accuracy of the private model: {percent(report['private']['test_accuracy'])}")
         print(f"wrote {Path(report['artifact']).name} to {Path(report['artifact']).parent}")

@@ -18,14 +18,14 @@ _OF_A_FILE = (
     *(each.name for each in declared_options(MapOptions) if each.name != "kernel"),
     *("points_per_class", "seed", "store", "lambda_", "out", "targets"),
 )
-_OF_A_RELEASE = ("out", "store", "threads")
+_OF_A_RELEASE = ("out", "store", "threads", "ledger", "budget_epsilon")
 
 
 def run_privacy(file: Path | None, settings: PrivacySettings, given: Mapping[str, Any], *, as_json: bool) -> int:
     """Check what was asked for, do it, print it; ``given`` has the options that the command line gives."""
     if file is not None:
         _refuse(given, ("mechanism",), "makes a new file and belongs to --dataset, not to FILE")
-        _refuse(given, ("threads",), "belongs to a release with --mechanism, not to FILE")
+        _refuse(given, ("threads", "ledger", "budget_epsilon"), "belongs to a release with --mechanism, not to FILE")
         of_a_file = _OF_A_FILE if is_object_name(settings.map_options.kernel) else ("kernel", *_OF_A_FILE)
         _refuse(given, of_a_file, "is what FILE says itself: leave it out")
         report = _audit(file, settings, given)
@@ -128,11 +128,9 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
             "distilled": {"test_accuracy": release.certificate.distilled_accuracy},
             "certificate": release.certificate.numbers(),
             "limits": release.distilled.meta["privacy"]["guarantee"],
-            "seconds": dict(release.seconds),
-            "artifact": str(folder / "distilled.npz"),
         }
         write_report(folder / RELEASE, report)
-    return report
+    return {**report, "seconds": dict(release.seconds), "artifact": str(folder / "distilled.npz")}
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

@@ -18,6 +18,9 @@ from .budget import PrivacyBudget as PrivacyBudget
 from .budget import ReleaseOptions as ReleaseOptions
 from .clipping import ClippedStatistics as ClippedStatistics
 from .clipping import clipped_statistics as clipped_statistics
+from .ledger import LedgerTotal as LedgerTotal
+from .ledger import charge as charge
+from .ledger import total_epsilon as total_epsilon
 from .mechanisms import (
     STATISTICS_SENSITIVITY as STATISTICS_SENSITIVITY,
 )
@@ -26,6 +29,12 @@ from .mechanisms import (
 )
 from .mechanisms import (
     default_lambda as default_lambda,
+)
+from .mechanisms import (
+    discrete_noise_multiplier as discrete_noise_multiplier,
+)
+from .mechanisms import (
+    gaussian_delta as gaussian_delta,
 )
 from .mechanisms import (
     gaussian_noise_multiplier as gaussian_noise_multiplier,
@@ -43,8 +52,11 @@ from .mechanisms import (
     private_weights as private_weights,
 )
 from .mechanisms import (
-    secret_generator as secret_generator,
+    solver_error as solver_error,
 )
+from .public import PUBLIC as PUBLIC
+from .public import released_fields as released_fields
+from .public import unexplained as unexplained
 from .release import GUARANTEE as GUARANTEE
 from .release import PrivateRelease as PrivateRelease
 from .release import default_norm_bound as default_norm_bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from krrdistill.common.options import check_options, described, option, option_of
@@ -55,6 +56,20 @@ class ReleaseOptions:
         default_text="0 for Theorem 6.2; with --mechanism from epsilon, delta, n, p and B",
         panel=PRIVACY,
     )
+    ledger: Path | None = option(
+        None,
+        "Ledger of all releases of the data: this one is entered, and the total is stated.",
+        metavar="FILE.json",
+        default_text="none: nothing is said of other releases",
+        panel=PRIVACY,
+    )
+    budget_epsilon: float | None = option(
+        None,
+        "Refuse a release with which the ledger's total epsilon, for this delta, would exceed it.",
+        above=0,
+        default_text="no limit",
+        panel=PRIVACY,
+    )
     points_per_class: PointsPerClass = option_of(DistillOptions, "points_per_class")
     seed: int = option_of(DistillOptions, "seed", text="Seed of the map and of Z; never of the noise.")
     store: str = option_of(DistillOptions, "store")
@@ -63,3 +78,5 @@ class ReleaseOptions:
 
     def __post_init__(self) -> None:
         check_options("privacy", self)
+        if self.budget_epsilon is not None and self.ledger is None:
+            raise ValueError("privacy: --budget-epsilon needs --ledger, whose total it limits")

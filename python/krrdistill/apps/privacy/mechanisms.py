@@ -1,18 +1,18 @@
-"""Differentially private ridge models: Gaussian noise on (G, C) or on W, calibrated to enforced bounds.
+"""Differentially private ridge models: discrete Gaussian noise on (G, C) or on W, calibrated to enforced bounds.
 
 Neighbouring data sets have the same number n of samples and differ in one: input and label replaced by any others. n,
 k, the map, its seed, the preprocessing, B and lambda are public and must not be chosen by looking at the data.
 Features f are clipped to ||f|| <= B before they are summed, labels are one-hot, ||y|| = 1.
 
-Everything that is computed from the noisy model, a distilled set with noise Z as well, is as private as the model
-(post-processing): such a set may be released with its labels. The noise comes from Philox bits under a fresh secret
-128-bit key: statistical quality. Rounding of floating-point noise (Mironov, CCS 2012) is out of scope.
+Sums are exact, and rounding to the grid of the noise and rounding errors of the solver are part of the sensitivities,
+so that the guarantee is for the numbers that are computed (docs/privacy.md). Everything that is made of the noisy
+numbers, a distilled set with noise Z as well, is as private (post-processing): it may be released with its labels.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,22 +22,25 @@ from scipy.special import log_ndtr, ndtr
 
 from krrdistill.apps.privacy.budget import MECHANISMS, PrivacyBudget
 from krrdistill.apps.privacy.clipping import ClippedStatistics
+from krrdistill.apps.privacy.noise import ROUNDING, SLACK, Part, grid_step, noisy
 from krrdistill.common.arrays import check_choice, check_number
 from krrdistill.common.products import product
 from krrdistill.errors import DataError
-from krrdistill.ridge.path import fit_ridge
 from krrdistill.ridge.statistics import RidgeStatistics
 
 __all__ = [
     "STATISTICS_SENSITIVITY",
     "PrivateModel",
     "default_lambda",
+    "discrete_noise_multiplier",
+    "gaussian_delta",
     "gaussian_noise_multiplier",
     "output_sensitivity",
     "perturb",
     "private_statistics",
     "private_weights",
-    "secret_generator",
+    "released_sensitivity",
+    "solver_error",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,8 +55,9 @@ _LARGEST_LAMBDA = 1e12  # in units of B^2
 class PrivateModel:
     """W (k, p) of an (epsilon, delta)-differentially private release, and what the noise was.
 
-    sensitivity : of what the noise was added to, (G / B^2, C / B) or W, in the Frobenius norm
+    sensitivity : of what the noise was added to, (G / B^2, C / B) or W, in the Frobenius norm, rounding included
     noise_std : deviation of the noise in the same units, noise multiplier times sensitivity
+    rho : the same guarantee in zero-concentrated differential privacy, where it adds over releases
     """
 
     W: FloatArray
@@ -64,27 +68,34 @@ class PrivateModel:
     n: int
     sensitivity: float
     noise_std: float
+    rho: float
+
+
+def gaussian_delta(epsilon: float, multiplier: float) -> float:
+    """The least delta for which N(0, multiplier^2) hides a shift of 1: the analytic Gaussian mechanism.
+
+    Phi(1 / (2 sigma) - epsilon sigma) - e^epsilon Phi(-1 / (2 sigma) - epsilon sigma), sigma the multiplier. Source:
+    B. Balle and Y.-X. Wang, ICML 2018, Theorem 8.
+    """
+    near, far = (sign * 0.5 / multiplier - epsilon * multiplier for sign in (1.0, -1.0))
+    return float(ndtr(near) - np.exp(epsilon + log_ndtr(far)))
 
 
 def gaussian_noise_multiplier(budget: PrivacyBudget) -> float:
-    """The least sigma for which N(0, sigma^2) hides a shift of 1: the analytic Gaussian mechanism, for any epsilon > 0.
-
-    Phi(1 / (2 sigma) - epsilon sigma) - e^epsilon Phi(-1 / (2 sigma) - epsilon sigma) <= delta, by bisection, on the
-    safe side. Source: B. Balle and Y.-X. Wang, ICML 2018, Theorem 8.
-    """
-    epsilon, delta = budget.epsilon, budget.delta
-
-    def excess(sigma: float) -> float:
-        near, far = 0.5 / sigma - epsilon * sigma, -0.5 / sigma - epsilon * sigma
-        return float(ndtr(near) - np.exp(epsilon + log_ndtr(far))) - delta
-
+    """The least sigma for which N(0, sigma^2) hides a shift of 1 with (epsilon, delta), any epsilon > 0: by bisection
+    of ``gaussian_delta``, on the safe side."""
     low, high = 1e-8, 1.0
-    while excess(high) > 0.0:
+    while gaussian_delta(budget.epsilon, high) > budget.delta:
         high *= 2.0
     while high - low > 1e-12 * high:
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if excess(middle) > 0.0 else (low, middle)
+        low, high = (middle, high) if gaussian_delta(budget.epsilon, middle) > budget.delta else (low, middle)
     return high
+
+
+def discrete_noise_multiplier(budget: PrivacyBudget) -> float:
+    """The same of discrete noise, for which SLACK of epsilon and delta is kept back."""
+    return gaussian_noise_multiplier(PrivacyBudget((1.0 - SLACK) * budget.epsilon, (1.0 - SLACK) * budget.delta))
 
 
 def output_sensitivity(lambda_: float, norm_bound: float, n: int) -> float:
@@ -119,9 +130,42 @@ def default_lambda(mechanism: str, budget: PrivacyBudget, norm_bound: float, n: 
     return high
 
 
-def secret_generator() -> np.random.Generator:
-    """Random numbers under a key from the operating system's entropy, known to nobody."""
-    return np.random.Generator(np.random.Philox(key=secrets.randbits(128)))
+def solver_error(lambda_: float, norm_bound: float, n: int, p: int) -> float:
+    """Bound on ||W_computed - W||_F of ``_solve``, of every data set.
+
+    ``_solve`` ensures ||C - W_computed A||_F <= e ||A||_F ||W_computed||_F, A = G + lambda I, for the residual as it
+    is computed, e = (4 p^2 + 12 p) 2^-53; with the rounding of the residual itself it is 2 e. As A >= lambda I,
+    ||G||_F <= n B^2 and ||W||_F <= sqrt(n) / (2 sqrt(lambda)), the error is kappa sqrt(n / lambda) at most,
+        kappa = 2 e (n B^2 + lambda sqrt(p)) / lambda,   if kappa <= 1/2.
+    Raises DataError for smaller lambda.
+    """
+    doubled = 2.0 * _backward_error(p)
+    least = doubled * n * norm_bound**2 / (0.5 - doubled * math.sqrt(p))
+    if lambda_ < least:
+        raise DataError(
+            f"privacy: lambda = {lambda_:.3g} is too small to bound the rounding errors of W, of {n} samples with "
+            f"{p} features and B = {norm_bound:.4g}: give --model-lambda of {least:.2g} or more"
+        )
+    return doubled * (n * norm_bound**2 / lambda_ + math.sqrt(p)) * math.sqrt(n / lambda_)
+
+
+def _backward_error(p: int) -> float:
+    """Of W (G + lambda I) = C by Cholesky, relative to ||A||_F ||W||_F, and as computed from W.
+
+    Cholesky: at most (3 p^2 + p) u, u = 2^-53, in any order of its sums (Higham, Accuracy and Stability, 2nd edition,
+    Theorem 10.4); the residual C - W A: (2 p + 5) u. The rest covers terms in u^2, and lambda on the diagonal.
+    """
+    return (4.0 * p * p + 12.0 * p) * 2.0**-53
+
+
+def _solve(gram: FloatArray, cross: FloatArray, lambda_: float) -> FloatArray:
+    """W = C (G + lambda I)^-1 with a checked residual. Raises DataError where it is larger than Cholesky's can be."""
+    shifted = gram + lambda_ * np.eye(len(gram))
+    W = np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(shifted, lower=True), cross.T).T)
+    residual = float(np.linalg.norm(cross - product(W, gram) - lambda_ * W))
+    if not residual <= _backward_error(len(gram)) * float(np.linalg.norm(shifted)) * float(np.linalg.norm(W)):
+        raise DataError("privacy: the linear solver of this installation is less accurate than it has to be")
+    return W
 
 
 def perturb(
@@ -130,30 +174,33 @@ def perturb(
     budget: PrivacyBudget,
     *,
     lambda_: float | None = None,
-    generator: np.random.Generator | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> PrivateModel:
     """The private model of clipped statistics; each call spends the whole budget.
 
     statistics : noise on (G / B^2, C / B), symmetric on G; W = C~ (G~_+ + lambda I)^-1 with the negative eigenvalues of
-    G~ set to 0. Source of the method: Y.-X. Wang, UAI 2018; analytic Gaussian noise and sensitivity as above.
-    output : noise on W = C (G + lambda I)^-1. Sensitivity: ``output_sensitivity``.
+    G~ set to 0. Source of the method: Y.-X. Wang, UAI 2018; noise and sensitivity as above.
+    output : noise on W = C (G + lambda I)^-1. Sensitivity: ``output_sensitivity``, twice ``solver_error``, rounding.
 
-    Raises DataError where nothing was clipped, ValueError for an unknown mechanism or lambda_ <= 0.
+    Raises DataError where nothing was clipped, or for a lambda so small that rounding errors have no bound, ValueError
+    for an unknown mechanism or lambda_ <= 0, BackendUnavailable without OpenDP.
     """
     check_choice("privacy", "mechanism", mechanism, MECHANISMS)
     B, statistics = _checked(clipped)
-    p = len(statistics.gram)
+    n, (k, p) = statistics.n, statistics.cross.shape
     if lambda_ is None:
-        lambda_ = default_lambda(mechanism, budget, B, statistics.n, p)
+        lambda_ = default_lambda(mechanism, budget, B, n, p)
     check_number("privacy", "lambda", lambda_, positive=True)
-    generator = secret_generator() if generator is None else generator
-    sensitivity = STATISTICS_SENSITIVITY if mechanism == "statistics" else output_sensitivity(lambda_, B, statistics.n)
-    deviation = gaussian_noise_multiplier(budget) * sensitivity
+    multiplier = discrete_noise_multiplier(budget)
+    sensitivity = released_sensitivity(mechanism, lambda_, B, n, p)
+    deviation = multiplier * sensitivity
     if mechanism == "output":
-        W = fit_ridge(statistics, lambda_) + deviation * generator.standard_normal(statistics.cross.shape)
+        part = Part(_solve(statistics.gram, statistics.cross, lambda_), grid_step(sensitivity, k * p), deviation)
+        (W,) = noisy([part], budget, progress=progress)
     else:
-        W = private_weights(*private_statistics(clipped, budget, generator=generator), lambda_)
-    return PrivateModel(W, mechanism, budget, float(lambda_), B, statistics.n, sensitivity, deviation)
+        W = private_weights(*private_statistics(clipped, budget, progress=progress), lambda_)
+    rho = 0.5 / multiplier**2
+    return PrivateModel(W, mechanism, budget, float(lambda_), B, n, sensitivity, deviation, rho)
 
 
 def _checked(clipped: ClippedStatistics) -> tuple[float, RidgeStatistics]:
@@ -165,19 +212,41 @@ def _checked(clipped: ClippedStatistics) -> tuple[float, RidgeStatistics]:
     return clipped.norm_bound, clipped.statistics
 
 
+def released_sensitivity(mechanism: str, lambda_: float, norm_bound: float, n: int, p: int) -> float:
+    """Of the numbers that get noise: rounded to its grid, of W with errors of the solver."""
+    if mechanism == "statistics":
+        exact = STATISTICS_SENSITIVITY
+    else:
+        exact = output_sensitivity(lambda_, norm_bound, n) + 2.0 * solver_error(lambda_, norm_bound, n, p)
+    return (1.0 + 2.0 * ROUNDING) * exact  # once for the grid, once for the rounding of this number itself
+
+
 def private_statistics(
-    clipped: ClippedStatistics, budget: PrivacyBudget, *, generator: np.random.Generator | None = None
+    clipped: ClippedStatistics, budget: PrivacyBudget, *, progress: Callable[[float], None] | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """(G + noise (p, p), symmetric, C + noise (k, p)): what a site may send; each call spends the whole budget.
 
     Sums of several sites' are noisy statistics of all their data; each site's guarantee is for its own.
     """
     B, statistics = _checked(clipped)
-    generator = secret_generator() if generator is None else generator
-    deviation = gaussian_noise_multiplier(budget) * STATISTICS_SENSITIVITY
-    noise = deviation * generator.standard_normal(statistics.cross.shape)
-    square = generator.standard_normal(statistics.gram.shape)
-    return statistics.gram + (0.5 * deviation * B * B) * (square + square.T), statistics.cross + B * noise
+    G, C = statistics.gram, statistics.cross
+    k, p = C.shape
+    deviation = discrete_noise_multiplier(budget) * released_sensitivity("statistics", 0.0, B, statistics.n, p)
+    above, square = np.triu_indices(p, 1), B * B
+    of_gram, of_cross = (grid_step(STATISTICS_SENSITIVITY, p * p + k * p, unit) for unit in (square, B))
+    diagonal, upper, cross = noisy(
+        [
+            Part(np.diagonal(G), of_gram, deviation * square),
+            Part(G[above], of_gram, deviation * square / math.sqrt(2.0)),
+            Part(C, of_cross, deviation * B),
+        ],
+        budget,
+        progress=progress,
+    )
+    gram = np.diag(diagonal)
+    gram[above] = upper
+    gram.T[above] = upper
+    return gram, cross
 
 
 def private_weights(gram: FloatArray, cross: FloatArray, lambda_: float) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,16 @@ import numpy as np
 
 from krrdistill.apps.privacy.budget import ReleaseOptions
 from krrdistill.apps.privacy.clipping import clipped_statistics
-from krrdistill.apps.privacy.mechanisms import PrivateModel, perturb
+from krrdistill.apps.privacy.ledger import LedgerTotal, charge
+from krrdistill.apps.privacy.mechanisms import (
+    PrivateModel,
+    default_lambda,
+    discrete_noise_multiplier,
+    perturb,
+    released_sensitivity,
+)
+from krrdistill.apps.privacy.noise import SECONDS_PER_NUMBER, opendp
+from krrdistill.apps.privacy.public import unexplained
 from krrdistill.apps.run_kind import RunKind, check_kind
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
@@ -24,21 +34,32 @@ from krrdistill.construct.closed_form import construct, gaussian_start
 from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.storage import round_inputs
 from krrdistill.data import Dataset, Preprocessing, standardize
-from krrdistill.errors import DataError
+from krrdistill.errors import DataError, ResultWarning
 from krrdistill.maps import FeatureMap, given_map, make_map
 from krrdistill.options import PointsPerClass
 from krrdistill.problem import points_of_classes
 
 __all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs"]
 
+_LONG_NOISE = 30.0  # seconds that a user is told of beforehand
 GUARANTEE = (
     "The whole file is (epsilon, delta)-differentially private, labels included.",
     "Neighbours are training sets of n samples of which one, its input and its label, is replaced by any other.",
     "Public, not protected: n, the classes, the shape of a sample, the preprocessing, the map, its seed, B and lambda.",
     "Not covered: the test set, and what was chosen by looking at the data (kernel, B, lambda, the number of tries).",
-    "A second release of the same data adds its epsilon and delta.",
-    "The noise has statistical quality: Philox bits under a secret key, rounded to float64.",
+    "Not covered: how long the run took, and whether it failed.",
+    "Releases of the same data add up: total_epsilon is of all in the ledger, null where no ledger was given.",
+    "It holds in floating point: features are rounded to a grid on which their sums are exact, in whatever order.",
+    "The noise is discrete Gaussian on integers (OpenDP); the rounding before it is part of the sensitivity.",
+    "Assumed: a sample's features are computed from that sample alone, and sums are in IEEE double precision.",
+    "Assumed: OpenDP samples exactly, from the randomness of the operating system.",
 )
+_OF_MECHANISM = {
+    "statistics": (),
+    "output": (
+        "Rounding errors of W are part of the sensitivity: bounded by Cholesky's backward error, the residual checked.",
+    ),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +68,7 @@ class PrivateRelease:
 
     distilled: DistilledDataset
     model: PrivateModel
+    total: LedgerTotal | None  # of the ledger; None without one
     certificate: Certificate
     seconds: Mapping[str, float]
 
@@ -88,18 +110,26 @@ def private_release(
 ) -> PrivateRelease:
     """Writes ``out``/distilled.npz: a distilled set, with labels and W, of a private model of all training samples.
 
-    Z is noise and lambda_S = 0; real starts would show images. Raises NotSurjective, DataError; the latter also for a
-    folder that is not empty.
+    Z is noise and lambda_S = 0; real starts would show images. The release is entered in ``options.ledger`` before its
+    noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and DataError; that also for a folder that
+    is not empty, and where the ledger's total would exceed ``options.budget_epsilon``.
     """
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
     dataset.check_classes("privacy")
     points = points_of_classes("privacy", options.points_per_class, dataset.n_classes, dataset.classes)
     check_kind(out, RunKind.RELEASE)
+    opendp()
     watch = Stopwatch(progress)
     feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
     feature_map.check_surjective()
+    _say_time(options.mechanism, dataset.n_classes, feature_map.output_dim)
     B = default_norm_bound(feature_map) if options.norm_bound is None else options.norm_bound
+    n, p = len(dataset.x_train), feature_map.output_dim
+    lambda_ = options.lambda_
+    if lambda_ is None:
+        lambda_ = default_lambda(options.mechanism, options.budget, B, n, p)
+    released_sensitivity(options.mechanism, lambda_, B, n, p)  # refuses what has none, before anything is spent
     with limited_threads(options.threads):
         with watch.stage("statistics") as report:
             clipped = clipped_statistics(
@@ -111,12 +141,13 @@ def private_release(
                 backend=options.backend,
                 progress=report,
             )
-        with watch.stage("noise"):
-            model = perturb(clipped, options.mechanism, options.budget, lambda_=options.lambda_)
+        with watch.stage("noise") as report:
+            total = _enter(options, dataset)
+            model = perturb(clipped, options.mechanism, options.budget, lambda_=lambda_, progress=report)
         with watch.stage("construct"):
             distilled = _distil(model, feature_map, options, points)
         meta = {
-            "privacy": _facts(model),
+            "privacy": _facts(model, total),
             "options": {
                 "precision": "float64",
                 "store": options.store,
@@ -140,10 +171,40 @@ def private_release(
                 meta=meta,
             )
             complete.save(path)
+            _check_fields(path)
             loaded = DistilledDataset.load(path, feature_map=given_map(feature_map))
         with watch.stage("evaluate"):
             certificate = loaded.verify(test=dataset, backend=options.backend)
-    return PrivateRelease(loaded, model, certificate, watch.seconds)
+    return PrivateRelease(loaded, model, total, certificate, watch.seconds)
+
+
+def _say_time(mechanism: str, k: int, p: int) -> None:
+    """A warning where the noise takes long."""
+    numbers = k * p + (p * (p + 1) // 2 if mechanism == "statistics" else 0)
+    seconds = numbers * SECONDS_PER_NUMBER
+    if seconds > _LONG_NOISE:
+        warnings.warn(
+            f"privacy: exact noise for {numbers:,} numbers takes about {seconds / 60:.1f} minutes",
+            ResultWarning,
+            stacklevel=3,
+        )
+
+
+def _enter(options: ReleaseOptions, dataset: Dataset) -> LedgerTotal | None:
+    """The total with this release, which counts from here on; None without a ledger."""
+    if options.ledger is None or options.mechanism is None:
+        return None
+    rho = 0.5 / discrete_noise_multiplier(options.budget) ** 2
+    n, limit = len(dataset.x_train), options.budget_epsilon
+    return charge(options.ledger, dataset.name, n, options.mechanism, options.budget, rho, limit)
+
+
+def _check_fields(path: Path) -> None:
+    """A file that holds more than PUBLIC has reasons for does not stay."""
+    found = unexplained(path)
+    if found:
+        path.unlink()
+        raise DataError(f"privacy: the file would hold {', '.join(found)}, which nothing says is public; removed")
 
 
 def _distil(
@@ -160,7 +221,7 @@ def _distil(
     return {"inputs": U, "encoding": encoding, "Y": np.asarray(Y), "lambda_s": 0.0}
 
 
-def _facts(model: PrivateModel) -> dict[str, Any]:
+def _facts(model: PrivateModel, total: LedgerTotal | None) -> dict[str, Any]:
     """What the file says about its guarantee; nothing in it depends on the data."""
     return {
         "mechanism": model.mechanism,
@@ -171,5 +232,9 @@ def _facts(model: PrivateModel) -> dict[str, Any]:
         "lambda": model.lambda_,
         "sensitivity": model.sensitivity,
         "noise_std": model.noise_std,
-        "guarantee": list(GUARANTEE),
+        "rho": model.rho,
+        "releases": None if total is None else total.releases,
+        "total_rho": None if total is None else total.rho,
+        "total_epsilon": None if total is None else total.epsilon,
+        "guarantee": [*GUARANTEE, *_OF_MECHANISM[model.mechanism]],
     }
