@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,28 @@ LIMIT = 200  # seconds; what hangs, hangs for ever
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "torch_distributed.py"
 
 
-def both_ranks(body: Any, tmp_path: Path) -> None:
-    """Runs ``body(rank)`` in two processes of one gloo group, and raises what they raise."""
-    mp.spawn(_rank, args=(body, str(tmp_path / "group")), nprocs=2)
-
-
-def _rank(rank: int, body: Any, file: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+@pytest.fixture(scope="module")
+def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], None]:
+    """Two processes of one gloo group run each of ``BODIES`` up to the first that fails; raises what became of one."""
+    folder, failure = tmp_path_factory.mktemp("ranks"), None
     try:
-        body(rank)
+        mp.spawn(_rank, args=(str(folder),), nprocs=2)
+    except mp.ProcessRaisedException as error:
+        failure = error
+
+    def outcome(body: Any) -> None:
+        if len([*folder.glob(f"{body.__name__}-*")]) < 2:
+            raise failure or AssertionError(f"{body.__name__} did not run")
+
+    return outcome
+
+
+def _rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    try:
+        for body in BODIES:
+            body(rank)
+            Path(folder, f"{body.__name__}-{rank}").touch()
     finally:
         dist.destroy_process_group()
 
@@ -71,8 +85,8 @@ def same_model(rank: int) -> None:
     tolerances.assert_exact(*everywhere)
 
 
-def test_two_ranks_have_the_model_of_one_process(tmp_path: Path) -> None:
-    both_ranks(same_model, tmp_path)
+def test_two_ranks_have_the_model_of_one_process(both_ranks: Any) -> None:
+    both_ranks(same_model)
 
 
 def few_rows(rank: int) -> None:
@@ -94,8 +108,8 @@ def few_rows(rank: int) -> None:
             )
 
 
-def test_ranks_with_fewer_rows_than_features_add_up(tmp_path: Path) -> None:
-    both_ranks(few_rows, tmp_path)
+def test_ranks_with_fewer_rows_than_features_add_up(both_ranks: Any) -> None:
+    both_ranks(few_rows)
 
 
 # Failures
@@ -152,8 +166,11 @@ def library_frame(X: Any, columns: list[str]) -> Any:
     return pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(X, columns=columns)
 
 
-def test_a_failure_of_one_rank_is_raised_on_all(tmp_path: Path) -> None:
-    both_ranks(failures, tmp_path)
+BODIES = (same_model, few_rows, failures)
+
+
+def test_a_failure_of_one_rank_is_raised_on_all(both_ranks: Any) -> None:
+    both_ranks(failures)
 
 
 def test_numbers_travel_through_a_device_where_the_group_has_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
