@@ -90,9 +90,10 @@ demo: $(STAMPS)/cli
 	done
 	@$(BIN)/python benchmarks/demo_table.py $(KERNELS:%=runs/demo/%)
 
-# One BLAS thread for each of the processes that share the tests; those that need more set them.
+# One BLAS thread for each of the processes that share the tests; those that need more set them. Neighbours stay together
+# in one of them (worksteal), and with them what they share: clusters, trained models, what Numba compiled.
 test: $(STAMPS)/test
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 # The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench
@@ -151,7 +152,7 @@ sanitize: $(SANITIZE)/installed
 	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
-		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \
+		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --dist worksteal --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \
 	status=$$?; \
 	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ] && grep -v 'fully support makecontext/swapcontext' "$$report"; then status=1; fi; done; \
 	exit $$status
