@@ -120,7 +120,7 @@ lint-cxx: build/tidy.ok
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)
 
 # The clang-tidy of PyPI has Clang's own headers but no omp.h: the compiler's folder is searched last for it.
-build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
+build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-tidy $(STAMPS)/lint
 	@test -e build/dev/compile_commands.json || { echo 'clang-tidy needs a build: no working C++ compiler?' >&2; exit 1; }
 	printf '%s\n' $(CXX_SOURCES) | xargs -n 1 -P $(JOBS) \
 		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`"
