@@ -90,9 +90,10 @@ demo: $(STAMPS)/cli
 	done
 	@$(BIN)/python benchmarks/demo_table.py $(KERNELS:%=runs/demo/%)
 
-# One BLAS thread for each of the processes that share the tests; those that need more set them.
+# One BLAS thread for each of the processes that share the tests; those that need more set them. Neighbours stay together
+# in one of them (worksteal), and with them what they share: clusters, trained models, what Numba compiled.
 test: $(STAMPS)/test
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 # The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench
@@ -119,7 +120,7 @@ lint-cxx: build/tidy.ok
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)
 
 # The clang-tidy of PyPI has Clang's own headers but no omp.h: the compiler's folder is searched last for it.
-build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy $(STAMPS)/lint
+build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-tidy $(STAMPS)/lint
 	@test -e build/dev/compile_commands.json || { echo 'clang-tidy needs a build: no working C++ compiler?' >&2; exit 1; }
 	printf '%s\n' $(CXX_SOURCES) | xargs -n 1 -P $(JOBS) \
 		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`"
@@ -133,7 +134,8 @@ SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arra
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv
 	KRRDISTILL_REQUIRE_NATIVE=1 $(SANITIZE)/venv/bin/pip install --quiet --config-settings=build-dir=$(SANITIZE)/cmake \
-		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=install.strip=false \
+		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO='-O1 -DNDEBUG' \
+		--config-settings=install.strip=false \
 		--config-settings=cmake.define.KRRDISTILL_SANITIZE=address,undefined \
 		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=ON -e '.[cli]' pytest pytest-xdist hypothesis
 	@touch $@
@@ -141,15 +143,16 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 # Without Numba and the frameworks, and without the rows of the array backend: they run none of the instrumented code.
 # OpenMP has all its threads here, unlike in `make test`: memory of threads is memory, too.
 # detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
-# Reports go to files, so that one from a child process cannot get lost. One line is no finding: AddressSanitizer says at
-# the first swapcontext that it may not follow fibers, which those of the emulated GPU announce to it.
+# -O1: the fastest build and run together; the kernels of instruction sets keep their -O3.
+# Reports go to files, so that one from a child process cannot get lost. One line is no finding, on CPUs other than
+# x86-64: AddressSanitizer says at the first swapcontext that it may not follow fibers, which announce themselves to it.
 sanitize: $(SANITIZE)/installed
 	@rm -f $(SANITIZE)/report.*
 	@for module in _native _cuda_emulated; do grep -q __asan_init $(SANITIZE)/cmake/$$module*.so || exit 1; done
 	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
-		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \
+		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --dist worksteal --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \
 	status=$$?; \
 	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ] && grep -v 'fully support makecontext/swapcontext' "$$report"; then status=1; fi; done; \
 	exit $$status

@@ -15,7 +15,7 @@ function(krrdistill_target_options target)
   target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
   if(KRRDISTILL_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE} -fno-omit-frame-pointer
-                                             -fno-sanitize-recover=undefined -g)
+                                             -fno-sanitize-recover=undefined -g1)  # lines for reports
     target_link_options(${target} PRIVATE -fsanitize=${KRRDISTILL_SANITIZE})
     if(KRRDISTILL_SANITIZE MATCHES "address")
       target_compile_definitions(${target} PRIVATE KRRDISTILL_SANITIZED=1)

@@ -184,8 +184,6 @@ def cuda_emulated() -> ModuleType:
     """The CUDA backend on an emulated device, in the place of the real one; skipped where it was not built."""
     if CUDA_EMULATED is None:
         pytest.skip("the emulated CUDA backend is not built (KRRDISTILL_CUDA_EMULATED=ON)")
-    gc.collect()
-    gc.freeze()  # the modules of the frameworks: ``device`` collects twice a test, and would look at all of them
     return CUDA_EMULATED
 
 
@@ -244,6 +242,7 @@ def device(cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setitem(sys.modules, "krrdistill._cuda", cuda_emulated)
     forget_shared_backends()
     gc.collect()
+    gc.freeze()  # collections of this test and later ones look at its objects, not at those of all frameworks
     before = cuda_emulated.live_objects()
     yield cuda_emulated
     forget_shared_backends()

@@ -51,23 +51,24 @@ def assert_same(a: kd.RidgeStatistics, b: kd.RidgeStatistics) -> None:
     assert (a.n, a.shape, a.total_weight, a.product_precision) == (b.n, b.shape, b.total_weight, b.product_precision)
 
 
-@pytest.mark.parametrize("size", [1, 1000, FLUSH_ROWS, N])
 @pytest.mark.parametrize("held_out", ["rows", "statistics"])
-def test_a_stream_does_not_depend_on_its_batches(any_backend: Backend, data: Any, size: int, held_out: str) -> None:
+def test_a_stream_does_not_depend_on_its_batches(any_backend: Backend, data: Any, held_out: str) -> None:
     X, y = (each[:5000] for each in data)
-    one, other = (empty(backend=any_backend) for _ in range(2))
+    one = empty(backend=any_backend)
     expected = one.update_batches([(X, y)], holdout=0.2, held_out=held_out)
-    found = other.update_batches(cut(X, y, size), holdout=0.2, held_out=held_out)
-    assert_same(other, one)
-    assert other.rows_read == one.rows_read == 5000
-    if held_out == "statistics":
-        assert_same(found, expected)
-        assert one.n + found.n == 5000
-    else:
-        tolerances.assert_exact(found.X, expected.X)
-        tolerances.assert_exact(found.y.values, expected.y.values)
-        assert one.n + len(found) == 5000
-        assert abs(len(found) / 5000 - 0.2) < 5 * np.sqrt(0.2 * 0.8 / 5000)
+    for size in (1 if any_backend.name == "native" else 7, 1000, FLUSH_ROWS):  # batches become blocks before a backend
+        other = empty(backend=any_backend)
+        found = other.update_batches(cut(X, y, size), holdout=0.2, held_out=held_out)
+        assert_same(other, one)
+        assert other.rows_read == one.rows_read == 5000
+        if held_out == "statistics":
+            assert_same(found, expected)
+            assert one.n + found.n == 5000
+        else:
+            tolerances.assert_exact(found.X, expected.X)
+            tolerances.assert_exact(found.y.values, expected.y.values)
+            assert one.n + len(found) == 5000
+            assert abs(len(found) / 5000 - 0.2) < 5 * np.sqrt(0.2 * 0.8 / 5000)
 
 
 @pytest.mark.parametrize("size", [1000, N])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -280,17 +281,27 @@ def test_verify_by_other_statistics_fails_with_the_reason(
     )
 
 
-@pytest.fixture
-def two(digits: kd.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
-    """Statistics s.npz, other.npz of another map, a data set, held-out rows and a file that was cut."""
+@pytest.fixture(scope="module")
+def files_of_two(digits: kd.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of statistics s.npz, other.npz of another map, a data set, held-out rows and a file that was cut."""
     X, y = digits.x_train, digits.y_train
-    np.savez("data.npz", X=X, y=y)
-    np.savez("names.npz", X=X, y=np.array(["a", "b"])[y % 2])
-    run("statistics", "--out", "s.npz", "--held-out", "h.npz", *EXACT)
-    run("statistics", "--out", "other.npz", "--kernel", "FCNN")
-    run("statistics", "--dataset", "names.npz", "--out", "names_s.npz", "--like", "s.npz", "--classes", "a,b")
-    Path("cut.npz").write_bytes(Path("s.npz").read_bytes()[:1000])
-    Path("note.txt").write_text("mine")
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        np.savez("data.npz", X=X, y=y)
+        np.savez("names.npz", X=X, y=np.array(["a", "b"])[y % 2])
+        run("statistics", "--out", "s.npz", "--held-out", "h.npz", *EXACT)
+        run("statistics", "--out", "other.npz", "--kernel", "FCNN")
+        run("statistics", "--dataset", "names.npz", "--out", "names_s.npz", "--like", "s.npz", "--classes", "a,b")
+        Path("cut.npz").write_bytes(Path("s.npz").read_bytes()[:1000])
+        Path("note.txt").write_text("mine")
+    return folder
+
+
+@pytest.fixture
+def two(files_of_two: Path, tmp_path: Path) -> None:
+    """The files of ``files_of_two``, each of which a command may spoil."""
+    shutil.copytree(files_of_two, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize(

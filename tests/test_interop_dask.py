@@ -10,6 +10,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,9 @@ def test_a_worker_killed_in_the_middle_changes_nothing() -> None:
     assert found.n == len(problem.X)
 
 
-def test_the_dask_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dask_example_runs(
+    client: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "LocalCluster", lambda **_: nullcontext(client.cluster))  # as it would start one
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert "exact" in capsys.readouterr().out

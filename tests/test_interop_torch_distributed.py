@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import contextlib
+import io
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,31 @@ import torch.multiprocessing as mp
 from krrdistill.interop import torch_distributed
 from krrdistill.interop.torch_distributed import all_reduce, all_reduce_counts, check_sampler
 
-LIMIT = 200  # seconds; what hangs, hangs for ever
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "torch_distributed.py"
 
 
-def both_ranks(body: Any, tmp_path: Path) -> None:
-    """Runs ``body(rank)`` in two processes of one gloo group, and raises what they raise."""
-    mp.spawn(_rank, args=(body, str(tmp_path / "group")), nprocs=2)
-
-
-def _rank(rank: int, body: Any, file: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+@pytest.fixture(scope="module")
+def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], None]:
+    """Two processes of one gloo group run each of ``BODIES`` up to the first that fails; raises what became of one."""
+    folder, failure = tmp_path_factory.mktemp("ranks"), None
     try:
-        body(rank)
+        mp.spawn(_rank, args=(str(folder),), nprocs=2)
+    except mp.ProcessRaisedException as error:
+        failure = error
+
+    def outcome(body: Any) -> None:
+        if len([*folder.glob(f"{body.__name__}-*")]) < 2:
+            raise failure or AssertionError(f"{body.__name__} did not run")
+
+    return outcome
+
+
+def _rank(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
+    try:
+        for body in BODIES:
+            body(rank)
+            Path(folder, f"{body.__name__}-{rank}").touch()
     finally:
         dist.destroy_process_group()
 
@@ -71,8 +84,8 @@ def same_model(rank: int) -> None:
     tolerances.assert_exact(*everywhere)
 
 
-def test_two_ranks_have_the_model_of_one_process(tmp_path: Path) -> None:
-    both_ranks(same_model, tmp_path)
+def test_two_ranks_have_the_model_of_one_process(both_ranks: Any) -> None:
+    both_ranks(same_model)
 
 
 def few_rows(rank: int) -> None:
@@ -94,8 +107,8 @@ def few_rows(rank: int) -> None:
             )
 
 
-def test_ranks_with_fewer_rows_than_features_add_up(tmp_path: Path) -> None:
-    both_ranks(few_rows, tmp_path)
+def test_ranks_with_fewer_rows_than_features_add_up(both_ranks: Any) -> None:
+    both_ranks(few_rows)
 
 
 # Failures
@@ -152,8 +165,8 @@ def library_frame(X: Any, columns: list[str]) -> Any:
     return pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(X, columns=columns)
 
 
-def test_a_failure_of_one_rank_is_raised_on_all(tmp_path: Path) -> None:
-    both_ranks(failures, tmp_path)
+def test_a_failure_of_one_rank_is_raised_on_all(both_ranks: Any) -> None:
+    both_ranks(failures)
 
 
 def test_numbers_travel_through_a_device_where_the_group_has_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +196,31 @@ def test_a_sampler_that_takes_each_sample_once_is_no_matter() -> None:
     check_sampler(torch.utils.data.DistributedSampler(data, num_replicas=3, rank=0))
 
 
-def test_the_torch_example_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=LIMIT, env=dict(os.environ), check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "exact" in done.stdout
+# The example
+
+
+def example(rank: int) -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        runpy.run_path(str(EXAMPLE))["train"](rank, 2)
+    assert ("exact" in printed.getvalue()) == (rank == 0)
+
+
+def test_the_torch_example_trains_on_two_ranks(both_ranks: Any) -> None:
+    both_ranks(example)
+
+
+def test_the_torch_example_starts_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(mp, "spawn", lambda function, args, nprocs: started.append((function, args, nprocs)))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: started.append((backend, options)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: started.append("end"))
+    names = runpy.run_path(str(EXAMPLE), run_name="__main__")
+    (start, (file,), ranks) = started.pop()
+    start.__globals__["train"] = lambda *of: started.append(of)
+    start(1, file)
+    options = {"init_method": f"file://{file}", "rank": 1, "world_size": ranks}
+    assert started == [("gloo", options), (1, names["WORLD_SIZE"]), "end"]
+
+
+BODIES = (same_model, few_rows, failures, example)
