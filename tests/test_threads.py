@@ -85,7 +85,14 @@ def test_an_operation_takes_all_threads_where_it_is_worth_them(n: int, loops: in
     operations(backend, n)
     seen = {name: threads for name, threads in recorder.seen.items() if name != "symmetrize" or loops == 1}
     assert seen == dict.fromkeys(seen, (loops, {loops}))
-    assert {"transform", "accumulate", "ridge_path", "degrees_of_freedom", "score_path", "preimage_solve"} <= seen.keys()
+    assert {
+        "transform",
+        "accumulate",
+        "ridge_path",
+        "degrees_of_freedom",
+        "score_path",
+        "preimage_solve",
+    } <= seen.keys()
     assert counts() == (3, {3})
 
 
@@ -98,7 +105,9 @@ def test_the_sums_of_a_small_path_do_not_wake_threads(monkeypatch: pytest.Monkey
     assert seen == [(1, {1})]
 
 
-@pytest.mark.parametrize(("batch", "n", "r", "expected"), [(2, 8, 1, (1, {1})), (64, 64, 100, (3, {1})), (2, 900, 9, (3, {3}))])
+@pytest.mark.parametrize(
+    ("batch", "n", "r", "expected"), [(2, 8, 1, (1, {1})), (64, 64, 100, (3, {1})), (2, 900, 9, (3, {3}))]
+)
 def test_small_systems_are_solved_beside_each_other(batch: int, n: int, r: int, expected: Any) -> None:
     backend, recorder = NativeBackend(), Recorder()
     backend._operations = recorder

@@ -183,7 +183,7 @@ class DistillOptions:
     )
     noise: str = option(
         "orthogonal",
-        "Noise of points that start from it: orthogonal, with the smallest condition number, or gaussian, as published.",
+        "Noise of points that start from it: orthogonal, of the smallest condition number, or gaussian, as published.",
         choices=NOISES,
         panel=RESULT,
     )

@@ -179,7 +179,7 @@ class DistilledDataset:
         unit, origin = self.preprocessing.unit, self.preprocessing.origin
         largest = max(float(self.inputs.max()), -float(self.inputs.min()))
         bound = largest * float(np.abs(unit).max()) + float(np.abs(origin).max())
-        return bound < np.finfo(np.float32).max or bool(np.isfinite(self.samples).all())
+        return bound < float(np.finfo(np.float32).max) or bool(np.isfinite(self.samples).all())
 
     def _gram(self, F: FloatArray) -> FeatureGram:
         return FeatureGram(contrasts(F) if self.centered else F)

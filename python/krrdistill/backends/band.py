@@ -1,8 +1,8 @@
 """A lambda path whose models are not held: G reduced to a band once, each model made when it is asked for.
 
-With G = Q B Q^T and the rotated targets C Q, the model of one lambda is S Q^T for S = C Q (B + lambda I)^-1, which costs
-O(k p width). What is asked of all models needs S alone: ||W|| = ||S||, <W, C> = <S, C Q>, W v = S (Q^T v), and for the
-scores of samples it is their features that are rotated, once for all lambdas.
+With G = Q B Q^T and the rotated targets C Q, the model of one lambda is S Q^T for S = C Q (B + lambda I)^-1, which
+costs O(k p width). What is asked of all models needs S alone: ||W|| = ||S||, <W, C> = <S, C Q>, W v = S (Q^T v), and
+for the scores of samples it is their features that are rotated, once for all lambdas.
 """
 
 from __future__ import annotations
@@ -99,6 +99,4 @@ def banded_path(
         resolved[index] = shift >= least or models.is_definite(shift)
         least = min(least, shift) if resolved[index] else least
     positive_definite: npt.NDArray[np.bool_] = np.isfinite(squares)
-    return PathSolution(
-        ModelStack(models), positive_definite, resolved, models.largest_eigenvalue, squares, products
-    )
+    return PathSolution(ModelStack(models), positive_definite, resolved, models.largest_eigenvalue, squares, products)

@@ -95,7 +95,7 @@ class CompiledBackend:
             return nonfinite
         weights = np.empty((len(lambdas), *cross.shape))
         positive_definite, resolved = np.empty((2, len(lambdas)), dtype=bool)
-        with self._threads(path_operations(*cross.shape, len(lambdas))):
+        with self._threads(path_operations(len(cross), len(gram), len(lambdas))):
             largest = self._operations.ridge_path(
                 gram if overwrite else gram.copy(), cross, lambdas, rounding, weights, positive_definite, resolved
             )

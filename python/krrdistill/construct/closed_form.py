@@ -30,7 +30,7 @@ __all__ = [
     "dual",
     "features_of_dual",
     "gaussian_start",
-        "orthogonal_start",
+    "orthogonal_start",
     "real_start",
     "shrink_to_bound",
 ]
@@ -185,25 +185,31 @@ def shrink_to_bound(
     which scales P W down. Raises LambdaOutOfRange otherwise.
     """
     limit = _BOUND_MARGIN * 0.25 / lambda_s
-    structured = isinstance(D, OrthogonalDual)
-    if (D.largest_square if structured else np.linalg.norm(D, 2) ** 2) <= limit:
-        return D, Y
-    fixed = None if structured else dual(W, Y, np.zeros(D.shape))
-    fixed_square = D.fixed_square if structured else float(np.linalg.norm(fixed, 2)) ** 2
-    factor = 1.0
-    if fixed_square > limit:
-        if not scale_labels:
-            raise LambdaOutOfRange(
-                f"construct: lambda_s = {lambda_s:.6g} exceeds {0.25 / fixed_square:.6g}, the most that these labels "
-                "allow for this model; choose a smaller one or scale_labels"
-            )
-        factor = float(np.sqrt(2.0 * fixed_square / limit))
-    if structured:
+    if isinstance(D, OrthogonalDual):
+        if D.largest_square <= limit:
+            return D, Y
+        factor = _label_factor(D.fixed_square, limit, lambda_s, scale_labels)
         return D.scaled(factor, most=float(np.sqrt(limit))), factor * Y
-    free = D - fixed
+    if np.linalg.norm(D, 2) ** 2 <= limit:
+        return D, Y
+    fixed = dual(W, Y, np.zeros(D.shape))
+    free, fixed_square = D - fixed, float(np.linalg.norm(fixed, 2)) ** 2
+    factor = _label_factor(fixed_square, limit, lambda_s, scale_labels)
     room, free_square = limit - fixed_square / factor**2, float(np.linalg.norm(free, 2)) ** 2
     shrink = min(1.0, float(np.sqrt(room / free_square))) if free_square > 0.0 else 1.0
     return fixed / factor + shrink * free, factor * Y
+
+
+def _label_factor(fixed_square: float, limit: float, lambda_s: float, scale_labels: bool) -> float:
+    """What labels are multiplied by so that s1(P W)^2 fits the limit: 1 where it does."""
+    if fixed_square <= limit:
+        return 1.0
+    if not scale_labels:
+        raise LambdaOutOfRange(
+            f"construct: lambda_s = {lambda_s:.6g} exceeds {0.25 / fixed_square:.6g}, the most that these labels "
+            "allow for this model; choose a smaller one or scale_labels"
+        )
+    return float(np.sqrt(2.0 * fixed_square / limit))
 
 
 def construct(

@@ -1,14 +1,14 @@
 """Noise of known spectrum: a dual D whose singular values and vectors are known before it is formed.
 
-With an orthonormal basis Q (m, r) of the columns of the labels Y and Y = Q R, training needs D = Q A + N with A = R^-T W
-and any N of which Q^T N = 0 (construct/closed_form.py). Here N = s K O: the columns of K are orthonormal and orthogonal
-to Q, the rows of O orthonormal and orthogonal to those of A. So the singular values of D are those of A and s, and
+With an orthonormal basis Q (m, r) of the columns of the labels, Y = Q R, training needs D = Q A + N with A = R^-T W and
+any N of which Q^T N = 0 (construct/closed_form.py). Here N = s K O: the columns of K are orthonormal and orthogonal to
+Q, the rows of O orthonormal and orthogonal to those of A. So the singular values of D are those of A and s, and
 
     F = Q U diag(f(sigma)) V^T + f(s) K O        for A = U diag(sigma) V^T,    f(sigma) = 1 / sigma at lambda_s = 0.
 
-For m <= p no D has a smaller condition number: the largest singular value of D is at least, and the smallest at most, that
-of A = Q^T D. Nothing is factored but W and Y, and F costs 4 m p k + 2 m p k + 4 m p k operations where a pseudo-inverse
-of D costs m^2 p + m^3 / 3 + 2 m^2 p.
+For m <= p no D has a smaller condition number: the largest singular value of D is at least, and the smallest at most,
+that of A = Q^T D. Nothing is factored but W and Y: F costs 10 m p k operations, where a pseudo-inverse of D costs
+3 m^2 p + m^3 / 3.
 """
 
 from __future__ import annotations
@@ -137,4 +137,5 @@ def _turn(noise: FloatArray, left: FloatArray, right: FloatArray) -> None:
             reflections, tau, _, _ = lapack.dgeqrf(matrix)
             work = lapack.dormqr(side, transpose, reflections, tau, turned, -1)[1]
             done, _, info = lapack.dormqr(side, transpose, reflections, tau, turned, int(work[0]), overwrite_c=1)
-        assert info == 0 and np.shares_memory(done, noise)
+        assert info == 0
+        assert np.shares_memory(done, noise)

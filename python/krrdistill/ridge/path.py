@@ -182,7 +182,9 @@ def ridge_path(
         require_memory("ridge_path", f"a copy of G ({p} x {p}) and models", 8 * p * (p + min(len(grid) * k, p)))
     with blas_for(path_operations(k, p, len(grid))):
         data = statistics.system(center)
-        solution = statistics.backend.ridge_path(data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned)
+        solution = statistics.backend.ridge_path(
+            data.gram, data.rhs, grid, rounding=data.rounding, overwrite=data.owned
+        )
         weights = solution.weights
         if data.features is None:
             residual = np.maximum(data.target_square - solution.products - grid * solution.squares, 0.0)

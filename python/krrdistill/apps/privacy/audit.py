@@ -46,8 +46,8 @@ def noise_deviation(distilled: DistilledDataset, *, backend: Any = None) -> floa
 
     (I - P Y^T) D = (I - P Y^T) Z holds whatever W is, and has m - k degrees of freedom in each of the r dimensions of
     the map's range. With an intercept all of it is about the mean, m - 1 rows and labels of rank k - 1. 0 where the
-    file has no such Z: for orthogonal noise, a real start, approximate inputs, labels learned again for inputs that were rounded, and for
-    m = k, where nothing of Z is left.
+    file has no such Z: for orthogonal noise, a real start, approximate inputs, labels learned again for inputs that
+    were rounded, and for m = k, where nothing of Z is left.
     """
     options = distilled.meta.get("options", {})
     gaussian = options.get("init") == "noise" and options.get("noise", "gaussian") == "gaussian"

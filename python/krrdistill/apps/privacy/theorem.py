@@ -182,9 +182,9 @@ def _noise(noise_std: float | None, sigma: float) -> tuple[Condition, ...]:
         return ()
     if noise_std == 0.0:
         statement = (
-            "Z is no Gaussian noise: it is orthogonal (noise = gaussian is the theorem's), the start was real (and shows "
-            "the images that it was given), the inputs are approximate, or their labels were learned again (rounded "
-            "storage)"
+            "Z is no Gaussian noise: it is orthogonal (the theorem's is noise = gaussian), the start was real (and "
+            "shows the images that it was given), the inputs are approximate, or their labels were learned again "
+            "(rounded storage)"
         )
         return (Condition("noise", False, statement),)
     enough = noise_std >= sigma
