@@ -29,7 +29,8 @@ _HERE = Path(__file__).resolve().parent
 _PRODUCT_P = 3072  # of the products that the ceilings time
 _EXACT = 1e-6
 _WATCH_INTERVAL = 0.05  # seconds; a look takes 0.1 ms of a core
-_ONCE = ("published", "sklearn")  # run once, not --repeats times
+_PEERS = ("sklearn", "himalaya")  # they distil nothing
+_ONCE = ("published", *_PEERS)  # run once, not --repeats times
 
 
 def contestants(kernel: str, arguments: argparse.Namespace) -> list[str]:
@@ -37,7 +38,7 @@ def contestants(kernel: str, arguments: argparse.Namespace) -> list[str]:
     chosen = ["ours"]
     chosen += ["numpy"] if arguments.numpy else []
     chosen += ["published"] if arguments.published and kernel in PUBLISHED_KERNELS else []
-    return chosen + (["sklearn"] if arguments.sklearn else [])
+    return chosen + [peer for peer in _PEERS if getattr(arguments, peer)]
 
 
 def plan(kernel: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str, int]]:
@@ -45,7 +46,7 @@ def plan(kernel: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str,
     for repeat in range(arguments.repeats):
         for name in contestants(kernel, arguments):
             ipcs = arguments.ipcs if name == "ours" else arguments.others_ipcs
-            if name == "sklearn":  # it distils nothing
+            if name in _PEERS:
                 ipcs = arguments.ipcs[:1]
             if repeat == 0 or name not in _ONCE:
                 yield from ((repeat, name, ipc) for ipc in ipcs)
@@ -148,6 +149,7 @@ def main() -> int:
     parser.add_argument("--published-python", default=sys.executable, help="an interpreter with torch and krrdistill")
     parser.add_argument("--others-ipcs", nargs="+", type=int, default=[1])
     parser.add_argument("--sklearn", action="store_true", help="also RidgeClassifierCV, once per kernel")
+    parser.add_argument("--himalaya", action="store_true", help="also himalaya's RidgeCV, once per kernel")
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="without the plain NumPy pipeline")
     parser.add_argument("--ceiling-p", type=int, default=_PRODUCT_P, help="p of the products that the ceilings time")
     parser.add_argument("--results", type=Path, default=_HERE / "results")

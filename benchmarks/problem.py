@@ -72,7 +72,10 @@ def data_folder(data_dir: Path | None = None) -> Path | None:
 def load_problem(
     name: str, *, data_dir: Path | None = None, train_rows: int | None = None, test_rows: int | None = None
 ) -> Problem:
-    """A data set of ``krrdistill.load_dataset``, cut to its first rows where asked."""
+    """A data set of ``krrdistill.load_dataset``, or "embeddings", cut to its first rows where asked."""
+    if name == "embeddings":
+        dataset = _cut(_embeddings(), train_rows, test_rows)
+        return Problem(dataset, kd.standardize(dataset), name)
     dataset = kd.load_dataset(name, data_dir=data_folder(data_dir))
     source = dataset.name
     if train_rows is not None and train_rows < len(dataset.x_train):
@@ -105,6 +108,18 @@ def training_statistics(problem: Problem, kernel: str) -> kd.RidgeStatistics:
     """G and C of all training rows, by the default backend."""
     statistics = kd.RidgeStatistics(problem.feature_map(kernel), problem.dataset.n_classes)
     return statistics.update(problem.x_train, problem.dataset.y_train)
+
+
+def _embeddings() -> kd.Dataset:
+    """200,000 made-up vectors of 1024 float32 around 100 centres, whose classes overlap, and 10,000 to test."""
+    n, tests, d, k = 200_000, 10_000, 1024, 100
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((k, d), np.float32)
+    x, labels = rng.standard_normal((n + tests, d), np.float32), np.arange(n + tests) % k
+    x *= 8.0
+    x += centres[labels]
+    names = tuple(str(c) for c in range(k))
+    return kd.Dataset("embeddings", x[:n], labels[:n], x[n:], labels[n:], names)
 
 
 def _cut(dataset: kd.Dataset, train_rows: int | None, test_rows: int | None) -> kd.Dataset:

@@ -19,7 +19,7 @@ from machine import one_line
 __all__ = ["write"]
 
 _HERE = Path(__file__).resolve().parent
-_ORDER = ("digits", "mnist", "cifar10", "cifar100")
+_ORDER = ("digits", "mnist", "cifar10", "cifar100", "embeddings")
 _ABSENT = "not run"
 # Targets of the project: time over floor at ipc 1, speed over the published algorithm, peak memory in GB per ipc.
 _OVER_FLOOR = {("cifar100", "identity"): 1.4, ("cifar100", "random_fourier"): 1.25, ("cifar100", "FCNN"): 1.25}
@@ -38,8 +38,8 @@ figures of one session on one machine. Nothing is extrapolated; what was not run
 Floor: the arithmetic that cannot be avoided, at the BLAS ceilings measured in the same session. Train 2npd + np² flops
 (identity: np²), validation and test 2npd (identity: none), and one eigenvalue-only float64 factorisation of order p.
 `published` is `published.py`, the published algorithm written plainly in PyTorch; `numpy` a plain NumPy pipeline;
-`sklearn` `RidgeClassifierCV` over the same λ, which trains the original model only and distils nothing. Peak memory is
-of the whole process. What the rest of the time is, and what was tried: [performance.md](performance.md).
+`sklearn` is `RidgeClassifierCV` and `himalaya` `RidgeCV` over the same λ, which train the original model only and distil
+nothing. Peak memory is of the whole process. What the rest of the time is, and what was tried: [performance.md](performance.md).
 """
 
 Result = dict[str, Any]
@@ -110,7 +110,7 @@ def _against_others(result: Result) -> list[str]:
     rows = []
     for group in result["kernels"]:
         ours = _rows_of(group, "ours")
-        for contestant in ("published", "numpy", "sklearn"):
+        for contestant in ("published", "numpy", "sklearn", "himalaya"):
             others = {ipc: row for ipc, row in _rows_of(group, contestant).items() if ipc in ours}
             if not others:
                 rows.append((group["kernel"], contestant, "–", _ABSENT, "–", "–", "–"))

@@ -349,7 +349,7 @@ def test_orthogonal_noise_has_the_spectrum_that_it_states(points_per_class: Any,
     tolerances.assert_solve(Y, one_hot - centered * one_hot.mean(axis=0))
     D, rank = start.array(), K - centered
     tolerances.assert_solve(Y.T @ D, W, 10.0)
-    U, s, Vt = np.linalg.svd(Y, full_matrices=False)
+    _, s, Vt = np.linalg.svd(Y, full_matrices=False)
     least = np.linalg.svd((Vt[:rank] @ W) / s[:rank, None], compute_uv=False)
     noise = np.full(max(0, min(len(Y) - K, P - rank)), start.scale)
     expected = np.sort(np.concatenate([least, noise]))[::-1]
