@@ -38,8 +38,9 @@ figures of one session on one machine. Nothing is extrapolated; what was not run
 Floor: the arithmetic that cannot be avoided, at the BLAS ceilings measured in the same session. Train 2npd + np² flops
 (identity: np²), validation and test 2npd (identity: none), and one eigenvalue-only float64 factorisation of order p.
 `published` is `published.py`, the published algorithm written plainly in PyTorch; `numpy` a plain NumPy pipeline;
-`sklearn` is `RidgeClassifierCV` and `himalaya` `RidgeCV` over the same λ, which train the original model only and distil
-nothing. Peak memory is of the whole process. What the rest of the time is, and what was tried: [performance.md](performance.md).
+`sklearn` is `RidgeClassifierCV` and `himalaya` `RidgeCV` over the same λ, which train the original model only and
+distil nothing. Peak memory is of the whole process. What the rest of the time is, and what was tried:
+[performance.md](performance.md).
 """
 
 Result = dict[str, Any]

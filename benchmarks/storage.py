@@ -1,8 +1,9 @@
 """What compact storage costs: data sets x kernels x points per class x start x storage, every file read back.
 
     python benchmarks/storage.py --data-dir ../shared/data --dataset mnist
-    python benchmarks/storage.py --data-dir ../shared/data --dataset cifar100 --kernels FCNN --ipcs 1 10
+    python benchmarks/storage.py --data-dir ../shared/data --dataset cifar100 --kernels FCNN --ipcs 1 10 p
 
+``--ipcs p`` stands for as many points as there are features, where Gaussian noise is worst.
 Writes <results>/storage-NAME-KERNEL.json, then <docs>/storage.md from all of these files.
 """
 
@@ -43,12 +44,25 @@ are 10² to 10⁶ in size and their small differences matter; one byte a number 
 are two. Identity and `orthogonal_fourier`, whose preimages have condition 1, lose little: there a byte a number keeps
 the accuracy to within a point at every size below. A file that is off by more than 1e-2 says NOT EXACT.
 
+Points start from one of two kinds of noise. **Orthogonal** noise (`--noise orthogonal`, the default) has the spectrum
+that makes the features as well conditioned as the labels allow (`construct/orthogonal.py`): their condition number is
+that of W, for any number of points. **Gaussian** noise (`--noise gaussian`) is the published choice; its features are
+worst conditioned where points are about as many as features.
+
 The tables are of files after they were written and read back; bytes are those of `X` (with scale and offset) and `Y`,
 without the map and the pictures. The original model's W alone has 8 k p bytes.
 """
 
 
-def measure(data: kd.Dataset, kernel: str, ipcs: list[int]) -> list[dict[str, Any]]:
+STARTS = ("orthogonal noise", "Gaussian noise", "real")
+
+
+def counts(ipc: str, p: int, k: int) -> int | list[int]:
+    """Points of each class: a number, or for "p" as equal ones as possible that sum to p."""
+    return int(ipc) if ipc != "p" else [p // k + (c < p % k) for c in range(k)]
+
+
+def measure(data: kd.Dataset, kernel: str, ipcs: list[str]) -> list[dict[str, Any]]:
     """All cells of one data set and kernel; the original model is trained once."""
     scaling = kd.standardize(data)
     phi = kd.make_map(kernel, data, scaling)
@@ -56,9 +70,11 @@ def measure(data: kd.Dataset, kernel: str, ipcs: list[int]) -> list[dict[str, An
     model = train(problem).model
     reference = (data.x_train[problem.training], data.y_train[problem.training])
     rows = []
-    for ipc, init, store in itertools.product(ipcs, ("noise", "real"), STORES):
-        options = kd.DistillOptions(points_per_class=ipc, init=init, store=store)
-        points = kd.distill_model(model, reference=reference if init == "real" else None, options=options)
+    for ipc, start, store in itertools.product(ipcs, STARTS, STORES):
+        real = start == "real"
+        how: dict[str, Any] = {"init": "real"} if real else {"noise": start.split()[0].lower()}
+        options = kd.DistillOptions(points_per_class=counts(ipc, phi.output_dim, len(model.W)), store=store, **how)
+        points = kd.distill_model(model, reference=reference if real else None, options=options)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "distilled.npz"
             points.save(path, embed_map=False)
@@ -70,7 +86,7 @@ def measure(data: kd.Dataset, kernel: str, ipcs: list[int]) -> list[dict[str, An
             "p": phi.output_dim,
             "ipc": ipc,
             "m": len(loaded.inputs),
-            "init": init,
+            "start": start,
             "store": store,
             "bytes": size + loaded.X.size * {"float64": 8, "float32": 4, "float16": 2, "uint8": 1}[store]
             + loaded.Y.nbytes,
@@ -78,6 +94,7 @@ def measure(data: kd.Dataset, kernel: str, ipcs: list[int]) -> list[dict[str, An
             "distilled_accuracy": certificate.distilled_accuracy,
             "agreement": certificate.prediction_agreement,
             "weight_error": certificate.weight_relative_error,
+            "condition": certificate.condition,
         }  # fmt: skip
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
@@ -93,14 +110,14 @@ def page(results: list[dict[str, Any]]) -> str:
             "",
             f"Written by `benchmarks/storage.py` on {one_line(result['machine'])}.",
             "",
-            "| p | m | start | storage | MB | accuracy (%) | agreement | weight error |",
-            "|---|---|---|---|---|---|---|---|",
+            "| p | m | start | storage | MB | accuracy (%) | agreement | weight error | condition |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for row in result["rows"]:
             accuracy = f"{100 * row['original_accuracy']:.2f} → {100 * row['distilled_accuracy']:.2f}"
             lines.append(
-                f"| {row['p']} | {row['m']} | {row['init']} | {row['store']} | "
-                f"{row['bytes'] / 1e6:.3f} | {accuracy} | {row['agreement']:.4f} | {row['weight_error']:.1e} |"
+                f"| {row['p']} | {row['m']} | {row['start']} | {row['store']} | {row['bytes'] / 1e6:.3f} | "
+                f"{accuracy} | {row['agreement']:.4f} | {row['weight_error']:.1e} | {row['condition']:.1e} |"
             )
         lines.append("")
     return "\n".join(lines)
@@ -112,7 +129,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--dataset", default=None, help="without it the page is written again from what is there")
     parser.add_argument("--kernels", nargs="+", default=["identity", "random_fourier", "FCNN"])
-    parser.add_argument("--ipcs", nargs="+", type=int, default=[1, 10, 50, 100])
+    parser.add_argument("--ipcs", nargs="+", default=["1", "10", "50", "p"])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs")
     arguments = parser.parse_args()
