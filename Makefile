@@ -8,6 +8,7 @@
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
+#   make release    set the version and date the changelog               VERSION=0.2.0
 #   make clean      remove everything that these targets made
 #
 # Variables: PYTHON (python3), CXX, WERROR=ON (compiler warnings are errors), KRRDISTILL_DATA (folder of the real data).
@@ -49,7 +50,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test lint lint-python lint-cxx sanitize cuda embed embed-static embed-shared bench wheel clean
+.PHONY: help demo test lint lint-python lint-cxx sanitize cuda embed embed-static embed-shared bench wheel release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -105,6 +106,9 @@ bench: $(STAMPS)/bench
 wheel: $(STAMPS)/tools
 	$(BIN)/pip install --quiet build
 	KRRDISTILL_REQUIRE_NATIVE=1 $(BIN)/python -m build --outdir dist
+
+release:
+	$(PYTHON) tools/release.py $(or $(VERSION),$(error say which: make release VERSION=X.Y.Z))
 
 # ---- lint
 

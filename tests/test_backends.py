@@ -673,7 +673,7 @@ def test_get_backend(any_backend: Backend) -> None:
         assert get_backend(any_backend.name).name == any_backend.name
     else:
         assert any_backend.name == "cuda (emulated)"
-    with pytest.raises(ValueError, match="backend must be one of native, numba, array, cuda; got 'gpu'"):
+    with pytest.raises(ValueError, match=f"backend must be one of {', '.join(backends.BACKENDS)}; got 'gpu'"):
         get_backend("gpu")
     with pytest.raises(TypeError, match=r"^backend must be a name or a Backend, got 3$"):
         get_backend(3)  # type: ignore[arg-type]

@@ -709,6 +709,7 @@ def test_every_float16_is_widened_exactly_by_every_instruction_set(dtype: Any) -
         native.set_isa(facts["isa"])
 
 
+@pytest.mark.usefixtures("native_module")
 @pytest.mark.parametrize("weighted", [False, True])
 def test_statistics_of_float16_are_those_of_the_same_float32(weighted: bool, tmp_path: Path) -> None:
     X, y = np.random.default_rng(0).standard_normal((5000, 20)).astype(np.float16), np.arange(5000) % 7

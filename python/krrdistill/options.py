@@ -19,6 +19,7 @@ __all__ = [
     "INITS",
     "KERNELS",
     "LAYOUTS",
+    "MAPS",
     "PRECISIONS",
     "ROOTS",
     "SELECTIONS",
@@ -37,7 +38,16 @@ __all__ = [
 DATASETS = ("digits", "mnist", "cifar10", "cifar100")
 INITS = ("noise", "real")
 NOISES = ("orthogonal", "gaussian")
-KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN", "deep_linear", "conv")
+# Every named map, and module:class of its class in krrdistill.maps: maps.registry imports them.
+MAPS = {
+    "identity": "identity:Identity",
+    "random_fourier": "random_fourier:RandomFourier",
+    "orthogonal_fourier": "orthogonal_fourier:OrthogonalFourier",
+    "FCNN": "fcnn:FCNN",
+    "deep_linear": "deep_linear:DeepLinear",
+    "conv": "convolution:ConvolutionalNetwork",
+}
+KERNELS = tuple(MAPS)
 LAYOUTS = ("NHWC", "NCHW")
 PRECISIONS = ("float32", "float64")
 ROOTS = ("plus", "minus")

@@ -43,7 +43,11 @@ __all__ = [
 BACKENDS = ("native", "numba", "array", "cuda")
 _PREFERENCE = ("native", "numba", "array")  # without a name: the first that works; a GPU is never taken unasked
 _HOST_ONLY = ("native", "numba")
-_BUILD_REMEDY = "install a C++20 compiler (Debian: apt-get install g++), then: pip install --force-reinstall krrdistill"
+# --no-binary: where PyPI has no compiled wheel for a system it has a pure-Python one, which pip would take again.
+_BUILD_REMEDY = (
+    "install a C++20 compiler (Debian: apt-get install g++), then: "
+    "pip install --force-reinstall --no-binary krrdistill krrdistill"
+)
 _NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
 # What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/backends.md).
 _FALLBACKS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import math
 from collections.abc import Mapping
@@ -15,22 +16,22 @@ from krrdistill.common.samples import host_samples
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.layout import checked_layout
 from krrdistill.errors import DataError
-from krrdistill.options import KERNELS
+from krrdistill.options import KERNELS, MAPS
 
 from .base import FeatureMap
-from .convolution import ConvolutionalNetwork
-from .deep_linear import DeepLinear
-from .fcnn import FCNN
-from .identity import Identity
-from .orthogonal_fourier import OrthogonalFourier
-from .random_fourier import RandomFourier, median_sigma2
+from .random_fourier import median_sigma2
 from .user import UserMap, load_object
 
 __all__ = ["check_describable", "described", "described_map", "kernels_with", "make_map", "map_from_spec"]
 
-_CLASSES: Mapping[str, Any] = {
-    kind.kernel: kind for kind in (Identity, RandomFourier, OrthogonalFourier, FCNN, DeepLinear, ConvolutionalNetwork)
-}
+
+def _class_of(place: str) -> Any:
+    """The class that ``MAPS`` has as module:class."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"krrdistill.maps.{module}"), name)
+
+
+_CLASSES: Mapping[str, Any] = {kernel: _class_of(place) for kernel, place in MAPS.items()}
 _OF_THE_DATA = ("input_dim", "shape", "layout", "seed")  # what ``make_map`` gives a constructor itself
 _MEDIAN_ROWS = 4000  # of the data, evenly spaced, for the median heuristic
 _PUBLISHED_SIGMA2 = {"mnist": 1000.0, "cifar10": 1000.0, "cifar100": 1000.0}
