@@ -154,8 +154,8 @@ def page(results: dict[str, Any]) -> str:
             peak = row["peak_anonymous_bytes"] - row["anonymous_before_bytes"]
             s = row["seconds"]
             lines.append(
-                f"| {row['p']} | {row['k']} | {s['statistics']:.1f} ({floors[0]:.1f}) | {s['fit_model']:.1f} ({floors[1]:.1f}) | "
-                f"{s['distill_model']:.1f} | {peak / 1e9:.2f} GB | {peak / (8 * row['p'] ** 2):.2f} | "
+                f"| {row['p']} | {row['k']} | {s['statistics']:.1f} ({floors[0]:.1f}) | "
+                f"{s['fit_model']:.1f} ({floors[1]:.1f}) | {s['distill_model']:.1f} | {peak / 1e9:.2f} GB | {peak / (8 * row['p'] ** 2):.2f} | "
                 f"{row['weight_relative_error']:.1e} |"
             )
         lines.append("\nEmbeddings in a memory-mapped file of float32, n = 20,000, one point per class.\n")
@@ -167,8 +167,8 @@ def page(results: dict[str, Any]) -> str:
             peak = row["peak_anonymous_bytes"] - row["anonymous_before_bytes"]
             floor = row["flops"] / ceilings["ssyrk"]
             lines.append(
-                f"| {row['rows']:,} | {row['d']} | {row['file_bytes'] / 1e9:.1f} GB | {row['seconds']:.1f} ({floor:.1f}) | "
-                f"{peak / 1e6:.0f} MB |"
+                f"| {row['rows']:,} | {row['d']} | {row['file_bytes'] / 1e9:.1f} GB | "
+                f"{row['seconds']:.1f} ({floor:.1f}) | {peak / 1e6:.0f} MB |"
             )
         lines.append(
             "\nFloat16 embeddings from ten memory-mapped files through `update_batches`, one row in a "
