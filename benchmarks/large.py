@@ -155,8 +155,8 @@ def page(results: dict[str, Any]) -> str:
             s = row["seconds"]
             lines.append(
                 f"| {row['p']} | {row['k']} | {s['statistics']:.1f} ({floors[0]:.1f}) | "
-                f"{s['fit_model']:.1f} ({floors[1]:.1f}) | {s['distill_model']:.1f} | {peak / 1e9:.2f} GB | {peak / (8 * row['p'] ** 2):.2f} | "
-                f"{row['weight_relative_error']:.1e} |"
+                f"{s['fit_model']:.1f} ({floors[1]:.1f}) | {s['distill_model']:.1f} | {peak / 1e9:.2f} GB | "
+                f"{peak / (8 * row['p'] ** 2):.2f} | {row['weight_relative_error']:.1e} |"
             )
         lines.append("\nEmbeddings in a memory-mapped file of float32, n = 20,000, one point per class.\n")
     if "rows" in results:
