@@ -31,7 +31,17 @@ inline void require(bool condition, const char* message) {
   }
 }
 
+// NumPy takes buffers at any address; the core reads and writes whole numbers.
+template <typename... Arrays>
+void require_aligned(const Arrays&... arrays) {
+  const auto aligned = [](const py::array& array) {
+    return reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(array.itemsize()) == 0;
+  };
+  require((aligned(arrays) && ...), "arrays must be aligned to their items");
+}
+
 inline void check_rows(const Array<int64_t>& rows, int64_t available) {
+  require_aligned(rows);
   const int64_t* values = rows.data();
   for (py::ssize_t i = 0; i < rows.size(); ++i) {
     require(values[i] >= 0 && values[i] < available, "rows holds an index outside of the data");
@@ -61,6 +71,7 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim,
   } else {
     bad_argument(half ? "x must be uint8, float16, float32 or float64" : "x must be uint8, float32 or float64");
   }
+  require_aligned(x);
   if (rows) {
     check_rows(*rows, x.shape(0));
     input.rows = rows->data();
@@ -72,6 +83,7 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim,
 inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
   require(y.ndim() >= 1 && y.shape(0) == rows_of_data, "y must have a row for each row of x");
   if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
+    require_aligned(y);
     const auto* labels = static_cast<const int64_t*>(y.data());
     for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
       const int64_t label = labels[input.row_of(i)];
@@ -80,6 +92,7 @@ inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data,
     return {.labels = labels, .values = nullptr, .k = k};
   }
   require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
+  require_aligned(y);
   return {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k};
 }
 
@@ -87,6 +100,7 @@ inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data,
 template <typename T>
 Hadamard<T> make_hadamard(const Array<T>& diagonals, const Array<T>& scale, int64_t inputs) {
   require(diagonals.ndim() == 3 && diagonals.shape(1) == 2, "diagonals: (rounds, 2, block)");
+  require_aligned(diagonals, scale);
   const int64_t block = diagonals.shape(2);
   require(std::has_single_bit(static_cast<uint64_t>(block)) && block <= inputs && inputs < 2 * block,
           "block: the largest power of two <= inputs");
@@ -110,6 +124,9 @@ class MapHandle {
     require(scale_.has_value() == shift_.has_value(), "scale and shift come together");
     require(!scale_ || scale_->size() == input_dim, "scale: (input_dim,)");
     require(!shift_ || shift_->size() == input_dim, "shift: (input_dim,)");
+    if (scale_) {
+      require_aligned(*scale_, *shift_);
+    }
     map_.input_dim = input_dim;
     map_.scale = scale_ ? scale_->data() : nullptr;
     map_.shift = shift_ ? shift_->data() : nullptr;
@@ -133,7 +150,10 @@ class MapHandle {
   [[nodiscard]] const FeatureMap<T>& map() const { return map_; }
 
  private:
-  const T* keep(const Array<T>& array) { return arrays_.emplace_back(array).data(); }
+  const T* keep(const Array<T>& array) {
+    require_aligned(array);
+    return arrays_.emplace_back(array).data();
+  }
 
   // A layer of `inputs` columns that has nothing but its weight: dense, or a tuple (diagonals, scale).
   Layer<T> weighted(const py::handle& weight, int64_t inputs) {

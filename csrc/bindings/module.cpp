@@ -106,6 +106,7 @@ double path(Array<double> gram, const Array<double>& cross, const Array<double>&
 void degrees(Array<double> gram, const Array<double>& lambdas, Array<double> out) {
   const int64_t p = check_gram(gram, 1), count = lambdas.size();
   require(out.size() == count, "out: (lambdas,)");
+  require_aligned(lambdas, out);
   double* gram_data = gram.mutable_data();
   double* out_data = out.mutable_data();
   const py::gil_scoped_release nogil;
@@ -145,6 +146,7 @@ void structured_preimage(const Array<double>& diagonals, const Array<double>& sc
 
 void normal(const Array<uint64_t>& bits, Array<double> out) {
   require(out.size() == bits.size(), "out: as many numbers as bits");
+  require_aligned(bits, out);
   double* out_data = out.mutable_data();
   const uint64_t* bit_data = bits.data();
   const int64_t n = bits.size();

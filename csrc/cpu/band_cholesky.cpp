@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 
 namespace krrdistill {
 namespace {
@@ -51,7 +52,7 @@ void multiply(char trans, int m, int n, int k, const double* a, const double* b,
 
 }  // namespace
 
-int64_t band_cholesky_size(int64_t p) { return p * (band_width(p) + 1); }
+int64_t band_cholesky_size(int64_t p) { return checked_product(p, band_width(p) + 1); }
 
 int64_t trace_of_inverse_workspace(int64_t p) {
   const int64_t width = band_width(p);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "common/lanczos.h"
 #include "common/threads.h"
 #include "cpu/band_cholesky.h"
@@ -33,10 +34,10 @@ void multiply(const BandReduction& r, const double* x, double* y) {
 
 int64_t band_path_workspace(int64_t p, int64_t k, int64_t lambdas) {
   const int64_t width = band_width(p);
-  const int64_t scratch =
-      std::max({reduce_to_band_workspace(p), apply_q_workspace(p, k * std::max<int64_t>(lambdas, 1)),
-                max_threads() * band_cholesky_size(p), lanczos_workspace(p)});
-  return p * width + p * (width + 1) + k * p + scratch;
+  const int64_t models = checked_product(k, std::max<int64_t>(lambdas, 1));
+  const int64_t scratch = std::max({reduce_to_band_workspace(p), apply_q_workspace(p, models),
+                                    checked_product(max_threads(), band_cholesky_size(p)), lanczos_workspace(p)});
+  return checked_sum(checked_product(p, checked_sum(2 * width, 1, k)), scratch);
 }
 
 double band_path(const RidgeProblem& problem, const RidgeModels& models, double* workspace) {
