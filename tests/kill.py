@@ -25,7 +25,7 @@ sys.exit(main(words))
 
 
 def kill_at_write(ending: str, count: int, words: list[str]) -> None:
-    """Runs ``krrdistill words`` up to the ``count``-th file whose name ends so, written but not yet in place; SIGKILL."""
+    """SIGKILL for ``krrdistill words`` at the ``count``-th file whose name ends so, written but not yet in place."""
     stop_at_write(ending, count, words, signal.SIGKILL)
 
 

@@ -278,3 +278,14 @@ def test_ignored_sigterm_stays_ignored(tmp_path: Path) -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_audit_that_cannot_be_written_is_printed(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, "privacy.json", "open", _raise(lambda: PermissionError(errno.EACCES, "Permission denied")))
+    capsys.readouterr()
+    assert main(["privacy", str(finished / "distilled.npz")]) == 0
+    captured = capsys.readouterr()
+    assert "W rebuilt from the file alone" in captured.out
+    assert "is without the audit: Permission denied" in captured.err

@@ -31,6 +31,16 @@ inline void require(bool condition, const char* message) {
   }
 }
 
+// A Python object as a U; a cast that fails would be a RuntimeError.
+template <typename U>
+U convert(const py::handle& object, const char* message) {
+  try {
+    return object.cast<U>();
+  } catch (const py::cast_error&) {
+    bad_argument(message);
+  }
+}
+
 // NumPy takes buffers at any address; the core reads and writes whole numbers.
 template <typename... Arrays>
 void require_aligned(const Arrays&... arrays) {
@@ -132,16 +142,17 @@ class MapHandle {
     map_.shift = shift_ ? shift_->data() : nullptr;
     int64_t width = input_dim;
     for (const auto& item : layers) {
-      const auto entry = item.cast<py::tuple>();
-      require(entry.size() == 4, "a layer is (weight, bias, activation, parameter)");
+      constexpr const char* form = "a layer is (weight, bias, activation, parameter)";
+      const auto entry = convert<py::tuple>(item, form);
+      require(entry.size() == 4, form);
       Layer<T> layer = weighted(entry[0], width);
-      const auto bias = entry[1].cast<std::optional<Array<T>>>();
+      const auto bias = convert<std::optional<Array<T>>>(entry[1], "bias: (outputs,) in the type of the map");
       require(!bias || bias->size() == layer.outputs, "bias: (outputs,)");
       layer.bias = bias ? keep(*bias) : nullptr;
-      const int activation = entry[2].cast<int>();
+      const int activation = convert<int>(entry[2], form);
       require(activation >= 0 && activation <= 2, "unknown activation");
       layer.activation = static_cast<Activation>(activation);
-      layer.parameter = static_cast<T>(entry[3].cast<double>());
+      layer.parameter = static_cast<T>(convert<double>(entry[3], form));
       map_.layers.push_back(layer);
       width = layer.outputs;
     }
@@ -160,13 +171,14 @@ class MapHandle {
     Layer<T> layer;
     layer.ld = layer.inputs = inputs;
     if (py::isinstance<py::tuple>(weight)) {
-      const auto [diagonals, scale] = weight.cast<std::pair<Array<T>, Array<T>>>();
+      const auto [diagonals, scale] =
+          convert<std::pair<Array<T>, Array<T>>>(weight, "weight: (diagonals, scale) in the type of the map");
       layer.hadamard = make_hadamard(diagonals, scale, inputs);
       layer.outputs = layer.hadamard.outputs;
       keep(diagonals);
       keep(scale);
     } else {
-      const auto dense = weight.cast<Array<T>>();
+      const auto dense = convert<Array<T>>(weight, "weight: (outputs, inputs of the layer)");
       require(dense.ndim() == 2 && dense.shape(1) == inputs, "weight: (outputs, inputs of the layer)");
       layer.outputs = dense.shape(0);
       layer.weight = keep(dense);

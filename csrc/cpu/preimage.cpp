@@ -28,6 +28,9 @@ double solve_square(double* weight, double* rhs, double* x, int64_t p, int64_t m
   int columns = blas_int(m);
   int info = 0;
   double norm = largest_row_sum(weight, p, p);
+  if (!std::isfinite(norm)) {
+    return 0.0;  // LAPACK refuses such a norm
+  }
   blas<double>().getrf(&n, &n, weight, &n, pivots, &info);
   check_info("getrf", info);
   if (info > 0) {

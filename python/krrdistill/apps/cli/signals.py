@@ -24,9 +24,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """SIGTERM raises ``Terminated`` in the block, unless the process has an answer of its own, or ignores it."""
-    mine = (
-        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if mine:
         signal.signal(signal.SIGTERM, _terminate)
     try:

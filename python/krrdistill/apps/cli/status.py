@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from krrdistill.apps.cli.signals import STOPPED, stop_signal
+from krrdistill.apps.text import visible
 from krrdistill.errors import (
     BackendUnavailable,
     DataError,
@@ -92,4 +93,4 @@ def _of_parser(error: Any) -> str:
 
 def say(text: str) -> None:
     """Prints one line on stderr, never wrapped and never read as markup."""
-    print(f"krrdistill: {text}", file=sys.stderr)
+    print(f"krrdistill: {visible(text)}", file=sys.stderr)
