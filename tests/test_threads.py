@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -234,6 +235,13 @@ def test_overlapping_limits_leave_torch_as_it_was() -> None:
         assert (torch.get_num_threads(), of_new_thread()) == (3, 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_more_threads_than_can_be_started_are_refused(native_module: ModuleType) -> None:
+    with pytest.raises(ValueError, match="threads: at most 1024"):
+        kd.distill(np.eye(4), np.array([0, 1, 0, 1]), kd.Identity(4), threads=100_000)
+    with pytest.raises(ValueError, match="count: 1 to 1024"):
+        native_module.set_threads(100_000)
 
 
 # What they say

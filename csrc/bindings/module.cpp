@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 
@@ -219,7 +218,7 @@ PYBIND11_MODULE(_native, module) {
   module.def(
       "set_threads",
       [](int64_t count) {
-        bindings::require(count >= 1 && count <= std::numeric_limits<int>::max(), "count: at least 1");
+        bindings::require(count >= 1 && count <= 1024, "count: 1 to 1024");  // more overflow the stack of OpenMP
         return krrdistill::set_threads(count);
       },
       pybind11::arg("count"));

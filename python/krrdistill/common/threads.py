@@ -23,6 +23,7 @@ from krrdistill.common.native import load_native
 __all__ = ["allowed_threads", "blas_for", "forked", "limited_threads", "say_forked"]
 
 
+_MOST = 1024  # OpenMP keeps its books of a team on the stack: 100,000 threads end the process
 _ALONE = 2e8  # operations, about 5 ms of one thread
 
 
@@ -96,10 +97,14 @@ def limited_threads(threads: int | None) -> Iterator[None]:
 
     OpenMP and PyTorch are limited for the Python thread that asks. BLAS has one limit for all of them: where blocks
     overlap, the lowest holds, and the last one to end restores what was before.
+
+    Raises ValueError for more threads than OpenMP can start.
     """
     if threads is None:
         yield
         return
+    if threads > _MOST:
+        raise ValueError(f"threads: at most {_MOST} can be started, got {threads}; leave it out for all cores")
     with suppress(ImportError):
         load_native()  # a runtime that is loaded later would not be limited
     limit = 1 if _PROCESS.forked else threads
