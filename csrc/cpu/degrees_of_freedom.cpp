@@ -32,13 +32,13 @@ void degrees_of_freedom(double* gram, int64_t p, const double* lambda, int64_t l
   const BandReduction reduction{.p = p, .width = width, .vectors = gram, .factors = factors, .band = band};
   reduce_to_band(reduction, scratch);
   const BandCholesky cholesky(reduction);
+  const int64_t factor_size = band_cholesky_size(p), size = thread_workspace(p);  // these may throw
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t l = 0; l < lambdas; ++l) {
-    double* factor = scratch + thread_number() * thread_workspace(p);
-    degrees[l] =
-        cholesky.factor(lambda[l], factor)
-            ? static_cast<double>(p) - lambda[l] * cholesky.trace_of_inverse(factor, factor + band_cholesky_size(p))
-            : std::numeric_limits<double>::quiet_NaN();
+    double* factor = scratch + thread_number() * size;
+    degrees[l] = cholesky.factor(lambda[l], factor)
+                     ? static_cast<double>(p) - lambda[l] * cholesky.trace_of_inverse(factor, factor + factor_size)
+                     : std::numeric_limits<double>::quiet_NaN();
   }
 }
 

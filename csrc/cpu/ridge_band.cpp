@@ -57,9 +57,10 @@ double band_path(const RidgeProblem& problem, const RidgeModels& models, double*
   apply_q(r, true, rotated, k, scratch);
   const BandCholesky cholesky(r);
   const int columns = blas_int(k);
+  const int64_t size = band_cholesky_size(p);  // this may throw
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t l = 0; l < problem.lambdas; ++l) {
-    double* factor = scratch + thread_number() * band_cholesky_size(p);
+    double* factor = scratch + thread_number() * size;
     double* solution = models.weights + l * k * p;
     std::copy(rotated, rotated + k * p, solution);
     models.resolved[l] = cholesky.factor(problem.lambda[l] - floor, factor) ? 1 : 0;
