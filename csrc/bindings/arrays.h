@@ -179,7 +179,8 @@ class MapHandle {
       keep(scale);
     } else {
       const auto dense = convert<Array<T>>(weight, "weight: (outputs, inputs of the layer)");
-      require(dense.ndim() == 2 && dense.shape(1) == inputs, "weight: (outputs, inputs of the layer)");
+      require(dense.ndim() == 2 && dense.shape(0) >= 1 && dense.shape(1) == inputs,
+              "weight: (outputs, inputs of the layer), at least one output");  // BLAS refuses matrices without columns
       layer.outputs = dense.shape(0);
       layer.weight = keep(dense);
     }
