@@ -4,6 +4,7 @@
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
 #   make lint       ruff, mypy, import-linter, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+#   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
@@ -49,7 +50,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test lint lint-python lint-cxx sanitize cuda embed embed-static embed-shared bench wheel clean
+.PHONY: help demo test lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -129,7 +130,7 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-ti
 # ---- sanitizers
 
 SANITIZE := build/sanitize
-SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_hadamard.py
+SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_hadamard.py tests/test_native_fuzz.py
 
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv
@@ -156,6 +157,22 @@ sanitize: $(SANITIZE)/installed
 	status=$$?; \
 	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ] && grep -v 'fully support makecontext/swapcontext' "$$report"; then status=1; fi; done; \
 	exit $$status
+
+# ThreadSanitizer wants addresses where they are without randomisation. OpenMP has one thread: GCC's runtime is not
+# instrumented, so its barriers would look like races; eight Python threads share the module instead.
+TSAN := build/tsan
+
+$(TSAN)/installed: $(STAMPS)/python $(BUILD_INPUTS)
+	$(PYTHON) -m venv $(TSAN)/venv
+	KRRDISTILL_REQUIRE_NATIVE=1 $(TSAN)/venv/bin/pip install --quiet --config-settings=build-dir=$(TSAN)/cmake \
+		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=install.strip=false \
+		--config-settings=cmake.define.KRRDISTILL_SANITIZE=thread -e .
+	@touch $@
+
+tsan: $(TSAN)/installed
+	@grep -q __tsan_init $(TSAN)/cmake/_native*.so
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LD_PRELOAD="`$(CXX) -print-file-name=libtsan.so`" TSAN_OPTIONS=exitcode=66 \
+		setarch -R $(TSAN)/venv/bin/python tests/native_threads.py
 
 # ---- the C++ library, as a program outside of this repository finds it
 

@@ -38,6 +38,8 @@ _EMBED_LIMIT = 1 << 20  # weights up to this many numbers are stored in the file
 class DistilledDataset:
     """m points from which ridge regression retrains to the original model.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     inputs : array of shape (m, d), float64 or float32

@@ -242,7 +242,8 @@ def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise BackendUnavailable('digits come with scikit-learn: pip install "krrdistill[cli]"') from error
+        remedy = 'pip install "krrdistill[cli]"'
+        raise BackendUnavailable(f"digits come with scikit-learn ({error}): {remedy}") from error
     bundled = load_digits()
     x, y = bundled.images.astype(np.uint8), bundled.target.astype(np.int64)
     test = fraction_rows(y, 0.2)

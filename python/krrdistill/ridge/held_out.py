@@ -25,6 +25,8 @@ _FORMAT = "krrdistill-held-out-1"
 class HeldOutRows:
     """Samples held out to choose lambda, never part of statistics.
 
+    Threads may share it where they may share X and y.
+
     Parameters
     ----------
     X : array of shape (n, d) or (n, *shape), raw inputs

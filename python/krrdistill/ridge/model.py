@@ -47,6 +47,8 @@ _PATH = "path_"
 class RidgeModel:
     """W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     feature_map : FeatureMap

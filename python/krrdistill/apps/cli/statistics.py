@@ -340,4 +340,4 @@ def _show(facts: StatisticsFacts, as_json: bool) -> None:
     if as_json:
         output.emit_json(to_json(facts))
     else:
-        print(facts.line())
+        output.emit_line(facts.line())

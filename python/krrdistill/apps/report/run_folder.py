@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from krrdistill.artifact.file import read_samples
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
-from krrdistill.common.files import read_npz, sha256_of, write_atomically, write_npz
+from krrdistill.common.files import content_digest, read_npz, sha256_of, write_atomically, write_npz
 from krrdistill.common.options import as_word
 from krrdistill.errors import DataError
 from krrdistill.options import class_counts
@@ -224,9 +224,16 @@ def check_pair(folder: Path, sha256: str | None) -> None:
     """Raises DataError where report.json is about another distilled.npz; None, of older reports, is about any."""
     path = folder / DISTILLED
     if sha256 is not None and path.is_file() and sha256_of(path) != sha256:
+        arrays = read_npz(path)
+        whole = str(arrays.pop("digest", None)) == content_digest(arrays)
+        trusted = (
+            f"{DISTILLED} is whole by its own digest: trust it, and not {REPORT}, the page and the pictures"
+            if whole
+            else f"{DISTILLED} was changed after it was written: trust none of them"
+        )
         raise DataError(
             f"{path}: {REPORT} is about another {DISTILLED} than the one beside it: a run was interrupted while it "
-            "wrote them, or the file was changed; run it again"
+            f"wrote them, or files were mixed; {trusted}; run it again"
         )
 
 
