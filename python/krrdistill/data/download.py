@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from krrdistill.common.archive import one_line
 from krrdistill.errors import BackendUnavailable, DataError
-
-from .npz import one_line
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from krrdistill.common.archive import one_line
 from krrdistill.errors import DataError
 
 from .dataset import Dataset
-from .npz import one_line
 from .pickles import PickledBytes, read_pickled_dict
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # rows (n, 3072) and labels (n,)

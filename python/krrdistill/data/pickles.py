@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from krrdistill.common.archive import one_line
 from krrdistill.errors import DataError
-
-from .npz import one_line
 
 
 class _Dtype:

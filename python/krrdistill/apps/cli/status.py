@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from krrdistill.apps.text import printable
 from krrdistill.errors import (
     BackendUnavailable,
     DataError,
@@ -69,7 +70,7 @@ def message(error: BaseException) -> str:
         text = str(error)
     else:
         text = f"unexpected {type(error).__name__}: {error} (--traceback shows where)"
-    return " ".join(text.split())
+    return printable(text)
 
 
 def _of_parser(error: Any) -> str:

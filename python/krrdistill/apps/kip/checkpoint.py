@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import to_host
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.errors import DataError
 
@@ -20,6 +22,7 @@ __all__ = ["Look", "State", "load_checkpoint", "save_checkpoint"]
 Array = npt.NDArray[Any]
 _FORMAT = "krrdistill-kip-2"
 _MATRICES = ("X", "first", "second", "best")
+_ARRAYS = re.compile("X|first|second|best|losses|curve|seconds|meta")
 
 
 class Look(NamedTuple):
@@ -96,9 +99,9 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
     ValueError
         For a checkpoint of another configuration; the message names what differs.
     """
-    arrays = read_npz(path)
+    arrays = read_npz(path, _ARRAYS)
     try:
-        meta = json.loads(str(arrays["meta"]))
+        meta = parse_json("meta", str(arrays["meta"]), finite=True)
         if meta["format"] != _FORMAT:
             raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
         recorded = dict(meta["configuration"])
@@ -107,7 +110,7 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
         ran_on = [(int(iteration), str(where)) for iteration, where in meta.get("ran_on", ())]
         state = State(X, first, second, best, arrays["losses"].tolist(), curve, float(arrays["seconds"]), ran_on)
         whole = state.step == meta["iteration"] and 0 <= curve[-1].iteration <= state.step
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a checkpoint of KIP ({error})") from error
     _check_configuration(path, recorded, configuration)
     for name, matrix in zip(_MATRICES, matrices, strict=True):
