@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import content_digest, read_npz, write_npz
@@ -35,9 +36,12 @@ __all__ = ["FORMAT", "DistilledDataset", "has_digest", "read_samples"]
 FloatArray = npt.NDArray[np.float64]
 FORMAT = "krrdistill-2"
 _EMBED_LIMIT = 1 << 20  # weights up to this many numbers are stored in the file by default
-_ARRAYS = re.compile(
-    "X|X_scale|X_offset|X_origin|X_unit|whitening|Y|lambda_s|W|intercept|target_offset|input_count|input_squares|meta|"
-    r"digest|map_(weight|bias|kernel|kernel_channels_first|signs|scale)_\d{1,4}"
+_KIND = FileKind(
+    "a distilled data set",
+    re.compile(
+        "X|X_scale|X_offset|X_origin|X_unit|whitening|Y|lambda_s|W|intercept|target_offset|input_count|input_squares|meta|"
+        r"digest|map_(weight|bias|kernel|kernel_channels_first|signs|scale)_\d{1,4}"
+    ),
 )
 
 
@@ -330,7 +334,7 @@ class DistilledDataset:
             remedy = "; a callable is UserMap(callable, input_dim)" if callable(feature_map) else ""
             raise TypeError(f"load: feature_map must be a map, got {_kind(feature_map)}{remedy}")
         path = Path(path)
-        arrays = read_npz(path, _ARRAYS)
+        arrays = read_npz(path, _KIND)
         changed = _is_changed(arrays)
         meta = _read_meta(path, arrays)
         try:
@@ -385,7 +389,7 @@ def _kind(value: Any) -> str:
 
 def has_digest(path: Path) -> bool:
     """Whether a file can tell that its content was changed; those of older versions cannot."""
-    return "digest" in read_npz(path, _ARRAYS)
+    return "digest" in read_npz(path, _KIND)
 
 
 def _is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
@@ -399,7 +403,7 @@ def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
 
     Raises DataError as ``DistilledDataset.load`` does.
     """
-    arrays = read_npz(path, _ARRAYS)
+    arrays = read_npz(path, _KIND)
     meta = _read_meta(path, arrays)
     try:
         preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)

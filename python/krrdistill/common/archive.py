@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from krrdistill.errors import DataError
 
-__all__ = ["DEFLATE_RATIO", "UNREADABLE", "Archive", "map_npy", "one_line", "read_into"]
+__all__ = ["DEFLATE_RATIO", "UNREADABLE", "Archive", "FileKind", "map_npy", "one_line", "read_into"]
 
 Array = npt.NDArray[Any]
 DEFLATE_RATIO = 1032  # bytes that one byte of deflated data can stand for: 258 from two bits
@@ -44,6 +44,7 @@ UNREADABLE = (
 _END = 22  # bytes of the record that ends a zip archive
 _END_64 = 76  # and of those before it in a large one
 _LOCAL = 30  # least bytes of the record in front of each member
+_ENCRYPTED = 0x41  # flags
 _LARGEST_DIRECTORY = 1 << 20
 _LONGEST_NAME = 200
 _LONGEST_HEADER = 4096  # characters; that of 32 axes has 700
@@ -90,14 +91,21 @@ class _Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+class FileKind(NamedTuple):
+    """One kind of .npz file of this package: what messages call it, and the names that its arrays may have."""
+
+    what: str
+    arrays: re.Pattern[str]
+
+
 class Archive:
     """The arrays of an .npz file, read when they are asked for. A context manager.
 
     Parameters
     ----------
     path : Path
-    known : regular expression, optional
-        Names that arrays may have, by default any.
+    kind : FileKind, optional
+        The kind of file that it has to be, by default any.
     most : int, optional
         Bytes that all arrays may have together, for files with compressed members; by default what deflated bytes can
         stand for.
@@ -109,7 +117,7 @@ class Archive:
         of sizes that the bytes of the file can have.
     """
 
-    def __init__(self, path: Path, *, known: re.Pattern[str] | None = None, most: int | None = None) -> None:
+    def __init__(self, path: Path, *, kind: FileKind | None = None, most: int | None = None) -> None:
         self._path = path
         if path.is_dir():
             raise DataError(f"{path}: is a folder; name the .npz file in it")
@@ -122,7 +130,7 @@ class Archive:
                 self._size = self._stream.seek(0, io.SEEK_END)
                 self._check_directory()
                 self._zip = zipfile.ZipFile(self._stream)
-                self._members = self._checked(self._zip.infolist(), known, most)
+                self._members = self._checked(self._zip.infolist(), kind, most)
         except BaseException:
             self._stream.close()
             raise
@@ -160,7 +168,7 @@ class Archive:
         self._stream.seek(0)
         if self._stream.read(2) != b"PK" or end[:4] != b"PK\5\6" or end[-2:] != b"\0\0":
             raise DataError(
-                f"{self._path}: not an .npz file, or cut short (an .npz is a zip archive with a directory at its end)"
+                f"{self._path}: not an .npz file: cut short, or another kind of file (an .npz is a zip archive)"
             )
         large = before[-20:-16] == b"PK\6\7" and before[-_END_64:][:4] == b"PK\6\6"
         listed = int.from_bytes(before[-_END_64:][40:48] if large else end[12:16], "little")
@@ -168,28 +176,20 @@ class Archive:
             raise DataError(f"{self._path}: its directory has {listed} bytes, more than {_LARGEST_DIRECTORY}")
 
     def _checked(
-        self, infos: list[zipfile.ZipInfo], known: re.Pattern[str] | None, most: int | None
+        self, infos: list[zipfile.ZipInfo], kind: FileKind | None, most: int | None
     ) -> dict[str, zipfile.ZipInfo]:
         members: dict[str, zipfile.ZipInfo] = {}
         for info in infos:
             name = info.filename.removesuffix(".npy")
-            shown = repr(info.filename[:_LONGEST_NAME])
-            if name == info.filename or len(name) > _LONGEST_NAME or (known is not None and not known.fullmatch(name)):
-                raise DataError(f"{self._path}: has a member {shown}, which is no array that such a file has")
+            if name == info.filename or len(name) > _LONGEST_NAME:
+                raise DataError(f"{self._path}: has a member {info.filename[:_LONGEST_NAME]!r}, which is no array")
+            if kind is not None and not kind.arrays.fullmatch(name):
+                raise DataError(f"{self._path}: not {kind.what}, which has no array {name!r}")
             if name in members:
-                raise DataError(f"{self._path}: has a member {shown} twice")
-            if info.flag_bits & 0x41:
-                raise DataError(f"{self._path}: the member {shown} is encrypted")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise DataError(
-                    f"{self._path}: the member {shown} is neither stored nor deflated (method {info.compress_type})"
-                )
-            ratio = DEFLATE_RATIO if info.compress_type == zipfile.ZIP_DEFLATED else 1
-            if info.file_size > ratio * info.compress_size or (ratio == 1 and info.file_size != info.compress_size):
-                raise DataError(
-                    f"{self._path}: the member {shown} promises {info.file_size} bytes, "
-                    f"which its {info.compress_size} cannot hold"
-                )
+                raise DataError(f"{self._path}: has an array {name!r} twice")
+            refusal = _refusal(info)
+            if refusal is not None:
+                raise DataError(f"{self._path}: the member {info.filename!r} {refusal}")
             members[name] = info
         placed = sorted(members.values(), key=lambda info: info.header_offset)
         starts = [*(info.header_offset for info in placed), self._size]
@@ -200,6 +200,18 @@ class Archive:
         if most is not None and total > max(most, self._size):
             raise DataError(f"{self._path}: its arrays would have {total} bytes; such a file has at most {most}")
         return members
+
+
+def _refusal(info: zipfile.ZipInfo) -> str | None:
+    """Why a member cannot be what this package reads; None where it can."""
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is neither stored nor deflated (method {info.compress_type})"
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    if info.file_size > (DEFLATE_RATIO if deflated else 1) * info.compress_size:
+        return f"promises {info.file_size} bytes, which its {info.compress_size} cannot hold"
+    return None
 
 
 def map_npy(path: Path) -> Array:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from .archive import Archive
+from .archive import Archive, FileKind
 
 __all__ = ["PARTIAL", "content_digest", "read_npz", "sha256_of", "write_atomically", "write_npz"]
 
@@ -63,10 +62,7 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     write_atomically(path, lambda stream: np.savez(stream, **members))
 
 
-def read_npz(path: Path, known: re.Pattern[str] | None = None) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of a .npz that this package wrote, which has no others than those ``known`` by name.
-
-    Raises DataError for anything but a complete archive of plain arrays (``Archive``).
-    """
-    with Archive(path, known=known, most=_MOST_INFLATED) as archive:
+def read_npz(path: Path, kind: FileKind | None = None) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of a .npz that this package wrote. Raises DataError for anything but a whole file of that kind."""
+    with Archive(path, kind=kind, most=_MOST_INFLATED) as archive:
         return archive.arrays()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.archive import FileKind
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.samples import host_samples
@@ -21,7 +22,10 @@ from krrdistill.errors import DataError
 __all__ = ["HeldOutRows"]
 
 _FORMAT = "krrdistill-held-out-1"
-_ARRAYS = re.compile("X|y|sample_weight|header")
+_KIND = FileKind(
+    "a file of held-out rows",
+    re.compile("X|y|sample_weight|header"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,7 @@ class HeldOutRows:
     @staticmethod
     def load(path: str | Path) -> HeldOutRows:
         """Reads what ``save`` wrote. Raises DataError."""
-        arrays = read_npz(Path(path), _ARRAYS)
+        arrays = read_npz(Path(path), _KIND)
         try:
             if parse_json("header", str(arrays["header"]))["format"] != _FORMAT:
                 raise ValueError("another format")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import check_choice, check_count, check_number, checked_columns, checked_shape, like
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
@@ -43,7 +44,10 @@ __all__ = ["RidgeModel", "fit_model", "refitted"]
 FloatArray = npt.NDArray[np.float64]
 _FORMAT = "krrdistill-model-2"
 _PATH = "path_"
-_ARRAYS = re.compile("W|b|lambdas|spread|X_origin|X_unit|whitening|input_count|input_squares|header|path_[a-z0-9_]+")
+_KIND = FileKind(
+    "a file of a ridge model",
+    re.compile("W|b|lambdas|spread|X_origin|X_unit|whitening|input_count|input_squares|header|path_[a-z0-9_]+"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +197,7 @@ class RidgeModel:
 
         The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
         """
-        arrays = read_npz(Path(path), _ARRAYS)
+        arrays = read_npz(Path(path), _KIND)
         try:
             header = parse_json("header", str(arrays["header"]))
             if header["format"] != _FORMAT:

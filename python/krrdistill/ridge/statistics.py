@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, Operator, Products, ResidentGram, get_backend, products_in
 from krrdistill.backends.tiles import FLUSH_ROWS
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import (
     as_rows,
     check_choice,
@@ -58,9 +59,12 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 AnyGram = TypeVar("AnyGram", bound="FloatArray | ResidentGram")
 CENTERS = ("none", "targets", "both")
 FORMAT = "krrdistill-statistics-5"
-_ARRAYS = re.compile(
-    "gram|features|targets|cross|feature_sum|target_sum|target_square|target_origin|total_weight|"
-    "X_origin|X_unit|whitening|input_count|input_squares|header"
+_KIND = FileKind(
+    "ridge statistics that this version reads",
+    re.compile(
+        "gram|features|targets|cross|feature_sum|target_sum|target_square|target_origin|total_weight|"
+        "X_origin|X_unit|whitening|input_count|input_squares|header"
+    ),
 )
 _BATCH_ROWS = 65536  # rows between two reports of progress
 _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
@@ -958,7 +962,7 @@ class RidgeStatistics:
 
         The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
         """
-        arrays = read_npz(Path(path), _ARRAYS)
+        arrays = read_npz(Path(path), _KIND)
         try:
             header = parse_json("header", str(arrays.pop("header", "null")))
             if not isinstance(header, dict) or header.get("format") != FORMAT:

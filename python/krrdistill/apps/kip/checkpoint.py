@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import to_host
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
@@ -22,7 +23,10 @@ __all__ = ["Look", "State", "load_checkpoint", "save_checkpoint"]
 Array = npt.NDArray[Any]
 _FORMAT = "krrdistill-kip-2"
 _MATRICES = ("X", "first", "second", "best")
-_ARRAYS = re.compile("X|first|second|best|losses|curve|seconds|meta")
+_KIND = FileKind(
+    "a checkpoint of KIP",
+    re.compile("X|first|second|best|losses|curve|seconds|meta"),
+)
 
 
 class Look(NamedTuple):
@@ -99,7 +103,7 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
     ValueError
         For a checkpoint of another configuration; the message names what differs.
     """
-    arrays = read_npz(path, _ARRAYS)
+    arrays = read_npz(path, _KIND)
     try:
         meta = parse_json("meta", str(arrays["meta"]), finite=True)
         if meta["format"] != _FORMAT:

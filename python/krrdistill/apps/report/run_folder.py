@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from krrdistill.artifact.file import read_samples
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
+from krrdistill.common.archive import FileKind
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.common.files import read_npz, sha256_of, write_atomically, write_npz
 from krrdistill.common.options import as_word
@@ -55,8 +56,11 @@ CURVE = "curve.npz"
 PRIVACY = "privacy.json"
 _LARGEST = 1e100  # of a number in the arrays of a run
 _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
-_CURVE_ARRAYS = re.compile("losses|" + "|".join(_CURVE))
-_DATA_ARRAYS = re.compile("lambdas|score|train_rmse|below_noise_floor|noise_floor|best|singular_values|start_images")
+_CURVE_KIND = FileKind("the curve of a run", re.compile("losses|" + "|".join(_CURVE)))
+_DATA_KIND = FileKind(
+    "the figure data of a run",
+    re.compile("lambdas|score|train_rmse|below_noise_floor|noise_floor|best|singular_values|start_images"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +195,7 @@ def read_run(folder: Path) -> RunFolder:
     record = _read_record(folder / REPORT)
     meta, images = read_samples(folder / DISTILLED)
     check_pair(folder, record.artifact_sha256)
-    data = read_npz(folder / DATA, _DATA_ARRAYS)
+    data = read_npz(folder / DATA, _DATA_KIND)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m
     counts = class_counts(min(k, m), record.ipc)  # no more than that fit, whatever a damaged report says
@@ -276,7 +280,7 @@ def _typed(kind: type[T], document: Any, path: Path) -> T:
 
 def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
     """KIP's curve."""
-    arrays = read_npz(path, _CURVE_ARRAYS)
+    arrays = read_npz(path, _CURVE_KIND)
     missing = [name for name in _CURVE if name not in arrays]
     if missing:
         raise DataError(f"{path}: {missing[0]} is missing")
