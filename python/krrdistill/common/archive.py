@@ -10,6 +10,7 @@ import io
 import math
 import re
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -224,8 +225,8 @@ def map_npy(path: Path) -> Array:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         header = _read_header(path, "the array", stream, size)
-        order: Any = "F" if header.fortran else "C"
-        return np.memmap(stream, header.dtype, "r", header.start, header.shape, order)
+        numbers = np.memmap(stream, header.dtype, "r", header.start, (math.prod(header.shape),))
+        return _checked_values(path, "the array", numbers, header)
 
 
 def read_into(stream: IO[bytes], numbers: Array) -> None:
@@ -277,10 +278,10 @@ def _read_header(path: Path, name: str, stream: IO[bytes], size: int) -> _Header
 
 def _checked_values(path: Path, name: str, numbers: Array, header: _Header) -> Array:
     """``numbers`` (n,) in the shape of the header. Raises DataError for truth values and texts that are none."""
-    if header.dtype.kind == "b" and (numbers.view(np.uint8) > 1).any():
+    if header.dtype.kind == "b" and numbers.view(np.uint8).max(initial=0) > 1:
         raise DataError(f"{path}: {name} holds bytes that are no truth values")
     if header.dtype.kind == "U":
         letters = numbers.view(np.dtype(np.uint32).newbyteorder(header.dtype.byteorder))
-        if ((letters > 0x10FFFF) | (letters - 0xD800 < 0x800)).any():
+        if letters.max(initial=0) > sys.maxunicode:
             raise DataError(f"{path}: {name} holds numbers that are no letters")
     return numbers.reshape(header.shape[::-1]).transpose() if header.fortran else numbers.reshape(header.shape)

@@ -16,6 +16,7 @@ from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import to_host
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError
 
 __all__ = ["Look", "State", "load_checkpoint", "save_checkpoint"]
@@ -127,7 +128,7 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
 
 def _check_configuration(path: Path, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     different = [
-        f"{name} {recorded.get(name)}, now {wanted.get(name)}"
+        f"{name} {shown_value(recorded.get(name))}, now {shown_value(wanted.get(name))}"
         for name in sorted({*recorded, *wanted})
         if recorded.get(name) != wanted.get(name)
     ]
