@@ -12,15 +12,18 @@ __all__ = ["parse_json", "read_bounded"]
 
 _LONGEST = 1 << 24  # characters
 _DEEPEST = 64
+_PIECE = 1 << 20
 
 
 def read_bounded(path: Path, most: int = _LONGEST) -> bytes:
     """The content of a file of at most ``most`` bytes. Raises DataError for a larger one."""
+    content = bytearray()
     with path.open("rb") as stream:
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise DataError(f"{path}: has more than {most} bytes")
-    return content
+        while piece := stream.read(_PIECE):
+            if len(content) + len(piece) > most:
+                raise DataError(f"{path}: has more than {most} bytes")
+            content += piece
+    return bytes(content)
 
 
 def parse_json(what: str, text: str | bytes, *, finite: bool = False) -> Any:

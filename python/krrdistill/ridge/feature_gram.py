@@ -208,6 +208,8 @@ def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> f
 
     start = np.cos(np.arange(1.0, n + 1.0))
     first = product(start)
+    if not np.isfinite(first).all():  # ARPACK would go on with it
+        raise DataError(f"the largest eigenvalue of {n} features cannot be found: their products overflow")
     if n == 1 or not first.any():  # where there is no Krylov space
         return float(first[0] / start[0])
     operator = LinearOperator((n, n), matvec=product, dtype=np.float64)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from krrdistill.apps.text import number, percent, shown_device
+from krrdistill.apps.text import number, percent, printable, shown_device
 from krrdistill.artifact.record import plain
 from krrdistill.options import shown_points
 
@@ -121,7 +121,7 @@ def print_kip_summary(record: KipRecord) -> None:
 
 def print_privacy(report: Mapping[str, Any]) -> None:
     """Findings first, then every condition and every limit, in full."""
-    print(f"{report.get('artifact', report['dataset'])}: privacy (data set {report['dataset']})")
+    print(printable(f"{report.get('artifact', report['dataset'])}: privacy (data set {report['dataset']})"))
     if "reconstruction" in report:
         found, near = report["reconstruction"], report["neighbours"]
         print(
@@ -177,7 +177,7 @@ def _print_files(*paths: str | None) -> None:
 def print_certificate(outcome: Verification) -> None:
     """A recomputed certificate and whether it is within the tolerance."""
     compared = f"on {outcome.dataset}" if outcome.statistics is None else f"with the model of {outcome.statistics}"
-    print(f"{outcome.artifact}, retrained and compared {compared}")
+    print(printable(f"{outcome.artifact}, retrained and compared {compared}"))
     _show(_comparison(outcome.original, outcome.distilled, outcome.certificate))
     error, limit = outcome.certificate.weight_relative_error, outcome.tolerance
     verdict = "is within" if outcome.passed else "EXCEEDS"
@@ -220,9 +220,9 @@ def working(text: str) -> Iterator[None]:
 
 def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
     """One column per run, one row per fact."""
-    table = _table("", *names, overflow="fold")
+    table = _table("", *map(printable, names), overflow="fold")
     for name, values in rows:
-        table.add_row(name, *values)
+        table.add_row(printable(name), *map(printable, values))
     _show(table)
 
 

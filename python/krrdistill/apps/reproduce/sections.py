@@ -42,14 +42,19 @@ def to_markdown(publication: Publication, *, level: int = 1) -> str:
             continue  # charts only
         lines += [f"{'#' * (level + 1)} {part.title}", ""]
         for paragraph in part.text:
-            lines += [paragraph, ""]
+            lines += [_no_markup(paragraph), ""]
         if part.rows:
             lines += [_line(part.head), f"|{'---|' * len(part.head)}", *map(_line, part.rows), ""]
     return "\n".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(_no_markup(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _no_markup(text: str) -> str:
+    """Names of data sets and errors may hold anything; Markdown would take their markup for ours."""
+    return text.replace("<", "&lt;")
 
 
 def to_page(publication: Publication) -> bytes:
