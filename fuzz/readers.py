@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import io
 import json
 import random
@@ -540,7 +541,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--engine", choices=["mutator", "atheris"], default="mutator")
+    parser.add_argument("--engine", choices=["auto", "mutator", "atheris"], default="auto")
     parser.add_argument("--target", choices=list(TARGETS))
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
@@ -551,12 +552,14 @@ def main() -> int:
         warnings.simplefilter("ignore")  # of zipfile, about names that are there twice
         fuzz_one(asked.target, asked.seconds, asked.seed, asked.engine, asked.out / "findings", counts[asked.target])
         return 0
+    installed = importlib.util.find_spec("atheris") is not None
+    engine = ("atheris" if installed else "mutator") if asked.engine == "auto" else asked.engine
     asked.out.mkdir(parents=True, exist_ok=True)
     failed, rows, each = False, [], asked.seconds / len(chosen)
     for name in chosen:
         counts[name].unlink(missing_ok=True)
         words = ["--in-process", "--target", name, "--seconds", str(each), "--seed", str(asked.seed)]
-        words += ["--engine", asked.engine, "--out", str(asked.out)]
+        words += ["--engine", engine, "--out", str(asked.out)]
         done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.DEVNULL, check=False)
         found = json.loads(counts[name].read_text()) if counts[name].exists() else {}
         seen = [found.get(kind, 0) for kind in OUTCOMES]
