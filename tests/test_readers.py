@@ -338,6 +338,8 @@ def test_weights_are_counted_against_what_a_file_may_ask_for() -> None:
         kd.FCNN(4, [8])
         with refused("a layer of 100000000 random numbers"):
             kd.RandomFourier(4, 25_000_000, sigma2=1.0)
+        with refused("a layer of 100000000 random numbers"):
+            kd.RandomFourier(4, 1_000_000, sigma2=1.0, spectral="matern", nu=50.0)
     assert most_drawn(4096) == 1 << 28
     with drawn_for_a_file(4, stored=1 << 27), pytest.raises(DataError, match="beyond"):
         kd.FCNN(4, [1] * 4096)

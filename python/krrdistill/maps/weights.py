@@ -71,6 +71,7 @@ def cauchy_weight(seed: int, outputs: int, inputs: int, *, precision: float) -> 
 
 def student_weight(seed: int, outputs: int, inputs: int, *, freedom: int, precision: float) -> npt.NDArray[np.float32]:
     """W whose rows are multivariate t: normal rows times sqrt(freedom / chi^2), chi^2 the sum of freedom squares."""
+    _count(outputs * freedom)
 
     def draw() -> FloatArray:
         squares = normal(seed, Stream.SPECTRAL, outputs * freedom).reshape(freedom, outputs) ** 2
