@@ -367,8 +367,8 @@ def _text(text: str, rng: random.Random) -> str:
         return _bytes(text.encode("utf-8", "replace"), b"", rng).decode("latin1")
     try:
         document = json.loads(text)
-    except ValueError:
-        return _bytes(text.encode(), b"", rng).decode("latin1")
+    except (ValueError, RecursionError):
+        return _bytes(b" " + text.encode("utf-8", "replace"), b"", rng).decode("latin1")
     places = list(_places(document))
     for _ in range(rng.randrange(1, 4)):
         if places:
@@ -477,7 +477,7 @@ class Tally:
                 self.kept.mkdir(parents=True, exist_ok=True)
                 path = self.kept / f"{self.name.replace(' ', '-')}-{len(self.places)}"
                 path.write_bytes(content)
-                path.with_suffix(".txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+                path.with_name(f"{path.name}.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
         if sum(self.seen.values()) % 500 == 0:
             self.write()
 
@@ -560,14 +560,15 @@ def main() -> int:
         counts[name].unlink(missing_ok=True)
         words = ["--in-process", "--target", name, "--seconds", str(each), "--seed", str(asked.seed)]
         words += ["--engine", engine, "--out", str(asked.out)]
-        done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.DEVNULL, check=False)
+        with counts[name].with_suffix(".log").open("wb") as log:  # atheris says much
+            done = subprocess.run([sys.executable, __file__, *words], stdout=log, stderr=log, check=False)
         found = json.loads(counts[name].read_text()) if counts[name].exists() else {}
         seen = [found.get(kind, 0) for kind in OUTCOMES]
         failed |= done.returncode != 0 or not sum(seen) or any(seen[2:])
         rows.append((name, sum(seen), *seen, f"{found.get('peak_bytes', 0) / 1e6:.0f} MB"))
-        print(
-            f"{name}: {dict(zip(OUTCOMES, seen, strict=True))}, status {done.returncode}", file=sys.stderr, flush=True
-        )
+        shown = dict(zip(OUTCOMES, seen, strict=True))
+        said = f", see {counts[name].with_suffix('.log')}" if done.returncode else ""
+        print(f"{name}: {shown}, status {done.returncode}{said}", file=sys.stderr, flush=True)
     print("| reader | inputs | " + " | ".join(OUTCOMES) + " | peak memory |")
     print("|---|" + "--:|" * (len(OUTCOMES) + 2))
     for row in rows:
