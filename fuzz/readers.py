@@ -62,6 +62,7 @@ with _instrumented():
 
 MEMORY = 1 << 30  # bytes beyond those that the process has when it starts
 SECONDS = 10
+PATIENCE = 120  # seconds beyond those that a target was given
 OUTCOMES = ("accepted", "refused", "other", "memory", "hang")
 INTERESTING = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 NUMBERS = ("0", "-1", "1e999", "NaN", "10000000", "9" * 40, "1.5")
@@ -536,6 +537,14 @@ def _guided(target: Target, folder: Path, seeds: list[bytes], seconds: float, se
     atheris.Fuzz()
 
 
+def _ended(words: list[str], log: Any, seconds: float) -> int | str:
+    """The status of a process; "stuck" of one that had to be ended, as when its engine fails."""
+    try:
+        return subprocess.run(words, stdout=log, stderr=log, check=False, timeout=seconds).returncode
+    except subprocess.TimeoutExpired:
+        return "stuck"
+
+
 def main() -> int:
     """Fuzzes every target, or one of them, and prints a table of what became of the inputs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -561,14 +570,14 @@ def main() -> int:
         words = ["--in-process", "--target", name, "--seconds", str(each), "--seed", str(asked.seed)]
         words += ["--engine", engine, "--out", str(asked.out)]
         with counts[name].with_suffix(".log").open("wb") as log:  # atheris says much
-            done = subprocess.run([sys.executable, __file__, *words], stdout=log, stderr=log, check=False)
+            status = _ended([sys.executable, __file__, *words], log, each + PATIENCE)
         found = json.loads(counts[name].read_text()) if counts[name].exists() else {}
         seen = [found.get(kind, 0) for kind in OUTCOMES]
-        failed |= done.returncode != 0 or not sum(seen) or any(seen[2:])
+        failed |= status != 0 or not sum(seen) or any(seen[2:])
         rows.append((name, sum(seen), *seen, f"{found.get('peak_bytes', 0) / 1e6:.0f} MB"))
         shown = dict(zip(OUTCOMES, seen, strict=True))
-        said = f", see {counts[name].with_suffix('.log')}" if done.returncode else ""
-        print(f"{name}: {shown}, status {done.returncode}{said}", file=sys.stderr, flush=True)
+        said = f", see {counts[name].with_suffix('.log')}" if status else ""
+        print(f"{name}: {shown}, status {status}{said}", file=sys.stderr, flush=True)
     print("| reader | inputs | " + " | ".join(OUTCOMES) + " | peak memory |")
     print("|---|" + "--:|" * (len(OUTCOMES) + 2))
     for row in rows:
