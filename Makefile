@@ -5,6 +5,7 @@
 #   make lint       ruff, mypy, import-linter, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
+#   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
@@ -20,6 +21,9 @@ WERROR ?= OFF
 PYTEST_ARGS ?=
 BENCH_DATASETS ?= digits
 BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 0
+FUZZ_ENGINE ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -50,7 +54,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel clean
+.PHONY: help demo test fuzz lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -95,6 +99,14 @@ demo: $(STAMPS)/cli
 # in one of them (worksteal), and with them what they share: clusters, trained models, what Numba compiled.
 test: $(STAMPS)/test
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+# atheris guides the inputs where it installs; elsewhere, and with FUZZ_ENGINE=mutator, they are drawn from the seed alone.
+fuzz: $(STAMPS)/test
+	@if [ $(FUZZ_ENGINE) != mutator ]; then \
+		$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet atheris || \
+			echo 'atheris does not install here: inputs are drawn from the seed'; \
+	fi
+	$(BIN)/python fuzz/readers.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --engine $(FUZZ_ENGINE)
 
 # The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from krrdistill.common.archive import one_line
 from krrdistill.common.arrays import check_choice
 from krrdistill.errors import BackendUnavailable, DataError
 from krrdistill.options import DATASETS, TARGETS, is_source_name
@@ -18,7 +19,6 @@ from .dataset import Dataset
 from .download import fetch
 from .formats import CIFAR_VERSIONS, read_cifar, read_idx
 from .layout import looks_channels_first
-from .npz import one_line
 from .parts import OnePart, Parts, fraction_rows, read_dataset, read_part
 from .sources import Columns
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, Operator, Products, ResidentGram, get_backend, products_in
 from krrdistill.backends.tiles import FLUSH_ROWS
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import (
     as_rows,
     check_choice,
@@ -30,6 +32,7 @@ from krrdistill.common.arrays import (
     largest_entry,
     to_host,
 )
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import gram as product_with_itself
@@ -57,6 +60,13 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 AnyGram = TypeVar("AnyGram", bound="FloatArray | ResidentGram")
 CENTERS = ("none", "targets", "both")
 FORMAT = "krrdistill-statistics-5"
+_KIND = FileKind(
+    "ridge statistics that this version reads",
+    re.compile(
+        "gram|features|targets|cross|feature_sum|target_sum|target_square|target_origin|total_weight|"
+        "X_origin|X_unit|whitening|input_count|input_squares|header"
+    ),
+)
 _BATCH_ROWS = 65536  # rows between two reports of progress
 _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
@@ -990,15 +1000,18 @@ class RidgeStatistics:
 
         The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
         """
-        arrays = read_npz(Path(path))
+        arrays = read_npz(Path(path), _KIND)
         try:
-            header = json.loads(str(arrays.pop("header", "null")))
+            header = parse_json("header", str(arrays.pop("header", "null")))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 found = header.get("format") if isinstance(header, dict) else None
                 raise ValueError(f"not ridge statistics that this version reads (format {found!r}, not {FORMAT!r})")
+            p = header["map"]["output_dim"]
+            if arrays["feature_sum"].shape != (p,):  # before weights of that size are drawn
+                raise ValueError(f"feature_sum has shape {arrays['feature_sum'].shape}, the map {p!r} features")
             feature_map = described_map(header, arrays, feature_map)
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
 
 
