@@ -4,6 +4,8 @@
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
 #   make lint       ruff, mypy, import-linter, clang-format, clang-tidy
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+#   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
+#   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
@@ -20,6 +22,9 @@ WERROR ?= OFF
 PYTEST_ARGS ?=
 BENCH_DATASETS ?= digits
 BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 0
+FUZZ_ENGINE ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -50,7 +55,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test lint lint-python lint-cxx sanitize cuda embed embed-static embed-shared bench wheel release clean
+.PHONY: help demo test fuzz lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -96,6 +101,14 @@ demo: $(STAMPS)/cli
 test: $(STAMPS)/test
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
+# atheris guides the inputs where it installs; elsewhere, and with FUZZ_ENGINE=mutator, they are drawn from the seed alone.
+fuzz: $(STAMPS)/test
+	@if [ $(FUZZ_ENGINE) != mutator ]; then \
+		$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install --quiet atheris || \
+			echo 'atheris does not install here: inputs are drawn from the seed'; \
+	fi
+	$(BIN)/python fuzz/readers.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --engine $(FUZZ_ENGINE)
+
 # The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench
 	$(BIN)/python -m pytest benchmarks --results benchmarks/results $(PYTEST_ARGS)
@@ -133,7 +146,7 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-ti
 # ---- sanitizers
 
 SANITIZE := build/sanitize
-SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_hadamard.py
+SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_hadamard.py tests/test_native_fuzz.py
 
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv
@@ -160,6 +173,22 @@ sanitize: $(SANITIZE)/installed
 	status=$$?; \
 	for report in $(SANITIZE)/report.*; do if [ -e "$$report" ] && grep -v 'fully support makecontext/swapcontext' "$$report"; then status=1; fi; done; \
 	exit $$status
+
+# ThreadSanitizer wants addresses where they are without randomisation. OpenMP has one thread: GCC's runtime is not
+# instrumented, so its barriers would look like races; eight Python threads share the module instead.
+TSAN := build/tsan
+
+$(TSAN)/installed: $(STAMPS)/python $(BUILD_INPUTS)
+	$(PYTHON) -m venv $(TSAN)/venv
+	KRRDISTILL_REQUIRE_NATIVE=1 $(TSAN)/venv/bin/pip install --quiet --config-settings=build-dir=$(TSAN)/cmake \
+		--config-settings=cmake.build-type=RelWithDebInfo --config-settings=install.strip=false \
+		--config-settings=cmake.define.KRRDISTILL_SANITIZE=thread -e .
+	@touch $@
+
+tsan: $(TSAN)/installed
+	@grep -q __tsan_init $(TSAN)/cmake/_native*.so
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 LD_PRELOAD="`$(CXX) -print-file-name=libtsan.so`" TSAN_OPTIONS=exitcode=66 \
+		setarch -R $(TSAN)/venv/bin/python tests/native_threads.py
 
 # ---- the C++ library, as a program outside of this repository finds it
 

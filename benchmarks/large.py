@@ -1,12 +1,12 @@
 """Many features and many rows: time against the floor and peak memory, each in a fresh process.
 
-    python benchmarks/large.py --data-dir ../shared/data --features 16384
-    python benchmarks/large.py --rows 10000000
+    python benchmarks/large.py --data-dir ../shared/data --features 8192 16384 --classes 100 1000
+    python benchmarks/large.py --rows 2000000 --widths 512 1024
 
 ``--features P``: an embedding of P numbers (random Fourier features of CIFAR-100, in a file): statistics, 24 lambdas,
-held-out rows, one point per class. Memory is counted in matrices of P x P float64. ``--rows N``: N float16 embeddings
-(N x 512, ten
-memory-mapped .npy files that are made here) in one pass; memory must not grow with N. Writes results/large.json and
+held-out rows, one point per class. Memory is counted in matrices of P x P float64. More than 100 classes are those of
+CIFAR-100 split at random. ``--rows N``: N float16 embeddings (N x 512, ten memory-mapped .npy files that are made here)
+in one pass; memory must not grow with N. Writes results/large.json and
 the tables of docs/large.md.
 """
 
@@ -29,8 +29,8 @@ from ceilings import measure
 from machine import machine_facts, one_line
 from memory import anonymous_bytes, last_json, run_watched
 
-D, K, SHARDS = 512, 100, 10
-"""Of --rows: features, classes, files."""
+K, SHARDS = 100, 10
+"""Of --rows: classes, files."""
 TRAINING, HELD_OUT = 20_000, 2_000
 """Of --features: rows."""
 _WATCH_INTERVAL = 0.01
@@ -47,10 +47,11 @@ def write_embedding(path: Path, p: int, data_dir: Path | None) -> None:
     np.save(path.with_suffix(".labels.npy"), data.y_train[: len(X)])
 
 
-def features_child(path: Path) -> dict[str, Any]:
+def features_child(path: Path, k: int) -> dict[str, Any]:
     """Statistics, path, choice and points with p features; the seconds of each."""
     X, y = np.load(path, mmap_mode="r"), np.load(path.with_suffix(".labels.npy"))
-    p, k = X.shape[1], int(y.max()) + 1
+    p = X.shape[1]
+    y = y + 100 * np.random.default_rng(0).integers(0, max(1, k // 100), len(y))
     seconds, start = {}, time.perf_counter()
     before = anonymous_bytes()
 
@@ -80,17 +81,17 @@ def features_child(path: Path) -> dict[str, Any]:
     }
 
 
-def write_shards(folder: Path, n: int) -> None:
+def write_shards(folder: Path, n: int, d: int) -> None:
     """Embeddings of 100 classes: a mean for each, and noise; float16."""
     rng = np.random.default_rng(0)
-    means = rng.standard_normal((K, D)).astype(np.float32)
+    means = rng.standard_normal((K, d)).astype(np.float32)
     per_file, block = n // SHARDS, 1 << 16
     for shard in range(SHARDS):
-        X = np.lib.format.open_memmap(folder / f"x{shard}.npy", mode="w+", dtype=np.float16, shape=(per_file, D))
+        X = np.lib.format.open_memmap(folder / f"x{shard}.npy", mode="w+", dtype=np.float16, shape=(per_file, d))
         y = rng.integers(0, K, per_file)
         for start in range(0, per_file, block):
             codes = y[start : start + block]
-            X[start : start + block] = means[codes] + 4.0 * rng.standard_normal((len(codes), D), dtype=np.float32)
+            X[start : start + block] = means[codes] + 4.0 * rng.standard_normal((len(codes), d), dtype=np.float32)
         X.flush()
         np.save(folder / f"y{shard}.npy", y)
 
@@ -104,7 +105,8 @@ def batches(folder: Path, n: int) -> Iterator[tuple[Any, Any]]:
 
 def rows_child(folder: Path, n: int) -> dict[str, Any]:
     """One pass over n rows of the files."""
-    statistics = kd.RidgeStatistics(kd.Identity(D), K)
+    d = next(batches(folder, n))[0].shape[1]
+    statistics = kd.RidgeStatistics(kd.Identity(d), K)
     before = anonymous_bytes()
     start = time.perf_counter()
     held = statistics.update_batches(batches(folder, n), holdout=0.001)
@@ -115,8 +117,9 @@ def rows_child(folder: Path, n: int) -> dict[str, Any]:
         "rows": n,
         "seconds": seconds,
         "anonymous_before_bytes": before,
-        "file_bytes": n * D * 2,
-        "flops": float(n) * D * D,
+        "d": d,
+        "file_bytes": n * d * 2,
+        "flops": float(n) * d * d,
         "held_out": len(held),
         "weight_relative_error": points.weight_error,
     }
@@ -139,8 +142,10 @@ def page(results: dict[str, Any]) -> str:
     )
     if "features" in results:
         lines.append("## Features\n")
-        lines.append("| p | statistics s (floor) | 24 λ, choice s (floor) | points s | peak memory | in G | error |")
-        lines.append("|---|---|---|---|---|---|---|")
+        lines.append(
+            "| p | k | statistics s (floor) | 24 λ, choice s (floor) | points s | peak memory | in G | error |"
+        )
+        lines.append("|---|---|---|---|---|---|---|---|")
         for row in results["features"]:
             floors = (
                 row["flops"]["statistics_float32"] / ceilings["ssyrk"],
@@ -149,24 +154,24 @@ def page(results: dict[str, Any]) -> str:
             peak = row["peak_anonymous_bytes"] - row["anonymous_before_bytes"]
             s = row["seconds"]
             lines.append(
-                f"| {row['p']} | {s['statistics']:.1f} ({floors[0]:.1f}) | {s['fit_model']:.1f} ({floors[1]:.1f}) | "
-                f"{s['distill_model']:.1f} | {peak / 1e9:.2f} GB | {peak / (8 * row['p'] ** 2):.2f} | "
-                f"{row['weight_relative_error']:.1e} |"
+                f"| {row['p']} | {row['k']} | {s['statistics']:.1f} ({floors[0]:.1f}) | "
+                f"{s['fit_model']:.1f} ({floors[1]:.1f}) | {s['distill_model']:.1f} | {peak / 1e9:.2f} GB | "
+                f"{peak / (8 * row['p'] ** 2):.2f} | {row['weight_relative_error']:.1e} |"
             )
-        lines.append("\nEmbeddings in a memory-mapped file of float32, n = 20,000, k = 100, one point per class.\n")
+        lines.append("\nEmbeddings in a memory-mapped file of float32, n = 20,000, one point per class.\n")
     if "rows" in results:
         lines.append("## Rows\n")
-        lines.append("| rows | file | pass s (floor) | memory allocated |")
-        lines.append("|---|---|---|---|")
+        lines.append("| rows | features | file | pass s (floor) | memory allocated |")
+        lines.append("|---|---|---|---|---|")
         for row in results["rows"]:
             peak = row["peak_anonymous_bytes"] - row["anonymous_before_bytes"]
             floor = row["flops"] / ceilings["ssyrk"]
             lines.append(
-                f"| {row['rows']:,} | {row['file_bytes'] / 1e9:.1f} GB | {row['seconds']:.1f} ({floor:.1f}) | "
-                f"{peak / 1e6:.0f} MB |"
+                f"| {row['rows']:,} | {row['d']} | {row['file_bytes'] / 1e9:.1f} GB | "
+                f"{row['seconds']:.1f} ({floor:.1f}) | {peak / 1e6:.0f} MB |"
             )
         lines.append(
-            "\nFloat16 embeddings of 512 features from ten memory-mapped files through `update_batches`, one row in a "
+            "\nFloat16 embeddings from ten memory-mapped files through `update_batches`, one row in a "
             "thousand held out. The floor is that of the products; reading and converting float16 come on top.\n"
         )
     lines.append(f"Written by `benchmarks/large.py`. {one_line(results['machine'])}\n")
@@ -178,15 +183,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--features", type=int, nargs="*", default=[])
+    parser.add_argument("--classes", type=int, nargs="+", default=[100])
     parser.add_argument("--rows", type=int, nargs="*", default=[])
+    parser.add_argument("--widths", type=int, nargs="+", default=[512])
     parser.add_argument("--scratch", type=Path, help="folder for the files of --rows")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        what, value = options.child
-        facts = features_child(Path(value)) if what == "features" else rows_child(Path(what), int(value))
+        what, folder, number = options.child
+        facts = (features_child if what == "features" else rows_child)(Path(folder), int(number))
         print(json.dumps(facts))
         return
     store = options.results / "large.json"
@@ -198,12 +205,14 @@ def main() -> None:
             for p in options.features:
                 file = Path(folder) / f"{p}.npy"
                 write_embedding(file, p, options.data_dir)
-                results["features"].append(watched("--child", "features", str(file)))
+                results["features"] += [watched("--child", "features", str(file), str(k)) for k in options.classes]
                 file.unlink()
     if options.rows:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            write_shards(Path(folder), max(options.rows))
-            results["rows"] = [watched("--child", folder, str(n)) for n in options.rows]
+        results["rows"] = []
+        for d in options.widths:
+            with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+                write_shards(Path(folder), max(options.rows), d)
+                results["rows"] += [watched("--child", "rows", folder, str(n)) for n in options.rows]
     options.results.mkdir(parents=True, exist_ok=True)
     store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (options.out / "large.md").write_text(page(results), encoding="utf-8")

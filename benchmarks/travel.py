@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 
 import krrdistill as kd
-from large import SHARDS, D, K, batches, write_shards
+from large import SHARDS, K, batches, write_shards
 from machine import machine_facts, one_line
 
 CHUNKS = 8
 """Parts of a data set that engines read at a time."""
 Array = Any
+D = 512  # features of the embeddings
 _WAYS_TEXT = (
     "Training rows on six ways into statistics, each in processes of its own; then λ by the same held-out rows, and "
     "one point per class. *Difference*: ‖W − W₁‖ / ‖W₁‖ against one call of `update`.\n"
@@ -77,7 +78,7 @@ class Source:
 def prepare(folder: Path, name: str, data_dir: Path | None, rows: int) -> None:
     """The files of a source."""
     if name == "embeddings":
-        write_shards(folder, rows)
+        write_shards(folder, rows, D)
         parts = list(batches(folder, rows))
         X, y = (np.concatenate(each) for each in zip(*parts, strict=True))
         phi: kd.FeatureMap = kd.Identity(D)

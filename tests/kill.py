@@ -1,7 +1,8 @@
-"""Killing a command at a moment that is known: while a file is put in its place."""
+"""Stopping a command at a moment that is known: while a file is put in its place."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -24,9 +25,14 @@ sys.exit(main(words))
 
 
 def kill_at_write(ending: str, count: int, words: list[str]) -> None:
-    """Runs ``krrdistill words`` up to the ``count``-th file whose name ends so, written but not yet in place; SIGKILL.
+    """SIGKILL for ``krrdistill words`` at the ``count``-th file whose name ends so, written but not yet in place."""
+    stop_at_write(ending, count, words, signal.SIGKILL)
 
-    The child says on its pipe when it is there: nothing waits for time.
+
+def stop_at_write(ending: str, count: int, words: list[str], number: signal.Signals) -> tuple[int, str]:
+    """(exit status, stderr) of ``krrdistill words`` that gets a signal at the ``count``-th file whose name ends so.
+
+    The child says on its pipe when the file is written but not yet in place: nothing waits for time.
     """
     command = [sys.executable, "-c", _CHILD, ending, str(count), *words]
     pipe = subprocess.PIPE
@@ -34,5 +40,7 @@ def kill_at_write(ending: str, count: int, words: list[str]) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         reached = any(line.strip() == "READY" for line in process.stdout)
-        process.kill()
-        assert reached, process.stderr.read()
+        process.send_signal(number)
+        error = process.stderr.read()
+        assert reached, error
+    return process.returncode, error

@@ -128,7 +128,7 @@ def test_flipped_bytes_are_found(path: Path) -> None:
         start = archive.getinfo("X.npy").header_offset + 400
     content[start : start + 8] = bytes(255 - value for value in content[start : start + 8])
     path.write_bytes(bytes(content))
-    with pytest.raises(kd.DataError, match="not a readable"):
+    with pytest.raises(kd.DataError, match="cannot read X: Bad CRC-32"):
         kd.DistilledDataset.load(path)
 
 
@@ -147,14 +147,15 @@ def test_hidden_pickle_is_never_executed(path: Path, name: str, monkeypatch: pyt
     np.savez(path, **arrays)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(f"{name}.npy", payload.getvalue())
-    with pytest.raises(kd.DataError, match="plain arrays"):
+    refused = "has no array 'extra'" if name == "extra" else f"{name} holds Python objects"
+    with pytest.raises(kd.DataError, match=refused):
         kd.DistilledDataset.load(path)
     assert not Path("exploded").exists()
 
 
 def test_a_bare_pickle_is_refused(path: Path) -> None:
     path.write_bytes(pickle.dumps({"X": [1, 2]}))
-    with pytest.raises(kd.DataError, match="not a readable"):
+    with pytest.raises(kd.DataError, match="another kind of file"):
         kd.DistilledDataset.load(path)
 
 

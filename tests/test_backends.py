@@ -920,6 +920,7 @@ def test_the_compiled_module_takes_good_arguments(native_module: ModuleType, fun
         ("FeatureMapF32", "shift", np.ones(4, "f4")),
         ("FeatureMapF32", "layers", [(np.ones((2, 4), "f4"), None, 0, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones(3, "f4"), None, 0, 1.0)]),
+        ("FeatureMapF32", "layers", [(np.ones((0, 3), "f4"), None, 0, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), np.ones(3, "f4"), 0, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), None, 3, 1.0)]),
         ("FeatureMapF32", "layers", [(np.ones((2, 3), "f4"), None, -1, 1.0)]),

@@ -171,7 +171,7 @@ def test_page_of_stored_results_is_the_one_that_is_committed(run: Any, name: str
 
 def test_large_counts_its_rows_and_finds_exact_points(run: Any, tmp_path: Path) -> None:
     large = script("large")
-    large.write_shards(tmp_path, 20_000)
+    large.write_shards(tmp_path, 20_000, 512)
     found = large.rows_child(tmp_path, 20_000)
     assert found["rows"] == 20_000
     assert 0 < found["held_out"] < 60

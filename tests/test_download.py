@@ -161,6 +161,18 @@ def test_broken_connection_leaves_no_file(server, tmp_path):
     assert files_below(tmp_path / "d") == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [("_LARGEST", 100, "it is larger than 100 bytes"), ("_LONGEST", -1.0, "it takes longer than")],
+)
+def test_download_that_is_too_large_or_too_slow_leaves_no_file(server, tmp_path, monkeypatch, limit, value, words):
+    serve_mnist(server)
+    monkeypatch.setattr(f"krrdistill.data.download.{limit}", value)
+    with pytest.raises(DataError, match=f"cannot download {server.url}.*: {words}"):
+        fetch("mnist", tmp_path / "d", remote=served(server, "mnist"))
+    assert files_below(tmp_path / "d") == []
+
+
 def test_missing_file_on_the_server(server, tmp_path):
     with pytest.raises(DataError, match=r"cannot download .*cifar-10-python.tar.gz: 404"):
         fetch("cifar10", tmp_path / "d", remote=dataclasses.replace(REMOTES["cifar10"], base_url=server.url))

@@ -758,15 +758,15 @@ def test_a_longer_run_goes_on_from_a_shorter_one(digits: kd.Dataset, tmp_path: P
         ({"points_per_class": 2}, "points_per_class 1, now 2"),
         ({"batch_size": 100}, "batch_size None, now 100"),
         ({"seed": 1}, r"\(seed 0, now 1"),
-        ({"init": "noise"}, "init real, now noise"),
+        ({"init": "noise"}, "init 'real', now 'noise'"),
         ({"warm_start": True}, "warm_start False, now True"),
-        ({"precision": "float64"}, "precision float32, now float64"),
+        ({"precision": "float64"}, "precision 'float32', now 'float64'"),
         ({"evaluate_every": 7}, "evaluate_every 5, now 7"),
         ({"validation_fraction": 0.1}, r"validation_fraction 0\.05, now 0\.1"),
         ({"lambdas": [1.0]}, r"lambdas None, now \[1\.0\]"),
         ({"kernel": "identity"}, r"\(features"),
         ({"data": "other"}, r"\(data"),
-        pytest.param({"variant": "published"}, "variant gram, now published", marks=needs_torch),
+        pytest.param({"variant": "published"}, "variant 'gram', now 'published'", marks=needs_torch),
     ],
 )
 def test_a_checkpoint_of_another_configuration_is_refused(
@@ -792,7 +792,7 @@ def test_a_damaged_checkpoint_is_refused(digits: kd.Dataset, tmp_path: Path) -> 
     with np.load(file) as archive:
         arrays = dict(archive)
     bad = {
-        "not a readable .npz": None,
+        "not an .npz file: cut short": None,
         "not a checkpoint of KIP": {"first": None},
         "format 'krrdistill-1'": {"meta": np.array('{"format": "krrdistill-1"}')},
         "X is no finite float32 array": {"X": np.full_like(arrays["X"], np.nan)},

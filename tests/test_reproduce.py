@@ -474,6 +474,19 @@ def test_a_file_that_is_no_cell_is_named(content: str, tmp_path: Path) -> None:
     assert path.read_text() == content
 
 
+def test_a_cell_without_its_numbers_is_named(tmp_path: Path) -> None:
+    cell = Cell("digits", "FCNN", 0, 1, "gram")
+    store = Store(tmp_path / "cells")
+    store.folder.mkdir()
+    store.write(cell, {"iterations": 5})
+    with pytest.raises(kd.DataError, match=r"digits-FCNN-ipc1-seed0-gram\.json: not the result of this cell"):
+        reproduce("table4", options(methods=("gram",)), out=tmp_path)
+    store.write(Cell("digits", "FCNN", 0, 1, "closed_form"), {})
+    document = reproduce("table3", closed(), out=tmp_path)
+    with pytest.raises(kd.DataError, match="the results of the cells are not whole"):
+        publication(document)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -18,6 +18,7 @@ from krrdistill.apps.cli import main
 from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
 from krrdistill.apps.distillation import run_distillation
 from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
+from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
 from krrdistill.common.files import content_digest, write_atomically
@@ -139,7 +140,9 @@ def test_report_and_verify_refuse_a_file_of_another_run(run: Path, capsys: pytes
     kill_at_write("report.json", 1, [*DISTILL, str(run), "--seed", "3"])
     for words in (["report", str(run)], ["verify", str(run / "distilled.npz")]):
         assert main(words) == 1
-        assert "is about another distilled.npz than the one beside it" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "is about another distilled.npz than the one beside it" in error
+        assert "distilled.npz is whole by its own digest: trust it" in error
     assert main([*DISTILL, str(run), "--seed", "3"]) == 0
     assert main(["report", str(run)]) == 0
 
@@ -236,3 +239,37 @@ def test_shortfall_of_the_identity_says_nothing_of_deep_maps(monkeypatch: pytest
         )
         (said,) = [warning for warning in result.record.warnings if "NOT EXACT" in warning]
         assert ("deep maps" in said) is deep
+
+
+# What a file may make a terminal, a page or Python do
+
+
+def test_control_characters_of_a_report_are_spelled_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads((run / "report.json").read_bytes())
+    report["dataset"] = "\x1b]0;x\x07\u202e\n"
+    (run / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    assert main(["compare", str(run), str(run)]) == 0
+    captured = capsys.readouterr()
+    assert r"\x1b]0;x\x07\u202e\n" in captured.out
+    assert not set("\x1b\x07\u202e") & set(captured.out + captured.err)
+    assert main(["report", str(run / "\x1b[2J")]) == 2
+    assert r"\x1b[2J" in capsys.readouterr().err
+
+
+def test_markdown_of_a_table_has_no_tags() -> None:
+    section = Section(name="a", title="a", text=("a <img src=x>",), head=("b",), rows=(("<script>\n|", "p < 10"),))
+    text = to_markdown(Publication(title="t", passed=True, verdict="v", sections=(section,)))
+    assert r"a \<img src=x>" in text
+    assert r"| \<script> \| | p < 10 |" in text
+
+
+def test_own_kernel_takes_the_place_of_no_installed_module(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise SystemExit('a stranger ran')", encoding="utf-8")
+    (tmp_path / "own_map.py").write_text("def phi(X):\n    return X\n", encoding="utf-8")
+    words = [sys.executable, "-P", "-m", "krrdistill", *DISTILL, "run", "--labels-only", "--init", "real", "--kernel"]
+    if sys.version_info < (3, 11):
+        words.remove("-P")
+        words[1:3] = ["-c", "import sys; sys.path.pop(0); from krrdistill.apps.cli import main; sys.exit(main())"]
+    done = subprocess.run([*words, "own_map:phi"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()

@@ -31,7 +31,27 @@ inline void require(bool condition, const char* message) {
   }
 }
 
+// A Python object as a U; a cast that fails would be a RuntimeError.
+template <typename U>
+U convert(const py::handle& object, const char* message) {
+  try {
+    return object.cast<U>();
+  } catch (const py::cast_error&) {
+    bad_argument(message);
+  }
+}
+
+// NumPy takes buffers at any address; the core reads and writes whole numbers.
+template <typename... Arrays>
+void require_aligned(const Arrays&... arrays) {
+  const auto aligned = [](const py::array& array) {
+    return reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(array.itemsize()) == 0;
+  };
+  require((aligned(arrays) && ...), "arrays must be aligned to their items");
+}
+
 inline void check_rows(const Array<int64_t>& rows, int64_t available) {
+  require_aligned(rows);
   const int64_t* values = rows.data();
   for (py::ssize_t i = 0; i < rows.size(); ++i) {
     require(values[i] >= 0 && values[i] < available, "rows holds an index outside of the data");
@@ -60,6 +80,7 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim)
   } else {
     bad_argument("x must be uint8, float16, float32 or float64");
   }
+  require_aligned(x);
   if (rows) {
     check_rows(*rows, x.shape(0));
     input.rows = rows->data();
@@ -71,6 +92,7 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim)
 inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
   require(y.ndim() >= 1 && y.shape(0) == rows_of_data, "y must have a row for each row of x");
   if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
+    require_aligned(y);
     const auto* labels = static_cast<const int64_t*>(y.data());
     for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
       const int64_t label = labels[input.row_of(i)];
@@ -79,6 +101,7 @@ inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data,
     return {.labels = labels, .values = nullptr, .k = k};
   }
   require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
+  require_aligned(y);
   return {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k};
 }
 
@@ -86,6 +109,7 @@ inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data,
 template <typename T>
 Hadamard<T> make_hadamard(const Array<T>& diagonals, const Array<T>& scale, int64_t inputs) {
   require(diagonals.ndim() == 3 && diagonals.shape(1) == 2, "diagonals: (rounds, 2, block)");
+  require_aligned(diagonals, scale);
   const int64_t block = diagonals.shape(2);
   require(std::has_single_bit(static_cast<uint64_t>(block)) && block <= inputs && inputs < 2 * block,
           "block: the largest power of two <= inputs");
@@ -109,21 +133,25 @@ class MapHandle {
     require(scale_.has_value() == shift_.has_value(), "scale and shift come together");
     require(!scale_ || scale_->size() == input_dim, "scale: (input_dim,)");
     require(!shift_ || shift_->size() == input_dim, "shift: (input_dim,)");
+    if (scale_) {
+      require_aligned(*scale_, *shift_);
+    }
     map_.input_dim = input_dim;
     map_.scale = scale_ ? scale_->data() : nullptr;
     map_.shift = shift_ ? shift_->data() : nullptr;
     int64_t width = input_dim;
     for (const auto& item : layers) {
-      const auto entry = item.cast<py::tuple>();
-      require(entry.size() == 4, "a layer is (weight, bias, activation, parameter)");
+      constexpr const char* form = "a layer is (weight, bias, activation, parameter)";
+      const auto entry = convert<py::tuple>(item, form);
+      require(entry.size() == 4, form);
       Layer<T> layer = weighted(entry[0], width);
-      const auto bias = entry[1].cast<std::optional<Array<T>>>();
+      const auto bias = convert<std::optional<Array<T>>>(entry[1], "bias: (outputs,) in the type of the map");
       require(!bias || bias->size() == layer.outputs, "bias: (outputs,)");
       layer.bias = bias ? keep(*bias) : nullptr;
-      const int activation = entry[2].cast<int>();
+      const int activation = convert<int>(entry[2], form);
       require(activation >= 0 && activation <= 2, "unknown activation");
       layer.activation = static_cast<Activation>(activation);
-      layer.parameter = static_cast<T>(entry[3].cast<double>());
+      layer.parameter = static_cast<T>(convert<double>(entry[3], form));
       map_.layers.push_back(layer);
       width = layer.outputs;
     }
@@ -132,21 +160,26 @@ class MapHandle {
   [[nodiscard]] const FeatureMap<T>& map() const { return map_; }
 
  private:
-  const T* keep(const Array<T>& array) { return arrays_.emplace_back(array).data(); }
+  const T* keep(const Array<T>& array) {
+    require_aligned(array);
+    return arrays_.emplace_back(array).data();
+  }
 
   // A layer of `inputs` columns that has nothing but its weight: dense, or a tuple (diagonals, scale).
   Layer<T> weighted(const py::handle& weight, int64_t inputs) {
     Layer<T> layer;
     layer.ld = layer.inputs = inputs;
     if (py::isinstance<py::tuple>(weight)) {
-      const auto [diagonals, scale] = weight.cast<std::pair<Array<T>, Array<T>>>();
+      const auto [diagonals, scale] =
+          convert<std::pair<Array<T>, Array<T>>>(weight, "weight: (diagonals, scale) in the type of the map");
       layer.hadamard = make_hadamard(diagonals, scale, inputs);
       layer.outputs = layer.hadamard.outputs;
       keep(diagonals);
       keep(scale);
     } else {
-      const auto dense = weight.cast<Array<T>>();
-      require(dense.ndim() == 2 && dense.shape(1) == inputs, "weight: (outputs, inputs of the layer)");
+      const auto dense = convert<Array<T>>(weight, "weight: (outputs, inputs of the layer)");
+      require(dense.ndim() == 2 && dense.shape(0) >= 1 && dense.shape(1) == inputs,
+              "weight: (outputs, inputs of the layer), at least one output");  // BLAS refuses matrices without columns
       layer.outputs = dense.shape(0);
       layer.weight = keep(dense);
     }

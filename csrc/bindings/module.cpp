@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 
@@ -148,6 +147,7 @@ bool banded_solve(Array<double> gram, Array<double> factors, Array<double> band,
 void degrees(Array<double> gram, const Array<double>& lambdas, Array<double> out) {
   const int64_t p = check_gram(gram, 1), count = lambdas.size();
   require(out.size() == count, "out: (lambdas,)");
+  require_aligned(lambdas, out);
   double* gram_data = gram.mutable_data();
   double* out_data = out.mutable_data();
   const py::gil_scoped_release nogil;
@@ -187,6 +187,7 @@ void structured_preimage(const Array<double>& diagonals, const Array<double>& sc
 
 void normal(const Array<uint64_t>& bits, Array<double> out) {
   require(out.size() == bits.size(), "out: as many numbers as bits");
+  require_aligned(bits, out);
   double* out_data = out.mutable_data();
   const uint64_t* bit_data = bits.data();
   const int64_t n = bits.size();
@@ -267,7 +268,7 @@ PYBIND11_MODULE(_native, module) {
   module.def(
       "set_threads",
       [](int64_t count) {
-        bindings::require(count >= 1 && count <= std::numeric_limits<int>::max(), "count: at least 1");
+        bindings::require(count >= 1 && count <= 1024, "count: 1 to 1024");  // more overflow the stack of OpenMP
         return krrdistill::set_threads(count);
       },
       pybind11::arg("count"));

@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <limits>
 
+#include "common/checked_size.h"
+
 namespace krrdistill {
 
 constexpr int64_t lanczos_steps = 64;
 constexpr double lanczos_change = 1e-6;  // relative change of the estimate in one step that ends the iterations
 
-inline int64_t lanczos_workspace(int64_t p) { return 3 * p + 2 * lanczos_steps; }
+inline int64_t lanczos_workspace(int64_t p) { return checked_sum(checked_product(3, p), 2 * lanczos_steps); }
 
 inline double euclidean_norm(const double* x, int64_t n) {
   double square = 0.0;

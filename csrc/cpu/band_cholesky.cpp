@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 
 namespace krrdistill {
 namespace {
@@ -63,11 +64,11 @@ void copy_columns(const double* from, int64_t ld_from, int64_t rows, int64_t cou
 
 }  // namespace
 
-int64_t band_cholesky_size(int64_t p) { return p * (band_width(p) + 1); }
+int64_t band_cholesky_size(int64_t p) { return checked_product(p, band_width(p) + 1); }
 
 int64_t columns_workspace(int64_t p) {
   const int64_t width = band_width(p);
-  return p * width + width * width + width * solved_columns;
+  return checked_sum(checked_product(p, width), width * width, width * solved_columns);
 }
 
 int64_t trace_of_inverse_workspace(int64_t p) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "common/lanczos.h"
 #include "krrdistill/band.h"
 #include "krrdistill/interrupt.h"
@@ -96,12 +97,13 @@ int64_t band_width(int64_t p) { return p >= 2048 ? 64 : 32; }
 
 int64_t reduce_to_band_workspace(int64_t p) {
   const int64_t width = band_width(p);
-  return std::max(3 * p * width + 2 * width * width + (2 * inner_block + 1) * width, lanczos_workspace(p));
+  return std::max(checked_sum(checked_product(p, 3 * width), 2 * width * width, (2 * inner_block + 1) * width),
+                  lanczos_workspace(p));
 }
 
 int64_t apply_q_workspace(int64_t p, int64_t columns) {
   const int64_t width = band_width(p);
-  return p * width + 2 * width * columns;
+  return checked_product(width, checked_sum(p, checked_product(2, columns)));
 }
 
 double reduce_to_band(const BandReduction& r, double* workspace) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "common/checked_size.h"
 #include "cpu/byte_gram_kernels.h"
 #include "krrdistill/isa.h"
 #include "krrdistill/statistics.h"
@@ -72,9 +73,9 @@ void pack(const Input& input, int64_t first, int64_t count, int64_t p, int64_t f
 
 bool has_byte_products() { return byte_gram_kernel() != nullptr; }
 
-int64_t byte_gram_order(int64_t p) { return (p + panel_columns - 1) / panel_columns * panel_columns; }
+int64_t byte_gram_order(int64_t p) { return checked_sum(p, panel_columns - 1) / panel_columns * panel_columns; }
 
-int64_t byte_gram_workspace(int64_t p) { return byte_block_rows * byte_gram_order(p) / 4; }  // int16
+int64_t byte_gram_workspace(int64_t p) { return checked_product(byte_block_rows, byte_gram_order(p)) / 4; }  // int16
 
 void byte_gram(const Input& input, int64_t first, int64_t count, int64_t p, int32_t* gram, double* workspace) {
   const ByteGramKernel kernel = byte_gram_kernel();

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "common/checked_size.h"
 #include "cpu/byte_gram.h"
 #include "krrdistill/interrupt.h"
 
@@ -104,7 +105,8 @@ void add_cross(const Sums& sums, int64_t p, int64_t k, double* cross) {
 
 int64_t byte_statistics_workspace(int64_t p, int64_t k) {
   const int64_t order = byte_gram_order(p), classes = std::max<int64_t>(k, 1);
-  return byte_gram_workspace(p) + order * order / 2 + 4 * p + classes + (classes * p + 1) / 2;
+  return checked_sum(byte_gram_workspace(p), checked_product(order, order) / 2, checked_product(4, p), classes,
+                     checked_sum(checked_product(classes, p), 1) / 2);
 }
 
 void accumulate_bytes(const FeatureMap<double>& map, const Input& input, const Targets& targets, double* gram,

@@ -22,7 +22,7 @@ struct Rounded {
 
 template <typename T>
 int64_t rounded_workspace(const FeatureMap<T>& map) {
-  return std::is_same_v<T, double> || map.scale == nullptr ? 0 : 2 * map.input_dim;
+  return std::is_same_v<T, double> || map.scale == nullptr ? 0 : checked_product(2, map.input_dim);
 }
 
 template <typename T>
@@ -125,7 +125,7 @@ void apply_structured(const Layer<T>& layer, T* inputs, int64_t count, T* featur
 
 template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows) {
-  const int64_t buffers = map.layers.empty() ? 0 : checked_product(2 * map.max_width(), tile_rows);
+  const int64_t buffers = map.layers.empty() ? 0 : checked_product(checked_product(2, map.max_width()), tile_rows);
   return checked_sum(rounded_workspace(map), buffers);
 }
 

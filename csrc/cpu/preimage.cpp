@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 
 namespace krrdistill {
 namespace {
@@ -27,6 +28,9 @@ double solve_square(double* weight, double* rhs, double* x, int64_t p, int64_t m
   int columns = blas_int(m);
   int info = 0;
   double norm = largest_row_sum(weight, p, p);
+  if (!std::isfinite(norm)) {
+    return 0.0;  // LAPACK refuses such a norm
+  }
   blas<double>().getrf(&n, &n, weight, &n, pivots, &info);
   check_info("getrf", info);
   if (info > 0) {
@@ -92,7 +96,7 @@ double solve_wide(double* weight, double* rhs, double* x, int64_t p, int64_t d, 
 }  // namespace
 
 int64_t preimage_workspace(int64_t p, int64_t d, int64_t m) {
-  return std::max<int64_t>(4 * p, p + qr_workspace(blas_int(p), blas_int(d), blas_int(m)));
+  return std::max<int64_t>(checked_product(4, p), p + qr_workspace(blas_int(p), blas_int(d), blas_int(m)));
 }
 
 double preimage_solve(double* weight, double* rhs, double* x, int64_t p, int64_t d, int64_t m, double rcond_floor,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "common/threads.h"
 #include "cpu/band_cholesky.h"
 #include "cpu/ridge_methods.h"
@@ -12,10 +13,11 @@ namespace krrdistill {
 
 int64_t band_path_workspace(int64_t p, int64_t k, int64_t lambdas) {
   const int64_t width = band_width(p);
-  const int64_t scratch =
-      std::max({reduce_to_band_workspace(p), apply_q_workspace(p, k * std::max<int64_t>(lambdas, 1)),
-                max_threads() * (band_cholesky_size(p) + columns_workspace(p))});
-  return p * width + p * (width + 1) + k * p + scratch;
+  const int64_t models = checked_product(k, std::max<int64_t>(lambdas, 1));
+  const int64_t thread = checked_sum(band_cholesky_size(p), columns_workspace(p));
+  const int64_t scratch = std::max(
+      {reduce_to_band_workspace(p), apply_q_workspace(p, models), checked_product(max_threads(), thread)});
+  return checked_sum(checked_product(p, checked_sum(2 * width, 1, k)), scratch);
 }
 
 double band_path(const RidgeProblem& problem, const RidgeModels& models, double* workspace) {
@@ -33,15 +35,16 @@ double band_path(const RidgeProblem& problem, const RidgeModels& models, double*
   std::copy(problem.cross, problem.cross + k * p, rotated);
   apply_q(r, true, rotated, k, scratch);
   const BandCholesky cholesky(r);
+  const int64_t size = band_cholesky_size(p), thread = size + columns_workspace(p);  // these may throw
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t l = 0; l < problem.lambdas; ++l) {
-    double* factor = scratch + thread_number() * (band_cholesky_size(p) + columns_workspace(p));
+    double* factor = scratch + thread_number() * thread;
     double* solution = models.weights + l * k * p;
     std::copy(rotated, rotated + k * p, solution);
     models.resolved[l] = cholesky.factor(problem.lambda[l] - floor, factor) ? 1 : 0;
     models.positive_definite[l] = cholesky.factor(problem.lambda[l], factor) ? 1 : 0;
     if (models.positive_definite[l] != 0) {
-      cholesky.solve(factor, solution, 0, k, factor + band_cholesky_size(p));
+      cholesky.solve(factor, solution, 0, k, factor + size);
     }
   }
   apply_q(r, false, models.weights, k * problem.lambdas, scratch);

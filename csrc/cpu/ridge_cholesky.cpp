@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "common/checked_blas.h"
+#include "common/checked_size.h"
 #include "common/lanczos.h"
 #include "cpu/ridge_methods.h"
 #include "krrdistill/interrupt.h"
@@ -53,7 +54,7 @@ class ShiftedGram {
 
 }  // namespace
 
-int64_t cholesky_path_workspace(int64_t p) { return p + lanczos_workspace(p); }
+int64_t cholesky_path_workspace(int64_t p) { return checked_sum(p, lanczos_workspace(p)); }
 
 double cholesky_path(const RidgeProblem& problem, const RidgeModels& models, double* workspace) {
   const int64_t p = problem.p, k = problem.k;

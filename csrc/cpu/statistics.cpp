@@ -71,7 +71,7 @@ void add_products(const T* features, int64_t count, int64_t p, const Input& inpu
 template <typename T>
 int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k) {
   const int64_t p = map.output_dim();
-  const int64_t scratch = std::is_same_v<T, float> ? p * p : 0;
+  const int64_t scratch = std::is_same_v<T, float> ? checked_product(p, p) : 0;
   const int64_t tiles = checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p), scratch,
                                     checked_product(k, checked_sum(tile_rows, p)));
   return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, k)) : tiles;

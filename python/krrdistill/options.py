@@ -169,7 +169,10 @@ class MapOptions:
 @described
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions:
-    """Options of a distillation; the defaults are the paper's."""
+    """Options of a distillation; the defaults are the paper's.
+
+    Threads may share it: nothing changes it.
+    """
 
     points_per_class: PointsPerClass = option(
         1,

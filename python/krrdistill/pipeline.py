@@ -56,6 +56,8 @@ class Trained:
 class Distillation:
     """A distilled set, the model it retrains to, and how both were made.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     distilled : DistilledDataset

@@ -63,6 +63,8 @@ __all__ = [
 class RunResult:
     """What a run returns besides its file.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     record : RunRecord

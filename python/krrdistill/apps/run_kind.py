@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from pathlib import Path
 
+from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.errors import DataError
 
 __all__ = ["RunKind", "check_kind"]
@@ -27,8 +27,8 @@ def kind_of(folder: Path) -> RunKind | None:
     if (folder / "cells").is_dir():
         return RunKind.TABLE
     try:
-        report = json.loads((folder / "report.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        report = parse_json("report.json", read_bounded(folder / "report.json"))
+    except (OSError, DataError):
         report = None
     if (folder / "checkpoint.npz").exists() or (isinstance(report, dict) and "variant" in report):
         return RunKind.KIP

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["megabytes", "number", "percent", "plain_number", "printable", "seconds", "shown_device"]
+__all__ = ["megabytes", "number", "percent", "plain_number", "printable", "seconds", "shown_device", "visible"]
+
+# What a terminal obeys: control characters, and those that turn the direction of what follows.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def percent(fraction: float | None) -> str:
@@ -57,3 +61,8 @@ def printable(text: str) -> str:
     """One line without control characters or halves of surrogate pairs, which no font has."""
     whole = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())
+
+
+def visible(text: str) -> str:
+    """One line of which a terminal obeys nothing: control characters, which files may hold, are spelled out."""
+    return _OBEYED.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)

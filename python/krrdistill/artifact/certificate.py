@@ -25,6 +25,8 @@ _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predicti
 class Certificate:
     """W against W_S, the model retrained from the file.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     weight_relative_error : float

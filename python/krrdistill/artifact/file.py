@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import content_digest, read_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.construct.storage import Encoding
@@ -20,6 +23,7 @@ from krrdistill.data.labels import Classes, real_targets
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, check_describable, map_from_spec
+from krrdistill.maps.weights import most_drawn
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
 from krrdistill.ridge.model import RidgeModel
 from krrdistill.ridge.scores import TARGET_KINDS, all_scores, predictions
@@ -32,11 +36,20 @@ __all__ = ["FORMAT", "DistilledDataset", "has_digest", "read_samples"]
 FloatArray = npt.NDArray[np.float64]
 FORMAT = "krrdistill-2"
 _EMBED_LIMIT = 1 << 20  # weights up to this many numbers are stored in the file by default
+_KIND = FileKind(
+    "a distilled data set",
+    re.compile(
+        "X|X_scale|X_offset|X_origin|X_unit|whitening|Y|lambda_s|W|intercept|target_offset|input_count|input_squares|meta|"
+        r"digest|map_(weight|bias|kernel|kernel_channels_first|signs|scale)_\d{1,4}"
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class DistilledDataset:
     """m points from which ridge regression retrains to the original model.
+
+    Threads may share it: nothing changes it.
 
     Parameters
     ----------
@@ -279,8 +292,8 @@ class DistilledDataset:
     def save(self, path: str | Path, *, embed_map: bool | None = None) -> None:
         """Writes the set atomically; the same content gives the same bytes.
 
-        ``embed_map``: store the map's weights, by default when they are at most 2^20 numbers; without them the file has
-        the seed and a fingerprint.
+        ``embed_map``: store the map's weights, by default when they are at most 2^20 numbers, or so many that ``load``
+        would not draw them; without them the file has the seed and a fingerprint.
         """
         check_describable(str(path), self.feature_map)
         for name, array in (("X", self.inputs), ("Y", self.Y)):
@@ -296,7 +309,8 @@ class DistilledDataset:
             stored = {"X": codes, "X_scale": self.encoding.scale, "X_offset": self.encoding.offset}
         map_arrays = self.feature_map.arrays()
         if embed_map is None:
-            embed_map = sum(array.size for array in map_arrays.values()) <= _EMBED_LIMIT
+            numbers = sum(array.size for array in map_arrays.values())
+            embed_map = numbers <= _EMBED_LIMIT or numbers > most_drawn(self.feature_map.input_dim)
         meta = {
             **self.meta,
             "format": FORMAT,
@@ -331,7 +345,7 @@ class DistilledDataset:
             remedy = "; a callable is UserMap(callable, input_dim)" if callable(feature_map) else ""
             raise TypeError(f"load: feature_map must be a map, got {_kind(feature_map)}{remedy}")
         path = Path(path)
-        arrays = read_npz(path)
+        arrays = read_npz(path, _KIND)
         changed = _is_changed(arrays)
         meta = _read_meta(path, arrays)
         try:
@@ -339,7 +353,10 @@ class DistilledDataset:
             if arrays["X"].shape[1:] != (d,):  # before weights of that size are drawn
                 raise DataError(f"X has shape {arrays['X'].shape}, the map takes input_dim = {d!r} columns")
             preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
-            feature_map = map_from_spec(meta["map"], feature_map, preprocessing=preprocessing)
+            if "W" in arrays and arrays["W"].shape[1:] != (meta["map"]["output_dim"],):
+                raise DataError(f"W has shape {arrays['W'].shape}, the map {meta['map']['output_dim']!r} features")
+            stored = sum(array.size for name, array in arrays.items() if name.startswith("map_"))
+            feature_map = map_from_spec(meta["map"], feature_map, preprocessing=preprocessing, stored=stored)
             shape = checked_shape(meta["shape"], d)
             checked_columns(meta.get("columns"), d)
             sizes = Sizes.from_arrays(arrays, d)
@@ -383,7 +400,7 @@ def _kind(value: Any) -> str:
 
 def has_digest(path: Path) -> bool:
     """Whether a file can tell that its content was changed; those of older versions cannot."""
-    return "digest" in read_npz(path)
+    return "digest" in read_npz(path, _KIND)
 
 
 def _is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
@@ -397,7 +414,7 @@ def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
 
     Raises DataError as ``DistilledDataset.load`` does.
     """
-    arrays = read_npz(path)
+    arrays = read_npz(path, _KIND)
     meta = _read_meta(path, arrays)
     try:
         preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
@@ -417,10 +434,7 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
     missing = {"X", "X_origin", "X_unit", "Y", "lambda_s", "meta"} - arrays.keys()
     if missing:
         raise DataError(f"{path}: not a distilled data set, {', '.join(sorted(missing))} missing")
-    try:
-        meta = json.loads(str(arrays["meta"]))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: meta is not JSON ({error})") from error
+    meta = parse_json(f"{path}: meta", str(arrays["meta"]))
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise DataError(f"{path}: format {found!r}, this version reads {FORMAT!r}")

@@ -227,6 +227,8 @@ class Backend(Protocol):
     X is a NumPy array, or for a backend that works on a device an array there; all others are NumPy arrays. Inputs in
     float64 are standardised before they become ``dtype``, so that a large offset costs no digits. G is a NumPy array,
     or what ``zero_gram`` made.
+
+    Threads may share a backend; on a GPU their operations wait for each other.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Atomic writing, and reading of .npz files without executing anything."""
+"""Atomic writing, and files of arrays."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import hashlib
 import importlib
 import os
 import secrets
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,11 +14,12 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.errors import DataError
+from .archive import Archive, FileKind
 
 __all__ = ["PARTIAL", "content_digest", "lock", "read_npz", "sha256_of", "write_atomically", "write_npz"]
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
+_MOST_INFLATED = 1 << 28  # bytes of the arrays of a file that somebody compressed; ours are stored as they are
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -77,27 +76,7 @@ def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     write_atomically(path, lambda stream: np.savez(stream, **members))
 
 
-def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of a .npz. Raises DataError for anything but a complete archive of plain arrays."""
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name the .npz file in it")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with open(path, "rb") as stream:
-            if not zipfile.is_zipfile(stream):  # NumPy would take it for a pickle
-                raise DataError(
-                    f"{path}: not a readable .npz archive of plain arrays (cut short, or another kind of file)"
-                )
-            stream.seek(0)
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: not an .npz archive")
-            with archive:
-                return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, SyntaxError) as error:
-        if isinstance(error, DataError):
-            raise
-        if "allow_pickle" in str(error):  # whose message advises to load them
-            raise DataError(f"{path}: not a readable .npz archive of plain arrays (it holds Python objects)") from error
-        raise DataError(f"{path}: not a readable .npz archive of plain arrays ({error})") from error
+def read_npz(path: Path, kind: FileKind | None = None) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of a .npz that this package wrote. Raises DataError for anything but a whole file of that kind."""
+    with Archive(path, kind=kind, most=_MOST_INFLATED) as archive:
+        return archive.arrays()

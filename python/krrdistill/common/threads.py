@@ -23,6 +23,7 @@ from krrdistill.common.native import load_native
 __all__ = ["allowed_threads", "blas_for", "forked", "limited_threads", "say_forked", "threads_for"]
 
 
+_MOST = 1024  # OpenMP keeps its books of a team on the stack: 100,000 threads end the process
 _ALONE = 2e8  # operations, about 5 ms of one thread
 
 
@@ -38,6 +39,8 @@ class _Process:
         self.found: list[Any] = []
         self.looked_at = 0
         self.blas: list[tuple[Any, int]] = []  # each BLAS, and its threads before the first of them
+        self.in_torch: list[int] = []  # Python threads in blocks that limit PyTorch
+        self.torch_threads = 1  # PyTorch's threads before the first of them
 
     def libraries(self) -> list[Any]:
         """Every BLAS of the process; looked for again when a module was imported since."""
@@ -51,6 +54,7 @@ class _Process:
         self.forked = True
         self.lock = threading.Lock()
         self.limits.clear()
+        self.in_torch.clear()
         native = sys.modules.get("krrdistill._native")
         if native is not None:
             self.lost_threads |= native.set_threads(1) > 1
@@ -93,17 +97,21 @@ def limited_threads(threads: int | None) -> Iterator[None]:
 
     OpenMP and PyTorch are limited for the Python thread that asks. BLAS has one limit for all of them: where blocks
     overlap, the lowest holds, and the last one to end restores what was before.
+
+    Raises ValueError for more threads than OpenMP can start.
     """
     if threads is None:
         yield
         return
+    if threads > _MOST:
+        raise ValueError(f"threads: at most {_MOST} can be started, got {threads}; leave it out for all cores")
     with suppress(ImportError):
         load_native()  # a runtime that is loaded later would not be limited
     limit = 1 if _PROCESS.forked else threads
     with ExitStack() as stack:
+        stack.enter_context(_limited_torch(limit))  # first: its number is that of OpenMP
         # threadpool_limits(user_api=...) would restore BLAS too
         stack.enter_context(threadpoolctl.ThreadpoolController().select(user_api="openmp").limit(limits=limit))
-        stack.enter_context(_limited_torch(limit))
         stack.enter_context(_limited_blas(limit))
         yield
 
@@ -164,9 +172,18 @@ def _limited_torch(threads: int) -> Iterator[None]:
     if torch is None:
         yield
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    me = threading.get_ident()
+    with _PROCESS.lock:
+        before = torch.get_num_threads()
+        if not _PROCESS.in_torch:
+            _PROCESS.torch_threads = before
+        elif me not in _PROCESS.in_torch:
+            before = _PROCESS.torch_threads  # a new thread begins with the limit of the block that runs elsewhere
+        _PROCESS.in_torch.append(me)
+        torch.set_num_threads(threads)
     try:
         yield
     finally:
+        with _PROCESS.lock, suppress(ValueError):  # a fork inside of the block forgot it
+            _PROCESS.in_torch.remove(me)
         torch.set_num_threads(before)

@@ -25,6 +25,8 @@ BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass 
 class Dataset:
     """A labelled data set, split into train and test, checked once when it is made.
 
+    Threads may share it where they may share its arrays and sources; those of ``read_samples`` they may.
+
     Parameters
     ----------
     name : str

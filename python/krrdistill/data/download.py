@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
+from krrdistill.common.archive import one_line
 from krrdistill.errors import BackendUnavailable, DataError
 
-from .npz import one_line
+_LARGEST = 1 << 28  # bytes of a file; the official ones have up to 171 MB
+_LONGEST = 3600.0  # seconds for a file
+_STALLED = 30.0  # seconds without a byte
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,26 @@ class Remote:
     base_url: str
     folder: str
     md5: Mapping[str, str]
+
+
+class _Bounded:
+    """A file that takes no more than a file of a data set has, nor for longer than anybody waits."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._written, self._until = file, 0, time.monotonic() + _LONGEST
+
+    def write(self, piece: bytes) -> int:
+        """Raises OSError where it is too much or too late."""
+        self._written += len(piece)
+        if self._written > _LARGEST:
+            raise OSError(f"it is larger than {_LARGEST} bytes")
+        if time.monotonic() > self._until:
+            raise OSError(f"it takes longer than {_LONGEST:.0f} s")
+        return self._file.write(piece)
+
+    def flush(self) -> None:
+        """Hands on what was written."""
+        self._file.flush()
 
 
 # CIFAR: checksums and addresses as printed on https://www.cs.toronto.edu/~kriz/cifar.html.
@@ -52,7 +77,7 @@ def fetch(name: str, data_dir: Path, *, remote: Remote | None = None) -> list[Pa
 
     remote : other than the official one
     A file that is already there with the right checksum is kept. A download appears under its name only when
-    it is complete and its checksum is right.
+    it is complete and its checksum is right; it ends where it is larger than 2^28 bytes or takes an hour.
     Raises BackendUnavailable without pooch, DataError when a file cannot be had or has the wrong checksum.
     """
     try:
@@ -60,11 +85,18 @@ def fetch(name: str, data_dir: Path, *, remote: Remote | None = None) -> list[Pa
     except ImportError as error:
         raise BackendUnavailable('downloading needs pooch: pip install "krrdistill[download]"') from error
     remote = REMOTES[name] if remote is None else remote
+    download = pooch.HTTPDownloader(timeout=_STALLED)
+
+    def bounded(url: str, path: str, pooch_of: Any) -> None:
+        with open(path, "wb") as stream:
+            download(url, _Bounded(stream), pooch_of)
+
     files = []
     for file, md5 in remote.md5.items():
         url = remote.base_url + file
         try:
-            files.append(Path(pooch.retrieve(url, f"md5:{md5}", fname=file, path=data_dir / remote.folder)))
+            folder = data_dir / remote.folder
+            files.append(Path(pooch.retrieve(url, f"md5:{md5}", fname=file, path=folder, downloader=bounded)))
         # The exceptions of requests are OSErrors; a wrong checksum is a ValueError.
         except (OSError, ValueError) as error:
             raise DataError(f"cannot download {url}: {one_line(error)}") from error

@@ -6,45 +6,61 @@ import gzip
 import math
 import struct
 import tarfile
-import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from krrdistill.common.archive import DEFLATE_RATIO, UNREADABLE, one_line, read_into
+from krrdistill.common.documents import read_bounded
 from krrdistill.errors import DataError
 
 from .dataset import Dataset
-from .npz import one_line
 from .pickles import PickledBytes, read_pickled_dict
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # rows (n, 3072) and labels (n,)
 _CIFAR_PIXELS = 3 * 32 * 32
-_UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
+_UNREADABLE = (*UNREADABLE, tarfile.TarError)
+_GZIP = b"\x1f\x8b"
+_LARGEST = 1 << 28  # bytes of a CIFAR set; the official ones have up to 187 MB
+_LARGEST_BLOCK = 1 << 20
 
 
 def read_idx(path: Path, *, ndim: int) -> NDArray[np.uint8]:
     """Array of unsigned bytes with ``ndim`` axes from an IDX file, gzipped or not (told by its content).
 
     Layout: bytes 0, 0, type (8 = unsigned byte), ndim; ndim sizes as big-endian uint32; the data in C order.
-    Raises DataError when the header or the length is not what the format asks for.
+    Raises DataError when the header or the length is not what the format asks for, before memory is taken for more than
+    the file can hold.
     """
     try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            packed = file.read(2) == _GZIP
+            file.seek(0)
+            stream: Any = gzip.GzipFile(fileobj=file) if packed else file
+            head = stream.read(4 + 4 * ndim)
+            if len(head) < 4 + 4 * ndim or head[:4] != bytes((0, 0, 8, ndim)):
+                found = f"starts with {head[:4].hex()}"
+                raise DataError(f"{path}: not an IDX file of unsigned bytes with {ndim} axes ({found})")
+            shape = struct.unpack(f">{ndim}I", head[4:])
+            promised, most = math.prod(shape), size * DEFLATE_RATIO if packed else size - len(head)
+            if promised > most or not promised or (not packed and promised < most):
+                held = f"at most {most}" if packed else most
+                raise DataError(f"{path}: holds {held} bytes of data, its header promises {promised}")
+            numbers = np.empty(promised, np.uint8)
+            read_into(stream, numbers)
+            return numbers.reshape(shape)
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path}: does not fit in memory") from error
     except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
-    start = 4 + 4 * ndim
-    if len(raw) < start or raw[:4] != bytes((0, 0, 8, ndim)):
-        raise DataError(f"{path}: not an IDX file of unsigned bytes with {ndim} axes (starts with {raw[:4].hex()})")
-    shape = struct.unpack(f">{ndim}I", raw[4:start])
-    if len(raw) - start != math.prod(shape):
-        raise DataError(f"{path}: holds {len(raw) - start} bytes of data, its header promises {math.prod(shape)}")
-    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape).copy()
 
 
 @dataclass(frozen=True)
@@ -96,21 +112,77 @@ def _members(path: Path, files: CifarFiles) -> Iterator[tuple[str, bytes]]:
         if path.is_dir():
             for name in sorted(wanted):
                 if (path / name).is_file():
-                    yield name, (path / name).read_bytes()
+                    yield name, read_bounded(path / name, _LARGEST)
         else:
             yield from _tar_members(path, files.folder, wanted)
+    except DataError:
+        raise
     except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
 def _tar_members(path: Path, folder: str, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            parent, _, name = member.name.removeprefix("./").rpartition("/")
-            if parent == folder and name in wanted and member.isfile():
-                content = archive.extractfile(member)
-                if content is not None:
-                    yield name, content.read()
+    """Those of a tar archive, gzipped or not. Raises DataError for more bytes than such an archive has."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        bounded: Any = _Bounded(stream, path)  # all that tarfile asks of a file
+        found: set[str] = set()
+        with tarfile.open(fileobj=bounded, mode="r:") as archive:
+            for member in archive:
+                if member.offset_data + member.size > _LARGEST:
+                    raise DataError(f"{path}: {member.name[:80]!r} promises {member.size} bytes, which is too large")
+                parent, _, name = member.name.removeprefix("./").rpartition("/")
+                if parent == folder and name in wanted and member.isreg():
+                    if member.issparse() or name in found:
+                        raise DataError(f"{path}: {name} is {'sparse' if member.issparse() else 'there twice'}")
+                    found.add(name)
+                    yield name, bounded.content(member.offset_data, member.size)
+        if packed:
+            bounded.finish()
+
+
+class _Bounded:
+    """A stream that is read in pieces and not past what an archive of CIFAR has, whatever is promised in it."""
+
+    def __init__(self, stream: Any, path: Path) -> None:
+        self._stream, self._path = stream, path
+
+    def tell(self) -> int:
+        """Bytes before the next one."""
+        return int(self._stream.tell())
+
+    def seek(self, position: int) -> int:
+        """Goes to a byte."""
+        self._check(position)
+        return int(self._stream.seek(position))
+
+    def read(self, count: int) -> bytes:
+        """At most ``count`` bytes. Raises DataError for more than one block of headers may have."""
+        if count > _LARGEST_BLOCK:
+            raise DataError(f"{self._path}: has a header of {count} bytes")
+        self._check(self.tell() + count)
+        return bytes(self._stream.read(count))
+
+    def content(self, start: int, size: int) -> bytes:
+        """The bytes of a member."""
+        self._check(start + size)
+        self._stream.seek(start)
+        pieces = [self._stream.read(min(_LARGEST_BLOCK, size - at)) for at in range(0, size, _LARGEST_BLOCK)]
+        content = b"".join(pieces)
+        if len(content) != size:
+            raise EOFError(f"it ends after {len(content)} of the {size} bytes of a file")
+        return content
+
+    def finish(self) -> None:
+        """Reads what is left, so that a damaged end is found. Raises DataError where it is too much."""
+        while self.read(_LARGEST_BLOCK):
+            pass
+
+    def _check(self, position: int) -> None:
+        if position > _LARGEST:
+            raise DataError(f"{self._path}: unpacks to more than {_LARGEST} bytes")
 
 
 def _joined(parts: list[Part]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

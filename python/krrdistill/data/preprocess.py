@@ -42,6 +42,8 @@ class Preprocessing:
 
     The origin is subtracted first, so that a large one beside a small spread costs no digits.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     kind : "none", "standardize" or "zca"
@@ -212,6 +214,8 @@ class Moments:
     """Count, mean and squared deviations per channel of images, per feature of vectors. They add over disjoint data.
 
     Merging: Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
+
+    Threads may share it: nothing changes it.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,9 @@ def parquet(where: str) -> Any:
     return pyarrow.parquet
 
 
+_ONE_AT_A_TIME = threading.Lock()  # not of each source: they travel to other processes, which a lock does not
+
+
 class ParquetRows(RowSource):
     """Columns of Parquet files with one schema, one file after the other.
 
@@ -67,7 +71,11 @@ class ParquetRows(RowSource):
         self._block: Array = np.empty((0, self.width), self.dtype)
 
     def fetch(self, rows: IntArray) -> Array:
-        """The numbers of some rows, in the order of the file for as little reading as possible."""
+        """Some rows, in the order of the file for as little reading as possible; one thread at a time."""
+        with _ONE_AT_A_TIME:
+            return self._fetched(rows)
+
+    def _fetched(self, rows: IntArray) -> Array:
         order = np.argsort(rows, kind="stable")
         wanted = rows[order]
         out, done = np.empty((len(rows), self.width), self.dtype), 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from krrdistill.common.archive import one_line
 from krrdistill.common.arrays import check_choice
 from krrdistill.errors import BackendUnavailable, DataError
 from krrdistill.options import DATASETS, TARGETS, is_source_name
@@ -18,7 +19,6 @@ from .dataset import Dataset
 from .download import fetch
 from .formats import CIFAR_VERSIONS, read_cifar, read_idx
 from .layout import looks_channels_first
-from .npz import one_line
 from .parts import OnePart, Parts, fraction_rows, read_dataset, read_part
 from .sources import Columns
 
@@ -242,7 +242,8 @@ def _load_digits() -> Dataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise BackendUnavailable('digits come with scikit-learn: pip install "krrdistill[cli]"') from error
+        remedy = 'pip install "krrdistill[cli]"'
+        raise BackendUnavailable(f"digits come with scikit-learn ({error}): {remedy}") from error
     bundled = load_digits()
     x, y = bundled.images.astype(np.uint8), bundled.target.astype(np.int64)
     test = fraction_rows(y, 0.2)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.archive import map_npy
 from krrdistill.common.arrays import to_host
 from krrdistill.common.frames import column_values, frame_of, is_tabular, refuse_lazy
 from krrdistill.common.rows import FrameRows
@@ -19,7 +20,7 @@ from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 
 from .columns import Columns, chosen_columns, first_of, listed
 from .labels import label_array
-from .npz import KEY_SETS, npy_array, npz_arrays, npz_keys
+from .npz import KEY_SETS, npz_arrays, npz_keys
 from .readers import HuggingFaceRows, PairRows, ParquetRows, PictureRows, needed, pair_labels, parquet
 
 __all__ = [
@@ -203,11 +204,11 @@ def _read_npz(path: Path, x: Columns, y: Columns, like: Read | None) -> Read:
 def _read_npy(path: Path, x: Columns, y: Columns) -> Read:
     if x is not None or not isinstance(y, (str, os.PathLike)):
         raise DataError(f"{path}: a .npy file holds one array: x is the file itself, y=FILE.npy the labels")
-    return Read(npy_array(path), npy_array(Path(y).expanduser()))
+    return Read(map_npy(path), map_npy(Path(y).expanduser()))
 
 
 def _array_or_file(value: Any) -> Any:
-    return npy_array(Path(value).expanduser()) if isinstance(value, (str, os.PathLike)) else value
+    return map_npy(Path(value).expanduser()) if isinstance(value, (str, os.PathLike)) else value
 
 
 def _read_parquet(where: str, files: Sequence[Path], x: Columns, y: Columns, like: Read | None) -> Read:

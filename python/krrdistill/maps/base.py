@@ -38,6 +38,8 @@ _BEYOND_RANGE = 1e-9  # relative excess of a feature over the cosine's range tha
 class FeatureMap:
     """A feature map phi: R^d -> R^p on raw inputs, given by its preprocessing and its layers.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     input_dim : int

@@ -72,12 +72,12 @@ class Convolution(Operator):
     def obstacle(self) -> str | None:
         """More outputs than inputs, or a random target that least squares does not reach."""
         if not self._checked:
-            self._checked = True
             p, d = self.shape
             if p > d:
                 self._obstacle = f"maps {d} inputs to {p} features; an exact preimage needs at most {d} features"
             elif (residual := self._least_squares(normal(0, Stream.PROBE, p)[None])[1]) > _REACHED:
                 self._obstacle = f"is not onto: a random target keeps a relative distance of {residual:.2g}"
+            self._checked = True  # last: another thread may ask meanwhile
         return self._obstacle
 
     def apply(self, H: AnyArray) -> AnyArray:

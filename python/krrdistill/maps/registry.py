@@ -21,6 +21,7 @@ from krrdistill.options import KERNELS, MAPS
 from .base import FeatureMap
 from .random_fourier import median_sigma2
 from .user import UserMap, load_object
+from .weights import drawn_for_a_file
 
 __all__ = ["check_describable", "described", "described_map", "kernels_with", "make_map", "map_from_spec"]
 
@@ -131,11 +132,16 @@ def check_describable(where: str, feature_map: FeatureMap) -> None:
 
 
 def map_from_spec(
-    spec: Mapping[str, Any], given: FeatureMap | None = None, *, preprocessing: Preprocessing | None = None
+    spec: Mapping[str, Any],
+    given: FeatureMap | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    stored: int = 0,
 ) -> FeatureMap:
     """Rebuilds the map that ``FeatureMap.spec`` described from its seed, checked against its fingerprint.
 
-    A user's map cannot be rebuilt: it is ``given``, and checked against the description.
+    A user's map cannot be rebuilt: it is ``given``, and checked against the description. No more random numbers are
+    drawn than a file can mean that has ``stored`` of them (``drawn_for_a_file``).
     """
     try:
         kernel, d = spec["kernel"], spec["input_dim"]
@@ -148,7 +154,8 @@ def map_from_spec(
         kind = _CLASSES[kernel]
         names = [name for name in _parameters(kernel) if name in spec or name not in kind.optional_in_spec]
         options = {name: _stated(spec, name) for name in names}
-        made: FeatureMap = kind(**options, preprocessing=preprocessing)
+        with drawn_for_a_file(1 if preprocessing is None else preprocessing.input_dim, stored):
+            made: FeatureMap = kind(**options, preprocessing=preprocessing)
     except (KeyError, TypeError) as error:
         raise DataError(f"map: the description of the feature map is incomplete: {error}") from error
     rebuilt = made.spec()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import textwrap
@@ -132,6 +133,8 @@ class FunctionOperator(Operator):
 class UserMap(FeatureMap):
     """phi = function, any callable on rows of inputs (preprocessed ones where there is ``preprocessing``).
 
+    Threads may share it where they may share the function.
+
     Parameters
     ----------
     function : callable or torch.nn.Module
@@ -232,19 +235,24 @@ def given_map(feature_map: FeatureMap) -> UserMap | None:
 def load_object(reference: str, input_dim: int) -> FeatureMap:
     """The map "package.module:object": a FeatureMap, or a callable or torch module that becomes a ``UserMap``.
 
-    Modules are also looked for in the working directory. Raises ValueError for what cannot be found or is none.
+    A module that is installed nowhere is looked for in the working directory. Raises ValueError for what cannot be
+    found or is none.
     """
     module_name, colon, attribute = reference.partition(":")
     if not (module_name and colon and attribute):
         raise ValueError(f"kernel: {reference!r} must read package.module:object")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    module = None
     try:
-        found: Any = importlib.import_module(module_name)
+        # Last, and only for such a module: a matplotlib.py that lies there must not take the place of the library's.
+        if importlib.util.find_spec(module_name.partition(".")[0]) is None and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        found: Any = (module := importlib.import_module(module_name))
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # whatever the user's module raises
-        raise ValueError(f"kernel: cannot load {reference!r}: {type(error).__name__}: {error}") from error
+        where = getattr(module, "__file__", None)
+        of = "" if where is None else f" from {where}"
+        raise ValueError(f"kernel: cannot load {reference!r}{of}: {type(error).__name__}: {error}") from error
     if isinstance(found, FeatureMap):
         if found.input_dim != input_dim:
             raise ValueError(f"kernel: {reference} takes {found.input_dim} columns, the data set has {input_dim}")

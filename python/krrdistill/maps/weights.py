@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.random import Stream, normal
+from krrdistill.errors import DataError
 
-__all__ = ["cauchy_weight", "gaussian_weight", "student_weight"]
+__all__ = ["cauchy_weight", "drawn_for_a_file", "gaussian_weight", "most_drawn", "student_weight"]
 
 FloatArray = npt.NDArray[np.float64]
 # A file that is read back in the process that wrote it rebuilds its map from the seed: the same matrix.
 _drawn: WeakValueDictionary[tuple[object, ...], npt.NDArray[np.float32]] = WeakValueDictionary()
+_LEFT: ContextVar[list[int] | None] = ContextVar("left", default=None)  # numbers that a file may still ask for
+_LEAST = 1 << 16  # numbers that a matrix counts for, so that there are not too many of them either
+_MOST, _MOST_FEATURES = 1 << 26, 1 << 16
+
+
+def most_drawn(input_dim: int) -> int:
+    """Random numbers that a file may ask for without having them: 2^26, or 2^16 features of its inputs."""
+    return max(_MOST, _MOST_FEATURES * input_dim)
+
+
+@contextmanager
+def drawn_for_a_file(input_dim: int, stored: int) -> Iterator[None]:
+    """Inside of the block weights are drawn because a file says so.
+
+    Raises DataError, before it draws, for more than ``most_drawn`` and than the file has ``stored`` itself.
+    """
+    before = _LEFT.set([max(most_drawn(input_dim), stored)])
+    try:
+        yield
+    finally:
+        _LEFT.reset(before)
+
+
+def _count(numbers: int) -> None:
+    left = _LEFT.get()
+    if left is None:
+        return
+    left[0] -= max(numbers, _LEAST)
+    if left[0] < 0:
+        raise DataError(
+            f"map: a layer of {numbers} random numbers is beyond what a file may ask for; store the weights in it "
+            "(embed_map=True, --embed-map)"
+        )
 
 
 def gaussian_weight(seed: int, stream: int, outputs: int, inputs: int, *, precision: float) -> npt.NDArray[np.float32]:
@@ -35,6 +71,7 @@ def cauchy_weight(seed: int, outputs: int, inputs: int, *, precision: float) -> 
 
 def student_weight(seed: int, outputs: int, inputs: int, *, freedom: int, precision: float) -> npt.NDArray[np.float32]:
     """W whose rows are multivariate t: normal rows times sqrt(freedom / chi^2), chi^2 the sum of freedom squares."""
+    _count(outputs * freedom)
 
     def draw() -> FloatArray:
         squares = normal(seed, Stream.SPECTRAL, outputs * freedom).reshape(freedom, outputs) ** 2
@@ -51,6 +88,7 @@ def _weight(
     draw: Callable[[], FloatArray], law: str, seed: int, stream: int, outputs: int, inputs: int, precision: float
 ) -> npt.NDArray[np.float32]:
     """draw() / sqrt(precision) as float32 (outputs, inputs), remembered while it is in use."""
+    _count(outputs * inputs)
     key = (law, int(seed), int(stream), outputs, inputs, float(precision))
     weight = _drawn.get(key)
     if weight is None:

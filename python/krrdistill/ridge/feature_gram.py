@@ -200,9 +200,20 @@ def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 
 
 def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:
-    """The largest eigenvalue of a symmetric positive definite operator, from a fixed starting vector."""
-    from scipy.sparse.linalg import LinearOperator, eigsh
+    """The largest eigenvalue of a symmetric positive definite operator, from a fixed starting vector.
 
-    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    Raises DataError where there is none, as of matrices whose products overflow.
+    """
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
     start = np.cos(np.arange(1.0, n + 1.0))
-    return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])
+    first = product(start)
+    if not np.isfinite(first).all():  # ARPACK would go on with it
+        raise DataError(f"the largest eigenvalue of {n} features cannot be found: their products overflow")
+    if n == 1 or not first.any():  # where there is no Krylov space
+        return float(first[0] / start[0])
+    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    try:
+        return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])
+    except ArpackError as error:
+        raise DataError(f"the largest eigenvalue of {n} features cannot be found: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.archive import FileKind
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.samples import host_samples
 from krrdistill.data.labels import Targets, label_array
@@ -19,11 +22,17 @@ from krrdistill.errors import DataError
 __all__ = ["HeldOutRows"]
 
 _FORMAT = "krrdistill-held-out-1"
+_KIND = FileKind(
+    "a file of held-out rows",
+    re.compile("X|y|sample_weight|header"),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRows:
     """Samples held out to choose lambda, never part of statistics.
+
+    Threads may share it where they may share X and y.
 
     Parameters
     ----------
@@ -77,10 +86,15 @@ class HeldOutRows:
     @staticmethod
     def load(path: str | Path) -> HeldOutRows:
         """Reads what ``save`` wrote. Raises DataError."""
-        arrays = read_npz(Path(path))
+        arrays = read_npz(Path(path), _KIND)
         try:
-            if json.loads(str(arrays["header"]))["format"] != _FORMAT:
+            if parse_json("header", str(arrays["header"]))["format"] != _FORMAT:
                 raise ValueError("another format")
-            return HeldOutRows(arrays["X"], arrays["y"], arrays.get("sample_weight"))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            X, y, weights = arrays["X"], arrays["y"], arrays.get("sample_weight")
+            if X.ndim < 2 or y.ndim not in (1, 2) or len(X) != len(y):
+                raise ValueError(f"X has shape {X.shape}, y {y.shape}")
+            if weights is not None and weights.shape != (len(X),):
+                raise ValueError(f"sample_weight has shape {weights.shape}")
+            return HeldOutRows(X, y, weights)
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a file of held-out rows ({error})") from error

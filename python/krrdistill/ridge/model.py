@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -13,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import check_choice, check_count, check_number, checked_columns, checked_shape, like
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns
@@ -41,11 +44,17 @@ __all__ = ["RidgeModel", "fit_model", "refitted"]
 FloatArray = npt.NDArray[np.float64]
 _FORMAT = "krrdistill-model-2"
 _PATH = "path_"
+_KIND = FileKind(
+    "a file of a ridge model",
+    re.compile("W|b|lambdas|spread|X_origin|X_unit|whitening|input_count|input_squares|header|path_[a-z0-9_]+"),
+)
 
 
 @dataclass(frozen=True, eq=False)
 class RidgeModel:
     """W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
+
+    Threads may share it: nothing changes it.
 
     Parameters
     ----------
@@ -190,11 +199,14 @@ class RidgeModel:
 
         The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
         """
-        arrays = read_npz(Path(path))
+        arrays = read_npz(Path(path), _KIND)
         try:
-            header = json.loads(str(arrays["header"]))
+            header = parse_json("header", str(arrays["header"]))
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']!r}, this version reads {_FORMAT!r}")
+            p = header["map"]["output_dim"]
+            if arrays["W"].shape[1:] != (p,):  # before weights of that size are drawn
+                raise ValueError(f"W has shape {arrays['W'].shape}, the map {p!r} features")
             feature_map = described_map(header, arrays, feature_map)
             classes = None if header["classes"] is None else Classes.of("load", header["classes"])
             W = arrays["W"]
@@ -226,7 +238,7 @@ class RidgeModel:
                 sizes=Sizes.from_arrays(arrays, feature_map.input_dim),
                 **{name: header[name] for name in _PLAIN},
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: not a file of a ridge model that fits ({error})") from error
 
 

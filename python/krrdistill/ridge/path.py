@@ -39,6 +39,8 @@ def default_lambdas() -> FloatArray:
 class RidgePath:
     """W(lambda) = C (G + lambda I)^-1 on a grid, and what is known about each model.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     lambdas : array of shape (L,), ascending

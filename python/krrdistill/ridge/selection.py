@@ -38,6 +38,8 @@ IntArray = npt.NDArray[np.int64]
 class CorrectCounts:
     """How many of n held-out samples each model of a path classifies correctly; counts of disjoint samples add.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     correct : array of int, shape (L,)

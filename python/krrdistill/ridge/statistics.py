@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, Operator, Products, ResidentGram, get_backend, products_in
 from krrdistill.backends.tiles import FLUSH_ROWS
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import (
     as_rows,
     check_choice,
@@ -29,6 +32,7 @@ from krrdistill.common.arrays import (
     largest_entry,
     to_host,
 )
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import gram as product_with_itself
@@ -56,6 +60,13 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 AnyGram = TypeVar("AnyGram", bound="FloatArray | ResidentGram")
 CENTERS = ("none", "targets", "both")
 FORMAT = "krrdistill-statistics-5"
+_KIND = FileKind(
+    "ridge statistics that this version reads",
+    re.compile(
+        "gram|features|targets|cross|feature_sum|target_sum|target_square|target_origin|total_weight|"
+        "X_origin|X_unit|whitening|input_count|input_squares|header"
+    ),
+)
 _BATCH_ROWS = 65536  # rows between two reports of progress
 _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
@@ -83,6 +94,14 @@ class RidgeSystem(NamedTuple):
     filled: float = 0.0  # eigenvalue given to the direction that centring made singular, of the second form
 
 
+@contextmanager
+def _together(first: RidgeStatistics, second: RidgeStatistics) -> Iterator[None]:
+    """Nobody else changes two statistics; locked in one order, so that no two threads wait for each other."""
+    one, other = sorted((first, second), key=id)
+    with one._lock, other._lock:
+        yield
+
+
 def _one_at_a_time(method: Method) -> Method:
     """The method, which waits until no other thread is in such a method of the same statistics."""
 
@@ -101,8 +120,10 @@ class RidgeStatistics:
     and machines. While n < p the feature rows are stored, and G is formed only when needed; later no single sample is
     stored.
 
-    Threads may share them: updates wait for each other. Batches then come in any order, which changes the rounding of
-    sums; statistics of each thread that are merged do not, and do not wait.
+    Threads may share them: what reads or changes the sums waits for each other. Batches then come in any order, which
+    changes the rounding of sums; statistics of each thread that are merged in one order do not, and do not wait. Where
+    samples are added meanwhile, fit a model to a ``copy``, and take ``gram``, which is no copy, from one. A second
+    ``update_batches`` at the same time is refused.
 
     Parameters
     ----------
@@ -190,6 +211,7 @@ class RidgeStatistics:
         self._store: FeatureRows | SummedGram = FeatureRows(feature_map.output_dim)
         self._broken = False
         self._lock = threading.RLock()
+        self._streaming = False
 
     def __repr__(self) -> str:
         k, p = self._sums.cross.shape
@@ -208,6 +230,7 @@ class RidgeStatistics:
         return self._sums.total_weight
 
     @property
+    @_one_at_a_time
     def shards(self) -> frozenset[str]:
         """Names of the samples that are in."""
         return self._shards().names
@@ -233,6 +256,7 @@ class RidgeStatistics:
         return "classes" if self.classes is not None else "multilabel" if self._binary and self.n else "real"
 
     @property
+    @_one_at_a_time
     def gram(self) -> FloatArray:
         """G, symmetric, shape (p, p)."""
         self._check_whole()
@@ -265,6 +289,7 @@ class RidgeStatistics:
         mean = self._sums.target_sum / weight
         return np.sqrt(np.maximum(self._sums.target_square / weight - mean * mean, 0.0))
 
+    @_one_at_a_time
     def _raw(self) -> Sums:
         """Sums for uncentred targets."""
         self._check_whole()
@@ -417,6 +442,8 @@ class RidgeStatistics:
         ------
         DataError, TypeError
             For a bad batch, by its number and rows; the blocks before it are in, ``rows_read`` counts them.
+        RuntimeError
+            While another stream is added, whose ``rows_read`` this one would change.
         """
         where = "update_batches"
         check_number(where, "holdout", holdout)
@@ -439,26 +466,41 @@ class RidgeStatistics:
             first_row=first_row,
             skip=skip,
         )
-        self.rows_read, read = skip, 0
-        for block in read_ahead(found):
-            try:
-                if apart is not None:
-                    apart._update_rows(block.held_out)
-                elif block.held_out is not None:
-                    X, codes, weight = block.held_out
-                    kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
-                self._update_rows(block.training)  # last: what fails before leaves nothing behind
-            except DataError as error:
-                raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
-            read = block.rows_read - first_row
-            self.columns, self.rows_read = self.columns or block.columns, max(read, skip)
-            if progress is not None:
-                progress(self.rows_read)
-        if read < skip:
-            raise DataError(f"{where}: skip is {skip}, the stream has {read} rows only")
+        with self._one_stream(where):
+            self.rows_read, read = skip, 0
+            for block in read_ahead(found):
+                try:
+                    if apart is not None:
+                        apart._update_rows(block.held_out)
+                    elif block.held_out is not None:
+                        X, codes, weight = block.held_out
+                        kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
+                    self._update_rows(block.training)  # last: what fails before leaves nothing behind
+                except DataError as error:
+                    raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
+                read = block.rows_read - first_row
+                self.columns, self.rows_read = self.columns or block.columns, max(read, skip)
+                if progress is not None:
+                    progress(self.rows_read)
+            if read < skip:
+                raise DataError(f"{where}: skip is {skip}, the stream has {read} rows only")
         if holdout == 0.0:
             return None
         return HeldOutRows.joined(kept) if apart is None else apart
+
+    @contextmanager
+    def _one_stream(self, where: str) -> Iterator[None]:
+        """``rows_read`` counts the rows of one stream. Raises RuntimeError while there is another."""
+        with self._lock:
+            if self._streaming:
+                raise RuntimeError(
+                    f"{where}: another stream is added to these statistics; give each its own, and merge them"
+                )
+            self._streaming = True
+        try:
+            yield
+        finally:
+            self._streaming = False
 
     def _stream_targets(self, where: str, y: Any, n: int) -> npt.NDArray[Any]:
         """Codes, or targets that are float64 whatever type a batch has."""
@@ -625,10 +667,13 @@ class RidgeStatistics:
                 f"{ours[c]:.6g}; only data that were added can be taken away"
             )
 
-    @_one_at_a_time
     def _combine(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
+        with _together(self, other):
+            return self._combined(where, other, sign)
+
+    def _combined(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         self._check_whole()
         other._check_whole()
         self.check_fits(where, other, units=sign > 0)
@@ -748,7 +793,7 @@ class RidgeStatistics:
     def __copy__(self) -> RidgeStatistics:
         self._shards()  # both know by name what they share
         other = RidgeStatistics.__new__(RidgeStatistics)
-        other.__dict__.update(self.__dict__, _store=self._store.copied(), _lock=threading.RLock())
+        other.__dict__.update(self.__dict__, _store=self._store.copied(), _lock=threading.RLock(), _streaming=False)
         return other
 
     def __deepcopy__(self, memo: Any) -> RidgeStatistics:
@@ -760,7 +805,8 @@ class RidgeStatistics:
         self._shards()
         name = self._chosen if isinstance(self._chosen, str) or self._chosen is None else self._chosen.name
         return {key: value for key, value in self.__dict__.items() if key not in ("backend", "_lock")} | {
-            "_chosen": name
+            "_chosen": name,
+            "_streaming": False,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -769,6 +815,7 @@ class RidgeStatistics:
 
     # Solving
 
+    @_one_at_a_time
     def squared_errors(self, W: FloatArray, b: FloatArray) -> FloatArray:
         """sum w (y_c - w_c phi - b_c)^2 of every target c, shape (k,), for a model W (k, p), b (k,).
 
@@ -780,6 +827,7 @@ class RidgeStatistics:
         errors = sums.target_square + np.einsum("kp,kp->k", W @ self.gram - 2.0 * sums.cross, W)
         return np.asarray(np.maximum(errors, 0.0))
 
+    @_one_at_a_time
     def means(self, center: str = "none") -> tuple[FloatArray, FloatArray]:
         """(feature mean (p,), target mean (k,)), weighted, of what ``center`` takes about its mean; 0 of the rest."""
         check_choice("statistics", "center", center, CENTERS)
@@ -952,15 +1000,18 @@ class RidgeStatistics:
 
         The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
         """
-        arrays = read_npz(Path(path))
+        arrays = read_npz(Path(path), _KIND)
         try:
-            header = json.loads(str(arrays.pop("header", "null")))
+            header = parse_json("header", str(arrays.pop("header", "null")))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 found = header.get("format") if isinstance(header, dict) else None
                 raise ValueError(f"not ridge statistics that this version reads (format {found!r}, not {FORMAT!r})")
+            p = header["map"]["output_dim"]
+            if arrays["feature_sum"].shape != (p,):  # before weights of that size are drawn
+                raise ValueError(f"feature_sum has shape {arrays['feature_sum'].shape}, the map {p!r} features")
             feature_map = described_map(header, arrays, feature_map)
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: {error}") from error
 
 

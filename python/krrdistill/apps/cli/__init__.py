@@ -7,6 +7,8 @@ import io
 import sys
 from collections.abc import Sequence
 
+from krrdistill.apps.cli.signals import STOPPED, stop_signal, stoppable
+
 NEEDED = {
     "typer": "typer",
     "rich": "rich",
@@ -22,6 +24,18 @@ _ALLOCATIONS = 50_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line on ``argv`` (``sys.argv[1:]`` when None) and return its exit status."""
+    try:
+        with stoppable():
+            return _main(argv)
+    except BaseException as error:  # a signal while modules are imported, or after the command
+        number = stop_signal(error)
+        if number is None:
+            raise
+        print(f"krrdistill: error: {STOPPED[number]}", file=sys.stderr)
+        return 128 + number
+
+
+def _main(argv: Sequence[str] | None) -> int:
     if argv is None:  # a process of its own
         gc.set_threshold(_ALLOCATIONS)
     try:

@@ -23,6 +23,7 @@ from krrdistill.apps.cli.settings import (
     TableSettings,
     VerifySettings,
 )
+from krrdistill.apps.cli.signals import Terminated
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -52,7 +53,7 @@ def _run(arguments: list[str] | None) -> int:
         if result == status.INTERRUPTED:  # newer parsers turn Ctrl-C into this status themselves
             raise KeyboardInterrupt
         return result if isinstance(result, int) else status.OK
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
         if session.traceback:
             traceback.print_exception(error)
         status.say(f"error: {status.message(error)}")

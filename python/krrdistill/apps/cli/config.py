@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, check_together
 from krrdistill.apps.cli.status import UsageError
+from krrdistill.common.documents import read_bounded
 from krrdistill.common.options import Declared, build, declared_options, read_value, shown_value
+from krrdistill.errors import DataError
 from krrdistill.options import KERNELS, MapOptions, is_object_name
 
 __all__ = ["read_config", "resolve"]
@@ -17,6 +19,7 @@ __all__ = ["read_config", "resolve"]
 T = TypeVar("T")
 _SECTIONS = ("data", "model", "distill")  # of the published files
 _LONGEST_REASON = 200
+_LARGEST = 1 << 16  # bytes of a configuration file
 
 
 def resolve(kind: type[T], given: Mapping[str, Any], config: Path | None = None) -> tuple[T, list[str]]:
@@ -119,12 +122,14 @@ def _load_yaml(path: Path) -> Any:
     """The document of a file without aliases, by which a small file could stand for a huge document."""
     import yaml
 
-    content = path.read_bytes()
     try:
-        events = yaml.parse(content, Loader=yaml.SafeLoader)
-        alias: Any = next((event for event in events if isinstance(event, yaml.AliasEvent)), None)
-        if alias is not None:
-            raise yaml.MarkedYAMLError(problem="aliases are not taken", problem_mark=alias.start_mark)
+        content = read_bounded(path, _LARGEST)
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    try:
+        named: Any = next((each for each in yaml.parse(content, Loader=yaml.SafeLoader) if _is_named(each)), None)
+        if named is not None:
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not taken", problem_mark=named.start_mark)
         _refuse_repeated(path, yaml.compose(content, Loader=yaml.SafeLoader))
         return yaml.safe_load(content)
     except UsageError:
@@ -140,6 +145,11 @@ def _load_yaml(path: Path) -> Any:
         raise UsageError(f"{path}: malformed YAML: nested too deeply") from None
     except Exception as error:  # the constructors of YAML's types raise whatever Python does
         raise UsageError(f"{path}: malformed YAML: {_reason(error)}") from error
+
+
+def _is_named(event: Any) -> bool:
+    """Whether a part of a document is an alias, or has an anchor that one could refer to."""
+    return getattr(event, "anchor", None) is not None
 
 
 def _refuse_repeated(path: Path, node: Any) -> None:

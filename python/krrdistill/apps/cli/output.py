@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from krrdistill.apps.text import number, percent, shown_device
+from krrdistill.apps.text import number, percent, shown_device, visible
 from krrdistill.artifact.record import plain
 from krrdistill.options import shown_points
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 def emit_json(document: Mapping[str, Any]) -> None:
     """Print the one JSON object of a ``--json`` run."""
     print(to_json(document), flush=True)
+
+
+def emit_line(text: str) -> None:
+    """Print one line on stdout, whatever it holds."""
+    print(visible(text))
 
 
 def to_json(document: Mapping[str, Any], *, indent: int | None = None) -> str:
@@ -66,7 +71,7 @@ def stage_progress() -> Iterator[Callable[[str, float], None]]:
 
 def print_summary(record: RunRecord) -> None:
     """The original model beside the one retrained from the file, and what the file holds."""
-    print(
+    emit_line(
         f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} "
         f"({shown_points(record.ipc)} per class, d = {record.d}, p = {record.p}, seed {record.seed})"
     )
@@ -90,16 +95,16 @@ def _print_solution(record: RunRecord) -> None:
     """Where inputs are no exact preimages: what they are, and for labels only how the error falls with m."""
     solution, curve = record.solution, record.labels_only
     if solution is not None and solution.method == "approximate":
-        print(f"the map has no exact preimage: inputs are approximate, after {solution.steps} steps")
+        emit_line(f"the map has no exact preimage: inputs are approximate, after {solution.steps} steps")
     if curve is not None:
         pairs = zip(curve.m, curve.weight_relative_error, strict=True)
         errors = ", ".join(f"{number(error, digits=2)} (m = {m})" for m, error in pairs)
-        print(f"real inputs with learned labels, p = {record.p}; weight error {errors}")
+        emit_line(f"real inputs with learned labels, p = {record.p}; weight error {errors}")
 
 
 def print_kip_summary(record: KipRecord) -> None:
     """The original model beside the best and the last iteration of KIP."""
-    print(
+    emit_line(
         f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} by KIP "
         f"({record.variant}, {shown_points(record.ipc)} per class, p = {record.p}, seed {record.seed})"
     )
@@ -112,19 +117,19 @@ def print_kip_summary(record: KipRecord) -> None:
     table.add_row("lambda", number(record.lambda_), number(record.lambda_s))
     _show(table)
     if record.resumed_from:
-        print(f"went on from the checkpoint at iteration {record.resumed_from}")
+        emit_line(f"went on from the checkpoint at iteration {record.resumed_from}")
     where = "" if record.device is None else f" on {shown_device(record.device)}"
-    print(f"{1e3 * record.seconds_per_iteration:.2f} ms per iteration{where}")
+    emit_line(f"{1e3 * record.seconds_per_iteration:.2f} ms per iteration{where}")
     _print_time(record)
     _print_files(record.artifact, record.last_artifact, record.curve, record.figure, record.report, record.page)
 
 
 def print_privacy(report: Mapping[str, Any]) -> None:
     """Findings first, then every condition and every limit, in full."""
-    print(f"{report.get('artifact', report['dataset'])}: privacy (data set {report['dataset']})")
+    emit_line(f"{report.get('artifact', report['dataset'])}: privacy (data set {report['dataset']})")
     if "reconstruction" in report:
         found, near = report["reconstruction"], report["neighbours"]
-        print(
+        emit_line(
             f"W rebuilt from the file alone: relative error {number(found['relative_error'])}, "
             f"test accuracy {percent(found['test_accuracy'])}"
         )
@@ -132,29 +137,31 @@ def print_privacy(report: Mapping[str, Any]) -> None:
         for name in ("median", "minimum"):
             table.add_row(name, number(near[name]), number(near[f"baseline_{name}"]))
         _show(table)
-        print(f"{percent(near['near_share'])} are nearer than 95 % of held-out samples are; fresh data: 5 %")
+        emit_line(f"{percent(near['near_share'])} are nearer than 95 % of held-out samples are; fresh data: 5 %")
     if "theorem" in report:
         _print_theorem(report["theorem"], report)
     if "release" in report:
         _print_release(report)
-    print("limits")
+    emit_line("limits")
     for limit in report["limits"]:
-        print(f"  {limit}")
+        emit_line(f"  {limit}")
     if "page" in report:
-        print(f"wrote {report['page']}")
+        emit_line(f"wrote {report['page']}")
 
 
 def _print_theorem(theorem: Mapping[str, Any], report: Mapping[str, Any]) -> None:
     verdict = "applies" if theorem["holds"] else "DOES NOT APPLY"
     sigma = "none" if theorem["sigma"] is None else number(theorem["sigma"])
-    print(f"Theorem 6.2 {verdict}: sigma of Z for epsilon {report['epsilon']:g}, delta {report['delta']:g}: {sigma}")
+    emit_line(
+        f"Theorem 6.2 {verdict}: sigma of Z for epsilon {report['epsilon']:g}, delta {report['delta']:g}: {sigma}"
+    )
     for condition in theorem["conditions"]:
-        print(f"  {'holds   ' if condition['holds'] else 'VIOLATED'} {condition['name']}: {condition['statement']}")
+        emit_line(f"  {'holds   ' if condition['holds'] else 'VIOLATED'} {condition['name']}: {condition['statement']}")
 
 
 def _print_release(report: Mapping[str, Any]) -> None:
     release = report["release"]
-    print(
+    emit_line(
         f"private release, mechanism {release['mechanism']}: epsilon {release['epsilon']:g}, delta "
         f"{release['delta']:g}, B {number(release['norm_bound'])}, lambda {number(release['lambda'])}, noise "
         f"{number(release['noise_std'])} (sensitivity {number(release['sensitivity'])})"
@@ -165,28 +172,28 @@ def _print_release(report: Mapping[str, Any]) -> None:
             f"{release['delta']:g} (rho {number(release['total_rho'])})"
         )
     if "private" in report:
-        print(f"test accuracy of the private model: {percent(report['private']['test_accuracy'])}")
-        print(f"wrote {Path(report['artifact']).name} to {Path(report['artifact']).parent}")
+        emit_line(f"test accuracy of the private model: {percent(report['private']['test_accuracy'])}")
+        emit_line(f"wrote {Path(report['artifact']).name} to {Path(report['artifact']).parent}")
 
 
 def _print_time(record: RunRecord) -> None:
     parts = ", ".join(f"{stage} {value:.2f}" for stage, value in record.stages.items())
-    print(f"{record.seconds['total']:.2f} s with the {record.backend} backend ({parts})")
+    emit_line(f"{record.seconds['total']:.2f} s with the {record.backend} backend ({parts})")
 
 
 def _print_files(*paths: str | None) -> None:
     files = [Path(path) for path in paths if path is not None]
-    print(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
+    emit_line(f"wrote {', '.join(file.name for file in files)} to {files[0].parent}")
 
 
 def print_certificate(outcome: Verification) -> None:
     """A recomputed certificate and whether it is within the tolerance."""
     compared = f"on {outcome.dataset}" if outcome.statistics is None else f"with the model of {outcome.statistics}"
-    print(f"{outcome.artifact}, retrained and compared {compared}")
+    emit_line(f"{outcome.artifact}, retrained and compared {compared}")
     _show(_comparison(outcome.original, outcome.distilled, outcome.certificate))
     error, limit = outcome.certificate.weight_relative_error, outcome.tolerance
     verdict = "is within" if outcome.passed else "EXCEEDS"
-    print(f"relative weight error {number(error)} {verdict} the tolerance {limit:g}")
+    emit_line(f"relative weight error {number(error)} {verdict} the tolerance {limit:g}")
 
 
 def _comparison(original: Score, distilled: Score, certificate: CertificateNumbers) -> Table:
@@ -225,9 +232,9 @@ def working(text: str) -> Iterator[None]:
 
 def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
     """One column per run, one row per fact."""
-    table = _table("", *names, overflow="fold")
+    table = _table("", *map(visible, names), overflow="fold")
     for name, values in rows:
-        table.add_row(name, *values)
+        table.add_row(*map(visible, (name, *values)))
     _show(table)
 
 
@@ -239,21 +246,21 @@ def _show(table: Table) -> None:
 
 def print_info(facts: Mapping[str, Any]) -> None:
     """The facts of ``krrdistill.apps.info.gather``, one a line; what is missing with its remedy."""
-    print(f"krrdistill {facts['version']} on {facts['python']}, {facts['platform']}")
-    print(f"NumPy {facts['numpy']}, SciPy {facts['scipy']}")
-    print(f"CPUs: {facts['usable_cpus']} usable of {facts['cpus']}")
-    print("backends")
+    emit_line(f"krrdistill {facts['version']} on {facts['python']}, {facts['platform']}")
+    emit_line(f"NumPy {facts['numpy']}, SciPy {facts['scipy']}")
+    emit_line(f"CPUs: {facts['usable_cpus']} usable of {facts['cpus']}")
+    emit_line("backends")
     for name, backend in facts["backends"].items():
         detail = backend["detail"]
         if isinstance(detail, Mapping):
             detail = ", ".join(f"{key} {_words(value)}" for key, value in detail.items())
         _print_item(name, backend["available"], detail, backend["remedy"])
     _print_item("torch", facts["torch"]["available"], facts["torch"]["detail"], facts["torch"]["install"])
-    print("linear algebra and thread pools")
+    emit_line("linear algebra and thread pools")
     for pool in facts["blas"]:
         known = [pool[key] for key in ("version", "architecture") if pool[key]]
-        print(f"  {' '.join([pool['library'], *known])}, {pool['threads']} threads ({pool['file']})")
-    print("extras")
+        emit_line(f"  {' '.join([pool['library'], *known])}, {pool['threads']} threads ({pool['file']})")
+    emit_line("extras")
     for name, extra in facts["extras"].items():
         detail = f"missing {', '.join(extra['missing'])}" if extra["missing"] else ""
         _print_item(name, extra["available"], detail, extra["install"])
@@ -269,4 +276,4 @@ def _print_item(name: str, available: bool, detail: str, remedy: str | None) -> 
         detail,
         f"get it with: {remedy}" if remedy and not available else "",
     ]
-    print(f"  {name:<10} {'; '.join(part for part in parts if part)}")
+    emit_line(f"  {name:<10} {'; '.join(part for part in parts if part)}")

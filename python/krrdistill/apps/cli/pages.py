@@ -19,7 +19,7 @@ def write_report(folder: Path, *, as_json: bool) -> None:
     if as_json:
         output.emit_json({"page": page, "bytes": page.stat().st_size})
     else:
-        print(f"wrote {page}")
+        output.emit_line(f"wrote {page}")
 
 
 def compare_runs(folders: Sequence[Path], *, out: Path | None, as_json: bool) -> None:
@@ -39,7 +39,7 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, as_json: bool) ->
         return
     output.print_comparison(run_names(runs), [(row.name, row.values) for row in comparison(runs)])
     if out is not None:
-        print(f"wrote {out}")
+        output.emit_line(f"wrote {out}")
 
 
 def _entry(run: RunFolder) -> dict[str, object]:

@@ -76,8 +76,11 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
         )
     report = {"artifact": str(file), "sha256": sha256_of(file), **findings}
     if file.name == DISTILLED and (file.parent / REPORT).is_file():
-        write_report(file.parent / PRIVACY, report)
-        report["page"] = str(write_page(file.parent))
+        try:
+            write_report(file.parent / PRIVACY, report)
+            report["page"] = str(write_page(file.parent))
+        except OSError as error:  # what was found is printed all the same
+            status.say(f"warning: the page of {file.parent} is without the audit: {error.strerror}")
     return report
 
 

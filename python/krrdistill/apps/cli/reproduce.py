@@ -45,8 +45,9 @@ def run_reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int
     if as_json:
         output.emit_json({**document, "passed": readable.passed, "verdict": readable.verdict, "folder": folder})
     else:
-        print(text)
-        print(f"wrote {', '.join(files)} to {folder}")
+        for line in text.splitlines():
+            output.emit_line(line)
+        output.emit_line(f"wrote {', '.join(files)} to {folder}")
     if document["not_run"]:
         return status.FAILURE
     return status.OK if readable.passed else status.WORSE_THAN_TOLERANCE

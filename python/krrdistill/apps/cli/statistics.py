@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, Statist
 from krrdistill.apps.distillation import map_for, run_from_statistics
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import content_digest
 from krrdistill.common.options import common_values
 from krrdistill.common.progress import Stopwatch
@@ -302,8 +302,8 @@ def _header(file: Path) -> dict[str, Any]:
     if not (file.is_file() and file.suffix.lower() == ".npz" and "header" in npz_keys(file)):
         return {}
     try:
-        found = json.loads(str(npz_arrays(file, ["header"])["header"]))
-    except ValueError:
+        found = parse_json("header", str(npz_arrays(file, ["header"])["header"]))
+    except DataError:
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -340,4 +340,4 @@ def _show(facts: StatisticsFacts, as_json: bool) -> None:
     if as_json:
         output.emit_json(to_json(facts))
     else:
-        print(facts.line())
+        output.emit_line(facts.line())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
 import typer
 
+from krrdistill.apps.cli.signals import STOPPED, stop_signal
+from krrdistill.apps.text import visible
 from krrdistill.errors import (
     BackendUnavailable,
     DataError,
@@ -20,7 +23,7 @@ OK = 0
 FAILURE = 1
 USAGE = 2
 WORSE_THAN_TOLERANCE = 3
-INTERRUPTED = 130
+INTERRUPTED = 128 + int(signal.SIGINT)
 
 _ParserError: Any = typer.BadParameter.__base__  # the parser's own usage error, whichever parser typer brings
 
@@ -33,7 +36,6 @@ class UsageError(Exception):
 STATUSES: tuple[tuple[type[BaseException], int], ...] = (
     (UsageError, USAGE),
     (_ParserError, USAGE),
-    (KeyboardInterrupt, INTERRUPTED),
     (typer.Abort, INTERRUPTED),
     (LambdaOutOfRange, USAGE),
     (NotSurjective, USAGE),
@@ -50,15 +52,19 @@ STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def exit_status(error: BaseException) -> int:
-    """The status for ``error``; 1 for whatever is not in the table."""
+    """The status for ``error``, 128 and its number for a signal; 1 for whatever is not in the table."""
+    number = stop_signal(error)
+    if number is not None:
+        return 128 + number
     return next((status for kind, status in STATUSES if isinstance(error, kind)), FAILURE)
 
 
 def message(error: BaseException) -> str:
     """One line that names what went wrong."""
     known = isinstance(error, tuple(kind for kind, _ in STATUSES))
-    if exit_status(error) == INTERRUPTED:
-        text = "interrupted"
+    number = stop_signal(error)
+    if number is not None or isinstance(error, typer.Abort):
+        text = STOPPED[number or int(signal.SIGINT)]
     elif isinstance(error, _ParserError):
         text = _of_parser(error)
     elif isinstance(error, MemoryError):
@@ -69,7 +75,7 @@ def message(error: BaseException) -> str:
         text = str(error)
     else:
         text = f"unexpected {type(error).__name__}: {error} (--traceback shows where)"
-    return " ".join(text.split())
+    return visible(text)
 
 
 def _of_parser(error: Any) -> str:
@@ -87,4 +93,4 @@ def _of_parser(error: Any) -> str:
 
 def say(text: str) -> None:
     """Prints one line on stderr, never wrapped and never read as markup."""
-    print(f"krrdistill: {text}", file=sys.stderr)
+    print(f"krrdistill: {visible(text)}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import to_host
+from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError
 
 __all__ = ["Look", "State", "load_checkpoint", "save_checkpoint"]
@@ -20,6 +24,10 @@ __all__ = ["Look", "State", "load_checkpoint", "save_checkpoint"]
 Array = npt.NDArray[Any]
 _FORMAT = "krrdistill-kip-2"
 _MATRICES = ("X", "first", "second", "best")
+_KIND = FileKind(
+    "a checkpoint of KIP",
+    re.compile("X|first|second|best|losses|curve|seconds|meta"),
+)
 
 
 class Look(NamedTuple):
@@ -96,9 +104,9 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
     ValueError
         For a checkpoint of another configuration; the message names what differs.
     """
-    arrays = read_npz(path)
+    arrays = read_npz(path, _KIND)
     try:
-        meta = json.loads(str(arrays["meta"]))
+        meta = parse_json("meta", str(arrays["meta"]), finite=True)
         if meta["format"] != _FORMAT:
             raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
         recorded = dict(meta["configuration"])
@@ -107,7 +115,7 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
         ran_on = [(int(iteration), str(where)) for iteration, where in meta.get("ran_on", ())]
         state = State(X, first, second, best, arrays["losses"].tolist(), curve, float(arrays["seconds"]), ran_on)
         whole = state.step == meta["iteration"] and 0 <= curve[-1].iteration <= state.step
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a checkpoint of KIP ({error})") from error
     _check_configuration(path, recorded, configuration)
     for name, matrix in zip(_MATRICES, matrices, strict=True):
@@ -120,7 +128,7 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
 
 def _check_configuration(path: Path, recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     different = [
-        f"{name} {recorded.get(name)}, now {wanted.get(name)}"
+        f"{name} {shown_value(recorded.get(name))}, now {shown_value(wanted.get(name))}"
         for name in sorted({*recorded, *wanted})
         if recorded.get(name) != wanted.get(name)
     ]

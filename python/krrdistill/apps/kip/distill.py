@@ -63,6 +63,8 @@ class ClosedForm:
 class KipResult:
     """Both ends of a run, the ridge model and the closed form to compare with, and the curve.
 
+    Threads may share it: nothing changes it.
+
     Parameters
     ----------
     best : KipPoint

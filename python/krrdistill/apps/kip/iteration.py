@@ -35,6 +35,8 @@ class KipOptions:
 
     lambdas and validation_fraction are of the ridge model that is compared with, as in ``DistillOptions``; precision is
     that of inputs, features and products, where systems of order m are float64 in "gram".
+
+    Threads may share it: nothing changes it.
     """
 
     variant: str = option(

@@ -11,6 +11,7 @@ report.html       the page, made of the others
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +22,9 @@ import numpy.typing as npt
 
 from krrdistill.artifact.file import read_samples
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
-from krrdistill.common.files import read_npz, sha256_of, write_atomically, write_npz
+from krrdistill.common.archive import FileKind
+from krrdistill.common.documents import parse_json, read_bounded
+from krrdistill.common.files import content_digest, read_npz, sha256_of, write_atomically, write_npz
 from krrdistill.common.options import as_word
 from krrdistill.errors import DataError
 from krrdistill.options import class_counts
@@ -53,6 +56,11 @@ CURVE = "curve.npz"
 PRIVACY = "privacy.json"
 _LARGEST = 1e100  # of a number in the arrays of a run
 _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
+_CURVE_KIND = FileKind("the curve of a run", re.compile("losses|" + "|".join(_CURVE)))
+_DATA_KIND = FileKind(
+    "the figure data of a run",
+    re.compile("lambdas|score|train_rmse|below_noise_floor|noise_floor|best|singular_values|start_images"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,7 +195,7 @@ def read_run(folder: Path) -> RunFolder:
     record = _read_record(folder / REPORT)
     meta, images = read_samples(folder / DISTILLED)
     check_pair(folder, record.artifact_sha256)
-    data = read_npz(folder / DATA)
+    data = read_npz(folder / DATA, _DATA_KIND)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m
     counts = class_counts(min(k, m), record.ipc)  # no more than that fit, whatever a damaged report says
@@ -224,9 +232,16 @@ def check_pair(folder: Path, sha256: str | None) -> None:
     """Raises DataError where report.json is about another distilled.npz; None, of older reports, is about any."""
     path = folder / DISTILLED
     if sha256 is not None and path.is_file() and sha256_of(path) != sha256:
+        arrays = read_npz(path)
+        whole = str(arrays.pop("digest", None)) == content_digest(arrays)
+        trusted = (
+            f"{DISTILLED} is whole by its own digest: trust it, and not {REPORT}, the page and the pictures"
+            if whole
+            else f"{DISTILLED} was changed after it was written: trust none of them"
+        )
         raise DataError(
             f"{path}: {REPORT} is about another {DISTILLED} than the one beside it: a run was interrupted while it "
-            "wrote them, or the file was changed; run it again"
+            f"wrote them, or files were mixed; {trusted}; run it again"
         )
 
 
@@ -254,11 +269,9 @@ def _read_privacy(folder: Path) -> PrivacyAudit | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        document = parse_json(f"{path}:", read_bounded(path), finite=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; is {path.parent} the folder of a run?") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(document, dict):
         raise DataError(f"{path}: expected an object, got {type(document).__name__}")
     return document
@@ -272,13 +285,9 @@ def _typed(kind: type[T], document: Any, path: Path) -> T:
         raise DataError(f"{path}: {error}") from None
 
 
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON number")
-
-
 def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
     """KIP's curve."""
-    arrays = read_npz(path)
+    arrays = read_npz(path, _CURVE_KIND)
     missing = [name for name in _CURVE if name not in arrays]
     if missing:
         raise DataError(f"{path}: {missing[0]} is missing")

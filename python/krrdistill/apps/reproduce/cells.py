@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.common.files import write_atomically
 from krrdistill.errors import DataError
 
@@ -53,13 +54,13 @@ class Store:
         if not path.exists():
             return None
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(f"{path}:", read_bounded(path), finite=True)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']!r}, this version reads {_FORMAT!r}")
             if {"device": "cpu", **content["cell"]} != asdict(cell):
                 raise ValueError(f"it is of {content['cell']}")
             return dict(content["result"])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not the result of this cell ({error}); delete it to run the cell again") from None
 
     def write(self, cell: Cell, result: dict[str, Any]) -> None:

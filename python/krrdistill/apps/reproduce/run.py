@@ -25,7 +25,7 @@ from krrdistill.common.options import as_words
 from krrdistill.common.progress import Progress
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import load_dataset
-from krrdistill.errors import KrrDistillError
+from krrdistill.errors import DataError, KrrDistillError
 
 __all__ = ["TABLES", "publication", "reproduce"]
 
@@ -72,7 +72,7 @@ def reproduce(
             for kernel, seed in itertools.product(options.kernels, options.seeds):
                 pairs = itertools.product(options.ipcs, options.methods)
                 cells = [Cell(name, kernel, seed, ipc, method, options.device) for ipc, method in pairs]
-                missing = [cell for cell in cells if not _finished(store.read(cell), options)]
+                missing = [cell for cell in cells if not _is_finished(store, cell, options)]
                 refused = _run(missing, options, store, data_dir, progress, say) if missing else {}
                 not_run += [{**asdict(cell), "reason": reason} for cell, reason in refused.items()]
                 found = ((cell, store.read(cell)) for cell in cells if cell not in refused)
@@ -83,7 +83,12 @@ def reproduce(
 
 def publication(document: Mapping[str, Any]) -> Publication:
     """What there is to read in a table."""
-    return TABLES[document["table"]].publication(document)  # type: ignore[no-any-return]
+    try:
+        return TABLES[document["table"]].publication(document)  # type: ignore[no-any-return]
+    except (KeyError, TypeError, AttributeError) as error:  # of a cell that was edited, and is else what it was
+        raise DataError(
+            f"the results of the cells are not whole ({type(error).__name__}: {error}); run them again"
+        ) from error
 
 
 def _command(table: str, options: ReproduceOptions) -> str:
@@ -94,6 +99,16 @@ def _command(table: str, options: ReproduceOptions) -> str:
     else:
         words = as_words(options, always=(*cells, *of_kip[:-1]))
     return shlex.join(["krrdistill", "reproduce", table, *words])
+
+
+def _is_finished(store: Store, cell: Cell, options: ReproduceOptions) -> bool:
+    result = store.read(cell)
+    try:
+        return _finished(result, options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{store.path(cell)}: not the result of this cell ({error}); delete it to run the cell again"
+        ) from error
 
 
 def _finished(result: Result | None, options: ReproduceOptions) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from krrdistill.apps.report.render import render
+
+_TAG = re.compile("<(?=[A-Za-z/!?])")
 
 __all__ = ["Publication", "Section", "to_markdown", "to_page"]
 
@@ -36,20 +39,25 @@ class Publication:
 
 def to_markdown(publication: Publication, *, level: int = 1) -> str:
     """The text, its title as a heading of this level."""
-    lines = [f"{'#' * level} {publication.title}", "", publication.verdict, ""]
+    lines = [f"{'#' * level} {publication.title}", "", _literal(publication.verdict), ""]
     for part in publication.sections:
         if not part.text and not part.rows:
             continue  # charts only
         lines += [f"{'#' * (level + 1)} {part.title}", ""]
         for paragraph in part.text:
-            lines += [paragraph, ""]
+            lines += [_literal(paragraph), ""]
         if part.rows:
             lines += [_line(part.head), f"|{'---|' * len(part.head)}", *map(_line, part.rows), ""]
     return "\n".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(_literal(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _literal(text: str) -> str:
+    """One line without tags: Markdown takes those of HTML as they are."""
+    return _TAG.sub(r"\\<", " ".join(text.split()))
 
 
 def to_page(publication: Publication) -> bytes:

@@ -1,0 +1,68 @@
+"""JSON and other small texts from files: never larger or deeper than such a text can mean to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from krrdistill.errors import DataError
+
+__all__ = ["parse_json", "read_bounded"]
+
+_LONGEST = 1 << 24  # characters
+_DEEPEST = 64
+_PIECE = 1 << 20
+
+
+def read_bounded(path: Path, most: int = _LONGEST) -> bytes:
+    """The content of a file of at most ``most`` bytes. Raises DataError for a larger one."""
+    content = bytearray()
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            if len(content) + len(piece) > most:
+                raise DataError(f"{path}: has more than {most} bytes")
+            content += piece
+    return bytes(content)
+
+
+def parse_json(what: str, text: str | bytes, *, finite: bool = False) -> Any:
+    """The value of a JSON text.
+
+    Parameters
+    ----------
+    what : str
+        What messages call the text.
+    text : str or bytes
+    finite : bool
+        Refuse NaN and Infinity, which Python's JSON has and the standard does not.
+
+    Raises
+    ------
+    DataError
+        For what is no JSON, has more than 2^24 characters, or is nested more than 64 deep.
+    """
+    if len(text) > _LONGEST:
+        raise DataError(f"{what} has {len(text)} characters, more than {_LONGEST}")
+    try:
+        document = json.loads(text, parse_constant=_no_constant if finite else None)
+    except RecursionError:
+        raise DataError(f"{what} is not JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise DataError(f"{what} is not JSON ({str(error)[:200]})") from error
+    level = [document]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return document
+    raise DataError(f"{what} is not JSON that this package writes (nested more than {_DEEPEST} deep)")
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON number")
