@@ -18,9 +18,7 @@ def main(expected: str) -> None:
     """Raises SystemExit unless the installed package distils on the backend ``expected``, exactly."""
     found = kd.get_backend().name
     if found != expected:
-        raise SystemExit(
-            f"check_wheel: the backend is {found}, expected was {expected}: {kd.backend_status()[expected]}"
-        )
+        raise SystemExit(f"check_wheel: backend {found} in place of {expected}: {kd.backend_status()[expected]}")
     rng = np.random.default_rng(0)
     y = np.arange(600) % 3
     X = rng.normal(size=(600, 20)) + rng.normal(size=(3, 20))[y]
