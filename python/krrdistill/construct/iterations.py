@@ -8,10 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Clock", "Digits", "conjugate_gradients"]
+__all__ = ["EXACT", "LEAST_T", "SMALLEST_STEP", "Clock", "Digits", "conjugate_gradients"]
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
+EXACT = 1e-13  # ||U F P|| relative to ||F|| at which a point counts as exact
+LEAST_T = 1e-5  # of the singular values of T, relative to the largest of F: bounds the condition number of the result
+SMALLEST_STEP = 1e-3  # share of a step under which halving ends
 
 
 class Clock:
@@ -57,7 +60,7 @@ def conjugate_gradients(
 
     def dot(A: Float32Array, B: Float32Array) -> FloatArray:
         rows = np.einsum("ij,ij->i", A, B)[:, None].astype(np.float64)
-        return rows if separate else rows.sum(axis=0, keepdims=True)
+        return np.asarray(rows if separate else rows.sum(axis=0, keepdims=True))
 
     size = np.abs(R).max(axis=1, keepdims=True) if separate else np.abs(R).max(keepdims=True)
     size = np.where(size > 0.0, size, 1.0)

@@ -20,7 +20,7 @@ from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.maps.jacobian import LayerWeights, activation
 
-from .iterations import Clock, Digits, conjugate_gradients
+from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, Digits, conjugate_gradients
 from .nearest_square import OneLayer, nearest_square
 
 __all__ = ["Nearest", "Tangent", "TangentWeights", "nearest_inputs"]
@@ -30,17 +30,14 @@ Float32Array = npt.NDArray[np.float32]
 _ROUGH = (1e-2, 1e-3)  # ||U F P|| relative to ||F|| from which on the points are pulled towards the reference
 _FAR = 0.1  # distance relative to the points from which on a second pull gains 0.05 to 0.25 dB, 0.02 under it
 _NEAR = (1e-5, 1e-7, 1e-9)  # ... at which what is left may be undone in the features alone
-_EXACT = 1e-13  # ... at which a point counts as exact, and Newton's method ends
-_TOLERATED = 1e-11  # ... and at which one that gets no better is taken
+_TOLERATED = 1e-11  # ... at which one that gets no better is taken
 _FARTHER = 1e-3  # how much of the distance the last correction may add, relative
 _MAX_STEPS = 60
 _MAX_CORRECTIONS = 60
 _SOLVE_TOLERANCES = (1e-2, 1e-1)  # of the inner iterations: as far as Newton's steps, which correct each other, can use
 _CORRECTION_TOLERANCE = 1e-4
 _MAX_SOLVE = 300
-_SMALLEST_STEP = 1e-3
 _STALE = 0.1  # change of the squared slopes, relative, from which on the preconditioner is computed again
-_LEAST_T = 1e-5  # of the singular values of T, relative to the largest of F: bounds the condition number of the result
 _RANK = 1e-10  # singular values of W under it, relative to the largest, are rounding
 _TIE = 1e-12  # among equally near sets the one with the larger T
 _RIDGE = 1e-12  # of the preconditioner, relative to its mean eigenvalue
@@ -242,19 +239,21 @@ class _Search:
             rough = (self.X, self.at, self.error)
             moved = float(np.linalg.norm(self.X - self.reference))
             far = goal == _ROUGH[0] or moved > _FAR * float(np.linalg.norm(self.reference))
-            if far and self.error > _EXACT * self.scale and not self.clock.over():
+            if far and self.error > EXACT * self.scale and not self.clock.over():
                 self._pull()
-        for goal in (*_NEAR, _EXACT):
+        for goal in (*_NEAR, EXACT):
             self._restore(goal)
             if self.error > _ROUGH[0] * self.scale and rough[2] < self.error:
                 self.X, self.at, self.error = rough  # the pull led astray
                 self._restore(goal)
             if self.error > _ROUGH[0] * self.scale and not self.clock.over():
                 break
-            found = self._corrected(strict=goal > _EXACT and not self.clock.over())
+            found = self._corrected(strict=goal > EXACT and not self.clock.over())
             if found is not None:
                 return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
-        remedy = "allow more than max_seconds" if self.clock.over() else "use the published construction, or other points"
+        remedy = (
+            "allow more than max_seconds" if self.clock.over() else "use the published construction, or other points"
+        )
         raise DataError(
             "nearest_inputs: no exact set was found near the given points (relative residual "
             f"{self.error / self.scale:.2g}); {remedy}"
@@ -276,7 +275,7 @@ class _Search:
                 X = self.X + length * step
                 at = Tangent(self.weights, X)
                 error = self._error(at.features)
-                if error <= (1.0 - 0.1 * length) * self.error or length < _SMALLEST_STEP:
+                if error <= (1.0 - 0.1 * length) * self.error or length < SMALLEST_STEP:
                     break
                 length *= 0.5
             if not error < self.error:
@@ -323,7 +322,7 @@ class _Search:
         Newton's method in what the last activation is of, with the least changes there, and the preimage of its result.
         """
         near = self.X / self.map.preprocessing.unit
-        if self.error <= _EXACT * self.scale:
+        if self.error <= EXACT * self.scale:
             return near
         U, T, F = self.constraint.U, self.at.preactivation, self.at.features
         slopes = self.at.slopes[-1] if self.at.slopes else np.ones_like(T)
@@ -346,7 +345,7 @@ class _Search:
                 ahead = T + length * change
                 F_ahead, slopes_ahead = activation(self.map.layers[-1], ahead) if self.map.layers else (ahead, slopes)
                 left = self._error(F_ahead)
-                if left <= (1.0 - 0.1 * length) * error or length < _SMALLEST_STEP:
+                if left <= (1.0 - 0.1 * length) * error or length < SMALLEST_STEP:
                     break
                 length *= 0.5
             if not left < error:
@@ -356,7 +355,7 @@ class _Search:
             F = self._closed(F)
         found: FloatArray = self.map.standard_preimage(F, near=near)
         left = self._error(self.map.on_standardised.transform(found))
-        if left > _EXACT * self.scale:  # the digits that an ill-conditioned weight lost
+        if left > EXACT * self.scale:  # the digits that an ill-conditioned weight lost
             found = self.map.standard_preimage(F, near=found)
             left = self._error(self.map.on_standardised.transform(found))
         exact = left <= _TOLERATED * self.scale
@@ -393,5 +392,5 @@ def _choose(at: Tangent, Q: FloatArray, preconditioner: _Preconditioner, centere
     if centered:
         U = np.linalg.qr((U - U.mean(axis=1, keepdims=True)).T)[0].T
     left, t, right = np.linalg.svd(U @ inside)
-    least = _LEAST_T * float(scipy.linalg.eigvalsh(F @ F.T, subset_by_index=(len(F) - 1, len(F) - 1))[0]) ** 0.5
+    least = LEAST_T * float(scipy.linalg.eigvalsh(F @ F.T, subset_by_index=(len(F) - 1, len(F) - 1))[0]) ** 0.5
     return _Constraint(left.T @ U, right @ Q, t < least, least)

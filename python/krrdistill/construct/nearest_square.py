@@ -1,9 +1,9 @@
 """The exact set nearest to as many points as the model has rows: every point by itself (docs/realism.md).
 
 With m = k the rows of F must lie in the row space of W one by one: f = a Q with k unknowns a. For one nonlinear layer,
-f = act(t) with t = x A^T + b, everything happens in t: the squared distance of inputs is (t - t_0) G^-1 (t - t_0)^T with
-G = A A^T, and a step dt = (a Q - f) / act'(t) meets the linearised condition for every a. The best a is a least squares
-problem in k numbers, solved for all points at once by products with G^-1.
+f = act(t) with t = x A^T + b, everything happens in t: the squared distance of inputs is (t - t_0) G^-1 (t - t_0)^T
+with G = A A^T, and a step dt = (a Q - f) / act'(t) meets the linearised condition for every a. The best a is a least
+squares problem in k numbers, solved for all points at once by products with G^-1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.maps.base import inverse_activation
 from krrdistill.maps.jacobian import activation
 
-from .iterations import Clock, conjugate_gradients
+from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, conjugate_gradients
 
 __all__ = ["OneLayer", "nearest_square"]
 
@@ -36,11 +36,8 @@ _LEAST_DAMPING = 1e-13
 _STEEPNESS = 0.1  # slopes under this times the relative residual count as no larger
 _SOLVE_TOLERANCE = 1e-2
 _MAX_SOLVE = 60
-_SMALLEST_STEP = 1e-3
 _MAX_PULLS = 3
 _PROGRESS = 0.02  # of the squared distance, under which pulls end
-_EXACT = 1e-13
-_LEAST_T = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,9 @@ class _Metric:
         factor, _ = scipy.linalg.lapack.dpotrf(shifted, lower=1, overwrite_a=1)
         inverse, info = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
         if info:
-            raise DataError("nearest_inputs: no exact set was found near the given points: the weights have no full rank")
+            raise DataError(
+                "nearest_inputs: no exact set was found near the given points: the weights have no full rank"
+            )
         self.inverse: FloatArray = np.tril(inverse) + np.tril(inverse, -1).T
         self.rounded = self.inverse.astype(np.float32)
         self.damping, self.shift = damping, damping * level
@@ -90,12 +89,13 @@ class _Square:
 
     def violation(self, F: FloatArray) -> FloatArray:
         """||f P|| of each row, (m, 1)."""
-        return np.linalg.norm(F - (F @ self.Q.T) @ self.Q, axis=1, keepdims=True)
+        return np.asarray(np.linalg.norm(F - (F @ self.Q.T) @ self.Q, axis=1, keepdims=True))
 
     def relative(self, T: FloatArray) -> FloatArray:
         """The violation relative to ||f||, (m, 1)."""
         F, _ = activation(self.last, T)
-        return self.violation(F) / np.maximum(np.linalg.norm(F, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        size = np.linalg.norm(F, axis=1, keepdims=True)
+        return np.asarray(self.violation(F) / np.maximum(size, np.finfo(np.float64).tiny))
 
     def change(self, T: FloatArray, target: FloatArray | None, metric: _Metric) -> FloatArray:
         """The step to first order exact and nearest to ``target``, by default the least one."""
@@ -127,7 +127,7 @@ class _Square:
             separate=True,
             clock=self.clock,
         )
-        return found * size
+        return np.asarray(found * size)
 
     def restore(self, T: FloatArray, metric: _Metric, max_steps: int, tell: Callable[[float], None]) -> FloatArray:
         """Least steps for the rows that are not exact, each halved while it does not help."""
@@ -135,7 +135,7 @@ class _Square:
         for _ in range(max_steps):
             relative = self.relative(T)[:, 0]
             tell(float(relative.max()))
-            rows = np.flatnonzero(relative > _EXACT)
+            rows = np.flatnonzero(relative > EXACT)
             if not rows.size or self.clock.over():
                 break
             self.steps += 1
@@ -145,7 +145,7 @@ class _Square:
     def closed(self, T: FloatArray) -> FloatArray:
         """The preimage of the nearest features in the rows of Q, wherever its inputs are, for the rows not exact."""
         T = T.copy()
-        rows = np.flatnonzero(self.relative(T)[:, 0] > _EXACT)
+        rows = np.flatnonzero(self.relative(T)[:, 0] > EXACT)
         if rows.size:
             F = activation(self.last, T[rows])[0] @ self.Q.T @ self.Q
             T[rows] = inverse_activation(self.last, _within(F, self.last), T[rows])
@@ -157,7 +157,7 @@ class _Square:
         while True:
             ahead = T + length * change
             poor = self.violation(activation(self.last, ahead)[0]) > (1.0 - 0.1 * length) * before
-            poor &= length > _SMALLEST_STEP
+            poor &= length > SMALLEST_STEP
             if not poor.any():
                 return ahead
             length[poor] *= 0.5
@@ -202,7 +202,7 @@ def _pulled(search: _Square, T: FloatArray, metric: _Metric) -> FloatArray:
         pulled = T + length * search.change(T, search.target, metric)
         pulled = search.restore(pulled, metric, _MAX_STEPS, lambda relative: None)
         found = search.distances(pulled, metric)
-        nearer = (found < distances) & (search.relative(pulled)[:, 0] <= _EXACT)
+        nearer = (found < distances) & (search.relative(pulled)[:, 0] <= EXACT)
         T = np.where(nearer[:, None], pulled, T)
         length = np.where(nearer[:, None], 1.0, 0.5 * length)
         before, distances = distances, np.where(nearer, found, distances)
@@ -212,11 +212,11 @@ def _pulled(search: _Square, T: FloatArray, metric: _Metric) -> FloatArray:
 
 
 def _independent(F: FloatArray, Q: FloatArray) -> FloatArray:
-    """F with coefficients of full rank: singular values under ``_LEAST_T`` of the largest are raised to it."""
+    """F with coefficients of full rank: singular values under ``LEAST_T`` of the largest are raised to it."""
     left, s, right = np.linalg.svd(F @ Q.T)
-    if s[-1] >= _LEAST_T * s[0]:
+    if s[-1] >= LEAST_T * s[0]:
         return F
-    return np.asarray(((left * np.maximum(s, _LEAST_T * s[0])) @ right) @ Q)
+    return np.asarray(((left * np.maximum(s, LEAST_T * s[0])) @ right) @ Q)
 
 
 def _within(F: FloatArray, last: Layer) -> FloatArray:
