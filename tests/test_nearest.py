@@ -132,6 +132,18 @@ def test_as_many_points_as_rows_are_as_near_as_a_plain_minimiser_finds(
     tolerances.assert_estimate(np.linalg.norm(found - X), np.linalg.norm(best - X))
 
 
+def test_as_many_points_as_rows_are_near_in_raw_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest_square, "_MAX_PULLS", 50)
+    monkeypatch.setattr(nearest_square, "_PROGRESS", -1.0)
+    scaled = stages(D, MAPS["FCNN"].layers, np.geomspace(0.5, 2.0, D), gaussian(D, seed=4))
+    X, W = gaussian(K, D, seed=2), gaussian(K, D, seed=1)
+    found = scaled.preprocessing.raw(nearest_inputs(scaled, W, scaled.preprocessing.standardise(X)).U)
+    assert_exact(scaled, found, W, 0.0)
+    Q = np.linalg.qr(W.T)[0].T
+    best = np.array([coefficients_nearest(scaled, Q, x, start) for x, start in zip(X, found, strict=True)])
+    tolerances.assert_estimate(np.linalg.norm(found - X), np.linalg.norm(best - X))
+
+
 @pytest.mark.parametrize("name", ["FCNN", "random_fourier"])
 def test_as_many_points_as_rows_keep_independent_features_of_equal_points(name: str) -> None:
     feature_map, X = MAPS[name], gaussian(K, D, seed=2)
@@ -261,6 +273,24 @@ def test_preprocessing_and_storage(digits: kd.Dataset, tmp_path: Path, use_zca: 
     tolerances.assert_promised(result.report["certificate"]["weight_relative_error"], store)
     assert result.report["lambda_s"] == result.report["lambda"]
     assert result.report["realism"]["psnr"] > 15.0
+
+
+@pytest.mark.parametrize("use_zca", [False, True])
+def test_one_point_per_class_is_exact(digits: kd.Dataset, tmp_path: Path, use_zca: bool) -> None:
+    options = kd.DistillOptions(points_per_class=1, init="real", realism=1.0)
+    for kernel in ("identity", "FCNN", "random_fourier"):
+        result = kd.run_distillation(digits, kernel=kernel, use_zca=use_zca, options=options, out=tmp_path)
+        tolerances.assert_promised(result.report["certificate"]["weight_relative_error"])
+
+
+def test_search_that_max_seconds_ends_says_so(digits: kd.Dataset) -> None:
+    phi = kd.make_map("FCNN", digits, kd.standardize(digits))
+    options = kd.DistillOptions(points_per_class=2, init="real", realism=1.0, max_seconds=1e-9)
+    with pytest.warns(kd.ResultWarning, match="search for the nearest exact set stopped after max_seconds"):
+        result = kd.distill(digits.x_train, digits.y_train, phi, options=options)
+    assert result.solution["stopped"] == "seconds"
+    assert result.distilled.weight_error is not None
+    tolerances.assert_promised(result.distilled.weight_error)
 
 
 @pytest.mark.parametrize(
