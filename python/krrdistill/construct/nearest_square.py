@@ -32,9 +32,10 @@ FloatArray = npt.NDArray[np.float64]
 _DAMPINGS = (1e-1, 1e-3, 0.0)
 _DAMPED_STEPS = 5
 _MAX_STEPS = 40
+_PULL_STEPS = 20  # after which a row that was pulled stays where it was
 _LEAST_DAMPING = 1e-13
 _STEEPNESS = 0.1  # slopes under this times the relative residual count as no larger
-_SOLVE_TOLERANCE = 1e-2
+_SOLVE_TOLERANCE = 3e-2
 _MAX_SOLVE = 60
 _MAX_PULLS = 3
 _PROGRESS = 0.02  # of the squared distance, under which pulls end
@@ -200,7 +201,7 @@ def _pulled(search: _Square, T: FloatArray, metric: _Metric) -> FloatArray:
         if search.clock.over():
             break
         pulled = T + length * search.change(T, search.target, metric)
-        pulled = search.restore(pulled, metric, _MAX_STEPS, lambda relative: None)
+        pulled = search.restore(pulled, metric, _PULL_STEPS, lambda relative: None)
         found = search.distances(pulled, metric)
         nearer = (found < distances) & (search.relative(pulled)[:, 0] <= EXACT)
         T = np.where(nearer[:, None], pulled, T)
