@@ -35,7 +35,7 @@ _MAX_STEPS = 40
 _PULL_STEPS = 20  # after which a row that was pulled stays where it was
 _LEAST_DAMPING = 1e-13
 _STEEPNESS = 0.1  # slopes under this times the relative residual count as no larger
-_SOLVE_TOLERANCE = 3e-2
+_SOLVE_TOLERANCE = 1e-2
 _MAX_SOLVE = 60
 _MAX_PULLS = 3
 _PROGRESS = 0.02  # of the squared distance, under which pulls end
@@ -186,7 +186,8 @@ def nearest_square(
         if damping != metric.damping:
             metric = _Metric(G, damping)
         T = search.restore(T, metric, _DAMPED_STEPS if damping else _MAX_STEPS, tell)
-    T = search.closed(_pulled(search, search.closed(T), metric))
+    arrived = bool(search.relative(T).max() <= EXACT)  # elsewhere pulls bring nothing
+    T = _pulled(search, T, metric) if arrived else search.closed(T)
     near = (X + ((T - target) @ metric.inverse) @ one.A) / feature_map.preprocessing.unit
     F = _within(_independent(activation(one.last, T)[0], Q), one.last)
     for _ in range(2):  # the second has the digits that an ill-conditioned weight lost in the first
