@@ -353,7 +353,7 @@ def test_a_path_without_a_choice_has_no_model() -> None:
     X, y = np.random.default_rng(0).standard_normal((60, 5)), np.arange(60) % 3
     statistics = kd.RidgeStatistics(kd.Identity(5), classes=3).update(X, y)
     path = kd.ridge_path(statistics)
-    with pytest.raises(ValueError, match="RidgePath.model: no lambda was chosen"):
+    with pytest.raises(ValueError, match=r"RidgePath\.model: no lambda was chosen"):
         path.model()
     assert repr(path) == "RidgePath(24 lambdas from 1e-06 to 3.16e+05, none chosen)"
     by_rows = kd.fit_model(statistics, validation=kd.HeldOutRows(X, y))
