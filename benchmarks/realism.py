@@ -119,15 +119,15 @@ def draw(images: dict[str, Any], data: kd.Dataset, path: Path) -> None:
 def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The table of docs/realism.md."""
     lines = [
-        "| data set | map | set | MSE | PSNR (dB) | out of range | weight error | agreement | cond | s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data set | map | per class | set | MSE | PSNR (dB) | out of range | weight error | agreement | cond | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         error, agreement = row["weight_relative_error"], row["prediction_agreement"]
         lines.append(
-            f"| {row['dataset']} | {row['kernel']} | {METHODS[row['method']]} | {row['mse']:.2e} | {row['psnr']:.1f} | "
-            f"{100 * row['out_of_range']:.1f} % | {error:.0e} | {agreement:.4f} | {row['condition']:.0e} | "
-            f"{row['seconds']:.1f} |"
+            f"| {row['dataset']} | {row['kernel']} | {row['ipc']} | {METHODS[row['method']]} | {row['mse']:.2e} | "
+            f"{row['psnr']:.1f} | {100 * row['out_of_range']:.1f} % | {error:.0e} | {agreement:.4f} | "
+            f"{row['condition']:.0e} | {row['seconds']:.1f} |"
         )
     return "\n".join(lines)
 
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar100"])
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
-    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--ipc", type=int, nargs="+", default=[10], help="points per class; the last is drawn")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     arguments = parser.parse_args()
     store = arguments.out / "figures" / "realism.json"
@@ -147,11 +147,12 @@ def main() -> int:
     for name in arguments.datasets:
         data = kd.load_dataset(name, data_dir=arguments.data_dir)
         for kernel in arguments.kernels:
-            found, images = run_cell(data, kernel, arguments.ipc)
-            rows += found
+            for ipc in arguments.ipc:
+                found, images = run_cell(data, kernel, ipc)
+                rows += found
+                key = ("dataset", "kernel", "ipc")
+                known = [row for row in known if any(row[part] != found[0][part] for part in key)] + found
             draw(images, data, arguments.out / "figures" / f"realism_{name}_{kernel}.png")
-            key = ("dataset", "kernel", "ipc")
-            known = [row for row in known if any(row[part] != found[0][part] for part in key)] + found
             content = {"machine": machine_facts(), "cells": known}
             store.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(to_markdown(known))

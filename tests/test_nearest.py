@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.optimize
 
 import krrdistill as kd
 import oracles
@@ -16,7 +17,7 @@ from conftest import stages
 from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.artifact.record import Likeness
 from krrdistill.backends import Layer
-from krrdistill.construct import nearest
+from krrdistill.construct import nearest, nearest_square
 from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.nearest import Tangent, TangentWeights, nearest_inputs
 
@@ -49,7 +50,7 @@ def assert_exact(feature_map: Any, X: Array, W: Array, lambda_s: float) -> None:
 @pytest.mark.parametrize("m", [3, 4, 9, 11])
 def test_identity_is_the_nearest_of_all(m: int) -> None:
     W, X = gaussian(K, D, seed=1), gaussian(m, D, seed=2)
-    found = nearest_inputs(stages(D, ()), W, X)
+    found = nearest_inputs(stages(D, ()), W, X).U
     outside = X - X @ np.linalg.pinv(W) @ W
     singular = np.linalg.svd(outside, compute_uv=False)
     smallest = np.sort(np.concatenate([singular, np.zeros(max(0, m - len(singular)))]))[:K]
@@ -65,7 +66,7 @@ def test_distance_is_that_of_the_raw_inputs() -> None:
     scale, shift = np.geomspace(0.1, 10.0, D), gaussian(D, seed=4)
     W, X = gaussian(K, D, seed=1), gaussian(7, D, seed=2)
     phi = stages(D, (), scale, shift)
-    found = phi.preprocessing.raw(nearest_inputs(phi, W, phi.preprocessing.standardise(X)))
+    found = phi.preprocessing.raw(nearest_inputs(phi, W, phi.preprocessing.standardise(X)).U)
     Q = np.linalg.qr(W.T)[0]
     P = np.eye(D) - Q @ Q.T
     F = X * scale + shift
@@ -78,7 +79,7 @@ def test_distance_is_that_of_the_raw_inputs() -> None:
 @pytest.mark.parametrize("m", [12, 13, 30])
 def test_enough_points_do_not_move(m: int) -> None:
     W, X = gaussian(K, D, seed=1), gaussian(m, D, seed=2)
-    found = nearest_inputs(stages(D, ()), W, X)
+    found = nearest_inputs(stages(D, ()), W, X).U
     tolerances.assert_solve(found, X, 1e4)
     assert_exact(kd.Identity(D), found, W, 0.3)
 
@@ -88,7 +89,7 @@ def test_enough_points_do_not_move(m: int) -> None:
 def test_every_map_is_exact_and_near(name: str, lambda_s: float) -> None:
     feature_map, X = MAPS[name], gaussian(6, D, seed=2)
     W = gaussian(K, feature_map.output_dim, seed=1)
-    found = nearest_inputs(feature_map, W, X)
+    found = nearest_inputs(feature_map, W, X).U
     assert_exact(feature_map, found, W, lambda_s)
     assert 0.01 < np.linalg.norm(found - X) / np.linalg.norm(X) < 1.0
 
@@ -97,9 +98,87 @@ def test_every_map_is_exact_and_near(name: str, lambda_s: float) -> None:
 def test_a_pull_towards_the_given_points_brings_it_nearer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     feature_map, X = MAPS[name], gaussian(6, D, seed=2)
     W = gaussian(K, feature_map.output_dim, seed=1)
-    pulled = nearest_inputs(feature_map, W, X)
-    monkeypatch.setattr(nearest, "_ROUNDS", 1)  # the first round only finds an exact set
-    assert np.linalg.norm(pulled - X) < np.linalg.norm(nearest_inputs(feature_map, W, X) - X)
+    pulled = nearest_inputs(feature_map, W, X).U
+    monkeypatch.setattr(nearest._Search, "_pull", lambda search: None)
+    assert np.linalg.norm(pulled - X) < np.linalg.norm(nearest_inputs(feature_map, W, X).U - X)
+
+
+def coefficients_nearest(feature_map: Any, Q: Array, x: Array, start: Array) -> Array:
+    """The inputs nearest to x (d,) among the preimages of a Q, by a plain minimiser over the few numbers a."""
+
+    def offset(a: Array) -> Array:
+        limit = feature_map.feature_limit()
+        if np.abs(a @ Q).max() > limit:
+            return np.full(D, 1e3)
+        return np.asarray(feature_map.preimage((a @ Q)[None], near=start[None])[0] - x)
+
+    a = feature_map.transform(start[None])[0] @ Q.T
+    found = scipy.optimize.least_squares(offset, a, xtol=1e-14, ftol=1e-14, gtol=1e-14).x
+    return np.asarray(offset(found) + x)
+
+
+@pytest.mark.parametrize("name", ["FCNN", "random_fourier", "orthogonal_fourier"])
+def test_as_many_points_as_rows_are_as_near_as_a_plain_minimiser_finds(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_square, "_MAX_PULLS", 50)
+    monkeypatch.setattr(nearest_square, "_PROGRESS", -1.0)
+    feature_map, X = MAPS[name], gaussian(K, D, seed=2)
+    W = gaussian(K, feature_map.output_dim, seed=1)
+    found = nearest_inputs(feature_map, W, X).U
+    assert_exact(feature_map, found, W, 0.0)
+    Q = np.linalg.qr(W.T)[0].T
+    best = np.array([coefficients_nearest(feature_map, Q, x, start) for x, start in zip(X, found, strict=True)])
+    tolerances.assert_estimate(np.linalg.norm(found - X), np.linalg.norm(best - X))
+
+
+def test_as_many_points_as_rows_are_near_in_raw_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest_square, "_MAX_PULLS", 50)
+    monkeypatch.setattr(nearest_square, "_PROGRESS", -1.0)
+    scaled = stages(D, MAPS["FCNN"].layers, np.geomspace(0.5, 2.0, D), gaussian(D, seed=4))
+    X, W = gaussian(K, D, seed=2), gaussian(K, D, seed=1)
+    found = scaled.preprocessing.raw(nearest_inputs(scaled, W, scaled.preprocessing.standardise(X)).U)
+    assert_exact(scaled, found, W, 0.0)
+    Q = np.linalg.qr(W.T)[0].T
+    best = np.array([coefficients_nearest(scaled, Q, x, start) for x, start in zip(X, found, strict=True)])
+    tolerances.assert_estimate(np.linalg.norm(found - X), np.linalg.norm(best - X))
+
+
+@pytest.mark.parametrize("name", ["FCNN", "random_fourier"])
+def test_as_many_points_as_rows_keep_independent_features_of_equal_points(name: str) -> None:
+    feature_map, X = MAPS[name], gaussian(K, D, seed=2)
+    X[1] = X[0]
+    W = gaussian(K, feature_map.output_dim, seed=1)
+    F = feature_map.transform(nearest_inputs(feature_map, W, X).U)
+    tolerances.assert_promised_model(kd.fit_features(F, learned_labels(F, W, 0.0), 0.0), W)
+
+
+@pytest.mark.parametrize("m", [K + 1, 7])
+@pytest.mark.parametrize("name", MAPS)
+def test_centered_features_hold_the_model(name: str, m: int) -> None:
+    feature_map, X = MAPS[name], gaussian(m, D, seed=2)
+    W = gaussian(K, feature_map.output_dim, seed=1)
+    F = feature_map.transform(nearest_inputs(feature_map, W, X, centered=True).U)
+    F = F - F.mean(axis=0)
+    F = np.linalg.svd(F, full_matrices=False)[2][: min(m - 1, F.shape[1])]  # one point fewer than there are rows
+    tolerances.assert_promised_model(W @ F.T @ F, W)
+
+
+@pytest.mark.parametrize("m", [K, 6])
+@pytest.mark.parametrize("name", MAPS)
+def test_time_that_ends_leaves_an_exact_set(name: str, m: int) -> None:
+    feature_map, X = MAPS[name], gaussian(m, D, seed=2)
+    W = gaussian(K, feature_map.output_dim, seed=1)
+    fractions: list[float] = []
+    unlimited = nearest_inputs(feature_map, W, X, max_seconds=1e6, progress=fractions.append)
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0.0
+    assert unlimited.stopped is None
+    tolerances.assert_exact(unlimited.U, nearest_inputs(feature_map, W, X).U)
+    early = nearest_inputs(feature_map, W, X, max_seconds=1e-9)
+    assert early.stopped == "seconds"
+    assert_exact(feature_map, early.U, W, 0.0)
+    assert np.linalg.norm(early.U - X) >= np.linalg.norm(unlimited.U - X) * (1 - tolerances.elementwise(np.float32))
 
 
 def test_equal_points_stay_usable() -> None:
@@ -107,7 +186,7 @@ def test_equal_points_stay_usable() -> None:
     X[1], X[5], X[6] = X[0], X[0], X[4]
     for name in ("identity", "FCNN"):
         W = gaussian(K, D, seed=1)
-        found = nearest_inputs(MAPS[name], W, X)
+        found = nearest_inputs(MAPS[name], W, X).U
         F = MAPS[name].transform(found)
         Y = learned_labels(F, W, 0.0)
         tolerances.assert_promised_model(kd.fit_features(F, Y, 0.0), W)
@@ -117,7 +196,7 @@ def test_equal_points_stay_usable() -> None:
 def test_model_of_lower_rank() -> None:
     W, X = gaussian(K, D, seed=1), gaussian(6, D, seed=2)
     W[2] = W[0] - W[1]
-    assert_exact(kd.Identity(D), nearest_inputs(stages(D, ()), W, X), W, 0.0)
+    assert_exact(kd.Identity(D), nearest_inputs(stages(D, ()), W, X).U, W, 0.0)
 
 
 def test_bad_points() -> None:
@@ -127,10 +206,12 @@ def test_bad_points() -> None:
         nearest_inputs(stages(D, ()), gaussian(K, D), gaussian(4, 11))
     with pytest.raises(kd.DataError, match="X holds NaN or infinity"):
         nearest_inputs(stages(D, ()), gaussian(K, D), np.full((4, D), np.nan))
-    for weight in (np.zeros((9, D)), np.outer(gaussian(9), gaussian(D))):  # features of rank 0 and 1
-        flat = stages(D, (Layer(weight, None, "linear", 1.0),))
-        with pytest.raises(kd.DataError, match="no exact set was found near the given points"):
-            nearest_inputs(flat, gaussian(K, 9), gaussian(4, D))
+    flat = stages(D, (Layer(np.zeros((9, D)), None, "linear", 1.0),))
+    with pytest.raises(kd.DataError, match="no exact set was found near the given points"):
+        nearest_inputs(flat, gaussian(K, 9), gaussian(4, D))
+    flat = stages(D, (Layer(np.outer(gaussian(9), gaussian(D)), None, "linear", 1.0),))
+    with pytest.raises(kd.NotSurjective, match="rank deficient"):
+        nearest_inputs(flat, gaussian(K, 9), gaussian(4, D))
 
 
 # The map around its inputs
@@ -192,6 +273,24 @@ def test_preprocessing_and_storage(digits: kd.Dataset, tmp_path: Path, use_zca: 
     tolerances.assert_promised(result.report["certificate"]["weight_relative_error"], store)
     assert result.report["lambda_s"] == result.report["lambda"]
     assert result.report["realism"]["psnr"] > 15.0
+
+
+@pytest.mark.parametrize("use_zca", [False, True])
+def test_one_point_per_class_is_exact(digits: kd.Dataset, tmp_path: Path, use_zca: bool) -> None:
+    options = kd.DistillOptions(points_per_class=1, init="real", realism=1.0)
+    for kernel in ("identity", "FCNN", "random_fourier"):
+        result = kd.run_distillation(digits, kernel=kernel, use_zca=use_zca, options=options, out=tmp_path)
+        tolerances.assert_promised(result.report["certificate"]["weight_relative_error"])
+
+
+def test_search_that_max_seconds_ends_says_so(digits: kd.Dataset) -> None:
+    phi = kd.make_map("FCNN", digits, kd.standardize(digits))
+    options = kd.DistillOptions(points_per_class=2, init="real", realism=1.0, max_seconds=1e-9)
+    with pytest.warns(kd.ResultWarning, match="search for the nearest exact set stopped after max_seconds"):
+        result = kd.distill(digits.x_train, digits.y_train, phi, options=options)
+    assert result.solution["stopped"] == "seconds"
+    assert result.distilled.weight_error is not None
+    tolerances.assert_promised(result.distilled.weight_error)
 
 
 @pytest.mark.parametrize(

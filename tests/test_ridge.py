@@ -347,3 +347,17 @@ def test_training_accuracy_does_not_fall_as_lambda_falls(mnist: dict[str, Array]
     assert np.all(best_of_larger - accuracy <= tolerances.ACCURACY_NOISE)
     assert np.all(np.diff(path.train_rmse[reliable]) >= 0.0)
     assert accuracy[0] > 0.9
+
+
+def test_a_path_without_a_choice_has_no_model() -> None:
+    X, y = np.random.default_rng(0).standard_normal((60, 5)), np.arange(60) % 3
+    statistics = kd.RidgeStatistics(kd.Identity(5), classes=3).update(X, y)
+    path = kd.ridge_path(statistics)
+    with pytest.raises(ValueError, match=r"RidgePath\.model: no lambda was chosen"):
+        path.model()
+    assert repr(path) == "RidgePath(24 lambdas from 1e-06 to 3.16e+05, none chosen)"
+    by_rows = kd.fit_model(statistics, validation=kd.HeldOutRows(X, y))
+    assert (
+        repr(by_rows.path) == f"RidgePath(24 lambdas from 1e-06 to 3.16e+05, {by_rows.lambda_:.3g} chosen by accuracy)"
+    )
+    assert repr(kd.fit_model(statistics, 2.0).path) == "RidgePath(one lambda, 2 chosen by request)"

@@ -206,9 +206,9 @@ class DistillOptions:
     strict: bool = option(False, "Refuse maps that have only approximate preimages.", panel=RESULT)
     max_seconds: float | None = option(
         None,
-        "Time for approximate inputs; the best of it are taken, and differ from run to run.",
+        "Time for approximate inputs or realism; the best of it are taken, and differ from run to run.",
         above=0,
-        default_text="100 steps",
+        default_text="no limit of time",
         panel=RESULT,
     )
     lambda_s: float | str = option(

@@ -73,6 +73,9 @@ class Distillation:
     start_rows: IntArray | None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Distillation({self.distilled!r}, {self.model!r}, {sum(self.seconds.values()):.3g} s)"
+
     @property
     def solution(self) -> dict[str, Any]:
         """How the points were found, from the file's meta: method, range_scale, outside_range and more."""

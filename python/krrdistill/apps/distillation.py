@@ -19,7 +19,7 @@ from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.apps.roofline import pass_floor
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.artifact.making import not_exact, too_many_points
+from krrdistill.artifact.making import not_exact, stopped_early, too_many_points
 from krrdistill.artifact.record import (
     CertificateNumbers,
     ErrorCurve,
@@ -265,6 +265,7 @@ def _written(
     solution, agreement = result.solution, certificate.prediction_agreement
     said = [
         *model.statements(),
+        stopped_early(distilled),
         too_many_points(distilled, model),
         not_exact(distilled, certificate.weight_relative_error, None if data.test is None else agreement),
     ]

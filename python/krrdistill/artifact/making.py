@@ -25,7 +25,7 @@ from .certificate import relative_error
 from .file import DistilledDataset
 from .record import WEIGHT_ERROR_TARGETS, plain
 
-__all__ = ["distilled_set", "judged", "not_exact", "too_many_points", "versions"]
+__all__ = ["distilled_set", "judged", "not_exact", "stopped_early", "too_many_points", "versions"]
 
 FloatArray = npt.NDArray[np.float64]
 _REMEDIES = {
@@ -91,6 +91,14 @@ def not_exact(distilled: DistilledDataset, error: float, agreement: float | None
     )
 
 
+def stopped_early(distilled: DistilledDataset) -> str | None:
+    """What to say of an exact set that more time would have brought nearer to the real samples."""
+    solution = distilled.meta["solution"]
+    if solution["method"] != "nearest" or solution.get("stopped") is None:
+        return None
+    return "the search for the nearest exact set stopped after max_seconds: more time brings it nearer"
+
+
 def too_many_points(distilled: DistilledDataset, model: RidgeModel) -> str | None:
     """What to say where more points are made than there were samples."""
     m, n = len(distilled.inputs), model.n_train
@@ -105,6 +113,7 @@ def judged(
         error = relative_error(model.W, distilled.fit(backend=backend))
     for said, category in (
         (not_exact(distilled, error), NotExactWarning),
+        (stopped_early(distilled), ResultWarning),
         (too_many_points(distilled, model), ResultWarning),
     ):
         if said is not None:

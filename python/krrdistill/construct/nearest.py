@@ -8,6 +8,7 @@ singular vectors of F P with the smallest singular values; the squared distance 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,23 +18,38 @@ import scipy.linalg
 from krrdistill.common.arrays import as_matrix
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
-from krrdistill.maps.jacobian import LayerWeights
+from krrdistill.maps.jacobian import LayerWeights, activation
 
-__all__ = ["Tangent", "TangentWeights", "nearest_inputs"]
+from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, Digits, conjugate_gradients
+from .nearest_square import OneLayer, nearest_square
+
+__all__ = ["Nearest", "Tangent", "TangentWeights", "nearest_inputs"]
 
 FloatArray = npt.NDArray[np.float64]
-_ROUNDS = 2  # pulls towards the reference; more gain 0.1 dB (docs/realism.md)
-_MAX_STEPS = 40
-_EXACT = 1e-13  # ||U F P|| relative to ||F|| at which a point counts as exact ...
-_TOLERATED = 1e-11  # ... and at which one that gets no better is taken
-_SOLVE_TOLERANCES = (1e-4, 1e-1)  # of the inner iterations: as far as Newton's steps, which correct each other, can use
-_PULL_TOLERANCE = 1e-2
-_MAX_SOLVE = 150
-_SMALLEST_STEP = 1e-3
-_LEAST_T = 1e-5  # of the singular values of T, relative to the largest of F: bounds the condition number of the result
+Float32Array = npt.NDArray[np.float32]
+_ROUGH = (1e-2, 1e-3)  # ||U F P|| relative to ||F|| from which on the points are pulled towards the reference
+_FAR = 0.1  # distance relative to the points from which on a second pull gains 0.05 to 0.25 dB, 0.02 under it
+_NEAR = (1e-5, 1e-7, 1e-9)  # ... at which what is left may be undone in the features alone
+_TOLERATED = 1e-11  # ... at which one that gets no better is taken
+_FARTHER = 1e-3  # how much of the distance the last correction may add, relative
+_MAX_STEPS = 60
+_MAX_CORRECTIONS = 60
+_SOLVE_TOLERANCES = (1e-2, 1e-1)  # of the inner iterations: as far as Newton's steps, which correct each other, can use
+_CORRECTION_TOLERANCE = 1e-4
+_MAX_SOLVE = 300
+_STALE = 0.1  # change of the squared slopes, relative, from which on the preconditioner is computed again
 _RANK = 1e-10  # singular values of W under it, relative to the largest, are rounding
 _TIE = 1e-12  # among equally near sets the one with the larger T
 _RIDGE = 1e-12  # of the preconditioner, relative to its mean eigenvalue
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Standardised inputs U (m, d), Newton steps, and "seconds" where the time ended them, else None."""
+
+    U: FloatArray
+    steps: int
+    stopped: str | None = None
 
 
 class TangentWeights:
@@ -52,6 +68,8 @@ class Tangent:
         self._weights = weights
         self._at = weights.exact.at(X)
         self.features: FloatArray = self._at.value
+        self.slopes = self._at.slopes
+        self.preactivation: FloatArray = self._at.preactivation
         self._rounded_slopes = [slope.astype(np.float32) for slope in self._at.slopes]
 
     def along(self, V: FloatArray) -> FloatArray:
@@ -62,7 +80,7 @@ class Tangent:
         """Rows J_i^T v_i: array of shape (m, p) -> (m, d), in float64."""
         return self._at.backward(V)
 
-    def there_and_back(self, V: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def there_and_back(self, V: Float32Array) -> Float32Array:
         """Rows J_i J_i^T v_i: array of shape (m, p) -> (m, p), in float32."""
         middle, *rounded = self._weights.rounded
         if not self._rounded_slopes:
@@ -102,9 +120,15 @@ class _Constraint:
         """A (k, p) without the parts that the constraint leaves free."""
         return A - np.where(self.raised[:, None], 0.0, A @ self.Q.T) @ self.Q
 
+    def rounded(self, A: Float32Array) -> Float32Array:
+        """``project`` in float32."""
+        Q = self.Q.astype(np.float32)
+        return np.asarray(A - np.where(self.raised[:, None], np.float32(0.0), A @ Q.T) @ Q)
+
     def residual(self, F: FloatArray) -> FloatArray:
         """What is left of the constraint, (k, p)."""
-        return self.project(self.U @ F) - np.where(self.raised, self.least, 0.0)[:, None] * self.Q
+        twice = self.project(self.project(self.U @ F))  # the first leaves rounding errors of U F along Q
+        return twice - np.where(self.raised, self.least, 0.0)[:, None] * self.Q
 
 
 class _Preconditioner:
@@ -113,34 +137,54 @@ class _Preconditioner:
     def __init__(self, at: Tangent, Q: FloatArray) -> None:
         B = at.mean_product()
         B[np.diag_indices_from(B)] += _RIDGE * np.trace(B) / len(B) + np.finfo(float).tiny
-        self._factor = scipy.linalg.cho_factor(B, lower=True, overwrite_a=True, check_finite=False)
-        self._of_q = self._solve(Q)  # Q B^-1
-        self._correction = np.linalg.solve(self._of_q @ Q.T, self._of_q)
-        self._Q = Q
+        factor, info = scipy.linalg.lapack.dpotrf(B, lower=1, overwrite_a=1)
+        inverse, info_inverse = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        if info or info_inverse:
+            raise DataError("nearest_inputs: no exact set was found near the given points: their features do not move")
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        of_q = Q @ inverse
+        correction = np.linalg.solve(of_q @ Q.T, of_q)
+        self.restricted: FloatArray = inverse - of_q.T @ correction  # (P B P)^+
+        self._rounded = self.restricted.astype(np.float32)
+        self._of_q, self._correction = of_q.astype(np.float32), correction.astype(np.float32)
+        self._slopes = at.slopes
 
-    def apply(self, A: FloatArray, raised: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    def apply(self, A: Float32Array, raised: npt.NDArray[np.bool_]) -> Float32Array:
         """Rows a -> a (P B P)^+ for a = a P; for ``raised`` rows a B^-1."""
-        solved = self._solve(A)
-        along = solved @ self._Q.T
-        return solved - (along if raised is None else np.where(raised[:, None], 0.0, along)) @ self._correction
+        Z = np.asarray(A @ self._rounded)
+        if raised.any():
+            Z[raised] += (A[raised] @ self._of_q.T) @ self._correction
+        return Z
 
-    def _solve(self, A: FloatArray) -> FloatArray:
-        return np.asarray(scipy.linalg.cho_solve(self._factor, A.T, check_finite=False).T)
+    def stale(self, at: Tangent) -> bool:
+        """Whether the slopes have changed much since."""
+        moved = sum(float(np.square(now - then).sum()) for now, then in zip(at.slopes, self._slopes, strict=True))
+        return moved > _STALE * sum(float(np.square(slope).sum()) for slope in self._slopes)
 
 
-def nearest_inputs(feature_map: FeatureMap, W: FloatArray, U: FloatArray, *, centered: bool = False) -> FloatArray:
+def nearest_inputs(
+    feature_map: FeatureMap,
+    W: FloatArray,
+    U: FloatArray,
+    *,
+    centered: bool = False,
+    max_seconds: float | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Nearest:
     """Standardised inputs near U (m, d) from whose features, with the right labels, W (k, p) is retrained exactly.
 
     The distance is that of the raw inputs, of pixels. Newton's method on U phi(X) P = 0, every step the least one, by
-    preconditioned conjugate gradients; then pulls towards the given points along the solutions, as long as they bring
-    it closer. Identity: the nearest set in one step.
+    preconditioned conjugate gradients; a pull towards the given points along the solutions; then the digits that are
+    left in the features alone, whose preimage is exact. Identity: the nearest set in one step.
 
     Parameters
     ----------
-    feature_map : FeatureMap of layers that are matrices
+    feature_map : FeatureMap of layers that are matrices, with exact preimages
     W : array of shape (k, p)
     U : array of shape (m, d), as ``Preprocessing.standardise`` gives it
     centered : retrained with an unpenalised intercept, that is from features about their mean
+    max_seconds : after which the steps end; the set is exact all the same, but less near
+    progress : called with the fraction done
 
     Raises
     ------
@@ -149,28 +193,182 @@ def nearest_inputs(feature_map: FeatureMap, W: FloatArray, U: FloatArray, *, cen
     """
     unit = feature_map.preprocessing.unit
     X = as_matrix("nearest_inputs", "X", U, (len(U), feature_map.input_dim)) * unit
-    weights = TangentWeights(feature_map)
     Q = _row_basis(W)
     if len(X) < len(Q) + centered:
         raise DataError(
             f"nearest_inputs: X has {len(X)} points, a model of rank {len(Q)} {'and an intercept ' if centered else ''}"
             f"needs at least {len(Q) + centered}"
         )
-    start = Tangent(weights, X)
-    if not start.features.any():
-        raise DataError("nearest_inputs: no exact set was found near the given points: all their features are zero")
-    constraint = _choose(start, Q, centered)
-    at, nearest, distance = start, X, np.inf
-    for _ in range(_ROUNDS):
-        pulled = nearest + _least_step(at, constraint, X - nearest, tolerance=_PULL_TOLERANCE)
-        candidate, at = _restore(weights, constraint, pulled)
-        moved = float(np.linalg.norm(candidate - X))
-        if moved >= distance:
-            break
-        nearest, distance = candidate, moved
-        if moved == 0.0 or not feature_map.layers:  # an affine map: nothing to gain
-            break
-    return nearest / unit
+    one = OneLayer.of(feature_map) if len(X) == len(Q) and not centered else None
+    clock = Clock(max_seconds)
+    if one is None:
+        return _Search(feature_map, Q, X, centered, clock, progress).run()
+    found, steps = nearest_square(feature_map, one, Q, X, clock, Digits(progress).tell)
+    return Nearest(found, steps, "seconds" if clock.over() else None)
+
+
+class _Search:
+    """Newton's method from the points X (m, d), raw and about the origin."""
+
+    def __init__(
+        self,
+        feature_map: FeatureMap,
+        Q: FloatArray,
+        X: FloatArray,
+        centered: bool,
+        clock: Clock,
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        self.map, self.reference, self.clock = feature_map, X, clock
+        self.tell = Digits(progress).tell
+        self.weights = TangentWeights(feature_map)
+        self.X, self.at = X, Tangent(self.weights, X)
+        if not self.at.features.any():
+            raise DataError("nearest_inputs: no exact set was found near the given points: all their features are zero")
+        self.preconditioner = _Preconditioner(self.at, Q)
+        self.constraint = _choose(self.at, Q, self.preconditioner, centered)
+        self.scale = float(np.linalg.norm(self.at.features))
+        self.first_error = self.error = self._error(self.at.features)
+        self.multipliers = np.zeros_like(Q)  # of all steps together: X is about the reference + J^T U^T multipliers
+        self.steps = 0
+
+    def run(self) -> Nearest:
+        """The exact points."""
+        for goal in _ROUGH:
+            self._restore(goal)
+            rough = (self.X, self.at, self.error)
+            moved = float(np.linalg.norm(self.X - self.reference))
+            far = goal == _ROUGH[0] or moved > _FAR * float(np.linalg.norm(self.reference))
+            if far and self.error > EXACT * self.scale and not self.clock.over():
+                self._pull()
+        for goal in (*_NEAR, EXACT):
+            self._restore(goal)
+            if self.error > _ROUGH[0] * self.scale and rough[2] < self.error:
+                self.X, self.at, self.error = rough  # the pull led astray
+                self._restore(goal)
+            if self.error > _ROUGH[0] * self.scale and not self.clock.over():
+                break
+            found = self._corrected(strict=goal > EXACT and not self.clock.over())
+            if found is not None:
+                return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
+        remedy = (
+            "allow more than max_seconds" if self.clock.over() else "use the published construction, or other points"
+        )
+        raise DataError(
+            "nearest_inputs: no exact set was found near the given points (relative residual "
+            f"{self.error / self.scale:.2g}); {remedy}"
+        )
+
+    def _restore(self, goal: float) -> None:
+        """Steps to a relative residual of ``goal``, each the least one, halved while it does not help."""
+        finest, coarsest = _SOLVE_TOLERANCES
+        for _ in range(_MAX_STEPS):
+            relative = self.error / self.scale
+            self.tell(relative)
+            if relative <= goal or self.clock.over():
+                return
+            tolerance = max(finest, min(coarsest, relative))
+            change = self._solve(-self.constraint.residual(self.at.features), tolerance)
+            step = self.at.back(self.constraint.U.T @ change)
+            length = 1.0
+            while True:
+                X = self.X + length * step
+                at = Tangent(self.weights, X)
+                error = self._error(at.features)
+                if error <= (1.0 - 0.1 * length) * self.error or length < SMALLEST_STEP:
+                    break
+                length *= 0.5
+            if not error < self.error:
+                return
+            self._move(X, at, error)
+            self.multipliers += length * change
+
+    def _pull(self) -> None:
+        """To the point nearest to the reference of those that are exact to first order."""
+        U = self.constraint.U
+        pulled = self.reference - self.X + self.at.back(U.T @ self.multipliers)
+        residual = self.constraint.residual(self.at.features + self.at.along(pulled))
+        goal = _SOLVE_TOLERANCES[1] * self.first_error
+        left = float(np.linalg.norm(residual))
+        if left > goal:
+            change = self._solve(-residual, goal / left)
+            pulled += self.at.back(U.T @ change)
+            self.multipliers += change
+        X = self.X + pulled
+        at = Tangent(self.weights, X)
+        self._move(X, at, self._error(at.features))
+
+    def _move(self, X: FloatArray, at: Tangent, error: float) -> None:
+        self.X, self.at, self.error = X, at, error
+        self.steps += 1
+        if self.preconditioner.stale(at):
+            self.preconditioner = _Preconditioner(at, self.constraint.Q)
+
+    def _solve(self, R: FloatArray, tolerance: float) -> FloatArray:
+        """M with U J J^T (U^T M) P = R to a relative ``tolerance``."""
+        U, at, project = self.constraint.U.astype(np.float32), self.at, self.constraint.rounded
+        return conjugate_gradients(
+            lambda M: project(np.asarray(U @ at.there_and_back(U.T @ M))),
+            lambda A: self.preconditioner.apply(A, self.constraint.raised),
+            R,
+            tolerance,
+            max_steps=_MAX_SOLVE,
+            clock=self.clock,
+        )
+
+    def _corrected(self, *, strict: bool) -> FloatArray | None:
+        """Standardised inputs with exact features near those reached; None where they are not, or much farther.
+
+        Newton's method in what the last activation is of, with the least changes there, and the preimage of its result.
+        """
+        near = self.X / self.map.preprocessing.unit
+        if self.error <= EXACT * self.scale:
+            return near
+        U, T, F = self.constraint.U, self.at.preactivation, self.at.features
+        slopes = self.at.slopes[-1] if self.at.slopes else np.ones_like(T)
+        error = self.error
+        rounded = U.astype(np.float32)
+        for _ in range(_MAX_CORRECTIONS):
+            if error <= np.finfo(np.float64).eps * self.scale:
+                break
+            squares = np.square(slopes).astype(np.float32)
+            mean = np.maximum(squares.mean(axis=0), np.finfo(np.float32).tiny)
+            M = conjugate_gradients(
+                lambda M, squares=squares: self.constraint.rounded(np.asarray(rounded @ (squares * (rounded.T @ M)))),  # type: ignore[misc]
+                lambda A, mean=mean: np.asarray(A / mean),  # type: ignore[misc]
+                -self.constraint.residual(F),
+                _CORRECTION_TOLERANCE,
+                max_steps=_MAX_SOLVE,
+            )
+            change, length = slopes * (U.T @ M), 1.0
+            while True:
+                ahead = T + length * change
+                F_ahead, slopes_ahead = activation(self.map.layers[-1], ahead) if self.map.layers else (ahead, slopes)
+                left = self._error(F_ahead)
+                if left <= (1.0 - 0.1 * length) * error or length < SMALLEST_STEP:
+                    break
+                length *= 0.5
+            if not left < error:
+                break
+            T, F, slopes, error = ahead, F_ahead, slopes_ahead, left
+        if error > _TOLERATED * self.scale and not strict and self.clock.over():
+            F = self._closed(F)
+        found: FloatArray = self.map.standard_preimage(F, near=near)
+        left = self._error(self.map.on_standardised.transform(found))
+        if left > EXACT * self.scale:  # the digits that an ill-conditioned weight lost
+            found = self.map.standard_preimage(F, near=found)
+            left = self._error(self.map.on_standardised.transform(found))
+        exact = left <= _TOLERATED * self.scale
+        distances = [float(np.linalg.norm(X - self.reference)) for X in (found * self.map.preprocessing.unit, self.X)]
+        return found if exact and (not strict or distances[0] <= (1.0 + _FARTHER) * distances[1]) else None
+
+    def _closed(self, F: FloatArray) -> FloatArray:
+        """Exact features nearest to F, scaled into the range of the map, wherever their inputs are."""
+        F = F - self.constraint.U.T @ self.constraint.residual(F)
+        return np.asarray(F * min(1.0, self.map.feature_limit() / float(np.abs(F).max())))
+
+    def _error(self, F: FloatArray) -> float:
+        return float(np.linalg.norm(self.constraint.residual(F)))
 
 
 def _row_basis(W: FloatArray) -> FloatArray:
@@ -179,12 +377,12 @@ def _row_basis(W: FloatArray) -> FloatArray:
     return np.ascontiguousarray(Vt[s > _RANK * s[0]])
 
 
-def _choose(at: Tangent, Q: FloatArray, centered: bool) -> _Constraint:
+def _choose(at: Tangent, Q: FloatArray, preconditioner: _Preconditioner, centered: bool) -> _Constraint:
     """The k combinations of points that cost least to bring into the row space of W, to first order in the inputs."""
     F = at.features - at.features.mean(axis=0) if centered else at.features
     inside = F @ Q.T
     outside = F - inside @ Q
-    cost = outside @ _Preconditioner(at, Q).apply(outside).T
+    cost = outside @ preconditioner.restricted @ outside.T
     tie = inside @ inside.T
     scale = float(np.trace(cost)) / max(float(np.trace(tie)), np.finfo(float).tiny)
     cost = 0.5 * (cost + cost.T) - _TIE * scale * tie
@@ -194,76 +392,5 @@ def _choose(at: Tangent, Q: FloatArray, centered: bool) -> _Constraint:
     if centered:
         U = np.linalg.qr((U - U.mean(axis=1, keepdims=True)).T)[0].T
     left, t, right = np.linalg.svd(U @ inside)
-    least = _LEAST_T * float(np.linalg.norm(F, 2))
+    least = LEAST_T * float(scipy.linalg.eigvalsh(F @ F.T, subset_by_index=(len(F) - 1, len(F) - 1))[0]) ** 0.5
     return _Constraint(left.T @ U, right @ Q, t < least, least)
-
-
-def _least_step(at: Tangent, constraint: _Constraint, towards: FloatArray | None, *, tolerance: float) -> FloatArray:
-    """The step V nearest to ``towards`` (by default none) with U (phi + J V) P = 0: V = towards + J^T U^T M."""
-    F = at.features if towards is None else at.features + at.along(towards)
-    multipliers = _solve(at, constraint, -constraint.residual(F), tolerance)
-    step = at.back(constraint.U.T @ multipliers)
-    return step if towards is None else towards + step
-
-
-def _solve(at: Tangent, constraint: _Constraint, R: FloatArray, tolerance: float) -> FloatArray:
-    """M with U J J^T (U^T M) P = R to a relative ``tolerance``, by preconditioned conjugate gradients."""
-    preconditioner = _Preconditioner(at, constraint.Q)
-    U = constraint.U.astype(np.float32)
-
-    def product(M: FloatArray) -> FloatArray:
-        return constraint.project(np.asarray(U @ at.there_and_back(U.T @ M.astype(np.float32)), dtype=np.float64))
-
-    size = float(np.abs(R).max())  # float32 has no room for tiny residuals
-    M = np.zeros_like(R)
-    if size == 0.0:
-        return M
-    R = R / size
-    Z = preconditioner.apply(R, constraint.raised)
-    direction, square = Z, float(np.vdot(R, Z))
-    goal = tolerance**2 * square
-    for _ in range(_MAX_SOLVE):
-        image = product(direction)
-        curvature = float(np.vdot(direction, image))
-        if not curvature > 0.0:  # no input moves these features
-            break
-        length = square / curvature
-        M += length * direction
-        R -= length * image
-        Z = preconditioner.apply(R, constraint.raised)
-        before, square = square, float(np.vdot(R, Z))
-        if not square > goal:
-            break
-        direction = Z + (square / before) * direction
-    return size * M
-
-
-def _restore(weights: TangentWeights, constraint: _Constraint, X: FloatArray) -> tuple[FloatArray, Tangent]:
-    """An exact point near X, and the map around it: least steps, halved while they do not help."""
-    at = Tangent(weights, X)
-    error, scale = _error(at, constraint), float(np.linalg.norm(at.features))
-    for _ in range(_MAX_STEPS):
-        if error <= _EXACT * scale:
-            break
-        finest, coarsest = _SOLVE_TOLERANCES
-        step = _least_step(at, constraint, None, tolerance=max(finest, min(coarsest, error / scale)))
-        length = 1.0
-        while True:
-            ahead = Tangent(weights, X + length * step)
-            left = _error(ahead, constraint)
-            if left <= (1.0 - 0.1 * length) * error or length < _SMALLEST_STEP:
-                break
-            length *= 0.5
-        if not left < error:
-            break
-        X, at, error = X + length * step, ahead, left
-    if error > _TOLERATED * scale:
-        raise DataError(
-            f"nearest_inputs: no exact set was found near the given points (relative residual {error / scale:.2g}); "
-            "use the published construction, or other points"
-        )
-    return X, at
-
-
-def _error(at: Tangent, constraint: _Constraint) -> float:
-    return float(np.linalg.norm(constraint.residual(at.features)))

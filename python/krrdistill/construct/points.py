@@ -121,9 +121,18 @@ def nearest_points(
     share = options.realism or 0.0
     noise = normal(options.seed, Stream.NOISE, near.size).reshape(near.shape)
     blend = share * near + (1.0 - share) * float(np.sqrt(np.mean(near * near))) * noise
-    with watch.stage("construct"):
-        U = nearest_inputs(model.feature_map, model.W, blend, centered=model.center == "both")
-    return Points(U, None, _free_lambda_s(model, options))
+    with watch.stage("construct") as report:
+        found = nearest_inputs(
+            model.feature_map,
+            model.W,
+            blend,
+            centered=model.center == "both",
+            max_seconds=options.max_seconds,
+            progress=report,
+        )
+    facts: dict[str, Any] = {"steps": found.steps}
+    facts |= {} if found.stopped is None else {"stopped": found.stopped}
+    return Points(found.U, None, _free_lambda_s(model, options), facts=facts)
 
 
 def spanning_points(

@@ -268,10 +268,10 @@ class FeatureMap:
         references = self._layer_inputs(near)
         for layer, reference, basis in zip(reversed(self.layers), reversed(references), reversed(bases), strict=True):
             if isinstance(layer.weight, Operator):
-                H = layer.weight.preimage(_inverse(layer, H), reference)
+                H = layer.weight.preimage(inverse_activation(layer, H), reference)
             else:
                 at_reference = _apply(solver, layer._replace(activation="linear"), reference)
-                T = _inverse(layer, H, at_reference)
+                T = inverse_activation(layer, H, at_reference)
                 T = np.subtract(T, at_reference, out=None if T is H else T)
                 H = preimage_in_range(solver, matrix_of(layer), T, basis)
                 H += reference
@@ -348,7 +348,7 @@ def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
     return np.asarray(backend.transform(FeatureMap(H.shape[1], (layer,)), H, dtype=np.dtype(np.float64)))
 
 
-def _inverse(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> FloatArray:
+def inverse_activation(layer: Layer, H: FloatArray, near: FloatArray | float = 0.0) -> FloatArray:
     """T with act(T) = H, for arccos the branch nearest to ``near``; in blocks of rows that fit the cache."""
     if layer.activation == "linear":
         return H

@@ -80,6 +80,7 @@ class Jacobian:
     ----------
     value : array of shape (m, p)
     slopes : of the activations, one array (m, p_l) for each layer
+    preactivation : array of shape (m, p), what the last activation is of; the scaled inputs without layers
     """
 
     def __init__(self, weights: LayerWeights, X: Array) -> None:
@@ -88,11 +89,12 @@ class Jacobian:
         self.slopes: list[Array] = []
         xp = namespace_of(X)
         H = xp.asarray(X, dtype=getattr(xp, weights.dtype.name))
-        H = H if self._scale is None else H * self._scale
+        H = self.preactivation = H if self._scale is None else H * self._scale
         for layer, matrix, bias in zip(weights.layers, weights.matrices, weights.biases, strict=True):
             at = matrix.linearize(H.astype(np.float64, copy=False)) if isinstance(matrix, Operator) else matrix
             T = at.value.astype(weights.dtype, copy=False) if isinstance(at, Linearization) else H @ at.T
-            H, slope = activation(layer, T if bias is None else T + bias)
+            self.preactivation = T if bias is None else T + bias
+            H, slope = activation(layer, self.preactivation)
             self._steps.append((at, slope))
             self.slopes.append(slope)
         self.value: Array = xp.asarray(H, copy=True) if H is X else H

@@ -75,6 +75,17 @@ class RidgePath:
     best: int = -1
     chosen: npt.NDArray[np.int64] | None = None
 
+    def __repr__(self) -> str:
+        first, last = self.lambdas[0], self.lambdas[-1]
+        own = "" if self.chosen is None else ", a lambda per target"
+        chosen = (
+            f"{self.lambdas[self.best]:.3g} chosen by {self.criterion or 'request'}{own}"
+            if self.best >= 0
+            else "none chosen"
+        )
+        grid = f"{len(self.lambdas)} lambdas from {first:.3g} to {last:.3g}" if len(self.lambdas) > 1 else "one lambda"
+        return f"RidgePath({grid}, {chosen})"
+
     @property
     def val_accuracy(self) -> FloatArray:
         """Held-out accuracy, shape (L,); NaN where lambda was chosen otherwise."""
@@ -95,7 +106,9 @@ class RidgePath:
         return np.nan_to_num(self.weights)
 
     def model(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(W (k, p), b (k,), lambda (k,)) of the chosen index, or of every target's."""
+        """(W (k, p), b (k,), lambda (k,)) of the chosen index, or of every target's. Raises ValueError without one."""
+        if self.chosen is None and self.best < 0:
+            raise ValueError("RidgePath.model: no lambda was chosen; fit_model(statistics, validation=...) chooses one")
         weights = self.stacked()
         targets = np.arange(weights.shape[1])
         chosen = np.full(len(targets), self.best) if self.chosen is None else self.chosen

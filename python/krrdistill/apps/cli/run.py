@@ -217,6 +217,8 @@ def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
     from krrdistill.data import available_datasets
 
     name = distilled.meta.get("dataset")
+    if name is None:
+        raise status.UsageError(f"{file} does not name the data that it was made from: give them with --dataset")
     if distilled.meta.get("split") is False and distilled.weights is None:
         raise status.UsageError(f"{file} was made from the statistics {name!r}: give them with --statistics")
     if name not in available_datasets():

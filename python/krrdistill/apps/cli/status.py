@@ -75,7 +75,7 @@ def message(error: BaseException) -> str:
         text = str(error)
     else:
         text = f"unexpected {type(error).__name__}: {error} (--traceback shows where)"
-    return visible(text)
+    return visible(" ".join(text.split()))
 
 
 def _of_parser(error: Any) -> str:
