@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     *(ROOT / folder / "README.md" for folder in ("csrc", "benchmarks")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
