@@ -133,7 +133,7 @@ class MapHandle {
     require(scale_.has_value() == shift_.has_value(), "scale and shift come together");
     require(!scale_ || scale_->size() == input_dim, "scale: (input_dim,)");
     require(!shift_ || shift_->size() == input_dim, "shift: (input_dim,)");
-    if (scale_) {
+    if (scale_ && shift_) {
       require_aligned(*scale_, *shift_);
     }
     map_.input_dim = input_dim;
