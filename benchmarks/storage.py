@@ -114,10 +114,11 @@ def page(results: list[dict[str, Any]]) -> str:
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for row in result["rows"]:
+            condition = "–" if row["condition"] is None else f"{row['condition']:.1e}"
             accuracy = f"{100 * row['original_accuracy']:.2f} → {100 * row['distilled_accuracy']:.2f}"
             lines.append(
                 f"| {row['p']} | {row['m']} | {row['start']} | {row['store']} | {row['bytes'] / 1e6:.3f} | "
-                f"{accuracy} | {row['agreement']:.4f} | {row['weight_error']:.1e} | {row['condition']:.1e} |"
+                f"{accuracy} | {row['agreement']:.4f} | {row['weight_error']:.1e} | {condition} |"
             )
         lines.append("")
     return "\n".join(lines)

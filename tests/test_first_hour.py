@@ -194,13 +194,13 @@ def test_name_of_a_kernel_is_taken_in_any_case(name: str) -> None:
     assert kd.make_map(name, X).kernel.casefold() == name.casefold()
 
 
-def test_text_file_is_refused_without_a_word_of_pickle(tmp_path: Path) -> None:
+def test_text_file_is_refused_without_advice_to_load_pickles(tmp_path: Path) -> None:
     (tmp_path / "d.npz").write_text("a,b\n1,2\n")
     np.savez(tmp_path / "objects.npz", X=np.array([{}], dtype=object))
     for name in ("d.npz", "objects.npz"):
         with pytest.raises(DataError) as refused:
             kd.DistilledDataset.load(tmp_path / name)
-        assert "pickle" not in str(refused.value)
+        assert "allow_pickle" not in str(refused.value)
 
 
 def test_options_take_numbers_of_arrays_without_dimensions() -> None:

@@ -199,3 +199,30 @@ def test_samples_are_used_where_they_are() -> None:
     X = numbers().astype("f4")
     assert np.shares_memory(as_samples("f", X), X)
     assert np.shares_memory(as_samples("f", X[::3]), X)
+
+
+def unaligned(array: Any) -> Any:
+    """The same array at an odd address, as arrays that came from another process may be."""
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    memory[:] = np.frombuffer(array.tobytes(), np.uint8)
+    found = memory.view(array.dtype).reshape(array.shape)
+    assert not found.flags.aligned
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("backend", ["native", "numba", "array"])
+def test_arrays_at_odd_addresses_are_read_like_others(dtype: str, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.standard_normal((50, 6)).astype(dtype), np.arange(50) % 3, rng.uniform(1.0, 2.0, 50)
+    phi = kd.FCNN(6, seed=0)
+    try:
+        kd.get_backend(backend)
+    except kd.errors.BackendUnavailable as error:
+        pytest.skip(str(error))
+    found, expected = (kd.RidgeStatistics(phi, classes=3, backend=backend) for _ in range(2))
+    found.update(unaligned(X), unaligned(y)).update(unaligned(X), unaligned(y), sample_weight=unaligned(weight))
+    expected.update(X, y).update(X, y, sample_weight=weight)
+    tolerances.assert_exact(found.gram, expected.gram)
+    tolerances.assert_exact(found.cross, expected.cross)
+    tolerances.assert_exact(phi.transform(unaligned(X), backend=backend), phi.transform(X, backend=backend))

@@ -106,7 +106,7 @@ def test_the_sums_of_a_small_path_do_not_wake_threads(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("batch", "n", "r", "expected"), [(2, 8, 1, (1, {1})), (64, 64, 100, (3, {1})), (2, 900, 9, (3, {3}))]
+    ("batch", "n", "r", "expected"), [(2, 8, 1, (1, {1})), (400, 64, 100, (3, {1})), (2, 900, 9, (3, {3}))]
 )
 def test_small_systems_are_solved_beside_each_other(batch: int, n: int, r: int, expected: Any) -> None:
     backend, recorder = NativeBackend(), Recorder()

@@ -206,8 +206,8 @@ def nonfinite_path(gram: Any, cross: Any, lambdas: Any) -> PathSolution | None:
 
 
 def path_operations(k: int, p: int, count: int) -> float:
-    """Of a path that matter to its threads: more lambdas than eight are more calls of BLAS, not larger ones."""
-    return min(count, 8) * p * p * (p / 3.0 + 2.0 * k)
+    """Of a path that matter to its threads: more lambdas than two are more calls of BLAS, not larger ones."""
+    return min(count, 2) * p * p * (p / 3.0 + 2.0 * k)
 
 
 def path_sums(weights: Any, cross: Any) -> tuple[Any, Any]:

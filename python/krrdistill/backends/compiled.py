@@ -31,7 +31,6 @@ __all__ = ["CompiledBackend"]
 
 AnyArray = npt.NDArray[Any]
 _ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
-_SMALL_SYSTEMS = 5.0  # small factorisations run that much below the speed of large products
 _ELEMENTWISE = 20.0  # operations that a number takes outside of products
 
 
@@ -57,7 +56,7 @@ class CompiledBackend:
         self, feature_map: MapStages, X: AnyArray, *, dtype: np.dtype[Any], rows: IntArray | None = None
     ) -> AnyArray:
         """phi(X), see ``Backend.transform``."""
-        out = np.empty((len(X) if rows is None else len(rows), feature_map.output_dim), dtype)
+        out = np.empty((X.shape[0] if rows is None else len(rows), feature_map.output_dim), dtype)
         with self._threads(len(out) * _per_row(feature_map)):
             self._operations.transform(self._map(feature_map, dtype), X, rows, out, self._tile_rows(feature_map, dtype))
         return out
@@ -75,9 +74,9 @@ class CompiledBackend:
     ) -> Products:
         """Adds to G and C, see ``Backend.accumulate``."""
         p = feature_map.output_dim
-        with self._threads((len(X) if rows is None else len(rows)) * (_per_row(feature_map) + p * p)):
+        with self._threads((X.shape[0] if rows is None else len(rows)) * (_per_row(feature_map) + p * p)):
             self._operations.accumulate(
-                self._map(feature_map, dtype), X, rows, Y, gram, cross, self._tile_rows(feature_map, dtype)
+                self._map(feature_map, dtype), X, rows, _taken(Y), gram, cross, self._tile_rows(feature_map, dtype)
             )
         return products_in(dtype)
 
@@ -121,11 +120,10 @@ class CompiledBackend:
     ) -> IntArray:
         """See ``Backend.score_path``."""
         correct = np.empty(len(weights), dtype=np.int64)
-        models = np.ascontiguousarray(models_on_host(weights), dtype=dtype)
-        with self._threads((len(X) if rows is None else len(rows)) * (_per_row(feature_map) + 2 * models.size)):
-            self._operations.score_path(
-                self._map(feature_map, dtype), X, rows, labels, models, correct, self._tile_rows(feature_map, dtype)
-            )
+        models = _taken(models_on_host(weights), dtype)
+        with self._threads((X.shape[0] if rows is None else len(rows)) * (_per_row(feature_map) + 2 * models.size)):
+            taken, tile = _taken(labels), self._tile_rows(feature_map, dtype)
+            self._operations.score_path(self._map(feature_map, dtype), X, rows, taken, models, correct, tile)
         return correct
 
     def solve_spd(self, A: FloatArray, B: FloatArray) -> FloatArray:
@@ -136,7 +134,7 @@ class CompiledBackend:
         factors = np.array(A, dtype=np.float64, order="C").reshape(-1, n, n)
         columns = np.array(np.swapaxes(B, -1, -2), dtype=np.float64, order="C").reshape(-1, r, n)
         each = n * n * (n / 3 + 2.0 * r)
-        with self._threads(len(factors) * each * _SMALL_SYSTEMS, blas=each):
+        with self._threads(len(factors) * each, blas=each):
             self._operations.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
@@ -146,7 +144,7 @@ class CompiledBackend:
         if isinstance(weight, HadamardWeight):
             form = _structured(weight, np.dtype(np.float64))
             with self._threads(100.0 * X.size):
-                self._operations.hadamard_solve(*form, np.ascontiguousarray(rhs), X)
+                self._operations.hadamard_solve(*form, _taken(rhs, np.float64), X)
             return X
         floor = rcond_floor(weight.shape)
         dense = self._preimage_weight(weight)
@@ -171,13 +169,13 @@ class CompiledBackend:
 
     def _dense(self, weight: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
         """A dense weight as the compiled operations take it."""
-        return np.ascontiguousarray(weight, dtype=dtype)
+        return _taken(weight, dtype)
 
     def _map(self, feature_map: MapStages, dtype: np.dtype[Any]) -> Any:
         kind = self._module.FeatureMapF32 if dtype == np.float32 else self._module.FeatureMapF64
 
         def cast(array: AnyArray | None, to: npt.DTypeLike = dtype) -> AnyArray | None:
-            return None if array is None else np.ascontiguousarray(array, dtype=to)
+            return None if array is None else _taken(array, to)
 
         layers = []
         for layer in feature_map.layers:
@@ -186,6 +184,11 @@ class CompiledBackend:
             layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
         scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
         return kind(feature_map.input_dim, scale, shift, layers)
+
+
+def _taken(array: AnyArray, dtype: npt.DTypeLike = None) -> AnyArray:
+    """The array itself, or a copy that is contiguous and aligned to its items: one from another process may not be."""
+    return np.require(array, dtype, ["C", "A"])
 
 
 def _per_row(feature_map: MapStages) -> float:

@@ -81,10 +81,10 @@ class RowSource(ABC):
         return self.shape[0]
 
     def read(self, rows: IntArray, out: Array | None = None) -> Array:
-        """Rows as a C-contiguous array (r, d) of ``dtype``, ``out`` where it is given."""
+        """Rows as a C-contiguous, aligned array (r, d) of ``dtype``, ``out`` where it is given."""
         found = np.asarray(self.fetch(rows)).reshape(len(rows), self.width)
         if out is None:
-            out = np.ascontiguousarray(found, dtype=self.dtype)
+            out = np.require(found, self.dtype, ["C", "A"])
         else:
             out[...] = found
         try:
