@@ -427,7 +427,10 @@ def test_models_of_lower_rank_and_real_targets_keep_orthogonal_noise() -> None:
     W = model()
     W[1] = 2.0 * W[0]
     start, Y = orthogonal_start(W, 3, seed=0)
-    assert_retrains(construct(start, Y, 0.0, lambda_=1.0).F, Y, 0.0, W)
+    assert len(start.values) == K - 1
+    for lambda_s in (0.0, None):
+        made = construct(start, Y, lambda_s, lambda_=0.01)
+        assert_retrains(made.F, made.Y, made.lambda_s, W)
     targets = gaussian(9, K, seed=4)
     start, Y = orthogonal_start(model(), 3, seed=0, labels=targets)
     assert_retrains(construct(start, Y, 0.0, lambda_=1.0).F, targets, 0.0, model())

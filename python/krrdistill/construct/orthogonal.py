@@ -28,7 +28,7 @@ from krrdistill.common.threads import blas_for
 __all__ = ["OrthogonalDual", "orthonormal_noise"]
 
 FloatArray = npt.NDArray[np.float64]
-_RANK = 1e-10  # singular values of A under it, relative to the largest, count as 0
+_RANK = 1e-10  # singular values of A under it, relative to the largest, are rounding and count as 0
 _PART = 1 << 18  # numbers that are looked up at a time
 
 
@@ -39,7 +39,7 @@ class OrthogonalDual:
     Parameters
     ----------
     left : array of shape (m, r), Q U
-    values : array of shape (r,), the singular values of A
+    values : array of shape (r,), the singular values of A, those that are not 0
     right : array of shape (r, p), V^T
     noise : array of shape (m, p), N; all its singular values are 1 or 0
     scale : float, s; 0 where N is 0
@@ -60,6 +60,8 @@ class OrthogonalDual:
         m, p = len(Q), A.shape[1]
         with blas_for(8.0 * len(A) ** 2 * p):
             U, s, Vt = svd(A, full_matrices=False, check_finite=False)
+        rank = int(np.count_nonzero(s > _RANK * s[0]))
+        U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
         taken = np.column_stack([Q, np.full(m, m**-0.5)]) if centered else Q
         rows, columns = m - taken.shape[1], p - len(A)
         if min(rows, columns) <= 0:
@@ -84,13 +86,8 @@ class OrthogonalDual:
         return self.rescaled(np.ones_like)
 
     def inverse(self, lambda_s: float) -> FloatArray:
-        """(D D^T + lambda_s I)^-1 D, shape (m, p); singular values of A that are rounding count as 0."""
-        least = (_RANK * self.values[0]) ** 2
-
-        def ratio(square: FloatArray) -> FloatArray:
-            return np.divide(1.0, square + lambda_s, out=np.zeros_like(square), where=square > least)
-
-        return self.rescaled(ratio)
+        """(D D^T + lambda_s I)^-1 D, shape (m, p); for lambda_s = 0 the transposed pseudo-inverse."""
+        return self.rescaled(lambda square: 1.0 / (square + lambda_s))
 
     def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
         """The matrix with singular values sigma ratio(sigma^2) and the singular vectors of D."""
