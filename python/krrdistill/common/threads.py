@@ -7,7 +7,6 @@ kernels without their threads. BLAS looks after itself (OpenBLAS starts its thre
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 import threading
@@ -33,7 +32,7 @@ class _Process:
     def __init__(self) -> None:
         self.forked = False
         self.lost_threads = False  # the compiled core had several before the fork
-        self.said = mmap.mmap(-1, 1)  # shared by all processes that are forked from this one: only one of them says it
+        self.word: int | None = None  # a pipe of one byte, for all processes that are forked: who gets it speaks
         self.lock = threading.Lock()
         self.limits: list[int] = []  # of the blocks that are running, of all Python threads
         self.found: list[Any] = []
@@ -49,6 +48,21 @@ class _Process:
             self.found, self.looked_at = found, len(sys.modules)
         return self.found
 
+    def before_fork(self) -> None:
+        """In the parent: what is written once is read once, whichever of its children come first."""
+        if self.word is None and not self.forked:
+            self.word, written = os.pipe()
+            os.set_blocking(self.word, False)
+            os.write(written, b"!")
+            os.close(written)
+
+    def may_speak(self) -> bool:
+        """Whether no other process has spoken for all."""
+        try:
+            return self.word is not None and os.read(self.word, 1) == b"!"
+        except BlockingIOError:
+            return False
+
     def after_fork(self) -> None:
         """In the child."""
         self.forked = True
@@ -62,7 +76,7 @@ class _Process:
 
 _PROCESS = _Process()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_PROCESS.after_fork)
+    os.register_at_fork(before=_PROCESS.before_fork, after_in_child=_PROCESS.after_fork)
 
 
 def forked() -> bool:
@@ -80,9 +94,8 @@ def allowed_threads() -> int:
 
 def say_forked(lost_threads: bool = False) -> None:
     """Warns that a forked process has one thread, once for all processes of a family."""
-    if not (_PROCESS.forked and (lost_threads or _PROCESS.lost_threads)) or _PROCESS.said[0]:
+    if not (_PROCESS.forked and (lost_threads or _PROCESS.lost_threads) and _PROCESS.may_speak()):
         return
-    _PROCESS.said[0] = 1
     warnings.warn(
         "this process was forked from one that had threads, so krrdistill runs on one thread here; "
         'start processes with multiprocessing.get_context("spawn") or "forkserver" for more',
