@@ -186,7 +186,7 @@ class CompiledBackend:
         return kind(feature_map.input_dim, scale, shift, layers)
 
 
-def _taken(array: AnyArray, dtype: npt.DTypeLike = None) -> AnyArray:
+def _taken(array: AnyArray, dtype: npt.DTypeLike | None = None) -> AnyArray:
     """The array itself, or a copy that is contiguous and aligned to its items: one from another process may not be."""
     return np.require(array, dtype, ["C", "A"])
 

@@ -11,18 +11,22 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import threadpoolctl
 
 from krrdistill.common.native import load_native
 
-__all__ = ["allowed_threads", "blas_for", "forked", "limited_threads", "say_forked", "threads_for"]
+__all__ = ["allowed_threads", "blas_for", "forked", "in_threads", "limited_threads", "say_forked", "threads_for"]
 
 
 _MOST = 1024  # OpenMP keeps its books of a team on the stack: 100,000 threads end the process
+T = TypeVar("T")
+R = TypeVar("R")
 _ALONE = 2e8  # operations, about 5 ms of one thread
 
 
@@ -152,6 +156,31 @@ def threads_for(operations: float, *, blas: float | None = None) -> Iterator[Non
     finally:
         if before is not None:
             load_native().set_threads(before)
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The results of ``work``, in order, by as many threads as the compiled core has, each with one thread of its own.
+
+    A few items at a time are worked on or waiting: results may be large.
+    """
+    native = load_native()
+    loops = native.set_threads(1)
+    threads = min(loops, allowed_threads())
+    try:
+        with blas_for(0.0):
+            if threads == 1:
+                yield from map(work, items)
+                return
+            with ThreadPoolExecutor(threads, initializer=native.set_threads, initargs=(1,)) as pool:
+                waiting: deque[Future[R]] = deque()
+                for item in items:
+                    if len(waiting) >= 2 * threads:
+                        yield waiting.popleft().result()
+                    waiting.append(pool.submit(work, item))
+                while waiting:
+                    yield waiting.popleft().result()
+    finally:
+        native.set_threads(loops)
 
 
 @contextmanager
