@@ -146,6 +146,32 @@ def retrained(Phi_S: FloatArray, Y_S: FloatArray, lambda_s: float) -> FloatArray
     return ridge(Y_S, Phi_S, lambda_s)
 
 
+def extended_features(layers: Any, U: FloatArray) -> npt.NDArray[np.longdouble]:
+    """phi of standardised inputs in extended precision (64 bits of mantissa on x86), samples in rows."""
+    H = U.astype(np.longdouble)
+    for weight, bias, activation, parameter in layers:
+        H = H @ weight.T.astype(np.longdouble)
+        H = H if bias is None else H + bias.astype(np.longdouble)
+        if activation == "leaky_relu":
+            H = np.where(H > 0, H, np.longdouble(parameter) * H)
+        elif activation == "cosine":
+            H = np.longdouble(parameter) * np.cos(H)
+    return H
+
+
+def extended_retrained(F: npt.NDArray[np.longdouble], Y: FloatArray, lambda_s: float) -> npt.NDArray[np.longdouble]:
+    """Y^T (F F^T + lambda_s I)^-1 F, samples in rows, m <= p, by Gaussian elimination in extended precision."""
+    A = F @ F.T + np.longdouble(lambda_s) * np.eye(len(F), dtype=np.longdouble)
+    B = np.concatenate([A, F], axis=1)
+    for i in range(len(A)):
+        pivot = i + int(np.argmax(np.abs(B[i:, i])))
+        B[[i, pivot]] = B[[pivot, i]]
+        B[i] /= B[i, i]
+        others = np.arange(len(A)) != i
+        B[others] -= np.outer(B[others, i], B[i])
+    return Y.T.astype(np.longdouble) @ B[:, len(A) :]
+
+
 def dual(W: FloatArray, Y_S: FloatArray, Z: FloatArray) -> FloatArray:
     """D = Y_S^+ W + (I - Y_S^+ Y_S) Z."""
     inverse = np.linalg.pinv(Y_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import krrdistill as kd
 import oracles
 import tolerances
+from conftest import framework
 from krrdistill.artifact.certificate import certify
 from krrdistill.backends import Backend, base
 from krrdistill.data import Preprocessing
@@ -204,3 +206,32 @@ def test_real_predictions_agree_to_a_millionth_of_their_spread(scale: float) -> 
         )
         assert actual.prediction_agreement == expected
         assert math.isnan(actual.original_accuracy)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="long doubles are no wider than doubles here")
+@pytest.mark.parametrize(
+    ("kernel", "store"),
+    [
+        ("identity", "float32"),
+        ("random_fourier", "float64"),
+        ("FCNN", "float64"),
+        ("FCNN", "float32"),
+        ("deep", "float64"),
+    ],
+)
+def test_certificate_is_that_of_extended_precision_within_a_factor_of_two(
+    kernel: str, store: str, tmp_path: Path
+) -> None:
+    framework("sklearn")  # has the digits
+    digits = kd.load_dataset("digits")
+    options = {"hidden_layers": 2} if kernel == "deep" else {}
+    phi = kd.make_map("FCNN" if kernel == "deep" else kernel, digits, kd.standardize(digits), **options)
+    result = kd.distill(digits.x_train, digits.y_train, phi, points_per_class=3, store=store)
+    result.distilled.save(tmp_path / "distilled.npz")
+    loaded = kd.DistilledDataset.load(tmp_path / "distilled.npz")
+    stated = loaded.verify(result.model, test=digits).weight_relative_error
+    F = oracles.extended_features(loaded.feature_map.on_standardised.layers, loaded.inputs)
+    W_S = oracles.extended_retrained(F, loaded.Y, loaded.lambda_s)
+    error = float(np.linalg.norm((W_S - result.model.W).astype(np.float64)) / np.linalg.norm(result.model.W))
+    assert error > 0.0
+    assert 0.5 <= stated / error <= 2.0
