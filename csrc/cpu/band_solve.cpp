@@ -22,8 +22,7 @@ bool solve_band(const BandReduction& r, double shift, double* columns, int64_t c
   const int64_t step = std::max(least, (count + max_threads() - 1) / max_threads());  // of one thread
 #pragma omp parallel for schedule(static) if (count > least)
   for (int64_t first = 0; first < count; first += step) {
-    cholesky.solve(workspace, columns, first, std::min(first + step, count),
-                   scratch + thread_number() * thread);
+    cholesky.solve(workspace, columns, first, std::min(first + step, count), scratch + thread_number() * thread);
   }
   return true;
 }

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "krrdistill/band.h"
 #include "cpu/ridge_methods.h"
+#include "krrdistill/band.h"
 
 namespace krrdistill {
 namespace {

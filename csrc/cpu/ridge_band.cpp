@@ -15,8 +15,8 @@ int64_t band_path_workspace(int64_t p, int64_t k, int64_t lambdas) {
   const int64_t width = band_width(p);
   const int64_t models = checked_product(k, std::max<int64_t>(lambdas, 1));
   const int64_t thread = checked_sum(band_cholesky_size(p), columns_workspace(p));
-  const int64_t scratch = std::max(
-      {reduce_to_band_workspace(p), apply_q_workspace(p, models), checked_product(max_threads(), thread)});
+  const int64_t scratch =
+      std::max({reduce_to_band_workspace(p), apply_q_workspace(p, models), checked_product(max_threads(), thread)});
   return checked_sum(checked_product(p, checked_sum(2 * width, 1, k)), scratch);
 }
 

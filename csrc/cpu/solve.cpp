@@ -32,8 +32,9 @@ int solve_one(T* factor, T* rhs, int order, int columns) {
 template <typename T>
 void solve_spd(T* a, T* rhs, int64_t batch, int64_t n, int64_t r) {
   const int order = blas_int(n), columns = blas_int(r);
-  const bool small = static_cast<double>(n) * static_cast<double>(n) *
-                         (static_cast<double>(n) / 3 + 2 * static_cast<double>(r)) <= alone;
+  const bool small =
+      static_cast<double>(n) * static_cast<double>(n) * (static_cast<double>(n) / 3 + 2 * static_cast<double>(r)) <=
+      alone;
   const int64_t step = small ? 16 * max_threads() : 1;
   for (int64_t first = 0; first < batch; first += step) {
     check_interrupt();
