@@ -116,8 +116,9 @@ BandReduction reduction_of(Array<double>& gram, Array<double>& factors, Array<do
 double reduce(Array<double> gram, Array<double> factors, Array<double> band) {
   const BandReduction reduction = reduction_of(gram, factors, band);
   const py::gil_scoped_release nogil;
-  Workspace<double> workspace(reduce_to_band_workspace(reduction.p));
-  return reduce_to_band(reduction, workspace.get());
+  Workspace<double> workspace(std::max(reduce_to_band_workspace(reduction.p), largest_of_band_workspace(reduction.p)));
+  reduce_to_band(reduction, workspace.get());
+  return largest_of_band(reduction, workspace.get());
 }
 
 // The vectors in the rows of an array.

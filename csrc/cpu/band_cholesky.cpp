@@ -13,8 +13,6 @@
 namespace krrdistill {
 namespace {
 
-constexpr int64_t solved_columns = 64;  // at a time: OpenBLAS starts threads for larger products
-
 // out (n, n) <- D^-1, column by column. Not by LAPACK: the triangular solves of OpenBLAS start threads of their own for
 // blocks of this size, and the caller is one of several threads already. Products of 64^3 do not.
 void invert(const double* d, int64_t ld, int64_t n, double* out) {

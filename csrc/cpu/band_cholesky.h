@@ -7,6 +7,8 @@
 
 namespace krrdistill {
 
+constexpr int64_t solved_columns = 64;  // at a time: OpenBLAS starts threads for larger products
+
 // Doubles of one factor, and of the workspaces of solve and trace_of_inverse.
 int64_t band_cholesky_size(int64_t p);
 int64_t columns_workspace(int64_t p);

@@ -97,16 +97,17 @@ int64_t band_width(int64_t p) { return p >= 2048 ? 64 : 32; }
 
 int64_t reduce_to_band_workspace(int64_t p) {
   const int64_t width = band_width(p);
-  return std::max(checked_sum(checked_product(p, 3 * width), 2 * width * width, (2 * inner_block + 1) * width),
-                  lanczos_workspace(p));
+  return checked_sum(checked_product(p, 3 * width), 2 * width * width, (2 * inner_block + 1) * width);
 }
+
+int64_t largest_of_band_workspace(int64_t p) { return lanczos_workspace(p); }
 
 int64_t apply_q_workspace(int64_t p, int64_t columns) {
   const int64_t width = band_width(p);
   return checked_product(width, checked_sum(p, checked_product(2, columns)));
 }
 
-double reduce_to_band(const BandReduction& r, double* workspace) {
+void reduce_to_band(const BandReduction& r, double* workspace) {
   double* v = workspace;
   double* rest = v + r.p * r.width;
   for (int64_t j = 0; has_panel(r, j); j += r.width) {
@@ -117,6 +118,9 @@ double reduce_to_band(const BandReduction& r, double* workspace) {
     update_trailing(r.vectors + first * r.p + first, r.p, rows, reflectors(r, j), v, t, r.width, rest);
   }
   extract_band(r);
+}
+
+double largest_of_band(const BandReduction& r, double* workspace) {
   return largest_eigenvalue(r.p, [&r](const double* x, double* y) { multiply(r, x, y); }, workspace);
 }
 

@@ -17,10 +17,9 @@ bool solve_band(const BandReduction& r, double shift, double* columns, int64_t c
     return false;
   }
   double* scratch = workspace + band_cholesky_size(r.p);
-  const int64_t thread = columns_workspace(r.p);  // this may throw
-  constexpr int64_t least = 64;
-  const int64_t step = std::max(least, (count + max_threads() - 1) / max_threads());  // of one thread
-#pragma omp parallel for schedule(static) if (count > least)
+  const int64_t thread = columns_workspace(r.p);                                               // this may throw
+  const int64_t step = std::max(solved_columns, (count + max_threads() - 1) / max_threads());  // of one thread
+#pragma omp parallel for schedule(static) if (count > solved_columns)
   for (int64_t first = 0; first < count; first += step) {
     cholesky.solve(workspace, columns, first, std::min(first + step, count), scratch + thread_number() * thread);
   }

@@ -2,7 +2,6 @@
 // solved in O(p width) per right-hand side, and Q is applied once to the k columns of C and once to all solutions.
 #include <algorithm>
 
-#include "common/checked_blas.h"
 #include "common/checked_size.h"
 #include "common/threads.h"
 #include "cpu/band_cholesky.h"
@@ -15,8 +14,8 @@ int64_t band_path_workspace(int64_t p, int64_t k, int64_t lambdas) {
   const int64_t width = band_width(p);
   const int64_t models = checked_product(k, std::max<int64_t>(lambdas, 1));
   const int64_t thread = checked_sum(band_cholesky_size(p), columns_workspace(p));
-  const int64_t scratch =
-      std::max({reduce_to_band_workspace(p), apply_q_workspace(p, models), checked_product(max_threads(), thread)});
+  const int64_t scratch = std::max({reduce_to_band_workspace(p), largest_of_band_workspace(p),
+                                    apply_q_workspace(p, models), checked_product(max_threads(), thread)});
   return checked_sum(checked_product(p, checked_sum(2 * width, 1, k)), scratch);
 }
 
@@ -28,7 +27,8 @@ double band_path(const RidgeProblem& problem, const RidgeModels& models, double*
   double* rotated = band + p * (width + 1);
   double* scratch = rotated + k * p;
   const BandReduction r{.p = p, .width = width, .vectors = problem.gram, .factors = factors, .band = band};
-  const double largest = reduce_to_band(r, scratch);
+  reduce_to_band(r, scratch);
+  const double largest = largest_of_band(r, scratch);
   const double floor = problem.rounding * std::max(largest, 0.0);
 
   // Row-major (k, p) is column-major (p, k): the targets are the columns.

@@ -19,14 +19,17 @@ struct BandReduction {
   double* band;     // (p, width + 1), LAPACK's lower band storage of B
 };
 
-// Doubles of workspace of the functions below; apply_q and solve_band get `columns` columns.
+// Doubles of workspace of the functions below.
 int64_t reduce_to_band_workspace(int64_t p);
+int64_t largest_of_band_workspace(int64_t p);
 int64_t apply_q_workspace(int64_t p, int64_t columns);
 int64_t solve_band_workspace(int64_t p);
 
-// Reads and overwrites the lower triangle (column-major) of r.vectors, fills r.factors and r.band. Returns the largest
-// eigenvalue of G, to a relative 1e-3.
-double reduce_to_band(const BandReduction& r, double* workspace);
+// Reads and overwrites the lower triangle (column-major) of r.vectors, fills r.factors and r.band.
+void reduce_to_band(const BandReduction& r, double* workspace);
+
+// The largest eigenvalue of B, and so of G, to a relative 1e-3.
+double largest_of_band(const BandReduction& r, double* workspace);
 
 // columns <- Q columns, or Q^T columns; `columns` is (p, count) column-major.
 void apply_q(const BandReduction& r, bool transposed, double* columns, int64_t count, double* workspace);

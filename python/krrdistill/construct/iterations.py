@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import lapack
 
-__all__ = ["EXACT", "LEAST_T", "SMALLEST_STEP", "Clock", "Digits", "conjugate_gradients"]
+__all__ = ["EXACT", "LEAST_T", "SMALLEST_STEP", "Clock", "Digits", "conjugate_gradients", "inverse_of"]
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -41,6 +42,15 @@ class Digits:
         self._done = float(np.clip(done, self._done, 1.0))
         if self._progress is not None:
             self._progress(self._done)
+
+
+def inverse_of(A: FloatArray) -> FloatArray | None:
+    """A^-1 of a symmetric positive definite A (n, n), which may be overwritten; None where it is not."""
+    factor, failed = lapack.dpotrf(A, lower=1, overwrite_a=1)
+    if failed:
+        return None
+    lower, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    return None if failed else np.tril(lower) + np.tril(lower, -1).T
 
 
 def conjugate_gradients(

@@ -20,7 +20,7 @@ from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.maps.jacobian import LayerWeights, activation
 
-from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, Digits, conjugate_gradients
+from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, Digits, conjugate_gradients, inverse_of
 from .nearest_square import OneLayer, nearest_square
 
 __all__ = ["Nearest", "Tangent", "TangentWeights", "nearest_inputs"]
@@ -137,11 +137,9 @@ class _Preconditioner:
     def __init__(self, at: Tangent, Q: FloatArray) -> None:
         B = at.mean_product()
         B[np.diag_indices_from(B)] += _RIDGE * np.trace(B) / len(B) + np.finfo(float).tiny
-        factor, info = scipy.linalg.lapack.dpotrf(B, lower=1, overwrite_a=1)
-        inverse, info_inverse = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-        if info or info_inverse:
+        inverse = inverse_of(B)
+        if inverse is None:
             raise DataError("nearest_inputs: no exact set was found near the given points: their features do not move")
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
         of_q = Q @ inverse
         correction = np.linalg.solve(of_q @ Q.T, of_q)
         self.restricted: FloatArray = inverse - of_q.T @ correction  # (P B P)^+

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from krrdistill.backends.base import Layer, dense_matrix, matrix_of
 from krrdistill.errors import DataError
@@ -21,7 +20,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.maps.base import inverse_activation
 from krrdistill.maps.jacobian import activation
 
-from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, conjugate_gradients
+from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, conjugate_gradients, inverse_of
 
 __all__ = ["OneLayer", "nearest_square"]
 
@@ -70,13 +69,12 @@ class _Metric:
         level = float(np.trace(G)) / len(G)
         shifted = G.copy()
         shifted[np.diag_indices_from(shifted)] += max(damping, _LEAST_DAMPING) * level
-        factor, _ = scipy.linalg.lapack.dpotrf(shifted, lower=1, overwrite_a=1)
-        inverse, info = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-        if info:
+        inverse = inverse_of(shifted)
+        if inverse is None:
             raise DataError(
                 "nearest_inputs: no exact set was found near the given points: the weights have no full rank"
             )
-        self.inverse: FloatArray = np.tril(inverse) + np.tril(inverse, -1).T
+        self.inverse = inverse
         self.rounded = self.inverse.astype(np.float32)
         self.damping, self.shift = damping, damping * level
 

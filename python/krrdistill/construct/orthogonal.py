@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -74,9 +73,9 @@ class OrthogonalDual:
     @property
     def largest_square(self) -> float:
         """The square of the largest singular value of D."""
-        return max(float(self.values[0]), self.scale) ** 2
+        return max(self.fixed_square, self.scale**2)
 
-    @cached_property
+    @property
     def fixed_square(self) -> float:
         """The square of the largest singular value of A, which the labels decide alone."""
         return float(self.values[0]) ** 2
@@ -97,7 +96,7 @@ class OrthogonalDual:
             blas.daxpy(self.noise.ravel(), F.ravel(), a=factor)  # in place
         return F
 
-    def scaled(self, labels: float = 1.0, *, most: float) -> OrthogonalDual:
+    def scaled(self, labels: float, *, most: float) -> OrthogonalDual:
         """D of labels that are ``labels`` times larger, its noise at most ``most``."""
         return replace(self, values=self.values / labels, scale=min(self.scale / labels, most))
 

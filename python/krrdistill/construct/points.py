@@ -23,8 +23,8 @@ from krrdistill.ridge.model import RidgeModel
 
 from .closed_form import Construction, construct, gaussian_start, orthogonal_start, real_start, shrink_to_bound
 from .labels import affine_labels, learned_labels, target_labels
-from .nearest import nearest_inputs
-from .span import span_model
+from .nearest import Nearest, nearest_inputs
+from .span import Approach, span_model
 
 __all__ = ["METHODS", "Points", "choose_method", "labels_for"]
 
@@ -130,9 +130,7 @@ def nearest_points(
             max_seconds=options.max_seconds,
             progress=report,
         )
-    facts: dict[str, Any] = {"steps": found.steps}
-    facts |= {} if found.stopped is None else {"stopped": found.stopped}
-    return Points(found.U, None, _free_lambda_s(model, options), facts=facts)
+    return Points(found.U, None, _free_lambda_s(model, options), facts=_facts_of_search(found))
 
 
 def spanning_points(
@@ -152,9 +150,7 @@ def spanning_points(
             max_seconds=options.max_seconds,
             progress=report,
         )
-    facts: dict[str, Any] = {"steps": found.steps}
-    facts |= {} if found.stopped is None else {"stopped": found.stopped}
-    return Points(found.X, None, _free_lambda_s(model, options), facts=facts)
+    return Points(found.X, None, _free_lambda_s(model, options), facts=_facts_of_search(found))
 
 
 def kept_points(
@@ -172,6 +168,11 @@ METHODS: Mapping[str, Method] = {
     "approximate": spanning_points,
     "labels_only": kept_points,
 }
+
+
+def _facts_of_search(found: Nearest | Approach) -> dict[str, Any]:
+    """What the record says of a search: its steps, and what stopped it before its end."""
+    return {"steps": found.steps, **({} if found.stopped is None else {"stopped": found.stopped})}
 
 
 def _free_lambda_s(model: RidgeModel, options: DistillOptions) -> float:

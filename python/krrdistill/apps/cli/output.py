@@ -169,7 +169,7 @@ def _print_release(report: Mapping[str, Any]) -> None:
         f"{number(release['noise_std'])} (sensitivity {number(release['sensitivity'])})"
     )
     if release.get("total_epsilon") is not None:
-        print(
+        emit_line(
             f"with all {release['releases']} releases of the ledger: epsilon {release['total_epsilon']:.4g}, delta "
             f"{release['delta']:g} (rho {number(release['total_rho'])})"
         )

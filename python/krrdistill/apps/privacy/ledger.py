@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.privacy.budget import PrivacyBudget
-from krrdistill.apps.privacy.mechanisms import gaussian_delta
+from krrdistill.apps.privacy.mechanisms import gaussian_delta, least_above
 from krrdistill.apps.privacy.noise import SLACK
+from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.common.files import lock, write_atomically
 from krrdistill.errors import DataError
 
@@ -39,13 +40,8 @@ def total_epsilon(rhos: Sequence[float], delta: float) -> float:
     By the formula of ``gaussian_noise_multiplier``, with SLACK of each release kept back.
     """
     kept = 1.0 - SLACK * len(rhos)
-    multiplier, low, high = (2.0 * sum(rhos)) ** -0.5, 0.0, 1.0
-    while gaussian_delta(high, multiplier) > delta * kept:
-        high *= 2.0
-    while high - low > 1e-12 * high:
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if gaussian_delta(middle, multiplier) > delta * kept else (low, middle)
-    return high / kept
+    multiplier = (2.0 * sum(rhos)) ** -0.5
+    return least_above(0.0, lambda epsilon: not gaussian_delta(epsilon, multiplier) > delta * kept) / kept
 
 
 def charge(
@@ -99,14 +95,14 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        ledger: Any = json.loads(path.read_bytes())
+        ledger = parse_json("it", read_bounded(path))
         whole = (
             ledger["format"] == FORMAT
             and isinstance(ledger["dataset"], str)
             and isinstance(ledger["n"], int)
             and all(isinstance(each["rho"], float) and 0.0 < each["rho"] < 1e300 for each in ledger["releases"])
         )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: not a readable ledger of releases ({error})") from error
     if not whole:
         raise DataError(f"{path}: not a ledger of releases (format {FORMAT})")

@@ -35,10 +35,12 @@ __all__ = [
     "discrete_noise_multiplier",
     "gaussian_delta",
     "gaussian_noise_multiplier",
+    "least_above",
     "output_sensitivity",
     "perturb",
     "private_statistics",
     "private_weights",
+    "release_rho",
     "released_sensitivity",
     "solver_error",
 ]
@@ -84,13 +86,23 @@ def gaussian_delta(epsilon: float, multiplier: float) -> float:
 def gaussian_noise_multiplier(budget: PrivacyBudget) -> float:
     """The least sigma for which N(0, sigma^2) hides a shift of 1 with (epsilon, delta), any epsilon > 0: by bisection
     of ``gaussian_delta``, on the safe side."""
-    low, high = 1e-8, 1.0
-    while gaussian_delta(budget.epsilon, high) > budget.delta:
+    return least_above(1e-8, lambda sigma: not gaussian_delta(budget.epsilon, sigma) > budget.delta)
+
+
+def least_above(low: float, is_enough: Callable[[float], bool]) -> float:
+    """The least number above ``low`` that is enough, where all larger ones are: by bisection, on the side of those."""
+    high = 1.0
+    while not is_enough(high):
         high *= 2.0
     while high - low > 1e-12 * high:
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if gaussian_delta(budget.epsilon, middle) > budget.delta else (low, middle)
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high
+
+
+def release_rho(budget: PrivacyBudget) -> float:
+    """What a release spends in zero-concentrated differential privacy, where releases add."""
+    return float(0.5 / discrete_noise_multiplier(budget) ** 2)
 
 
 def discrete_noise_multiplier(budget: PrivacyBudget) -> float:
@@ -191,16 +203,14 @@ def perturb(
     if lambda_ is None:
         lambda_ = default_lambda(mechanism, budget, B, n, p)
     check_number("privacy", "lambda", lambda_, positive=True)
-    multiplier = discrete_noise_multiplier(budget)
     sensitivity = released_sensitivity(mechanism, lambda_, B, n, p)
-    deviation = multiplier * sensitivity
+    deviation = discrete_noise_multiplier(budget) * sensitivity
     if mechanism == "output":
         part = Part(_solve(statistics.gram, statistics.cross, lambda_), grid_step(sensitivity, k * p), deviation)
         (W,) = noisy([part], budget, progress=progress)
     else:
         W = private_weights(*private_statistics(clipped, budget, progress=progress), lambda_)
-    rho = 0.5 / multiplier**2
-    return PrivateModel(W, mechanism, budget, float(lambda_), B, n, sensitivity, deviation, rho)
+    return PrivateModel(W, mechanism, budget, float(lambda_), B, n, sensitivity, deviation, release_rho(budget))
 
 
 def _checked(clipped: ClippedStatistics) -> tuple[float, RidgeStatistics]:

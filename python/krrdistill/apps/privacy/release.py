@@ -17,8 +17,8 @@ from krrdistill.apps.privacy.ledger import LedgerTotal, charge
 from krrdistill.apps.privacy.mechanisms import (
     PrivateModel,
     default_lambda,
-    discrete_noise_multiplier,
     perturb,
+    release_rho,
     released_sensitivity,
 )
 from krrdistill.apps.privacy.noise import SECONDS_PER_NUMBER, opendp
@@ -194,8 +194,7 @@ def _enter(options: ReleaseOptions, dataset: Dataset) -> LedgerTotal | None:
     """The total with this release, which counts from here on; None without a ledger."""
     if options.ledger is None or options.mechanism is None:
         return None
-    rho = 0.5 / discrete_noise_multiplier(options.budget) ** 2
-    n, limit = len(dataset.x_train), options.budget_epsilon
+    rho, n, limit = release_rho(options.budget), len(dataset.x_train), options.budget_epsilon
     return charge(options.ledger, dataset.name, n, options.mechanism, options.budget, rho, limit)
 
 
