@@ -8,7 +8,7 @@
 #   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
-#   make bench      the benchmarks, docs/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
+#   make bench      the benchmarks, docs/measured/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
 #   make release    set the version and date the changelog               VERSION=0.2.0
 #   make clean      remove everything that these targets made
@@ -109,7 +109,7 @@ fuzz: $(STAMPS)/test
 	fi
 	$(BIN)/python fuzz/readers.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --engine $(FUZZ_ENGINE)
 
-# The operations, whole runs and start-up, then docs/benchmarks.md from all result files. On a quiet machine only.
+# The operations, whole runs and start-up, then docs/measured/benchmarks.md from all result files. On a quiet machine only.
 bench: $(STAMPS)/bench
 	$(BIN)/python -m pytest benchmarks --results benchmarks/results $(PYTEST_ARGS)
 	$(BIN)/python benchmarks/startup.py

@@ -13,7 +13,7 @@ from numpy_pipeline import run as numpy_run
 from problem import KERNELS, Problem
 from work import Work, pipeline_work
 
-_EXACT = 1e-6  # the target of docs/exactness.md
+_EXACT = 1e-6  # the target of docs/measured/exactness.md
 
 
 def _floor(problem: Problem, kernel: str) -> Work:

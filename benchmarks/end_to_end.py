@@ -1,4 +1,4 @@
-"""Whole runs against their floor and against others, in one interleaved session; writes docs/benchmarks.md.
+"""Whole runs against their floor and against others, in one interleaved session; writes docs/measured/benchmarks.md.
 
     python benchmarks/end_to_end.py --datasets mnist cifar100 --data-dir ../shared/data --published --sklearn
 
@@ -153,7 +153,7 @@ def main() -> int:
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="without the plain NumPy pipeline")
     parser.add_argument("--ceiling-p", type=int, default=_PRODUCT_P, help="p of the products that the ceilings time")
     parser.add_argument("--results", type=Path, default=_HERE / "results")
-    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     arguments = parser.parse_args()
     if arguments.published:
         run_watched(

@@ -24,6 +24,7 @@ from krrdistill.pipeline import train
 from krrdistill.problem import Problem
 from machine import machine_facts
 
+_HERE = Path(__file__).resolve().parent
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
 TARGETS = {"float64": (1e-6, 1.0), "float32": (1e-2, 0.998)}  # relative weight error, agreement
 PUBLISHED = {key: row.original for key, row in TABLE3.items()}  # test accuracy (%) of the original models
@@ -98,7 +99,7 @@ def original_accuracies(data: kd.Dataset, kernel: str, seeds: list[int]) -> dict
 
 
 def to_markdown(facts: dict[str, Any], originals: list[dict[str, Any]], cells: list[dict[str, Any]]) -> str:
-    """The page docs/exactness.md."""
+    """The page docs/measured/exactness.md."""
     lines = [
         "# Exactness of every cell",
         "",
@@ -150,7 +151,8 @@ def main() -> int:
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     parser.add_argument("--ipcs", nargs="+", type=int, default=[1, 10, 50])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
+    parser.add_argument("--results", type=Path, default=_HERE / "results")
     arguments = parser.parse_args()
     originals, cells = [], []
     for name in arguments.datasets:
@@ -159,10 +161,11 @@ def main() -> int:
             originals.append(original_accuracies(data, kernel, arguments.seeds))
             cells += run_table(data, kernel, arguments)
     facts = machine_facts()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    for folder in (arguments.out, arguments.results):
+        folder.mkdir(parents=True, exist_ok=True)
     (arguments.out / "exactness.md").write_text(to_markdown(facts, originals, cells), encoding="utf-8")
     content = {"machine": facts, "originals": originals, "cells": cells}
-    (arguments.out / "exactness.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (arguments.results / "exactness.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 1 if any(not cell["met"] for cell in cells if "error" not in cell) else 0
 
 

@@ -1,4 +1,4 @@
-"""Runs the worked examples on real data and writes what they print, with their text, to docs/examples.md.
+"""Runs the worked examples on real data and writes what they print, with their text, to docs/measured/examples.md.
 
 python benchmarks/examples.py --data-dir ../shared/data --dataset cifar100 --kernel FCNN
 """
@@ -37,7 +37,8 @@ def section(name: str, dataset: str, kernel: str, data_dir: Path | None) -> str:
     command = " ".join(["python", f"examples/{name}.py", *words[1:]])
     return (
         f"## {title.rstrip('.')}\n\n{paragraph}\n\n"
-        f"```\n$ {command}\n{done.stdout.rstrip()}\n```\n\n{seconds:.0f} s in all. [{name}.py](../examples/{name}.py)\n"
+        f"```\n$ {command}\n{done.stdout.rstrip()}\n```\n\n"
+        f"{seconds:.0f} s in all. [{name}.py](../../examples/{name}.py)\n"
     )
 
 
@@ -47,11 +48,11 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--dataset", default="cifar100")
     parser.add_argument("--kernel", default="FCNN")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     options = parser.parse_args()
     sections = [section(name, options.dataset, options.kernel, options.data_dir) for name in NAMES]
     flower = (
-        "## On Flower\n\n[federated_flower.py](../examples/federated_flower.py) is the federated round on Flower's "
+        "## On Flower\n\n[federated_flower.py](../../examples/federated_flower.py) is the federated round on Flower's "
         "clients and server; it needs `flwr[simulation]`.\n"
     )
     page = [

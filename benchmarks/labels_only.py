@@ -3,7 +3,7 @@
     python benchmarks/labels_only.py --data-dir ../shared/data --out docs
 
 MNIST, an FCNN with p = 100, 200 and 400 features; the points are the first m of a class-balanced order. Writes
-<out>/labels-only.md, <out>/labels-only.json and <out>/figures/labels-only.png.
+<out>/labels-only.md, <results>/labels-only.json and <out>/figures/labels-only.png.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import krrdistill as kd
 from krrdistill.construct.labels import labels_only_errors
 from machine import machine_facts, one_line
 
+_HERE = Path(__file__).resolve().parent
 WIDTHS = (100, 200, 400)
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5)  # m / p
 CLASSES = 10
@@ -71,7 +72,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def to_markdown(facts: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The page docs/labels-only.md."""
+    """The page docs/measured/labels-only.md."""
     lines = [
         "# Labels only (Theorem 4.2)",
         "",
@@ -100,7 +101,8 @@ def main() -> None:
     """Measures, draws and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
+    parser.add_argument("--results", type=Path, default=_HERE / "results")
     arguments = parser.parse_args()
     data = kd.load_dataset("mnist", data_dir=arguments.data_dir)
     rows = [measure(data, p) for p in WIDTHS]
@@ -108,7 +110,7 @@ def main() -> None:
     draw(rows, arguments.out / "figures" / "labels-only.png")
     (arguments.out / "labels-only.md").write_text(to_markdown(facts, rows), encoding="utf-8")
     content = json.dumps({"machine": facts, "rows": rows}, indent=1)
-    (arguments.out / "labels-only.json").write_text(content + "\n", encoding="utf-8")
+    (arguments.results / "labels-only.json").write_text(content + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

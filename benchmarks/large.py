@@ -7,7 +7,7 @@
 held-out rows, one point per class. Memory is counted in matrices of P x P float64. More than 100 classes are those of
 CIFAR-100 split at random. ``--rows N``: N float16 embeddings (N x 512, ten memory-mapped .npy files that are made here)
 in one pass; memory must not grow with N. Writes results/large.json and
-the tables of docs/large.md.
+the tables of docs/measured/large.md.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=[])
     parser.add_argument("--widths", type=int, nargs="+", default=[512])
     parser.add_argument("--scratch", type=Path, help="folder for the files of --rows")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -22,6 +22,7 @@ import numpy as np
 import krrdistill as kd
 from machine import machine_facts, one_line
 
+_HERE = Path(__file__).resolve().parent
 EXACT = 1e-6
 
 
@@ -117,14 +118,14 @@ def measure(row: Row, data: kd.Dataset) -> dict[str, Any]:
 
 
 def to_markdown(facts: dict[str, Any], cells: list[dict[str, Any]]) -> str:
-    """The page docs/maps.md."""
+    """The page docs/measured/maps.md."""
     lines = [
         "# Every kind of map on real data",
         "",
         "Written by `benchmarks/maps.py`. Every figure comes from a file after it was written and read back;",
         "storage is float64, statistics are float32, λ by validation. *Promised*: a theorem, or enough unknowns,",
         "allows 1e-6.",
-        "How the maps work: [feature-maps.md](feature-maps.md).",
+        "How the maps work: [feature-maps.md](../guide/feature-maps.md).",
         "",
         f"Machine: {one_line(facts)}",
         "",
@@ -143,13 +144,15 @@ def to_markdown(facts: dict[str, Any], cells: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def write(cells: dict[tuple[str, str], dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+def write(cells: dict[tuple[str, str], dict[str, Any]], out: Path, results: Path) -> list[dict[str, Any]]:
     """Both files, in the order of the table; returns the rows."""
     facts = machine_facts()
-    out.mkdir(parents=True, exist_ok=True)
+    for folder in (out, results):
+        folder.mkdir(parents=True, exist_ok=True)
     ordered = [cells[row.dataset, row.label] for row in rows() if (row.dataset, row.label) in cells]
     (out / "maps.md").write_text(to_markdown(facts, ordered), encoding="utf-8")
-    (out / "maps.json").write_text(json.dumps({"machine": facts, "cells": ordered}, indent=1) + "\n", encoding="utf-8")
+    content = json.dumps({"machine": facts, "cells": ordered}, indent=1)
+    (results / "maps.json").write_text(content + "\n", encoding="utf-8")
     return ordered
 
 
@@ -157,10 +160,11 @@ def main() -> int:
     """Measures the rows asked for, writing after each; 1 if one that should be exact is not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--resume", action="store_true", help="keep the rows that <out>/maps.json has")
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
+    parser.add_argument("--results", type=Path, default=_HERE / "results")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that <results>/maps.json has")
     arguments = parser.parse_args()
-    stored = arguments.out / "maps.json"
+    stored = arguments.results / "maps.json"
     known = json.loads(stored.read_text(encoding="utf-8"))["cells"] if arguments.resume and stored.exists() else []
     cells: dict[tuple[str, str], dict[str, Any]] = {(cell["dataset"], cell["map"]): cell for cell in known}
     loaded: dict[str, kd.Dataset] = {}
@@ -171,8 +175,8 @@ def main() -> int:
             loaded[row.dataset] = kd.load_dataset(row.dataset, data_dir=arguments.data_dir)
         cells[row.dataset, row.label] = measure(row, loaded[row.dataset])
         print(json.dumps(cells[row.dataset, row.label]), file=sys.stderr, flush=True)
-        write(cells, arguments.out)
-    return 0 if all(cell["met"] for cell in write(cells, arguments.out)) else 1
+        write(cells, arguments.out, arguments.results)
+    return 0 if all(cell["met"] for cell in write(cells, arguments.out, arguments.results)) else 1
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", type=int, default=[50_000, 100_000, 200_000, 500_000])
     parser.add_argument("--scratch", type=Path, default=None, help="folder for the temporary file")
     parser.add_argument("--results", type=Path, default=_HERE / "results")
-    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     parser.add_argument("--child", type=Path, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:

@@ -1,4 +1,4 @@
-"""The figures of docs/benchmarks.md: stages against their floor, scaling, memory."""
+"""The figures of docs/measured/benchmarks.md: stages against their floor, scaling, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measured part of docs/privacy.md: accuracy against epsilon, audits of files, and attacks on the noise.
+"""The page docs/measured/privacy.md: accuracy against epsilon, audits of files, and attacks on the noise.
 
     python benchmarks/privacy.py curve --data-dir ../shared/data --dataset mnist --kernel FCNN --draws 5
     python benchmarks/privacy.py audit --data-dir ../shared/data --dataset mnist --kernel identity
@@ -36,7 +36,11 @@ ROOT = Path(__file__).resolve().parent.parent
 EPSILONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 DELTA = 1e-5
 LOOSE = privacy.PrivacyBudget(1e5, 0.5)  # all but no noise
-START, END = "<!-- measured by benchmarks/privacy.py -->", "<!-- end -->"
+_HEAD = """\
+# Private releases and audits, measured
+
+Written by `benchmarks/privacy.py`. What the figures mean: [Privacy](../guide/privacy.md).
+"""
 COLORS = {"statistics": "#1f5f8b", "output": "#e07b39"}
 
 
@@ -283,7 +287,7 @@ def plot(result: dict[str, Any], figures: Path) -> None:
 
 
 def write_page(results: Path, docs: Path) -> None:
-    """Puts what was measured between the two marks of <docs>/privacy.md."""
+    """<docs>/privacy.md and its figures, from whatever result files there are."""
     read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("privacy-*.json"))]
     curves, attacks = ([result for result in read if key in result] for key in ("original", "attacks"))
     audits = [result for result in read if result not in curves + attacks]
@@ -291,10 +295,7 @@ def write_page(results: Path, docs: Path) -> None:
     lines += [line for result in attacks for line in attack_lines(result)]
     for result in curves:
         plot(result, docs / "figures")
-    page = docs / "privacy.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text("\n".join([before + START, "", *lines, END + after]), encoding="utf-8")
+    (docs / "privacy.md").write_text("\n".join([_HEAD, *lines]).rstrip() + "\n", encoding="utf-8")
 
 
 def measure(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -317,7 +318,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20_000, help="Releases of each data set that are attacked.")
     parser.add_argument("--float-trials", type=int, default=2_000_000, help="The same with float64 noise.")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "measured")
     arguments = parser.parse_args()
     if arguments.part != "page":
         name, measured = measure(arguments)

@@ -117,7 +117,7 @@ def draw(images: dict[str, Any], data: kd.Dataset, path: Path) -> None:
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/realism.md."""
+    """The table of docs/guide/realism.md."""
     lines = [
         "| data set | map | per class | set | MSE | PSNR (dB) | out of range | weight error | agreement | cond | s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar100"])
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     parser.add_argument("--ipc", type=int, nargs="+", default=[10], help="points per class; the last is drawn")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     arguments = parser.parse_args()
     store = arguments.out / "figures" / "realism.json"
     known = json.loads(store.read_text(encoding="utf-8"))["cells"] if store.is_file() else []

@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md and its figures from the JSON files in benchmarks/results.
+"""Writes docs/measured/benchmarks.md and its figures from the JSON files in benchmarks/results.
 
     python benchmarks/report.py [--results benchmarks/results] [--docs docs]
 
@@ -40,7 +40,7 @@ Floor: the arithmetic that cannot be avoided, at the BLAS ceilings measured in t
 `published` is `published.py`, the published algorithm written plainly in PyTorch; `numpy` a plain NumPy pipeline;
 `sklearn` is `RidgeClassifierCV` and `himalaya` `RidgeCV` over the same λ, which train the original model only and
 distil nothing. Peak memory is of the whole process. What the rest of the time is, and what was tried:
-[performance.md](performance.md).
+[performance.md](../explanation/performance.md).
 """
 
 Result = dict[str, Any]
@@ -294,7 +294,7 @@ def main() -> None:
     """Writes the page again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=_HERE / "results")
-    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     arguments = parser.parse_args()
     write(arguments.results, arguments.docs)
 

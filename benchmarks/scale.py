@@ -2,7 +2,8 @@
 
     python benchmarks/scale.py [--rows 1000000000] [--d 1024] [--k 100]
 
-Nothing here was measured but the rate of a CPU core, which is asked of this machine. Prints the table of docs/scale.md.
+Nothing here was measured but the rate of a CPU core, which is asked of this machine. Prints the table of
+docs/measured/scale.md.
 A pass takes as long as the slower of its products and its reading, and then the reduction; products are taken at a
 share of the ceiling that this package reaches on CPUs.
 """

@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--most-rows", type=int, default=16384, help="rows for the parameters other than n")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--results", type=Path, default=_HERE / "results")
-    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     arguments = parser.parse_args()
     problem = load_problem(arguments.dataset, data_dir=arguments.data_dir, train_rows=arguments.train_rows)
     rows = run(problem, arguments.most_rows, arguments.repeats)

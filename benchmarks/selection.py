@@ -118,7 +118,7 @@ def main() -> None:
     """Measures, or answers from files (``--files``)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     parser.add_argument("--datasets", default="mnist,cifar100")
     parser.add_argument("--kernels", default=",".join(KERNELS))

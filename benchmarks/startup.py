@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--results", type=Path, default=_HERE / "results")
-    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     arguments = parser.parse_args()
     imports = compare([sys.executable, "-c", f"{_BASE}, krrdistill"], [sys.executable, "-c", _BASE], arguments.rounds)
     help_text = compare(

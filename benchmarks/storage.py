@@ -102,7 +102,7 @@ def measure(data: kd.Dataset, kernel: str, ipcs: list[str]) -> list[dict[str, An
 
 
 def page(results: list[dict[str, Any]]) -> str:
-    """docs/storage.md."""
+    """docs/measured/storage.md."""
     lines = [INTRODUCTION]
     for result in results:
         lines += [
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--kernels", nargs="+", default=["identity", "random_fourier", "FCNN"])
     parser.add_argument("--ipcs", nargs="+", default=["1", "10", "50", "p"])
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "measured")
     arguments = parser.parse_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     arguments.docs.mkdir(parents=True, exist_ok=True)

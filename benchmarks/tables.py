@@ -1,8 +1,8 @@
-"""Writes docs/tables.md and the measured part of docs/kip.md from the JSON files in benchmarks/results.
+"""Writes docs/measured/tables.md and docs/measured/kip.md from the JSON files in benchmarks/results.
 
     krrdistill reproduce table3 --out runs/table3        # then copy table3.json to benchmarks/results, table4 alike
     python -m pytest benchmarks/bench_kip.py --size cifar100 --benchmark-json=benchmarks/results/kip-cifar100-FCNN.json
-    python benchmarks/tables.py [--results benchmarks/results] [--docs docs]
+    python benchmarks/tables.py [--results benchmarks/results] [--docs docs/measured]
 
 A table may come in several files (table4-mnist.json, table4-cifar100.json); so may the benchmark (kip-*.json).
 """
@@ -19,7 +19,11 @@ from machine import one_line
 __all__ = ["write"]
 
 _HERE = Path(__file__).resolve().parent
-_START, _END = "<!-- measured: written by benchmarks/tables.py -->", "<!-- end of what was measured -->"
+_KIP = """\
+# One step of KIP, measured
+
+Written by `benchmarks/tables.py`. What the variants do: [KIP](../guide/kip.md).
+"""
 _INTRODUCTION = """\
 # The published tables, made again
 
@@ -72,17 +76,14 @@ def _milliseconds(value: float | None) -> str:
 def write(results: Path, docs: Path) -> None:
     """Both pages, from whatever result files there are."""
     (docs / "tables.md").write_text(_tables(results).rstrip() + "\n", encoding="utf-8")
-    page = docs / "kip.md"
-    before, rest = page.read_text(encoding="utf-8").split(_START)
-    _, after = rest.split(_END)
-    page.write_text(f"{before}{_START}\n{_kip(results)}{_END}{after}", encoding="utf-8")
+    (docs / "kip.md").write_text(f"{_KIP}\n{_kip(results).rstrip()}\n", encoding="utf-8")
 
 
 def main() -> None:
     """Writes both pages again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=_HERE / "results")
-    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     arguments = parser.parse_args()
     write(arguments.results, arguments.docs)
 

@@ -1,8 +1,8 @@
-"""The figures of docs/theory.md, measured on MNIST: where the findings differ from the text of the paper.
+"""The figures of docs/explanation/theory.md, measured on MNIST: where the findings differ from the text of the paper.
 
     python benchmarks/theory.py --data-dir ../shared/data
 
-Writes them between the marks of <docs>/theory.md.
+Writes <docs>/theory.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from krrdistill.construct.labels import learned_labels, one_hot_labels
 from krrdistill.maps import FeatureMap
 from machine import machine_facts, one_line
 
-START, END = "<!-- measured by benchmarks/theory.py -->", "<!-- end -->"
+_HEAD = """\
+# Where findings differ from the paper, measured
+
+Written by `benchmarks/theory.py`. What is compared: [Theory](../explanation/theory.md).
+"""
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -131,16 +135,14 @@ def main() -> None:
     """Measures everything and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", type=Path, default=None)
-    parser.add_argument("--docs", type=Path, default=Path(__file__).resolve().parent.parent / "docs")
+    parser.add_argument("--docs", type=Path, default=Path(__file__).resolve().parent.parent / "docs" / "measured")
     arguments = parser.parse_args()
     data = kd.load_dataset("mnist", data_dir=arguments.data_dir)
     lines = [f"Relative weight errors ‖W_S − W‖ / ‖W‖ on MNIST, {one_line(machine_facts())}.", ""]
     for part in (roots, labels_only, fourier_scale, deep_linear, kip_minimum):
         lines += [*part(data), ""]
-    page = arguments.docs / "theory.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text("\n".join([before + START, "", *lines, END + after]), encoding="utf-8")
+    page = "\n".join([_HEAD, *lines]).rstrip() + "\n"
+    (arguments.docs / "theory.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

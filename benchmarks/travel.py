@@ -7,7 +7,7 @@ The ways: one call, a DataLoader, eight saved shards merged in shuffled order, D
 torch.distributed. The data: CIFAR-100 (FCNN, two precisions), and 2 000 000 x 512 embeddings in float16 that are made
 here. Every way runs in a process of its own. Efficiency: two workers of one thread each against one process with two
 threads, on the same rows, in alternation; the start of a cluster is not counted, reading is. Writes
-results/travel.json and docs/travel.md.
+results/travel.json and docs/measured/travel.md.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000, help="embeddings")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--parts", default="ways,efficiency")
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results")
     parser.add_argument("--way", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--rank", nargs=5, help=argparse.SUPPRESS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ import tolerances
 from conftest import framework
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS, DOCS = ROOT / "benchmarks", ROOT / "docs"
+SCRIPTS, DOCS = ROOT / "benchmarks", ROOT / "docs" / "measured"
 
 
 @pytest.fixture
@@ -55,22 +54,26 @@ def headings(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("# ")] + sorted(set(heads))
 
 
-@pytest.fixture
-def docs(tmp_path: Path) -> Path:
-    """A copy of the pages that scripts write parts of."""
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    for page in DOCS.glob("*.md"):
-        shutil.copy(page, folder)
-    return folder
-
-
 def test_exactness_writes_the_page_of_cells_that_meet_their_targets(run: Any, tmp_path: Path) -> None:
-    words = ("--datasets", "digits", "--kernels", "FCNN", "--ipcs", "1", "--seeds", "0", "--out", tmp_path)
+    words = (
+        "--datasets",
+        "digits",
+        "--kernels",
+        "FCNN",
+        "--ipcs",
+        "1",
+        "--seeds",
+        "0",
+        "--out",
+        tmp_path,
+        "--results",
+        tmp_path,
+    )
     assert run("exactness", *words) == 0
     content = json.loads((tmp_path / "exactness.json").read_text(encoding="utf-8"))
     assert len(content["cells"]) == 8
-    assert content["cells"][0].keys() == json.loads((DOCS / "exactness.json").read_text())["cells"][0].keys()
+    committed = json.loads((SCRIPTS / "results" / "exactness.json").read_text(encoding="utf-8"))
+    assert content["cells"][0].keys() == committed["cells"][0].keys()
     assert headings(tmp_path / "exactness.md") == headings(DOCS / "exactness.md")
 
 
@@ -86,7 +89,7 @@ def test_realism_prints_the_table_of_its_page(
     assert found[0].keys() == committed[0].keys()
     assert all(row["mse"] > found[-1]["mse"] for row in found[:-1])  # the nearest set is the nearest
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| data set")]
-    assert printed[0] in (DOCS / "realism.md").read_text(encoding="utf-8")
+    assert printed[0] in (ROOT / "docs" / "guide" / "realism.md").read_text(encoding="utf-8")
 
 
 def test_storage_writes_the_page_from_result_files(run: Any, tmp_path: Path) -> None:
@@ -95,23 +98,23 @@ def test_storage_writes_the_page_from_result_files(run: Any, tmp_path: Path) -> 
     assert headings(tmp_path / "storage.md") == headings(DOCS / "storage.md")
 
 
-def test_privacy_writes_its_part_of_the_page(run: Any, tmp_path: Path, docs: Path) -> None:
-    words = ("--dataset", "digits", "--draws", "1", "--results", tmp_path, "--docs", docs)
+def test_privacy_writes_the_page(run: Any, tmp_path: Path) -> None:
+    words = ("--dataset", "digits", "--draws", "1", "--results", tmp_path, "--docs", tmp_path)
     run("privacy", "curve", *words)
     run("privacy", "audit", *words)
-    run("privacy", "attack", "--trials", "40", "--float-trials", "100000", "--results", tmp_path, "--docs", docs)
+    run("privacy", "attack", "--trials", "40", "--float-trials", "100000", "--results", tmp_path, "--docs", tmp_path)
     before, *after = json.loads((tmp_path / "privacy-attack.json").read_text(encoding="utf-8"))["attacks"]
     assert before["delta"]["bound"] > 1e-3
     assert [(row["delta"]["bound"], row["epsilon"]["bound"] < 1.0) for row in after] == [(0.0, True)] * 3
-    assert headings(docs / "privacy.md") == headings(DOCS / "privacy.md")
-    assert "digits, identity" in (docs / "privacy.md").read_text(encoding="utf-8")
+    assert headings(tmp_path / "privacy.md") == headings(DOCS / "privacy.md")
+    assert "digits, identity" in (tmp_path / "privacy.md").read_text(encoding="utf-8")
 
 
 def test_maps_measures_a_row_and_writes_the_page(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     maps = script("maps")
     rows = [maps.Row("digits", "map", "FCNN", True), maps.Row("digits", "user", "user", True, {"init": "real"})]
     monkeypatch.setattr(maps, "rows", lambda: rows)
-    assert run("maps", "--out", tmp_path / "new") == 0
+    assert run("maps", "--out", tmp_path / "new", "--results", tmp_path / "new") == 0
     assert headings(tmp_path / "new" / "maps.md") == headings(DOCS / "maps.md")
 
 
@@ -119,7 +122,7 @@ def test_labels_only_writes_the_page(run: Any, tmp_path: Path, monkeypatch: pyte
     labels_only = script("labels_only")
     monkeypatch.setattr(labels_only, "WIDTHS", (60,))
     monkeypatch.setattr(kd, "load_dataset", lambda name, data_dir, load=kd.load_dataset: load("digits"))
-    run("labels_only", "--out", tmp_path)
+    run("labels_only", "--out", tmp_path, "--results", tmp_path)
     assert headings(tmp_path / "labels-only.md") == headings(DOCS / "labels-only.md")
 
 
@@ -150,17 +153,19 @@ def test_contestants_reach_the_same_accuracy(run: Any, contestant: str, capsys: 
 
 
 def test_pages_of_stored_results_are_those_that_are_committed(
-    run: Any, docs: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("plot_stages", "plot_scaling"):  # slow; memory's is drawn
         monkeypatch.setattr(script("plots"), name, lambda result, path: None)
     monkeypatch.setattr(script("privacy"), "plot", lambda result, figures: None)
-    run("report", "--docs", docs)
-    run("tables", "--docs", docs)
-    run("storage", "--docs", docs)
-    run("privacy", "page", "--docs", docs)
+    run("report", "--docs", tmp_path)
+    run("tables", "--docs", tmp_path)
+    run("storage", "--docs", tmp_path)
+    run("privacy", "page", "--docs", tmp_path)
     for name in ("benchmarks", "tables", "kip", "storage", "privacy"):
-        assert (docs / f"{name}.md").read_text(encoding="utf-8") == (DOCS / f"{name}.md").read_text(encoding="utf-8")
+        assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == (DOCS / f"{name}.md").read_text(
+            encoding="utf-8"
+        )
 
 
 @pytest.mark.parametrize("name", ["large", "travel"])
@@ -266,9 +271,9 @@ def test_gpu_run_writes_results_that_its_page_shows(
     assert "Not run." in capsys.readouterr().out
 
 
-def test_gpu_page_of_stored_results_is_the_one_that_is_committed(run: Any, docs: Path) -> None:
-    run("gpu.report", "--docs", docs)
-    assert (docs / "gpu.md").read_text(encoding="utf-8") == (DOCS / "gpu.md").read_text(encoding="utf-8")
+def test_gpu_page_of_stored_results_is_the_one_that_is_committed(run: Any, tmp_path: Path) -> None:
+    run("gpu.report", "--docs", tmp_path)
+    assert (tmp_path / "gpu.md").read_text(encoding="utf-8") == (DOCS / "gpu.md").read_text(encoding="utf-8")
 
 
 def test_gpu_floor_is_that_of_the_slowest_of_arithmetic_memory_and_bus(run: Any) -> None:

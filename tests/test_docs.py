@@ -14,7 +14,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
     *(ROOT / folder / "README.md" for folder in ("csrc", "benchmarks")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FOLDERS = (ROOT, ROOT / "python" / "krrdistill", ROOT / "csrc", ROOT / "csrc" / "include")
 SOURCE = re.compile(r"`((?:[\w.*/-]*\{[\w,]+\}|[\w.*/-]*[a-z0-9_*])\.(?:py|pyi|cpp|cu|h|md|toml))`")

@@ -1,4 +1,4 @@
-"""The script of docs/file-format.md retrains the same model without krrdistill."""
+"""The script of docs/reference/file-format.md retrains the same model without krrdistill."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import krrdistill as kd
 import tolerances
 
-PAGE = Path(__file__).parent.parent / "docs" / "file-format.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "file-format.md"
 AFTER = 'meta = json.loads(str(file["meta"]))\n'
 
 

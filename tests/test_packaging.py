@@ -207,7 +207,7 @@ def test_readme_links_work_on_pypi() -> None:
     assert [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("https://", "#"))] == []
     place = r"^\[([^\]]+)\]: https://github\.com/krrdistill/krrdistill/(?:blob|raw)/main/(\S+)$"
     places = dict(re.findall(place, text, re.MULTILINE))
-    assert {"docs/maps.md", "CHANGELOG.md"} <= set(places)
+    assert {"docs/measured/maps.md", "CHANGELOG.md"} <= set(places)
     assert [path for label, path in places.items() if label != path or not (ROOT / path).is_file()] == []
     used = set(re.findall(r"\[([\w./-]+\.(?:md|png))\](?!:)", text))
     assert used == set(places)

@@ -276,7 +276,7 @@ def zero_feature_pair() -> list[privacy.ClippedStatistics]:
 
 
 def test_last_bits_of_released_weights_are_the_same_for_neighbours() -> None:
-    """Of float64 noise they tell which of the two it was, with delta >= 0.023 (docs/privacy.md)."""
+    """Of float64 noise they tell which of the two it was, with delta >= 0.023 (docs/guide/privacy.md)."""
     for statistics in zero_feature_pair():
         for _ in range(20):
             model = privacy.perturb(statistics, "output", BUDGET)
@@ -534,7 +534,7 @@ def test_release_with_a_field_without_a_reason_is_removed(
 
 
 def test_reasons_in_the_documentation_are_those_of_the_code() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "privacy.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent / "docs" / "guide" / "privacy.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+) \|$", text.split("### What is in the file")[1], re.MULTILINE))
     assert rows == dict(privacy.PUBLIC)
 

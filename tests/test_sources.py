@@ -746,7 +746,7 @@ def test_a_missing_library_is_named_with_how_to_get_it(
         kd.read_samples(made.source)
 
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "guide"
 
 
 def test_every_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

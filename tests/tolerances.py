@@ -23,7 +23,7 @@ _MERGED = 1e-12
 _SLICES = 1e-8
 # The tests keep the promise in numbers of their own: those of the package could be changed with it.
 _PROMISED = {"float64": 1e-6, "float32": 1e-2, "float16": 1e-2, "uint8": 1e-2}
-# float32 cosine: reduction in three parts, then polynomials of degree 8 and 7 in float32 (docs/numerics.md).
+# float32 cosine: reduction in three parts, polynomials of degree 8 and 7, in float32 (docs/explanation/numerics.md).
 _FLOAT32_COSINE_ULPS = 2.0
 # Accuracies on a training set are no monotone function of lambda, only the residual is: what counts as noise.
 ACCURACY_NOISE = 2e-3

@@ -1,4 +1,4 @@
-"""Writes docs/gpu.md from the results of ``run.py`` in benchmarks/results/gpu/DEVICE/NAME.json, in the order of names.
+"""Writes docs/measured/gpu.md from the results of ``run.py`` in benchmarks/results/gpu/DEVICE/NAME.json, by name.
 
     cd benchmarks && python -m gpu.report [--results results/gpu] [--docs ../docs]
 
@@ -499,7 +499,7 @@ def main() -> None:
     """Writes the page again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=_HERE.parent / "results" / "gpu")
-    parser.add_argument("--docs", type=Path, default=_HERE.parents[1] / "docs")
+    parser.add_argument("--docs", type=Path, default=_HERE.parents[1] / "docs" / "measured")
     arguments = parser.parse_args()
     write(arguments.results, arguments.docs)
 

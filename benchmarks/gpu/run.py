@@ -4,7 +4,7 @@
     benchmarks/gpu/run.sh ceilings stages --out /tmp/gpu
     benchmarks/gpu/run.sh --emulated --small                # no GPU: the emulated device, small sizes; no times of use
 
-Writes results.json, run.log, parity.log and sanitizer.log. ``python -m gpu.report`` renders docs/gpu.md from copies of
+Writes results.json, run.log, parity.log and sanitizer.log. ``python -m gpu.report`` renders docs/measured/gpu.md from
 results.json in benchmarks/results/gpu/DEVICE/NAME.json.
 """
 

@@ -1,4 +1,4 @@
-"""The distilled data set as one self-contained .npz file (docs/file-format.md)."""
+"""The distilled data set as one self-contained .npz file (docs/reference/file-format.md)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _BUILD_REMEDY = (
     "pip install --force-reinstall --no-binary krrdistill krrdistill"
 )
 _NUMBA_REMEDY = 'pip install "krrdistill[numba]"'
-# What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/backends.md).
+# What takes over, and what it costs against native: pass and lambda path of CIFAR-100, FCNN (docs/guide/backends.md).
 _FALLBACKS = {
     "numba": "using Numba instead: about 1.2 times slower, after 5 seconds of compilation once",
     "array": "using NumPy instead: about 2 times slower",

@@ -40,7 +40,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Activation = Literal["linear", "leaky_relu", "cosine"]
 Precision = Literal["float32", "float64"]
-# ||dG||_2 / ||G||_2 of float32 features and products, measured on MNIST and CIFAR-100 (docs/numerics.md).
+# ||dG||_2 / ||G||_2 of float32 features and products, measured on MNIST and CIFAR-100 (docs/explanation/numerics.md).
 FLOAT32_ROUNDING = 10 * 2.0**-24
 Matrix: TypeAlias = npt.NDArray[Any] | HadamardWeight  # dense or structured, of shape (outputs, inputs)
 Weight: TypeAlias = Matrix | Operator  # or applied in Python

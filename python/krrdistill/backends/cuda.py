@@ -298,7 +298,7 @@ class CudaBackend(CompiledBackend):
         return products_on(self)
 
     def pays(self, operations: float, numbers: int) -> bool:
-        """Whether the bus is not slower than the host's BLAS (measured on an H100 with 16 cores, docs/gpu.md)."""
+        """Whether the bus is not slower than the host's BLAS (an H100 with 16 cores: docs/measured/gpu.md)."""
         return operations > _OPERATIONS_PER_NUMBER * numbers
 
     def product(self, A: FloatArray, B: FloatArray) -> FloatArray:

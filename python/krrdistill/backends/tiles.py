@@ -14,7 +14,7 @@ _TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at 
 _MIN_ROWS, _MAX_ROWS = 64, 4096
 # On a GPU a tile has to fill all processors and the depth of integer products; its buffers lie in device memory.
 _DEVICE_TILE_BYTES, _DEVICE_MAX_ROWS = 256 << 20, 8192
-# float32 sums go to float64 at the first tile that ends so many rows, as flush_rows of csrc says (docs/numerics.md).
+# float32 sums go to float64 at the first tile of so many rows (flush_rows of csrc; docs/explanation/numerics.md).
 FLUSH_ROWS = 4096
 
 

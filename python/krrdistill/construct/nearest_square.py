@@ -1,4 +1,4 @@
-"""The exact set nearest to as many points as the model has rows: every point by itself (docs/realism.md).
+"""The exact set nearest to as many points as the model has rows: every point by itself (docs/guide/realism.md).
 
 With m = k the rows of F must lie in the row space of W one by one: f = a Q with k unknowns a. For one nonlinear layer,
 f = act(t) with t = x A^T + b, everything happens in t: the squared distance of inputs is (t - t_0) G^-1 (t - t_0)^T

@@ -107,7 +107,7 @@ class RunSettings:
 
     dataset: str = option(
         "digits",
-        "{choices}, a file, or a folder (docs/data.md).",
+        "{choices}, a file, or a folder (docs/guide/data.md).",
         choices=DATASETS,
         accepts=is_source_name,
         metavar="NAME|FILE|FOLDER|hf:PATH",

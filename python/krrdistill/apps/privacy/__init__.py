@@ -1,4 +1,4 @@
-"""What a distilled set reveals, and what noise a release needs (docs/privacy.md)."""
+"""What a distilled set reveals, and what noise a release needs (docs/guide/privacy.md)."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
 """What a run folder holds: enough for its page, without the data set and without computing anything again.
 
 report.json       the facts of the run, as ``krrdistill distill --json`` prints them
-distilled.npz     the distilled set (docs/file-format.md)
+distilled.npz     the distilled set (docs/reference/file-format.md)
 figure_data.npz   the lambda path, singular values and start images
 curve.npz         of KIP only: its loss and accuracy
 privacy.json      what ``krrdistill privacy`` found out about distilled.npz, where it was asked
