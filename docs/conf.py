@@ -34,8 +34,8 @@ extensions = [
 exclude_patterns = ["_ext", "_templates"]
 templates_path = ["_templates"]
 nitpicky = True
-# Objects of other libraries are named in signatures and bases; their documentation is not linked.
-nitpick_ignore_regex = [("py:.*", r"(sklearn|torch|numpy|np|npt)\..*")]
+# Types of Python and NumPy are not linked: that would take lists of their pages from the network.
+nitpick_ignore_regex = [(".*", r"python:.*|numpy\..*")]
 smartquotes = False  # two dashes begin an option
 
 # ---- Markdown
@@ -46,7 +46,6 @@ repository_url = f"{REPOSITORY}/blob/main"
 # ---- the API, from docstrings
 autodoc_typehints = "none"  # the sections of the docstrings have the types
 autodoc_member_order = "bysource"
-autodoc_default_options = {"show-inheritance": True}
 autosummary_generate = True
 # Frameworks that are large and optional: their modules are read without them, too.
 autodoc_mock_imports = [name for name in ("dask", "distributed", "ray", "torch") if find_spec(name) is None]

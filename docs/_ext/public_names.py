@@ -18,7 +18,13 @@ def add_bases(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
         lines += ["", f"It is a {' and a '.join(f':class:`krrdistill.{base}`' for base in bases)}.", ""]
 
 
+def skip_metadata(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the methods that scikit-learn adds to every estimator, ``set_fit_request`` and the like."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    app.connect("autodoc-skip-member", skip_metadata)
     app.connect("autodoc-process-docstring", add_bases, priority=900)  # after numpydoc
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +28,21 @@ def code(words: Any) -> str:
     return "`" + str(words).replace("|", r"\|") + "`" if words else ""
 
 
-def commands() -> Iterator[dict[str, Any]]:
+def commands() -> list[dict[str, Any]]:
     """Every command with its arguments, and its options by the panels of its help."""
     group: Any = typer.main.get_command(command_line)
-    for name, command in group.commands.items():
-        panels: dict[str, list[Any]] = {}
-        arguments = [each for each in command.params if each.param_type_name == "argument"]
-        for each in command.params:
-            if each not in arguments:
-                panels.setdefault(getattr(each, "rich_help_panel", None) or "Options", []).append(each)
-        words = [name, "[OPTIONS]", *(each.metavar if each.required else f"[{each.metavar}]" for each in arguments)]
-        yield {
-            "name": name,
-            "text": command.help,
-            "usage": " ".join(["krrdistill", *words]),
-            "arguments": arguments,
-            "panels": {panel: [_option(each) for each in found] for panel, found in panels.items()},
-        }
+    return [_command(name, command) for name, command in group.commands.items()]
+
+
+def _command(name: str, command: Any) -> dict[str, Any]:
+    panels: dict[str, list[dict[str, str]]] = {}
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    for each in command.params:
+        if each not in arguments:
+            panels.setdefault(getattr(each, "rich_help_panel", None) or "Options", []).append(_option(each))
+    words = [name, "[OPTIONS]", *(each.metavar if each.required else f"[{each.metavar}]" for each in arguments)]
+    usage = " ".join(["krrdistill", *words])
+    return {"name": name, "text": command.help, "usage": usage, "arguments": arguments, "panels": panels}
 
 
 def _option(parameter: Any) -> dict[str, str]:
