@@ -8,6 +8,8 @@
 #   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
 #   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
+#   make docs       the documentation site, build/docs/html; runs the gallery        (make docs-links: addresses outside of it, too)
+#   make measured   the pages of docs/measured that are kept as results, written again; nothing is measured
 #   make bench      the benchmarks, docs/measured/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
 #   make release    set the version and date the changelog               VERSION=0.2.0
@@ -55,7 +57,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test fuzz lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel release clean
+.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -77,9 +79,9 @@ $(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 
 # .venv/stamps/EXTRA: the package in place, with that extra. Type checking needs what the code imports, so lint has all.
 # The CUDA backend on an emulated device comes with the test tools, and stays where it is.
-EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli,$*),ON,OFF)
+EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli docs,$*),ON,OFF)
 EXTRAS_lint := lint,test,bench
-$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
+$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/docs: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --no-build-isolation --check-build-dependencies \
 		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) \
 		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=$(EMULATED) -e '.[$(or $(EXTRAS_$*),$*)]'
@@ -115,6 +117,24 @@ bench: $(STAMPS)/bench
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/end_to_end.py --datasets $(BENCH_DATASETS) $(BENCH_ARGS)
 	$(BIN)/python benchmarks/report.py
+
+# Warnings are errors. One BLAS thread: the examples of the gallery are small.
+DOCS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j $(JOBS) -d build/docs/doctrees
+DOCS_GENERATED := docs/gallery docs/reference/generated docs/sg_execution_times.rst
+
+docs: $(STAMPS)/docs
+	$(DOCS) -b html docs build/docs/html
+
+# Needs a network, unlike all else.
+docs-links: $(STAMPS)/docs
+	$(DOCS) -b linkcheck docs build/docs/links
+
+measured: $(STAMPS)/bench
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/privacy.py page
+	cd benchmarks && $(abspath $(BIN))/python -m gpu.report
 
 wheel: $(STAMPS)/tools
 	$(BIN)/pip install --quiet build
@@ -230,4 +250,4 @@ $(CUDA)/installed: $(BUILD_INPUTS)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist runs/demo $(DOCS_GENERATED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -105,7 +105,7 @@ def distill(
 
     Parameters
     ----------
-    X : array of shape (n, *shape), data frame or sparse matrix
+    X : array of shape ``(n, *shape)``, data frame or sparse matrix
         Raw inputs, of any framework; on a device they stay there, and no whole copy is made.
     y : array, series or list
         Integers, booleans, strings or categories (n,) are classes; fractions, and several columns (n, k), are
@@ -270,7 +270,7 @@ def retrain(
     Parameters
     ----------
     distilled : DistilledDataset
-    X : array of shape (n, *shape)
+    X : array of shape ``(n, *shape)``
         The raw samples that were distilled, in their order.
     y : array
         Their labels or targets.

@@ -139,7 +139,7 @@ class DistilledDataset:
 
     @property
     def samples(self) -> npt.NDArray[np.float32]:
-        """``X`` with the shape of the raw samples, (m, *shape), rounded to float32: for looking at."""
+        """``X`` with the shape of the raw samples, ``(m, *shape)``, rounded to float32: for looking at."""
         with np.errstate(over="ignore"):  # infinite where float32 ends; ``save`` refuses it
             return self.X.astype(np.float32).reshape(len(self.inputs), *self.shape)
 
@@ -158,7 +158,7 @@ class DistilledDataset:
             return self._model(F, self._gram(F))
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
-        """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.
+        """Predictions for raw samples X ``(n, *shape)`` under the model retrained from this set, of the kind of X.
 
         Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
         """
@@ -174,7 +174,7 @@ class DistilledDataset:
         return like(predicted, X)
 
     def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
-        """``torch.utils.data.TensorDataset`` of the raw points (m, *shape) and Y (m, k).
+        """``torch.utils.data.TensorDataset`` of the raw points ``(m, *shape)`` and Y (m, k).
 
         ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit. Raises TypeError
         for types that are not floating point: they would cut points and labels to whole numbers.

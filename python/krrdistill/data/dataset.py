@@ -31,7 +31,7 @@ class Dataset:
     ----------
     name : str
         What reports call it.
-    x_train, x_test : array of shape (n, *shape), data frame, sparse matrix or ``RowSource``
+    x_train, x_test : array of shape ``(n, *shape)``, data frame, sparse matrix or ``RowSource``
         Inputs: uint8, float32 or float64 as they are; anything else stays what it is and is read block by block, as
         float32 or float64.
     y_train, y_test : array, series or list

@@ -108,7 +108,7 @@ class Preprocessing:
     def standardise(self, X: Any) -> Any:
         """u = (x - origin) / unit without whitening: what the layers of a map get.
 
-        X : array of shape (n, *shape) or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
+        X : array of shape ``(n, *shape)`` or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
         """
         return like(self._standard(self._rows("standardise", "X", X)), X)
 
@@ -120,7 +120,7 @@ class Preprocessing:
         return out
 
     def raw(self, U: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """x = u unit + origin: the inverse of ``standardise``, float64 (n, d) or (n, *shape), of the kind of U."""
+        """x = u unit + origin: the inverse of ``standardise``, float64 (n, d) or ``(n, *shape)``, of the kind of U."""
         return like(self._raw("raw", self._rows("raw", "U", U), shape), U)
 
     def _raw(self, method: str, rows: NDArray[Any], shape: tuple[int, ...] | None) -> Vector:
@@ -151,7 +151,7 @@ class Preprocessing:
         return np.asarray(scipy.linalg.cho_solve(self._whitening_factor, Z.T, check_finite=False).T)
 
     def invert(self, Z: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """x from z, the inverse of ``apply``: float64 (n, d) or (n, *shape), of the kind of Z."""
+        """x from z, the inverse of ``apply``: float64 (n, d) or ``(n, *shape)``, of the kind of Z."""
         rows = np.asarray(self._rows("invert", "Z", Z), np.float64)
         return like(self._raw("invert", self.unwhiten(rows), shape), Z)
 
@@ -233,7 +233,7 @@ class Moments:
 
     @staticmethod
     def of(X: Any, *, layout: str | None = None) -> Moments:
-        """Moments of an array (n, *shape), block by block."""
+        """Moments of an array ``(n, *shape)``, block by block."""
         x = host_samples("Moments", X)
         shape = tuple(int(s) for s in x.shape[1:])
         layout = checked_layout("standardize", shape, layout)
@@ -289,7 +289,7 @@ def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Prep
 
     Parameters
     ----------
-    data : Dataset, array (n, *shape) or Moments
+    data : Dataset, array ``(n, *shape)`` or Moments
         uint8 data sets "mnist", "cifar10" and "cifar100" take the published constants of x / 255; everything else its
         own (training) mean and standard deviation. Samples of shape (h, w) have one channel, (h, w, c) have c. A
         channel or feature that never changes gets std 1.
@@ -337,7 +337,7 @@ def zca(data: Any, *, eps: float = 0.1, name: str = "") -> Preprocessing:
 
     Parameters
     ----------
-    data : Dataset or array (n, *shape)
+    data : Dataset or array ``(n, *shape)``
     eps : float
         > 0, added to the eigenvalues of the covariance of x / white, n samples, in float64. white is 255 for uint8 (16
         for "digits"), else the largest magnitude in the data.

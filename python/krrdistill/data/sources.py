@@ -56,7 +56,7 @@ def read_samples(source: Any, *, x: Columns = None, y: Columns = None) -> tuple[
     ----------
     source : path, table or collection
         A Parquet file or a folder of them; a folder that ``datasets`` saved ("hf:PATH" says so); a folder of pictures,
-        ROOT/CLASS/*.png, jpg, bmp or webp; a .npz file; a .npy file, with y another. A data frame or table of pandas,
+        ``ROOT/CLASS/*.png``, jpg, bmp or webp; a .npz file; a .npy file, with y another. A data frame or table of pandas,
         polars or pyarrow; a ``datasets.Dataset``; a map-style ``torch.utils.data.Dataset``; a pair (X, y) of arrays or
         of .npy files.
     x : str or sequence of str, optional

@@ -117,7 +117,7 @@ class FeatureMap:
         return copy
 
     def transform(self, X: Any, *, dtype: Any = None, backend: Backend | str | None = None) -> Any:
-        """phi(X): array of shape (n, d) or (n, *shape) -> (n, p), of the kind and on the device of X.
+        """phi(X): array of shape (n, d) or ``(n, *shape)`` -> (n, p), of the kind and on the device of X.
 
         Parameters
         ----------
@@ -148,13 +148,13 @@ class FeatureMap:
         return rows_of(where, X, precision, scale=self.scale, shift=self.shift, rows=rows)
 
     def feature_limit(self) -> float:
-        """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""
+        """The largest ``|entry|`` that features of this map can have: inf, or the scale of a final cosine."""
         if self.layers and self.layers[-1].activation == "cosine":
             return float(self.layers[-1].parameter)
         return float("inf")
 
     def feature_bound(self, largest: float) -> float:
-        """An upper bound of |phi(x)_j| for |x_i| <= ``largest``; inf for layers that run in Python."""
+        """An upper bound of ``|phi(x)_j|`` for ``|x_i| <= largest``; inf for layers that run in Python."""
         if np.isfinite(self.feature_limit()):
             return self.feature_limit()
         unit, origin = np.abs(self.preprocessing.unit), np.abs(self.preprocessing.origin)

@@ -27,10 +27,12 @@ _MAX_NU = 50.0
 class RandomFourier(FeatureMap):
     """phi(x) = sqrt(2/p) cos(A x + b),  rows of A from a spectral measure,  b ~ U[0, 2 pi].
 
-    phi(x) . phi(y) approximates the kernel whose spectral measure it is (Bochner), with sigma = sqrt(sigma2):
-      gaussian   A_ij ~ N(0, 1/sigma^2)             exp(-||x - y||^2 / (2 sigma^2))
-      laplacian  A_ij ~ Cauchy(0, 1/sigma)          exp(-||x - y||_1 / sigma)
-      matern     rows ~ t_{2 nu}(0, I/sigma^2)      2^(1-nu) / Gamma(nu) s^nu K_nu(s),  s = sqrt(2 nu) ||x - y|| / sigma
+    phi(x) . phi(y) approximates the kernel whose spectral measure it is (Bochner), with sigma = sqrt(sigma2)::
+
+        gaussian   A_ij ~ N(0, 1/sigma^2)          exp(-||x - y||^2 / (2 sigma^2))
+        laplacian  A_ij ~ Cauchy(0, 1/sigma)       exp(-||x - y||_1 / sigma)
+        matern     rows ~ t_{2 nu}(0, I/sigma^2)   2^(1-nu) / Gamma(nu) s^nu K_nu(s),  s = sqrt(2 nu) ||x - y|| / sigma
+
     Sources: Rahimi and Recht, NeurIPS 2007, figure 1 (the first two); Rasmussen and Williams, Gaussian Processes for
     Machine Learning, 2006, equations 4.14 and 4.15 (Matern: a multivariate t with 2 nu degrees of freedom).
     Exact preimages need p <= d (item 5.4).

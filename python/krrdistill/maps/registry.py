@@ -55,7 +55,7 @@ def make_map(
     kernel : one of ``KERNELS``, or "package.module:object"
         The last is imported: a map of the package, which keeps a preprocessing of its own, or a callable or torch
         module (``UserMap``).
-    data : Dataset or array of shape (n, *shape)
+    data : Dataset or array of shape ``(n, *shape)``
         Raw inputs, which give the shape and the median heuristic; a named data set gives its published constants.
     preprocessing : Preprocessing, optional
         The first stage of the map, by default none.

@@ -36,7 +36,7 @@ class HeldOutRows:
 
     Parameters
     ----------
-    X : array of shape (n, d) or (n, *shape), raw inputs
+    X : array of shape (n, d) or ``(n, *shape)``, raw inputs
     y : labels (n,), or targets (n, k)
     sample_weight : array of shape (n,), optional
     rows : array of int, optional

@@ -134,7 +134,7 @@ class RidgeModel:
         return tuple(path.val_r2[chosen, np.arange(len(chosen))].tolist())
 
     def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
-        """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
+        """W phi(x) + b for raw samples X (n, d) or ``(n, *shape)``: array of shape (n, k), in float64."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         check_columns("predict", self.columns, samples)
         (self.sizes or self.feature_map.preprocessing).warn_of_units("predict", samples)

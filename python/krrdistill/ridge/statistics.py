@@ -316,7 +316,7 @@ class RidgeStatistics:
 
         Parameters
         ----------
-        X : array of shape (n, d) or (n, *shape), uint8 or float, of any framework
+        X : array of shape (n, d) or ``(n, *shape)``, uint8 or float, of any framework
             Not copied; on a device it stays there, and the sums come back.
         y : labels (n,), or targets (n, k) where there are ``n_targets``
         sample_weight : array of shape (n,), >= 0, optional

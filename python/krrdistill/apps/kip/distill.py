@@ -126,7 +126,7 @@ def kip_distill(
 
     Parameters
     ----------
-    X : array of shape (n, *shape), uint8 or float
+    X : array of shape ``(n, *shape)``, uint8 or float
         Raw inputs.
     y : array of int, shape (n,)
         Labels.
