@@ -18,6 +18,7 @@ from krrdistill.apps.cli import main
 from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
 from krrdistill.apps.distillation import run_distillation
 from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
+from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
@@ -145,6 +146,15 @@ def test_report_and_verify_refuse_a_file_of_another_run(run: Path, capsys: pytes
         assert "distilled.npz is whole by its own digest: trust it" in error
     assert main([*DISTILL, str(run), "--seed", "3"]) == 0
     assert main(["report", str(run)]) == 0
+
+
+def test_report_of_an_older_version_gets_zca_and_noise_from_the_file_beside_it(tmp_path: Path) -> None:
+    assert main([*DISTILL, str(tmp_path), "--zca", "--noise", "gaussian"]) == 0
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert (report.pop("zca"), report.pop("noise")) == (True, "gaussian")
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    record = read_run(tmp_path).record
+    assert (record.zca, record.noise) == (True, "gaussian")
 
 
 def edited(file: Path, **changes: Any) -> Path:

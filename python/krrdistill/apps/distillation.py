@@ -272,6 +272,7 @@ def _written(
     record = RunRecord(
         **common_facts(data, kernel, options, model, distilled, certificate),
         init=options.start,
+        noise=options.noise if options.start == "noise" else None,
         range_scale=solution.pop("range_scale"),
         solution=Solution(**solution),
         val_r2=model.val_r2,
@@ -340,6 +341,7 @@ def common_facts(
         "dataset": data.name,
         "kernel": kernel,
         "ipc": tuple(points) if isinstance(points, list) else points,
+        "zca": distilled.preprocessing.kind == "zca",
         "seed": options.seed,
         "store": distilled.store,
         "n_train": model.n_train,

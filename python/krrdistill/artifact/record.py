@@ -163,6 +163,8 @@ class RunRecord:
     range_scale : factor that brought the features into the range of the map
     realism : likeness to the real samples of the start
     value_range : (lowest, highest) value of the raw data, None where only statistics are known
+    zca : whether the inputs are whitened
+    noise : the noise that the points started from, None for a start from real samples and for KIP
     statistics : the file of statistics that the model is of, where there were no data
     floor_seconds : lower bound on the time of stages (roofline), None where it is not measured
     """
@@ -171,6 +173,8 @@ class RunRecord:
     kernel: str
     ipc: int | tuple[int, ...]
     init: str
+    noise: str | None = None
+    zca: bool = False
     seed: int
     store: str
     n_train: int
