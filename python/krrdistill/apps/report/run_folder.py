@@ -36,7 +36,9 @@ __all__ = [
     "CURVE",
     "DATA",
     "DISTILLED",
+    "FIGURE",
     "PAGE",
+    "PATH_FIGURE",
     "PRIVACY",
     "REPORT",
     "PathData",
@@ -52,6 +54,7 @@ __all__ = [
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
 REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
+FIGURE, PATH_FIGURE = "distilled.png", "lambda_path.png"
 CURVE = "curve.npz"
 PRIVACY = "privacy.json"
 _LARGEST = 1e100  # of a number in the arrays of a run
@@ -260,12 +263,11 @@ def _record(path: Path, document: Mapping[str, Any]) -> RunRecord:
 
 def _facts_of_file(meta: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that reports of older versions lack, from the distilled file beside them."""
-    options, preprocessing = meta.get("options"), meta.get("preprocessing")
-    from_noise = document.get("init") == "noise" and "variant" not in document and isinstance(options, dict)
-    return {
-        "zca": isinstance(preprocessing, dict) and preprocessing.get("kind") == "zca",
-        "noise": options.get("noise") if from_noise else None,
-    }
+    options, preprocessing = (
+        of if isinstance(of := meta.get(key), dict) else {} for key in ("options", "preprocessing")
+    )
+    from_noise = document.get("init") == "noise" and "variant" not in document
+    return {"zca": preprocessing.get("kind") == "zca", "noise": options.get("noise") if from_noise else None}
 
 
 def _read_privacy(folder: Path) -> PrivacyAudit | None:
