@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import ziamath
 from docutils import nodes
@@ -26,7 +27,7 @@ def draw(latex: str, *, inline: bool) -> str:
     picture.set("style", f"vertical-align: {EM * formula.getyofst() / SIZE:.3f}em")
     picture.set("role", "img")
     picture.set("aria-label", latex)
-    return str(picture)
+    return ElementTree.tostring(picture, encoding="unicode")
 
 
 def visit_inline(translator: Any, node: nodes.math) -> None:
