@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import importlib
 import itertools
@@ -54,6 +55,23 @@ def test_a_path_that_is_not_there_is_found() -> None:
     assert SOURCE.findall("`features/base.py`, `cpu/a_{b,c}.cpp`") == ["features/base.py", "cpu/a_{b,c}.cpp"]
     assert not exists("features/base.py", PAGES[0])
     assert exists("maps/base.py", PAGES[0])
+
+
+def messages() -> str:
+    """Every text in the sources of the package, with the parts of an f-string that are fixed."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "python").rglob("*.py"))
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def test_messages_on_the_page_of_troubles_are_those_of_the_sources() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    heads = [line for line, below in itertools.pairwise(page.splitlines()) if below.startswith(": ")]
+    texts = [text for line in heads if line.startswith("`") for text in re.findall(r"`([^`]+)`", line)]
+    quoted = [part.strip(" ,") for text in texts for part in text.split("…")]
+    known = messages() + (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert len(quoted) > 20
+    assert [text for text in quoted if text not in known] == []
 
 
 DOCS = ROOT / "docs"

@@ -179,7 +179,8 @@ def verify(
 def privacy(
     given: Given,
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A distilled.npz to audit.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="FILE", help="A distilled.npz to audit, or the folder of its run.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> int:

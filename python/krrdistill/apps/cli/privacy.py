@@ -58,6 +58,8 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
     from krrdistill.artifact.file import DistilledDataset
 
     options = settings.options
+    if file.is_dir():  # of a run
+        file = file / DISTILLED
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
     feature_map = None if given.get("kernel") is None else named_map(settings.map_options.kernel, file)
