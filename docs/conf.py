@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from numpydoc.xref import DEFAULT_LINKS
+
 import krrdistill
 
 HERE = Path(__file__).resolve().parent
@@ -34,8 +36,6 @@ extensions = [
 exclude_patterns = ["_ext", "_templates"]
 templates_path = ["_templates"]
 nitpicky = True
-# Types of Python and NumPy are not linked: that would take lists of their pages from the network.
-nitpick_ignore_regex = [(".*", r"python:.*|numpy\..*")]
 smartquotes = False  # two dashes begin an option
 
 # ---- Markdown
@@ -50,9 +50,13 @@ autosummary_generate = True
 # Frameworks that are large and optional: their modules are read without them, too.
 autodoc_mock_imports = [name for name in ("dask", "distributed", "ray", "torch") if find_spec(name) is None]
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = True  # types that are public names become links, all other words stay words
-numpydoc_xref_aliases = {name: f"krrdistill.{name}" for name in krrdistill.__all__}
+# In the types of parameters public names become links. All other words stay words, those of Python and NumPy, too: to
+# link them takes the lists of their pages, from the network.
+numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {word: word for word in DEFAULT_LINKS} | {
+    name: f"krrdistill.{name}" for name in krrdistill.__all__
+}
 
 # ---- the gallery: every file is run, and can be had as a notebook
 GALLERY = HERE.parent / "examples" / "gallery"
@@ -75,6 +79,7 @@ html_theme = "furo"
 html_title = f"krrdistill {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+pygments_dark_style = "github-dark"
 html_show_sourcelink = False
 html_math_renderer = "svg"
 html_theme_options = {

@@ -116,9 +116,8 @@ def test_every_option_is_in_the_reference_of_its_command(extension: Callable[[st
     listed = {command["name"]: command for command in extension("templates").commands()}
     assert listed.keys() == group.commands.keys()
     for name, command in group.commands.items():
-        given = [option["given"] for options in listed[name]["panels"].values() for option in options]
-        flags = {param.opts[0] for param in command.params if param.param_type_name == "option"}
-        assert {words.split(" ")[0].rstrip(",") for words in given} == flags
+        given = {option["flags"].split()[0] for options in listed[name]["panels"].values() for option in options}
+        assert given == {param.opts[0] for param in command.params if param.param_type_name == "option"}
 
 
 def test_page_that_loads_from_elsewhere_is_found_and_links_are_not(

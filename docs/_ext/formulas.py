@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree
 
 import ziamath
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
-SIZE = 20  # units of the picture to 1 em
+ziamath.config.svg2 = False  # paths in place of symbols, whose names formulas of one page would share
+SIZE = 20  # units of a picture to 1 em
 EM = 1.1  # of the text around it
 
 
 def draw(latex: str, *, inline: bool) -> str:
-    """The picture of a formula, in the colour and the size of the text around it."""
+    """The picture of a formula, in the colour and the size of the text around it; it stands on the line of the text."""
     try:
-        formula = ziamath.Latex(latex, size=SIZE, inline=inline, color="currentColor")
+        picture = ziamath.Latex(latex, size=SIZE, inline=inline, color="currentColor", margin=0).svgxml()
     except Exception as error:
-        raise SphinxError(f"no formula: {latex}: {error}") from error
-    picture = formula.svgxml()
-    width, height = formula.getsize()
-    picture.set("width", f"{EM * width / SIZE:.3f}em")
-    picture.set("height", f"{EM * height / SIZE:.3f}em")
-    picture.set("style", f"vertical-align: {EM * formula.getyofst() / SIZE:.3f}em")
-    picture.set("role", "img")
-    picture.set("aria-label", latex)
-    return str(picture)
+        raise SphinxError(f"this formula cannot be drawn: {latex}: {error}") from error
+    _, top, width, height = (EM / SIZE * float(number) for number in picture.get("viewBox").split())
+    picture.attrib |= {
+        "width": f"{width:.3f}em",
+        "height": f"{height:.3f}em",
+        "style": f"vertical-align: {-(top + height):.3f}em",
+        "role": "img",
+        "aria-label": latex,
+    }
+    return ElementTree.tostring(picture, encoding="unicode")
 
 
 def visit_inline(translator: Any, node: nodes.math) -> None:

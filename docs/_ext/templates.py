@@ -20,7 +20,8 @@ CONFIGURED = {"distill": DistillSettings, "statistics": StatisticsSettings, "kip
 
 def text(words: Any) -> str:
     """``words`` as plain text in a cell of a Markdown table."""
-    return re.sub(r"([\\|<>*_`\[\]$])", r"\\\1", " ".join(str(words).split()))
+    escaped = re.sub(r"([\\|<>*_`\[\]$])", r"\\\1", " ".join(str(words).split()))
+    return re.sub(r"(?<=\w)(\\\||,)(?=[\w.])", r"\1<wbr>", escaped)  # where NAME|FILE may be broken
 
 
 def code(words: Any) -> str:
@@ -47,10 +48,12 @@ def _command(name: str, command: Any) -> dict[str, Any]:
 
 def _option(parameter: Any) -> dict[str, str]:
     """How an option is given, what it means and what it is without; choices that are off by default say nothing."""
-    ways = ", ".join(parameter.opts) + "".join(f" / {each}" for each in parameter.secondary_opts)
-    shown = parameter.show_default if isinstance(parameter.show_default, str) else ""
-    metavar = "" if parameter.is_flag else f" {parameter.metavar}"
-    return {"given": ways + metavar, "text": parameter.help, "default": shown}
+    return {
+        "flags": " ".join([*parameter.opts, *parameter.secondary_opts]),
+        "metavar": "" if parameter.is_flag else parameter.metavar,
+        "text": parameter.help,
+        "default": parameter.show_default if isinstance(parameter.show_default, str) else "",
+    }
 
 
 def keys() -> list[dict[str, Any]]:
@@ -59,7 +62,8 @@ def keys() -> list[dict[str, Any]]:
     for command, kind in CONFIGURED.items():
         for each in declared_options(kind):
             if each.option.in_files:
-                entry = {"declared": each, "default": each.option.default_text or as_word(each.default), "commands": []}
+                default = each.option.default_text or ("" if each.default is None else as_word(each.default))
+                entry = {"declared": each, "default": default, "commands": []}
                 found.setdefault(each.name, entry)["commands"].append(command)
     return list(found.values())
 

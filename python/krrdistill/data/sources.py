@@ -56,9 +56,9 @@ def read_samples(source: Any, *, x: Columns = None, y: Columns = None) -> tuple[
     ----------
     source : path, table or collection
         A Parquet file or a folder of them; a folder that ``datasets`` saved ("hf:PATH" says so); a folder of pictures,
-        ``ROOT/CLASS/*.png``, jpg, bmp or webp; a .npz file; a .npy file, with y another. A data frame or table of pandas,
-        polars or pyarrow; a ``datasets.Dataset``; a map-style ``torch.utils.data.Dataset``; a pair (X, y) of arrays or
-        of .npy files.
+        ``ROOT/CLASS/*.png``, jpg, bmp or webp; a .npz file; a .npy file, with y another. A data frame or table of
+        pandas, polars or pyarrow; a ``datasets.Dataset``; a map-style ``torch.utils.data.Dataset``; a pair (X, y) of
+        arrays or of .npy files.
     x : str or sequence of str, optional
         Columns of the samples, "emb" for one column of vectors or "a,b,c"; a key of the .npz file. By default all
         columns but y.
