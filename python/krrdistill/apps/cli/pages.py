@@ -12,7 +12,6 @@ from krrdistill.apps.report.run_folder import REPORT, read_run
 from krrdistill.apps.run_kind import RunKind, kind_of
 from krrdistill.common.files import write_atomically
 
-
 _KINDS = (RunKind.DISTILL, RunKind.KIP)  # of runs with a page
 
 

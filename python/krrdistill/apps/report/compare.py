@@ -24,6 +24,7 @@ __all__ = ["Column", "Comparison", "Fact", "compare_page", "run_entry"]
 ASKED, ALWAYS, OTHER = range(3)  # what a fact is: an option, a result that always matters, anything else
 _BARE = ("dataset", "kernel", "method")  # in labels they need no name before them, and are not left out
 _ORDER = ("dataset", "kernel", "zca", "realism.asked", "ipc", "seed", "method")
+_OF_COLUMNS = ("zca", "realism", "init", "noise", "store", "precision", "backend", "device", "iterations")
 _PICTURE_BUDGET = 600_000  # bytes of pixels of all runs together
 _PICTURED_CLASSES = 10
 
@@ -37,6 +38,12 @@ def _text(value: Any) -> str:
 
 def _mean_percent(values: Sequence[float] | None) -> str:
     return percent(sum(values) / len(values) if values else None)
+
+
+def _other_options(asked: Mapping[str, str]) -> str:
+    """The options that a run was given and that no column is of."""
+    given = {name: value for name, value in asked.items() if name not in _OF_COLUMNS}
+    return ", ".join(f"{name} {value}".rstrip() for name, value in given.items()) or "-"
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ _FACTS = (
     Fact("seed", "seed", kind=ASKED, rank=2),
     Fact("init", "start", kind=ASKED, rank=3),
     Fact("noise", "noise", kind=ASKED, rank=3),
+    Fact("asked", "other options", _other_options, kind=ASKED, rank=2),
     Fact("store", "storage", kind=ASKED, rank=3),
     Fact("precision", "precision", kind=ASKED, rank=3),
     Fact("backend", "backend", kind=ASKED, rank=3),
@@ -130,7 +138,7 @@ class Column:
     @property
     def known(self) -> bool:
         """Whether it is known of any run."""
-        return any(value is not None for value in self.values)
+        return any(cell != "-" for cell in self.cells)
 
     @property
     def differs(self) -> bool:
@@ -140,7 +148,7 @@ class Column:
     @property
     def is_text(self) -> bool:
         """Whether it holds words and no numbers."""
-        return any(isinstance(value, str) for value in self.values)
+        return any(isinstance(value, str | Mapping) for value in self.values)
 
 
 @dataclass(frozen=True, eq=False)
