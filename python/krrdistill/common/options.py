@@ -34,6 +34,7 @@ __all__ = [
     "group",
     "option",
     "option_of",
+    "option_values",
     "read_value",
     "short_word",
     "shown_value",
@@ -274,6 +275,11 @@ def _values(instance: Any) -> Iterator[tuple[Declared, Any]]:
             yield from (item for item in _values(value) if item[0].name not in hidden)
         elif each.name in declared:
             yield declared[each.name], value
+
+
+def option_values(instance: Any) -> dict[str, Any]:
+    """The value of every option of ``instance``, those of its groups included, by the names of the fields."""
+    return {each.name: value for each, value in _values(instance)}
 
 
 def _words(declared: Declared, value: Any) -> list[str]:
