@@ -93,7 +93,7 @@ $(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/docs: $(ST
 
 demo: $(STAMPS)/cli
 	@for kernel in $(KERNELS); do \
-		$(BIN)/krrdistill distill --dataset digits --kernel $$kernel --ipc 1 --out runs/demo/$$kernel --json \
+		$(BIN)/krrdistill distill --dataset digits --kernel $$kernel --ipc 1 --out runs/demo/$$kernel --overwrite --json \
 			>/dev/null || exit 1; \
 	done
 	@$(BIN)/python benchmarks/demo_table.py $(KERNELS:%=runs/demo/%)

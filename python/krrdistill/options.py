@@ -20,6 +20,7 @@ __all__ = [
     "KERNELS",
     "LAYOUTS",
     "MAPS",
+    "NAMED",
     "PRECISIONS",
     "ROOTS",
     "SELECTIONS",
@@ -56,6 +57,7 @@ SELECTIONS = ("held-out", "gcv")
 STORES = ("float64", "float32", "float16", "uint8")
 TARGETS = ("classes", "real")
 
+NAMED = ("kernel", "points_per_class", "init", "seed")  # what the name of every run has, differing or not
 MODEL, RESULT, COMPUTATION = "Model", "Distilled set", "Computation"  # panels of the help
 _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
 PointsPerClass = int | Sequence[int] | Mapping[Any, int]
@@ -297,10 +299,18 @@ class DistillOptions:
         "native, numba, array or cuda.",
         metavar="NAME",
         default_text="the first of native, numba, array that works",
+        names_run=False,
         panel=COMPUTATION,
     )
     threads: int | None = option(
-        None, "Number of threads.", minimum=1, metavar="T", default_text="all cores", recorded=False, panel=COMPUTATION
+        None,
+        "Number of threads.",
+        minimum=1,
+        metavar="T",
+        default_text="all cores",
+        recorded=False,
+        names_run=False,
+        panel=COMPUTATION,
     )
     include_weights: bool = option(False, "Store the original model's weights too.", recorded=False, panel=RESULT)
     embed_map: bool | None = option(

@@ -35,7 +35,16 @@ from krrdistill.problem import Problem, choose_real_rows, points_of_model, stand
 from krrdistill.ridge.model import RidgeModel, fit_model, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
 
-__all__ = ["Distillation", "Trained", "distill", "distill_model", "retrain", "retrain_from_statistics", "train"]
+__all__ = [
+    "Distillation",
+    "Trained",
+    "distill",
+    "distill_model",
+    "distill_problem",
+    "retrain",
+    "retrain_from_statistics",
+    "train",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -149,15 +158,26 @@ def distill(
             sample_weight=sample_weight,
             validation=validation,
         )
-        options = problem.options
-        choose_method(feature_map, options)  # before the long part
-        start_rows = problem.start_rows()
-        trained = train(problem, progress)
-        watch = Stopwatch(progress, trained.seconds)
-        with _memory_of_points("distill", trained.model, options), problem.backend.dense():
-            distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
-            if judge:
-                distilled = judged("distill", distilled, trained.model, problem.backend, watch)
+        result = distill_problem(problem, progress=progress)
+        if not judge:
+            return result
+        watch = Stopwatch(progress, result.seconds)
+        with _memory_of_points("distill", result.model, problem.options), problem.backend.dense():
+            distilled = judged("distill", result.distilled, result.model, problem.backend, watch)
+    return replace(result, distilled=distilled, seconds=watch.seconds)
+
+
+def distill_problem(
+    problem: Problem, trained: Trained | None = None, *, progress: Progress | None = None
+) -> Distillation:
+    """``distill`` from checked arguments, not judged; ``trained`` is the model of the problem where there is one."""
+    options = problem.options
+    choose_method(problem.feature_map, options)  # before the long part
+    start_rows = problem.start_rows()
+    trained = train(problem, progress) if trained is None else trained
+    watch = Stopwatch(progress, trained.seconds)
+    with _memory_of_points(problem.where, trained.model, options), problem.backend.dense():
+        distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
     return Distillation(distilled, trained.model, start_rows, watch.seconds)
 
 

@@ -28,15 +28,17 @@ from krrdistill.artifact.record import (
     Solution,
     to_json,
 )
-from krrdistill.common.files import sha256_of
+from krrdistill.common.files import sha256_of, unverified
+from krrdistill.common.options import as_word, declared_options, differing
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.errors import ResultWarning
 from krrdistill.maps import FeatureMap, given_map, make_map
-from krrdistill.options import DistillOptions, class_counts
-from krrdistill.pipeline import Distillation, distill, distill_model, retrain
+from krrdistill.options import NAMED, DistillOptions, MapOptions, class_counts
+from krrdistill.pipeline import Distillation, Trained, distill_model, distill_problem, retrain
+from krrdistill.problem import Problem
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.model import RidgeModel, fit_model
 from krrdistill.ridge.statistics import RidgeStatistics
@@ -45,16 +47,20 @@ if TYPE_CHECKING:
     from krrdistill.apps.kip.iteration import KipOptions
 
 __all__ = [
+    "PreparedRun",
     "RunData",
     "RunResult",
+    "asked_of_map",
     "certificate_numbers",
     "certified",
     "common_facts",
     "map_for",
     "original_of",
     "peak_memory_bytes",
+    "prepare_run",
     "run_distillation",
     "run_from_statistics",
+    "run_points",
     "score",
 ]
 
@@ -119,6 +125,87 @@ class RunData:
         return RunData(dataset.name, dataset.class_names, test, value_range(dataset.x_train))
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """A data set with its map and split: runs that share their model have it in common (``run_points``).
+
+    Parameters
+    ----------
+    dataset : Dataset
+    kernel : str
+        As in ``make_map``.
+    asked : mapping
+        What the map and its preprocessing were asked for, as in ``RunRecord``.
+    problem : Problem
+    seconds : mapping
+        Seconds of each stage so far.
+    elapsed : float
+        Seconds of all of it.
+    """
+
+    dataset: Dataset
+    kernel: str
+    asked: Mapping[str, str]
+    problem: Problem
+    seconds: Mapping[str, float]
+    elapsed: float
+
+
+def prepare_run(
+    dataset: Dataset,
+    *,
+    kernel: str = "identity",
+    map_options: Mapping[str, Any] | None = None,
+    use_zca: bool = False,
+    options: DistillOptions,
+    load_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> PreparedRun:
+    """The map and the split of a run; parameters are those of ``run_distillation``."""
+    start = time.perf_counter() - load_seconds
+    watch = Stopwatch(progress, {"load": load_seconds})
+    with limited_threads(options.threads):
+        feature_map = map_for(dataset, kernel, map_options, use_zca=use_zca, seed=options.seed, watch=watch)
+        problem = Problem.of(
+            "distill",
+            dataset.x_train,
+            dataset.train_targets,
+            feature_map,
+            options,
+            classes=dataset.classes,
+            validation=None if options.selection == "gcv" else dataset.validation,
+        )
+    asked = asked_of_map(map_options, use_zca=use_zca)
+    return PreparedRun(dataset, kernel, asked, problem, watch.seconds, time.perf_counter() - start)
+
+
+def run_points(
+    prepared: PreparedRun,
+    options: DistillOptions,
+    trained: Trained | None = None,
+    *,
+    out: Path,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Distils, writes ``out``/distilled.npz, reads it back and certifies what was read.
+
+    ``trained`` is the model of the prepared run where it was trained already; its seconds count as those of this run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    earlier = prepared.elapsed + (0.0 if trained is None else sum(trained.seconds.values()))
+    start, dataset = time.perf_counter() - earlier, prepared.dataset
+    watch = Stopwatch(progress, prepared.seconds)
+    with limited_threads(options.threads):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultWarning)  # the record says it
+            result = distill_problem(prepared.problem.with_points(options), trained, progress=progress)
+        watch.seconds.update(result.seconds)
+        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
+        return _written(
+            result, RunData.of(dataset), prepared.kernel, options, out, watch, start, images, asked=prepared.asked
+        )
+
+
 def run_distillation(
     dataset: Dataset,
     *,
@@ -155,25 +242,16 @@ def run_distillation(
     """
     options, out = options or DistillOptions(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    watch = Stopwatch(progress, {"load": load_seconds})
-    with limited_threads(options.threads):
-        feature_map = map_for(dataset, kernel, map_options, use_zca=use_zca, seed=options.seed, watch=watch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResultWarning)  # the record says it
-            result = distill(
-                dataset.x_train,
-                dataset.train_targets,
-                feature_map,
-                classes=dataset.classes,
-                validation=None if options.selection == "gcv" else dataset.validation,
-                options=options,
-                progress=progress,
-                judge=False,  # what is read back from the file is
-            )
-        watch.seconds.update(result.seconds)
-        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        return _written(result, RunData.of(dataset), kernel, options, out, watch, start - load_seconds, images)
+    prepared = prepare_run(
+        dataset,
+        kernel=kernel,
+        map_options=map_options,
+        use_zca=use_zca,
+        options=options,
+        load_seconds=load_seconds,
+        progress=progress,
+    )
+    return run_points(prepared, options, out=out, progress=progress)
 
 
 def run_from_statistics(
@@ -252,15 +330,17 @@ def _written(
     watch: Stopwatch,
     start: float,
     images: npt.NDArray[Any] | None,
+    *,
+    asked: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Writes ``out``/distilled.npz, reads it back and certifies what was read; ``images`` are the start's."""
     path, model = out / "distilled.npz", result.model
     # Judged under another name, so that a set that cannot be read back replaces nothing.
-    unverified = out / f".{path.name}.unverified.npz"
+    judged = unverified(path)
     try:
-        distilled, certificate = certified(result.distilled, unverified, model, data, options, watch)
+        distilled, certificate = certified(result.distilled, judged, model, data, options, watch)
     finally:
-        unverified.unlink(missing_ok=True)
+        judged.unlink(missing_ok=True)
     curve = _error_curve(distilled, model.W) if options.labels_only and not options.intercept else None
     solution, agreement = result.solution, certificate.prediction_agreement
     said = [
@@ -272,6 +352,8 @@ def _written(
     record = RunRecord(
         **common_facts(data, kernel, options, model, distilled, certificate),
         init=options.start,
+        asked={**(asked or {}), **differing(options, never=NAMED)},
+        noise=options.noise if options.start == "noise" else None,
         range_scale=solution.pop("range_scale"),
         solution=Solution(**solution),
         val_r2=model.val_r2,
@@ -308,6 +390,13 @@ def map_for(
         return make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
 
 
+def asked_of_map(map_options: Mapping[str, Any] | None, *, use_zca: bool) -> dict[str, str]:
+    """What a map and its preprocessing were asked for, as ``differing`` has it of options."""
+    given = {name: value for name, value in (map_options or {}).items() if value is not None}
+    found = {each.cli_name: as_word(given[each.name]) for each in declared_options(MapOptions) if each.name in given}
+    return {**found, **({"zca": ""} if use_zca else {})}
+
+
 def certified(
     distilled: DistilledDataset,
     path: Path,
@@ -340,6 +429,7 @@ def common_facts(
         "dataset": data.name,
         "kernel": kernel,
         "ipc": tuple(points) if isinstance(points, list) else points,
+        "zca": distilled.preprocessing.kind == "zca",
         "seed": options.seed,
         "store": distilled.store,
         "n_train": model.n_train,

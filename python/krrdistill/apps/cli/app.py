@@ -20,6 +20,7 @@ from krrdistill.apps.cli.settings import (
     MergeSettings,
     PrivacySettings,
     StatisticsSettings,
+    SweepSettings,
     TableSettings,
     VerifySettings,
 )
@@ -216,6 +217,16 @@ def compare(
     from krrdistill.apps.cli.pages import compare_runs
 
     compare_runs(folders, out=out, as_json=as_json)
+
+
+@app.command("sweep")
+@with_options(SweepSettings)
+def sweep(given: Given, config: Config = None, as_json: Json = False) -> int:
+    """Distil a data set for many kernels, points per class, seeds, lambda_S and starts; plots and a table."""
+    settings = _resolve(SweepSettings, given, config)
+    from krrdistill.apps.cli.sweep import run_sweep
+
+    return run_sweep(settings, as_json=as_json)
 
 
 @app.command("reproduce")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import RunKind, output_folder
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.run import load_data, of_command, require_drawing, say_validation, show_record
 from krrdistill.apps.cli.settings import KipSettings
 
@@ -15,7 +15,8 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
     from krrdistill.apps.kip import run_kip
 
     require_drawing()
-    with output_folder(settings.folder, RunKind.KIP) as folder, output.stage_progress() as progress:
+    goes_on = Existing.CONTINUED  # from its checkpoint, which is refused where it is of another configuration
+    with output_folder(settings.folder, RunKind.KIP, goes_on) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)

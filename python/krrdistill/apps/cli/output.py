@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
+    from krrdistill.apps.reproduce.sections import Publication
     from krrdistill.artifact.record import CertificateNumbers, KipRecord, RunRecord, Score, Verification
 
 
@@ -35,24 +36,33 @@ def to_json(document: Mapping[str, Any], *, indent: int | None = None) -> str:
     return json.dumps(plain(document), indent=indent, allow_nan=False)
 
 
-class StageProgress:
-    """A bar per stage; called with ``(stage, fraction)`` as ``run_distillation`` calls its ``progress``."""
+_WIDEST = 1000  # letters of a line of a table that is never folded
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
+
+class StageProgress:
+    """A bar per stage; called with ``(stage, fraction)`` as ``run_distillation`` calls its ``progress``.
+
+    ``overall`` is a stage that all others are parts of: they come again and again while it lasts.
+    """
+
+    def __init__(self, bars: Progress, overall: str | None = None) -> None:
+        self._bars, self._overall = bars, overall
         self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, stage: str, fraction: float) -> None:
         if stage not in self._tasks:
-            for task in self._tasks.values():
-                self._bars.update(task, completed=1.0)
+            for name, task in self._tasks.items():
+                if name != self._overall:
+                    self._bars.update(task, completed=1.0)
             self._tasks[stage] = self._bars.add_task(stage, total=1.0)
+        elif fraction == 0.0:
+            self._bars.reset(self._tasks[stage])
         self._bars.update(self._tasks[stage], completed=min(1.0, max(0.0, fraction)))
 
 
 @contextmanager
-def stage_progress() -> Iterator[Callable[[str, float], None]]:
-    """Bars on stderr while the block runs; nothing where stderr is not a terminal."""
+def stage_progress(overall: str | None = None) -> Iterator[Callable[[str, float], None]]:
+    """Bars on stderr while the block runs; nothing where stderr is not a terminal. See ``StageProgress``."""
     if not sys.stderr.isatty():
         yield lambda stage, fraction: None
         return
@@ -68,7 +78,7 @@ def stage_progress() -> Iterator[Callable[[str, float], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield StageProgress(bars)
+        yield StageProgress(bars, overall)
 
 
 def print_summary(record: RunRecord) -> None:
@@ -240,10 +250,22 @@ def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[st
     _show(table)
 
 
-def _show(table: Table) -> None:
+def print_sections(publication: Publication, *, names: Sequence[str]) -> None:
+    """The verdict and the tables of some sections of what there is to read."""
+    emit_line(publication.title)
+    for section in publication.sections:
+        if section.name in names:
+            table = _table(section.head[0], *section.head[1:])
+            for row in section.rows:
+                table.add_row(*map(visible, row))
+            _show(table, width=_WIDEST)
+    emit_line(publication.verdict)
+
+
+def _show(table: Table, *, width: int | None = None) -> None:
     from rich.console import Console
 
-    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+    Console(markup=False, highlight=False, soft_wrap=True, width=width).print(table)
 
 
 def print_info(facts: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.config import resolve
-from krrdistill.apps.cli.folder import RunKind, output_folder
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import TableSettings
 from krrdistill.apps.reproduce import TABLES, publication, to_markdown, to_page
 from krrdistill.apps.reproduce import reproduce as run
@@ -28,7 +28,8 @@ def run_reproduce(table: str, given: Mapping[str, Any], *, as_json: bool) -> int
     The status is 1 where a cell cannot be run, 3 where a measured one is not as claimed.
     """
     settings = _settings(table, given)
-    with output_folder(Path("runs", table) if settings.out is None else settings.out, RunKind.TABLE) as folder:
+    out = Path("runs", table) if settings.out is None else settings.out
+    with output_folder(out, RunKind.TABLE, Existing.CONTINUED) as folder:
         with output.stage_progress() as progress:
             document = run(
                 table, settings.options, out=folder, data_dir=settings.data_dir, progress=progress, say=status.say

@@ -7,12 +7,11 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import RunKind, output_folder
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from krrdistill.ridge.model import RidgeModel
 
 R = TypeVar("R", bound=RunRecord)
-FIGURE = "distilled.png"
-PATH_FIGURE = "lambda_path.png"
 ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
@@ -36,7 +33,8 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     from krrdistill.apps.distillation import run_distillation
 
     require_drawing()
-    with output_folder(settings.folder, RunKind.DISTILL) as folder, output.stage_progress() as progress:
+    existing = Existing.of(settings.out, overwrite=settings.overwrite)
+    with output_folder(settings.folder, RunKind.DISTILL, existing) as folder, output.stage_progress() as progress:
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)
@@ -105,18 +103,12 @@ def of_command(
     statistics: str | None = None,
 ) -> R:
     """The record of a run with what only its command knows, and the picture of its lambda path where it has one."""
-    from krrdistill.apps.info import machine
-    from krrdistill.apps.report.run_folder import PAGE, REPORT
+    from krrdistill.apps.report.write import in_folder
 
     return replace(
-        record,
-        figure=str(folder / FIGURE),
-        report=str(folder / REPORT),
-        page=str(folder / PAGE),
+        in_folder(record, folder, threads=settings.options.threads, with_path=with_path),
+        asked=settings.asked,
         command=shlex.join(command_line(settings)),
-        machine=machine(settings.options.threads),
-        finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
         statistics=statistics,
     )
 

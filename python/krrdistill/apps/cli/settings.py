@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip.iteration import KipOptions
+from krrdistill.apps.naming import fitting, run_name, sweep_name
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import ReproduceOptions
-from krrdistill.common.options import as_word, as_words, check_options, declared_options, option, option_of
+from krrdistill.apps.sweep.grid import SweepOptions
+from krrdistill.common.options import as_words, check_options, declared_options, differing, group, option, option_of
 from krrdistill.options import (
     DATASETS,
     LAYOUTS,
     MODEL,
+    NAMED,
     TARGETS,
     DistillOptions,
     MapOptions,
     is_object_name,
     is_source_name,
-    shown_points,
 )
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "RunSettings",
     "SourceOptions",
     "StatisticsSettings",
+    "SweepSettings",
     "TableSettings",
     "VerifySettings",
     "check_together",
@@ -39,7 +42,10 @@ __all__ = [
 ]
 
 FILES = "Files"  # panel of the help
-_MOST_NAMED = 10  # classes whose points are all in the name of a folder
+_ALWAYS_NAMED = (
+    *("dataset", "statistics", *NAMED),
+    *("variant", "mechanism", "epsilon"),  # of KIP, and of a private release
+)
 ONLY_CLASSES = "Content of y: class labels, nothing else is taken."
 
 
@@ -114,8 +120,10 @@ class RunSettings:
         panel=FILES,
         key="data.dataset",
     )
-    data_dir: Path | None = option(None, "Folder of the named data sets.", metavar="DIR", panel=FILES, in_files=False)
-    download: bool = option(False, "Fetch missing official files.", panel=FILES, in_files=False)
+    data_dir: Path | None = option(
+        None, "Folder of the named data sets.", metavar="DIR", panel=FILES, in_files=False, names_run=False
+    )
+    download: bool = option(False, "Fetch missing official files.", panel=FILES, in_files=False, names_run=False)
     out: Path | None = option(
         None,
         "Output folder.",
@@ -123,6 +131,7 @@ class RunSettings:
         default_text="runs/<what was asked for>",
         panel=FILES,
         in_files=False,
+        names_run=False,
     )
     source: SourceOptions = field(default_factory=SourceOptions)
     map_options: MapOptions = field(default_factory=MapOptions)
@@ -131,14 +140,18 @@ class RunSettings:
         check_options(self.command, self)
         check_source(self.dataset)
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """What tells this run from others, besides what names and titles of all runs have."""
+        return differing(self, never=_ALWAYS_NAMED)
+
     def _folder(self, options: Any, init: str, suffix: str = "", name: str | None = None) -> Path:
         """``--out``, or a name made of what distinguishes the run; ``name`` in place of data and map."""
-        kernel = self.map_options.kernel.replace(":", "_")
-        name = f"{Path(self.dataset.removeprefix('hf:')).stem}_{kernel}" if name is None else name
-        points = options.points_per_class
-        many = isinstance(points, tuple) and len(points) > _MOST_NAMED  # names of folders are short
-        ipc = (shown_points(points) if many else as_word(points)).replace(" ", "-").replace(",", "-")
-        return Path("runs", f"{name}_ipc{ipc}_{init}_seed{options.seed}{suffix}") if self.out is None else self.out
+        if self.out is not None:
+            return self.out
+        parts = [Path(self.dataset.removeprefix("hf:")).stem, self.map_options.kernel] if name is None else [name]
+        source = "_".join(map(fitting, parts))
+        return Path("runs", run_name(source, options.points_per_class, init, self.asked, options.seed) + suffix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +173,9 @@ class DistillSettings(RunSettings):
         "Distil statistics in place of a data set; lambda by --validation, --selection gcv or one of --lambdas.",
         metavar="FILE",
         panel=FILES,
+    )
+    overwrite: bool = option(
+        False, "Replace the run that the output folder holds.", panel=FILES, in_files=False, names_run=False
     )
     options: DistillOptions = field(default_factory=DistillOptions)
 
@@ -305,6 +321,38 @@ class TableSettings:
     options: ReproduceOptions = field(default_factory=ReproduceOptions)
 
 
+_AXES = {
+    "kernel": "kernels",
+    "points_per_class": "ipcs",
+    "seed": "seeds",
+    "lambda_s": "lambda_s",
+    "init": "init",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """One run of ``krrdistill sweep``: what its cells differ in, and the settings that all of them share."""
+
+    command: ClassVar[str] = "sweep"
+
+    grid: SweepOptions = field(default_factory=SweepOptions)
+    run: DistillSettings = group(DistillSettings, axes=_AXES, without=("statistics", "overwrite"))
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the sweep go; the same request finds its folder again."""
+        if self.run.out is not None:
+            return self.run.out
+        data = fitting(Path(self.run.dataset.removeprefix("hf:")).stem)
+        asked = differing(self, never=("dataset",))
+        return Path("runs", sweep_name(data, asked))
+
+    def of_cell(self, kernel: str, map_options: Mapping[str, Any], options: DistillOptions) -> DistillSettings:
+        """The settings of ``krrdistill distill`` that make one cell."""
+        return replace(self.run, out=None, map_options=MapOptions(kernel=kernel, **map_options), options=options)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifySettings:
     """What ``krrdistill verify`` is told besides its file."""
@@ -331,7 +379,7 @@ class VerifySettings:
     )
 
 
-def command_line(settings: RunSettings) -> list[str]:
+def command_line(settings: RunSettings | SweepSettings) -> list[str]:
     """The words that ask for ``settings`` again: the data set and every option that differs from its default."""
     always = () if getattr(settings, "statistics", None) is not None else ("dataset",)
     return ["krrdistill", settings.command, *as_words(settings, always=always)]

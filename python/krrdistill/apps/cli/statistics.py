@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import OutputError, RunKind, output_folder
+from krrdistill.apps.cli.folder import Existing, OutputError, RunKind, output_folder
 from krrdistill.apps.cli.run import of_command, require_drawing, show_record
 from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, StatisticsSettings
 from krrdistill.apps.distillation import map_for, run_from_statistics
@@ -223,7 +223,8 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
     source, options = settings.source, settings.options
     start = time.perf_counter()
     kernel = _own_map(settings.map_options.kernel)
-    with output_folder(settings.folder, RunKind.DISTILL) as folder, output.stage_progress() as progress:
+    existing = Existing.of(settings.out, overwrite=settings.overwrite)
+    with output_folder(settings.folder, RunKind.DISTILL, existing) as folder, output.stage_progress() as progress:
         progress("load", 0.0)
         statistics = load_statistics(file, kernel, backend=options.backend)
         validation = None if source.validation is None else _held_out(settings)

@@ -50,7 +50,9 @@ class KipOptions:
     warm_start: bool = option(
         False, "Start from the closed form that distill makes of this --init (Theorem 6.1).", panel=ITERATION
     )
-    iterations: int = option(30_000, "Steps of Adam.", minimum=1, panel=ITERATION, key="model.iterations")
+    iterations: int = option(
+        30_000, "Steps of Adam.", minimum=1, panel=ITERATION, key="model.iterations", names_run=False
+    )
     lr: float = option(0.01, "Learning rate of Adam.", above=0, panel=ITERATION, key="model.lr")
     batch_size: int | None = option(
         None,
@@ -61,13 +63,14 @@ class KipOptions:
         key="model.batch_size",
     )
     time_budget: float | None = option(
-        None, "End after this many seconds of steps.", above=0, default_text="none", panel=ITERATION
+        None, "End after this many seconds of steps.", above=0, default_text="none", panel=ITERATION, names_run=False
     )
     evaluate_every: int = option(100, "Iterations between two looks at the validation set.", minimum=1, panel=ITERATION)
     checkpoint_every: int = option(
         100,
         "Iterations between two checkpoints; the same command goes on from the last one.",
         minimum=1,
+        names_run=False,
         panel=ITERATION,
     )
     device: str = option(
@@ -76,6 +79,7 @@ class KipOptions:
         choices=DEVICES,
         accepts=is_cuda_device,
         metavar="DEVICE|cuda:N",
+        names_run=False,
         panel=ITERATION,
     )
     tf32: bool = option(

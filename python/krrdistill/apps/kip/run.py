@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.apps.distillation import RunData, certified, common_facts, map_for
+from krrdistill.apps.distillation import RunData, asked_of_map, certified, common_facts, map_for
 from krrdistill.apps.likeness import likeness
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, to_json
 from krrdistill.common.files import sha256_of, write_npz
+from krrdistill.common.options import differing
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
 from krrdistill.errors import ResultWarning
+from krrdistill.options import NAMED
 
 from .distill import KipPoint, KipResult, kip_distill
 from .iteration import KipOptions
@@ -117,6 +119,7 @@ def run_kip(
             variant=options.variant,
             range_scale=1.0,
             init=options.init,
+            asked={**asked_of_map(map_options, use_zca=use_zca), **differing(options, never=("variant", *NAMED))},
             warm_start=options.warm_start,
             iterations=iterations,
             lr=options.lr,

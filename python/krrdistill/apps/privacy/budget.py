@@ -60,6 +60,7 @@ class ReleaseOptions:
         None,
         "Ledger of all releases of the data: this one is entered, and the total is stated.",
         metavar="FILE.json",
+        names_run=False,
         default_text="none: nothing is said of other releases",
         panel=PRIVACY,
     )
@@ -67,6 +68,7 @@ class ReleaseOptions:
         None,
         "Refuse a release with which the ledger's total epsilon, for this delta, would exceed it.",
         above=0,
+        names_run=False,
         default_text="no limit",
         panel=PRIVACY,
     )

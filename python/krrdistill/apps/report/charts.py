@@ -18,21 +18,26 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 __all__ = [
     "LAMBDA",
     "PALETTE",
     "Curve",
+    "Panel",
+    "SpreadCurve",
     "curves_figure",
     "lambda_path_figure",
     "line_figure",
+    "panel_figure",
+    "panels_figure",
     "race_charts",
     "save_figure",
     "to_svg",
@@ -54,8 +59,12 @@ WIDTH, HEIGHT = 360.0, 225.0  # points
 DPI = 192  # of PNG files, 960 by 600 pixels
 _LEFT, _RIGHT, _BOTTOM, _LINE = 46.0, 8.0, 36.0, 13.0
 _MAX_MARKERS = 80
+_LEGEND_COLUMNS, _MOST_TICKS = 2, 10
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLES = (("line", "-"), ("accent", (0, (5, 2))), ("muted", (0, (1.5, 2.5))))  # of up to three curves
+# Of any number of curves: hues of middle lightness, three times as light as dark paper and as dark as light paper.
+_HUES = ("#2c7bc9", "#c4561c", "#2b9455", "#b04a9e", "#8a7a12", "#7a62d0", "#cc4056", "#178c9b")
+_DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3))
 _LEAST_SPAN = 5.0  # largest over smallest value on a log axis
 _EXTREME = 1e100  # of an axis, whose limits are to be finite
 _DROPPED = ("clip-path", "version", "width", "height", "xmlns")
@@ -168,6 +177,81 @@ def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Fig
     return figure
 
 
+@dataclass(frozen=True)
+class SpreadCurve:
+    """A curve whose points have bars from ``low`` to ``high``.
+
+    style : numbers of its colour and of its dashes
+    dotted : drawn as a dotted line without bars and name, as what others are compared with
+    """
+
+    name: str
+    style: tuple[int, int]
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    dotted: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves with bars on one pair of axes, against points per class on a log axis; their names stand above."""
+
+    y_label: str
+    curves: Sequence[SpreadCurve]
+    y_log: bool = False
+
+
+def panel_figure(panel: Panel) -> Figure:
+    """One panel alone."""
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
+    _draw_panel(figure, panel)
+    return figure
+
+
+def panels_figure(panels: Sequence[Panel]) -> Figure:
+    """Panels side by side."""
+    figure = Figure(figsize=(len(panels) * WIDTH / 72, HEIGHT / 72), facecolor="white")
+    for part, panel in zip(figure.subfigures(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_panel(part, panel)
+    return figure
+
+
+def _draw_panel(figure: FigureBase, panel: Panel) -> None:
+    named = [curve for curve in panel.curves if not curve.dotted]
+    rows = -(-len(named) // _LEGEND_COLUMNS)
+    axes = _axes_in(figure, "distilled samples per class", panel.y_label, above=rows)
+    x = np.unique(np.concatenate([curve.x for curve in panel.curves]).astype(np.float64))
+    _scale(axes, "x", x, log=True)
+    _scale(axes, "y", np.concatenate([[*curve.low, *curve.high] for curve in panel.curves]), log=panel.y_log)
+    if len(x) <= _MOST_TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(x.tolist()))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    for curve in panel.curves:
+        hue, dashes = _HUES[curve.style[0] % len(_HUES)], _DASHES[curve.style[1] % len(_DASHES)]
+        if curve.dotted:
+            axes.plot(curve.x, curve.y, color=PALETTE["ink"], linewidth=1.0, linestyle=(0, (1.5, 2.5)), zorder=5)
+            continue
+        y, low, high = (np.asarray(values, dtype=np.float64) for values in (curve.y, curve.low, curve.high))
+        line = (0, dashes) if dashes else "-"
+        bars = np.maximum([y - low, high - y], 0.0)
+        style: dict[str, Any] = {"color": hue, "linewidth": 1.4, "elinewidth": 1.0, "capsize": 2.5, "markersize": 3.5}
+        axes.errorbar(curve.x, y, bars, marker="o", linestyle=line, label=printable(curve.name), **style)
+    figure.legend(
+        loc="upper left",
+        bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
+        ncols=min(_LEGEND_COLUMNS, len(named)),
+        frameon=False,
+        fontsize=8,
+        labelcolor=PALETTE["ink"],
+        borderaxespad=0.0,
+        handlelength=1.6,
+        columnspacing=1.2,
+        labelspacing=0.35,
+    )
+
+
 def race_charts(
     methods: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]], title: str, name: str
 ) -> tuple[tuple[str, Markup], ...]:
@@ -247,9 +331,14 @@ def _shortened(value: str) -> str:
 
 def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> tuple[Figure, Axes]:
     """A figure with empty axes, ``above`` lines of room above them, and one more for a title."""
-    top = 8.0 + _LINE * above + (16.0 if title else 0.0)
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
-    axes = figure.add_axes(
+    return figure, _axes_in(figure, x_label, y_label, above=above, title=title)
+
+
+def _axes_in(figure: FigureBase, x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> Axes:
+    """Those axes in a figure, or a part of one, of the usual size."""
+    top = 8.0 + _LINE * above + (16.0 if title else 0.0)
+    axes: Axes = figure.add_axes(
         (_LEFT / WIDTH, _BOTTOM / HEIGHT, (WIDTH - _LEFT - _RIGHT) / WIDTH, (HEIGHT - _BOTTOM - top) / HEIGHT)
     )
     axes.patch.set_visible(False)
@@ -271,7 +360,7 @@ def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None =
             color=PALETTE["ink"],
             parse_math=False,
         )
-    return figure, axes
+    return axes
 
 
 def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> None:

@@ -36,7 +36,9 @@ __all__ = [
     "CURVE",
     "DATA",
     "DISTILLED",
+    "FIGURE",
     "PAGE",
+    "PATH_FIGURE",
     "PRIVACY",
     "REPORT",
     "PathData",
@@ -52,6 +54,7 @@ __all__ = [
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
 REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
+FIGURE, PATH_FIGURE = "distilled.png", "lambda_path.png"
 CURVE = "curve.npz"
 PRIVACY = "privacy.json"
 _LARGEST = 1e100  # of a number in the arrays of a run
@@ -192,8 +195,9 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 def read_run(folder: Path) -> RunFolder:
     """Reads and checks a run folder. Raises DataError, which names the file, for anything missing or unexpected."""
-    record = _read_record(folder / REPORT)
+    document = _read_json(folder / REPORT)
     meta, images = read_samples(folder / DISTILLED)
+    record = _record(folder / REPORT, {**_facts_of_file(meta, document), **document})
     check_pair(folder, record.artifact_sha256)
     data = read_npz(folder / DATA, _DATA_KIND)
     path = _read_path(folder / DATA, data)
@@ -253,9 +257,17 @@ def recorded_sha256(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _read_record(path: Path) -> RunRecord:
-    document = _read_json(path)
+def _record(path: Path, document: Mapping[str, Any]) -> RunRecord:
     return _typed(KipRecord if "variant" in document else RunRecord, document, path)
+
+
+def _facts_of_file(meta: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that reports of older versions lack, from the distilled file beside them."""
+    options, preprocessing = (
+        of if isinstance(of := meta.get(key), dict) else {} for key in ("options", "preprocessing")
+    )
+    from_noise = document.get("init") == "noise" and "variant" not in document
+    return {"zca": preprocessing.get("kind") == "zca", "noise": options.get("noise") if from_noise else None}
 
 
 def _read_privacy(folder: Path) -> PrivacyAudit | None:

@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.apps.info import machine
 from krrdistill.apps.report.charts import LAMBDA, save_figure
 from krrdistill.apps.report.page import score_figure, write_page
-from krrdistill.apps.report.run_folder import PathData, write_figure_data, write_record
+from krrdistill.apps.report.run_folder import (
+    FIGURE,
+    PAGE,
+    PATH_FIGURE,
+    REPORT,
+    PathData,
+    write_figure_data,
+    write_record,
+)
 from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
 from krrdistill.artifact.record import RunRecord
 
 if TYPE_CHECKING:
     from krrdistill.ridge.path import RidgePath
 
-__all__ = ["write_run"]
+__all__ = ["in_folder", "write_run"]
+
+R = TypeVar("R", bound=RunRecord)
+
+
+def in_folder(record: R, folder: Path, *, threads: int | None, with_path: bool = True) -> R:
+    """The record with the files that ``write_run`` leaves in a folder, and when and where it was made."""
+    return replace(
+        record,
+        figure=str(folder / FIGURE),
+        lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
+        report=str(folder / REPORT),
+        page=str(folder / PAGE),
+        machine=machine(threads),
+        finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+    )
 
 
 def write_run(
@@ -43,7 +69,7 @@ def write_run(
             start_images=start_images,
             value_range=record.value_range,
             points_per_class=record.ipc,
-            title=f"{record.title}, {record.init} start",
+            title=record.title,
         )
         save_sheet(sheet, Path(record.figure))
     if record.lambda_path_figure is not None:
