@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 class Page(HTMLParser):
     """Tags of a page, in order; fails where a tag is closed that is not the innermost open one."""
 
-    VOID = frozenset({"meta", "img", "input", "br"})
+    VOID = frozenset({"meta", "img", "input", "br", "wbr"})
 
     def __init__(self, content: bytes) -> None:
         super().__init__()

@@ -262,6 +262,13 @@ def test_sweep_takes_the_options_of_distill_and_several_values_of_its_axes() -> 
     assert read["--lambda-s"] == "auto,0.0"
 
 
+@pytest.mark.parametrize("kind", [DistillSettings, KipSettings, SweepSettings])
+def test_help_names_the_choices(kind: type) -> None:
+    texts = {each.name: each.option.text for each in declared_options(kind)}
+    assert not [name for name, text in texts.items() if "{" in text]
+    assert "random_fourier" in texts["kernels" if kind is SweepSettings else "kernel"]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [

@@ -30,7 +30,7 @@ import krrdistill as kd
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.apps.report.charts import PALETTE
-from krrdistill.apps.report.compare import compare_page
+from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.pictures import Gallery, gallery
 from krrdistill.apps.report.render import TEMPLATES, environment
 from krrdistill.apps.report.run_folder import read_run
@@ -131,9 +131,9 @@ def test_a_choice_by_gcv_is_shown_as_such(tmp_path: Path, runs: list[Path]) -> N
     assert number(score[np.nanargmin(score)]) in page.words
     assert not any(words in page.words for words in ("validation accuracy (%)", "best accuracy", "validation samples"))
     assert charts_of(page)[0].startswith("Line chart: generalised cross-validation score,")
-    both = check_page(compare_page([read_run(run), read_run(runs[1])]))
-    assert [chart.split(",")[0] for chart in charts_of(both)] == [
-        "Line chart: generalised cross-validation score", "Line chart: validation accuracy (%)",
+    both = check_page(compare_page(Comparison.of([read_run(run), read_run(runs[1])])))
+    assert [chart.split(" against")[0] for chart in charts_of(both)] == [
+        "Line chart: validation accuracy (%)", "Line chart: generalised cross-validation score",
     ]  # fmt: skip
 
 
@@ -267,17 +267,13 @@ def test_a_folder_that_is_not_there_is_a_usage_error(
 def test_runs_side_by_side(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", *map(str, runs)]
     assert main([*words, "--out", str(tmp_path / "c.html")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    shown = {line.split("  ")[0]: line.split()[-2:] for line in lines}
-    assert shown["init"] == ["real", "noise"]
-    assert shown["samples m"] == ["12", "4"]
-    assert shown["exact"] == ["yes", "yes"]
+    common, head, *rows = capsys.readouterr().out.splitlines()[:4]
+    assert "kernel FCNN" in common
+    assert "exact yes" in common
+    assert all(name in head for name in ("data set", "start", "samples"))
+    assert [row.split()[0] for row in rows] == [runs[0].name, runs[1].name]
     page = check_page((tmp_path / "c.html").read_bytes())
     assert len(page.all("img")) == 8
-    different = page.tags[[tag for tag, _ in page.tags].index("tbody") :]
-    classes = [attributes.get("class") for tag, attributes in different if tag == "tr"]
-    assert classes[0] == "different"  # the data sets
-    assert classes[1] is None  # the kernel
     assert main([*words, "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)["runs"]
     assert [entry["folder"] for entry in entries] == [str(run) for run in runs]
@@ -285,9 +281,12 @@ def test_runs_side_by_side(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert [entry["exact"] for entry in entries] == [True, True]
 
 
-def test_a_comparison_names_the_runs_that_are_not_exact(run: Path, runs: list[Path], tmp_path: Path) -> None:
+def test_a_comparison_names_the_runs_that_are_not_exact(
+    run: Path, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     edit(run, lambda report: report["certificate"].update(weight_relative_error=0.5))
     assert main(["compare", str(run), str(runs[1]), "--out", str(tmp_path / "c.html")]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == "NOT EXACT: copy"
     assert "NOT EXACT: copy" in check_page((tmp_path / "c.html").read_bytes()).words
 
 
@@ -364,8 +363,9 @@ def test_kip_beside_the_closed_form(
     runs: list[Path], kip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(runs[1]), str(kip_run), "--out", str(tmp_path / "c.html")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("method") and "closed form" in line and "KIP, gram, 20 steps" in line for line in lines)
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in ("method", "closed form", "KIP, gram, 20 steps"))
+    assert "NOT EXACT" not in printed
     words = check_page((tmp_path / "c.html").read_bytes()).words
     assert "Every closed form is exact; 1 of the runs are KIP." in words
     assert "NOT EXACT" not in words

@@ -89,6 +89,9 @@ def test_command_leaves_runs_a_table_and_plots(tmp_path: Path, capsys: pytest.Ca
     assert "6 of 6 cells retrain to their original model" in printed.out
     assert "1 of 6, " in printed.err
     assert " left" in printed.err
+    warnings = [line for line in printed.err.splitlines() if "warning: " in line]
+    assert warnings
+    assert len(warnings) == len(set(warnings)), "what several cells warn of is said once"
     names = [f"digits_identity_ipc{ipc}_real_seed{seed}" for ipc in (1, 2, 10) for seed in (0, 1)]
     assert sorted(path.name for path in out.iterdir()) == sorted(
         [*names, "sweep.csv", "sweep.html", "sweep.json", "sweep.png"]

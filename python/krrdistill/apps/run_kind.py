@@ -8,7 +8,7 @@ from pathlib import Path
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.errors import DataError
 
-__all__ = ["SWEEP", "RunKind", "check_kind", "is_taken"]
+__all__ = ["SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
 
 SWEEP = "sweep.json"
 

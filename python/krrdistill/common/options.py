@@ -34,6 +34,7 @@ __all__ = [
     "group",
     "option",
     "option_of",
+    "option_values",
     "read_value",
     "short_word",
     "shown_value",
@@ -117,15 +118,18 @@ class Declared:
 
 def option(default: Any, text: str, **declaration: Any) -> Any:
     """A field of an options dataclass; ``declaration`` has further fields of ``Option``."""
-    text = text.replace("{choices}", ", ".join(declaration.get("choices", ())))
-    return field(default=default, metadata={_KEY: Option(text=text, **declaration)})
+    return field(default=default, metadata={_KEY: _option(text=text, **declaration)})
 
 
 def option_of(kind: type, name: str, **changes: Any) -> Any:
     """The field ``name`` of another options dataclass, with ``changes`` of its default or of what it declares."""
     source = next(found for found in fields(kind) if found.name == name)
     default = changes.pop("default", source.default)
-    return field(default=default, metadata={_KEY: Option(**{**vars(source.metadata[_KEY]), **changes})})
+    return field(default=default, metadata={_KEY: _option(**{**vars(source.metadata[_KEY]), **changes})})
+
+
+def _option(*, text: str, **declaration: Any) -> Option:
+    return Option(text=text.replace("{choices}", ", ".join(declaration.get("choices", ()))), **declaration)
 
 
 def group(kind: type, *, axes: Mapping[str, str] | None = None, without: Container[str] = ()) -> Any:
@@ -271,6 +275,11 @@ def _values(instance: Any) -> Iterator[tuple[Declared, Any]]:
             yield from (item for item in _values(value) if item[0].name not in hidden)
         elif each.name in declared:
             yield declared[each.name], value
+
+
+def option_values(instance: Any) -> dict[str, Any]:
+    """The value of every option of ``instance``, those of its groups included, by the names of the fields."""
+    return {each.name: value for each, value in _values(instance)}
 
 
 def _words(declared: Declared, value: Any) -> list[str]:

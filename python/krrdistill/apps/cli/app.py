@@ -207,16 +207,28 @@ def report(
 @app.command("compare")
 @with_options()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.", show_default=False)],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Folders of runs, or a folder that holds them.", show_default=False),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Write a page too.", metavar="FILE.html", show_default=False)
     ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            help="Sort by a field of --json first, such as seconds.total.",
+            metavar="FIELD",
+            show_default="data set, kernel, ZCA, realism, samples per class, seed",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: options, exactness, time."""
+    """Compare runs, one a row: what differs, exactness, time."""
     from krrdistill.apps.cli.pages import compare_runs
 
-    compare_runs(folders, out=out, as_json=as_json)
+    compare_runs(folders, out=out, sort=sort, as_json=as_json)
 
 
 @app.command("sweep")

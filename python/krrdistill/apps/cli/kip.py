@@ -6,7 +6,14 @@ import time
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
-from krrdistill.apps.cli.run import load_data, of_command, require_drawing, say_validation, show_record
+from krrdistill.apps.cli.run import (
+    load_data,
+    of_command,
+    require_drawing,
+    say_validation,
+    show_record,
+    tracked_run,
+)
 from krrdistill.apps.cli.settings import KipSettings
 
 
@@ -16,7 +23,11 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
 
     require_drawing()
     goes_on = Existing.CONTINUED  # from its checkpoint, which is refused where it is of another configuration
-    with output_folder(settings.folder, RunKind.KIP, goes_on) as folder, output.stage_progress() as progress:
+    with (
+        output_folder(settings.folder, RunKind.KIP, goes_on) as folder,
+        tracked_run(settings, folder) as tracker,
+        output.stage_progress(tracker=tracker) as progress,
+    ):
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)
@@ -42,6 +53,7 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
             path=run.result.model.path,
             singular_values=run.singular_values,
         )
+        tracker.outcome(record)
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_kip_summary)
     return status.OK

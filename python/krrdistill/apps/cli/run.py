@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
+from krrdistill.apps.tracking import Tracker, tracked
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
+from krrdistill.common.options import option_values
 from krrdistill.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -34,7 +37,11 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
 
     require_drawing()
     existing = Existing.of(settings.out, overwrite=settings.overwrite)
-    with output_folder(settings.folder, RunKind.DISTILL, existing) as folder, output.stage_progress() as progress:
+    with (
+        output_folder(settings.folder, RunKind.DISTILL, existing) as folder,
+        tracked_run(settings, folder) as tracker,
+        output.stage_progress(tracker=tracker) as progress,
+    ):
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)
@@ -61,6 +68,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
             path=result.model.path,
             singular_values=result.singular_values,
         )
+        tracker.outcome(record)
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_summary)
     return status.OK
@@ -111,6 +119,11 @@ def of_command(
         command=shlex.join(command_line(settings)),
         statistics=statistics,
     )
+
+
+def tracked_run(settings: DistillSettings | KipSettings, folder: Path) -> AbstractContextManager[Tracker]:
+    """The tracker that --log-to names, told the options."""
+    return tracked(settings.log_to, folder, option_values(settings))
 
 
 def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:

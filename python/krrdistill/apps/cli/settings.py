@@ -13,6 +13,7 @@ from krrdistill.apps.naming import fitting, run_name, sweep_name
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import ReproduceOptions
 from krrdistill.apps.sweep.grid import SweepOptions
+from krrdistill.apps.tracking import TRACKERS, require_tracker
 from krrdistill.common.options import as_words, check_options, declared_options, differing, group, option, option_of
 from krrdistill.options import (
     DATASETS,
@@ -177,10 +178,19 @@ class DistillSettings(RunSettings):
     overwrite: bool = option(
         False, "Replace the run that the output folder holds.", panel=FILES, in_files=False, names_run=False
     )
+    log_to: str | None = option(
+        None,
+        "Record options, course and outcome in an experiment tracker too: {choices}.",
+        choices=tuple(TRACKERS),
+        default_text="none",
+        panel=FILES,
+        names_run=False,
+    )
     options: DistillOptions = field(default_factory=DistillOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tracker(self.log_to)
         if self.statistics is None:
             return
         if self.options.start == "real":
@@ -285,7 +295,12 @@ class KipSettings(RunSettings):
 
     zca: bool = option_of(DistillSettings, "zca")
     targets: str | None = option_of(DistillSettings, "targets", text=ONLY_CLASSES, choices=("classes",))
+    log_to: str | None = option_of(DistillSettings, "log_to")
     options: KipOptions = field(default_factory=KipOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_tracker(self.log_to)
 
     @property
     def folder(self) -> Path:
@@ -337,7 +352,7 @@ class SweepSettings:
     command: ClassVar[str] = "sweep"
 
     grid: SweepOptions = field(default_factory=SweepOptions)
-    run: DistillSettings = group(DistillSettings, axes=_AXES, without=("statistics", "overwrite"))
+    run: DistillSettings = group(DistillSettings, axes=_AXES, without=("statistics", "overwrite", "log_to"))
 
     @property
     def folder(self) -> Path:

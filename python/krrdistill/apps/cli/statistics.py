@@ -14,7 +14,7 @@ import numpy as np
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, OutputError, RunKind, output_folder
-from krrdistill.apps.cli.run import of_command, require_drawing, show_record
+from krrdistill.apps.cli.run import of_command, require_drawing, show_record, tracked_run
 from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, StatisticsSettings
 from krrdistill.apps.distillation import map_for, run_from_statistics
 from krrdistill.apps.report.write import write_run
@@ -224,7 +224,11 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
     start = time.perf_counter()
     kernel = _own_map(settings.map_options.kernel)
     existing = Existing.of(settings.out, overwrite=settings.overwrite)
-    with output_folder(settings.folder, RunKind.DISTILL, existing) as folder, output.stage_progress() as progress:
+    with (
+        output_folder(settings.folder, RunKind.DISTILL, existing) as folder,
+        tracked_run(settings, folder) as tracker,
+        output.stage_progress(tracker=tracker) as progress,
+    ):
         progress("load", 0.0)
         statistics = load_statistics(file, kernel, backend=options.backend)
         validation = None if source.validation is None else _held_out(settings)
@@ -258,6 +262,7 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
             path=result.model.path,
             singular_values=result.singular_values,
         )
+        tracker.outcome(record)
     show_record(record, as_json, output.print_summary)
     return status.OK
 

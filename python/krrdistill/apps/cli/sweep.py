@@ -7,7 +7,7 @@ import time
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
-from krrdistill.apps.cli.run import load_data, require_drawing
+from krrdistill.apps.cli.run import load_data, require_drawing, say_validation
 from krrdistill.apps.cli.settings import SweepSettings, command_line
 from krrdistill.common.options import differing
 
@@ -42,6 +42,7 @@ def run_sweep(settings: SweepSettings, *, as_json: bool) -> int:
                 say=status.say,
             )
         readable = write_sweep(sweep, folder)
+    say_validation(dataset, run.options.selection != "gcv")
     if as_json:
         output.emit_json({**sweep.to_json(), "folder": folder})
     else:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.apps.text import shown_device
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.common.progress import IterationFacts, Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.maps import FeatureMap
 from krrdistill.pipeline import Trained, train
@@ -142,7 +142,7 @@ def kip_distill(
     trained : Trained, optional
         The ridge model of the same data, map and options with its statistics, which are then not made again.
     progress : callable, optional
-        Gets (stage, fraction done).
+        Called with (stage, fraction done); a ``krrdistill.common.progress.Listener`` gets every step's facts too.
     **keywords
         Fields of ``KipOptions``, in place of those of ``options``.
 
@@ -189,6 +189,11 @@ def kip_distill(
             with validation_watch.stage("validate"):
                 return judge.inputs(inputs)
 
+        def tell(facts: IterationFacts) -> None:
+            done, budget = facts.iteration / facts.iterations, options.time_budget
+            watch.report("optimize", done if budget is None else min(1.0, max(done, state.seconds / budget)))
+            watch.facts("optimize", facts)
+
         optimize(
             state,
             judge.objective,
@@ -197,9 +202,11 @@ def kip_distill(
             options=options,
             checkpoint=checkpoint,
             configuration=problem.configuration,
-            progress=lambda fraction: watch.report("optimize", fraction),
+            tell=tell,
         )
-        evaluate(state, validate, options, place)  # after the last checkpoint: a longer run does not know of this look
+        evaluate(
+            state, validate, options, place, tell
+        )  # after the last checkpoint: a longer run does not know of this look
         seconds = {**watch.seconds, "optimize": state.seconds, **validation_watch.seconds}
         return KipResult(
             best=_point(judge, state.best, state.best_look),

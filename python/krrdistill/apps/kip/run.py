@@ -77,7 +77,7 @@ def run_kip(
     load_seconds : float
         Seconds that loading the data took, for the record.
     progress : callable, optional
-        Called with (stage, fraction done).
+        Called with (stage, fraction done); a ``krrdistill.common.progress.Listener`` gets every step's facts too.
 
     Returns
     -------

@@ -33,9 +33,11 @@ __all__ = [
     "Curve",
     "Panel",
     "SpreadCurve",
+    "curve_style",
     "curves_figure",
     "lambda_path_figure",
     "line_figure",
+    "overlay_figure",
     "panel_figure",
     "panels_figure",
     "race_charts",
@@ -144,11 +146,15 @@ def line_figure(x: npt.ArrayLike, y: npt.ArrayLike, *, x_label: str, y_label: st
 
 @dataclass(frozen=True)
 class Curve:
-    """One of several; a single point is something that is there from then on, drawn with a line to its right."""
+    """One of several; ``chosen`` is the point that stands out, if any.
+
+    In a race a single point is something that is there from then on, drawn with a line to its right.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    chosen: int | None = None
 
 
 def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
@@ -250,6 +256,29 @@ def _draw_panel(figure: FigureBase, panel: Panel) -> None:
         columnspacing=1.2,
         labelspacing=0.35,
     )
+
+
+def curve_style(index: int) -> tuple[str, tuple[int, ...]]:
+    """(colour, dashes) of one of many curves: 40 of them look different."""
+    return _HUES[index % len(_HUES)], _DASHES[index // len(_HUES) % len(_DASHES)]
+
+
+def overlay_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
+    """Any number of curves on one pair of axes, in the order and look of ``curve_style``; x is positive, on a log axis.
+
+    Their names stand beside the chart, which has no room for many.
+    """
+    figure, axes = _new_axes(x_label, y_label)
+    _scale(axes, "x", np.concatenate([curve.x for curve in curves]).astype(np.float64), log=True)
+    _scale(axes, "y", np.concatenate([curve.y for curve in curves]).astype(np.float64))
+    for index, curve in enumerate(curves):
+        color, dashes = curve_style(index)
+        x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
+        order = np.argsort(x, kind="stable")
+        axes.plot(x[order], y[order], color=color, linestyle=(0, dashes) if dashes else "-", linewidth=1.3)
+        shown = slice(None) if curve.chosen is None else [curve.chosen]
+        axes.plot(x[shown], y[shown], "o", color=color, markersize=4.5 if curve.chosen is None else 6.5, zorder=4)
+    return figure
 
 
 def race_charts(

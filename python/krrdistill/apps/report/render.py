@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from krrdistill.apps.report.charts import LAMBDA, PALETTE
 from krrdistill.apps.text import megabytes, number, percent, plain_number, seconds
@@ -21,6 +23,11 @@ def render(template: str, **values: Any) -> bytes:
     return page.encode("utf-8", "xmlcharrefreplace")  # a lone surrogate in a name is no UTF-8
 
 
+def breakable(name: str) -> Markup:
+    """A long name that may be broken behind the borders of its words."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/-])", name))
+
+
 @cache
 def environment() -> jinja2.Environment:
     """Where templates and what they may call come from. They are compiled on first use and kept."""
@@ -33,7 +40,12 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     found.filters.update(
-        megabytes=megabytes, number=number, percent=percent, plain_number=plain_number, seconds=seconds
+        breakable=breakable,
+        megabytes=megabytes,
+        number=number,
+        percent=percent,
+        plain_number=plain_number,
+        seconds=seconds,
     )
     found.globals.update(LAMBDA=LAMBDA, PALETTE=PALETTE)
     return found

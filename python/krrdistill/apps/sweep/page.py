@@ -42,6 +42,8 @@ def write_sweep(sweep: Sweep, folder: Path) -> Publication:
     panels = [panel for panel, _ in _panels(sweep)]
     if panels:
         save_figure(panels_figure(panels), folder / PICTURE)
+    else:
+        (folder / PICTURE).unlink(missing_ok=True)  # of an earlier time
     return readable
 
 
@@ -91,7 +93,7 @@ def _table(sweep: Sweep) -> Section:
             f"{sum(cell.exact for cell in row.cells)} of {len(row.cells)}",
             f"{row.errors[2]:.1e}",
             _shown(row.spread("psnr")),
-            _range(row),
+            _seconds(row),
         )
         for row in sweep.summaries
     )
@@ -108,7 +110,7 @@ def _table(sweep: Sweep) -> Section:
     return Section(name="cells", title="Cells", text=(text,), head=head, rows=rows)
 
 
-def _range(row: Summary) -> str:
+def _seconds(row: Summary) -> str:
     spread = row.spread("seconds")
     return _NONE if spread is None else seconds_text(spread.mean)
 

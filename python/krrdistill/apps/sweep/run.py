@@ -23,6 +23,7 @@ from krrdistill.apps.run_kind import SWEEP, RunKind, check_kind
 from krrdistill.apps.text import seconds
 from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import RunRecord, plain
+from krrdistill.backends import get_backend
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.common.files import content_digest, is_leftover, write_atomically
 from krrdistill.common.options import declared_options, differing, shown_value
@@ -123,6 +124,7 @@ def run_sweep(
     """
     grid, options, out = grid or SweepOptions(), options or DistillOptions(), Path(out)
     cells = list(_cells(dataset, grid, options, map_options or {}, use_zca=use_zca, asked=asked or {}))
+    get_backend(options.backend)  # raises where there is none of this name, or it does not work here
     request = plain(_request(dataset, cells, options, use_zca=use_zca))
     check_kind(out, RunKind.SWEEP)
     out.mkdir(parents=True, exist_ok=True)
@@ -288,11 +290,15 @@ def _run(
 
 
 class _Report:
-    """Says how far a sweep is, and how much longer it will take if the other cells take as long on average."""
+    """Says how far a sweep is, and how much longer it will take if the other cells take as long on average.
+
+    A warning that several cells have is said once.
+    """
 
     def __init__(self, total: int, kept: int, progress: Progress | None, say: Callable[[str], None]) -> None:
         self._total, self._kept, self._ended = total, kept, kept
         self._progress, self._say, self._start = progress, say, time.perf_counter()
+        self._warned = set[str]()
         if kept:
             say(f"{kept} of {total} cells are there already")
         self._show()
@@ -302,6 +308,10 @@ class _Report:
         error = record.certificate.weight_relative_error
         found = "not finite" if error is None else f"{error:.1e}"
         self._end(f"{cell.name}: weight error {found}{'' if record.exact else ', NOT EXACT'}")
+        for warning in dict.fromkeys(record.warnings):
+            if warning not in self._warned:
+                self._say(f"warning: {warning}")
+        self._warned.update(record.warnings)
 
     def failed(self, cell: Cell, error: BaseException) -> str:
         """One more cell, without a result; returns the reason in one line."""
