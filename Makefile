@@ -123,7 +123,7 @@ bench: $(STAMPS)/bench
 
 # Warnings are errors. One BLAS thread: the examples of the gallery are small.
 DOCS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j $(JOBS) -d build/docs/doctrees
-DOCS_GENERATED := docs/gallery docs/reference/generated docs/sg_execution_times.rst
+DOCS_GENERATED := docs/gallery docs/reference/generated
 
 docs: $(STAMPS)/docs
 	$(DOCS) -b html docs build/docs/html

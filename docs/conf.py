@@ -40,6 +40,7 @@ smartquotes = False  # two dashes begin an option
 
 # ---- Markdown
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_dmath_double_inline = True  # formulas in lists
 myst_heading_anchors = 4
 repository_url = f"{REPOSITORY}/blob/main"
 
@@ -70,7 +71,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "abort_on_example_error": True,
     "doc_module": ("krrdistill",),
     "reference_url": {"krrdistill": None},
-    "min_reported_time": 0,
+    "write_computation_times": False,  # a page that loads scripts from elsewhere; every example says its time
     "remove_config_comments": True,
 }
 
