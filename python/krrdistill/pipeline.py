@@ -83,7 +83,7 @@ class Distillation:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Distillation({self.distilled!r}, {self.model!r}, {sum(self.seconds.values()):.3g} s)"
+        return f"Distillation({self.distilled!r} of {self.model!r}, {sum(self.seconds.values()):.3g} s)"
 
     @property
     def solution(self) -> dict[str, Any]:
@@ -103,6 +103,7 @@ def distill(
     options: DistillOptions | None = None,
     progress: Progress | None = None,
     judge: bool = True,
+    name: str | None = None,
     **keywords: Any,
 ) -> Distillation:
     r"""Distils labelled data to points_per_class points of each class that retrain to the same ridge model.
@@ -134,6 +135,8 @@ def distill(
         Called with (stage, fraction done).
     judge : bool
         Whether to retrain from the points, which tells if they are exact; False where ``verify`` follows.
+    name : str, optional
+        What the file calls the data that it was made from; ``krrdistill verify`` finds those of a known name by it.
     **keywords
         Fields of ``DistillOptions``, in place of those of ``options``.
 
@@ -173,6 +176,8 @@ def distill(
             validation=validation,
         )
         result = distill_problem(problem, progress=progress)
+        if name is not None:
+            result = replace(result, distilled=result.distilled.with_meta(dataset=str(name)))
         if not judge:
             return result
         watch = Stopwatch(progress, result.seconds)

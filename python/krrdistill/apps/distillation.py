@@ -62,6 +62,7 @@ __all__ = [
     "run_from_statistics",
     "run_points",
     "score",
+    "written",
 ]
 
 
@@ -79,15 +80,18 @@ class RunResult:
     model : RidgeModel
     start_images : array
         The real samples of the start, None for noise.
-    singular_values : array
-        Singular values of the distilled features, None if the certificate did not need them.
+    certificate : Certificate
+        Of the set as read back.
     """
 
     record: RunRecord
     distilled: DistilledDataset
     model: RidgeModel
     start_images: npt.NDArray[Any] | None
-    singular_values: npt.NDArray[np.float64] | None
+    certificate: Certificate
+
+    def __repr__(self) -> str:
+        return f"RunResult({self.record.title}: {self.distilled!r}, {self.record.artifact})"
 
     @property
     def report(self) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def run_points(
             result = distill_problem(prepared.problem.with_points(options), trained, progress=progress)
         watch.seconds.update(result.seconds)
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        return _written(
+        return written(
             result, RunData.of(dataset), prepared.kernel, options, out, watch, start, images, asked=prepared.asked
         )
 
@@ -318,10 +322,10 @@ def run_from_statistics(
         data = RunData(name, tuple(class_names or labels), test, limits, summed=False)
         result = Distillation(distilled, model, None, watch.seconds)
         kernel = kernel or model.feature_map.kernel
-        return _written(result, data, kernel, options, out, watch, start - load_seconds, None)
+        return written(result, data, kernel, options, out, watch, start - load_seconds, None)
 
 
-def _written(
+def written(
     result: Distillation,
     data: RunData,
     kernel: str,
@@ -370,7 +374,7 @@ def _written(
     distilled = distilled.with_meta(**{key: facts[key] for key in recorded})
     distilled.save(path, embed_map=options.embed_map)
     record = replace(record, artifact_sha256=sha256_of(path))
-    return RunResult(record, distilled, model, images, certificate.singular_values)
+    return RunResult(record, distilled, model, images, certificate)
 
 
 def map_for(

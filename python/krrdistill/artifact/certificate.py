@@ -18,6 +18,7 @@ from krrdistill.ridge.scores import all_scores, predictions, r_squared
 __all__ = ["Certificate", "certify", "relative_error"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predictions
 
 
@@ -46,6 +47,11 @@ class Certificate:
         Of the distilled features, descending; None where only the condition number was computed.
     per_target : dict
         Of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy".
+    outcomes : array of shape (r, 4)
+        What was predicted on a test set of classes, a row for each case that occurs: true class, prediction of the
+        original, prediction of the distilled model, number of test rows. None without such a test set.
+    difference : array of shape (k, p)
+        W_S - W.
     """
 
     weight_relative_error: float
@@ -56,6 +62,8 @@ class Certificate:
     distilled_accuracy: float
     singular_values: FloatArray | None = field(default=None, repr=False, compare=False)
     per_target: dict[str, dict[str, list[float]]] | None = field(default=None, compare=False)
+    outcomes: IntArray | None = field(default=None, repr=False, compare=False)
+    difference: FloatArray | None = field(default=None, repr=False, compare=False)
 
     def numbers(self) -> dict[str, float]:
         """The four that a report lists under "certificate"."""
@@ -104,9 +112,10 @@ def certify(
         )
     )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
+    difference = W_S - W
     with blas_for(8.0 * W.size):
         scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
-        relative, inner = _relative(float(np.linalg.norm(W_S - W)), scale), float(np.vdot(W_S, W))
+        relative, inner = _relative(float(np.linalg.norm(difference)), scale), float(np.vdot(W_S, W))
     if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
         spread = np.linalg.norm(both[:, 0].std(axis=0))
         relative = max(
@@ -132,7 +141,17 @@ def certify(
         distilled_accuracy=float(hits[1].mean()),
         singular_values=features.singular_values(),
         per_target=per_target,
+        outcomes=_outcomes(y_test, original, distilled, len(W))
+        if y_test is not None and targets == "classes"
+        else None,
+        difference=difference,
     )
+
+
+def _outcomes(truth: IntArray, original: IntArray, distilled: IntArray, k: int) -> IntArray:
+    """See ``Certificate.outcomes``; at most as many rows as test samples."""
+    cases, counts = np.unique((truth * k + original) * k + distilled, return_counts=True)  # k^3 < 2^63
+    return np.stack([cases // k**2, cases // k % k, cases % k, counts], axis=1)
 
 
 def relative_error(W: FloatArray, W_S: FloatArray) -> float:

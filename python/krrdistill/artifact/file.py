@@ -31,7 +31,7 @@ from krrdistill.ridge.scores import TARGET_KINDS, all_scores, predictions
 from .certificate import Certificate, certify
 from .record import WEIGHT_ERROR_TARGETS
 
-__all__ = ["FORMAT", "DistilledDataset", "has_digest", "read_samples"]
+__all__ = ["FORMAT", "DistilledDataset", "StoredPoints", "has_digest", "read_points"]
 
 FloatArray = npt.NDArray[np.float64]
 FORMAT = "krrdistill-2"
@@ -121,6 +121,16 @@ class DistilledDataset:
             f"DistilledDataset({m} points for {k} {self.targets}, shape {self.shape}, {self.feature_map!r}, "
             f"lambda_s={self.lambda_s:.3g}, {self.store}{judged})"
         )
+
+    @property
+    def made_from(self) -> str:
+        """The name of the data, as the meta has it, or else what is known of them: their number, shape and targets."""
+        name = self.meta.get("dataset")
+        if isinstance(name, str):
+            return name
+        counted = f"{self.meta['n_train']} samples" if "n_train" in self.meta else "samples"
+        noun = {"classes": "classes", "multilabel": "labels"}.get(self.targets, "targets")
+        return f"{counted} of {' x '.join(map(str, self.shape))} numbers, {self.Y.shape[1]} {noun}"
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -409,11 +419,30 @@ def _is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
     return digest is not None and str(digest) != content_digest(arrays)
 
 
-def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
-    """(meta, raw samples (m, *shape)) of a file: what there is to look at, without building its map.
+@dataclass(frozen=True, eq=False)
+class StoredPoints:
+    """What there is to look at in a file, without building its map.
 
-    Raises DataError as ``DistilledDataset.load`` does.
+    Parameters
+    ----------
+    meta : dict
+    samples : array of shape (m, *shape), float32
+        In the units of the raw data.
+    inputs : array of shape (m, d)
+        Standardised.
+    Y : array of shape (m, k)
+    preprocessing : Preprocessing
     """
+
+    meta: dict[str, Any]
+    samples: npt.NDArray[np.float32]
+    inputs: npt.NDArray[np.floating]
+    Y: FloatArray
+    preprocessing: Preprocessing
+
+
+def read_points(path: Path) -> StoredPoints:
+    """Reads what there is to look at. Raises DataError as ``DistilledDataset.load`` does."""
     arrays = read_npz(path, _KIND)
     meta = _read_meta(path, arrays)
     try:
@@ -427,7 +456,10 @@ def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
         raise DataError(f"{path}: {error}") from error
     if not np.isfinite(samples).all():
         raise DataError(f"{path}: X holds NaN or infinity")
-    return meta, samples
+    Y = arrays["Y"]
+    if Y.ndim != 2 or len(Y) != len(samples) or not Y.size or Y.dtype != np.float64 or not np.isfinite(Y).all():
+        raise DataError(f"{path}: Y must be finite float64 numbers ({len(samples)}, k), got {Y.dtype} {Y.shape}")
+    return StoredPoints(meta, samples, inputs, Y, preprocessing)
 
 
 def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:

@@ -85,6 +85,9 @@ class Preprocessing:
             if not np.isfinite([1.0 / self.unit, self.origin / self.unit]).all():
                 raise DataError("Preprocessing: unit holds zeros (or numbers next to zero), which cannot be undone")
 
+    def __repr__(self) -> str:
+        return f"Preprocessing({self.kind}, d={self.input_dim})"
+
     @staticmethod
     def none(input_dim: int) -> Preprocessing:
         """The identity on d entries."""
@@ -230,6 +233,9 @@ class Moments:
     mean: Vector
     deviations: Vector
     layout: str = "NHWC"
+
+    def __repr__(self) -> str:
+        return f"Moments(shape={self.shape}, {self.count} numbers per channel)"
 
     @staticmethod
     def of(X: Any, *, layout: str | None = None) -> Moments:

@@ -48,6 +48,9 @@ class HeldOutRows:
     sample_weight: Any = None
     rows: npt.NDArray[np.int64] | None = None
 
+    def __repr__(self) -> str:
+        return f"HeldOutRows({len(self)} samples)"
+
     def __len__(self) -> int:
         return (
             int(self.X.shape[0] if hasattr(self.X, "shape") else len(self.X)) if self.rows is None else len(self.rows)

@@ -49,6 +49,9 @@ class CorrectCounts:
     correct: IntArray
     n: int
 
+    def __repr__(self) -> str:
+        return f"CorrectCounts({len(self.correct)} lambdas, {self.n} samples)"
+
     def __add__(self, other: CorrectCounts) -> CorrectCounts:
         if self.correct.shape != other.correct.shape:
             raise DataError(f"counts of {len(self.correct)} and {len(other.correct)} lambdas do not add")

@@ -6,15 +6,9 @@ import time
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
-from krrdistill.apps.cli.run import (
-    load_data,
-    of_command,
-    require_drawing,
-    say_validation,
-    show_record,
-    tracked_run,
-)
+from krrdistill.apps.cli.run import load_data, of_command, say_validation, show_record, tracked_run
 from krrdistill.apps.cli.settings import KipSettings
+from krrdistill.apps.drawing import require_drawing
 
 
 def run_kip(settings: KipSettings, *, as_json: bool) -> int:
@@ -47,11 +41,10 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
         write_run(
             folder,
             record,
-            images=run.distilled.samples,
-            class_names=dataset.class_names,
+            distilled=run.distilled,
+            model=run.result.model,
+            certificate=run.certificate,
             start_images=run.start_images,
-            path=run.result.model.path,
-            singular_values=run.singular_values,
         )
         tracker.outcome(record)
     say_validation(dataset, record.n_val)

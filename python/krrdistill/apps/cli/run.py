@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
+from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.tracking import Tracker, tracked
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
@@ -62,11 +62,10 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
         write_run(
             folder,
             record,
-            images=result.distilled.samples,
-            class_names=dataset.class_names,
+            distilled=result.distilled,
+            model=result.model,
+            certificate=result.certificate,
             start_images=result.start_images,
-            path=result.model.path,
-            singular_values=result.singular_values,
         )
         tracker.outcome(record)
     say_validation(dataset, record.n_val)
@@ -136,13 +135,6 @@ def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
         summary(record)
 
 
-def require_drawing() -> None:
-    """Raises BackendUnavailable, before any work, where the pictures of a run cannot be drawn."""
-    for module, name in (("matplotlib", "matplotlib"), ("PIL", "pillow"), ("jinja2", "jinja2")):
-        if importlib.util.find_spec(module) is None:
-            raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
-
-
 def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
     from krrdistill.apps.distillation import certificate_numbers, original_of, score
@@ -208,13 +200,12 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
 
 def named_map(kernel: str, file: Path) -> FeatureMap:
     """The map that --kernel names, for a file that was made with a user's map."""
-    from krrdistill.artifact.file import read_samples
+    from krrdistill.artifact.file import read_points
     from krrdistill.maps.user import load_object
 
     if ":" not in kernel:
         raise status.UsageError(f"--kernel names a map of your own, package.module:object, got {kernel!r}")
-    _, images = read_samples(file)
-    return load_object(kernel, images[0].size)
+    return load_object(kernel, read_points(file).preprocessing.input_dim)
 
 
 def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
@@ -223,7 +214,9 @@ def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
 
     name = distilled.meta.get("dataset")
     if name is None:
-        raise status.UsageError(f"{file} does not name the data that it was made from: give them with --dataset")
+        raise status.UsageError(
+            f"{file} was made from {distilled.made_from}, data without a name: give them with --dataset"
+        )
     if distilled.meta.get("split") is False and distilled.weights is None:
         raise status.UsageError(f"{file} was made from the statistics {name!r}: give them with --statistics")
     if name not in available_datasets():

@@ -14,9 +14,10 @@ import numpy as np
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, OutputError, RunKind, output_folder
-from krrdistill.apps.cli.run import of_command, require_drawing, show_record, tracked_run
+from krrdistill.apps.cli.run import of_command, show_record, tracked_run
 from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, StatisticsSettings
 from krrdistill.apps.distillation import map_for, run_from_statistics
+from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
 from krrdistill.common.documents import parse_json
@@ -256,11 +257,10 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
         write_run(
             folder,
             record,
-            images=result.distilled.samples,
-            class_names=result.distilled.meta["class_names"],
+            distilled=result.distilled,
+            model=result.model,
+            certificate=result.certificate,
             start_images=None,
-            path=result.model.path,
-            singular_values=result.singular_values,
         )
         tracker.outcome(record)
     show_record(record, as_json, output.print_summary)

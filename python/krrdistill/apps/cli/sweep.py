@@ -7,8 +7,9 @@ import time
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
-from krrdistill.apps.cli.run import load_data, require_drawing, say_validation
+from krrdistill.apps.cli.run import load_data, say_validation
 from krrdistill.apps.cli.settings import SweepSettings, command_line
+from krrdistill.apps.drawing import require_drawing
 from krrdistill.common.options import differing
 
 

@@ -105,6 +105,10 @@ class KipResult:
     device: Mapping[str, str] = field(default_factory=dict)
     ran_on: Sequence[tuple[int, str]] = ()
 
+    def __repr__(self) -> str:
+        best = f"best at {self.best.iteration} with validation accuracy {self.best.val_accuracy:.4g}"
+        return f"KipResult({len(self.losses)} iterations, {best}: {self.best.distilled!r})"
+
 
 def kip_distill(
     X: Any,

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from krrdistill.apps.distillation import RunData, asked_of_map, certified, common_facts, map_for
@@ -39,7 +38,10 @@ class KipRun:
     distilled: DistilledDataset
     result: KipResult
     start_images: npt.NDArray[Any] | None
-    singular_values: npt.NDArray[np.float64] | None  # of the best set's features, where the certificate needed them
+    certificate: Certificate  # of the best set
+
+    def __repr__(self) -> str:
+        return f"KipRun({self.record.title}: {self.result!r}, {self.record.artifact})"
 
     @property
     def report(self) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def run_kip(
             curve=str(curve_path),
             warnings=tuple(sentence for sentence in said if sentence is not None),
         )
-    return KipRun(record, distilled, result, images, certificate.singular_values)
+    return KipRun(record, distilled, result, images, certificate)
 
 
 def _point(point: KipPoint, certificate: Certificate) -> KipPointRecord:

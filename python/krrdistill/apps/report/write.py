@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
 from krrdistill.apps.info import machine
@@ -27,7 +25,9 @@ from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
 from krrdistill.artifact.record import RunRecord
 
 if TYPE_CHECKING:
-    from krrdistill.ridge.path import RidgePath
+    from krrdistill.artifact.certificate import Certificate
+    from krrdistill.artifact.file import DistilledDataset
+    from krrdistill.ridge.model import RidgeModel
 
 __all__ = ["in_folder", "write_run"]
 
@@ -51,21 +51,22 @@ def write_run(
     folder: Path,
     record: RunRecord,
     *,
-    images: npt.NDArray[Any],
-    class_names: Sequence[str],
+    distilled: DistilledDataset,
+    model: RidgeModel,
+    certificate: Certificate,
     start_images: npt.NDArray[Any] | None,
-    path: RidgePath,
-    singular_values: npt.NDArray[np.float64] | None,
 ) -> None:
     """Writes the pictures that the record names, figure_data.npz, report.json and report.html to ``folder``.
 
-    images : (m, *shape), the distilled samples as they were read back from distilled.npz, which is there already
+    distilled : as it was read back from distilled.npz, which is there already
+    model : the original
+    certificate : of the two
     """
-    data = PathData.of(path)
+    data = PathData.of(model.path)
     if record.figure is not None:
         sheet = distilled_sheet(
-            images,
-            class_names,
+            distilled.samples,
+            distilled.meta["class_names"],
             start_images=start_images,
             value_range=record.value_range,
             points_per_class=record.ipc,
@@ -74,7 +75,8 @@ def write_run(
         save_sheet(sheet, Path(record.figure))
     if record.lambda_path_figure is not None:
         title = f"{record.dataset}, {record.kernel}: choice of {LAMBDA}"
-        save_figure(score_figure(data, record.chosen_by, title=title), Path(record.lambda_path_figure))
-    write_figure_data(folder, data, singular_values, start_images)
+        figure = score_figure(data, record.chosen_by, n_validation=record.n_val, title=title)
+        save_figure(figure, Path(record.lambda_path_figure))
+    write_figure_data(folder, data, model.W, certificate, start_images)
     write_record(folder, record)
     write_page(folder)

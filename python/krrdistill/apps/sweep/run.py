@@ -280,11 +280,10 @@ def _run(
     write_run(
         folder,
         record,
-        images=result.distilled.samples,
-        class_names=prepared.dataset.class_names,
+        distilled=result.distilled,
+        model=result.model,
+        certificate=result.certificate,
         start_images=result.start_images,
-        path=result.model.path,
-        singular_values=result.singular_values,
     )
     return record
 
