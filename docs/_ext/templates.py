@@ -11,11 +11,11 @@ from jinja2 import Environment, StrictUndefined
 from sphinx.application import Sphinx
 
 from krrdistill.apps.cli.app import app as command_line
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, StatisticsSettings
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, StatisticsSettings, SweepSettings
 from krrdistill.common.options import as_word, declared_options
 
 PAGES = ("index", "reference/cli", "reference/configuration")
-CONFIGURED = {"distill": DistillSettings, "statistics": StatisticsSettings, "kip": KipSettings}
+CONFIGURED = {"distill": DistillSettings, "statistics": StatisticsSettings, "kip": KipSettings, "sweep": SweepSettings}
 
 
 def text(words: Any) -> str:
