@@ -78,8 +78,8 @@ print(f"distilled set:   {len(distilled.Y):6} samples, {points:10,} bytes")
 # They are numbers, and not all of them are 0 or 1 for every map.
 
 first = [np.flatnonzero(data.y_train == label)[0] for label in range(data.n_classes)]
-figure = plt.figure(figsize=(10, 2.6), layout="constrained")
-left, right = figure.subfigures(1, 2, width_ratios=[4, 1])
+figure = plt.figure(figsize=(10, 2.4), layout="constrained")
+left, right = figure.subfigures(1, 2, width_ratios=[3, 1])
 axes = left.subplots(2, data.n_classes, subplot_kw={"xticks": [], "yticks": []})
 for row, images in zip(axes, (data.x_train[first], distilled.samples), strict=True):
     for axis, image in zip(row, images, strict=True):
@@ -89,7 +89,7 @@ axes[1, 0].set_ylabel("distilled")
 axis = right.subplots()
 heat = axis.imshow(distilled.Y, cmap="RdBu_r", vmin=-abs(distilled.Y).max(), vmax=abs(distilled.Y).max())
 axis.set(xlabel="class", ylabel="sample", title="labels")
-right.colorbar(heat)
+right.colorbar(heat, shrink=0.6)
 plt.show()
 
 # %%

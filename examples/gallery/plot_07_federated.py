@@ -41,7 +41,7 @@ for number, row in enumerate(counts, start=1):
     axis.bar(np.arange(k), row, bottom=bottom, label=f"site {number}")
     bottom += row
 axis.set(xlabel="class", ylabel="samples")
-axis.legend()
+axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %%

@@ -59,7 +59,7 @@ figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
 steps = np.arange(1, len(tasks) + 1)
 axis.plot(steps, merged, "o-", label="merged statistics")
 axis.plot(steps, latest, "s--", label="latest task alone")
-axis.set(xlabel="tasks so far", ylabel="test accuracy, classes so far", xticks=steps, ylim=(0, 1))
+axis.set(xlabel="tasks so far", ylabel="test accuracy, classes so far", xticks=steps, ylim=(0, 1.05))
 axis.legend()
 plt.show()
 

@@ -67,7 +67,9 @@ for realism in (None, *REALISM):
 # Pixels outside of black and white are clipped for the picture.
 
 rows = {"real": real, **{f"{realism:g}": images[realism] for realism in REALISM}}
-figure, axes = plt.subplots(len(rows), 10, figsize=(7, 5.2), subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(
+    len(rows), 10, figsize=(7, 5.2), layout="compressed", subplot_kw={"xticks": [], "yticks": []}
+)
 for row, (name, shown) in zip(axes, rows.items(), strict=True):
     row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for axis, image in zip(row, shown, strict=False):

@@ -99,12 +99,13 @@ assert certificate.prediction_agreement == 1.0
 # The points and their labels, which are real numbers:
 
 images, Y = result.distilled.samples, result.distilled.Y
-figure, axes = plt.subplots(1, len(images), figsize=(9, 2), subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(
+    1, len(images), figsize=(9, 2), layout="compressed", subplot_kw={"xticks": [], "yticks": []}
+)
 for axis, image, labels in zip(axes, images, Y, strict=True):
     axis.imshow(image, cmap="gray")
     axis.set_title("\n".join(f"{value:+.2f}" for value in labels), fontsize=8)
 axes[0].set_ylabel("\n".join(names), rotation=0, ha="right", va="center", fontsize=8)
-figure.subplots_adjust(left=0.14, right=0.99, top=0.72, bottom=0.02)
 plt.show()
 
 # %%

@@ -59,7 +59,7 @@ assert near["realism 1"].near_share > near["noise"].near_share
 # Upper row: points of the file with ``realism=1``.
 # Lower row: the training images nearest to them.
 
-figure, axes = plt.subplots(2, 10, figsize=(9, 2.1), subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(2, 10, figsize=(9, 1.9), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
 nearest = data.x_train[near["realism 1"].nearest]
 for name, row, images in zip(("point", "nearest"), axes, (files["realism 1"].samples, nearest), strict=True):
     row[0].set_ylabel(name)

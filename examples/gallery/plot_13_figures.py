@@ -64,7 +64,7 @@ figures = {cell: distil_both(*cell) for cell in CELLS}
 # The published set is exact, but its pixels are far outside of the range of an image for the network (``FCNN``).
 
 for (name, kernel, points_per_class), (rows, _) in figures.items():
-    figure, axes = plt.subplots(3, 10, figsize=(9, 3), subplot_kw={"xticks": [], "yticks": []})
+    figure, axes = plt.subplots(3, 10, figsize=(9, 3), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
     figure.suptitle(f"{name}, {kernel}, {points_per_class} points per class", fontsize=10)
     for row, (title, images) in zip(axes, rows.items(), strict=True):
         row[0].set_ylabel(title)

@@ -63,7 +63,7 @@ for name, run in runs.items():
 # Accuracy against time
 # ---------------------
 # The accuracy is that on the samples that are held out from training.
-# The hollow marks are extrapolated: they say when a run of KIP would end, not how accurate it would be.
+# The dotted lines are extrapolated: they say when a run of KIP would end, not how accurate it would be.
 
 closed = runs["gram"].closed_form
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
@@ -73,7 +73,6 @@ for name, run in runs.items():
     line = axis.semilogx(seconds, run.curve["val_accuracy"], ".-", label=f"KIP, {name}")
     end = run.setup_seconds + run.curve["seconds"][-1] / len(run.losses) * PUBLISHED_STEPS
     axis.axvline(end, color=line[0].get_color(), linestyle=":")
-    axis.plot(end, axis.get_ylim()[0], "o", color=line[0].get_color(), fillstyle="none", clip_on=False)
 axis.set(xlabel="seconds (dotted: end of 30,000 steps, extrapolated)", ylabel="accuracy, held-out samples")
 axis.legend()
 plt.show()

@@ -3,17 +3,19 @@ From C++
 ========
 
 The arithmetic of the package is a C++20 library that needs no Python.
-A program finds it with CMake and calls the same steps: sums over the data, the ridge solution, the points.
+A program finds it with CMake, distils in one call, and writes the same file as Python does.
 
-This page shows such a program, builds it and runs it.
+This page shows such a program, builds it, runs it, and reads its file from Python.
 """
 
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+import krrdistill as kd
 
 checkout = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "examples/embed_cpp").is_dir())
 example = checkout / "examples/embed_cpp"
@@ -21,7 +23,8 @@ example = checkout / "examples/embed_cpp"
 # %%
 # The program
 # -----------
-# All of ``examples/embed_cpp/main.cpp``:
+# All of ``examples/embed_cpp/main.cpp``.
+# ``images.h`` beside it draws the images, so that the program needs no data.
 
 print((example / "main.cpp").read_text(encoding="utf-8"))
 
@@ -35,48 +38,51 @@ print((example / "CMakeLists.txt").read_text(encoding="utf-8"))
 # %%
 # Build and run
 # -------------
-# First the library is configured, built and installed, then the program is built against what was installed.
-# This takes CMake 3.25, a C++20 compiler, and a BLAS with LAPACK (``apt-get install libopenblas-dev``).
-# Where one of them is missing, the page says which and stops here.
-
-environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+# The library has to be installed first, which takes a minute or two.
+# ``make embed`` does it in the folder ``build`` of a checkout.
+# Of a library that was installed elsewhere the environment variable ``CMAKE_PREFIX_PATH`` says where.
+# :doc:`/guide/embedding` has the commands, and what they need.
+#
+# Where CMake finds no library or no compiler, the page says so and goes on.
 
 
 def run(*command):
-    """Runs a command; what it prints, or an error with the end of it."""
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, check=False)
-    if done.returncode != 0:
-        raise RuntimeError((done.stdout + done.stderr)[-2000:])
-    return done.stdout
-
-
-def missing():
-    """What the library needs and this machine does not have, None where nothing is missing."""
-    if shutil.which("cmake", path=environment["PATH"]) is None:
-        return "CMake"
+    """Runs a command: (whether it succeeded, what it printed)."""
     try:
-        run("cmake", "-S", checkout, "-B", build / "library", f"-DCMAKE_INSTALL_PREFIX={build / 'prefix'}")
-    except RuntimeError as error:
-        return f"something that CMake asks for: {error}"
-    return None
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        return False, str(error)
+    return done.returncode == 0, done.stdout + done.stderr
 
 
-printed = None
+distilled = None
 with tempfile.TemporaryDirectory() as folder:
-    build = Path(folder)
-    lacking = missing()
-    if lacking is None:
-        run("cmake", "--build", build / "library", "--parallel", os.cpu_count() or 1)
-        run("cmake", "--install", build / "library")
-        run("cmake", "-S", example, "-B", build / "example", f"-DCMAKE_PREFIX_PATH={build / 'prefix'}")
-        run("cmake", "--build", build / "example")
-        printed = run(build / "example/embed_cpp")
-        print(printed)
+    build, path = Path(folder), Path(folder) / "distilled.npz"
+    prefix = checkout / "build/embed/static/prefix"
+    found, printed = run("cmake", "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
+    if not found:
+        print("The program was not built:\n" + printed[-1500:])
     else:
-        print("The program was not built. This machine lacks", lacking)
+        built, printed = run("cmake", "--build", build)
+        assert built, printed
+        succeeded, printed = run(build / "embed_cpp", path)
+        print(printed.replace(str(build) + os.sep, ""))
+        assert succeeded, printed
+        distilled = kd.DistilledDataset.load(path)
 
 # %%
-# The program itself checks that the points train to the same model, and fails if they do not.
-# :doc:`/guide/embedding` says what a caller has to know: matrix layout, workspaces, threads, errors.
+# The file in Python
+# ------------------
+# The program has checked that its points train to its model, and would have failed otherwise.
+# Python reads the file and trains on the points again.
+# The picture has the first point of each class.
 
-assert lacking is not None or printed
+if distilled is not None:
+    print(distilled)
+    print("the model that the points train to:", distilled.fit().shape)
+    figure, axes = plt.subplots(1, 10, figsize=(9, 1.2), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
+    for axis, image in zip(axes, distilled.samples, strict=False):
+        axis.imshow(image, cmap="gray")
+    plt.show()
+
+    assert len(distilled.Y) == 100

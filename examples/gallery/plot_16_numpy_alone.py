@@ -95,7 +95,7 @@ assert (predicted == expected).all()
 # %%
 # Some test images with what the model makes of them:
 
-figure, axes = plt.subplots(1, 10, figsize=(9, 1.4), subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(1, 10, figsize=(9, 1.4), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
 for axis, image, digit in zip(axes, images, predicted, strict=False):
     axis.imshow(image, cmap="gray")
     axis.set_title(str(digit))
