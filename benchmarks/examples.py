@@ -1,4 +1,4 @@
-"""Runs the worked examples on real data and writes what they print, with their text, to docs/measured/examples.md.
+"""Runs pages of the gallery on a large data set and writes what they print to docs/measured/examples.md.
 
 python benchmarks/examples.py --data-dir ../shared/data --dataset cifar100 --kernel FCNN
 """
@@ -15,30 +15,26 @@ from pathlib import Path
 
 from machine import machine_facts, one_line
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NAMES = {
-    "federated": ["--epsilon", "8"],
-    "continual": ["--tasks", "10"],
-    "unlearning": ["--remove", "1000"],
-}
+GALLERY = Path(__file__).resolve().parents[1] / "examples" / "gallery"
+PAGES = ("plot_07_federated", "plot_08_continual", "plot_09_unlearning")
 
 
 def section(name: str, dataset: str, kernel: str, data_dir: Path | None) -> str:
-    """One example: its first paragraph, the command, and what it printed."""
-    file = EXAMPLES / f"{name}.py"
-    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    title, _, rest = text.partition("\n\n")
-    paragraph = " ".join(rest.split("\n\n")[0].split())
-    words = [str(file), "--dataset", dataset, "--kernel", kernel, *NAMES[name]]
-    environment = os.environ | ({} if data_dir is None else {"KRRDISTILL_DATA": str(data_dir.resolve())})
+    """One page: its first paragraph, the command, and what it printed."""
+    file = GALLERY / f"{name}.py"
+    title, _, *paragraphs = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n")
+    paragraph = " ".join("\n".join(paragraphs).strip().split("\n\n")[0].split())
+    chosen = {"DATASET": dataset, "KERNEL": kernel}
+    data = {} if data_dir is None else {"KRRDISTILL_DATA": str(data_dir.resolve())}
+    environment = {**os.environ, "MPLBACKEND": "Agg", **data, **chosen}
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=True, env=environment)
     seconds = time.perf_counter() - start
-    command = " ".join(["python", f"examples/{name}.py", *words[1:]])
+    command = " ".join([*(f"{key}={value}" for key, value in chosen.items()), f"python examples/gallery/{name}.py"])
     return (
-        f"## {title.rstrip('.')}\n\n{paragraph}\n\n"
+        f"## {title}\n\n{paragraph}\n\n"
         f"```\n$ {command}\n{done.stdout.rstrip()}\n```\n\n"
-        f"{seconds:.0f} s in all. [{name}.py](../../examples/{name}.py)\n"
+        f"{seconds:.0f} s in all. [{name}.py](../../examples/gallery/{name}.py)\n"
     )
 
 
@@ -50,14 +46,14 @@ def main() -> None:
     parser.add_argument("--kernel", default="FCNN")
     parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     options = parser.parse_args()
-    sections = [section(name, options.dataset, options.kernel, options.data_dir) for name in NAMES]
+    sections = [section(name, options.dataset, options.kernel, options.data_dir) for name in PAGES]
     flower = (
         "## On Flower\n\n[federated_flower.py](../../examples/federated_flower.py) is the federated round on Flower's "
         "clients and server; it needs `flwr[simulation]`.\n"
     )
     page = [
-        "# Worked examples\n",
-        "What the examples print; `tests/test_examples.py` runs them on the bundled digits.\n",
+        "# Pages of the gallery on a large data set\n",
+        "What three pages of the gallery print on a larger data set than the one that they are built with.\n",
         *sections,
         flower,
         f"Written by `benchmarks/examples.py`. {one_line(machine_facts())}\n",

@@ -1,4 +1,4 @@
-"""The round of federated.py on Flower: clients answer one query with their statistics, the server adds and solves.
+"""The federated round of the gallery on Flower: clients answer one query with their statistics, the server solves.
 
 pip install "krrdistill[cli]" "flwr[simulation]"
 python examples/federated_flower.py

@@ -120,6 +120,13 @@ def test_every_option_is_in_the_reference_of_its_command(extension: Callable[[st
         assert given == {param.opts[0] for param in command.params if param.param_type_name == "option"}
 
 
+def test_reference_of_configuration_files_has_every_command_that_takes_one(extension: Callable[[str], Any]) -> None:
+    templates = extension("templates")
+    flags = {each["name"]: [option["flags"] for option in itertools.chain(*each["panels"].values())]
+             for each in templates.commands()}  # fmt: skip
+    assert {name for name, given in flags.items() if "--config" in given} == templates.CONFIGURED.keys()
+
+
 def test_page_that_loads_from_elsewhere_is_found_and_links_are_not(
     extension: Callable[[str], Any], tmp_path: Path
 ) -> None:

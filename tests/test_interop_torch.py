@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 interop = pytest.importorskip("krrdistill.interop.torch")
 
 P, K = 5, 3
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "torch_ridge_head.py"
 
 
 def problem(dtype: Any = torch.float64, p: int = P) -> tuple[Any, Any, Any]:
@@ -289,20 +287,6 @@ except kd.BackendUnavailable as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "krrdistill.interop.torch needs PyTorch" in done.stdout
     assert "pip install torch" in done.stdout
-
-
-@pytest.mark.skipif(not EXAMPLE.exists(), reason="the examples are not beside the tests")
-def test_the_training_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn", reason="the digits come with scikit-learn (the cli extra)")
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    printed = capsys.readouterr().out.splitlines()
-    losses, accuracies = (
-        [float(line.split(word)[1].split()[0]) for line in printed if f" {word} " in line]
-        for word in ("loss", "accuracy")
-    )
-    assert losses[-1] < 0.9 * losses[0]
-    trained, distilled = accuracies
-    assert trained == distilled > 0.95
 
 
 # What they do not take

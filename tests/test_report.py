@@ -29,6 +29,7 @@ from markupsafe import Markup
 from PIL import Image
 
 import krrdistill as kd
+import tolerances
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.apps.report.charts import PALETTE
@@ -36,7 +37,7 @@ from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.pictures import Gallery, gallery
 from krrdistill.apps.report.render import TEMPLATES, environment
 from krrdistill.apps.report.run_folder import read_run
-from krrdistill.apps.roofline import pass_floor, pass_flops
+from krrdistill.apps.roofline import pass_floor, pass_flops, search_notice, search_seconds
 from krrdistill.apps.text import megabytes, number, percent, seconds
 from krrdistill.options import MapOptions
 
@@ -469,6 +470,18 @@ def test_the_floor_is_measured_for_long_passes_only() -> None:
     assert short is not None
     assert long is not None
     assert 0.0 < short < long
+
+
+def test_the_expected_time_of_a_search_is_its_arithmetic_at_the_rate_of_a_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("krrdistill.apps.roofline._seconds_per_flop", lambda precision: 1e-8)
+    affine, network = search_seconds(kd.Identity(100)), search_seconds(kd.FCNN(100))
+    tolerances.assert_solve(affine, 10 * 100**3 * 1e-8)
+    tolerances.assert_solve(network, 100 * 100**3 * 1e-8)
+    assert search_seconds(kd.FCNN(100, [50])) == network / 2
+    assert "expected to take a few seconds after" in search_notice(kd.FCNN(100), None)
+    assert "expected to take 4 to 16 s after" in search_notice(kd.FCNN(200), None)
 
 
 @pytest.mark.chromium

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -11,11 +10,11 @@ from jinja2 import Environment, StrictUndefined
 from sphinx.application import Sphinx
 
 from krrdistill.apps.cli.app import app as command_line
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, StatisticsSettings
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, StatisticsSettings, SweepSettings
 from krrdistill.common.options import as_word, declared_options
 
-PAGES = ("index", "reference/cli", "reference/configuration")
-CONFIGURED = {"distill": DistillSettings, "statistics": StatisticsSettings, "kip": KipSettings}
+PAGES = ("reference/cli", "reference/configuration")
+CONFIGURED = {"distill": DistillSettings, "statistics": StatisticsSettings, "kip": KipSettings, "sweep": SweepSettings}
 
 
 def text(words: Any) -> str:
@@ -73,7 +72,6 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname in PAGES:
         environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
         environment.filters.update(text=text, code=code)
-        environment.globals["exists"] = lambda path: (Path(app.srcdir) / path).exists()
         source[0] = environment.from_string(source[0]).render(commands=commands(), keys=keys())
 
 

@@ -106,7 +106,7 @@ def distill(
     name: str | None = None,
     **keywords: Any,
 ) -> Distillation:
-    """Distils labelled data to points_per_class points of each class that retrain to the same ridge model.
+    r"""Distils labelled data to points_per_class points of each class that retrain to the same ridge model.
 
     Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D with Y^T D = W and
     features F from D (Theorem 4.1, construct/closed_form.py); inputs by the map's exact preimage (Theorem 5.1). Maps
@@ -147,6 +147,20 @@ def distill(
     Raises
     ------
     DataError, NotSurjective, LambdaOutOfRange, NotPositiveDefinite, TypeError, ValueError
+
+    Notes
+    -----
+    With the points as rows, labels Y of one row each, any matrix Z, and lambda_s = 0:
+
+    .. math::
+
+        W = C (G + \lambda I)^{-1}, \qquad
+        D = (Y^\top)^+ W + (I - (Y^\top)^+ Y^\top) Z, \qquad
+        \varphi(X) = (D^+)^\top
+
+    References
+    ----------
+    Chen, Huang, Weng, "Provable and Efficient Dataset Distillation for Kernel Ridge Regression", NeurIPS 2024.
     """
     options = _options("distill", options, keywords)
     with limited_threads(options.threads):

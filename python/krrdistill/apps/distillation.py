@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.apps.likeness import likeness, value_range
-from krrdistill.apps.roofline import pass_floor
+from krrdistill.apps.roofline import pass_floor, search_notice
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import not_exact, stopped_early, too_many_points
@@ -220,6 +220,7 @@ def run_distillation(
     out: Path | str,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Preprocesses, distils, writes ``out``/distilled.npz, reads it back and certifies what was read.
 
@@ -239,6 +240,8 @@ def run_distillation(
         Seconds that loading the data took, for the record.
     progress : callable, optional
         Called with (stage, fraction done).
+    say : callable
+        Called, with ``realism``, with a line of the time that its search is expected to take, before it starts.
 
     Returns
     -------
@@ -255,6 +258,8 @@ def run_distillation(
         load_seconds=load_seconds,
         progress=progress,
     )
+    if options.realism is not None:
+        say(search_notice(prepared.problem.feature_map, options.max_seconds))
     return run_points(prepared, options, out=out, progress=progress)
 
 

@@ -21,6 +21,7 @@ class RunKind(Enum):
     RELEASE = "a private release"
     TABLE = "krrdistill reproduce"
     SWEEP = "krrdistill sweep"
+    FIGURES = "krrdistill reproduce figures"
 
 
 def kind_of(folder: Path) -> RunKind | None:
@@ -31,6 +32,8 @@ def kind_of(folder: Path) -> RunKind | None:
         return RunKind.TABLE
     if (folder / SWEEP).exists():
         return RunKind.SWEEP
+    if (folder / "figures.html").exists():
+        return RunKind.FIGURES
     try:
         report = parse_json("report.json", read_bounded(folder / "report.json"))
     except (OSError, DataError):

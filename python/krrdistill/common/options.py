@@ -59,7 +59,8 @@ class Option:
     text : the help; "{choices}" in it becomes the list of choices
     choices : allowed strings; numeric options accept numbers too
     accepts : predicate for strings outside choices; what stands behind | in ``metavar`` says which
-    minimum, maximum : inclusive bounds; above, below : exclusive ones; reason : why, where a message should say it
+    minimum, maximum : inclusive bounds; above, below : exclusive ones
+    reason : why there are no other choices or values, or what to do instead, where a message should say it
     cli : name on the command line, by default the field's
     metavar, default_text, panel : how the help of the command line shows the value, the default None, and where
     key : key of the published code's configuration files; meanings : what its values mean, where they are not ours
@@ -363,7 +364,8 @@ def _check_one(label: str, declared: Declared, value: Any) -> Any:
             return value
         numbers = "" if declared.base is str else "a number, or "
         others = f" or {str(declared.option.metavar).partition('|')[2]}" if accepts is not None else ""
-        raise ValueError(f"{label} must be {numbers}one of {', '.join(choices)}{others}; got {shown_value(value)}")
+        allowed = f"{numbers}one of {', '.join(choices)}{others}"
+        raise ValueError(f"{label} must be {allowed}; got {shown_value(value)}{_because(declared.option)}")
     if declared.base is Any:
         return value
     value = _typed(label, declared.base, value)
@@ -400,8 +402,11 @@ def _check_bounds(label: str, declaration: Option, value: float) -> None:
     if not finite or not all(holds(value, limit) for _, holds, limit in bounds):
         words = [] if isinstance(value, int) else ["finite"]
         words += [f"{sign} {_limit(limit)}" for sign, _, limit in bounds]
-        reason = "" if declaration.reason is None else f"; {declaration.reason}"
-        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}{reason}")
+        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}{_because(declaration)}")
+
+
+def _because(declaration: Option) -> str:
+    return "" if declaration.reason is None else f"; {declaration.reason}"
 
 
 def _limit(limit: float) -> str:

@@ -148,7 +148,7 @@ class Convolution(Operator):
 
 
 class ConvolutionalNetwork(FeatureMap):
-    """phi(x) = act(K_L * ... act(K_1 * x)),  act(t) = t or slope t (t <= 0),  K_l ~ N(0, 1 / (size^2 c)), no bias.
+    """phi(x) = act(K_L * … act(K_1 * x)),  act(t) = t or slope t (t <= 0),  K_l ~ N(0, 1 / (size^2 c)), no bias.
 
     Exact where every convolution is onto (item 5.3), which is found out when the map is asked: never with more
     outputs than inputs, always for random kernels with stride = size and at most size^2 c channels out of c.

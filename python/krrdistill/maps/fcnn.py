@@ -19,7 +19,7 @@ __all__ = ["FCNN", "gaussian_layers"]
 
 
 class FCNN(FeatureMap):
-    """phi(x) = act(W_L ... act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
+    """phi(x) = act(W_L … act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
 
     With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
     preimage (item 5.2). Other widths have approximate ones (``reach``).

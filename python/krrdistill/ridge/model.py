@@ -52,7 +52,7 @@ _KIND = FileKind(
 
 @dataclass(frozen=True, eq=False)
 class RidgeModel:
-    """W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
+    r"""W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
 
     Threads may share it: nothing changes it.
 
@@ -92,6 +92,14 @@ class RidgeModel:
         Names of the columns of X that it was trained on, of data frames; ``predict`` takes no others.
     sizes : Sizes, or None
         Mean squares of the entries of X that it was trained on: ``predict`` warns of samples in other units.
+
+    Notes
+    -----
+    W and b are least for the training samples, of weights w (b is 0 without centring):
+
+    .. math::
+
+        \min_{W, b}\ \sum_i w_i \lVert y_i - W \varphi(x_i) - b \rVert^2 + \lambda \lVert W \rVert^2
     """
 
     feature_map: FeatureMap

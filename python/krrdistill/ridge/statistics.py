@@ -114,7 +114,7 @@ def _one_at_a_time(method: Method) -> Method:
 
 
 class RidgeStatistics:
-    """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), and the sums of w, w phi, w y and w y^2.
+    r"""G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), and the sums of w, w phi, w y and w y^2.
 
     Sums run over samples with weight w (default 1), in float64, tile by tile; ``+=`` merges those of streams, shards
     and machines. While n < p the feature rows are stored, and G is formed only when needed; later no single sample is
@@ -158,6 +158,12 @@ class RidgeStatistics:
     product_rounding : float
         The largest rounding of G that a backend told so far, relative to its largest eigenvalue; 0 for float64 and
         integers. ``noise_floor`` follows from it.
+
+    Notes
+    -----
+    .. math::
+
+        G = \sum_i w_i\, \varphi(x_i) \varphi(x_i)^\top, \qquad C = \sum_i w_i\, y_i \varphi(x_i)^\top
 
     Examples
     --------

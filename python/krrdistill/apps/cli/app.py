@@ -16,6 +16,7 @@ from krrdistill.apps.cli import status
 from krrdistill.apps.cli.arguments import Config, Json, RegS, Session, with_options
 from krrdistill.apps.cli.settings import (
     DistillSettings,
+    FigureSettings,
     KipSettings,
     MergeSettings,
     PrivacySettings,
@@ -242,16 +243,19 @@ def sweep(given: Given, config: Config = None, as_json: Json = False) -> int:
 
 
 @app.command("reproduce")
-@with_options(TableSettings)
+@with_options(TableSettings, FigureSettings)
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="table3|table4", help="The published table.", show_default=False)],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="table3|table4|figures", help="A published table, or the figures.", show_default=False),
+    ],
     given: Given,
     as_json: Json = False,
 ) -> int:
-    """Reproduce a published table; finished cells are kept, published values are shown beside."""
+    """Reproduce a published table (finished cells are kept, published values stand beside), or draw the figures."""
     from krrdistill.apps.cli.reproduce import run_reproduce
 
-    return run_reproduce(table, given, as_json=as_json)
+    return run_reproduce(what, given, as_json=as_json)
 
 
 @app.command("info")

@@ -61,18 +61,21 @@ _Traceback = Annotated[
 ]
 
 
-def with_options(kind: type | None = None) -> Callable[[Command], Command]:
-    """Give a command an option for everything that ``kind`` declares, and --traceback.
+def with_options(*kinds: type) -> Callable[[Command], Command]:
+    """Give a command an option for everything that ``kinds`` declare, and --traceback.
 
-    The command gets what was given in its argument ``given``, by the names of the fields.
+    What several of them declare is one option, that of the first. The command gets what was given in its argument
+    ``given``, by the names of the fields.
     """
 
     def decorate(command: Command) -> Command:
-        declared = () if kind is None else declared_options(kind)
+        named = {each.name: each for kind in reversed(kinds) for each in declared_options(kind)}
+        order = dict.fromkeys(each.name for kind in kinds for each in declared_options(kind))
+        declared = [named[name] for name in order]
 
         def run(**values: Any) -> Any:
             del values["show_traceback"]
-            if kind is not None:
+            if kinds:
                 chosen = {each.name: values.pop(each.name) for each in declared}
                 values["given"] = {name: value for name, value in chosen.items() if value is not None}
             return command(**values)

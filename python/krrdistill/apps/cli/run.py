@@ -55,6 +55,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
             out=folder,
             load_seconds=load_seconds,
             progress=progress,
+            say=lambda line: status.say(f"note: {line}"),
         )
         from krrdistill.apps.report.write import write_run
 

@@ -11,7 +11,7 @@ from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip.iteration import KipOptions
 from krrdistill.apps.naming import fitting, run_name, sweep_name
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
-from krrdistill.apps.reproduce.selection import ReproduceOptions
+from krrdistill.apps.reproduce.selection import FigureOptions, ReproduceOptions
 from krrdistill.apps.sweep.grid import SweepOptions
 from krrdistill.apps.tracking import TRACKERS, require_tracker
 from krrdistill.common.options import as_words, check_options, declared_options, differing, group, option, option_of
@@ -29,6 +29,7 @@ from krrdistill.options import (
 
 __all__ = [
     "DistillSettings",
+    "FigureSettings",
     "KipSettings",
     "MergeSettings",
     "PrivacySettings",
@@ -327,11 +328,11 @@ class PrivacySettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
-    """One run of ``krrdistill reproduce``."""
+    """One run of ``krrdistill reproduce table3|table4``."""
 
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     out: Path | None = option_of(
-        RunSettings, "out", text="Output folder; a run goes on from it.", default_text="runs/TABLE"
+        RunSettings, "out", text="Output folder; a table goes on from it.", default_text="runs/WHAT"
     )
     options: ReproduceOptions = field(default_factory=ReproduceOptions)
 
@@ -366,6 +367,15 @@ class SweepSettings:
     def of_cell(self, kernel: str, map_options: Mapping[str, Any], options: DistillOptions) -> DistillSettings:
         """The settings of ``krrdistill distill`` that make one cell."""
         return replace(self.run, out=None, map_options=MapOptions(kernel=kernel, **map_options), options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSettings:
+    """One run of ``krrdistill reproduce figures``."""
+
+    data_dir: Path | None = option_of(RunSettings, "data_dir")
+    out: Path | None = option_of(TableSettings, "out")
+    options: FigureOptions = field(default_factory=FigureOptions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,12 @@ __all__ = [
     "LAMBDA",
     "PALETTE",
     "Curve",
+    "Dots",
     "Panel",
     "SpreadCurve",
     "curve_style",
     "curves_figure",
+    "dots_figure",
     "heat_figure",
     "lambda_path_figure",
     "line_figure",
@@ -69,6 +71,8 @@ _STYLES = (("line", "-"), ("accent", (0, (5, 2))), ("muted", (0, (1.5, 2.5))))  
 # Of any number of curves: hues of middle lightness, three times as light as dark paper and as dark as light paper.
 _HUES = ("#2c7bc9", "#c4561c", "#2b9455", "#b04a9e", "#8a7a12", "#7a62d0", "#cc4056", "#178c9b")
 _DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3))
+_MARKS = (("line", "o", "line"), ("accent", "D", "paper"), ("muted", "s", "paper"))  # of up to three kinds of dots
+_DODGE = 0.22  # columns between the dots of one column
 _LEAST_SPAN = 5.0  # largest over smallest value on a log axis
 _EXTREME = 1e100  # of an axis, whose limits are to be finite
 _BAR_STEPS = 64  # of a scale of colours
@@ -271,6 +275,57 @@ def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Fig
         style |= {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
         axes.plot(x, y, linestyle=dashes, label=printable(curve.name), **style)
     _legend(figure, len(curves))
+    return figure
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One of several values in every column; NaN where there is none."""
+
+    name: str
+    y: Sequence[float]
+
+
+def dots_figure(columns: Sequence[tuple[str, str]], kinds: Sequence[Dots], *, y_label: str, y_log: bool) -> Figure:
+    """Up to three kinds of dots beside each other in every column, with their names above.
+
+    columns : (group, name): neighbours of one group share its name, which stands under theirs
+    """
+    figure, axes = _new_axes("", y_label, above=1)
+    _scale(axes, "y", np.concatenate([kind.y for kind in kinds]).astype(np.float64), log=y_log)
+    at = np.arange(len(columns), dtype=np.float64)
+    for index, (kind, (color, marker, fill)) in enumerate(zip(kinds, _MARKS, strict=False)):
+        axes.plot(
+            at + _DODGE * (index - (len(kinds) - 1) / 2),
+            np.asarray(kind.y, dtype=np.float64),
+            marker,
+            color=PALETTE[color],
+            markerfacecolor=PALETTE[fill],
+            markersize=5,
+            label=printable(kind.name),
+        )
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    axes.grid(False, axis="x")
+    axes.set_xticks(at, [printable(name) for _, name in columns])
+    groups = [group for group, _ in columns]
+    starts = [index for index, group in enumerate(groups) if index == 0 or group != groups[index - 1]]
+    for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
+        if start:
+            axes.axvline(start - 0.5, color=PALETTE["rule"], linewidth=0.8)
+        axes.annotate(
+            printable(groups[start]),
+            ((start + end - 1) / 2, 0.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0.0, -19.0),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=8.5,
+            color=PALETTE["ink"],
+            annotation_clip=False,
+            parse_math=False,
+        )
+    _legend(figure, len(kinds))
     return figure
 
 

@@ -18,7 +18,16 @@ from krrdistill.construct.labels import rounds_and_classes
 from krrdistill.data.layout import looks_channels_first
 from krrdistill.options import class_counts, shown_points
 
-__all__ = ["ClassPictures", "Gallery", "Pictured", "display_windows", "gallery", "signed_pictures", "to_bytes"]
+__all__ = [
+    "ClassPictures",
+    "Gallery",
+    "Pictured",
+    "data_uri",
+    "display_windows",
+    "gallery",
+    "signed_pictures",
+    "to_bytes",
+]
 
 Bytes = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -215,7 +224,7 @@ def signed_pictures(values: npt.NDArray[np.floating], limit: float) -> list[tupl
     """(data URI, width, height) of signed images (n, h, w[, 3]): 0 is mid-grey, -limit black and limit white."""
     window = np.array([-1.0, 1.0]) * (limit or 1.0)
     return [
-        (_uri("png", _encode(image, "PNG", compress_level=6)), image.shape[1], image.shape[0])
+        (data_uri("png", _encode(image, "PNG", compress_level=6)), image.shape[1], image.shape[0])
         for image in to_bytes(values, window)
     ]
 
@@ -251,7 +260,7 @@ def _tile(images: Bytes, columns: int) -> Bytes:
 
 
 def _pngs(sheets: list[list[Bytes]]) -> list[list[str]]:
-    return [[_uri("png", _encode(sheet, "PNG", compress_level=6)) for sheet in kind] for kind in sheets]
+    return [[data_uri("png", _encode(sheet, "PNG", compress_level=6)) for sheet in kind] for kind in sheets]
 
 
 def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
@@ -265,7 +274,7 @@ def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
             continue
         files = [[_jpeg(sheet, quality) for sheet in kind] for kind in opaque]
         if sum(len(file) for kind in files for file in kind) + len(files[0]) * _CARD <= budget:
-            return [[_uri("jpeg", file) for file in kind] for kind in files]
+            return [[data_uri("jpeg", file) for file in kind] for kind in files]
     return None
 
 
@@ -290,7 +299,7 @@ def _encode(picture: Bytes, kind: str, **options: int | bool) -> bytes:
     return buffer.getvalue()
 
 
-def _uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
     """The address of an image that is inside of the page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
