@@ -27,6 +27,7 @@ extensions = [
     "numpydoc",
     "sphinx_copybutton",
     "sphinx_design",
+    "sphinx_gallery.gen_gallery",
     "formulas",
     "public_names",
     "repository_links",
@@ -60,9 +61,6 @@ numpydoc_xref_aliases = {word: word for word in DEFAULT_LINKS} | {
 }
 
 # ---- the gallery: every file is run, and can be had as a notebook
-GALLERY = HERE.parent / "examples" / "gallery"
-if GALLERY.is_dir():
-    extensions.append("sphinx_gallery.gen_gallery")
 sphinx_gallery_conf: dict[str, Any] = {
     "examples_dirs": "../examples/gallery",
     "gallery_dirs": "gallery",

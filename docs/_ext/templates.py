@@ -1,9 +1,8 @@
-"""Some pages are Jinja templates, filled with what the code declares: the commands, and the keys of YAML files."""
+"""Two pages are Jinja templates, filled with what the code declares: the commands, and the keys of YAML files."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,7 +13,7 @@ from krrdistill.apps.cli.app import app as command_line
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, StatisticsSettings, SweepSettings
 from krrdistill.common.options import as_word, declared_options
 
-PAGES = ("index", "reference/cli", "reference/configuration")
+PAGES = ("reference/cli", "reference/configuration")
 CONFIGURED = {"distill": DistillSettings, "statistics": StatisticsSettings, "kip": KipSettings, "sweep": SweepSettings}
 
 
@@ -73,7 +72,6 @@ def fill(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname in PAGES:
         environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)
         environment.filters.update(text=text, code=code)
-        environment.globals["exists"] = lambda path: (Path(app.srcdir) / path).exists()
         source[0] = environment.from_string(source[0]).render(commands=commands(), keys=keys())
 
 
