@@ -1,4 +1,4 @@
-"""Some pages are Jinja templates, filled with what the code declares: the commands, and the keys of YAML files."""
+"""Two pages are Jinja templates, filled with what the code declares: the commands, and the keys of YAML files."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def write_report(
         Of ``distill``; for points of ``distill_model``, ``Distillation(points, model, None)``.
     folder : str or Path
         Made where it is missing.
-    data : Dataset or array of shape (n, *shape), optional
+    data : Dataset or array of shape ``(n, *shape)``, optional
         The training samples. They show the real start and tell the range of the values; a ``Dataset`` has the test set
         and the names, too.
     test : (X, y) or Dataset, optional
