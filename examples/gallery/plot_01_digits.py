@@ -87,7 +87,9 @@ for row, images in zip(axes, (data.x_train[first], distilled.samples), strict=Tr
 axes[0, 0].set_ylabel("real")
 axes[1, 0].set_ylabel("distilled")
 axis = right.subplots()
-heat = axis.imshow(distilled.Y, cmap="RdBu_r", vmin=-abs(distilled.Y).max(), vmax=abs(distilled.Y).max())
+heat = axis.imshow(
+    distilled.Y, cmap="RdBu_r", vmin=-abs(distilled.Y).max(), vmax=abs(distilled.Y).max()
+)
 axis.set(xlabel="class", ylabel="sample", title="labels")
 right.colorbar(heat, shrink=0.6)
 plt.show()
@@ -101,7 +103,10 @@ plt.show()
 W_S = distilled.fit()
 by_hand = np.linalg.lstsq(distilled.features(), distilled.Y)[0].T
 print("ridge parameter to train with:", distilled.lambda_s)
-print("least squares of NumPy differs by", f"{np.linalg.norm(by_hand - W_S) / np.linalg.norm(W_S):.1e}")
+print(
+    "least squares of NumPy differs by",
+    f"{np.linalg.norm(by_hand - W_S) / np.linalg.norm(W_S):.1e}",
+)
 
 # %%
 # Verify

@@ -49,8 +49,14 @@ print("length of an embedding:", d)
 # Embeddings of a large data set are usually stored in several files, the shards.
 
 folder = tempfile.TemporaryDirectory()
-for number, rows in enumerate(np.array_split(np.random.default_rng(0).permutation(len(data.x_train)), 4)):
-    np.savez(Path(folder.name) / f"shard-{number}.npz", X=embed(data.x_train[rows]), y=data.y_train[rows])
+for number, rows in enumerate(
+    np.array_split(np.random.default_rng(0).permutation(len(data.x_train)), 4)
+):
+    np.savez(
+        Path(folder.name) / f"shard-{number}.npz",
+        X=embed(data.x_train[rows]),
+        y=data.y_train[rows],
+    )
 
 
 def read_shards():
@@ -73,7 +79,10 @@ def read_shards():
 # One pass fills them and sets aside every twentieth sample, by which :math:`\lambda` is chosen.
 
 sample = next(read_shards())[0].astype(np.float32)
-heads = {"Identity": kd.Identity(d), "RandomFourier": kd.make_map("random_fourier", sample, seed=0)}
+heads = {
+    "Identity": kd.Identity(d),
+    "RandomFourier": kd.make_map("random_fourier", sample, seed=0),
+}
 X_test = embed(data.x_test)
 models, certificates = {}, {}
 for name, phi in heads.items():
@@ -91,15 +100,16 @@ folder.cleanup()
 # %%
 # ``center="both"`` adds an intercept to the head, a constant for each class.
 #
-# Which head is better depends on the embeddings.
-# The embeddings of a good network are nearly linear in the classes, and the linear head is then enough.
+# Which head is better depends on the embeddings: with those of a good network a linear head is often enough.
 # The picture shows how the accuracy on the samples that were set aside depends on :math:`\lambda`.
 
 figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
 for name, model in models.items():
     line = axis.semilogx(model.path.lambdas, model.path.val_accuracy, label=name)
     axis.plot(model.lambda_, model.val_accuracy, "o", color=line[0].get_color())
-axis.set(xlabel="λ", ylabel="accuracy, samples set aside", title="dots: the λ that was chosen")
+axis.set(
+    xlabel="λ", ylabel="accuracy, samples set aside", title="dots: the λ that was chosen"
+)
 axis.legend()
 plt.show()
 

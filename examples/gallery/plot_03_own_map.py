@@ -56,7 +56,9 @@ phi = kd.UserMap(root, d, inverse=square, preprocessing=scaling)
 result = kd.distill(X, y, phi, points_per_class=1)
 exact = result.distilled.verify(result.model, test=data)
 print(f"what inputs can be promised: {phi.reach}")
-print(f"relative error of the weights: {exact.weight_relative_error:.1e}, agreement {exact.prediction_agreement:.2%}")
+print(
+    f"relative error of the weights: {exact.weight_relative_error:.1e}, agreement {exact.prediction_agreement:.2%}"
+)
 
 assert exact.weight_relative_error < 1e-6
 
@@ -82,7 +84,9 @@ with warnings.catch_warnings(record=True) as said:
 labels = result.distilled.verify(result.model, test=data)
 print(f"what inputs can be promised: {phi.reach}")
 print(f"{phi.output_dim} features, {len(result.distilled.Y)} points")
-print(f"relative error of the weights: {labels.weight_relative_error:.1e}, agreement {labels.prediction_agreement:.2%}")
+print(
+    f"relative error of the weights: {labels.weight_relative_error:.1e}, agreement {labels.prediction_agreement:.2%}"
+)
 print(*(str(each.message) for each in said), sep="\n")
 
 # %%
@@ -107,11 +111,13 @@ else:
     layer = torch.nn.Sequential(torch.nn.Linear(d, p), torch.nn.Tanh()).double().eval()
     phi = kd.UserMap(layer, d, name="a layer with tanh", preprocessing=scaling)
     print(f"what inputs can be promised: {phi.reach}; {p} features of {d} inputs")
-    statistics = kd.RidgeStatistics(phi, data.n_classes, precision="float64").update(X[500:], y[500:])
+    statistics = kd.RidgeStatistics(phi, data.n_classes, precision="float64")
+    statistics.update(X[500:], y[500:])
     model = kd.fit_model(statistics, validation=(X[:500], y[:500]))
     for count in counts:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", kd.NotExactWarning)  # the errors are printed and drawn below
+            # The errors are printed and drawn below.
+            warnings.simplefilter("ignore", kd.NotExactWarning)
             points = kd.distill_model(model, points_per_class=count)
         errors.append(points.verify(model).weight_relative_error)
         print(f"{count} per class: relative error of the weights {errors[-1]:.1e}")
@@ -121,8 +127,12 @@ if errors:
     figure, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
     axis.semilogy(counts, errors, "o-")
     axis.axhline(1e-6, color="grey", linestyle="--")
-    axis.text(counts[-1], 1.5e-6, "called exact below", ha="right", va="bottom", color="grey")
-    axis.set(xlabel="points per class", ylabel="relative error of the weights", xticks=counts)
+    axis.text(
+        counts[-1], 1.5e-6, "called exact below", ha="right", va="bottom", color="grey"
+    )
+    axis.set(
+        xlabel="points per class", ylabel="relative error of the weights", xticks=counts
+    )
     plt.show()
 
     assert errors[0] > 1e-6 > errors[-1]

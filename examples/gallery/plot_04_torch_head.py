@@ -51,7 +51,9 @@ def frozen_network():
 
 def features(network, images):
     """Features of images, (n, p) in float64."""
-    pixels = torch.as_tensor(images, dtype=torch.float32)[:, None] / float(data.x_train.max())
+    pixels = torch.as_tensor(images, dtype=torch.float32)[:, None] / float(
+        data.x_train.max()
+    )
     return torch.nn.functional.pad(network(pixels).double(), (0, 1), value=1.0)
 
 
@@ -65,7 +67,9 @@ if torch:
     F, y = features(network, data.x_train[:5000]), torch.as_tensor(data.y_train[:5000])
     F_test, y_test = features(network, data.x_test), torch.as_tensor(data.y_test)
     validation, train = torch.randperm(len(F)).split([len(F) // 7, len(F) - len(F) // 7])
-    print(f"{len(train)} samples to train on, {len(validation)} to validate, {F.shape[1]} features")
+    print(
+        f"{len(train)} samples to train on, {len(validation)} to validate, {F.shape[1]} features"
+    )
 
 # %%
 # Gradients through the solve
@@ -99,7 +103,9 @@ if torch:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    print(f"validation loss {losses[0]:.4f} -> {losses[-1]:.4f}, lambda 1 -> {log_lambda.exp().item():.3g}")
+    print(
+        f"validation loss {losses[0]:.4f} -> {losses[-1]:.4f}, lambda 1 -> {log_lambda.exp().item():.3g}"
+    )
 
     assert losses[-1] < losses[0]
 
@@ -135,7 +141,9 @@ if torch:
     W_S = torch.linalg.lstsq(X_S, Y_S, driver="gelsd").solution.T
     original = F_test * gate @ torch.from_numpy(result.model.W).T
     print(f"ridge head:      accuracy {accuracy(original, y_test):.4f}")
-    print(f"from {len(points)} points:  accuracy {accuracy(F_test * gate @ W_S.T, y_test):.4f}")
+    print(
+        f"from {len(points)} points:  accuracy {accuracy(F_test * gate @ W_S.T, y_test):.4f}"
+    )
 
     assert accuracy(original, y_test) == accuracy(F_test * gate @ W_S.T, y_test)
 
@@ -147,14 +155,22 @@ if torch:
 # a GPU.
 
 if torch:
-    result = kd.distill(data.x_train, data.y_train, kd.make_map("FCNN", data, kd.standardize(data)))
+    result = kd.distill(
+        data.x_train, data.y_train, kd.make_map("FCNN", data, kd.standardize(data))
+    )
     W = torch.as_tensor(result.distilled.fit())
     head = torch.nn.Linear(W.shape[1], W.shape[0], bias=False, dtype=torch.float64)
     head.weight.data = W
-    model = torch.nn.Sequential(FeatureModule(result.distilled.feature_map, dtype=torch.float64), head)
+    model = torch.nn.Sequential(
+        FeatureModule(result.distilled.feature_map, dtype=torch.float64), head
+    )
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
-        predicted = compiled(torch.as_tensor(data.x_test, dtype=torch.float64)).argmax(dim=1).numpy()
+        predicted = (
+            compiled(torch.as_tensor(data.x_test, dtype=torch.float64))
+            .argmax(dim=1)
+            .numpy()
+        )
     print(model)
     print(f"accuracy of the module:   {(predicted == data.y_test).mean():.4f}")
     print(f"accuracy of the original: {result.model.score(data.x_test, data.y_test):.4f}")

@@ -36,7 +36,9 @@ scores = {
     f"RidgeDistiller\n{kernel}": cross_val_score(RidgeDistiller(kernel), X, y, cv=folds)
     for kernel in ("identity", "random_fourier", "FCNN")
 }
-scores["RidgeClassifier"] = cross_val_score(make_pipeline(StandardScaler(), RidgeClassifier()), X, y, cv=folds)
+scores["RidgeClassifier"] = cross_val_score(
+    make_pipeline(StandardScaler(), RidgeClassifier()), X, y, cv=folds
+)
 for name, values in scores.items():
     print(f"{name.replace(chr(10), ' '):30} {values.mean():.4f} +- {values.std():.4f}")
 
@@ -52,7 +54,9 @@ plt.show()
 # ``certificate_`` compares them.
 
 model = RidgeDistiller("FCNN").fit(X, y)
-print(f"{len(X)} samples -> {len(model.X_distilled_)} points, test accuracy {model.score(X_test, y_test):.4f}")
+print(
+    f"{len(X)} samples -> {len(model.X_distilled_)} points, test accuracy {model.score(X_test, y_test):.4f}"
+)
 print(f"relative error of the weights: {model.certificate_.weight_relative_error:.1e}")
 
 assert model.certificate_.weight_relative_error < 1e-6
@@ -83,6 +87,8 @@ one_hot = (y_small[:, None] == distiller.classes_).astype(float)
 W = np.linalg.pinv(X_small, rcond=1e-14) @ one_hot
 predicted = distiller.classes_[(scaler.transform(X_test) @ W).argmax(axis=1)]
 print(f"least squares on the new set: test accuracy {(predicted == y_test).mean():.4f}")
-print(f"the distiller itself:         test accuracy {distiller.score(scaler.transform(X_test), y_test):.4f}")
+print(
+    f"the distiller itself:         test accuracy {distiller.score(scaler.transform(X_test), y_test):.4f}"
+)
 
 assert (predicted == distiller.predict(scaler.transform(X_test))).mean() > 0.999

@@ -37,7 +37,9 @@ print(data)
 folder = tempfile.TemporaryDirectory()
 paths = []
 for number, rows in enumerate(np.array_split(np.arange(len(X)), 4)):
-    part = kd.RidgeStatistics(phi, data.n_classes, precision="float64", shard=f"shard {number}")
+    part = kd.RidgeStatistics(
+        phi, data.n_classes, precision="float64", shard=f"shard {number}"
+    )
     part.update(X[rows], y[rows])
     paths.append(Path(folder.name) / f"statistics-{number}.npz")
     part.save(paths[-1])
@@ -69,9 +71,13 @@ one_pass = kd.RidgeStatistics(phi, data.n_classes, precision="float64").update(X
 difference = np.linalg.norm(total.gram - one_pass.gram) / np.linalg.norm(one_pass.gram)
 print(f"relative difference of G: {difference:.1e}")
 
-merged, expected = (kd.fit_model(statistics, selection="gcv") for statistics in (total, one_pass))
+merged, expected = (
+    kd.fit_model(statistics, selection="gcv") for statistics in (total, one_pass)
+)
 of_models = np.linalg.norm(merged.W - expected.W) / np.linalg.norm(expected.W)
-print(f"relative difference of the models: {of_models:.1e}, lambda {merged.lambda_:g} and {expected.lambda_:g}")
+print(
+    f"relative difference of the models: {of_models:.1e}, lambda {merged.lambda_:g} and {expected.lambda_:g}"
+)
 
 assert difference <= 1e-12
 assert of_models <= 1e-9
@@ -83,7 +89,9 @@ assert of_models <= 1e-9
 # of samples.
 # Row and column are pixels.
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained", subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(
+    1, 3, figsize=(9, 3.2), layout="constrained", subplot_kw={"xticks": [], "yticks": []}
+)
 for axis, statistics, title in zip(
     axes,
     (kd.RidgeStatistics.load(paths[0]), kd.RidgeStatistics.load(paths[1]), total),
@@ -115,7 +123,9 @@ for size in (100, 333):
     statistics = kd.RidgeStatistics(phi, data.n_classes)
     held_out = statistics.update_batches(stream(size), holdout=0.05)
     models.append(kd.fit_model(statistics, validation=held_out))
-    print(f"batches of {size}: {statistics.n} samples summed, {len(held_out)} set aside, {models[-1]}")
+    print(
+        f"batches of {size}: {statistics.n} samples summed, {len(held_out)} set aside, {models[-1]}"
+    )
 
 assert np.array_equal(models[0].W, models[1].W)
 

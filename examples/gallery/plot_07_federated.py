@@ -19,7 +19,9 @@ import numpy as np
 import krrdistill as kd
 from krrdistill.apps import privacy
 
-DATASET = os.environ.get("DATASET") or ("mnist" if os.environ.get("KRRDISTILL_DATA") else "digits")
+DATASET = os.environ.get("DATASET") or (
+    "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
+)
 KERNEL = os.environ.get("KERNEL", "identity")
 SITES = 4
 data = kd.load_dataset(DATASET)
@@ -67,7 +69,9 @@ for number, site in enumerate(sites):
     own = kd.RidgeStatistics(phi, k, precision="float64", shard=f"site {number}")
     held_out.append(own.update_batches([site], holdout=0.05, seed=number))
     header, arrays = own.to_arrays()
-    print(f"site {number + 1} sends {sum(array.nbytes for array in arrays.values()) / 1e3:,.0f} kB of {own.n} samples")
+    print(
+        f"site {number + 1} sends {sum(array.nbytes for array in arrays.values()) / 1e3:,.0f} kB of {own.n} samples"
+    )
     total += kd.RidgeStatistics.from_arrays(phi, header, arrays)
 
 # %%
@@ -98,7 +102,9 @@ expected = kd.fit_model(pooled, validation=correct)
 difference = np.linalg.norm(model.W - expected.W) / np.linalg.norm(expected.W)
 certificate = points.verify(model, test=test)
 print(f"relative difference to the model of the pooled data: {difference:.1e}")
-print(f"test accuracy {certificate.original_accuracy:.4f}, from the points {certificate.distilled_accuracy:.4f}")
+print(
+    f"test accuracy {certificate.original_accuracy:.4f}, from the points {certificate.distilled_accuracy:.4f}"
+)
 
 assert difference <= 1e-9
 assert certificate.distilled_accuracy == certificate.original_accuracy
@@ -129,10 +135,17 @@ try:
 except kd.BackendUnavailable as error:
     print("this part was left out:", error)
 else:
-    lambda_ = privacy.default_lambda("statistics", budget, B, len(data.y_train), 64) * SITES**0.5
-    scores = public.transform(test[0], dtype=float) @ privacy.private_weights(G, C, lambda_).T
+    lambda_ = (
+        privacy.default_lambda("statistics", budget, B, len(data.y_train), 64)
+        * SITES**0.5
+    )
+    scores = (
+        public.transform(test[0], dtype=float) @ privacy.private_weights(G, C, lambda_).T
+    )
     private_accuracy = float((scores.argmax(axis=1) == test[1]).mean())
-    print(f"each site ({budget.epsilon:g}, {budget.delta:g})-differentially private: accuracy {private_accuracy:.4f}")
+    print(
+        f"each site ({budget.epsilon:g}, {budget.delta:g})-differentially private: accuracy {private_accuracy:.4f}"
+    )
 
 # %%
 # What each way is worth
@@ -145,8 +158,13 @@ for X, y in sites:
     predicted = kd.fit_model(own, selection="gcv").predict(test[0])
     alone.append(float((predicted == test[1]).mean()))
 
-bars = {f"site {number} alone": accuracy for number, accuracy in enumerate(alone, start=1)}
-bars |= {"one round": certificate.original_accuracy, "from the points": certificate.distilled_accuracy}
+bars = {
+    f"site {number} alone": accuracy for number, accuracy in enumerate(alone, start=1)
+}
+bars |= {
+    "one round": certificate.original_accuracy,
+    "from the points": certificate.distilled_accuracy,
+}
 bars |= {} if private_accuracy is None else {"with noise,\n64 features": private_accuracy}
 figure, axis = plt.subplots(figsize=(7, 2.8), layout="constrained")
 axis.barh(list(bars), list(bars.values()))

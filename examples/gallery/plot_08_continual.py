@@ -17,7 +17,9 @@ import numpy as np
 
 import krrdistill as kd
 
-DATASET = os.environ.get("DATASET") or ("mnist" if os.environ.get("KRRDISTILL_DATA") else "digits")
+DATASET = os.environ.get("DATASET") or (
+    "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
+)
 KERNEL = os.environ.get("KERNEL", "identity")
 data = kd.load_dataset(DATASET)
 phi = kd.make_map(KERNEL, data, kd.standardize(data))
@@ -45,21 +47,33 @@ print(len(tasks), "tasks; the first has the classes", ", ".join(tasks[0]))
 
 total, merged, latest = None, [], []
 for number, classes in enumerate(tasks):
-    rows, seen = np.isin(y_train, classes), np.isin(y_test, np.concatenate(tasks[: number + 1]))
-    task = kd.RidgeStatistics(phi, classes.tolist(), precision="float64", shard=f"task {number}")
+    rows, seen = (
+        np.isin(y_train, classes),
+        np.isin(y_test, np.concatenate(tasks[: number + 1])),
+    )
+    task = kd.RidgeStatistics(
+        phi, classes.tolist(), precision="float64", shard=f"task {number}"
+    )
     task.update(data.x_train[rows], y_train[rows])
     total = task if total is None else total + task
     model = kd.fit_model(total, selection="gcv")
     merged.append(model.score(data.x_test[seen], y_test[seen]))
     alone = kd.fit_model(task, selection="gcv")
     latest.append(float((alone.predict(data.x_test[seen]) == y_test[seen]).mean()))
-    print(f"task {number + 1:2}: {total.k:3} classes, {total.n:6} samples, test accuracy so far {merged[-1]:.4f}")
+    print(
+        f"task {number + 1:2}: {total.k:3} classes, {total.n:6} samples, test accuracy so far {merged[-1]:.4f}"
+    )
 
 figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
 steps = np.arange(1, len(tasks) + 1)
 axis.plot(steps, merged, "o-", label="merged statistics")
 axis.plot(steps, latest, "s--", label="latest task alone")
-axis.set(xlabel="tasks so far", ylabel="test accuracy, classes so far", xticks=steps, ylim=(0, 1.05))
+axis.set(
+    xlabel="tasks so far",
+    ylabel="test accuracy, classes so far",
+    xticks=steps,
+    ylim=(0, 1.05),
+)
 axis.legend()
 plt.show()
 
@@ -70,7 +84,9 @@ plt.show()
 # Against joint training
 # ----------------------
 
-joint = kd.RidgeStatistics(phi, names.tolist(), precision="float64").update(data.x_train, y_train)
+joint = kd.RidgeStatistics(phi, names.tolist(), precision="float64").update(
+    data.x_train, y_train
+)
 expected = kd.fit_model(joint, selection="gcv")
 order = [model.classes.names.index(name) for name in names]
 difference = np.linalg.norm(model.W[order] - expected.W) / np.linalg.norm(expected.W)

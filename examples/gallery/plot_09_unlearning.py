@@ -18,7 +18,9 @@ import numpy as np
 
 import krrdistill as kd
 
-DATASET = os.environ.get("DATASET") or ("mnist" if os.environ.get("KRRDISTILL_DATA") else "digits")
+DATASET = os.environ.get("DATASET") or (
+    "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
+)
 KERNEL = os.environ.get("KERNEL", "identity")
 data = kd.load_dataset(DATASET)
 phi = kd.make_map(KERNEL, data, kd.standardize(data))
@@ -53,7 +55,9 @@ print(before)
 
 start = time.perf_counter()
 total -= statistics(forget)
-print(f"{len(forget)} of {len(forget) + len(keep)} samples taken away in {time.perf_counter() - start:.3g} s")
+print(
+    f"{len(forget)} of {len(forget) + len(keep)} samples taken away in {time.perf_counter() - start:.3g} s"
+)
 after = kd.fit_model(total, validation=validation)
 points = kd.distill_model(after, points_per_class=1)
 print(after)

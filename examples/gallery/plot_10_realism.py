@@ -45,7 +45,9 @@ POINTS = 4 if data.name == "digits" else 10  # per class
 REALISM = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 images, psnrs, certificates, near = {}, {}, {}, {}
 for realism in (None, *REALISM):
-    result = kd.distill(data.x_train, data.y_train, phi, points_per_class=POINTS, realism=realism)
+    result = kd.distill(
+        data.x_train, data.y_train, phi, points_per_class=POINTS, realism=realism
+    )
     images[realism] = result.distilled.samples
     near[realism] = privacy.nearest_neighbours(result.distilled, data, limit=50)
     certificates[realism] = certificate = result.distilled.verify(result.model, test=data)
@@ -68,7 +70,11 @@ for realism in (None, *REALISM):
 
 rows = {"real": real, **{f"{realism:g}": images[realism] for realism in REALISM}}
 figure, axes = plt.subplots(
-    len(rows), 10, figsize=(7, 5.2), layout="compressed", subplot_kw={"xticks": [], "yticks": []}
+    len(rows),
+    10,
+    figsize=(7, 5.2),
+    layout="compressed",
+    subplot_kw={"xticks": [], "yticks": []},
 )
 for row, (name, shown) in zip(axes, rows.items(), strict=True):
     row[0].set_ylabel(name, rotation=0, ha="right", va="center")
@@ -94,13 +100,18 @@ axes[0].set(xlabel="realism", ylabel="PSNR (dB)")
 axes[1].semilogy(REALISM, [certificates[realism].condition for realism in REALISM], "o-")
 axes[1].axhline(certificates[None].condition, color="grey", linestyle="--")
 axes[1].set(xlabel="realism (dashed: default)", ylabel="condition number")
-axes[2].boxplot([near[realism].distances for realism in REALISM], tick_labels=[f"{r:g}" for r in REALISM])
+axes[2].boxplot(
+    [near[realism].distances for realism in REALISM],
+    tick_labels=[f"{r:g}" for r in REALISM],
+)
 axes[2].axhline(np.median(near[1.0].baseline), color="grey", linestyle="--")
 axes[2].set(xlabel="realism", ylabel="distance to the training set")
 plt.show()
 
 assert psnrs[1.0] > 30
-assert certificates[None].condition < min(certificates[realism].condition for realism in REALISM)
+assert certificates[None].condition < min(
+    certificates[realism].condition for realism in REALISM
+)
 assert np.median(near[1.0].distances) < np.median(near[1.0].baseline)
 
 # %%

@@ -42,7 +42,9 @@ result = kd.distill(
     precision="float64",
 )
 points = result.distilled
-print(f"{len(y[train])} patients -> {len(points.Y)} points, ridge parameter to train with: {points.lambda_s:g}")
+print(
+    f"{len(y[train])} patients -> {len(points.Y)} points, ridge parameter to train with: {points.lambda_s:g}"
+)
 
 # %%
 # Any ridge regression can be trained on the two points, that of scikit-learn for example.
@@ -50,7 +52,9 @@ print(f"{len(y[train])} patients -> {len(points.Y)} points, ridge parameter to t
 ridge = Ridge(alpha=points.lambda_s).fit(points.X, points.Y)
 original = result.model.predict(X[test]).ravel()
 distilled = ridge.predict(X[test]).ravel()
-print(f"R2 on the test patients, original model:  {result.model.score(X[test], y[test]):.4f}")
+print(
+    f"R2 on the test patients, original model:  {result.model.score(X[test], y[test]):.4f}"
+)
 print(f"R2 on the test patients, from the points: {ridge.score(X[test], y[test]):.4f}")
 
 assert np.allclose(original, distilled, rtol=1e-6)
@@ -81,15 +85,31 @@ print(data)
 
 def questions(digits):
     """Three answers for each digit, 0 or 1."""
-    return np.stack([digits % 2 == 0, digits >= 5, np.isin(digits, (0, 6, 8, 9))], axis=1).astype(np.int64)
+    return np.stack(
+        [digits % 2 == 0, digits >= 5, np.isin(digits, (0, 6, 8, 9))], axis=1
+    ).astype(np.int64)
 
 
 names = ("even", "at least five", "closed loop")
 phi = kd.make_map("FCNN", data, kd.standardize(data))
-result = kd.distill(data.x_train, questions(data.y_train), phi, selection="gcv", intercept=True, points_per_class=2)
-certificate = result.distilled.verify(result.model, test=(data.x_test, questions(data.y_test)))
-accuracies = certificate.per_target["original"]["accuracy"], certificate.per_target["distilled"]["accuracy"]
-print(f"{len(data.x_train)} samples -> {len(result.distilled.Y)} points, {result.distilled.targets}")
+result = kd.distill(
+    data.x_train,
+    questions(data.y_train),
+    phi,
+    selection="gcv",
+    intercept=True,
+    points_per_class=2,
+)
+certificate = result.distilled.verify(
+    result.model, test=(data.x_test, questions(data.y_test))
+)
+accuracies = (
+    certificate.per_target["original"]["accuracy"],
+    certificate.per_target["distilled"]["accuracy"],
+)
+print(
+    f"{len(data.x_train)} samples -> {len(result.distilled.Y)} points, {result.distilled.targets}"
+)
 for name, before, after in zip(names, *accuracies, strict=True):
     print(f"{name:14} test accuracy {before:.4f}, from the points {after:.4f}")
 
@@ -100,7 +120,11 @@ assert certificate.prediction_agreement == 1.0
 
 images, Y = result.distilled.samples, result.distilled.Y
 figure, axes = plt.subplots(
-    1, len(images), figsize=(9, 2), layout="compressed", subplot_kw={"xticks": [], "yticks": []}
+    1,
+    len(images),
+    figsize=(9, 2),
+    layout="compressed",
+    subplot_kw={"xticks": [], "yticks": []},
 )
 for axis, image, labels in zip(axes, images, Y, strict=True):
     axis.imshow(image, cmap="gray")

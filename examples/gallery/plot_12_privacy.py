@@ -31,11 +31,16 @@ print(data)
 
 files = {
     "noise": kd.distill(data.x_train, data.y_train, phi, points_per_class=5).distilled,
-    "realism 1": kd.distill(data.x_train, data.y_train, phi, points_per_class=5, realism=1.0).distilled,
+    "realism 1": kd.distill(
+        data.x_train, data.y_train, phi, points_per_class=5, realism=1.0
+    ).distilled,
 }
 for name, distilled in files.items():
     attack = privacy.reconstruct(distilled, data)
-    print(f"{name:10} relative error of the model from the file: {attack.relative_error:.1e}, ", end="")
+    print(
+        f"{name:10} relative error of the model from the file: {attack.relative_error:.1e}, ",
+        end="",
+    )
     print(f"test accuracy {attack.test_accuracy:.4f}")
 
     assert attack.relative_error < 1e-6
@@ -48,9 +53,14 @@ for name, distilled in files.items():
 # ``near_share`` is the share of points that are nearer than all but 5 % of the test images are, so that fresh images
 # would have about 5 %.
 
-near = {name: privacy.nearest_neighbours(distilled, data, limit=50) for name, distilled in files.items()}
+near = {
+    name: privacy.nearest_neighbours(distilled, data, limit=50)
+    for name, distilled in files.items()
+}
 for name, each in near.items():
-    print(f"{name:10} median distance {np.median(each.distances):8.2f} per pixel, near_share {each.near_share:.0%}")
+    print(
+        f"{name:10} median distance {np.median(each.distances):8.2f} per pixel, near_share {each.near_share:.0%}"
+    )
 print(f"test data  median distance {np.median(each.baseline):8.2f} per pixel")
 
 assert near["realism 1"].near_share > near["noise"].near_share
@@ -59,9 +69,13 @@ assert near["realism 1"].near_share > near["noise"].near_share
 # Upper row: points of the file with ``realism=1``.
 # Lower row: the training images nearest to them.
 
-figure, axes = plt.subplots(2, 10, figsize=(9, 1.9), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(
+    2, 10, figsize=(9, 1.9), layout="compressed", subplot_kw={"xticks": [], "yticks": []}
+)
 nearest = data.x_train[near["realism 1"].nearest]
-for name, row, images in zip(("point", "nearest"), axes, (files["realism 1"].samples, nearest), strict=True):
+for name, row, images in zip(
+    ("point", "nearest"), axes, (files["realism 1"].samples, nearest), strict=True
+):
     row[0].set_ylabel(name)
     for axis, image in zip(row, images, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=data.x_train.max())
@@ -83,7 +97,9 @@ EPSILONS, accuracies = (0.3, 1.0, 10.0), []
 try:
     for epsilon in EPSILONS:
         with tempfile.TemporaryDirectory() as folder:
-            options = privacy.ReleaseOptions(mechanism="output", budget=privacy.PrivacyBudget(epsilon, 1e-5))
+            options = privacy.ReleaseOptions(
+                mechanism="output", budget=privacy.PrivacyBudget(epsilon, 1e-5)
+            )
             release = privacy.private_release(data, options=options, out=Path(folder))
         accuracies.append(release.certificate.distilled_accuracy)
         print(f"epsilon {epsilon:4}: test accuracy {accuracies[-1]:.4f}")
@@ -92,11 +108,19 @@ except kd.BackendUnavailable as error:
 
 # %%
 if accuracies:
-    plain = files["noise"].verify(test=data, model=(files["noise"].fit(), None)).distilled_accuracy
+    plain = (
+        files["noise"]
+        .verify(test=data, model=(files["noise"].fit(), None))
+        .distilled_accuracy
+    )
     figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
     axis.semilogx(EPSILONS, accuracies, "o-", label="private file")
     axis.axhline(plain, color="grey", linestyle="--", label="without noise")
-    axis.set(xlabel="epsilon (protection is stronger to the left)", ylabel="test accuracy", ylim=(0, 1))
+    axis.set(
+        xlabel="epsilon (protection is stronger to the left)",
+        ylabel="test accuracy",
+        ylim=(0, 1),
+    )
     axis.legend()
     plt.show()
 

@@ -21,9 +21,11 @@ import krrdistill as kd
 # %%
 # Two sets of points from the same images
 # ---------------------------------------
-# ``init="real"`` is the construction of the paper (Corollary 4.1.1): of all exact sets with given labels it takes the
-# one whose inverse is nearest to that of the real images.
-# ``realism=1.0`` takes the one whose pixels are nearest.
+# ``init="real"`` is the construction of the paper (Corollary 4.1.1).
+# It fixes the labels first, and then stays near the pseudo-inverse of the features of the real images.
+# What is near there can be far in pixels.
+#
+# ``realism=1.0`` looks for the exact set whose pixels are nearest, and computes the labels last.
 #
 # The peak signal-to-noise ratio (PSNR) says how near the images are: from about 30 dB on it is hard to see a
 # difference, below 0 dB nothing is left of them.
@@ -39,8 +41,18 @@ def distil_both(name, kernel, points_per_class):
     white = float(data.x_train.max())
     phi = kd.make_map(kernel, data, kd.standardize(data))
     rows = {}
-    for title, options in (("published", {"init": "real"}), ("nearest", {"realism": 1.0})):
-        result = kd.distill(data.x_train, data.y_train, phi, points_per_class=points_per_class, judge=False, **options)
+    for title, options in (
+        ("published", {"init": "real"}),
+        ("nearest", {"realism": 1.0}),
+    ):
+        result = kd.distill(
+            data.x_train,
+            data.y_train,
+            phi,
+            points_per_class=points_per_class,
+            judge=False,
+            **options,
+        )
         certificate = result.distilled.verify(result.model, test=data)
         rows.setdefault("real", data.x_train[result.start_rows] / white)
         rows[title] = result.distilled.samples / white
@@ -64,7 +76,13 @@ figures = {cell: distil_both(*cell) for cell in CELLS}
 # The published set is exact, but its pixels are far outside of the range of an image for the network (``FCNN``).
 
 for (name, kernel, points_per_class), (rows, _) in figures.items():
-    figure, axes = plt.subplots(3, 10, figsize=(9, 3), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
+    figure, axes = plt.subplots(
+        3,
+        10,
+        figsize=(9, 3),
+        layout="compressed",
+        subplot_kw={"xticks": [], "yticks": []},
+    )
     figure.suptitle(f"{name}, {kernel}, {points_per_class} points per class", fontsize=10)
     for row, (title, images) in zip(axes, rows.items(), strict=True):
         row[0].set_ylabel(title)

@@ -31,7 +31,10 @@ result = kd.distill(data.x_train, data.y_train, phi, points_per_class=1)
 certificate = result.distilled.verify(result.model, test=data)
 print(f"original model:             test accuracy {certificate.original_accuracy:.4f}")
 print(f"from ten distilled images:  test accuracy {certificate.distilled_accuracy:.4f}")
-print("seconds:", {stage: float(f"{seconds:.2g}") for stage, seconds in result.seconds.items()})
+print(
+    "seconds:",
+    {stage: float(f"{seconds:.2g}") for stage, seconds in result.seconds.items()},
+)
 
 assert certificate.prediction_agreement == 1.0
 
@@ -42,10 +45,24 @@ assert certificate.prediction_agreement == 1.0
 # ``published`` goes through features of the training samples in PyTorch, as the paper's code does.
 # ``gram`` needs only sums over the samples, and its steps are much faster.
 
-runs = {"gram": kd.kip_distill(data.x_train, data.y_train, phi, variant="gram", iterations=STEPS, evaluate_every=2)}
+runs = {
+    "gram": kd.kip_distill(
+        data.x_train,
+        data.y_train,
+        phi,
+        variant="gram",
+        iterations=STEPS,
+        evaluate_every=2,
+    )
+}
 try:
     runs["published"] = kd.kip_distill(
-        data.x_train, data.y_train, phi, variant="published", iterations=4, evaluate_every=1
+        data.x_train,
+        data.y_train,
+        phi,
+        variant="published",
+        iterations=4,
+        evaluate_every=1,
     )
 except kd.BackendUnavailable as error:
     print("the published variant was left out:", error)
@@ -67,13 +84,18 @@ for name, run in runs.items():
 
 closed = runs["gram"].closed_form
 figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
-axis.semilogx(closed.seconds, closed.val_accuracy, "*", markersize=14, label="closed form")
+axis.semilogx(
+    closed.seconds, closed.val_accuracy, "*", markersize=14, label="closed form"
+)
 for name, run in runs.items():
     seconds = run.setup_seconds + run.curve["seconds"]
     line = axis.semilogx(seconds, run.curve["val_accuracy"], ".-", label=f"KIP, {name}")
     end = run.setup_seconds + run.curve["seconds"][-1] / len(run.losses) * PUBLISHED_STEPS
     axis.axvline(end, color=line[0].get_color(), linestyle=":")
-axis.set(xlabel="seconds (dotted: end of 30,000 steps, extrapolated)", ylabel="accuracy, held-out samples")
+axis.set(
+    xlabel="seconds (dotted: end of 30,000 steps, extrapolated)",
+    ylabel="accuracy, held-out samples",
+)
 axis.legend()
 plt.show()
 

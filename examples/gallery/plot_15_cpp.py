@@ -17,7 +17,11 @@ import matplotlib.pyplot as plt
 
 import krrdistill as kd
 
-checkout = next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "examples/embed_cpp").is_dir())
+checkout = next(
+    folder
+    for folder in (Path.cwd(), *Path.cwd().parents)
+    if (folder / "examples/embed_cpp").is_dir()
+)
 example = checkout / "examples/embed_cpp"
 
 # %%
@@ -49,7 +53,9 @@ print((example / "CMakeLists.txt").read_text(encoding="utf-8"))
 def run(*command):
     """Runs a command: (whether it succeeded, what it printed)."""
     try:
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*map(str, command)], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError as error:
         return False, str(error)
     return done.returncode == 0, done.stdout + done.stderr
@@ -59,7 +65,9 @@ distilled = None
 with tempfile.TemporaryDirectory() as folder:
     build, path = Path(folder), Path(folder) / "distilled.npz"
     prefix = checkout / "build/embed/static/prefix"
-    found, printed = run("cmake", "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}")
+    found, printed = run(
+        "cmake", "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}"
+    )
     if not found:
         print("The program was not built:\n" + printed[-1500:])
     else:
@@ -80,7 +88,13 @@ with tempfile.TemporaryDirectory() as folder:
 if distilled is not None:
     print(distilled)
     print("the model that the points train to:", distilled.fit().shape)
-    figure, axes = plt.subplots(1, 10, figsize=(9, 1.2), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
+    figure, axes = plt.subplots(
+        1,
+        10,
+        figsize=(9, 1.2),
+        layout="compressed",
+        subplot_kw={"xticks": [], "yticks": []},
+    )
     for axis, image in zip(axes, distilled.samples, strict=False):
         axis.imshow(image, cmap="gray")
     plt.show()

@@ -49,7 +49,11 @@ with np.load(path) as archive:
 folder.cleanup()
 meta = json.loads(str(file["meta"]))
 for name, array in file.items():
-    print(f"{name:14} {array.dtype!s:8} {array.shape}" if array.ndim else f"{name:14} {str(array)[:60]} ...")
+    print(
+        f"{name:14} {array.dtype!s:8} {array.shape}"
+        if array.ndim
+        else f"{name:14} {str(array)[:60]} ..."
+    )
 
 # %%
 # The feature map
@@ -88,14 +92,18 @@ scaled = (images.reshape(len(images), -1) - file["X_origin"]) / file["X_unit"]
 scores = features(scaled) @ W.T
 predicted = scores.argmax(axis=1)
 print(f"test accuracy {(predicted == labels).mean():.4f}")
-print(f"predictions that are those of the original model: {(predicted == expected).mean():.2%}")
+print(
+    f"predictions that are those of the original model: {(predicted == expected).mean():.2%}"
+)
 
 assert (predicted == expected).all()
 
 # %%
 # Some test images with what the model makes of them:
 
-figure, axes = plt.subplots(1, 10, figsize=(9, 1.4), layout="compressed", subplot_kw={"xticks": [], "yticks": []})
+figure, axes = plt.subplots(
+    1, 10, figsize=(9, 1.4), layout="compressed", subplot_kw={"xticks": [], "yticks": []}
+)
 for axis, image, digit in zip(axes, images, predicted, strict=False):
     axis.imshow(image, cmap="gray")
     axis.set_title(str(digit))
