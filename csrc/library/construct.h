@@ -6,9 +6,9 @@
 namespace krrdistill::library {
 
 struct Construction {
-  Matrix F;            // (m, p), |F| at most the limit that was asked for
-  Matrix Y;            // (m, k)
-  double range_scale;  // what both were multiplied by to stay in it
+  Matrix F;                  // (m, p), |F| at most the limit that was asked for
+  Matrix Y;                  // (m, k)
+  double range_scale = 1.0;  // what both were multiplied by to stay in it
 };
 
 // One-hot labels of k classes in turn, (points_per_class k, k).

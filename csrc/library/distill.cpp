@@ -1,7 +1,7 @@
 #include "krrdistill/distill.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <utility>
 
 #include "library/construct.h"
@@ -25,7 +25,7 @@ void check(const Problem& problem, int64_t count) {
                                             std::to_string(problem.map.input_dim()));
   require(n > 0 && n == count, "distill: " + std::to_string(n) + " samples and " + std::to_string(count) +
                                    " labels; both must be one a row");
-  const int64_t most = (int64_t{1} << 56) / std::max(d, problem.k) / problem.k;
+  const int64_t most = std::numeric_limits<int64_t>::max() / 128 / std::max(d, problem.k) / problem.k;
   require(options.points_per_class > 0 && options.points_per_class <= most,
           "distill: points_per_class must be at least 1, and fit in memory");
   require(options.validation_fraction > 0.0 && options.validation_fraction < 1.0,
@@ -69,6 +69,7 @@ int64_t checked_classes(std::span<const int64_t> labels) {
 Json facts(const Problem& problem, const Trained& trained, const std::string& targets, double range_scale) {
   const DistillOptions& options = problem.options;
   const bool held_out = options.selection == Selection::held_out, classes = targets == "classes";
+  const char* by = classes ? "accuracy" : "r2";
   const Json null;
   Json::Object chosen = {{"points_per_class", {options.points_per_class}},
                          {"init", {"noise"}},
@@ -90,10 +91,7 @@ Json facts(const Problem& problem, const Trained& trained, const std::string& ta
                       {"split", {true}},
                       {"weighted", {false}},
                       {"lambda", {trained.lambda}},
-                      {"criterion",
-                       {!held_out ? "gcv"
-                        : classes ? "accuracy"
-                                  : "r2"}},
+                      {"criterion", {held_out ? by : "gcv"}},
                       {"val_accuracy", held_out && classes ? Json{trained.score} : null},
                       {"n_train", {trained.n_train}},
                       {"n_val", {trained.n_validation}},

@@ -19,7 +19,7 @@ using library::require;
 using library::StoredArray;
 
 constexpr const char* format = "krrdistill-2";
-constexpr int64_t embed_limit = int64_t{1} << 20;  // weights up to this many numbers are stored by default
+constexpr int64_t embed_limit = int64_t{1024} * 1024;  // weights up to this many numbers are stored by default
 constexpr std::array<std::string_view, 14> array_names = {
     "X",        "X_scale", "X_offset",  "X_origin",      "X_unit",      "whitening",     "Y",
     "lambda_s", "W",       "intercept", "target_offset", "input_count", "input_squares", "meta"};
@@ -148,8 +148,10 @@ DistilledSet read_set(Arrays arrays) {
 }
 
 Json preprocessing_spec(const Json& before, const Map::Parts& parts) {
-  const bool zca = !parts.preprocessing.whitening.empty();
-  const char* kind = zca ? "zca" : parts.standardises ? "standardize" : "none";
+  const char* kind = parts.standardises ? "standardize" : "none";
+  if (!parts.preprocessing.whitening.empty()) {
+    kind = "zca";
+  }
   if (!before["kind"].is_null() && before.text("kind") == kind) {
     return before;  // with what Python knows of its origin
   }

@@ -37,9 +37,9 @@ void write_text(std::string& out, const std::string& text) {
     } else if (byte < 0x80) {
       write_unit(out, byte);
     } else {
-      const int more = std::countl_one(first) - 1;  // bytes that follow
+      const auto more = static_cast<uint32_t>(std::countl_one(first) - 1);  // bytes that follow
       uint32_t letter = byte & (0x3FU >> more);
-      for (int j = 0; j < more && i + 1 < text.size(); ++j) {
+      for (uint32_t j = 0; j < more && i + 1 < text.size(); ++j) {
         letter = letter << 6 | (static_cast<unsigned char>(text[++i]) & 0x3FU);
       }
       if (letter >= 0x10000) {

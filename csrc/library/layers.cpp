@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <ranges>
 #include <type_traits>
 #include <utility>
 
@@ -18,8 +19,8 @@ namespace {
 
 using Weights = Map::Parts::Weights;
 
-constexpr int64_t tile_bytes = int64_t{48} << 20;  // of a tile's widest buffer, as the Python package has
-constexpr double beyond_range = 1e-9;              // relative excess of a feature over the cosine's range
+constexpr int64_t tile_bytes = int64_t{48} * 1024 * 1024;  // of a tile's widest buffer, as the Python package has
+constexpr double beyond_range = 1e-9;                      // relative excess of a feature over the cosine's range
 
 // The angle among +-arccos + 2 pi j that is nearest to `near`.
 double nearest_angle(double cosine, double near) {
@@ -220,9 +221,9 @@ Matrix features(const Map& map, const Matrix& standardised) {
 Matrix preimage(const Map& map, Matrix F) {
   // W 0 + b = b: the inputs of every layer for u = 0 are 0, of Fourier features, which have a bias, too: one layer.
   const Map::Parts& parts = map.parts();
-  for (auto layer = parts.layers.rbegin(); layer != parts.layers.rend(); ++layer) {
-    undo_activation(*layer, F);
-    F = solve_weights(layer->weight_f64, layer->outputs, layer->inputs, std::move(F));
+  for (const Weights& layer : std::views::reverse(parts.layers)) {
+    undo_activation(layer, F);
+    F = solve_weights(layer.weight_f64, layer.outputs, layer.inputs, std::move(F));
   }
   const Matrix& whitening = parts.preprocessing.whitening;
   return whitening.empty() ? F : solve_weights(whitening.values, whitening.rows, whitening.columns, std::move(F));

@@ -14,7 +14,6 @@
 
 namespace krrdistill {
 
-using library::Json;
 using library::require;
 
 double Map::Parts::feature_limit() const {
@@ -56,8 +55,12 @@ Preprocessing standardize(const Samples& X, const std::vector<int64_t>& shape) {
   require(X.n() > 0, "standardize: there are no samples");
   require(shape.size() <= 3 && (shape.empty() || entries == X.d()),
           "standardize: the shape must be (h, w) or (h, w, channels) of " + std::to_string(X.d()) + " entries");
-  const int64_t channels = shape.size() < 2 ? X.d() : shape.size() == 2 ? 1 : shape[2];
-  const double count = static_cast<double>(X.n()) * static_cast<double>(X.d() / channels);
+  int64_t channels = X.d();
+  if (shape.size() >= 2) {
+    channels = shape.size() == 2 ? 1 : shape[2];
+  }
+  const int64_t entries_of_channel = X.d() / channels;
+  const double count = static_cast<double>(X.n()) * static_cast<double>(entries_of_channel);
   const auto average = [&](auto term) {
     std::vector<double> sums(channels);
     for (int64_t i = 0; i < X.n(); ++i) {

@@ -12,7 +12,7 @@ namespace krrdistill::library {
 namespace {
 
 constexpr std::array<const char*, 3> activation_names = {"linear", "leaky_relu", "cosine"};
-constexpr int64_t least_counted = int64_t{1} << 16;  // random numbers that a layer counts for
+constexpr int64_t least_counted = 65536;  // random numbers that a layer counts for
 
 Activation activation_of(const std::string& name) {
   const auto* found = std::ranges::find(activation_names, name);
@@ -133,7 +133,7 @@ Arrays map_arrays(const Map& map) {
   return out;
 }
 
-int64_t most_drawn(int64_t d) { return std::max(int64_t{1} << 26, d << 16); }
+int64_t most_drawn(int64_t d) { return std::max<int64_t>(int64_t{64} * 1024 * 1024, least_counted * d); }
 
 Map map_of(const Json& meta, const Arrays& arrays) {
   const Json& description = meta["map"];

@@ -36,15 +36,15 @@ std::string Sha256::hex() {
   const std::array<std::byte, 64> padding = {std::byte{0x80}};
   update(std::span(padding).first(1 + (119 - length_ % 64) % 64));
   std::array<std::byte, 8> end = {};
-  for (int i = 0; i < 8; ++i) {
-    end[i] = static_cast<std::byte>(bits >> (56 - 8 * i));
+  for (uint32_t i = 0; i < 8; ++i) {
+    end[i] = static_cast<std::byte>(bits >> (56U - 8U * i));
   }
   update(end);
   constexpr std::string_view digits = "0123456789abcdef";
   std::string out;
   for (const uint32_t word : state_) {
-    for (int shift = 28; shift >= 0; shift -= 4) {
-      out += digits[(word >> shift) & 15];
+    for (uint32_t left = 8; left-- > 0;) {
+      out += digits[(word >> (4U * left)) & 15U];
     }
   }
   return out;

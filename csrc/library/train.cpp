@@ -123,7 +123,7 @@ std::vector<double> accuracies(const Problem& problem, const Samples& X, const P
 std::vector<double> r_squared(const Problem& problem, const Samples& X, const Matrix& features, const Matrix& W) {
   const Matrix scores = product(features, W, Use::plain, Use::transposed);
   std::vector<double> out(problem.k);
-  const double n = static_cast<double>(X.n());
+  const auto n = static_cast<double>(X.n());
   for (int64_t c = 0; c < problem.k; ++c) {
     double mean = 0.0, error = 0.0, variance = 0.0;
     for (int64_t i = 0; i < X.n(); ++i) {
@@ -168,16 +168,6 @@ int64_t best_of(const std::vector<double>& scores, const Path& path) {
   return best;
 }
 
-// Errors about one of the picked rows name it as a row of all samples.
-template <typename Work>
-auto naming_rows(const std::vector<int64_t>& rows, Work work) {
-  try {
-    return work();
-  } catch (const NonFinite& error) {
-    throw NonFinite(rows[error.row]);
-  }
-}
-
 std::vector<double> grid(const DistillOptions& options) {
   std::vector<double> lambdas = options.lambdas;
   for (int step = -12; options.lambdas.empty() && step < 12; ++step) {
@@ -195,7 +185,7 @@ std::vector<double> grid(const DistillOptions& options) {
 Trained train(const Problem& problem) {
   const Split rows = split(problem);
   const Samples X = problem.X.only(rows.training);
-  const System system = naming_rows(rows.training, [&] { return system_of(problem, X); });
+  const System system = system_of(problem, X);
   require(all_finite(system.gram.values) && all_finite(system.rhs.values),
           "distill: the features overflow; scale the samples, or standardize them");
   double target_square = 0.0;
@@ -217,12 +207,10 @@ Trained train(const Problem& problem) {
   if (rows.validation.empty()) {
     scores = gcv_scores(system, path, X.n());
   } else if (problem.labels != nullptr) {
-    scores = naming_rows(rows.validation, [&] {
-      return problem.options.precision == Precision::float64 ? accuracies<double>(problem, validation, path)
+    scores = problem.options.precision == Precision::float64 ? accuracies<double>(problem, validation, path)
                                                              : accuracies<float>(problem, validation, path);
-    });
   } else {
-    const Matrix features = naming_rows(rows.validation, [&] { return problem.map.transform(validation); });
+    const Matrix features = problem.map.transform(validation);
     for (const Matrix& W : path.models) {
       per_target.push_back(r_squared(problem, validation, features, W));
       scores.push_back(std::accumulate(per_target.back().begin(), per_target.back().end(), 0.0) /

@@ -12,10 +12,10 @@ namespace krrdistill::library {
 
 // Checked samples and what they are labelled with.
 struct Problem {
-  Samples X;
-  const int64_t* labels;  // classes (n,), or null
-  const Matrix* values;   // real-valued targets (n, k), or null
-  int64_t k;
+  const Samples& X;
+  const int64_t* labels = nullptr;  // classes (n,), or null
+  const Matrix* values = nullptr;   // real-valued targets (n, k), or null
+  int64_t k = 0;
   const Map& map;
   const DistillOptions& options;
 

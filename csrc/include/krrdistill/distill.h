@@ -23,7 +23,8 @@ enum class Selection : uint8_t { held_out, gcv };
 // Of features and products in the pass over the data; sums are double in both.
 enum class Precision : uint8_t { float32, float64 };
 
-// The defaults are those of Python.
+// The defaults are those of Python. Every member has an initializer: GCC warns of designated initializers otherwise.
+// NOLINTBEGIN(readability-redundant-member-init)
 struct DistillOptions {
   int64_t points_per_class = 1;
   uint64_t seed = 0;                 // of the split and the noise
@@ -34,6 +35,7 @@ struct DistillOptions {
   bool include_weights = false;     // the file has the original model, too
   std::vector<int64_t> shape = {};  // of a sample, for who reads the file: (h, w), (h, w, channels); by default (d)
 };
+// NOLINTEND(readability-redundant-member-init)
 
 // Predictions W phi(x) + b.
 struct Model {
@@ -41,9 +43,8 @@ struct Model {
   Matrix W;               // (k, p)
   std::vector<double> b;  // (k,)
 
-  [[nodiscard]] Matrix scores(const Samples& X) const;  // (n, k)
-  [[nodiscard]] std::vector<int64_t> predict(
-      const Samples& X) const;  // classes (n,): the largest score's, the first of equals
+  [[nodiscard]] Matrix scores(const Samples& X) const;                 // (n, k)
+  [[nodiscard]] std::vector<int64_t> predict(const Samples& X) const;  // (n,), of the largest score, first of equals
   [[nodiscard]] double accuracy(const Samples& X, std::span<const int64_t> labels) const;
 };
 
@@ -51,7 +52,7 @@ struct Model {
 struct Certificate {
   double weight_error = 0.0;  // ||W_S - W|| / ||W||; of a set with an intercept at least ||b_S - b|| / max(||b||,
                               // ||s||), s the standard deviations of the original's scores of the points
-  double condition = 0.0;  // s_1 / s_min of the distilled features
+  double condition = 0.0;     // s_1 / s_min of the distilled features
 };
 
 struct DistilledSet {
