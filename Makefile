@@ -6,7 +6,8 @@
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
 #   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
-#   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
+#   make embed      the stand-alone C++ library, static and shared; examples/embed_cpp and tests/test_embed.py against what was
+#                   installed            embed-sanitized: the same with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
 #   make docs       the documentation site, build/docs/html; runs the gallery        (make docs-links: addresses outside of it, too)
 #   make measured   the pages of docs/measured that are kept as results, written again; nothing is measured
@@ -50,7 +51,7 @@ export PIP_NO_INPUT := 1
 
 CXX_SOURCES := $(sort $(shell find csrc -name '*.cpp'))
 CXX_HEADERS := $(sort $(shell find csrc -name '*.h'))
-CXX_EXAMPLES := $(sort $(shell find examples -name '*.cpp' -o -name '*.h'))
+CXX_EXAMPLES := $(sort $(shell find examples tests/embed -name '*.cpp' -o -name '*.h'))
 CUDA_SOURCES := $(sort $(shell find csrc -name '*.cu'))
 EMULATION := $(sort $(shell find tests/cuda -name '*.cpp' -o -name '*.h'))
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake) $(CXX_SOURCES) $(CXX_HEADERS) $(CUDA_SOURCES) $(EMULATION) \
@@ -60,7 +61,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared aarch64 bench wheel wheels release clean
+.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared embed-sanitized aarch64 bench wheel wheels release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -166,10 +167,12 @@ lint-cxx: build/tidy.ok
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)
 
 # The clang-tidy of PyPI has Clang's own headers but no omp.h: the compiler's folder is searched last for it.
+# What only the stand-alone library compiles is checked with the flags of a file beside it, and the macro that CMake sets.
 build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-tidy $(STAMPS)/lint
 	@test -e build/dev/compile_commands.json || { echo 'clang-tidy needs a build: no working C++ compiler?' >&2; exit 1; }
 	printf '%s\n' $(CXX_SOURCES) | xargs -n 1 -P $(JOBS) \
-		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`"
+		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`" \
+		--extra-arg=-DKRRDISTILL_VERSION='""'
 	@touch $@
 
 # ---- sanitizers
@@ -227,22 +230,31 @@ EMBED_WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conve
 
 embed: embed-static embed-shared
 
+EMBED_SANITIZED := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+EMBED_FLAGS = $(EMBED_TARGET) -DCMAKE_BUILD_TYPE=Release \
+	-DCMAKE_CXX_FLAGS='$(if $(filter sanitized,$*),$(EMBED_SANITIZED) -g1,$(EMBED_WARNINGS))'
+EMBED_PROGRAM = $(EMBED_CMAKE) -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_FLAGS)
+
 # Debian: g++-aarch64-linux-gnu, qemu-user, and libopenblas-dev:arm64 after `dpkg --add-architecture arm64`.
 aarch64: embed-aarch64
 embed-aarch64: EMBED_TARGET := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake
 embed-aarch64: EMBED_RUN := qemu-aarch64
 
 # all_verify_interface_header_sets compiles every public header alone.
-embed-static embed-shared embed-aarch64: embed-%: $(STAMPS)/tools
+embed-static embed-shared embed-sanitized embed-aarch64: embed-%: $(STAMPS)/test
 	@rm -rf $(EMBED)/$*/prefix
-	$(EMBED_CMAKE) -S . -B $(EMBED)/$* -DBUILD_SHARED_LIBS=$(if $(filter shared,$*),ON,OFF) $(EMBED_TARGET) \
-		-DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(EMBED)/$*/prefix -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
+	$(EMBED_CMAKE) -S . -B $(EMBED)/$* -DBUILD_SHARED_LIBS=$(if $(filter shared,$*),ON,OFF) \
+		-DKRRDISTILL_HARDEN=$(if $(filter sanitized,$*),OFF,ON) \
+		-DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_FLAGS)
 	$(EMBED_CMAKE) --build $(EMBED)/$* --parallel $(JOBS) --target all all_verify_interface_header_sets
 	$(EMBED_CMAKE) --install $(EMBED)/$*
-	$(EMBED_CMAKE) -S examples/embed_cpp -B $(EMBED)/$*/example -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_TARGET) \
-		-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
+	$(EMBED_PROGRAM) -S examples/embed_cpp -B $(EMBED)/$*/example
 	$(EMBED_CMAKE) --build $(EMBED)/$*/example
-	$(EMBED_RUN) $(EMBED)/$*/example/embed_cpp
+	$(EMBED_RUN) $(EMBED)/$*/example/embed_cpp $(EMBED)/$*/distilled.npz
+	$(EMBED_PROGRAM) -S tests/embed -B $(EMBED)/$*/tool
+	$(EMBED_CMAKE) --build $(EMBED)/$*/tool
+	KRRDISTILL_EMBED_TOOL='$(EMBED_RUN) $(CURDIR)/$(EMBED)/$*/tool/embed_tool' OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n $(JOBS) tests/test_embed.py
 
 # ---- CUDA: machine code for every architecture; no kernel may spill registers, and the module must load
 
