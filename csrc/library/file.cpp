@@ -1,4 +1,4 @@
-// The file of a distilled set, format krrdistill-2 (docs/file-format.md).
+// The file of a distilled set, format krrdistill-2 (docs/reference/file-format.md).
 #include <algorithm>
 #include <array>
 #include <utility>

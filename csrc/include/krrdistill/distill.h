@@ -1,5 +1,5 @@
 // Distillation as one call: labelled samples to a few points that ridge regression retrains to the same model from, and
-// the file of them (docs/file-format.md), which Python reads and writes as well. These functions own their memory; all
+// the file of them (docs/reference/file-format.md), which Python reads and writes as well. These functions own their memory; all
 // refuse with DataError what cannot be used: wrong shapes, NaN, a class without samples, damaged files.
 #pragma once
 
@@ -68,7 +68,7 @@ struct DistilledSet {
   std::vector<int64_t> shape;         // of one raw sample
   double input_count = 0.0;           // of maps without preprocessing: samples whose squares were summed, 0 for none
   std::vector<double> input_squares;  // (d,), those sums: by them Python tells samples in other units
-  std::string meta = "{}";            // JSON: how the set was made (docs/file-format.md)
+  std::string meta = "{}";            // JSON: how the set was made (docs/reference/file-format.md)
 
   [[nodiscard]] Matrix raw() const;  // (m, d)
   // W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0.
