@@ -175,7 +175,7 @@ def main() -> int:
 
 def readme(picture: Path, data_dir: Path | None, datasets: tuple[str, ...]) -> int:
     """The figure "realism" of ``krrdistill reproduce figures`` for the README; 1 if a set is not exact."""
-    options = FigureOptions(datasets=datasets, only=("realism",), zca=False, max_seconds=None)
+    options = FigureOptions(datasets=datasets, only=("realism",), max_seconds=3600.0)
     picture.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         made = draw_figures(options, folder=Path(folder), data_dir=data_dir)

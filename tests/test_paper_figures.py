@@ -21,6 +21,7 @@ import krrdistill as kd
 from krrdistill.apps.cli import main
 from krrdistill.apps.report.rows import Panel, PictureRow, drawn, rows_figure, to_file
 from krrdistill.apps.reproduce import FigureOptions, draw_figures
+from krrdistill.apps.reproduce import case as case_module
 from krrdistill.apps.reproduce import figures as figures_module
 from pages import check_page
 
@@ -134,3 +135,12 @@ def test_figures_do_not_go_into_the_folder_of_a_table(tmp_path: Path, capsys: py
     (tmp_path / "cells").mkdir()
     assert main(["reproduce", "figures", "--datasets", "digits", "--out", str(tmp_path)]) == 1
     assert "holds the files of krrdistill reproduce, not of krrdistill reproduce figures" in capsys.readouterr().err
+
+
+def test_one_pass_over_the_data_serves_all_figures_of_one_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[Any] = []
+    train = case_module.train
+    monkeypatch.setattr(case_module, "train", lambda *rest: passes.append(rest) or train(*rest))
+    monkeypatch.setattr("krrdistill.apps.report.rows.COLUMNS", 2)
+    draw_figures(FigureOptions(datasets=("digits",), kernel="identity", backend="array"), folder=tmp_path)
+    assert len(passes) == 1

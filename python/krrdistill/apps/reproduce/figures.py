@@ -120,8 +120,10 @@ def draw_figures(
     with limited_threads(options.threads):
         for name in options.datasets:
             data = load_dataset(name, data_dir=data_dir)
-            linear = _case(data, "identity", options, progress)
-            mapped = linear if options.kernel == "identity" else _case(data, options.kernel, options, progress)
+            linear = _case(data, "identity", options, progress, published_zca=_in_colour(data))
+            mapped = _case(data, options.kernel, options, progress, published_zca=False)
+            if (mapped.kernel, mapped.use_zca) == (linear.kernel, linear.use_zca):
+                mapped = linear  # one pass over the data serves both
             for figure, made in parts.items():
                 made.append(_MADE_BY[figure](linear, mapped, options, folder, say))
                 say(f"{figure}, {name}: done")
@@ -141,8 +143,10 @@ def draw_figures(
     return FigureSet(document, files)
 
 
-def _case(data: Dataset, kernel: str, options: FigureOptions, progress: Progress | None) -> Case:
-    use_zca = _in_colour(data) if options.zca is None else options.zca
+def _case(
+    data: Dataset, kernel: str, options: FigureOptions, progress: Progress | None, *, published_zca: bool
+) -> Case:
+    use_zca = published_zca if options.zca is None else options.zca
     return Case(data, kernel, options.seed, options.backend, options.threads, progress, use_zca=use_zca)
 
 

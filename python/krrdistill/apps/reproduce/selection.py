@@ -95,7 +95,7 @@ class FigureOptions:
     zca: bool | None = option(
         None,
         "ZCA whitening in place of standardising.",
-        default_text="as published: on for colour images, which are grey noise without",
+        default_text="as published: on for colour images, which are grey noise without; off in realism",
         panel=_DRAWN,
     )
     pixels: str | None = option(
@@ -111,7 +111,7 @@ class FigureOptions:
         choices=("identity", "random_fourier", "FCNN"),
         panel=_DRAWN,
     )
-    max_seconds: float | None = option_of(
+    max_seconds: float = option_of(
         DistillOptions,
         "max_seconds",
         default=300.0,
