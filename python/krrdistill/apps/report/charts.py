@@ -390,18 +390,7 @@ def _draw_panel(figure: FigureBase, panel: Panel) -> None:
         bars = np.maximum([y - low, high - y], 0.0)
         style: dict[str, Any] = {"color": hue, "linewidth": 1.4, "elinewidth": 1.0, "capsize": 2.5, "markersize": 3.5}
         axes.errorbar(curve.x, y, bars, marker="o", linestyle=line, label=printable(curve.name), **style)
-    figure.legend(
-        loc="upper left",
-        bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
-        ncols=min(_LEGEND_COLUMNS, len(named)),
-        frameon=False,
-        fontsize=8,
-        labelcolor=PALETTE["ink"],
-        borderaxespad=0.0,
-        handlelength=1.6,
-        columnspacing=1.2,
-        labelspacing=0.35,
-    )
+    _legend(figure, min(_LEGEND_COLUMNS, len(named)), length=2.8)
 
 
 def curve_style(index: int) -> tuple[str, tuple[int, ...]]:
@@ -565,8 +554,8 @@ def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> 
     axis.set_major_formatter(FuncFormatter(text))
 
 
-def _legend(figure: Figure, columns: int) -> None:
-    """The names of what is drawn, in one line above the axes."""
+def _legend(figure: FigureBase, columns: int, *, length: float = 1.6) -> None:
+    """The names of what is drawn, above the axes, behind lines of some length."""
     figure.legend(
         loc="upper left",
         bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
@@ -575,7 +564,7 @@ def _legend(figure: Figure, columns: int) -> None:
         fontsize=8.5,
         labelcolor=PALETTE["ink"],
         borderaxespad=0.0,
-        handlelength=1.6,
+        handlelength=length,
         columnspacing=1.2,
     )
 

@@ -95,8 +95,8 @@ class Summary:
 
     @property
     def variant(self) -> tuple[str, str]:
-        """What else a curve is of, besides its kernel."""
-        return self.init, number(self.lambda_s)
+        """What else a curve is of, besides its kernel, in words."""
+        return self.init, f"\N{GREEK SMALL LETTER LAMDA}_S {number(self.lambda_s)}"
 
     def spread(self, name: str) -> Spread | None:
         """Of a field over the seeds."""

@@ -159,13 +159,13 @@ def _curves(sweep: Sweep, point: Callable[[Summary], Point | None]) -> list[Spre
         list(dict.fromkeys(row.kernel for row in rows)),
         list(dict.fromkeys(row.variant for row in rows)),
     )
+    alike = [len(set(values)) == 1 for values in zip(*variants, strict=True)]
     found = []
     for kernel, variant in product(kernels, variants):
         of = [row for row in rows if (row.kernel, row.variant) == (kernel, variant)]
         known = [(row.ipc, *at) for row in of if (at := point(row)) is not None]
         if known:
-            init, lambda_s = variant
-            name = kernel if len(variants) == 1 else f"{kernel}, {init}, {LAMBDA}_S {lambda_s}"
+            name = ", ".join((kernel, *(part for part, same in zip(variant, alike, strict=True) if not same)))
             style = (kernels.index(kernel), variants.index(variant))
             x, y, low, high = zip(*known, strict=True)
             found.append(SpreadCurve(name, style, x, y, low, high))
