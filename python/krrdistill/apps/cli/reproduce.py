@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.config import resolve
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
-from krrdistill.apps.cli.run import require_drawing
 from krrdistill.apps.cli.settings import FigureSettings, TableSettings
+from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.reproduce import TABLES, draw_figures, figure_publication, publication, to_markdown, to_page
 from krrdistill.apps.reproduce import reproduce as run
 from krrdistill.apps.reproduce.sections import Publication
