@@ -257,6 +257,8 @@ def _certificate_rows(run: RunFolder) -> Rows:
     ]
     if not record.n_test:
         return rows[1:4] + rows[5:]
+    if original.test_accuracy is None:  # of real values
+        rows = rows[1:]
     if original.mean_r2 is not None:
         name = "R\N{SUPERSCRIPT TWO} on the test set, mean over targets"
         rows.insert(0, (name, percent(original.mean_r2), percent(distilled.mean_r2)))
