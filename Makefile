@@ -207,7 +207,8 @@ EMBED_WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conve
 
 embed: embed-static embed-shared
 
-# Debian: g++-aarch64-linux-gnu, qemu-user, and libopenblas-dev:arm64 after `dpkg --add-architecture arm64`.
+# Debian: `dpkg --add-architecture arm64`, then g++-aarch64-linux-gnu, qemu-user, and of arm64 libopenblas-dev, libgomp1
+# and libstdc++6.
 aarch64: embed-aarch64
 embed-aarch64: EMBED_TARGET := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake
 embed-aarch64: EMBED_RUN := qemu-aarch64
