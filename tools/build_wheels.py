@@ -8,7 +8,6 @@ the rows of the same Pythons, and the measured part of docs/releasing.md.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
@@ -20,7 +19,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- measured by tools/build_wheels.py -->", "<!-- end -->"
@@ -32,8 +31,7 @@ print(json.dumps(dict(python=python, numpy=numpy.__version__, scipy=scipy.__vers
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Wheel:
+class Wheel(NamedTuple):
     """What was seen of one wheel: sizes in bytes, processor seconds of a start."""
 
     python: str
@@ -182,7 +180,7 @@ def main() -> None:
     rows = {row["python"]: row for row in before}
     for number, python in enumerate(given.pythons):
         wheel = build_wheel(python, sdist, given.dist, given.scratch / str(number))
-        rows[wheel.python] = dataclasses.asdict(wheel)
+        rows[wheel.python] = wheel._asdict()
         print(f"{wheel.python}: {wheel.file}, {wheel.repaired_bytes / 1e6:.2f} MB, import {wheel.import_seconds} s")
     ordered = sorted(rows.values(), key=lambda row: [int(part) for part in re.findall(r"\d+", row["python"])])
     results = {"sdist": sdist.name, "sdist_bytes": sdist.stat().st_size, "wheels": ordered}
