@@ -235,7 +235,8 @@ EMBED_FLAGS = $(EMBED_TARGET) -DCMAKE_BUILD_TYPE=Release \
 	-DCMAKE_CXX_FLAGS='$(if $(filter sanitized,$*),$(EMBED_SANITIZED) -g1,$(EMBED_WARNINGS))'
 EMBED_PROGRAM = $(EMBED_CMAKE) -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_FLAGS)
 
-# Debian: g++-aarch64-linux-gnu, qemu-user, and libopenblas-dev:arm64 after `dpkg --add-architecture arm64`.
+# Debian: `dpkg --add-architecture arm64`, then g++-aarch64-linux-gnu, qemu-user, and of arm64 libopenblas-dev, libgomp1
+# and libstdc++6.
 aarch64: embed-aarch64
 embed-aarch64: EMBED_TARGET := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake
 embed-aarch64: EMBED_RUN := qemu-aarch64

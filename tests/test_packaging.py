@@ -334,9 +334,7 @@ def test_page_of_wheels_is_written_from_the_wheels_that_were_measured(tmp_path: 
     module.write_page(results, again)
     assert again.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
     assert results["sdist_bytes"] < 3e6
-    assert {"cp310", "cp311", "cp312", "cp313"} <= {row["file"].split("-")[2] for row in results["wheels"]}
-    assert all(row["prediction_agreement"] == 1.0 for row in results["wheels"])
-    assert all("manylinux" in row["file"] for row in results["wheels"])
+    assert all(row["prediction_agreement"] == 1.0 and "manylinux" in row["file"] for row in results["wheels"])
 
 
 def test_what_tries_a_wheel_passes_here_and_refuses_another_backend(native_module: ModuleType) -> None:

@@ -8,19 +8,18 @@ the rows of the same Pythons, and the measured part of docs/guide/releasing.md.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import platform
 import re
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 START, END = "<!-- measured by tools/build_wheels.py -->", "<!-- end -->"
@@ -32,9 +31,8 @@ print(json.dumps(dict(python=python, numpy=numpy.__version__, scipy=scipy.__vers
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Wheel:
-    """What was seen of one wheel: sizes in bytes, times in seconds, each the median of processes of their own."""
+class Wheel(NamedTuple):
+    """What was seen of one wheel: sizes in bytes, processor seconds of a start."""
 
     python: str
     system: str
@@ -92,7 +90,7 @@ def build_wheel(python: str, sdist: Path, dist: Path, scratch: Path) -> Wheel:
         built_bytes=built.stat().st_size,
         repaired_bytes=repaired.stat().st_size,
         files=len(names),
-        bundled=sorted(name.partition("/")[2] for name in names if ".libs/" in name),
+        bundled=sorted(Path(name).name for name in names if ".libs/" in name and not name.endswith("/")),
         audit=audit.strip(),
         **try_wheel(python, repaired, scratch),
     )
@@ -123,13 +121,14 @@ def try_wheel(python: str, wheel: Path, scratch: Path) -> dict[str, Any]:
 
 
 def times(commands: dict[str, tuple[str | Path, ...]]) -> dict[str, float]:
-    """Median wall time of each command, taken in turn, after a round that nobody times."""
+    """Median processor time of each command, which a busy machine hardly changes; taken in turn, after one round."""
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(ROUNDS + 1):
         for name, command in commands.items():
-            start = time.perf_counter()
-            run(*command)
-            taken[name].append(time.perf_counter() - start)
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            run(*command, OPENBLAS_NUM_THREADS="1")
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            taken[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return {name: round(statistics.median(rounds[1:]), 3) for name, rounds in taken.items()}
 
 
@@ -140,8 +139,8 @@ def table(results: dict[str, Any]) -> str:
     systems = "; ".join(dict.fromkeys(wheel.system for wheel in wheels))
     head = ("Python", "wheel", "MB", "brings", "NumPy, SciPy", "digits: error of W, agreement", "import", "`--help`")
     lines = [
-        f"The sdist is {sdist}. Sizes are in 10⁶ bytes. Times are medians of {ROUNDS} processes on a busy machine;",
-        "the time of `import numpy, scipy` alone stands in parentheses.",
+        f"The sdist is {sdist}. Sizes are in 10⁶ bytes. Times are of the processor, medians of {ROUNDS} starts;",
+        "that of `import numpy, scipy` alone stands in parentheses.",
         "",
         f"| {' | '.join(head)} |",
         "|---" * len(head) + "|",
@@ -181,7 +180,7 @@ def main() -> None:
     rows = {row["python"]: row for row in before}
     for number, python in enumerate(given.pythons):
         wheel = build_wheel(python, sdist, given.dist, given.scratch / str(number))
-        rows[wheel.python] = dataclasses.asdict(wheel)
+        rows[wheel.python] = wheel._asdict()
         print(f"{wheel.python}: {wheel.file}, {wheel.repaired_bytes / 1e6:.2f} MB, import {wheel.import_seconds} s")
     ordered = sorted(rows.values(), key=lambda row: [int(part) for part in re.findall(r"\d+", row["python"])])
     results = {"sdist": sdist.name, "sdist_bytes": sdist.stat().st_size, "wheels": ordered}
