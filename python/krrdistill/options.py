@@ -175,7 +175,7 @@ class MapOptions:
 class DistillOptions:
     """Options of a distillation; the defaults are the paper's.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
     """
 
     points_per_class: PointsPerClass = option(
@@ -374,7 +374,7 @@ class DistillOptions:
 
     @property
     def start(self) -> str:
-        """What the points start from: ``init``, where it is given."""
+        """What the points are initialised from: ``init`` if it is given, otherwise its default."""
         return self.init or ("real" if self.labels_only or self.realism is not None else "noise")
 
     @property
@@ -383,6 +383,6 @@ class DistillOptions:
         return "both" if self.intercept else "targets" if self.center_targets else "none"
 
     def training(self) -> dict[str, Any]:
-        """The options that decide how the original model is trained, JSON-able."""
+        """The options that decide how the original model is trained, as JSON-able values."""
         names = [each.name for each in declared_options(type(self)) if each.option.decides_model]
         return {**{name: getattr(self, name) for name in names}, "lambdas": self.lambdas and list(self.lambdas)}

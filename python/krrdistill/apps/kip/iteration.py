@@ -31,12 +31,13 @@ def is_cuda_name(backend: Any) -> bool:
 @described
 @dataclass(frozen=True, kw_only=True)
 class KipOptions:
-    """Options of a KIP run; the defaults are the published ones, but for the variant.
+    """Options of a KIP run. The defaults are the published ones, except for the variant.
 
-    lambdas and validation_fraction are of the ridge model that is compared with, as in ``DistillOptions``; precision is
-    that of inputs, features and products, where systems of order m are float64 in "gram".
+    ``lambdas`` and ``validation_fraction`` are for the ridge model that KIP is compared with, as in
+    ``DistillOptions``. ``precision`` is that of inputs, features and products. The variant "gram" solves its m x m
+    systems in float64.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
     """
 
     variant: str = option(

@@ -116,7 +116,7 @@ class FigureOptions:
         "max_seconds",
         default=300.0,
         default_text=None,
-        text="Time limit in seconds of each search for the nearest exact set. A stopped search is exact, but less near.",
+        text="Time limit in seconds of each search for the nearest exact set. Stopped ones are exact, but less near.",
         panel=_DRAWN,
     )
     seed: int = option_of(DistillOptions, "seed", panel=_DRAWN)
