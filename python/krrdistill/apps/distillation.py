@@ -68,20 +68,20 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run returns besides its file.
+    """Result of a run besides its files.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     record : RunRecord
     distilled : DistilledDataset
-        The set, as read back.
+        The set, as read back from its file.
     model : RidgeModel
     start_images : array
-        The real samples of the start, None for noise.
+        The real samples that the points were initialised from; None for noise.
     certificate : Certificate
-        Of the set as read back.
+        Certificate of the set that was read back.
     """
 
     record: RunRecord
@@ -222,7 +222,7 @@ def run_distillation(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
-    """Preprocesses, distils, writes ``out``/distilled.npz, reads it back and certifies what was read.
+    """Preprocess and distil a data set, write ``out``/distilled.npz, read it back and verify it.
 
     Parameters
     ----------
@@ -235,9 +235,9 @@ def run_distillation(
         Whether to whiten (ZCA) instead of standardising.
     options : DistillOptions, optional
     out : Path
-        Folder, made where it is missing.
+        Folder for the file. It is created if it does not exist.
     load_seconds : float
-        Seconds that loading the data took, for the record.
+        Seconds that loading the data took, for the report.
     progress : callable, optional
         Called with (stage, fraction done).
     say : callable
@@ -288,7 +288,7 @@ def run_from_statistics(
     options : DistillOptions, optional
         What concerns data is not looked at.
     out : Path
-        Folder, made where it is missing.
+        Folder for the file. It is created if it does not exist.
     name : str
         What the record calls the data.
     kernel : str, optional

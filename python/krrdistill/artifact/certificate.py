@@ -24,32 +24,35 @@ _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predicti
 
 @dataclass(frozen=True)
 class Certificate:
-    """W against W_S, the model retrained from the file.
+    """How well W_S, the model trained on a distilled set, agrees with the original model W.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     weight_relative_error : float
-        ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the larger of it and
-        ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores, without a test
-        set of its scores of the distilled points.
+        ||W_S - W||_F / ||W||_F; infinite if W = 0 and W_S is not. With an intercept b it is the larger of this and
+        ||b_S - b|| / max(||b||, ||s||). Here s (k,) holds the standard deviations of the original's scores on the
+        test set, or on the distilled points if there is no test set.
     weight_cosine : float
         <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0.
     prediction_agreement : float
-        Share of test rows on which both models predict the same class; of labels (multi-label), or of real values to
-        1e-6 of the original predictions' standard deviation. NaN without a test set.
+        Fraction of test samples for which both models predict the same class. For several labels a sample: fraction
+        of equal labels. For real values: fraction of predictions that agree to 1e-6 of their standard deviation. NaN
+        without a test set.
     condition : float
         Condition number of the distilled features, s_1 / s_min(m, p).
     original_accuracy, distilled_accuracy : float
-        On the test set; multi-label the mean over labels, real values NaN; NaN without a test set.
+        Accuracies on the test set; for several labels a sample the mean over labels. NaN for real values, and
+        without a test set.
     singular_values : array
-        Of the distilled features, descending; None where only the condition number was computed.
+        Singular values of the distilled features, descending; None if only the condition number was computed.
     per_target : dict
-        Of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy".
+        For targets (n, k): under "original" and "distilled", lists of k numbers "r2", "mse" and, for 0/1 targets,
+        "accuracy".
     outcomes : array of shape (r, 4)
-        What was predicted on a test set of classes, a row for each case that occurs: true class, prediction of the
-        original, prediction of the distilled model, number of test rows. None without such a test set.
+        Predictions on a test set with class labels, one row for each combination that occurs: true class, prediction
+        of the original, prediction of the distilled model, number of samples. None without such a test set.
     difference : array of shape (k, p)
         W_S - W.
     """

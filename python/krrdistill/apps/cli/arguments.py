@@ -30,12 +30,12 @@ def _remember_traceback(context: typer.Context, value: bool) -> None:
         context.obj.traceback = True
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="YAML file of options, ours or the published code's; command-line options take precedence.",
+        help="YAML file with options, of this package or of the published code. The command line takes precedence.",
         metavar="FILE.yaml",
         show_default=False,
         rich_help_panel="Files",
@@ -45,7 +45,7 @@ RegS = Annotated[
     bool | None,
     typer.Option(
         "--reg-s/--no-reg-s",
-        help="--reg-s is --lambda-s auto; --no-reg-s is --lambda-s 0.",
+        help="Published names: --reg-s means --lambda-s auto, --no-reg-s means --lambda-s 0.",
         show_default=False,
         rich_help_panel="Distilled set",
     ),
@@ -56,7 +56,7 @@ _Traceback = Annotated[
         "--traceback",
         callback=_remember_traceback,
         is_eager=True,
-        help="Show where an error comes from (also KRRDISTILL_TRACEBACK=1).",
+        help="Print the Python traceback of an error (also with KRRDISTILL_TRACEBACK=1).",
     ),
 ]
 

@@ -60,10 +60,12 @@ def run_kip(
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> KipRun:
-    """Preprocesses, optimises, writes the sets found to ``out``, reads them back and certifies what was read.
+    """Run KIP on a data set and write the results to a folder.
 
-    ``out`` gets distilled.npz (best by validation), last.npz, curve.npz and checkpoint.npz; a run finds its own
-    checkpoint and goes on from it.
+    The sets are written, read back and verified.
+
+    The folder ``out`` gets distilled.npz (best on the validation set), last.npz, curve.npz and checkpoint.npz. If it
+    has a checkpoint of the same run, the run resumes from it.
 
     Parameters
     ----------
@@ -79,7 +81,7 @@ def run_kip(
     load_seconds : float
         Seconds that loading the data took, for the record.
     progress : callable, optional
-        Called with (stage, fraction done); a ``krrdistill.common.progress.Listener`` gets every step's facts too.
+        Called with (stage, fraction done). A ``krrdistill.common.progress.Listener`` also gets facts of every step.
 
     Returns
     -------

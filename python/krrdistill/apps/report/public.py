@@ -35,41 +35,40 @@ def write_report(
     class_names: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes what ``krrdistill distill`` leaves in a folder: file, certificate, pictures, record and page.
+    """Write the files of a run to a folder, as ``krrdistill distill`` does: set, pictures, report and page.
 
-    The set is saved, read back and certified. It is a function beside ``distill``, and no method of its result: the
-    mathematics does not depend on what draws it.
+    The set is saved, read back and verified.
 
     Parameters
     ----------
     result : Distillation
-        Of ``distill``; for points of ``distill_model``, ``Distillation(points, model, None)``.
+        Result of ``distill``. For points of ``distill_model`` pass ``Distillation(points, model, None)``.
     folder : str or Path
-        Made where it is missing.
+        Folder for the files. It is created if it does not exist.
     data : Dataset or array of shape ``(n, *shape)``, optional
-        The training samples. They show the real start and tell the range of the values; a ``Dataset`` has the test set
-        and the names, too.
+        The training samples. The page shows those that the points were initialised from, and uses their range of
+        values. A ``Dataset`` also has the test set and the names.
     test : (X, y) or Dataset, optional
-        The test set; without one the certificate compares the weights alone.
+        The test set. Without it only the weights are compared.
     name : str, optional
-        What the file and the page call the data, by default what they were called in ``distill`` or in ``data``, or
-        their number and shape.
+        Name of the data in the file and on the page; by default the name in ``distill`` or in ``data``, or their number
+        and shape.
     class_names : sequence of str, optional
-        Of classes or targets, by default their labels.
+        Names of the classes or targets; by default their labels.
     overwrite : bool
-        Whether the run that the folder holds is replaced.
+        Whether to replace an earlier run in the folder.
 
     Returns
     -------
     Path
-        The page, report.html.
+        Path of the page, report.html.
 
     Raises
     ------
     DataError
-        For a folder that holds a run, unless it may be overwritten, and for samples that do not fit.
+        For a folder that contains a run, unless ``overwrite`` is given, and for samples that do not fit.
     BackendUnavailable
-        Where the packages that draw pictures are missing.
+        If the packages that draw pictures are missing.
     """
     require_drawing()
     from krrdistill.apps.report.run_folder import PAGE

@@ -27,7 +27,7 @@ class ReproduceOptions:
 
     datasets: Sequence[str] = option(
         ("mnist", "cifar100"),
-        "Data sets, with commas between.",
+        "Data sets, separated by commas.",
         choices=DATASETS,
         reason=_OWN_DATA,
         metavar="NAME,..",
@@ -35,37 +35,37 @@ class ReproduceOptions:
     )
     kernels: Sequence[str] = option(
         ("identity", "random_fourier", "FCNN"),
-        "Feature maps, with commas between; of table4 only FCNN where none is given.",
+        "Feature maps, separated by commas (for table4 the default is FCNN).",
         choices=_KERNELS,
         metavar="NAME,..",
         panel=_CELLS,
     )
     ipcs: Sequence[int] = option(
-        (1, 10, 50), "Distilled samples per class, with commas between.", minimum=1, metavar="N,..", panel=_CELLS
+        (1, 10, 50), "Distilled samples per class, separated by commas.", minimum=1, metavar="N,..", panel=_CELLS
     )
     seeds: Sequence[int] = option(
         (0, 1, 2, 3),
-        "Seeds of every draw, the hold-out set included, with commas between.",
+        "Seeds of all random numbers, separated by commas. The hold-out depends on them, too.",
         minimum=0,
         below=1 << 64,
         metavar="S,..",
         panel=_CELLS,
     )
     methods: Sequence[str] = option(
-        METHODS, "Rows of table4, with commas between.", choices=METHODS, metavar="NAME,..", panel=_CELLS
+        METHODS, "Methods (rows) of table4, separated by commas.", choices=METHODS, metavar="NAME,..", panel=_CELLS
     )
-    kip_iterations: int = option_of(KipOptions, "iterations", text="Steps of a whole KIP run.", key=None)
+    kip_iterations: int = option_of(KipOptions, "iterations", text="Number of steps of a full KIP run.", key=None)
     time_budget: float = option_of(
         KipOptions,
         "time_budget",
         default=60.0,
         default_text=None,
-        text="Seconds of steps of one KIP cell, over all runs; the rest of its time is extrapolated, and marked.",
+        text="Seconds of optimisation for one KIP cell. The time of the remaining steps is extrapolated, and marked.",
     )
     device: str = option_of(
         KipOptions,
         "device",
-        text="Where all methods run: a GPU's steps are taken by PyTorch, and --backend is cuda where none is given.",
+        text="Device of all methods. On a GPU, KIP runs with PyTorch, and --backend is cuda unless it is given.",
         panel=_CELLS,
     )
     backend: Any = option_of(DistillOptions, "backend")
@@ -90,19 +90,19 @@ class FigureOptions:
 
     datasets: Sequence[str] = option_of(ReproduceOptions, "datasets")
     only: Sequence[str] = option(
-        FIGURES, "Figures, with commas between.", choices=FIGURES, metavar="NAME,..", panel=_DRAWN
+        FIGURES, "Figures, separated by commas.", choices=FIGURES, metavar="NAME,..", panel=_DRAWN
     )
     zca: bool | None = option(
         None,
-        "ZCA whitening in place of standardising.",
-        default_text="as published: on for colour images, which are grey noise without; off in realism",
+        "Whiten the inputs (ZCA) instead of standardising them.",
+        default_text="as published: on for colour images, which otherwise look like grey noise; off in realism",
         panel=_DRAWN,
     )
     pixels: str | None = option(
         None,
-        "Black and white are those of the data, the rest is cut off (clip), or the extremes of each picture (stretch).",
+        "How to show values outside the range of the data: clip them, or stretch the contrast of each image.",
         choices=PIXELS,
-        default_text="clip, but stretch where grey images were published so",
+        default_text="clip; stretch for grey images that were published so",
         panel=_DRAWN,
     )
     kernel: str = option(
@@ -116,7 +116,7 @@ class FigureOptions:
         "max_seconds",
         default=300.0,
         default_text=None,
-        text="Time of each search for the nearest exact set: what it has by then is exact, but less near.",
+        text="Time limit in seconds of each search for the nearest exact set. Stopped ones are exact, but less near.",
         panel=_DRAWN,
     )
     seed: int = option_of(DistillOptions, "seed", panel=_DRAWN)
