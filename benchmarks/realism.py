@@ -1,11 +1,13 @@
 """How near an exact distilled set can stay to the real images it starts from: the published construction and ours.
 
-    python benchmarks/realism.py --data-dir ../shared/data --out docs
+    python benchmarks/realism.py --data-dir ../shared/data
+    python benchmarks/realism.py --page-only                             # the page again from realism.json
+    python benchmarks/realism.py --readme docs/figures/readme.png --data-dir ../shared/data
 
 For every data set and kernel: Corollary 4.1.1 with one-hot labels, with labels W phi(x) (``--init real``), and the
 nearest set (``--realism 1``). Every figure comes from a file after it was
-written and read back. Writes <out>/figures/realism_<data set>_<kernel>.png and <out>/figures/realism.json, prints the
-table; exits 1 if a set misses a relative weight error of 1e-6.
+written and read back. Writes <out>/figures/realism_<data set>_<kernel>.png, <out>/figures/realism.json and the table of
+the page; rows that were not measured again keep their date. Exits 1 if a set misses a relative weight error of 1e-6.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import tempfile
 import time
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ import numpy.typing as npt
 
 import krrdistill as kd
 from krrdistill.apps.likeness import likeness, value_range
+from krrdistill.apps.report.rows import Panel, PictureRow, drawn, rows_figure, to_file
+from krrdistill.apps.reproduce import FigureOptions, draw_figures
 from krrdistill.construct.closed_form import construct, dual
 from krrdistill.construct.labels import one_hot_labels
 from krrdistill.pipeline import train
@@ -37,7 +42,7 @@ METHODS = {
     "nearest": "nearest exact set",
 }
 TARGET = 1e-6
-PICTURED = 10
+START, END = "<!-- measured: written by benchmarks/realism.py -->", "<!-- end of what was measured -->"
 
 
 def one_hot_start(
@@ -91,45 +96,46 @@ def run_cell(data: kd.Dataset, kernel: str, ipc: int) -> tuple[list[dict[str, An
     return rows, {"real": real, **images}
 
 
-def draw(images: dict[str, Any], data: kd.Dataset, path: Path) -> None:
+def draw(images: dict[str, Any], data: kd.Dataset, title: str, path: Path) -> None:
     """One row per method, the first classes in columns; pixels out of range are clipped, nothing is stretched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    low, high = value_range(data.x_train)
-    columns = min(PICTURED, data.n_classes)
-    figure = Figure(figsize=(columns * 0.8 + 1.4, len(images) * 0.84 + 0.3), dpi=110)
-    FigureCanvasAgg(figure)
-    labels = {"real": "real", **METHODS}
-    for row, (method, shown) in enumerate(images.items()):
-        for column in range(columns):
-            axes = figure.add_subplot(len(images), columns, row * columns + column + 1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            picture = np.clip((np.asarray(shown[column], dtype=float) - low) / (high - low), 0.0, 1.0)
-            axes.imshow(picture, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-            if column == 0:
-                text = labels[method].replace(", ", ",\n").replace("exact set", "\nexact set")
-                axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=7)
-    figure.subplots_adjust(left=0.16, right=0.995, top=0.99, bottom=0.01, wspace=0.05, hspace=0.05)
+    limits = value_range(data.x_train)
+    labels = {"real": "real images", **{name: text.replace(", ", ",\n") for name, text in METHODS.items()}}
+    labels["nearest"] = "nearest\nexact set"
+    rows = tuple(PictureRow(labels[name], "", drawn(of, data.n_classes, limits)) for name, of in images.items())
+    panel = Panel(title, data.class_names, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    path.write_bytes(to_file(rows_figure([panel]), "png"))
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
     """The table of docs/guide/realism.md."""
+    certified = "weight error | agreement | cond"
     lines = [
-        "| data set | map | per class | set | MSE | PSNR (dB) | out of range | weight error | agreement | cond | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| data set | map | per class | set | MSE | PSNR (dB) | out of range | {certified} | s | measured |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         error, agreement = row["weight_relative_error"], row["prediction_agreement"]
         lines.append(
             f"| {row['dataset']} | {row['kernel']} | {row['ipc']} | {METHODS[row['method']]} | {row['mse']:.2e} | "
             f"{row['psnr']:.1f} | {100 * row['out_of_range']:.1f} % | {error:.0e} | {agreement:.4f} | "
-            f"{row['condition']:.0e} | {row['seconds']:.1f} |"
+            f"{row['condition']:.0e} | {row['seconds']:.1f} | {row['measured']} |"
         )
     return "\n".join(lines)
+
+
+def write_page(page: Path, stored: dict[str, Any]) -> None:
+    """Puts the table, and the machine of its newest rows, into the page."""
+    before, rest = page.read_text(encoding="utf-8").split(START)
+    _, after = rest.split(END)
+    middle = f"{to_markdown(stored['cells'])}\n\nThe newest rows: {one_line(stored['machine'])}."
+    page.write_text(f"{before}{START}\n{middle}\n{END}{after}", encoding="utf-8")
+
+
+def sort_key(row: dict[str, Any]) -> tuple[int, ...]:
+    """Rows in the order of the page, whenever they were measured."""
+    names = ("digits", "mnist", "cifar10", "cifar100")
+    return (names.index(row["dataset"]), KERNELS.index(row["kernel"]), row["ipc"], list(METHODS).index(row["method"]))
 
 
 def main() -> int:
@@ -140,23 +146,42 @@ def main() -> int:
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     parser.add_argument("--ipc", type=int, nargs="+", default=[10], help="points per class; the last is drawn")
     parser.add_argument("--out", type=Path, default=Path("docs/measured"))
+    parser.add_argument("--page", type=Path, default=Path("docs/guide/realism.md"))
+    parser.add_argument("--page-only", action="store_true", help="the page again, from what was stored")
+    parser.add_argument("--readme", type=Path, metavar="PNG", help="only the picture of the README, and a .json beside")
     arguments = parser.parse_args()
-    store = arguments.out / "figures" / "realism.json"
-    known = json.loads(store.read_text(encoding="utf-8"))["cells"] if store.is_file() else []
+    figures = arguments.out / "figures"
+    if arguments.readme is not None:
+        return readme(arguments.readme, arguments.data_dir, tuple(arguments.datasets))
+    store = figures / "realism.json"
+    known = json.loads(store.read_text(encoding="utf-8")) if store.is_file() else {"cells": []}
     rows: list[dict[str, Any]] = []
-    for name in arguments.datasets:
+    today = f"{datetime.now(timezone.utc):%Y-%m-%d}, {kd.__version__}"
+    for name in () if arguments.page_only else arguments.datasets:
         data = kd.load_dataset(name, data_dir=arguments.data_dir)
         for kernel in arguments.kernels:
             for ipc in arguments.ipc:
                 found, images = run_cell(data, kernel, ipc)
+                found = [{**row, "measured": today} for row in found]
                 rows += found
                 key = ("dataset", "kernel", "ipc")
-                known = [row for row in known if any(row[part] != found[0][part] for part in key)] + found
-            draw(images, data, arguments.out / "figures" / f"realism_{name}_{kernel}.png")
-            content = {"machine": machine_facts(), "cells": known}
-            store.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(to_markdown(known))
-    print(one_line(machine_facts()))
+                kept = [row for row in known["cells"] if any(row[part] != found[0][part] for part in key)]
+                known = {"machine": machine_facts(), "cells": sorted(kept + found, key=sort_key)}
+            draw(images, data, f"{name}, {kernel}, {ipc} per class", figures / f"realism_{name}_{kernel}.png")
+            store.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    write_page(arguments.page, known)
+    return 1 if any(row["weight_relative_error"] > TARGET for row in rows) else 0
+
+
+def readme(picture: Path, data_dir: Path | None, datasets: tuple[str, ...]) -> int:
+    """The figure "realism" of ``krrdistill reproduce figures`` for the README; 1 if a set is not exact."""
+    options = FigureOptions(datasets=datasets, only=("realism",), max_seconds=3600.0)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        made = draw_figures(options, folder=Path(folder), data_dir=data_dir)
+    picture.write_bytes(made.files["realism.png"])
+    picture.with_suffix(".json").write_text(json.dumps(made.document, indent=1) + "\n", encoding="utf-8")
+    rows = [row for part in made.document["figures"][0]["parts"] for row in part["rows"][1:]]
     return 1 if any(row["weight_relative_error"] > TARGET for row in rows) else 0
 
 

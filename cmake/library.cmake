@@ -12,7 +12,28 @@ if(NOT LAPACK_FOUND)
   message(FATAL_ERROR "krrdistill: CMake found no BLAS and LAPACK with 32-bit integers. Install one (Debian: "
                       "apt-get install libopenblas-dev) or name one: -DBLA_VENDOR=..., -DCMAKE_PREFIX_PATH=...")
 endif()
-target_sources(krrdistill_core PRIVATE csrc/common/linked_blas.cpp)
+# linked_blas.cpp has the BLAS, csrc/library what owns its memory: distill() and the file.
+target_sources(krrdistill_core PRIVATE
+  csrc/common/linked_blas.cpp
+  csrc/library/archive.cpp
+  csrc/library/construct.cpp
+  csrc/library/dense.cpp
+  csrc/library/distill.cpp
+  csrc/library/file.cpp
+  csrc/library/json.cpp
+  csrc/library/json_parser.cpp
+  csrc/library/layers.cpp
+  csrc/library/map.cpp
+  csrc/library/map_file.cpp
+  csrc/library/model.cpp
+  csrc/library/npy.cpp
+  csrc/library/random.cpp
+  csrc/library/retrain.cpp
+  csrc/library/sha256.cpp
+  csrc/library/split.cpp
+  csrc/library/train.cpp)
+set_source_files_properties(csrc/library/distill.cpp PROPERTIES
+  COMPILE_DEFINITIONS KRRDISTILL_VERSION="${PROJECT_VERSION}")
 target_link_libraries(krrdistill_core PRIVATE LAPACK::LAPACK)
 
 add_library(krrdistill::krrdistill ALIAS krrdistill_core)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -77,19 +78,25 @@ def test_exactness_writes_the_page_of_cells_that_meet_their_targets(run: Any, tm
     assert headings(tmp_path / "exactness.md") == headings(DOCS / "exactness.md")
 
 
-def test_realism_prints_the_table_of_its_page(
-    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_realism_puts_its_rows_into_the_page_and_keeps_those_of_before(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script("realism"), "PICTURED", 2)  # columns; drawing takes most of the time
-    words = ("--datasets", "digits", "--kernels", "identity", "--ipc", "1", "--out", tmp_path)
-    assert run("realism", *words) == 0
-    assert (tmp_path / "figures" / "realism_digits_identity.png").is_file()
-    found = json.loads((tmp_path / "figures" / "realism.json").read_text(encoding="utf-8"))["cells"]
+    monkeypatch.setattr("krrdistill.apps.report.rows.COLUMNS", 2)  # drawing takes most of the time
+    page, figures = tmp_path / "realism.md", tmp_path / "figures"
+    figures.mkdir()
+    shutil.copy(ROOT / "docs" / "guide" / "realism.md", page)
+    shutil.copy(DOCS / "figures" / "realism.json", figures)
     committed = json.loads((DOCS / "figures" / "realism.json").read_text(encoding="utf-8"))["cells"]
+    words = ("--datasets", "digits", "--kernels", "identity", "--ipc", "1", "--out", tmp_path, "--page", page)
+    assert run("realism", *words) == 0
+    assert (figures / "realism_digits_identity.png").is_file()
+    found = json.loads((figures / "realism.json").read_text(encoding="utf-8"))["cells"]
+    assert found[3:] == committed
     assert found[0].keys() == committed[0].keys()
-    assert all(row["mse"] > found[-1]["mse"] for row in found[:-1])  # the nearest set is the nearest
-    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| data set")]
-    assert printed[0] in (ROOT / "docs" / "guide" / "realism.md").read_text(encoding="utf-8")
+    assert all(row["mse"] > found[2]["mse"] for row in found[:2])  # the nearest set is the nearest
+    text = page.read_text(encoding="utf-8")
+    assert text.count("| digits | identity | 1 |") == 3
+    assert text.count("| mnist | FCNN | 10 | nearest exact set |") == 1
 
 
 def test_storage_writes_the_page_from_result_files(run: Any, tmp_path: Path) -> None:
@@ -162,6 +169,10 @@ def test_pages_of_stored_results_are_those_that_are_committed(
     run("tables", "--docs", tmp_path)
     run("storage", "--docs", tmp_path)
     run("privacy", "page", "--docs", tmp_path)
+    page = tmp_path / "realism.md"
+    shutil.copy(ROOT / "docs" / "guide" / "realism.md", page)
+    run("realism", "--page-only", "--page", page)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "guide" / "realism.md").read_text(encoding="utf-8")
     for name in ("benchmarks", "tables", "kip", "storage", "privacy"):
         assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == (DOCS / f"{name}.md").read_text(
             encoding="utf-8"

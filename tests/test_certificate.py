@@ -65,6 +65,11 @@ def test_against_the_definitions(any_backend: Backend, precision: str) -> None:
     tolerances.assert_solve(actual.condition, oracles.condition(F), oracles.condition(F))
     assert 0.1 < np.mean(original == distilled) < 0.95
     assert actual.prediction_agreement == np.mean(original == distilled)
+    counted = np.zeros((K, K, K), int)
+    np.add.at(counted, (y, original, distilled), 1)
+    cases = np.argwhere(counted)
+    np.testing.assert_array_equal(actual.outcomes, np.c_[cases, counted[tuple(cases.T)]])
+    np.testing.assert_array_equal(actual.difference, W_S - W)
     assert actual.original_accuracy == np.mean(original == y)
     assert actual.distilled_accuracy == np.mean(distilled == y)
 

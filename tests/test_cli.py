@@ -452,3 +452,21 @@ def test_two_runs_give_identical_figures(tmp_path: Path) -> None:
         assert main(["distill", *ARRAY, "--out", folder, "--init", "real"]) == 0
     for name in ("distilled.png", "lambda_path.png"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "bound"),
+    [([], "; --max-seconds bounds it"), (["--max-seconds", "90"], "; it ends after 90 s at the latest")],
+)
+def test_realism_says_the_expected_time_of_its_search_before_it_starts(
+    words: list[str], bound: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*REAL, "--ipc", "2", "--realism", "1", *words]) == 0
+    said = capsys.readouterr().err.splitlines()[0]
+    assert "the search for the nearest exact set is expected to take a few seconds after the model is trained" in said
+    assert bound in said
+
+
+def test_runs_without_a_search_say_nothing_of_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(REAL) == 0
+    assert "search" not in capsys.readouterr().err

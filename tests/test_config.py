@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 
 from krrdistill import maps
 from krrdistill.apps.cli.config import read_config, resolve
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, command_line
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, SweepSettings, command_line
 from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip import KipOptions
+from krrdistill.apps.sweep import SweepOptions
 from krrdistill.common.options import Declared, declared_options
 from krrdistill.options import DistillOptions, MapOptions
 
@@ -202,6 +204,107 @@ def test_folder_names_the_run(tmp_path: Path) -> None:
     assert kip.folder == Path("runs/digits_FCNN_ipc1_real_seed0_kip_gram")
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"zca": True, "realism": "0.5"}, "digits_identity_ipc1_real_zca_realism0.5_seed0"),
+        ({"store": "uint8", "refit": True}, "digits_identity_ipc1_noise_refit_store-uint8_seed0"),
+        ({"lambdas": "0.1,10", "stratify": False}, "digits_identity_ipc1_noise_lambdas0.1-10.0_no-stratify_seed0"),
+        ({"noise": "gaussian", "precision": "float64"}, "digits_identity_ipc1_noise_noise-gaussian_precision-float64_"),
+        ({"labels_only": True, "lambda_s": "auto"}, "digits_identity_ipc1_real_labels-only_lambda-s-auto_seed0"),
+        ({"kernel": "FCNN", "hidden_layers": "2"}, "digits_FCNN_ipc1_noise_hidden-layer2_seed0"),
+        ({"threads": "1", "backend": "array", "data_dir": "d", "download": True}, "digits_identity_ipc1_noise_seed0"),
+    ],
+)
+def test_folder_is_named_by_what_differs_from_the_defaults(given: dict[str, Any], name: str) -> None:
+    found = distill(given).folder.name
+    assert found.startswith(name)
+    assert found.endswith("seed0")
+
+
+def test_folder_names_are_bounded_and_fit_every_file_system(tmp_path: Path) -> None:
+    file = tmp_path / f"{'ä' * 60}.npz"
+    file.touch()
+    many = {"lambdas": ",".join(str(0.5 + i) for i in range(40)), "dataset": str(file), "test": "/a b/c:d?.npz"}
+    name = distill(many).folder.name
+    assert len(name.encode()) < 200
+    assert not set(name) & set('/:?" ,')
+    others = [distill({**many, **change}).folder.name for change in ({"test": "/a b/e.npz"}, {"lambdas": "1"})]
+    assert len({name, *others}) == 3
+    all_at_once = {"validation_fraction": "0.123456", "root": "minus", "lambda_s": "0.0001234", "store": "float32"}
+    all_at_once |= {"precision": "float64", "refit": True, "include_weights": True, "embed_map": False, "zca": True}
+    assert len(distill({**many, **all_at_once, "stratify": False}).folder.name.encode()) < 200
+
+
+def test_folder_of_kip_is_named_by_what_decides_its_course() -> None:
+    given = {"iterations": "5", "time_budget": "1", "checkpoint_every": "2", "threads": "1", "lr": "0.5"}
+    assert resolve(KipSettings, given)[0].folder.name == "digits_identity_ipc1_real_lr0.5_seed0_kip_gram"
+
+
+# A sweep
+
+
+def test_sweep_takes_the_options_of_distill_and_several_values_of_its_axes() -> None:
+    given = {"kernels": "identity,fcnn", "ipcs": "1,10", "seeds": "0,1", "lambda_s": "auto,0", "init": "noise,real"}
+    settings = resolve(SweepSettings, {**given, "store": "float32", "zca": True, "hidden_layers": "2"})[0]
+    assert settings.grid == SweepOptions(
+        kernels=("identity", "FCNN"), ipcs=(1, 10), seeds=(0, 1), lambda_s=("auto", 0.0), init=("noise", "real")
+    )
+    assert (settings.run.zca, settings.run.options.store) == (True, "float32")
+    cells = list(settings.grid.cells(settings.run.options))
+    assert len(cells) == 32
+    assert cells[1] == ("identity", DistillOptions(points_per_class=10, init="noise", lambda_s="auto", store="float32"))
+    words = command_line(settings)
+    assert words[:4] == ["krrdistill", "sweep", "--kernels", "identity,FCNN"]
+    assert not {"--kernel", "--ipc", "--seed"} & set(words)
+    assert "--statistics" not in {each.flag for each in declared_options(SweepSettings)}
+    read = dict(zip(words[2::2], words[3::2], strict=False))
+    assert read["--lambda-s"] == "auto,0.0"
+
+
+@pytest.mark.parametrize("kind", [DistillSettings, KipSettings, SweepSettings])
+def test_help_names_the_choices(kind: type) -> None:
+    texts = {each.name: each.option.text for each in declared_options(kind)}
+    assert not [name for name, text in texts.items() if "{" in text]
+    assert "random_fourier" in texts["kernels" if kind is SweepSettings else "kernel"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"kernels": "identity", "hidden_layers": "2"}, UsageError, "--hidden-layer belongs to --kernel FCNN, not to"),
+        ({"lambda_s": "auto,much"}, UsageError, "--lambda-s must be numbers with commas between, got 'much'"),
+        ({"lambda_s": "-1"}, UsageError, "--lambda-s must be finite and >= 0"),
+        ({"kernels": "rbf"}, UsageError, "--kernels must be one of identity"),
+        ({"ipcs": "0"}, UsageError, "--ipcs must be >= 1"),
+    ],
+)
+def test_sweep_refuses_what_cannot_be_meant(given: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        resolve(SweepSettings, given)
+
+
+def test_sweep_refuses_a_combination_that_excludes_itself() -> None:
+    settings = resolve(SweepSettings, {"lambda_s": "auto,0", "root": "minus"})[0]
+    with pytest.raises(ValueError, match="root = 'minus' needs lambda_s > 0"):
+        list(settings.grid.cells(settings.run.options))
+
+
+def test_sweep_takes_a_published_file(write: Any) -> None:
+    settings, notes = resolve(SweepSettings, {"seeds": "0,1"}, write(PUBLISHED))
+    assert settings.grid == SweepOptions(
+        kernels=("FCNN",), ipcs=(10,), seeds=(0, 1), lambda_s=("auto",), init=("real",)
+    )
+    assert (settings.run.dataset, settings.run.zca) == ("cifar100", True)
+    assert len(notes) == 1
+
+
+def test_sweep_of_the_same_request_has_the_same_default_folder() -> None:
+    first, second = (resolve(SweepSettings, {"ipcs": "1,10", "threads": t, "zca": True})[0] for t in ("1", "2"))
+    assert first.folder == second.folder == Path("runs/digits_sweep_ipcs1-10_zca")
+    assert resolve(SweepSettings, {"ipcs": "1,10"})[0].folder != first.folder
+
+
 def test_empty_section_is_no_error(write: Any) -> None:
     assert distill({}, write("model:\ndistill: {IPC: 4}\n")).options.points_per_class == 4
 
@@ -348,4 +451,4 @@ def test_the_recorded_command_of_statistics_names_no_data_set() -> None:
     assert command_line(settings) == "krrdistill distill --statistics|a b.npz|--selection|gcv|--seed|3".replace(
         " ", "|", 2
     ).split("|")
-    assert settings.folder == Path("runs/a b_ipc1_noise_seed3")
+    assert settings.folder == Path("runs/a b_ipc1_noise_selection-gcv_seed3")

@@ -30,7 +30,7 @@ from krrdistill.common import files
 from krrdistill.construct import points
 from krrdistill.maps import FeatureMap
 
-DISTILL = ["distill", "--backend", "array", "--seed", "3", "--out"]
+DISTILL = ["distill", "--backend", "array", "--seed", "3", "--overwrite", "--out"]
 UNVERIFIED = ".distilled.npz.unverified.npz"
 PICTURE = Image.new("L", (2, 2))
 WRITTEN = ("distilled.npz", "distilled.png", "lambda_path.png", "figure_data.npz", "report.json", "report.html")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from krrdistill.apps.report.charts import (
     PALETTE,
     Curve,
     curves_figure,
+    heat_figure,
     lambda_path_figure,
     line_figure,
     save_figure,
@@ -316,3 +320,40 @@ def test_drawing_imports_no_pyplot() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_matrix_is_drawn_pixel_by_pixel_with_its_scale(counts: bool) -> None:
+    values = np.zeros((3, 400))
+    values[1, 7], values[2, 9] = 1108.0, 0.0 if counts else -1108.0
+    figure = heat_figure(values, x_label="x", y_label="y", y_names=["a", "a", "b"], counts=counts)
+    root = ElementTree.fromstring(to_svg(figure, "m", "a matrix"))
+    matrix, bar = (image.attrib for image in root.iter("image"))
+    with Image.open(io.BytesIO(base64.b64decode(matrix["href"].partition(",")[2]))) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.shape == (3, 400, 3)
+    assert (pixels[0] == pixels[0, 0]).all()
+    assert (pixels[1, 7] != pixels[0, 0]).any()
+    assert (pixels[2, 9] != pixels[0, 0]).any() == (not counts)
+    axes = figure.axes[0].get_window_extent()
+    step = float(matrix["transform"].removeprefix("matrix(").split()[0])
+    tolerances.assert_elementwise(400 * step, axes.width * 72 / figure.dpi, np.float32)
+    texts = ["".join(text.itertext()) for text in root.iter("text")]
+    assert [text for text in texts if text in "ab"] == ["a", "b"], "equal neighbours are named once"
+    assert texts[-2 if counts else -3 :] == (["0", "1108"] if counts else ["-1110", "0", "1110"]), "three digits"
+    assert bar["href"].startswith("data:image/png;base64,")
+
+
+def test_small_counts_are_written_exactly() -> None:
+    figure = heat_figure([[1108, 0], [3, 12345]], x_label="x", y_label="y", counts=True)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1108", "0", "3", "12345"]
+
+
+def test_the_standard_error_is_a_band_about_the_path() -> None:
+    error = np.linspace(0.1, 0.6, 6)
+    figure = lambda_path_figure(LAMBDAS, np.arange(6.0), best=2, error=error, **NO_FLOOR, **ACCURACY)
+    (band,) = figure.axes[0].collections
+    x, y = band.get_paths()[0].vertices.T
+    for lam, value, half in zip(LAMBDAS, np.arange(6.0), error, strict=True):
+        at = y[np.isclose(x, lam)]
+        tolerances.assert_elementwise([at.min(), at.max()], [value - half, value + half], np.float64, 1.0)

@@ -504,7 +504,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "inputs were moved until their features span the model" in page
     capsys.readouterr()
-    assert main([*words[:4], "120", "--out", str(tmp_path / "run")]) == 0
+    assert main([*words[:4], "120", "--overwrite", "--out", str(tmp_path / "run")]) == 0
     error = capsys.readouterr().err
     assert "NOT EXACT" in error
     assert "the map has no exact preimage: use more points per class" in error

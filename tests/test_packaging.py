@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -25,8 +26,8 @@ PACKAGE = Path(krrdistill.__file__).parent
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # where they differ
-# For work on this project, for one build, or for a cluster that has the engine.
-TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13", "dask", "ray"}
+# For work on this project, for one build, or for an engine or tracker that is there.
+TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13", "dask", "ray", "tensorboard", "mlflow"}
 
 
 def requirements(extra: str) -> set[str]:
@@ -207,9 +208,9 @@ def test_readme_links_work_on_pypi() -> None:
     assert [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("https://", "#"))] == []
     place = r"^\[([^\]]+)\]: https://github\.com/krrdistill/krrdistill/(?:blob|raw)/main/(\S+)$"
     places = dict(re.findall(place, text, re.MULTILINE))
-    assert {"docs/measured/maps.md", "CHANGELOG.md"} <= set(places)
-    assert [path for label, path in places.items() if label != path or not (ROOT / path).is_file()] == []
-    used = set(re.findall(r"\[([\w./-]+\.(?:md|png))\](?!:)", text))
+    assert {"docs/quickstart.md", "CHANGELOG.md"} <= set(places.values())
+    assert [path for path in places.values() if not (ROOT / path).exists()] == []
+    used = {label for label in places if f"[{label}]" in text.replace(f"[{label}]:", "")}
     assert used == set(places)
 
 
@@ -237,10 +238,11 @@ def tool(name: str) -> ModuleType:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The two files that a release changes, of version 0.1.0."""
+    """The three files that a release changes, of version 0.1.0."""
     (tmp_path / "python" / "krrdistill").mkdir(parents=True)
     (tmp_path / "python" / "krrdistill" / "_version.py").write_text('"""One."""\n\n__version__ = "0.1.0"\n')
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n### Added\n- λ.\n", encoding="utf-8")
+    (tmp_path / "CITATION.cff").write_text("type: software\nlicense: BSD-3-Clause\n", encoding="utf-8")
     return tmp_path
 
 
@@ -253,7 +255,21 @@ def test_release_sets_the_version_and_dates_the_changelog(checkout: Path, capsys
     log = (checkout / "CHANGELOG.md").read_text(encoding="utf-8")
     heading = r"# Changelog\n\n## Unreleased\n\n## 0\.2\.0 - \d{4}-\d\d-\d\d\n\n### Added\n- λ\.\n"
     assert re.fullmatch(heading, log)
+    (date,) = re.findall(r"## 0\.2\.0 - (\S+)", log)
+    cited = yaml.safe_load((checkout / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited == {"type": "software", "version": "0.2.0", "date-released": date, "license": "BSD-3-Clause"}
     module.main(["--check", "v0.2.0"], root=checkout)
+
+
+def test_a_second_release_leaves_one_version_in_the_citation(checkout: Path) -> None:
+    module = tool("release")
+    module.release(checkout, "0.1.0", "2026-01-02")
+    log = (checkout / "CHANGELOG.md").read_text(encoding="utf-8")
+    more = log.replace(module.UNRELEASED, f"{module.UNRELEASED}- b\n")
+    (checkout / "CHANGELOG.md").write_text(more, encoding="utf-8")
+    module.release(checkout, "0.2.0", "2026-02-03")
+    dated = 'type: software\nversion: 0.2.0\ndate-released: "2026-02-03"\nlicense: BSD-3-Clause\n'
+    assert (checkout / "CITATION.cff").read_text(encoding="utf-8") == dated
 
 
 def test_the_first_release_may_keep_the_version_that_is_there(checkout: Path) -> None:
@@ -289,12 +305,36 @@ def test_a_tag_that_is_not_the_released_version_is_refused(checkout: Path, tag: 
         tool("release").check_tag(checkout, tag)
 
 
+def test_a_tag_that_the_citation_does_not_have_is_refused(checkout: Path) -> None:
+    module = tool("release")
+    module.release(checkout, "0.2.0", "2026-01-02")
+    (checkout / "CITATION.cff").write_text("type: software\nversion: 0.1.0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape("CITATION.cff has no line 'version: 0.2.0'")):
+        module.check_tag(checkout, "v0.2.0")
+
+
 def test_release_finds_its_places_in_this_repository(tmp_path: Path) -> None:
-    for name in ("CHANGELOG.md", "python/krrdistill/_version.py"):
+    for name in ("CHANGELOG.md", "CITATION.cff", "python/krrdistill/_version.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     tool("release").release(tmp_path, "1000.0.0", "2026-01-02")
     tool("release").check_tag(tmp_path, "v1000.0.0")
+
+
+def test_nothing_asks_for_a_version_that_the_next_release_is_not() -> None:
+    places = [ROOT / "examples" / "embed_cpp" / "CMakeLists.txt", *(ROOT / "docs").rglob("*.md")]
+    asked = re.compile(r"find_package\(krrdistill [\d.]+|krrdistill ?[=~]= ?\d")
+    assert [path.name for path in places if asked.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_page_of_wheels_is_written_from_the_wheels_that_were_measured(tmp_path: Path) -> None:
+    module, page = tool("build_wheels"), ROOT / "docs" / "guide" / "releasing.md"
+    results = json.loads((ROOT / "benchmarks" / "results" / "wheels.json").read_text(encoding="utf-8"))
+    again = Path(shutil.copy(page, tmp_path))
+    module.write_page(results, again)
+    assert again.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    assert results["sdist_bytes"] < 3e6
+    assert all(row["prediction_agreement"] == 1.0 and "manylinux" in row["file"] for row in results["wheels"])
 
 
 def test_what_tries_a_wheel_passes_here_and_refuses_another_backend(native_module: ModuleType) -> None:

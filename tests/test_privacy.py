@@ -730,12 +730,13 @@ def test_command_audits_a_file_and_its_page(tmp_path: Path, capsys: pytest.Captu
     assert "Theorem 6.2 does not apply" in after
     for limit in privacy.LIMITS:
         assert limit.split(":")[0] in after
-    assert main(["privacy", str(run / "distilled.npz")]) == 0
+    assert main(["privacy", str(run)]) == 0  # the folder stands for its file
     shown = capsys.readouterr().out
     assert "VIOLATED lambda" in shown
     assert "W is always revealed" in shown
     # Another file in the same folder: the audit is no longer about it.
-    assert main(["distill", "--dataset", "digits", "--kernel", "FCNN", "--ipc", "3", "--out", str(run)]) == 0
+    words = ["--dataset", "digits", "--kernel", "FCNN", "--ipc", "3", "--overwrite"]
+    assert main(["distill", *words, "--out", str(run)]) == 0
     assert "measures what else" in (run / "report.html").read_text(encoding="utf-8")
 
 

@@ -171,36 +171,6 @@ def test_overlapping_limits_restore_what_was_before() -> None:
     assert blas_threads() == before
 
 
-# What only POSIX has
-
-BLOCKED = """
-import importlib, pkgutil, sys
-for name in ("resource", "fcntl", "pwd", "grp", "termios"):
-    sys.modules[name] = None
-import os
-register = os.__dict__.pop("register_at_fork", None)
-import krrdistill
-import krrdistill.common.threads
-os.register_at_fork = register  # PyTorch asks for the system's name, not for this function
-for found in pkgutil.walk_packages(krrdistill.__path__, "krrdistill."):
-    if found.name.rsplit(".", 1)[-1] in ("__main__",) or found.name.split(".")[-1].startswith("_"):
-        continue
-    if found.name == "krrdistill.interop.ray":
-        continue  # Ray itself needs them
-    try:
-        importlib.import_module(found.name)
-    except ModuleNotFoundError as error:
-        if error.name in ("resource", "fcntl", "pwd", "grp", "termios"):
-            raise
-from krrdistill.apps.distillation import peak_memory_bytes
-print(peak_memory_bytes() > 0)
-"""
-
-
-def test_every_module_imports_without_what_only_posix_has() -> None:
-    assert run_alone(BLOCKED, prelude="")[0] == "True\n"
-
-
 # Ctrl-C
 
 # The operation has begun where `begun()`; the watcher then interrupts, and the operation must not reach `ended()`.

@@ -14,7 +14,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -507,10 +508,15 @@ def test_memory_map_of_texts_that_are_none_is_refused(tmp_path: Path) -> None:
 def test_messages_and_tables_of_the_command_hold_no_terminal_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("typer", reason="the cli extra is not installed")
     from krrdistill.apps.cli import output, status
+    from krrdistill.apps.report.compare import Column, Fact
     from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 
     assert status.message(DataError("a\x1b[31mb\x9b\n\rc")) == r"a\x1b[31mb\x9b c"
-    output.print_comparison(["run\x1b[2J"], [("data set", ["\x1b]0;title\x07"])])
+    nasty = "\x1b]0;title\x07"
+    columns = (Column(Fact("dataset", "data set"), (nasty,)),)
+    output.print_comparison(
+        cast(Any, SimpleNamespace(names=[nasty], common=[("a", nasty)], columns=columns, inexact=[nasty]))
+    )
     assert re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", capsys.readouterr().out) is None
     section = Section(name="n", title="T", text=("<b>",), head=("a",), rows=(("<script>alert(1)</script>",),))
     text = to_markdown(Publication(title="T", passed=True, verdict="V", sections=(section,)))

@@ -54,6 +54,13 @@ def test_record_comes_back_from_json(record: RunRecord) -> None:
     assert from_json(type(record), {**document, "unknown": [1]}) == record
 
 
+def test_report_of_an_older_version_is_read() -> None:
+    document = to_json(RUN)
+    for name in ("asked", "zca"):
+        del document[name]
+    assert from_json(RunRecord, document) == RUN
+
+
 def test_json_has_the_keys_that_readers_know() -> None:
     document = to_json(RUN)
     assert document["lambda"] == 10.0
@@ -82,7 +89,12 @@ def test_facts_that_follow_from_others() -> None:
     assert not replace(RUN, store="float64").exact
     unknown = replace(RUN.certificate, weight_relative_error=None)
     assert not replace(RUN, certificate=unknown).exact
-    assert (RUN.title, KIP.title) == ("digits, FCNN, 1 per class", "digits, FCNN, 1 per class, KIP (gram)")
+    title = "digits, FCNN, 1 per class, real start, zca, realism 0.5, no stratify, seed 7"
+    run = replace(RUN, seed=7, asked={"zca": "", "realism": "0.5", "no-stratify": ""})
+    assert run.title == title
+    assert replace(KIP, seed=7, asked=run.asked).title == f"{title}, KIP (gram)"
+    assert RUN.title == f"digits, FCNN, 1 per class, real start, seed {2**64 - 1}"
+    assert len(replace(RUN, asked={"lambdas": "1.0," * 99}).title) < 90
     assert (RUN.method, KIP.method) == ("closed form", "KIP, gram, 5 steps")
     assert RUN.stages == {"ridge": 0.5}
     assert RUN.original.mean_r2 is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
 import json
 import re
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from data_files import tiny_images, write_npz
-from pages import Page, check_page, screenshot
+from pages import Page, check_page, screenshot, worked_on
 
 pytest.importorskip("typer", reason="the cli extra is not installed")
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
@@ -27,14 +29,15 @@ from markupsafe import Markup
 from PIL import Image
 
 import krrdistill as kd
+import tolerances
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
 from krrdistill.apps.report.charts import PALETTE
-from krrdistill.apps.report.compare import compare_page
+from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.pictures import Gallery, gallery
 from krrdistill.apps.report.render import TEMPLATES, environment
 from krrdistill.apps.report.run_folder import read_run
-from krrdistill.apps.roofline import pass_floor, pass_flops
+from krrdistill.apps.roofline import pass_floor, pass_flops, search_notice, search_seconds
 from krrdistill.apps.text import megabytes, number, percent, seconds
 from krrdistill.options import MapOptions
 
@@ -60,7 +63,8 @@ def make_run(folder: Path, name: str, *options: str, shape: tuple[int, ...] = (4
     """A run on random images, from a file called ``name``.npz."""
     data = write_npz(folder / f"{name}.npz", tiny_images(shape, k=k, n_train=80), class_names=np.array(NAMES[:k]))
     out = folder / f"run-{len(list(folder.iterdir()))}"
-    words = ["distill", "--dataset", str(data), *MAP, "--lambdas", "1,10,100", "--out", str(out), *options]
+    words = ["distill", "--dataset", str(data), *(() if "--kernel" in options else MAP), "--lambdas", "1,10,100"]
+    words += ["--out", str(out), *options]
     assert main(words) == 0
     return out
 
@@ -116,6 +120,9 @@ def test_the_page_is_whole_and_says_what_the_run_says(runs: list[Path]) -> None:
     assert "Exact." in page.words
     assert "NOT EXACT" not in page.words
     assert [chart.split(",")[0].split(" from")[0] for chart in charts_of(page)] == [
+        "Heat map of the labels of 12 distilled samples", "Heat map: confusion matrix of 4 classes",
+        f"Heat map: 0 of {report['n_test']} predictions differ", "Heat map of 4 rows: W of the original model",
+        "Heat map of 4 rows: W_S", "Heat map of 4 rows: W_S - W",
         "Line chart: validation accuracy (%)", "Line chart: training RMSE", "Line chart of 12 singular values",
     ]  # fmt: skip
     alts = [attributes["alt"] for attributes in page.all("img")]
@@ -130,10 +137,10 @@ def test_a_choice_by_gcv_is_shown_as_such(tmp_path: Path, runs: list[Path]) -> N
     assert "has the smallest generalised cross-validation score." in page.words
     assert number(score[np.nanargmin(score)]) in page.words
     assert not any(words in page.words for words in ("validation accuracy (%)", "best accuracy", "validation samples"))
-    assert charts_of(page)[0].startswith("Line chart: generalised cross-validation score,")
-    both = check_page(compare_page([read_run(run), read_run(runs[1])]))
-    assert [chart.split(",")[0] for chart in charts_of(both)] == [
-        "Line chart: generalised cross-validation score", "Line chart: validation accuracy (%)",
+    assert charts_of(page)[6].startswith("Line chart: generalised cross-validation score,")
+    both = check_page(compare_page(Comparison.of([read_run(run), read_run(runs[1])])))
+    assert [chart.split(" against")[0] for chart in charts_of(both)] == [
+        "Line chart: validation accuracy (%)", "Line chart: generalised cross-validation score",
     ]  # fmt: skip
 
 
@@ -142,7 +149,7 @@ def test_names_are_escaped(runs: list[Path]) -> None:
     page = check_page(content)
     assert NASTY in page.words
     assert all(name in page.words for name in NAMES)
-    assert b"<script" not in content
+    assert content.count(b"<script") == 1, "the one that check_page knows"
 
 
 def test_a_noise_start_has_no_starts(runs: list[Path]) -> None:
@@ -181,12 +188,17 @@ def test_a_run_that_is_not_exact_says_so_first(error: float | None, run: Path) -
     assert "Exact." not in page.words
 
 
-def test_known_floor_is_shown(run: Path) -> None:
-    edit(run, lambda report: report["floor_seconds"].update(statistics=0.125))
+@pytest.mark.parametrize("measured", [0.5, 0.0625])
+def test_floor_above_the_measured_time_is_no_floor(measured: float, run: Path) -> None:
+    edit(run, lambda report: report.update(floor_seconds={"statistics": 0.125}))
+    edit(run, lambda report: report["seconds"].update(statistics=measured))
     assert main(["report", str(run)]) == 0
-    words = check_page((run / "report.html").read_bytes()).words
+    page = check_page((run / "report.html").read_bytes())
+    words = " ".join(page.words.split())
     assert "0.125 s" in words
     assert "measured after the run" in words
+    assert ("was faster than the same arithmetic in floating point, 0.125 s" in words) == (measured < 0.125)
+    assert len(page.all("line")) == (measured > 0.125)
 
 
 @pytest.mark.parametrize("name", ["report.json", "distilled.npz", "figure_data.npz"])
@@ -240,6 +252,13 @@ def test_a_report_that_no_run_writes(change: Any, words: str, run: Path, capsys:
         ({"singular_values": np.array([np.nan])}, "singular_values must be finite"),
         ({"score": np.array(["a", "b", "c"])}, "score has dtype"),
         ({"start_images": np.zeros((12, 4, 5))}, "start_images are"),
+        ({"outcomes": np.array([[0, 0, 4, 1]])}, "outcomes must be int64 (r, 4), classes below 4"),
+        ({"outcomes": np.array([[0, 0, 0, 1]])}, "counts that sum to"),
+        ({"outcomes": np.ones((0, 4), int)}, "outcomes must be"),
+        ({"outcomes": np.ones((2, 4))}, "outcomes must be"),
+        ({"weights": np.zeros((4, 3))}, "weights and weights_difference must be finite float64 (c, 60)"),
+        ({"weights_difference": np.full((4, 60), np.inf)}, "weights and weights_difference must be"),
+        ({"weights_difference": None}, "weights and weights_difference must be"),
     ],
 )
 def test_figure_data_that_no_run_writes(arrays: Any, words: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,17 +286,13 @@ def test_a_folder_that_is_not_there_is_a_usage_error(
 def test_runs_side_by_side(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["compare", *map(str, runs)]
     assert main([*words, "--out", str(tmp_path / "c.html")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    shown = {line.split("  ")[0]: line.split()[-2:] for line in lines}
-    assert shown["init"] == ["real", "noise"]
-    assert shown["samples m"] == ["12", "4"]
-    assert shown["exact"] == ["yes", "yes"]
+    common, head, *rows = capsys.readouterr().out.splitlines()[:4]
+    assert "kernel FCNN" in common
+    assert "exact yes" in common
+    assert all(name in head for name in ("data set", "start", "samples"))
+    assert [row.split()[0] for row in rows] == [runs[0].name, runs[1].name]
     page = check_page((tmp_path / "c.html").read_bytes())
     assert len(page.all("img")) == 8
-    different = page.tags[[tag for tag, _ in page.tags].index("tbody") :]
-    classes = [attributes.get("class") for tag, attributes in different if tag == "tr"]
-    assert classes[0] == "different"  # the data sets
-    assert classes[1] is None  # the kernel
     assert main([*words, "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)["runs"]
     assert [entry["folder"] for entry in entries] == [str(run) for run in runs]
@@ -285,9 +300,12 @@ def test_runs_side_by_side(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     assert [entry["exact"] for entry in entries] == [True, True]
 
 
-def test_a_comparison_names_the_runs_that_are_not_exact(run: Path, runs: list[Path], tmp_path: Path) -> None:
+def test_a_comparison_names_the_runs_that_are_not_exact(
+    run: Path, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     edit(run, lambda report: report["certificate"].update(weight_relative_error=0.5))
     assert main(["compare", str(run), str(runs[1]), "--out", str(tmp_path / "c.html")]) == 0
+    assert capsys.readouterr().out.splitlines()[-2] == "NOT EXACT: copy"
     assert "NOT EXACT: copy" in check_page((tmp_path / "c.html").read_bytes()).words
 
 
@@ -364,8 +382,9 @@ def test_kip_beside_the_closed_form(
     runs: list[Path], kip_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(runs[1]), str(kip_run), "--out", str(tmp_path / "c.html")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("method") and "closed form" in line and "KIP, gram, 20 steps" in line for line in lines)
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in ("method", "closed form", "KIP, gram, 20 steps"))
+    assert "NOT EXACT" not in printed
     words = check_page((tmp_path / "c.html").read_bytes()).words
     assert "Every closed form is exact; 1 of the runs are KIP." in words
     assert "NOT EXACT" not in words
@@ -421,11 +440,11 @@ def test_grey_samples_are_compressed_too(rng: np.random.Generator) -> None:
     assert loose.classes[0].distilled.startswith("data:image/png")
 
 
-def test_vectors_are_drawn_row_by_row() -> None:
-    vectors = np.array([[0, 255, 0, 255, 255], [255, 0, 0, 0, 0]], dtype=np.float32)
+def test_vectors_are_strips_and_no_squares() -> None:
+    vectors = np.array([[0, 255, 0, 255, 255] * 8, [255, 0, 0, 0, 0] * 8], dtype=np.float32)
     shown = gallery(vectors, ["a", "b"], start=None, value_range=(0.0, 255.0))
-    pixels = [pixels_of(c.distilled).tolist() for c in shown.classes]
-    assert pixels == [[[0, 255, 0], [255, 255, 0]], [[255, 0, 0], [0, 0, 0]]]
+    for picture, vector in zip(shown.classes, vectors, strict=True):
+        np.testing.assert_array_equal(pixels_of(picture.distilled), [vector] * 3)
 
 
 def test_templates_escape_and_refuse_unknown_names() -> None:
@@ -451,6 +470,18 @@ def test_the_floor_is_measured_for_long_passes_only() -> None:
     assert short is not None
     assert long is not None
     assert 0.0 < short < long
+
+
+def test_the_expected_time_of_a_search_is_its_arithmetic_at_the_rate_of_a_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("krrdistill.apps.roofline._seconds_per_flop", lambda precision: 1e-8)
+    affine, network = search_seconds(kd.Identity(100)), search_seconds(kd.FCNN(100))
+    tolerances.assert_solve(affine, 10 * 100**3 * 1e-8)
+    tolerances.assert_solve(network, 100 * 100**3 * 1e-8)
+    assert search_seconds(kd.FCNN(100, [50])) == network / 2
+    assert "expected to take a few seconds after" in search_notice(kd.FCNN(100), None)
+    assert "expected to take 4 to 16 s after" in search_notice(kd.FCNN(200), None)
 
 
 @pytest.mark.chromium
@@ -483,3 +514,145 @@ def test_light_and_dark_colours_have_the_same_names() -> None:
         _, _, rules = style.partition(f"@media {scheme}" if scheme == "print" else scheme)
         named = set(re.findall(r"--([a-z-]+):", rules.partition("}")[0]))
         assert set(PALETTE) <= named, scheme
+
+
+def test_page_counts_the_predictions_that_differ(runs: list[Path], run: Path) -> None:
+    found = read_run(runs[0])
+    assert found.outcomes is not None
+    truth, original, _, counts = found.outcomes.T
+    words = " ".join(check_page((runs[0] / "report.html").read_bytes()).words.split())
+    assert f"0 of {counts.sum()} predictions differ between the original" in words
+    for c, name in enumerate(NAMES):
+        right, of = (int(counts[(truth == c) & chosen].sum()) for chosen in (original == c, original >= 0))
+        assert f"{name}{of}{percent(right / of)}{percent(right / of)}" in words
+    changed = found.outcomes.copy()
+    changed[0, 2] = (changed[0, 1] + 1) % 4
+    edit_data(run, outcomes=changed)
+    assert main(["report", str(run)]) == 0
+    assert f"{changed[0, 3]} of {counts.sum()} predictions differ" in (run / "report.html").read_text()
+
+
+def test_older_folder_says_what_is_not_in_it(run: Path) -> None:
+    edit_data(run, outcomes=None, weights=None, weights_difference=None)
+    assert main(["report", str(run)]) == 0
+    words = check_page((run / "report.html").read_bytes()).words
+    assert "What each model predicts is not in the files of this run." in words
+    assert "The weights are not in the files of this run." in words
+
+
+def test_verdict_says_what_it_means(runs: list[Path], run: Path) -> None:
+    real, noise = (" ".join(check_page((each / "report.html").read_bytes()).words.split()) for each in runs)
+    assert "Ridge regression on these 12 samples and their labels gives the model of all" in real
+    assert "a low PSNR is no fault. The closed form moves them as far as it needs to; --realism 1" in real
+    assert "look like noise. That is expected and no fault" in noise
+    assert "look like noise" not in real
+    edit(run, lambda report: report["certificate"].update(weight_relative_error=0.5))
+    assert main(["report", str(run)]) == 0
+    words = " ".join(check_page((run / "report.html").read_bytes()).words.split())
+    assert "NOT EXACT. The model retrained from these 12 samples differs from the original one." in words
+    assert "What to do: use more points per class, or float64 storage." in words
+
+
+def test_labels_are_drawn_by_class(runs: list[Path]) -> None:
+    page = check_page((runs[0] / "report.html").read_bytes())
+    shapes = [pixels_of(image["href"]).shape[:2] for image in page.all("image")]
+    assert shapes[0] == (12, 4), "a row for each sample, before the scale of colours"
+    run = read_run(runs[0])
+    drawn = pixels_of(page.all("image")[0]["href"])[..., :3].astype(int)
+    positive = run.points.Y[np.argsort(np.arange(12) % 4, kind="stable")] > 0.3 * np.abs(run.points.Y).max()
+    assert (drawn[positive][:, 0] > drawn[positive][:, 2]).all(), "red is positive"
+
+
+def test_weights_of_pixels_are_images_and_others_are_matrices(runs: list[Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path, "plain", "--kernel", "identity", "--precision", "float64")
+    page = check_page((run / "report.html").read_bytes())
+    drawn = {image["alt"]: pixels_of(image["src"]) for image in page.all("img")}
+    assert [alt for alt in drawn if "W" in (alt or "")] == [
+        f"{what}: {name}" for name in NAMES for what in ("W", "W_S", "W_S - W")
+    ]
+    weights = read_run(run).weights
+    assert weights is not None
+    limit = np.abs(weights.original).max()
+    expected = np.rint(127.5 * (1 + weights.original[1].reshape(4, 5, 3) / limit))
+    np.testing.assert_allclose(drawn[f"W: {NAMES[1]}"], expected, atol=1)
+    assert "W_S - W" not in [image["alt"] for image in check_page((runs[0] / "report.html").read_bytes()).all("img")]
+
+
+def test_vectors_are_drawn_as_their_features(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "vectors", "--init", "real", "--ipc", "2", shape=(30,))
+    page = check_page((run / "report.html").read_bytes())
+    assert not page.all("img")
+    assert [chart.split(":")[0] for chart in charts_of(page)][:3] == [
+        "Heat map of the features of 8 samples", "Heat map of the features of 8 samples",
+        "Scatter plot of 16 samples in the plane of their first two principal components",
+    ]  # fmt: skip
+    assert "are no images" in page.words
+    assert "in standard deviations of the training data" in page.words
+
+
+def test_only_the_first_of_many_classes_are_open_and_each_is_found(tmp_path: Path) -> None:
+    names = np.array([f"class {c}" for c in range(40)])
+    data = write_npz(tmp_path / "many.npz", tiny_images((4, 5, 3), k=40, n_train=400), class_names=names)
+    assert main(["distill", "--dataset", str(data), *MAP, "--lambdas", "1,10", "--out", str(tmp_path / "run")]) == 0
+    page = check_page((tmp_path / "run" / "report.html").read_bytes())
+    more = next(at for at, (tag, attributes) in enumerate(page.tags) if attributes.get("class") == "more")
+    cards = [at for at, (_, attributes) in enumerate(page.tags) if "data-name" in attributes]
+    assert sum(at < more for at in cards) == 20
+    assert [page.tags[at][1]["data-name"] for at in cards] == names.tolist()
+    assert [box["id"] for box in page.all("input") if box.get("type") == "search"] == ["filter"]
+
+
+@pytest.mark.parametrize(("shape", "least"), [((28, 28), 12), ((32, 32, 3), 10)])
+@pytest.mark.parametrize("copies", [1, 10])
+def test_a_class_seen_large_is_larger_than_every_size(shape: tuple[int, ...], least: int, copies: int) -> None:
+    shown = gallery(np.zeros((2 * copies, *shape), np.float32), ["a", "b"], start=None, value_range=(0.0, 255.0))
+    assert least <= shown.large
+    assert max(shown.sizes) < shown.large
+    assert shown.size in shown.sizes
+    assert shown.large_narrow * shape[1] < 360, "a phone"
+
+
+def test_contents_name_every_section(runs: list[Path]) -> None:
+    page = check_page((runs[0] / "report.html").read_bytes())
+    sections = [section["id"] for section in page.all("section")]
+    links = [link["href"] for link in page.all("a")]
+    assert links[: len(sections)] == [f"#{name}" for name in sections]
+
+
+def test_lines_of_the_page_load_the_file(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (runs[0] / "report.html").read_text()
+    found = re.search(r'<code id="load">(.*?)</code>', content, re.DOTALL)
+    assert found is not None
+    monkeypatch.chdir(runs[0])
+    known: dict[str, Any] = {"samples": np.zeros((2, 4, 5, 3))}
+    exec(html.unescape(found.group(1)), known)
+    assert known["predicted"].shape == (2,)
+    assert known["W"].shape == (4, 60)
+    assert [button["data-copies"] for button in Page(content.encode()).all("button")] == ["rerun", "load"]
+
+
+def test_page_allows_its_own_script_alone(runs: list[Path]) -> None:
+    page = check_page((runs[0] / "report.html").read_bytes())
+    (policy,) = [meta["content"] or "" for meta in page.all("meta") if "http-equiv" in meta]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; ")
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+
+
+def test_path_says_the_standard_error_of_the_choice(runs: list[Path]) -> None:
+    run = read_run(runs[0])
+    accuracy, n = run.path.score, run.record.n_val
+    error = np.sqrt(accuracy[run.path.best] * (1 - accuracy[run.path.best]) / n)
+    within = np.count_nonzero(accuracy >= accuracy[run.path.best] - error)
+    words = " ".join(check_page((runs[0] / "report.html").read_bytes()).words.split())
+    assert f"sqrt(a (1 - a) / n): {percent(error)} at the choice. {within} of the 3 values" in words
+
+
+@pytest.mark.chromium
+def test_filter_leaves_the_classes_that_have_the_words(runs: list[Path], tmp_path: Path) -> None:
+    script = "const f = document.getElementById('filter'); f.value = 'B'; f.dispatchEvent(new Event('input'))"
+    page = worked_on(runs[1] / "report.html", tmp_path, script)
+    hidden = {card["data-name"]: "hidden" in card for card in page.all("li") if "data-name" in card}
+    assert hidden == {name: "b" not in name for name in NAMES}
+    assert "1 of the classes shown" in page.words
+    assert not any("hidden" in button for button in page.all("button"))

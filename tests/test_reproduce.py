@@ -137,6 +137,11 @@ def test_table3_writes_json_markdown_and_a_page(tmp_path: Path, capsys: pytest.C
     assert f"| digits | identity | 1 | {accuracy:.2f} | {accuracy:.2f} | 2 of 2 |" in markdown
     page = check_page((tmp_path / "table3.html").read_bytes())
     assert "12 of 12" in page.words
+    assert "0 of the 0" not in page.words
+    assert "The paper has no value for these cells." in page.words
+    assert [svg["aria-label"] for svg in page.all("svg")] == [
+        "digits: test accuracy by map and points per class; original, distilled"
+    ]
     assert document["command"] in page.words
     capsys.readouterr()
     assert main([*line, "--json"]) == 0
@@ -216,6 +221,21 @@ def test_equal_means_equal(change: dict[str, Any], count: str) -> None:
     found = publication(document_of([0.9389, 0.9389], **change))
     assert found.verdict.startswith(f"Distilled equals original in {count} cells.")
     assert found.passed == (count == "2 of 2")
+
+
+def test_published_accuracies_are_drawn_beside_ours_where_there_are_some() -> None:
+    found = publication(document_of([0.9389, 0.9391]))
+    ((caption, chart),) = found.sections[0].charts
+    assert caption == "mnist: test accuracy by map and points per class"
+    assert "original, distilled, distilled, published" in chart
+    assert "In the published table 1 of the 3 cells of these rows differ" in found.sections[0].text[1]
+
+
+def test_a_table_without_a_cell_says_that_nothing_was_measured() -> None:
+    empty = publication({**document_of([]), "not_run": []})
+    assert empty.verdict == "Nothing was measured."
+    assert not empty.passed
+    assert "0 of" not in to_markdown(empty)
 
 
 def test_the_noise_of_seeds_decides_whether_an_original_is_reached() -> None:
@@ -343,7 +363,11 @@ def test_ratios_and_differences_are_those_of_the_cells() -> None:
     assert "LOWER for cifar100, FCNN, 10 per class" in publication(document).verdict
     assert "## cifar100" not in to_markdown(found), "the Markdown has no charts, and so no headings of theirs"
     page = check_page(to_page(found))
-    assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 2
+    labels = [svg["aria-label"] or "" for svg in page.all("svg") if svg.get("role") == "img"]
+    assert len(labels) == 4
+    assert labels[1] == (
+        "Seconds of a whole run by points per class, those of KIP extrapolated: closed form, KIP, gram, KIP, published"
+    )
     assert "9,320" in page.words
 
 
@@ -490,7 +514,7 @@ def test_a_cell_without_its_numbers_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["table5"], "the tables are table3, table4; got 'table5'"),
+        (["table5"], "there are table3, table4 and figures; got 'table5'"),
         (["table3", "--methods", "gram"], "--methods belongs to table4"),
         (["table3", "--time-budget", "5"], "--time-budget belongs to table4"),
         (["table3", "--device", "cuda"], "--device belongs to table4"),

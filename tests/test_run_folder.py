@@ -18,6 +18,7 @@ from krrdistill.apps.cli import main
 from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
 from krrdistill.apps.distillation import run_distillation
 from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
+from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
@@ -25,13 +26,14 @@ from krrdistill.common.files import content_digest, write_atomically
 
 ARRAY = ["--backend", "array"]
 DISTILL = ["distill", *ARRAY, "--out"]
+AGAIN = ["distill", *ARRAY, "--overwrite", "--out"]
 KIP = ["kip", *ARRAY, "--iterations", "2", "--out"]
 RELEASE = ["privacy", *ARRAY, "--mechanism", "statistics", "--epsilon", "1", "--delta", "1e-5", "--out"]
 HOLDER = """
 import sys
 from pathlib import Path
-from krrdistill.apps.cli.folder import RunKind, output_folder
-with output_folder(Path(sys.argv[1]), RunKind.DISTILL):
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
+with output_folder(Path(sys.argv[1]), RunKind.DISTILL, Existing.CONTINUED) as folder:
     print("READY", flush=True)
     sys.stdin.read()
 """
@@ -67,33 +69,119 @@ def holder(folder: Path) -> subprocess.Popen[str]:
 def test_second_run_into_a_folder_that_is_written_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(run)
     with holder(run) as other:
-        assert main([*DISTILL, str(run)]) == 1
+        assert main([*AGAIN, str(run)]) == 1
         error = capsys.readouterr().err
         assert other.stdin is not None
         other.stdin.close()
     assert f"process {other.pid} is writing to {run}" in error
     assert "--out" in error
     assert contents(run) == before
-    assert main([*DISTILL, str(run)]) == 0
+    assert main([*AGAIN, str(run)]) == 0
 
 
 def test_lock_of_a_killed_run_is_taken_over_and_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with holder(run) as other:
         other.kill()
     assert (run / LOCK).exists()
-    assert main([*DISTILL, str(run)]) == 0
+    assert main([*AGAIN, str(run)]) == 0
     assert f"process {other.pid} was killed while it wrote to {run}" in capsys.readouterr().err
     assert not (run / LOCK).exists()
 
 
 def test_leftovers_of_a_killed_run_are_removed_by_the_next(run: Path) -> None:
     names = set(contents(run))
-    kill_at_write("report.json", 1, [*DISTILL, str(run)])
+    kill_at_write("report.json", 1, [*AGAIN, str(run)])
     (run / ".distilled.npz.unverified.npz").write_bytes(b"PK")
     (run / ".mine.partial").write_bytes(b"of somebody else")
     assert any(name.endswith(".partial") for name in set(contents(run)) - names - {".mine.partial"})
-    assert main([*DISTILL, str(run)]) == 0
+    assert main([*AGAIN, str(run)]) == 0
     assert set(contents(run)) == names | {".mine.partial"}
+
+
+# A run that is there already
+
+
+def refused(*words: Any, **options: Any) -> Any:
+    raise AssertionError("work began")
+
+
+def test_explicit_folder_that_holds_a_run_is_refused_before_any_work(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(run)
+    monkeypatch.setattr("krrdistill.apps.cli.run.load_data", refused)
+    assert main([*DISTILL, str(run), "--zca"]) == 1
+    error = capsys.readouterr().err
+    assert f"{run} holds a run already: give another --out, or --overwrite to replace it" in error
+    assert contents(run) == before
+
+
+def test_default_folder_that_holds_a_run_is_kept_and_the_next_number_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = Path("runs/digits_identity_ipc1_noise_seed0")
+    words = ["distill", *ARRAY]
+    assert main(words) == 0
+    before = contents(first)
+    capsys.readouterr()
+    with holder(first.with_name(f"{first.name}_2")) as other:
+        assert main(words) == 0, "a folder that another process has is passed over"
+        assert other.stdin is not None
+        other.stdin.close()
+    assert f"note: {first} holds another run: this one goes to {first}_3" in capsys.readouterr().err
+    assert contents(first) == before
+    assert main([*words, "--overwrite"]) == 0
+    assert main([*words, "--zca"]) == 0
+    names = {path.name.removeprefix(first.name.removesuffix("_seed0")) for path in Path("runs").iterdir()}
+    assert names == {"_seed0", "_seed0_2", "_seed0_3", "_zca_seed0"}
+    assert read_run(Path(f"{first}_3")).record.artifact == str(Path(f"{first}_3/distilled.npz"))
+
+
+def test_processes_that_start_together_choose_different_numbers(tmp_path: Path) -> None:
+    script = HOLDER.replace("CONTINUED", "KEPT").replace('"READY"', "folder.name")
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    names = {process.stdout.readline().strip() for process in processes}
+    for process in processes:
+        process.communicate()
+    assert names == {"run", "run_2", "run_3", "run_4"}
+
+
+def test_overwriting_run_that_fails_leaves_the_old_one_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(run)
+    kill_at_write("distilled.npz", 1, [*AGAIN, str(run), "--seed", "3"])
+    assert {name: content for name, content in contents(run).items() if not name.startswith(".")} == before
+    assert main([*AGAIN, str(run), "--lambda-s", "1e9"]) == 2
+    assert contents(run) == before
+    assert main(["report", str(run)]) == 0
+
+
+def test_overwriting_run_leaves_nothing_of_the_old_one(run: Path) -> None:
+    assert main(["privacy", str(run / "distilled.npz")]) == 0
+    assert (run / "privacy.json").exists()
+    assert main([*AGAIN, str(run)]) == 0
+    assert not (run / "privacy.json").exists()
+    assert (run / "lambda_path.png").exists()
+
+
+def test_private_release_of_the_same_name_gets_the_next_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(RELEASE[:-1]) == 0
+    assert len(list(Path("runs").iterdir())) == 2
+    assert "goes to runs" in capsys.readouterr().err
+
+
+def test_longer_kip_run_goes_on_in_its_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for iterations in ("2", "4"):
+        assert main(["kip", *ARRAY, "--iterations", iterations]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert json.loads((folder / "report.json").read_bytes())["resumed_from"] == 2
 
 
 # One kind
@@ -137,14 +225,23 @@ def test_new_and_empty_folders_are_taken_by_every_kind(tmp_path: Path, kind: Run
 
 
 def test_report_and_verify_refuse_a_file_of_another_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kill_at_write("report.json", 1, [*DISTILL, str(run), "--seed", "3"])
+    kill_at_write("report.json", 1, [*AGAIN, str(run), "--seed", "3"])
     for words in (["report", str(run)], ["verify", str(run / "distilled.npz")]):
         assert main(words) == 1
         error = capsys.readouterr().err
         assert "is about another distilled.npz than the one beside it" in error
         assert "distilled.npz is whole by its own digest: trust it" in error
-    assert main([*DISTILL, str(run), "--seed", "3"]) == 0
+    assert main([*AGAIN, str(run), "--seed", "3"]) == 0
     assert main(["report", str(run)]) == 0
+
+
+def test_report_of_an_older_version_gets_zca_and_noise_from_the_file_beside_it(tmp_path: Path) -> None:
+    assert main([*DISTILL, str(tmp_path), "--zca", "--noise", "gaussian"]) == 0
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert (report.pop("zca"), report.pop("noise")) == (True, "gaussian")
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    record = read_run(tmp_path).record
+    assert (record.zca, record.noise) == (True, "gaussian")
 
 
 def edited(file: Path, **changes: Any) -> Path:

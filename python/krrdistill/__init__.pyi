@@ -5,6 +5,7 @@ from .apps.kip.distill import KipResult as KipResult
 from .apps.kip.distill import kip_distill as kip_distill
 from .apps.kip.iteration import KipOptions as KipOptions
 from .apps.kip.run import run_kip as run_kip
+from .apps.report.public import write_report as write_report
 from .artifact.certificate import Certificate as Certificate
 from .artifact.file import DistilledDataset as DistilledDataset
 from .backends import backend_status as backend_status

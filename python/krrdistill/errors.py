@@ -27,23 +27,23 @@ class DataError(KrrDistillError, ValueError):
 
 
 class DataWarning(UserWarning):
-    """Data that can be used and may not mean what the user thinks; the message says how they were taken."""
+    """The data are usable but ambiguous. The message says how they were interpreted."""
 
 
 class ResultWarning(UserWarning):
-    """A result that may be worse than it need be; the message says why and what to change."""
+    """The result is probably worse than it could be. The message says why, and what to change."""
 
 
 class NotExactWarning(ResultWarning):
-    """Points that do not retrain to the model as well as their storage allows."""
+    """The distilled set is less exact than its number format allows."""
 
 
 class BackendUnavailable(KrrDistillError, ImportError):  # noqa: N818 - the name that users read
-    """A backend was asked for that this installation cannot provide; the message says how to get it."""
+    """The backend or optional library is not available in this installation. The message says how to install it."""
 
 
 class NotPositiveDefinite(KrrDistillError, ArithmeticError):  # noqa: N818
-    """A Cholesky factorisation met a pivot that is not positive: raise lambda or the precision."""
+    """A matrix is not positive definite (Cholesky factorisation failed): raise lambda or the precision."""
 
 
 class NotSurjective(KrrDistillError, ValueError):  # noqa: N818
@@ -51,11 +51,11 @@ class NotSurjective(KrrDistillError, ValueError):  # noqa: N818
 
 
 class LambdaOutOfRange(KrrDistillError, ValueError):  # noqa: N818
-    """lambda_s is beyond the bound 1 / (4 s1^2) of Theorem 4.1."""
+    """lambda_s exceeds the bound 1 / (4 s1^2) of Theorem 4.1, beyond which no exact set exists."""
 
 
 class Diverged(KrrDistillError, ArithmeticError):  # noqa: N818
-    """An iteration left the numbers that its loss can have; the message says what to change."""
+    """An optimisation diverged. The message says what to change."""
 
 
 class DeviceError(KrrDistillError, RuntimeError):

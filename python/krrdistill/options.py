@@ -20,6 +20,7 @@ __all__ = [
     "KERNELS",
     "LAYOUTS",
     "MAPS",
+    "NAMED",
     "PRECISIONS",
     "ROOTS",
     "SELECTIONS",
@@ -56,6 +57,7 @@ SELECTIONS = ("held-out", "gcv")
 STORES = ("float64", "float32", "float16", "uint8")
 TARGETS = ("classes", "real")
 
+NAMED = ("kernel", "points_per_class", "init", "seed")  # what the name of every run has, differing or not
 MODEL, RESULT, COMPUTATION = "Model", "Distilled set", "Computation"  # panels of the help
 _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still
 PointsPerClass = int | Sequence[int] | Mapping[Any, int]
@@ -92,7 +94,7 @@ class MapOptions:
 
     kernel: str = option(
         "identity",
-        "Feature map: {choices}, or an object to import, a callable or torch module.",
+        "Feature map: {choices}; or your own callable or torch module, named by where to import it from.",
         choices=KERNELS,
         accepts=is_object_name,
         metavar="NAME|MODULE:OBJECT",
@@ -101,7 +103,7 @@ class MapOptions:
     )
     hidden_layers: int | None = option(
         None,
-        "Hidden layers of FCNN.",
+        "Number of hidden layers of FCNN.",
         minimum=1,
         cli="hidden-layer",
         default_text="1",
@@ -110,47 +112,49 @@ class MapOptions:
     )
     widths: Sequence[int] | None = option(
         None,
-        "Outputs of each layer of FCNN or deep_linear, with commas between.",
+        "Number of outputs of each layer of FCNN or deep_linear, separated by commas.",
         minimum=1,
         metavar="P,P,..",
         default_text="FCNN: the input size; deep_linear: twice the input size",
         panel=MODEL,
     )
     n_features: int | None = option(
-        None, "Fourier features.", minimum=1, metavar="P", default_text="the input size", panel=MODEL
+        None, "Number of random Fourier features.", minimum=1, metavar="P", default_text="the input size", panel=MODEL
     )
     sigma2: float | None = option(
         None,
-        "Squared width of the Fourier features' kernel.",
+        "Squared bandwidth (sigma^2) of the kernel that the Fourier features approximate.",
         above=0,
-        default_text="1000 on MNIST and CIFAR, else the median heuristic",
+        default_text="1000 on MNIST and CIFAR, otherwise the median heuristic",
         panel=MODEL,
     )
     spectral: str | None = option(
         None,
-        "Kernel of random_fourier: {choices}.",
+        "Kernel that random_fourier approximates: {choices}.",
         choices=SPECTRAL,
         default_text="gaussian",
         panel=MODEL,
     )
     nu: float | None = option(
-        None, "Smoothness of matern, a multiple of 1/2.", above=0, default_text="1.5", panel=MODEL
+        None, "Smoothness of the matern kernel, a multiple of 1/2.", above=0, default_text="1.5", panel=MODEL
     )
     channels: Sequence[int] | None = option(
         None,
-        "Channels of each layer of conv, with commas between.",
+        "Number of output channels of each layer of conv, separated by commas.",
         minimum=1,
         metavar="C,C,..",
-        default_text="3 times those of the inputs",
+        default_text="3 times the channels of the inputs",
         panel=MODEL,
     )
-    kernel_size: int | None = option(None, "Side of the kernels of conv.", minimum=1, default_text="3", panel=MODEL)
-    stride: int | None = option(None, "Stride of the layers of conv.", minimum=1, default_text="2", panel=MODEL)
+    kernel_size: int | None = option(
+        None, "Side length of the convolution kernels of conv.", minimum=1, default_text="3", panel=MODEL
+    )
+    stride: int | None = option(None, "Stride of each layer of conv.", minimum=1, default_text="2", panel=MODEL)
     padding: int | None = option(
-        None, "Zeros around the inputs of the layers of conv.", minimum=0, default_text="1", panel=MODEL
+        None, "Width of the zero padding of each layer of conv.", minimum=0, default_text="1", panel=MODEL
     )
     slope: float | None = option(
-        None, "Slope of the LeakyReLU of FCNN and conv below 0.", above=0, default_text="0.1", panel=MODEL
+        None, "Slope of the LeakyReLU of FCNN and conv for negative inputs.", above=0, default_text="0.1", panel=MODEL
     )
 
     def __post_init__(self) -> None:
@@ -171,13 +175,13 @@ class MapOptions:
 class DistillOptions:
     """Options of a distillation; the defaults are the paper's.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
     """
 
     points_per_class: PointsPerClass = option(
         1,
-        "Distilled samples per class, or one number for each class with commas between (in Python a list, or a mapping "
-        "from labels).",
+        "Distilled samples per class: one number for all classes, or a list with one for each (in Python "
+        "also a mapping from labels to numbers).",
         minimum=1,
         reason="every class needs a point: labels of rank k are what retrains to the model",
         cli="ipc",
@@ -187,34 +191,34 @@ class DistillOptions:
     )
     init: str | None = option(
         None,
-        "Start from noise or from real samples.",
+        "Initialise the distilled samples from noise or from real samples.",
         choices=INITS,
-        default_text="real with realism or labels_only, else noise",
+        default_text="real with realism or labels_only, otherwise noise",
         panel=RESULT,
         key="distill.generate_from_real_data",
         meanings={True: "real", False: "noise"},
     )
     noise: str = option(
         "orthogonal",
-        "Noise of points that start from it: orthogonal, of the smallest condition number, or gaussian, as published.",
+        "Kind of noise to initialise from: orthogonal (smallest condition number) or gaussian (as published).",
         choices=NOISES,
         panel=RESULT,
     )
     labels_only: bool = option(
-        False, "Keep the real samples of the start and learn labels for them (Theorem 4.2).", panel=RESULT
+        False, "Keep real samples as inputs and learn only their labels (Theorem 4.2).", panel=RESULT
     )
-    strict: bool = option(False, "Refuse maps that have only approximate preimages.", panel=RESULT)
+    strict: bool = option(False, "Refuse feature maps for which only approximate inputs can be found.", panel=RESULT)
     max_seconds: float | None = option(
         None,
-        "Time for approximate inputs or realism; the best of it are taken, and differ from run to run.",
+        "Time limit in seconds for approximate inputs and realism. The best result so far is kept; runs then differ.",
         above=0,
-        default_text="no limit of time",
+        default_text="no time limit",
         panel=RESULT,
     )
     lambda_s: float | str = option(
         0.0,
-        "Ridge parameter for training on the distilled set; auto: the model's lambda, or the largest the construction "
-        "allows.",
+        "Ridge parameter to train with on the distilled set. auto: the model's lambda, or the largest value that the "
+        "construction allows if that is smaller.",
         choices=("auto",),
         minimum=0,
         maximum=_LARGEST_LAMBDA_S,
@@ -225,21 +229,26 @@ class DistillOptions:
     )
     realism: float | None = option(
         None,
-        "Choose the exact set nearest to real samples (1), noise (0) or a blend of both.",
+        "Choose the exact set that is nearest to real samples (1), to noise (0), or to a blend of both.",
         minimum=0,
         maximum=1,
         metavar="0..1",
         default_text="the published construction",
         panel=RESULT,
     )
-    root: str = option("plus", "Root of Theorem 4.1: {choices}.", choices=ROOTS, panel=RESULT)
-    scale_labels: bool = option(False, "Allow scaling the labels when the given --lambda-s requires it.", panel=RESULT)
+    root: str = option(
+        "plus",
+        "Root of the quadratic equation of Theorem 4.1, for lambda_s > 0: {choices}.",
+        choices=ROOTS,
+        panel=RESULT,
+    )
+    scale_labels: bool = option(False, "Allow scaling the labels if a fixed lambda_s requires it.", panel=RESULT)
     intercept: bool = option(
-        False, "Fit an unpenalised intercept, also on the distilled set.", decides_model=True, panel=MODEL
+        False, "Fit an unpenalised intercept, on the data and on the distilled set.", decides_model=True, panel=MODEL
     )
     center_targets: bool = option(
         False,
-        "Subtract the mean of the targets before training; the file stores it.",
+        "Subtract the mean of the targets before training. The file stores the mean.",
         decides_model=True,
         panel=MODEL,
     )
@@ -248,7 +257,7 @@ class DistillOptions:
     )
     lambdas: Sequence[float] | None = option(
         None,
-        "Ridge parameters to choose from (absolute), with commas between.",
+        "Ridge parameters lambda to choose from, separated by commas (absolute values, added to G unscaled).",
         above=0,
         metavar="V,V,..",
         default_text="the published grid",
@@ -256,23 +265,31 @@ class DistillOptions:
         panel=MODEL,
     )
     validation_fraction: float = option(
-        0.05, "Part of the data held out to choose lambda.", above=0, below=1, decides_model=True, panel=MODEL
+        0.05,
+        "Fraction of the training data that is held out to choose lambda.",
+        above=0,
+        below=1,
+        decides_model=True,
+        panel=MODEL,
     )
     selection: str = option(
         "held-out",
-        "Choose lambda on held-out samples, or by generalised cross-validation (gcv), which holds nothing out.",
+        "How to choose lambda: on held-out samples, or by generalised cross-validation (gcv), which holds nothing out.",
         choices=SELECTIONS,
         decides_model=True,
         panel=MODEL,
     )
     stratify: bool = option(
         True,
-        "Hold out the same part of every class; without it the split is the published one.",
+        "Hold out the same fraction of every class. Without it the split is the published one.",
         decides_model=True,
         panel=MODEL,
     )
     refit: bool = option(
-        False, "Refit on training and validation data with the chosen lambda.", decides_model=True, panel=MODEL
+        False,
+        "Train again on training and held-out data, with the lambda that was chosen.",
+        decides_model=True,
+        panel=MODEL,
     )
     seed: int = option(
         0,
@@ -286,7 +303,7 @@ class DistillOptions:
     )
     precision: str = option(
         "float32",
-        "Precision of features and products in the pass over the data: {choices}.",
+        "Precision of features and matrix products over the training data: {choices}.",
         choices=PRECISIONS,
         decides_model=True,
         panel=COMPUTATION,
@@ -294,19 +311,29 @@ class DistillOptions:
     store: str = option("float64", "Number format of the inputs in the file: {choices}.", choices=STORES, panel=RESULT)
     backend: Any = option(
         None,
-        "native, numba, array or cuda.",
+        "Backend that computes the sums over the data: native, numba, array or cuda.",
         metavar="NAME",
         default_text="the first of native, numba, array that works",
+        names_run=False,
         panel=COMPUTATION,
     )
     threads: int | None = option(
-        None, "Number of threads.", minimum=1, metavar="T", default_text="all cores", recorded=False, panel=COMPUTATION
+        None,
+        "Number of threads.",
+        minimum=1,
+        metavar="T",
+        default_text="all cores",
+        recorded=False,
+        names_run=False,
+        panel=COMPUTATION,
     )
-    include_weights: bool = option(False, "Store the original model's weights too.", recorded=False, panel=RESULT)
+    include_weights: bool = option(
+        False, "Store the weights W of the original model in the file as well.", recorded=False, panel=RESULT
+    )
     embed_map: bool | None = option(
         None,
-        "Store the weights of the feature map, not only their seed.",
-        default_text="when they are at most 2^20 numbers",
+        "Store the weights of the feature map in the file, not only its seed.",
+        default_text="if there are at most 2^20 of them",
         recorded=False,
         panel=RESULT,
     )
@@ -347,7 +374,7 @@ class DistillOptions:
 
     @property
     def start(self) -> str:
-        """What the points start from: ``init``, where it is given."""
+        """What the points are initialised from: ``init`` if it is given, otherwise its default."""
         return self.init or ("real" if self.labels_only or self.realism is not None else "noise")
 
     @property
@@ -356,6 +383,6 @@ class DistillOptions:
         return "both" if self.intercept else "targets" if self.center_targets else "none"
 
     def training(self) -> dict[str, Any]:
-        """The options that decide how the original model is trained, JSON-able."""
+        """The options that decide how the original model is trained, as JSON-able values."""
         names = [each.name for each in declared_options(type(self)) if each.option.decides_model]
         return {**{name: getattr(self, name) for name in names}, "lambdas": self.lambdas and list(self.lambdas)}

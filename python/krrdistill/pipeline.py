@@ -35,7 +35,16 @@ from krrdistill.problem import Problem, choose_real_rows, points_of_model, stand
 from krrdistill.ridge.model import RidgeModel, fit_model, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
 
-__all__ = ["Distillation", "Trained", "distill", "distill_model", "retrain", "retrain_from_statistics", "train"]
+__all__ = [
+    "Distillation",
+    "Trained",
+    "distill",
+    "distill_model",
+    "distill_problem",
+    "retrain",
+    "retrain_from_statistics",
+    "train",
+]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -54,16 +63,18 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """A distilled set, the model it retrains to, and how both were made.
+    """Result of ``distill``: the distilled set, the original model, and how both were made.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     distilled : DistilledDataset
+        The distilled set.
     model : RidgeModel
+        The original model, trained on all of the data.
     start_rows : array of int
-        Rows of X that a real start took, else None.
+        Rows of X that the points were initialised from; None for noise.
     seconds : mapping
         Seconds of each stage.
     """
@@ -74,11 +85,11 @@ class Distillation:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Distillation({self.distilled!r}, {self.model!r}, {sum(self.seconds.values()):.3g} s)"
+        return f"Distillation({self.distilled!r} of {self.model!r}, {sum(self.seconds.values()):.3g} s)"
 
     @property
     def solution(self) -> dict[str, Any]:
-        """How the points were found, from the file's meta: method, range_scale, outside_range and more."""
+        """How the points were found, as a mapping: method, range_scale, outside_range and more."""
         return dict(self.distilled.meta["solution"])
 
 
@@ -94,39 +105,45 @@ def distill(
     options: DistillOptions | None = None,
     progress: Progress | None = None,
     judge: bool = True,
+    name: str | None = None,
     **keywords: Any,
 ) -> Distillation:
-    """Distils labelled data to points_per_class points of each class that retrain to the same ridge model.
+    r"""Distil labelled data to a few points per class that train to the same ridge model.
 
-    Statistics G, C of the training part; W = C (G + lambda I)^-1 with lambda by validation; D with Y^T D = W and
-    features F from D (Theorem 4.1, construct/closed_form.py); inputs by the map's exact preimage (Theorem 5.1). Maps
-    without exact preimages get inputs found by Gauss-Newton steps, and labels by Theorem 4.2, which ``labels_only``
-    learns for real inputs.
+    First the model W = C (G + lambda I)^-1 is trained from statistics G, C of the data, with lambda chosen by
+    validation. Then D with Y^T D = W and features F are computed from W (Theorem 4.1). Last, inputs with these features
+    are found by the exact preimage of the map (Theorem 5.1).
+
+    If the map has no exact preimages, inputs are found by Gauss-Newton steps, and labels by Theorem 4.2. With
+    ``labels_only`` only labels are computed, for real inputs.
 
     Parameters
     ----------
-    X : array of shape (n, *shape), data frame or sparse matrix
-        Raw inputs, of any framework; on a device they stay there, and no whole copy is made.
+    X : array of shape ``(n, *shape)``, data frame or sparse matrix
+        Raw inputs: NumPy, torch, JAX, CuPy ... They are not copied as a whole. Data on a GPU stay there.
     y : array, series or list
-        Integers, booleans, strings or categories (n,) are classes; fractions, and several columns (n, k), are
-        real-valued or 0/1 targets. Whole-numbered floats may be either: ``targets`` says.
+        Integers, booleans, strings or categories (n,) are class labels. Floats with fractions, and several columns
+        (n, k), are real-valued or 0/1 targets. Whole-numbered floats could be either: pass ``targets``.
     feature_map : FeatureMap
         The feature map phi, with its preprocessing.
     classes : int or sequence of labels, optional
-        The classes of y, 0 ... k-1 or the labels themselves, by default those that occur.
+        Number k of classes 0 ... k-1, or the labels themselves; by default those that occur in y.
     targets : "classes" or "real", optional
-        What y holds, where its type does not tell.
+        Meaning of y, if its type does not determine it.
     sample_weight : array of shape (n,), >= 0, optional
-        The model minimises sum w ||y - W phi||^2 + lambda ||W||^2.
+        Weights w. The model minimises sum w ||y - W phi||^2 + lambda ||W||^2.
     validation : (X, y), optional
-        Samples that lambda is chosen by; by default a part of X is held out. With ``refit`` they are trained on too.
+        Validation set to choose lambda on; by default a part of X is held out. With ``refit`` the final model is also
+        trained on it.
     options : DistillOptions, optional
     progress : callable, optional
         Called with (stage, fraction done).
     judge : bool
-        Whether to retrain from the points, which tells if they are exact; False where ``verify`` follows.
+        Whether to train on the points, to see if they are exact. Pass False if ``verify`` follows.
+    name : str, optional
+        Name of the data in the file. ``krrdistill verify`` loads known data sets by it.
     **keywords
-        Fields of ``DistillOptions``, in place of those of ``options``.
+        Fields of ``DistillOptions``, such as ``points_per_class``. They override those of ``options``.
 
     Returns
     -------
@@ -135,6 +152,32 @@ def distill(
     Raises
     ------
     DataError, NotSurjective, LambdaOutOfRange, NotPositiveDefinite, TypeError, ValueError
+
+    Notes
+    -----
+    With the points as rows, labels Y of one row each, any matrix Z, and lambda_s = 0:
+
+    .. math::
+
+        W = C (G + \lambda I)^{-1}, \qquad
+        D = (Y^\top)^+ W + (I - (Y^\top)^+ Y^\top) Z, \qquad
+        \varphi(X) = (D^+)^\top
+
+    References
+    ----------
+    Chen, Huang, Weng, "Provable and Efficient Dataset Distillation for Kernel Ridge Regression", NeurIPS 2024.
+
+    Examples
+    --------
+    >>> import krrdistill as kd
+    >>> digits = kd.load_dataset("digits")
+    >>> phi = kd.FCNN(digits.input_dim, preprocessing=kd.standardize(digits))
+    >>> result = kd.distill(digits.x_train, digits.y_train, phi, points_per_class=2)
+    >>> result.distilled.X.shape
+    (20, 64)
+    >>> certificate = result.distilled.verify(result.model, test=(digits.x_test, digits.y_test))
+    >>> certificate.weight_relative_error < 1e-9, certificate.prediction_agreement
+    (True, 1.0)
     """
     options = _options("distill", options, keywords)
     with limited_threads(options.threads):
@@ -149,15 +192,28 @@ def distill(
             sample_weight=sample_weight,
             validation=validation,
         )
-        options = problem.options
-        choose_method(feature_map, options)  # before the long part
-        start_rows = problem.start_rows()
-        trained = train(problem, progress)
-        watch = Stopwatch(progress, trained.seconds)
-        with _memory_of_points("distill", trained.model, options), problem.backend.dense():
-            distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
-            if judge:
-                distilled = judged("distill", distilled, trained.model, problem.backend, watch)
+        result = distill_problem(problem, progress=progress)
+        if name is not None:
+            result = replace(result, distilled=result.distilled.with_meta(dataset=str(name)))
+        if not judge:
+            return result
+        watch = Stopwatch(progress, result.seconds)
+        with _memory_of_points("distill", result.model, problem.options), problem.backend.dense():
+            distilled = judged("distill", result.distilled, result.model, problem.backend, watch)
+    return replace(result, distilled=distilled, seconds=watch.seconds)
+
+
+def distill_problem(
+    problem: Problem, trained: Trained | None = None, *, progress: Progress | None = None
+) -> Distillation:
+    """``distill`` from checked arguments, not judged; ``trained`` is the model of the problem where there is one."""
+    options = problem.options
+    choose_method(problem.feature_map, options)  # before the long part
+    start_rows = problem.start_rows()
+    trained = train(problem, progress) if trained is None else trained
+    watch = Stopwatch(progress, trained.seconds)
+    with _memory_of_points(problem.where, trained.model, options), problem.backend.dense():
+        distilled = distilled_set(trained.model, problem.start(start_rows), options, problem.backend, watch)
     return Distillation(distilled, trained.model, start_rows, watch.seconds)
 
 
@@ -193,23 +249,23 @@ def distill_model(
     judge: bool = True,
     **keywords: Any,
 ) -> DistilledDataset:
-    """points_per_class points of each class that retrain to a model, from the model alone.
+    """Distil a ridge model: compute points that train to it, without its data.
 
     Parameters
     ----------
     model : RidgeModel
     reference : (X, y), optional
-        Raw samples that ``init="real"`` chooses from.
+        Raw samples from which ``init="real"`` chooses.
     options : DistillOptions, optional
     progress : callable, optional
         Called with (stage, fraction done).
     watch : Stopwatch, optional
         Records the seconds of each stage.
     judge : bool
-        Whether to retrain from the points, which tells if they are exact; False where ``verify`` follows.
+        Whether to train on the points, to see if they are exact. Pass False if ``verify`` follows.
     **keywords
-        Fields of ``DistillOptions``, in place of those of ``options``. What decides how a model is trained is refused,
-        unless this model was trained so.
+        Fields of ``DistillOptions``, such as ``points_per_class``. They override those of ``options``. Options of the
+        training of the model are refused, unless this model was trained with them.
 
     Returns
     -------
@@ -218,6 +274,16 @@ def distill_model(
     Raises
     ------
     NotSurjective, LambdaOutOfRange, DataError, TypeError, ValueError
+
+    Examples
+    --------
+    >>> import krrdistill as kd
+    >>> digits = kd.load_dataset("digits")
+    >>> statistics = kd.RidgeStatistics(kd.FCNN(digits.input_dim, seed=1), classes=10)
+    >>> model = kd.fit_model(statistics.update(digits.x_train, digits.y_train), lambdas=100.0)
+    >>> points = kd.distill_model(model, points_per_class=2)
+    >>> points.X.shape, points.weight_error < 1e-9
+    ((20, 64), True)
     """
     if not isinstance(model, RidgeModel):
         hint = "; pass result.model" if isinstance(model, Distillation) else ""
@@ -265,19 +331,19 @@ def retrain(
     backend: Backend | str | None = None,
     where: str = "retrain",
 ) -> RidgeModel:
-    """Trains the original model again from its data, as the file's meta records.
+    """Train the original model again from its data, with the options that the file records.
 
     Parameters
     ----------
     distilled : DistilledDataset
-    X : array of shape (n, *shape)
+    X : array of shape ``(n, *shape)``
         The raw samples that were distilled, in their order.
     y : array
         Their labels or targets.
     classes : int or sequence of labels, optional
-        By default those of the file.
+        The classes of y; by default those of the file.
     validation : (X, y), optional
-        The validation set, where lambda was chosen by one of its own.
+        The validation set, if lambda was chosen on a separate one.
     backend : str or Backend, optional
     where : str
         Name of the caller, for messages.
@@ -289,7 +355,7 @@ def retrain(
     Raises
     ------
     DataError
-        Where the file does not say how its model was trained.
+        If the file does not record how its model was trained.
     """
     meta = distilled.meta
     if meta.get("weighted") or not meta.get("split"):
@@ -330,13 +396,13 @@ def retrain(
 def retrain_from_statistics(
     distilled: DistilledDataset, statistics: RidgeStatistics, *, where: str = "retrain_from_statistics"
 ) -> RidgeModel:
-    """Trains the original model again from the statistics of its data, with the lambda that the file records.
+    """Train the original model again from statistics of its data, with the lambda that the file records.
 
     Parameters
     ----------
     distilled : DistilledDataset
     statistics : RidgeStatistics
-        Those of the training samples; their classes may be in another order.
+        Statistics of the training samples. Their classes may be in another order.
     where : str
         Name of the caller, for messages.
 
@@ -347,7 +413,7 @@ def retrain_from_statistics(
     Raises
     ------
     DataError
-        For statistics of another map or other classes, and a file that does not record lambda.
+        For statistics with another map or other classes, and for a file that does not record lambda.
     """
     k, meta = distilled.Y.shape[1], distilled.meta
     per_target, lambda_ = meta.get("lambda_per_target"), meta.get("lambda")

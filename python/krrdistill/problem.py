@@ -122,6 +122,15 @@ class Problem:
             own_validation=own,
         )
 
+    def with_points(self, options: DistillOptions) -> Problem:
+        """The same model with other points. Raises ValueError for options that would train another model."""
+        if options.training() != self.options.training():
+            raise ValueError(f"{self.where}: these options train another model than {self.options.training()}")
+        points = points_of_classes(
+            self.where, options.points_per_class, self.k, self.classes, with_intercept=options.intercept
+        )
+        return replace(self, options=replace(options, points_per_class=points))
+
     @property
     def final_training_rows(self) -> IntArray:
         """The rows that the model is trained on in the end."""

@@ -1,4 +1,5 @@
-// Errors that the numerics can raise. Everything else is checked by the caller.
+// Errors that the numerics can raise; of the functions that own their memory (distill.h, map.h) also DataError. The
+// kernels' other arguments are checked by the caller.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,12 @@ struct NonFinite : std::runtime_error {
       : std::runtime_error("row " + std::to_string(row_index) + " holds NaN or infinity, or overflows float32"),
         row(row_index) {}
   int64_t row;
+};
+
+// Samples, options or a file that cannot be used; the message says which, and the remedy. From distill.h and map.h
+// only.
+struct DataError : std::runtime_error {
+  using std::runtime_error::runtime_error;
 };
 
 // A call of the CUDA runtime, cuBLAS or cuSOLVER, or the launch of a kernel failed.

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.apps.likeness import likeness, value_range
-from krrdistill.apps.roofline import pass_floor
+from krrdistill.apps.roofline import pass_floor, search_notice
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import not_exact, stopped_early, too_many_points
@@ -28,15 +28,17 @@ from krrdistill.artifact.record import (
     Solution,
     to_json,
 )
-from krrdistill.common.files import sha256_of
+from krrdistill.common.files import sha256_of, unverified
+from krrdistill.common.options import as_word, declared_options, differing
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.errors import ResultWarning
 from krrdistill.maps import FeatureMap, given_map, make_map
-from krrdistill.options import DistillOptions, class_counts
-from krrdistill.pipeline import Distillation, distill, distill_model, retrain
+from krrdistill.options import NAMED, DistillOptions, MapOptions, class_counts
+from krrdistill.pipeline import Distillation, Trained, distill_model, distill_problem, retrain
+from krrdistill.problem import Problem
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.model import RidgeModel, fit_model
 from krrdistill.ridge.statistics import RidgeStatistics
@@ -45,43 +47,51 @@ if TYPE_CHECKING:
     from krrdistill.apps.kip.iteration import KipOptions
 
 __all__ = [
+    "PreparedRun",
     "RunData",
     "RunResult",
+    "asked_of_map",
     "certificate_numbers",
     "certified",
     "common_facts",
     "map_for",
     "original_of",
     "peak_memory_bytes",
+    "prepare_run",
     "run_distillation",
     "run_from_statistics",
+    "run_points",
     "score",
+    "written",
 ]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run returns besides its file.
+    """Result of a run besides its files.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     record : RunRecord
     distilled : DistilledDataset
-        The set, as read back.
+        The set, as read back from its file.
     model : RidgeModel
     start_images : array
-        The real samples of the start, None for noise.
-    singular_values : array
-        Singular values of the distilled features, None if the certificate did not need them.
+        The real samples that the points were initialised from; None for noise.
+    certificate : Certificate
+        Certificate of the set that was read back.
     """
 
     record: RunRecord
     distilled: DistilledDataset
     model: RidgeModel
     start_images: npt.NDArray[Any] | None
-    singular_values: npt.NDArray[np.float64] | None
+    certificate: Certificate
+
+    def __repr__(self) -> str:
+        return f"RunResult({self.record.title}: {self.distilled!r}, {self.record.artifact})"
 
     @property
     def report(self) -> dict[str, Any]:
@@ -119,6 +129,87 @@ class RunData:
         return RunData(dataset.name, dataset.class_names, test, value_range(dataset.x_train))
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedRun:
+    """A data set with its map and split: runs that share their model have it in common (``run_points``).
+
+    Parameters
+    ----------
+    dataset : Dataset
+    kernel : str
+        As in ``make_map``.
+    asked : mapping
+        What the map and its preprocessing were asked for, as in ``RunRecord``.
+    problem : Problem
+    seconds : mapping
+        Seconds of each stage so far.
+    elapsed : float
+        Seconds of all of it.
+    """
+
+    dataset: Dataset
+    kernel: str
+    asked: Mapping[str, str]
+    problem: Problem
+    seconds: Mapping[str, float]
+    elapsed: float
+
+
+def prepare_run(
+    dataset: Dataset,
+    *,
+    kernel: str = "identity",
+    map_options: Mapping[str, Any] | None = None,
+    use_zca: bool = False,
+    options: DistillOptions,
+    load_seconds: float = 0.0,
+    progress: Progress | None = None,
+) -> PreparedRun:
+    """The map and the split of a run; parameters are those of ``run_distillation``."""
+    start = time.perf_counter() - load_seconds
+    watch = Stopwatch(progress, {"load": load_seconds})
+    with limited_threads(options.threads):
+        feature_map = map_for(dataset, kernel, map_options, use_zca=use_zca, seed=options.seed, watch=watch)
+        problem = Problem.of(
+            "distill",
+            dataset.x_train,
+            dataset.train_targets,
+            feature_map,
+            options,
+            classes=dataset.classes,
+            validation=None if options.selection == "gcv" else dataset.validation,
+        )
+    asked = asked_of_map(map_options, use_zca=use_zca)
+    return PreparedRun(dataset, kernel, asked, problem, watch.seconds, time.perf_counter() - start)
+
+
+def run_points(
+    prepared: PreparedRun,
+    options: DistillOptions,
+    trained: Trained | None = None,
+    *,
+    out: Path,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Distils, writes ``out``/distilled.npz, reads it back and certifies what was read.
+
+    ``trained`` is the model of the prepared run where it was trained already; its seconds count as those of this run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    earlier = prepared.elapsed + (0.0 if trained is None else sum(trained.seconds.values()))
+    start, dataset = time.perf_counter() - earlier, prepared.dataset
+    watch = Stopwatch(progress, prepared.seconds)
+    with limited_threads(options.threads):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResultWarning)  # the record says it
+            result = distill_problem(prepared.problem.with_points(options), trained, progress=progress)
+        watch.seconds.update(result.seconds)
+        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
+        return written(
+            result, RunData.of(dataset), prepared.kernel, options, out, watch, start, images, asked=prepared.asked
+        )
+
+
 def run_distillation(
     dataset: Dataset,
     *,
@@ -129,8 +220,9 @@ def run_distillation(
     out: Path | str,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
-    """Preprocesses, distils, writes ``out``/distilled.npz, reads it back and certifies what was read.
+    """Preprocess and distil a data set, write ``out``/distilled.npz, read it back and verify it.
 
     Parameters
     ----------
@@ -143,11 +235,13 @@ def run_distillation(
         Whether to whiten (ZCA) instead of standardising.
     options : DistillOptions, optional
     out : Path
-        Folder, made where it is missing.
+        Folder for the file. It is created if it does not exist.
     load_seconds : float
-        Seconds that loading the data took, for the record.
+        Seconds that loading the data took, for the report.
     progress : callable, optional
         Called with (stage, fraction done).
+    say : callable
+        Called, with ``realism``, with a line of the time that its search is expected to take, before it starts.
 
     Returns
     -------
@@ -155,25 +249,18 @@ def run_distillation(
     """
     options, out = options or DistillOptions(), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    watch = Stopwatch(progress, {"load": load_seconds})
-    with limited_threads(options.threads):
-        feature_map = map_for(dataset, kernel, map_options, use_zca=use_zca, seed=options.seed, watch=watch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResultWarning)  # the record says it
-            result = distill(
-                dataset.x_train,
-                dataset.train_targets,
-                feature_map,
-                classes=dataset.classes,
-                validation=None if options.selection == "gcv" else dataset.validation,
-                options=options,
-                progress=progress,
-                judge=False,  # what is read back from the file is
-            )
-        watch.seconds.update(result.seconds)
-        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        return _written(result, RunData.of(dataset), kernel, options, out, watch, start - load_seconds, images)
+    prepared = prepare_run(
+        dataset,
+        kernel=kernel,
+        map_options=map_options,
+        use_zca=use_zca,
+        options=options,
+        load_seconds=load_seconds,
+        progress=progress,
+    )
+    if options.realism is not None:
+        say(search_notice(prepared.problem.feature_map, options.max_seconds))
+    return run_points(prepared, options, out=out, progress=progress)
 
 
 def run_from_statistics(
@@ -201,7 +288,7 @@ def run_from_statistics(
     options : DistillOptions, optional
         What concerns data is not looked at.
     out : Path
-        Folder, made where it is missing.
+        Folder for the file. It is created if it does not exist.
     name : str
         What the record calls the data.
     kernel : str, optional
@@ -240,10 +327,10 @@ def run_from_statistics(
         data = RunData(name, tuple(class_names or labels), test, limits, summed=False)
         result = Distillation(distilled, model, None, watch.seconds)
         kernel = kernel or model.feature_map.kernel
-        return _written(result, data, kernel, options, out, watch, start - load_seconds, None)
+        return written(result, data, kernel, options, out, watch, start - load_seconds, None)
 
 
-def _written(
+def written(
     result: Distillation,
     data: RunData,
     kernel: str,
@@ -252,15 +339,17 @@ def _written(
     watch: Stopwatch,
     start: float,
     images: npt.NDArray[Any] | None,
+    *,
+    asked: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Writes ``out``/distilled.npz, reads it back and certifies what was read; ``images`` are the start's."""
     path, model = out / "distilled.npz", result.model
     # Judged under another name, so that a set that cannot be read back replaces nothing.
-    unverified = out / f".{path.name}.unverified.npz"
+    judged = unverified(path)
     try:
-        distilled, certificate = certified(result.distilled, unverified, model, data, options, watch)
+        distilled, certificate = certified(result.distilled, judged, model, data, options, watch)
     finally:
-        unverified.unlink(missing_ok=True)
+        judged.unlink(missing_ok=True)
     curve = _error_curve(distilled, model.W) if options.labels_only and not options.intercept else None
     solution, agreement = result.solution, certificate.prediction_agreement
     said = [
@@ -272,6 +361,8 @@ def _written(
     record = RunRecord(
         **common_facts(data, kernel, options, model, distilled, certificate),
         init=options.start,
+        asked={**(asked or {}), **differing(options, never=NAMED)},
+        noise=options.noise if options.start == "noise" else None,
         range_scale=solution.pop("range_scale"),
         solution=Solution(**solution),
         val_r2=model.val_r2,
@@ -288,7 +379,7 @@ def _written(
     distilled = distilled.with_meta(**{key: facts[key] for key in recorded})
     distilled.save(path, embed_map=options.embed_map)
     record = replace(record, artifact_sha256=sha256_of(path))
-    return RunResult(record, distilled, model, images, certificate.singular_values)
+    return RunResult(record, distilled, model, images, certificate)
 
 
 def map_for(
@@ -306,6 +397,13 @@ def map_for(
     with watch.stage("preprocess"):
         preprocessing = zca(data, name=name) if use_zca else standardize(data, layout=layout, name=name)
         return make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
+
+
+def asked_of_map(map_options: Mapping[str, Any] | None, *, use_zca: bool) -> dict[str, str]:
+    """What a map and its preprocessing were asked for, as ``differing`` has it of options."""
+    given = {name: value for name, value in (map_options or {}).items() if value is not None}
+    found = {each.cli_name: as_word(given[each.name]) for each in declared_options(MapOptions) if each.name in given}
+    return {**found, **({"zca": ""} if use_zca else {})}
 
 
 def certified(
@@ -340,6 +438,7 @@ def common_facts(
         "dataset": data.name,
         "kernel": kernel,
         "ipc": tuple(points) if isinstance(points, list) else points,
+        "zca": distilled.preprocessing.kind == "zca",
         "seed": options.seed,
         "store": distilled.store,
         "n_train": model.n_train,

@@ -8,7 +8,9 @@ from pathlib import Path
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.errors import DataError
 
-__all__ = ["RunKind", "check_kind"]
+__all__ = ["SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
+
+SWEEP = "sweep.json"
 
 
 class RunKind(Enum):
@@ -18,6 +20,8 @@ class RunKind(Enum):
     KIP = "krrdistill kip"
     RELEASE = "a private release"
     TABLE = "krrdistill reproduce"
+    SWEEP = "krrdistill sweep"
+    FIGURES = "krrdistill reproduce figures"
 
 
 def kind_of(folder: Path) -> RunKind | None:
@@ -26,6 +30,10 @@ def kind_of(folder: Path) -> RunKind | None:
         return RunKind.RELEASE
     if (folder / "cells").is_dir():
         return RunKind.TABLE
+    if (folder / SWEEP).exists():
+        return RunKind.SWEEP
+    if (folder / "figures.html").exists():
+        return RunKind.FIGURES
     try:
         report = parse_json("report.json", read_bounded(folder / "report.json"))
     except (OSError, DataError):
@@ -33,6 +41,18 @@ def kind_of(folder: Path) -> RunKind | None:
     if (folder / "checkpoint.npz").exists() or (isinstance(report, dict) and "variant" in report):
         return RunKind.KIP
     return RunKind.DISTILL if report is not None or (folder / "distilled.npz").exists() else None
+
+
+def is_taken(folder: Path, kind: RunKind) -> bool:
+    """Whether a folder holds a run of any kind; for a private release, whether it holds anything."""
+    if kind is RunKind.RELEASE:
+        return _first_file(folder) is not None
+    return folder.is_dir() and kind_of(folder) is not None
+
+
+def _first_file(folder: Path) -> str | None:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return next((name for name in names if not name.startswith(".")), None)
 
 
 def check_kind(folder: Path, kind: RunKind) -> None:
@@ -44,7 +64,7 @@ def check_kind(folder: Path, kind: RunKind) -> None:
         return
     remedy = "give another --out, or remove what is in it"
     if kind is RunKind.RELEASE:
-        found = next((path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")), None)
+        found = _first_file(folder)
         if found is not None:
             raise DataError(
                 f"{folder} is not empty ({found}): a private release beside other files may be published with them; "

@@ -18,34 +18,43 @@ from krrdistill.ridge.scores import all_scores, predictions, r_squared
 __all__ = ["Certificate", "certify", "relative_error"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 _SAME_VALUE = 1e-6  # of the standard deviation of the original model's predictions
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """W against W_S, the model retrained from the file.
+    """How well W_S, the model trained on a distilled set, agrees with the original model W.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     weight_relative_error : float
-        ||W_S - W||_F / ||W||_F, infinite for W = 0 unless W_S = 0 too; with an intercept b the larger of it and
-        ||b_S - b|| / max(||b||, ||s||), s (k,) the standard deviations of the original's test scores, without a test
-        set of its scores of the distilled points.
+        ||W_S - W||_F / ||W||_F; infinite if W = 0 and W_S is not. With an intercept b it is the larger of this and
+        ||b_S - b|| / max(||b||, ||s||). Here s (k,) holds the standard deviations of the original's scores on the
+        test set, or on the distilled points if there is no test set.
     weight_cosine : float
         <W_S, W> / (||W_S||_F ||W||_F), 0 where one of them is 0.
     prediction_agreement : float
-        Share of test rows on which both models predict the same class; of labels (multi-label), or of real values to
-        1e-6 of the original predictions' standard deviation. NaN without a test set.
+        Fraction of test samples for which both models predict the same class. For several labels a sample: fraction
+        of equal labels. For real values: fraction of predictions that agree to 1e-6 of their standard deviation. NaN
+        without a test set.
     condition : float
         Condition number of the distilled features, s_1 / s_min(m, p).
     original_accuracy, distilled_accuracy : float
-        On the test set; multi-label the mean over labels, real values NaN; NaN without a test set.
+        Accuracies on the test set; for several labels a sample the mean over labels. NaN for real values, and
+        without a test set.
     singular_values : array
-        Of the distilled features, descending; None where only the condition number was computed.
+        Singular values of the distilled features, descending; None if only the condition number was computed.
     per_target : dict
-        Of targets (n, k), for "original" and "distilled", lists of k: "r2", "mse", of multi-label "accuracy".
+        For targets (n, k): under "original" and "distilled", lists of k numbers "r2", "mse" and, for 0/1 targets,
+        "accuracy".
+    outcomes : array of shape (r, 4)
+        Predictions on a test set with class labels, one row for each combination that occurs: true class, prediction
+        of the original, prediction of the distilled model, number of samples. None without such a test set.
+    difference : array of shape (k, p)
+        W_S - W.
     """
 
     weight_relative_error: float
@@ -56,6 +65,8 @@ class Certificate:
     distilled_accuracy: float
     singular_values: FloatArray | None = field(default=None, repr=False, compare=False)
     per_target: dict[str, dict[str, list[float]]] | None = field(default=None, compare=False)
+    outcomes: IntArray | None = field(default=None, repr=False, compare=False)
+    difference: FloatArray | None = field(default=None, repr=False, compare=False)
 
     def numbers(self) -> dict[str, float]:
         """The four that a report lists under "certificate"."""
@@ -104,9 +115,10 @@ def certify(
         )
     )
     original, distilled = (predictions(both[:, model], targets) for model in (0, 1))
+    difference = W_S - W
     with blas_for(8.0 * W.size):
         scale, size = (float(np.linalg.norm(A)) for A in (W, W_S))
-        relative, inner = _relative(float(np.linalg.norm(W_S - W)), scale), float(np.vdot(W_S, W))
+        relative, inner = _relative(float(np.linalg.norm(difference)), scale), float(np.vdot(W_S, W))
     if b is not None:  # of centred targets b is only rounding: it shifts scores, so their spread is a scale too
         spread = np.linalg.norm(both[:, 0].std(axis=0))
         relative = max(
@@ -132,7 +144,17 @@ def certify(
         distilled_accuracy=float(hits[1].mean()),
         singular_values=features.singular_values(),
         per_target=per_target,
+        outcomes=_outcomes(y_test, original, distilled, len(W))
+        if y_test is not None and targets == "classes"
+        else None,
+        difference=difference,
     )
+
+
+def _outcomes(truth: IntArray, original: IntArray, distilled: IntArray, k: int) -> IntArray:
+    """See ``Certificate.outcomes``; at most as many rows as test samples."""
+    cases, counts = np.unique((truth * k + original) * k + distilled, return_counts=True)  # k^3 < 2^63
+    return np.stack([cases // k**2, cases // k % k, cases % k, counts], axis=1)
 
 
 def relative_error(W: FloatArray, W_S: FloatArray) -> float:

@@ -31,7 +31,7 @@ from krrdistill.ridge.scores import TARGET_KINDS, all_scores, predictions
 from .certificate import Certificate, certify
 from .record import WEIGHT_ERROR_TARGETS
 
-__all__ = ["FORMAT", "DistilledDataset", "has_digest", "read_samples"]
+__all__ = ["FORMAT", "DistilledDataset", "StoredPoints", "has_digest", "read_points"]
 
 FloatArray = npt.NDArray[np.float64]
 FORMAT = "krrdistill-2"
@@ -47,43 +47,55 @@ _KIND = FileKind(
 
 @dataclass(frozen=True, eq=False)
 class DistilledDataset:
-    """m points from which ridge regression retrains to the original model.
+    """A distilled set: m labelled points on which ridge regression gives the original model again.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     inputs : array of shape (m, d), float64 or float32
-        Standardised inputs u = (x - origin) / unit; ``X`` are the raw ones. Of classes they come in rounds: one of
-        each class, ascending, then one of each that has a second point, and so on.
+        Standardised inputs u = (x - origin) / unit. ``X`` gives the raw inputs. With classes the order is: one point
+        of each class, ascending, then the second point of each class that has one, and so on.
     Y : array of shape (m, k)
         Labels.
     lambda_s : float
-        The (absolute) ridge parameter to train with.
+        Ridge parameter to train with (absolute).
     feature_map : FeatureMap
-        phi on raw inputs, with its preprocessing.
+        Feature map phi on raw inputs, including its preprocessing.
     shape : tuple of int
         Shape of one raw sample, d entries.
     encoding : Encoding, optional
-        How a compact file stores the inputs, which are float64 then and hold what its codes stand for.
+        Number format of a compact file. ``inputs`` are then the decoded values in float64.
     weights : array of shape (k, p), optional
-        The original model W; W can be rebuilt from X and Y in any case.
+        Weights W of the original model. W can also be computed from X and Y.
     intercept : array of shape (k,), optional
-        b of the original model, with ``weights``.
+        Intercept b of the original model, if ``weights`` are there.
     targets : "classes", "multilabel" or "real"
         Kind of the columns of Y.
     classes : Classes, optional
-        k and the labels that the columns of Y stand for.
+        The k classes and their labels, in the order of the columns of Y.
     centered : bool
-        Train with an unpenalised intercept: on features and labels about their means over the m points.
+        Whether to train with an unpenalised intercept, that is on centred features and labels.
     offset : array of shape (k,), optional
-        Mean of the training targets, to be added to predictions; labels are about it already.
+        Mean of the training targets. It was subtracted from Y, and is added to predictions.
     sizes : Sizes, optional
-        Mean squares of the training samples' entries, of maps without preprocessing, which tells their units otherwise.
+        Mean squares of the entries of the training samples, for maps without preprocessing. With them ``predict``
+        recognises samples in other units.
     meta : dict
-        JSON-able facts: data set, split, lambda, accuracies, certificate, timings, versions.
+        Facts about the set, as JSON-able values: data set, split, lambda, accuracies, certificate, times, versions.
     weight_error : float, optional
-        ||W_S - W|| / ||W|| of the model retrained from this set, where it was computed when the set was made.
+        ||W_S - W|| / ||W||, with W_S the model trained on this set, if it was computed when the set was made.
+
+    Examples
+    --------
+    >>> import krrdistill as kd
+    >>> digits = kd.load_dataset("digits")
+    >>> phi = kd.make_map("identity", digits, kd.standardize(digits))
+    >>> points = kd.distill(digits.x_train, digits.y_train, phi).distilled
+    >>> points.X.shape, points.Y.shape
+    ((10, 64), (10, 10))
+    >>> points.predict(digits.x_test).shape
+    (359,)
     """
 
     inputs: npt.NDArray[Any]
@@ -123,13 +135,23 @@ class DistilledDataset:
         )
 
     @property
+    def made_from(self) -> str:
+        """Name of the training data; if they have none, their number, shape and kind of targets."""
+        name = self.meta.get("dataset")
+        if isinstance(name, str):
+            return name
+        counted = f"{self.meta['n_train']} samples" if "n_train" in self.meta else "samples"
+        noun = {"classes": "classes", "multilabel": "labels"}.get(self.targets, "targets")
+        return f"{counted} of {' x '.join(map(str, self.shape))} numbers, {self.Y.shape[1]} {noun}"
+
+    @property
     def preprocessing(self) -> Preprocessing:
-        """The map's: where the raw units of ``X`` come from."""
+        """Preprocessing of the feature map. It converts ``inputs`` to the raw units of ``X``."""
         return self.feature_map.preprocessing
 
     @property
     def store(self) -> str:
-        """How the file stores the inputs: float64, float32, float16 or uint8."""
+        """Number format of the inputs in the file: float64, float32, float16 or uint8."""
         return str(self.inputs.dtype) if self.encoding is None else self.encoding.store
 
     @property
@@ -139,28 +161,31 @@ class DistilledDataset:
 
     @property
     def samples(self) -> npt.NDArray[np.float32]:
-        """``X`` with the shape of the raw samples, (m, *shape), rounded to float32: for looking at."""
+        """``X`` in the shape of raw samples, ``(m, *shape)``, rounded to float32, for example for pictures."""
         with np.errstate(over="ignore"):  # infinite where float32 ends; ``save`` refuses it
             return self.X.astype(np.float32).reshape(len(self.inputs), *self.shape)
 
     def features(self, *, backend: Backend | str | None = None) -> FloatArray:
-        """phi(X) in float64, shape (m, p); from the standardised inputs, so that a large origin costs no digits."""
+        """phi(X) in float64, shape (m, p). It is computed from ``inputs``, so a large origin costs no accuracy."""
         return np.asarray(self.feature_map.on_standardised.transform(self.inputs, dtype=np.float64, backend=backend))
 
     def fit(self, *, backend: Backend | str | None = None) -> FloatArray:
-        """W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), Y^T (F^+)^T for lambda_s = 0; shape (k, p)."""
+        """Train on the set: W_S = Y^T (F F^T + lambda_s I)^-1 F with F = phi(X), shape (k, p).
+
+        For lambda_s = 0 it is Y^T (F^+)^T.
+        """
         return self.fit_weights(backend=backend)[0]
 
     def fit_weights(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
-        """(W_S (k, p), b_S (k,)) of the predictions W_S phi + b_S."""
+        """Train on the set. Returns W_S (k, p) and b_S (k,) of the predictions W_S phi + b_S."""
         with get_backend(backend).dense():
             F = self.features(backend=backend)
             return self._model(F, self._gram(F))
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
-        """Predictions for raw samples X (n, *shape) under the model retrained from this set, of the kind of X.
+        """Predict raw samples X ``(n, *shape)`` with the model trained on this set.
 
-        Labels (n,), of multi-label sets 0 or 1 and of real-valued ones the values, (n, k).
+        Returns labels (n,), or an array (n, k) of real values or of 0 and 1. It is of the kind of X (NumPy, torch ...).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         check_columns("predict", self.meta.get("columns"), samples)
@@ -174,10 +199,10 @@ class DistilledDataset:
         return like(predicted, X)
 
     def to_torch(self, *, device: Any = None, dtype: Any = None) -> Any:
-        """``torch.utils.data.TensorDataset`` of the raw points (m, *shape) and Y (m, k).
+        """The raw points ``(m, *shape)`` and labels Y (m, k) as a ``torch.utils.data.TensorDataset``.
 
-        ``dtype`` is float32 by default, as the layers of a network take it; float64 keeps every digit. Raises TypeError
-        for types that are not floating point: they would cut points and labels to whole numbers.
+        ``dtype`` is float32 by default, the type of most networks. float64 keeps every digit. Raises TypeError for
+        types that are not floating point.
         """
         import torch
 
@@ -211,20 +236,20 @@ class DistilledDataset:
         test: Any = None,
         backend: Backend | str | None = None,
     ) -> Certificate:
-        """How exactly the model retrained from this set is the original one, as matrices and on test samples.
+        """Compare the model trained on this set with the original one: weights, and predictions on test samples.
 
         Parameters
         ----------
         model : RidgeModel, or (W, b)
-            The original; by default the one that the file holds (``include_weights``). ``krrdistill.retrain`` trains it
+            The original model; by default the one in the file (``include_weights``). ``krrdistill.retrain`` trains it
             again from its data.
         test : (X, y) or Dataset, optional
-            Raw samples and their labels or targets; without them the certificate compares the weights alone.
+            Raw samples and their labels or targets. Without them only the weights are compared.
 
         Raises
         ------
         DataError
-            For samples that do not fit, and where there is no original to compare with.
+            For samples that do not fit, and if there is no original model to compare with.
         """
         if isinstance(test, Dataset):
             test = (test.x_test, test.test_targets)
@@ -286,14 +311,14 @@ class DistilledDataset:
         return np.asarray(real_targets("verify", y, n, k), dtype=np.float64)
 
     def with_meta(self, **facts: Any) -> DistilledDataset:
-        """A copy whose meta has ``facts`` added."""
+        """Return a copy with ``facts`` added to its meta."""
         return replace(self, meta={**self.meta, **facts})
 
     def save(self, path: str | Path, *, embed_map: bool | None = None) -> None:
-        """Writes the set atomically; the same content gives the same bytes.
+        """Write the set to a file, atomically. The same content gives the same bytes.
 
-        ``embed_map``: store the map's weights, by default when they are at most 2^20 numbers, or so many that ``load``
-        would not draw them; without them the file has the seed and a fingerprint.
+        ``embed_map`` : whether to store the weights of the map. Otherwise the file has their seed and a fingerprint. By
+        default they are stored if there are at most 2^20 of them, or so many that ``load`` would refuse to draw them.
         """
         check_describable(str(path), self.feature_map)
         for name, array in (("X", self.inputs), ("Y", self.Y)):
@@ -336,10 +361,12 @@ class DistilledDataset:
 
     @classmethod
     def load(cls, path: str | Path, *, feature_map: FeatureMap | None = None) -> DistilledDataset:
-        """Reads and checks a file; nothing in it is executed. Raises DataError for anything unexpected, and for content
-        that is not what was written.
+        """Read and check a file. Nothing in it is executed.
 
-        ``feature_map`` : the ``UserMap`` of a file made with one, checked against the features that the file records.
+        Raises DataError for anything unexpected, and if the content was changed after it was written.
+
+        ``feature_map`` : your own map, if the file was made with a ``UserMap``. It is checked against features that the
+        file records.
         """
         if feature_map is not None and not isinstance(feature_map, FeatureMap):
             remedy = "; a callable is UserMap(callable, input_dim)" if callable(feature_map) else ""
@@ -409,11 +436,30 @@ def _is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
     return digest is not None and str(digest) != content_digest(arrays)
 
 
-def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
-    """(meta, raw samples (m, *shape)) of a file: what there is to look at, without building its map.
+@dataclass(frozen=True, eq=False)
+class StoredPoints:
+    """What there is to look at in a file, without building its map.
 
-    Raises DataError as ``DistilledDataset.load`` does.
+    Parameters
+    ----------
+    meta : dict
+    samples : array of shape (m, *shape), float32
+        In the units of the raw data.
+    inputs : array of shape (m, d)
+        Standardised.
+    Y : array of shape (m, k)
+    preprocessing : Preprocessing
     """
+
+    meta: dict[str, Any]
+    samples: npt.NDArray[np.float32]
+    inputs: npt.NDArray[np.floating]
+    Y: FloatArray
+    preprocessing: Preprocessing
+
+
+def read_points(path: Path) -> StoredPoints:
+    """Reads what there is to look at. Raises DataError as ``DistilledDataset.load`` does."""
     arrays = read_npz(path, _KIND)
     meta = _read_meta(path, arrays)
     try:
@@ -427,7 +473,10 @@ def read_samples(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.float32]]:
         raise DataError(f"{path}: {error}") from error
     if not np.isfinite(samples).all():
         raise DataError(f"{path}: X holds NaN or infinity")
-    return meta, samples
+    Y = arrays["Y"]
+    if Y.ndim != 2 or len(Y) != len(samples) or not Y.size or Y.dtype != np.float64 or not np.isfinite(Y).all():
+        raise DataError(f"{path}: Y must be finite float64 numbers ({len(samples)}, k), got {Y.dtype} {Y.shape}")
+    return StoredPoints(meta, samples, inputs, Y, preprocessing)
 
 
 def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:

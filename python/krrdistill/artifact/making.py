@@ -25,7 +25,7 @@ from .certificate import relative_error
 from .file import DistilledDataset
 from .record import WEIGHT_ERROR_TARGETS, plain
 
-__all__ = ["distilled_set", "judged", "not_exact", "stopped_early", "too_many_points", "versions"]
+__all__ = ["distilled_set", "judged", "not_exact", "remedy_for", "stopped_early", "too_many_points", "versions"]
 
 FloatArray = npt.NDArray[np.float64]
 _REMEDIES = {
@@ -83,12 +83,16 @@ def not_exact(distilled: DistilledDataset, error: float, agreement: float | None
         return None
     agrees = "" if agreement is None else f" and agrees on {agreement:.2%} of the predictions"
     stopped = _STOPPED.get(solution.get("stopped"), "")
-    deep = solution["method"] == "exact" and len(distilled.feature_map.layers) > 1
-    remedy = _REMEDIES["deep" if deep else solution["method"]]
+    remedy = remedy_for(solution["method"], len(distilled.feature_map.layers))
     return (
         f"NOT EXACT: the model retrained from the points is off by {error:.2g} (target {target:.0e} for "
         f"{distilled.store} storage){agrees}; {remedy}{stopped}"
     )
+
+
+def remedy_for(method: str, layers: int) -> str:
+    """What makes a set of this method exact that is not, with its reason; ``layers`` of the map."""
+    return _REMEDIES["deep" if method == "exact" and layers > 1 else method]
 
 
 def stopped_early(distilled: DistilledDataset) -> str | None:

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from krrdistill.common.options import short_word
 from krrdistill.errors import DataError
 from krrdistill.options import STORES, shown_points
 
@@ -163,6 +164,9 @@ class RunRecord:
     range_scale : factor that brought the features into the range of the map
     realism : likeness to the real samples of the start
     value_range : (lowest, highest) value of the raw data, None where only statistics are known
+    asked : the options that tell this run from one of defaults (``common.options.differing``)
+    zca : whether the inputs are whitened
+    noise : the noise that the points started from, None for a start from real samples and for KIP
     statistics : the file of statistics that the model is of, where there were no data
     floor_seconds : lower bound on the time of stages (roofline), None where it is not measured
     """
@@ -171,6 +175,9 @@ class RunRecord:
     kernel: str
     ipc: int | tuple[int, ...]
     init: str
+    asked: Mapping[str, str] = field(default_factory=dict)
+    noise: str | None = None
+    zca: bool = False
     seed: int
     store: str
     n_train: int
@@ -252,8 +259,10 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """What tells this run from others."""
-        return f"{self.dataset}, {self.kernel}, {shown_points(self.ipc)} per class"
+        """What tells this run from others: the facts that the default name of its folder has."""
+        asked = (f"{name.replace('-', ' ')} {short_word(value)}".rstrip() for name, value in self.asked.items())
+        points = f"{shown_points(self.ipc)} per class"
+        return ", ".join((self.dataset, self.kernel, points, f"{self.init} start", *asked, f"seed {self.seed}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,7 +363,7 @@ def from_json(kind: type[T], document: Any, name: str = "") -> T:
         path = f"{name}.{key}" if name else key
         if key in document:
             values[item.name] = _read(expected, document[key], path)
-        elif item.default is dataclasses.MISSING:
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise DataError(f"{path} is missing; was the run made by another version?")
     try:
         return kind(**values)

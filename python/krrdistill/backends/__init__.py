@@ -57,14 +57,14 @@ _FALLBACKS = {
 
 
 def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Backend:
-    """The backend of a name, for data where they lie.
+    """Get a backend by name.
 
     Parameters
     ----------
     backend : str or Backend, optional
-        A name of ``BACKENDS``, or a backend, which is given back; by default the first that works.
+        Name of a backend; by default the first that works. A backend is returned as it is.
     data : array, optional
-        On a device they stay there, and decide too.
+        Data that the backend is for. Data on a GPU stay there, and the backend is chosen accordingly.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def get_backend(backend: Backend | str | None = None, *, data: Any = None) -> Ba
     ValueError
         For an unknown name.
     TypeError
-        For what is neither, and for data that the backend cannot reach.
+        If it is neither, and for data on a device that the backend cannot use.
     """
     if isinstance(backend, str) and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
@@ -175,12 +175,12 @@ def _numba_module() -> Any:
 
 
 def backend_status() -> dict[str, dict[str, Any]]:
-    """What each backend can do here.
+    """List the backends and whether they can be used in this installation.
 
     Returns
     -------
     dict
-        Name -> ``available``, ``detail`` (facts, or the reason) and ``remedy`` (or None).
+        For every name: ``available``, ``detail`` (facts, or why it is not available) and ``remedy`` (or None).
     """
     from .cuda import cuda_facts
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +17,19 @@ import numpy.typing as npt
 
 from .archive import Archive, FileKind
 
-__all__ = ["PARTIAL", "content_digest", "lock", "read_npz", "sha256_of", "write_atomically", "write_npz"]
+__all__ = [
+    "content_digest",
+    "is_leftover",
+    "lock",
+    "read_npz",
+    "sha256_of",
+    "unverified",
+    "write_atomically",
+    "write_npz",
+]
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
+_PARTIAL, _UNVERIFIED = ".partial", ".unverified.npz"  # end the names of files that are being written, or judged
+_LEFTOVER = re.compile(rf"\..*(\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}|{re.escape(_UNVERIFIED)})", re.DOTALL)
 _MOST_INFLATED = 1 << 28  # bytes of the arrays of a file that somebody compressed; ours are stored as they are
 
 
@@ -28,7 +39,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist; make it first", str(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
         with open(temporary, "xb") as stream:
             write(stream)
@@ -40,6 +51,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         if isinstance(error, OSError) and error.filename is not None:
             error.filename, error.filename2 = str(path), None  # what was asked for
         raise
+
+
+def unverified(path: Path) -> Path:
+    """Where a file is written that is judged before it takes the place of ``path``."""
+    return path.with_name(f".{path.name}{_UNVERIFIED}")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is one that a killed process was writing."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def lock(descriptor: int) -> None:

@@ -6,10 +6,12 @@ derived from these fields. A field whose type is such a dataclass itself is a gr
 
 from __future__ import annotations
 
+import hashlib
 import math
 import reprlib
+import string
 import types
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -28,18 +30,24 @@ __all__ = [
     "common_values",
     "declared_options",
     "described",
+    "differing",
+    "group",
     "option",
     "option_of",
+    "option_values",
     "read_value",
+    "short_word",
     "shown_value",
 ]
 
 T = TypeVar("T")
-_KEY = "option"
+_KEY, _AXES, _WITHOUT = "option", "axes", "without"
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 _MANY = {int: "integers", float: "numbers", str: "names"}
 _BOUNDS = (("above", ">", gt), ("minimum", ">=", ge), ("maximum", "<=", le), ("below", "<", lt))
 _LONGEST_INTEGER = 128  # bits that a message shows
+_LONGEST_WORD = 24  # of a value in the name of a run
+_FIT = frozenset(string.ascii_letters + string.digits + "_.,+-")
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 1, 60, 60
 
@@ -51,13 +59,15 @@ class Option:
     text : the help; "{choices}" in it becomes the list of choices
     choices : allowed strings; numeric options accept numbers too
     accepts : predicate for strings outside choices; what stands behind | in ``metavar`` says which
-    minimum, maximum : inclusive bounds; above, below : exclusive ones; reason : why, where a message should say it
+    minimum, maximum : inclusive bounds; above, below : exclusive ones
+    reason : why there are no other choices or values, or what to do instead, where a message should say it
     cli : name on the command line, by default the field's
     metavar, default_text, panel : how the help of the command line shows the value, the default None, and where
     key : key of the published code's configuration files; meanings : what its values mean, where they are not ours
     in_files : whether a configuration file may give it
     decides_model : whether it decides how the original model is trained
     recorded : whether a distilled file records it
+    names_run : whether it tells one run from another, and belongs in the name of a folder where it is not the default
     """
 
     text: str
@@ -77,6 +87,7 @@ class Option:
     in_files: bool = True
     decides_model: bool = False
     recorded: bool = True
+    names_run: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,15 +119,32 @@ class Declared:
 
 def option(default: Any, text: str, **declaration: Any) -> Any:
     """A field of an options dataclass; ``declaration`` has further fields of ``Option``."""
-    text = text.replace("{choices}", ", ".join(declaration.get("choices", ())))
-    return field(default=default, metadata={_KEY: Option(text=text, **declaration)})
+    return field(default=default, metadata={_KEY: _option(text=text, **declaration)})
 
 
 def option_of(kind: type, name: str, **changes: Any) -> Any:
     """The field ``name`` of another options dataclass, with ``changes`` of its default or of what it declares."""
     source = next(found for found in fields(kind) if found.name == name)
     default = changes.pop("default", source.default)
-    return field(default=default, metadata={_KEY: Option(**{**vars(source.metadata[_KEY]), **changes})})
+    return field(default=default, metadata={_KEY: _option(**{**vars(source.metadata[_KEY]), **changes})})
+
+
+def _option(*, text: str, **declaration: Any) -> Option:
+    return Option(text=text.replace("{choices}", ", ".join(declaration.get("choices", ()))), **declaration)
+
+
+def group(kind: type, *, axes: Mapping[str, str] | None = None, without: Container[str] = ()) -> Any:
+    """A field for options of ``kind``, of which some are not declared here.
+
+    axes : name of an option of ``kind`` -> option of this class that has several values of it; the group has the first
+    without : names of options that keep their default
+    """
+    return field(default_factory=kind, metadata={_AXES: axes or {}, _WITHOUT: without})
+
+
+def _undeclared(of_group: Any) -> set[str]:
+    """Names of the options of a group that its class does not declare."""
+    return {*of_group.metadata.get(_AXES, ()), *of_group.metadata.get(_WITHOUT, ())}
 
 
 def declared_options(kind: Any) -> tuple[Declared, ...]:
@@ -130,7 +158,8 @@ def _declared_options(kind: Any) -> tuple[Declared, ...]:
     found: list[Declared] = []
     for each in fields(kind):
         if is_dataclass(hints[each.name]):
-            found += declared_options(hints[each.name])
+            hidden = _undeclared(each)
+            found += (option for option in declared_options(hints[each.name]) if option.name not in hidden)
         elif _KEY in each.metadata:
             found.append(_declared(each.name, each.default, each.metadata[_KEY], hints[each.name]))
     return tuple(found)
@@ -141,6 +170,7 @@ def _declared(name: str, default: Any, declaration: Option, hint: Any) -> Declar
     kinds = [part for part in parts if part is not types.NoneType]
     many = [kind for kind in kinds if get_origin(kind) in (Sequence, tuple)]
     base = get_args(many[0])[0] if many else kinds[0]
+    base = get_args(base)[0] if isinstance(base, types.UnionType) else base
     keyed = any(get_origin(kind) is Mapping for kind in kinds)
     return Declared(
         name, default, declaration, base, len(kinds) < len(parts), bool(many), bool(many) and base in kinds, keyed
@@ -193,7 +223,10 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
     hints, chosen = get_type_hints(kind), {}
     for each in fields(kind):  # type: ignore[arg-type]
         if is_dataclass(hints[each.name]):
-            chosen[each.name] = build(hints[each.name], values)
+            kept = {name: value for name, value in values.items() if name not in _undeclared(each)}
+            axes = each.metadata.get(_AXES, {})
+            first = {name: values[several][0] for name, several in axes.items() if values.get(several)}
+            chosen[each.name] = build(hints[each.name], {**kept, **first})
         elif each.name in values:
             chosen[each.name] = values[each.name]
     return kind(**chosen)
@@ -202,14 +235,52 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 def as_words(instance: Any, *, always: Container[str] = (), never: Container[str] = ()) -> list[str]:
     """Command-line arguments that reproduce ``instance``: non-default options and those in ``always``."""
     words: list[str] = []
+    for each, value in _values(instance):
+        if each.name not in never and (value != each.default or each.name in always):
+            words += _words(each, value)
+    return words
+
+
+def differing(instance: Any, *, never: Container[str] = ()) -> dict[str, str]:
+    """What tells ``instance`` from one of defaults: the names of such options and their values, "" for a switch.
+
+    >>> from krrdistill.options import DistillOptions
+    >>> differing(DistillOptions(realism=0.5, refit=True, stratify=False, threads=2))
+    {'realism': '0.5', 'refit': '', 'no-stratify': ''}
+    """
+    found = {}
+    for each, value in _values(instance):
+        if each.option.names_run and each.name not in never and value != each.default:
+            name = f"no-{each.cli_name}" if value is False else each.cli_name
+            found[name] = "" if isinstance(value, bool) else as_word(value)
+    return found
+
+
+def short_word(word: str) -> str:
+    """``word`` as a name of a run has it: as it is, or the start of its digest where it is long or of odd characters.
+
+    >>> short_word("0.1,1"), short_word("/data/validation.npz")
+    ('0.1,1', '39c9cc32')
+    """
+    fit = len(word) <= _LONGEST_WORD and word.isascii() and not set(word) - _FIT
+    return word if fit else hashlib.sha256(word.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _values(instance: Any) -> Iterator[tuple[Declared, Any]]:
+    """Every option of an instance, those of its groups in their place, with its value."""
     declared = {each.name: each for each in declared_options(type(instance))}
     for each in fields(instance):
         value = getattr(instance, each.name)
         if is_dataclass(value):
-            words += as_words(value, always=always, never=never)
-        elif each.name in declared and each.name not in never and (value != each.default or each.name in always):
-            words += _words(declared[each.name], value)
-    return words
+            hidden = _undeclared(each)
+            yield from (item for item in _values(value) if item[0].name not in hidden)
+        elif each.name in declared:
+            yield declared[each.name], value
+
+
+def option_values(instance: Any) -> dict[str, Any]:
+    """The value of every option of ``instance``, those of its groups included, by the names of the fields."""
+    return {each.name: value for each, value in _values(instance)}
 
 
 def _words(declared: Declared, value: Any) -> list[str]:
@@ -240,7 +311,8 @@ def _read_many(label: str, declared: Declared, text: str) -> list[Any]:
     """``"1,10"`` -> [1, 10]."""
     values = [_read_one(declared, part.strip()) for part in text.split(",")]
     for value in values:
-        if value == "" or (isinstance(value, str) and declared.base is not str):
+        named = isinstance(value, str) and value not in declared.option.choices
+        if value == "" or (named and declared.base is not str):
             raise ValueError(f"{label} must be {_MANY[declared.base]} with commas between, got {value!r}")
     return values
 
@@ -292,7 +364,8 @@ def _check_one(label: str, declared: Declared, value: Any) -> Any:
             return value
         numbers = "" if declared.base is str else "a number, or "
         others = f" or {str(declared.option.metavar).partition('|')[2]}" if accepts is not None else ""
-        raise ValueError(f"{label} must be {numbers}one of {', '.join(choices)}{others}; got {shown_value(value)}")
+        allowed = f"{numbers}one of {', '.join(choices)}{others}"
+        raise ValueError(f"{label} must be {allowed}; got {shown_value(value)}{_because(declared.option)}")
     if declared.base is Any:
         return value
     value = _typed(label, declared.base, value)
@@ -329,8 +402,11 @@ def _check_bounds(label: str, declaration: Option, value: float) -> None:
     if not finite or not all(holds(value, limit) for _, holds, limit in bounds):
         words = [] if isinstance(value, int) else ["finite"]
         words += [f"{sign} {_limit(limit)}" for sign, _, limit in bounds]
-        reason = "" if declaration.reason is None else f"; {declaration.reason}"
-        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}{reason}")
+        raise ValueError(f"{label} must be {' and '.join(words)}, got {shown_value(value)}{_because(declaration)}")
+
+
+def _because(declaration: Option) -> str:
+    return "" if declaration.reason is None else f"; {declaration.reason}"
 
 
 def _limit(limit: float) -> str:

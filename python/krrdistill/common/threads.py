@@ -54,7 +54,7 @@ class _Process:
 
     def before_fork(self) -> None:
         """In the parent: what is written once is read once, whichever of its children come first."""
-        if self.word is None and not self.forked:
+        if self.word is None and not self.forked and sys.platform != "win32":  # which has no forks, nor set_blocking
             self.word, written = os.pipe()
             os.set_blocking(self.word, False)
             os.write(written, b"!")

@@ -23,38 +23,37 @@ BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A labelled data set, split into train and test, checked once when it is made.
+    """A labelled data set with a training and a test part. It is checked when it is created.
 
-    Threads may share it where they may share its arrays and sources; those of ``read_samples`` they may.
+    Threads may share it if they may share its arrays and sources. Sources of ``read_samples`` can be shared.
 
     Parameters
     ----------
     name : str
-        What reports call it.
-    x_train, x_test : array of shape (n, *shape), data frame, sparse matrix or ``RowSource``
-        Inputs: uint8, float32 or float64 as they are; anything else stays what it is and is read block by block, as
-        float32 or float64.
+        Name of the data set in reports.
+    x_train, x_test : array of shape ``(n, *shape)``, data frame, sparse matrix or ``RowSource``
+        Inputs. Arrays of uint8, float32 and float64 are used as they are. Anything else is converted to float32 or
+        float64 block by block, when it is used.
     y_train, y_test : array, series or list
-        Labels (n,): integers, booleans, strings or categories, stored as the codes of ``classes``. Or real-valued or
-        0/1 targets (n, k), stored as float64. Every class has at least one training sample.
+        Labels (n,): integers, booleans, strings or categories. They are stored as codes of ``classes``. Or targets
+        (n, k), real values or 0/1, stored as float64. Every class needs at least one training sample.
     class_names : sequence of str, optional
-        k names, of classes or targets. Integers in y are then the codes 0 ... k-1 and stay the labels: ``predict``
-        answers integers, and the names are for reports and pictures; strings in y are answered as strings. By default
-        the labels themselves.
+        Names of the k classes or targets for reports and pictures; by default the labels themselves. Integers in y
+        must then be the codes 0 ... k-1. ``predict`` returns labels as they are in y, integers or strings.
     targets : "classes" or "real", optional
-        What y holds, where its type does not tell: whole-numbered floats may be either. Read back, it is "classes",
+        Meaning of y. Needed for whole-numbered floats, which could be either. The attribute is "classes",
         "multilabel" (0 or 1 in every column of y) or "real".
     layout : "NHWC" or "NCHW", optional
-        Where images have their channels, last or first; needed where the shape looks like the latter.
+        Axis of the channels of images, last or first. Needed if the shape looks like channels first.
     x_validation, y_validation : optional
-        Samples that lambda is chosen by, in place of a hold-out of the training set.
+        Validation set to choose lambda on, instead of a hold-out of the training set.
 
     Raises
     ------
     TypeError
-        For the wrong kind of object.
+        For an object of the wrong type.
     DataError
-        For what is wrong inside it.
+        For wrong shapes or values.
     """
 
     name: str
@@ -119,17 +118,17 @@ class Dataset:
 
     @property
     def train_targets(self) -> Targets:
-        """y of the training set with what its codes stand for, as ``distill`` takes it."""
+        """Labels or targets of the training set, with the names of their classes, for ``distill``."""
         return Targets(self.y_train, self.classes)
 
     @property
     def test_targets(self) -> Targets:
-        """The same of the test set."""
+        """Labels or targets of the test set, with the names of their classes."""
         return Targets(self.y_test, self.classes)
 
     @property
     def validation(self) -> tuple[Any, Any] | None:
-        """The validation set (X, y), as ``distill`` takes it; None where there is none."""
+        """Validation set (X, y) for ``distill``; None if there is none."""
         return None if self.x_validation is None else (self.x_validation, Targets(self.y_validation, self.classes))
 
     def check_classes(self, where: str) -> None:

@@ -38,11 +38,11 @@ _MAX_LISTED = 16  # constants of at most so many channels are listed in spec()
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """u = (x - origin) / unit, and with ZCA z = u @ whitening: the first stage of a feature map.
+    """First stage of a feature map: u = (x - origin) / unit, and with ZCA z = u @ whitening.
 
-    The origin is subtracted first, so that a large one beside a small spread costs no digits.
+    The origin is subtracted first, so that a large origin with a small spread costs no accuracy.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
@@ -85,9 +85,12 @@ class Preprocessing:
             if not np.isfinite([1.0 / self.unit, self.origin / self.unit]).all():
                 raise DataError("Preprocessing: unit holds zeros (or numbers next to zero), which cannot be undone")
 
+    def __repr__(self) -> str:
+        return f"Preprocessing({self.kind}, d={self.input_dim})"
+
     @staticmethod
     def none(input_dim: int) -> Preprocessing:
-        """The identity on d entries."""
+        """The identity on inputs with d entries."""
         return Preprocessing("none", np.zeros(input_dim), np.ones(input_dim))
 
     @property
@@ -106,9 +109,9 @@ class Preprocessing:
         return np.asarray(-self.origin / self.unit)
 
     def standardise(self, X: Any) -> Any:
-        """u = (x - origin) / unit without whitening: what the layers of a map get.
+        """u = (x - origin) / unit, without whitening.
 
-        X : array of shape (n, *shape) or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
+        X : array of shape ``(n, *shape)`` or (n, d), any real dtype. Returns float64 (n, d), of the kind of X.
         """
         return like(self._standard(self._rows("standardise", "X", X)), X)
 
@@ -120,7 +123,7 @@ class Preprocessing:
         return out
 
     def raw(self, U: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """x = u unit + origin: the inverse of ``standardise``, float64 (n, d) or (n, *shape), of the kind of U."""
+        """x = u unit + origin: the inverse of ``standardise``, float64 (n, d) or ``(n, *shape)``, of the kind of U."""
         return like(self._raw("raw", self._rows("raw", "U", U), shape), U)
 
     def _raw(self, method: str, rows: NDArray[Any], shape: tuple[int, ...] | None) -> Vector:
@@ -151,16 +154,15 @@ class Preprocessing:
         return np.asarray(scipy.linalg.cho_solve(self._whitening_factor, Z.T, check_finite=False).T)
 
     def invert(self, Z: Any, shape: tuple[int, ...] | None = None) -> Any:
-        """x from z, the inverse of ``apply``: float64 (n, d) or (n, *shape), of the kind of Z."""
+        """x from z, the inverse of ``apply``: float64 (n, d) or ``(n, *shape)``, of the kind of Z."""
         rows = np.asarray(self._rows("invert", "Z", Z), np.float64)
         return like(self._raw("invert", self.unwhiten(rows), shape), Z)
 
     def warn_of_units(self, where: str, X: Any) -> None:
-        """Warns, in the name of ``where``, where samples X (n, d) are ten times as large or small as in training.
+        """Warn if samples X (n, d) are ten times as large or small as the training samples; ``where`` names the caller.
 
-        Sizes are over the root mean square of the training samples, sqrt(origin^2 + unit^2), see ``units``. Nothing is
-        known without preprocessing; ZCA knows bounds: its unit is no standard deviation, but as large as the largest
-        entry, and its origin a lower bound.
+        The reference is the root mean square of the training samples, sqrt(origin^2 + unit^2). Without preprocessing
+        nothing is known. For ZCA only bounds are known: its unit is the largest entry, its origin a lower bound.
         """
         if self.kind == "none":
             return
@@ -173,17 +175,17 @@ class Preprocessing:
         return None if self.whitening is None else scipy.linalg.cho_factor(self.whitening, lower=True)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that ``from_arrays`` needs, by the names of the file format."""
+        """The arrays that ``from_arrays`` needs, under their names in the file format."""
         named = {"X_origin": self.origin, "X_unit": self.unit}
         return named if self.whitening is None else {**named, "whitening": self.whitening}
 
     def spec(self) -> dict[str, Any]:
-        """The rest, ready for JSON: kind, eps and constants."""
+        """Everything else that ``from_arrays`` needs, as JSON-able values: kind, eps and constants."""
         return {"kind": self.kind, "eps": self.eps, "constants": dict(self.constants)}
 
     @staticmethod
     def from_arrays(spec: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Preprocessing:
-        """Rebuilds what ``spec`` and ``arrays`` describe; raises DataError when they are invalid."""
+        """Build the preprocessing from its ``spec`` and ``arrays``. Raises DataError if they are invalid."""
         kind: Any = spec.get("kind")
         missing = [
             name for name in ("X_origin", "X_unit", *(["whitening"] if kind == "zca" else [])) if name not in arrays
@@ -211,11 +213,13 @@ class Preprocessing:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, mean and squared deviations per channel of images, per feature of vectors. They add over disjoint data.
+    """Count, mean and sum of squared deviations, per channel of images or per feature of vectors.
+
+    Moments of disjoint data can be added with ``+``.
 
     Merging: Chan, Golub, LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
@@ -231,9 +235,12 @@ class Moments:
     deviations: Vector
     layout: str = "NHWC"
 
+    def __repr__(self) -> str:
+        return f"Moments(shape={self.shape}, {self.count} numbers per channel)"
+
     @staticmethod
     def of(X: Any, *, layout: str | None = None) -> Moments:
-        """Moments of an array (n, *shape), block by block."""
+        """Compute the moments of an array ``(n, *shape)``, block by block."""
         x = host_samples("Moments", X)
         shape = tuple(int(s) for s in x.shape[1:])
         layout = checked_layout("standardize", shape, layout)
@@ -270,7 +277,7 @@ class Moments:
 
     @property
     def std(self) -> Vector:
-        """Standard deviation per channel; 1 where a channel is constant. Raises DataError where it overflows."""
+        """Standard deviation per channel; 1 for constant channels. Raises DataError if it overflows."""
         std = np.sqrt(self.deviations / max(self.count, 1))
         if np.isnan(self.mean).any():
             raise DataError("standardize: the data hold NaN or infinity")
@@ -285,19 +292,19 @@ def _resolved(square: Vector, count: int, mean: Vector) -> bool:
 
 
 def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Preprocessing:
-    """u = (x - mean) / std per channel of images, per feature of vectors.
+    """Standardise inputs: u = (x - mean) / std, per channel of images or per feature of vectors.
 
     Parameters
     ----------
-    data : Dataset, array (n, *shape) or Moments
-        uint8 data sets "mnist", "cifar10" and "cifar100" take the published constants of x / 255; everything else its
-        own (training) mean and standard deviation. Samples of shape (h, w) have one channel, (h, w, c) have c. A
-        channel or feature that never changes gets std 1.
+    data : Dataset, array ``(n, *shape)`` or Moments
+        Raw inputs; of a data set its training part. Mean and standard deviation are computed from them. The uint8 data
+        sets "mnist", "cifar10" and "cifar100" get the published constants instead. Samples of shape (h, w) have one
+        channel, those of shape (h, w, c) have c. Constant channels and features get std 1.
     layout : "NHWC" or "NCHW", optional
-        Where images have their channels, last or first; needed where the shape looks like the latter. A data set has
+        Axis of the channels of images, last or first. Needed if the shape looks like channels first. A ``Dataset`` has
         its own.
     name : str, optional
-        Of the data set that an array is a part of. A data set has its own.
+        Name of the data set, if ``data`` is an array from it. A ``Dataset`` has its own.
 
     Returns
     -------
@@ -306,7 +313,15 @@ def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Prep
     Raises
     ------
     DataError
-        When the spread overflows float64.
+        If the standard deviation overflows float64.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import krrdistill as kd
+    >>> scaling = kd.standardize(np.array([[0.0, 10.0], [4.0, 30.0]]))
+    >>> scaling.apply(np.array([[2.0, 30.0]]))
+    array([[0., 1.]])
     """
     constants: dict[str, Any] = {"source": "x_train", "unit": 1.0}
     if isinstance(data, (Dataset, Moments)):
@@ -333,16 +348,16 @@ def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Prep
 
 
 def zca(data: Any, *, eps: float = 0.1, name: str = "") -> Preprocessing:
-    """z = (x / white - mean) @ W, W = U diag(1/sqrt(s + eps)) U^T, with cov = U diag(s) U^T.
+    """Whiten inputs (ZCA): z = (x / white - mean) @ W, W = U diag(1/sqrt(s + eps)) U^T, cov = U diag(s) U^T.
 
     Parameters
     ----------
-    data : Dataset or array (n, *shape)
+    data : Dataset or array ``(n, *shape)``
     eps : float
-        > 0, added to the eigenvalues of the covariance of x / white, n samples, in float64. white is 255 for uint8 (16
-        for "digits"), else the largest magnitude in the data.
+        Positive number that is added to the eigenvalues of the covariance of x / white. white is 255 for uint8 (16 for
+        "digits"), otherwise the largest absolute value in the data.
     name : str, optional
-        Of the data set that an array is a part of. A data set has its own.
+        Name of the data set, if ``data`` is an array from it. A ``Dataset`` has its own.
 
     Returns
     -------

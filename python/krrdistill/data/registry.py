@@ -77,32 +77,33 @@ def load_dataset(
     y_validation: Columns = None,
     test_fraction: float | None = None,
 ) -> Dataset:
-    """A data set by name, or from files, tables and the collections of other libraries.
+    """Load a data set by name, or from files, tables and data sets of other libraries.
 
     Parameters
     ----------
     source : str, path, table or collection
-        "digits" (bundled with scikit-learn, 8x8, split here 80/20 by class), "mnist", "cifar10", "cifar100"; or
-        whatever ``read_samples`` takes; or a source that has parts: a .npz file with x_train, y_train, x_test, y_test
-        (or train_images, train_labels, ...), optional x_val, y_val and class_names; a DatasetDict, also a saved one; a
-        folder with the folders train, test and optionally val; Parquet files train-*, test-*; a mapping of these names.
+        A name: "digits" (8x8 images from scikit-learn, split 80/20 within each class), "mnist", "cifar10", "cifar100".
+        Or any source of ``read_samples``. Or a source with several parts: an .npz file with x_train, y_train, x_test,
+        y_test (or train_images, train_labels, ...), optional x_val, y_val and class_names; a DatasetDict, also a saved
+        one; a folder with the folders train, test and optionally val; Parquet files train-*, test-*; a mapping with
+        these names.
     data_dir : str or path, optional
-        Folder of the named sets; by default the environment variable KRRDISTILL_DATA, else ./data.
+        Folder of the named data sets; by default the environment variable KRRDISTILL_DATA, otherwise ./data.
     download : bool
-        Fetch the official files of a named set into data_dir when they are not there.
+        Whether to download the official files of a named data set to ``data_dir`` if they are missing.
     targets : "classes" or "real", optional
-        What y holds, where its type does not tell: whole-numbered floats may be either.
+        Meaning of y. Needed for whole-numbered floats, which could be either.
     layout : "NHWC" or "NCHW", optional
-        Where images have their channels; needed where their shape looks like the latter.
+        Axis of the channels of images, last or first. Needed if the shape looks like channels first.
     x, y : str or sequence of str, optional
-        Columns or keys, see ``read_samples``.
+        Names of columns or keys, see ``read_samples``.
     test, validation : source, optional
-        The test set, and the samples that lambda is chosen by; whatever ``read_samples`` takes.
+        Test set, and validation set to choose lambda on; any source of ``read_samples``.
     x_test, y_test, x_validation, y_validation : str or sequence of str, optional
-        Their columns or keys, by default those of the training set; without ``test`` (``validation``) keys of the same
-        file.
+        Columns or keys of these sets; by default those of the training set. Without ``test`` (``validation``) they are
+        keys in the file of the training set.
     test_fraction : float, optional
-        Without a test set: this part of every class, drawn by a fixed seed, becomes one.
+        If there is no test set: fraction of every class to set apart as one, with a fixed seed.
 
     Returns
     -------
@@ -111,19 +112,25 @@ def load_dataset(
     Raises
     ------
     TypeError
-        For a source of another kind.
+        For a source of another type.
     DataError
         For an unknown name and for missing, unreadable or invalid data.
     BackendUnavailable
-        Without a library that the source needs.
+        If a library that the source needs is missing.
 
     Notes
     -----
-    Looked for in data_dir, in this order:
+    Files of the named data sets in ``data_dir``, in the order in which they are looked for:
     mnist : mnist.npz; the four IDX files, plain or .gz, "-idx3" or ".idx3"; the same in MNIST/raw.
     cifar10 : cifar10.npz; cifar-10-batches-py or cifar-10-python.tar.gz; cifar-10-batches-bin or its .tar.gz.
     cifar100 : cifar100.npz; cifar-100-python or its .tar.gz; cifar-100-binary or its .tar.gz. Fine labels.
     Images are uint8, (28, 28) for mnist and (32, 32, 3) for CIFAR.
+
+    Examples
+    --------
+    >>> import krrdistill as kd
+    >>> kd.load_dataset("digits")
+    Dataset('digits', train 1438, test 359, shape (8, 8), uint8, 10 classes)
     """
     asked = Parts(x, y, test, x_test, y_test, validation, x_validation, y_validation, test_fraction)
     if targets is not None:

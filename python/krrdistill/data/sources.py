@@ -50,36 +50,46 @@ class Read(NamedTuple):
 
 
 def read_samples(source: Any, *, x: Columns = None, y: Columns = None) -> tuple[Any, Any]:
-    """Labelled samples (X, y), ready for ``distill``; X is read a block at a time when it is used.
+    """Read labelled samples (X, y) for ``distill``. X is read block by block when it is used.
 
     Parameters
     ----------
     source : path, table or collection
-        A Parquet file or a folder of them; a folder that ``datasets`` saved ("hf:PATH" says so); a folder of pictures,
-        ROOT/CLASS/*.png, jpg, bmp or webp; a .npz file; a .npy file, with y another. A data frame or table of pandas,
-        polars or pyarrow; a ``datasets.Dataset``; a map-style ``torch.utils.data.Dataset``; a pair (X, y) of arrays or
-        of .npy files.
+        Files: a Parquet file or a folder of them; a folder that ``datasets`` saved ("hf:PATH" if it is not clear); a
+        folder of images, ``ROOT/CLASS/*.png``, jpg, bmp or webp; an .npz file; an .npy file, with another one for y.
+        Objects: a data frame or table of pandas, polars or pyarrow; a ``datasets.Dataset``; a map-style
+        ``torch.utils.data.Dataset``; a pair (X, y) of arrays or of .npy files.
     x : str or sequence of str, optional
-        Columns of the samples, "emb" for one column of vectors or "a,b,c"; a key of the .npz file. By default all
-        columns but y.
+        Columns of the samples: "emb" for one column of vectors, or "a,b,c". For an .npz file a key. By default all
+        columns except y.
     y : str or sequence of str, optional
-        Column of the labels, or columns of real-valued targets; a key of the .npz file; the path of a .npy file. By
-        default the only column called label, labels, target or y, and of ``datasets`` its only ClassLabel.
+        Column of the labels, or columns of real-valued targets. For an .npz file a key, for .npy files the path of the
+        other file. By default the only column that is called label, labels, target or y. For ``datasets`` the only
+        ClassLabel.
 
     Returns
     -------
     X : array or RowSource of shape (n, ...)
     y : array
-        Names of classes (of folders, of a ClassLabel) are strings.
+        Labels or targets. Names of classes (from folders or a ClassLabel) are strings.
 
     Raises
     ------
     DataError
-        For what cannot be read, and with the names that there are where x or y is not obvious.
+        If something cannot be read, or it is not clear what x or y is. The message lists the available names.
     BackendUnavailable
-        Without the library that reads this source.
+        If the library that reads this source is missing.
     TypeError
-        For a source of another kind.
+        For a source of another type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import krrdistill as kd
+    >>> X, y = kd.read_samples((np.eye(3), ["cat", "dog", "dog"]))
+    >>> X.shape, list(y)
+    ((3, 3), ['cat', 'dog', 'dog'])
+    >>> X, y = kd.read_samples("embeddings.parquet", x="emb", y="label")  # doctest: +SKIP
     """
     try:
         found = read(source, x, y)

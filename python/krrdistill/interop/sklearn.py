@@ -88,18 +88,32 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Attributes
     ----------
     classes_ : array of shape (k,)
-    n_features_in_, feature_names_in_ : scikit-learn's
-    distilled_ : DistilledDataset, with ``save``
-    X_distilled_ : array of shape (m, d), in the units of X
-    Y_distilled_ : array of shape (m, k), the labels to train with, one column per class
-    y_distilled_ : array of shape (m,), the class of each point
-    coef_ : array of shape (k, p), the model retrained from the distilled points
-    coef_original_ : array of shape (k, p), the model W that was learned from X
-    lambda_ : float, the ridge parameter of W; lambda_s_ : float, the one to train with on the distilled points
-    ridge_path_ : RidgePath, all models that lambda_ was chosen from, with their accuracies
-    certificate_ : Certificate, of coef_ against coef_original_, on the rows held out, or the training rows if none are
-    temperature_ : float, see ``predict_proba``
-    statistics_ : RidgeStatistics, of the training rows, which ``partial_fit`` adds to
+    n_features_in_, feature_names_in_
+        Those of scikit-learn.
+    distilled_ : DistilledDataset
+        Its ``save`` writes the file.
+    X_distilled_ : array of shape (m, d)
+        In the units of X.
+    Y_distilled_ : array of shape (m, k)
+        The labels to train with, one column per class.
+    y_distilled_ : array of shape (m,)
+        The class of each point.
+    coef_ : array of shape (k, p)
+        The model retrained from the distilled points.
+    coef_original_ : array of shape (k, p)
+        The model W that was learned from X.
+    lambda_ : float
+        The ridge parameter of W.
+    lambda_s_ : float
+        The one to train with on the distilled points.
+    ridge_path_ : RidgePath
+        All models that ``lambda_`` was chosen from, with their accuracies.
+    certificate_ : Certificate
+        Of ``coef_`` against ``coef_original_``, on the rows held out, or the training rows if none are.
+    temperature_ : float
+        See ``predict_proba``.
+    statistics_ : RidgeStatistics
+        Of the training rows; ``partial_fit`` adds to them.
 
     Notes
     -----
@@ -259,7 +273,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.certificate_ = distilled.verify(model, test=(X, Targets(codes, distilled.classes)), backend=self.backend)
 
     def fit_resample(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[FloatArray, npt.NDArray[Any]]:
-        """(X_distilled_, y_distilled_) after ``fit``: imbalanced-learn's convention for samplers.
+        """``(X_distilled_, y_distilled_)`` after ``fit``: imbalanced-learn's convention for samplers.
 
         The labels are classes. With init = "noise" and no lambda_s they are the distilled labels up to a common factor,
         so that least squares on their one-hot form finds W up to that factor and predicts the same classes. With
@@ -270,7 +284,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self.X_distilled_, self.y_distilled_
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Scores coef_ phi(x), shape (n, k); for two classes the second minus the first, shape (n,)."""
+        """Scores ``coef_`` phi(x), shape (n, k); for two classes the second minus the first, shape (n,)."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -280,7 +294,7 @@ class RidgeDistiller(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return np.asarray(self.classes_[scores.argmax(axis=1)])
 
     def predict_proba(self, X: Any) -> FloatArray:
-        """Probabilities softmax(scores / temperature_), shape (n, k); the largest is that of the predicted class.
+        """Probabilities ``softmax(scores / temperature_)``, shape (n, k); the largest is that of the predicted class.
 
         Temperature scaling: the one number minimises the log-loss of the rows held out, under the model that has not
         seen them; with ``sample_weight``, without ``class_weight``. Each of n rows counts as a k-th part of one more of

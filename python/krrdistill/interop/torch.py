@@ -183,7 +183,7 @@ def _tensor(array: Any, kind: Tensor) -> Tensor:
 
 
 class FeatureModule(torch.nn.Module):
-    """phi as a module: raw inputs (n, *shape) -> (n, p), with the weights of a map.
+    """phi as a module: raw inputs ``(n, *shape)`` -> (n, p), with the weights of a map.
 
     Weights are buffers: ``to`` moves and casts them, ``state_dict`` holds them, gradients go to the inputs only.
 

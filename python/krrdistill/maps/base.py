@@ -36,27 +36,27 @@ _BEYOND_RANGE = 1e-9  # relative excess of a feature over the cosine's range tha
 
 
 class FeatureMap:
-    """A feature map phi: R^d -> R^p on raw inputs, given by its preprocessing and its layers.
+    """A feature map phi: R^d -> R^p on raw inputs. It consists of a preprocessing and layers.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     input_dim : int
         d, the number of entries of a sample.
     layers : sequence of Layer
-        float32 weights (outputs, inputs), so that float32 and float64 pipelines use the very same map.
+        Layers with float32 weights (outputs, inputs). Computations in float32 and float64 use the same weights.
     preprocessing : Preprocessing, optional
-        The affine first stage, by default none.
+        First stage, an affine function of the inputs; by default none.
     parameters : mapping, optional
-        JSON-able parameters that rebuild the layers, for ``map_from_spec``.
+        JSON-able parameters from which ``map_from_spec`` builds the layers again.
 
     Attributes
     ----------
     layers : tuple of Layer
         All layers, the whitening included.
     own_layers : tuple of Layer
-        The layers given.
+        The layers without the whitening.
     scale, shift : array of shape (d,), or None without preprocessing
         h_0 = x scale + shift, as the backends compute it.
     """
@@ -117,14 +117,16 @@ class FeatureMap:
         return copy
 
     def transform(self, X: Any, *, dtype: Any = None, backend: Backend | str | None = None) -> Any:
-        """phi(X): array of shape (n, d) or (n, *shape) -> (n, p), of the kind and on the device of X.
+        """Compute features phi(X), shape (n, p), for X of shape (n, d) or ``(n, *shape)``.
+
+        The result is of the kind of X (NumPy, torch ...) and on its device.
 
         Parameters
         ----------
         X : array
             Raw inputs.
         dtype : "float32" or "float64"
-            By default that of X, and float64 where X has neither.
+            Type of the computation; by default that of X if it is one of them, otherwise float64.
 
         Raises
         ------
@@ -144,17 +146,17 @@ class FeatureMap:
     def named_rows(
         self, where: str, X: Any, precision: str, rows: npt.NDArray[np.int64] | None = None
     ) -> AbstractContextManager[None]:
-        """Errors about rows of raw X (n, d), within the block, name the function ``where`` and what is wrong."""
+        """A context in which errors about rows of raw X (n, d) name the function ``where`` and the row."""
         return rows_of(where, X, precision, scale=self.scale, shift=self.shift, rows=rows)
 
     def feature_limit(self) -> float:
-        """The largest |entry| that features of this map can have: inf, or the scale of a final cosine."""
+        """The largest absolute value that a feature can have: the scale of a final cosine, otherwise inf."""
         if self.layers and self.layers[-1].activation == "cosine":
             return float(self.layers[-1].parameter)
         return float("inf")
 
     def feature_bound(self, largest: float) -> float:
-        """An upper bound of |phi(x)_j| for |x_i| <= ``largest``; inf for layers that run in Python."""
+        """An upper bound of ``|phi(x)_j|`` for ``|x_i| <= largest``. It is inf for layers that run in Python."""
         if np.isfinite(self.feature_limit()):
             return self.feature_limit()
         unit, origin = np.abs(self.preprocessing.unit), np.abs(self.preprocessing.origin)
@@ -192,17 +194,17 @@ class FeatureMap:
 
     @property
     def reach(self) -> str:
-        """Kind of preimages: "exact", "approximate" (by gradients) or "none"."""
+        """Kind of preimages that this map has: "exact", "approximate" (found by gradients) or "none"."""
         if self._ranges is not None:
             return "exact"
         operators = [layer.weight for layer in self.layers if isinstance(layer.weight, Operator)]
         return "approximate" if all(operator.differentiable for operator in operators) else "none"
 
     def range_basis(self) -> FloatArray | None:
-        """Orthonormal basis Q (p, r) of the linear range of the features; None where that is all of R^p.
+        """Orthonormal basis Q (p, r) of the linear range of the features; None if the range is all of R^p.
 
-        Deep linear networks with p > d have such a range (Theorem 5.3). Raises NotSurjective where the range is no
-        linear subspace, which ``reach`` tells.
+        Deep linear networks with p > d have such a range (Theorem 5.3). Raises NotSurjective if the range is not a
+        linear subspace (``reach`` is then not "exact").
         """
         if self._ranges is None:
             raise NotSurjective(f"{self.kernel}: {obstacle(self.layers)}")
@@ -213,7 +215,10 @@ class FeatureMap:
         return layer_ranges(self.layers)
 
     def linearize(self, X: FloatArray) -> Linearization:
-        """phi at X (m, d) with V -> V J^T and U -> U J, in float64. Where ``reach`` is not "none"."""
+        """phi(X) for X (m, d), and its Jacobian as functions V -> V J^T and U -> U J, in float64.
+
+        Not for maps whose ``reach`` is "none".
+        """
         at, scale = self._weights.at(self.preprocessing.standardise(X)), self.preprocessing.scale
         return Linearization(at.value, lambda V: at.forward(V * scale), lambda U: at.backward(U) * scale)
 
@@ -230,25 +235,25 @@ class FeatureMap:
         return LayerWeights(self.layers)
 
     def preimage(self, F: Any, *, near: Any = None, backend: Backend | str | None = None) -> Any:
-        """X with phi(X) = F, the one nearest to ``near``: float64, of the kind of F.
+        """Find X with phi(X) = F, the one nearest to ``near``. Float64, of the kind of F.
 
-        Per layer, from the last: t = act^-1(f), then x = x_0 + W^+ (t - (W x_0 + b)); of the arccos branches
-        +-arccos(f) + 2 pi j the one nearest to W x_0 + b is taken. Layers that run in Python invert themselves. Items
-        5.1 to 5.4 of the paper (invertible, FCNN, CNN, random Fourier) are cases of it.
+        Layers are inverted from the last to the first: t = act^-1(f), then x = x_0 + W^+ (t - (W x_0 + b)). Of the
+        branches +-arccos(f) + 2 pi j of a cosine the one nearest to W x_0 + b is taken. A ``UserMap`` uses its own
+        inverse. Items 5.1 to 5.4 of the paper (invertible, FCNN, CNN, random Fourier) are special cases.
 
         Parameters
         ----------
         F : array of shape (m, p)
-            Features within the map's range; their part outside a linear range is dropped.
+            Features in the range of the map. A part outside a linear range is dropped.
         near : array of shape (m, d), optional
-            Raw reference inputs x_0, by default the origin of the preprocessing.
+            Raw reference inputs x_0; by default the origin of the preprocessing.
 
         Raises
         ------
         NotSurjective
-            If the range is no linear subspace, or weights are rank deficient.
+            If the range is not a linear subspace, or the weights are rank deficient.
         DataError
-            If an entry of F lies outside of the map's range; for wrong shapes, NaN or infinity.
+            For entries of F outside the range of the map, wrong shapes, NaN or infinity.
         """
         where = f"{type(self).__name__}.preimage"
         check_device(where, F=F, near=near)
@@ -261,7 +266,7 @@ class FeatureMap:
     def standard_preimage(
         self, H: FloatArray, *, near: FloatArray | None = None, backend: Backend | str | None = None
     ) -> FloatArray:
-        """``preimage`` on standardised inputs u = (x - origin) / unit, which keeps the digits of a large origin."""
+        """``preimage`` in standardised inputs u = (x - origin) / unit. A large origin then costs no accuracy."""
         self.range_basis()  # raises
         solver = get_backend(backend)
         bases = [] if self._ranges is None else self._ranges[:-1]
@@ -304,7 +309,7 @@ class FeatureMap:
             raise DataError("map: the file is of another feature map or preprocessing")
 
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides the features: equal for equal maps of equal inputs."""
+        """SHA-256 digest of everything that determines the features. Equal maps have equal fingerprints."""
         return self._fingerprint
 
     @cached_property

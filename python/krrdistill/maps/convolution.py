@@ -148,10 +148,11 @@ class Convolution(Operator):
 
 
 class ConvolutionalNetwork(FeatureMap):
-    """phi(x) = act(K_L * ... act(K_1 * x)),  act(t) = t or slope t (t <= 0),  K_l ~ N(0, 1 / (size^2 c)), no bias.
+    """phi(x) = act(K_L * … act(K_1 * x)),  act(t) = t or slope t (t <= 0),  K_l ~ N(0, 1 / (size^2 c)), no bias.
 
-    Exact where every convolution is onto (item 5.3), which is found out when the map is asked: never with more
-    outputs than inputs, always for random kernels with stride = size and at most size^2 c channels out of c.
+    The map has exact preimages if every convolution is surjective (the paper's item 5.3). This is tested numerically
+    when it is needed. Convolutions with more outputs than inputs never are. Random kernels with stride = size and at
+    most size^2 c output channels (c input channels) always are.
 
     Parameters
     ----------
@@ -160,13 +161,13 @@ class ConvolutionalNetwork(FeatureMap):
     channels : sequence of int, optional
         Number of output channels of each layer, by default one layer of 3 c.
     kernel_size, stride, padding : int
-        Of every layer; zeros are around the input, ``padding`` < ``kernel_size`` of them at each side.
+        The same for every layer. Inputs are padded with zeros, ``padding`` < ``kernel_size`` at each side.
     slope : float
-        LeakyReLU's.
+        Slope of LeakyReLU for t <= 0.
     seed : int
         Seed of the kernels.
     layout : "NHWC" or "NCHW"
-        Where inputs have their channels, last or first; features always have them last.
+        Axis of the channels of the inputs, last or first. Features always have them last.
     preprocessing : Preprocessing, optional
         Preprocessing of raw inputs, before the layers; by default none.
     """

@@ -15,10 +15,11 @@ __all__ = ["DeepLinear"]
 
 
 class DeepLinear(FeatureMap):
-    """phi(x) = M x,  M = W_L ... W_1,  W_l ~ N(0, 1/fan_in), no bias.
+    """phi(x) = M x,  M = W_L … W_1,  W_l ~ N(0, 1/fan_in), no bias.
 
-    With p > d the features are the range of M, a subspace of dimension r <= d. A model trained by ridge lies in it, so
-    that k points suffice, and so does every m >= k (Theorem 5.3): the construction runs in coordinates of the range.
+    With p > d the features fill the range of M, a subspace of dimension r <= d. The weights of a ridge model lie in
+    this subspace, so every number of points m >= k is enough (Theorem 5.3). The construction uses coordinates of the
+    subspace.
 
     Parameters
     ----------

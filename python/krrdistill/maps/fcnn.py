@@ -19,10 +19,10 @@ __all__ = ["FCNN", "gaussian_layers"]
 
 
 class FCNN(FeatureMap):
-    """phi(x) = act(W_L ... act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
+    """phi(x) = act(W_L … act(W_1 x)),  act(t) = t or slope t (t <= 0),  W_l ~ N(0, 1/fan_in), no bias.
 
-    With widths d >= d_1 >= ... >= d_L the weights have full row rank almost surely and every feature vector has a
-    preimage (item 5.2). Other widths have approximate ones (``reach``).
+    If the widths satisfy d >= d_1 >= ... >= d_L, the weights have full row rank almost surely, and every feature
+    vector has an exact preimage (the paper's item 5.2). For other widths preimages are approximate (``reach``).
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class FCNN(FeatureMap):
     widths : sequence of int, optional
         d_1 ... d_L, by default ``hidden_layers`` times d.
     hidden_layers : int
-        L, where ``widths`` is not given.
+        L, the number of layers, if ``widths`` is not given.
     slope : float
         Slope of LeakyReLU for t <= 0, 0.1 as published.
     seed : int

@@ -13,7 +13,7 @@ __all__ = ["Identity"]
 
 
 class Identity(FeatureMap):
-    """phi(x) = x, p = d. Every feature vector is its own preimage.
+    """phi(x) = x with p = d: ridge regression on the inputs. Every feature vector is its own preimage.
 
     Parameters
     ----------

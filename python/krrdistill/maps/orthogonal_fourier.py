@@ -24,10 +24,10 @@ _ROUNDS = 3  # as many as the paper's sqrt(d) / sigma H D1 H D2 H D3 has
 class OrthogonalFourier(FeatureMap):
     """phi(x) = sqrt(2/p) cos(A x + b),  A = (sqrt(d) / sigma) Q[:p],  Q orthogonal,  b ~ U[0, 2 pi].
 
-    phi(x) . phi(y) approximates exp(-||x - y||^2 / (2 sigma^2)) as random Fourier features do, for d large enough that
-    one row of Q times x is nearly normal. Q is three rounds of random signs and Walsh-Hadamard transforms
-    (``HadamardWeight``): O(d log d) per sample, and A^+ = (sigma^2 / d) A^T, so that a preimage needs no solve
-    (the paper's item 5.4).
+    phi(x) . phi(y) approximates exp(-||x - y||^2 / (2 sigma^2)), as random Fourier features do. This holds for d large
+    enough that a row of Q times x is nearly normal. Q is a product of three random sign changes and Walsh-Hadamard
+    transforms (``HadamardWeight``). A sample takes O(d log d) operations. A^+ = (sigma^2 / d) A^T, so that preimages
+    need no linear solve (the paper's item 5.4).
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ class OrthogonalFourier(FeatureMap):
     n_features : int, optional
         p <= d, by default d.
     sigma2 : float
-        sigma^2 in units of squared (preprocessed) inputs.
+        sigma^2, the squared bandwidth, in units of squared (preprocessed) inputs.
     seed : int
-        Of Q and b: the same numbers on every machine and version.
+        Seed of Q and b. The numbers are the same on every machine and in every version.
     preprocessing : Preprocessing, optional
         Preprocessing of raw inputs, before the layers; by default none.
     """

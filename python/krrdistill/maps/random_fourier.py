@@ -27,13 +27,15 @@ _MAX_NU = 50.0
 class RandomFourier(FeatureMap):
     """phi(x) = sqrt(2/p) cos(A x + b),  rows of A from a spectral measure,  b ~ U[0, 2 pi].
 
-    phi(x) . phi(y) approximates the kernel whose spectral measure it is (Bochner), with sigma = sqrt(sigma2):
-      gaussian   A_ij ~ N(0, 1/sigma^2)             exp(-||x - y||^2 / (2 sigma^2))
-      laplacian  A_ij ~ Cauchy(0, 1/sigma)          exp(-||x - y||_1 / sigma)
-      matern     rows ~ t_{2 nu}(0, I/sigma^2)      2^(1-nu) / Gamma(nu) s^nu K_nu(s),  s = sqrt(2 nu) ||x - y|| / sigma
+    phi(x) . phi(y) approximates the kernel that belongs to the spectral measure (Bochner), with sigma = sqrt(sigma2)::
+
+        gaussian   A_ij ~ N(0, 1/sigma^2)          exp(-||x - y||^2 / (2 sigma^2))
+        laplacian  A_ij ~ Cauchy(0, 1/sigma)       exp(-||x - y||_1 / sigma)
+        matern     rows ~ t_{2 nu}(0, I/sigma^2)   2^(1-nu) / Gamma(nu) s^nu K_nu(s),  s = sqrt(2 nu) ||x - y|| / sigma
+
     Sources: Rahimi and Recht, NeurIPS 2007, figure 1 (the first two); Rasmussen and Williams, Gaussian Processes for
     Machine Learning, 2006, equations 4.14 and 4.15 (Matern: a multivariate t with 2 nu degrees of freedom).
-    Exact preimages need p <= d (item 5.4).
+    Exact preimages need p <= d (the paper's item 5.4).
 
     Parameters
     ----------
@@ -42,20 +44,20 @@ class RandomFourier(FeatureMap):
     n_features : int, optional
         p, by default d.
     sigma2 : float
-        sigma^2: squared (preprocessed) inputs, for laplacian squared 1-norms of them.
+        sigma^2, the squared bandwidth, in units of squared (preprocessed) inputs; for laplacian of squared 1-norms.
     spectral : "gaussian", "laplacian" or "matern"
     nu : float, optional
-        Smoothness of matern, a multiple of 1/2 up to 50 (1.5 by default; 1/2 is exp(-||x - y|| / sigma)), so that t is
-        made of normal numbers with IEEE-exact arithmetic.
+        Smoothness of matern, a multiple of 1/2 up to 50; by default 1.5. For 1/2 the kernel is
+        exp(-||x - y|| / sigma). Multiples of 1/2 can be drawn from normal numbers with exact IEEE arithmetic.
     seed : int
-        Of A and b: the same numbers on every machine and version.
+        Seed of A and b. The numbers are the same on every machine and in every version.
     preprocessing : Preprocessing, optional
         Preprocessing of raw inputs, before the layers; by default none.
 
     Raises
     ------
     ValueError, TypeError
-        For an unknown measure, ``nu`` without matern or off its grid, sizes and widths out of range.
+        For an unknown measure, ``nu`` without matern or no multiple of 1/2, and for sizes out of range.
     """
 
     kernel: ClassVar[str] = "random_fourier"

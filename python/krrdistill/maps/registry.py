@@ -48,26 +48,27 @@ def make_map(
     name: str = "",
     **options: Any,
 ) -> FeatureMap:
-    """Makes the map named ``kernel`` for some data, with the published defaults.
+    """Make the feature map named ``kernel`` for some data, with the published defaults.
 
     Parameters
     ----------
     kernel : one of ``KERNELS``, or "package.module:object"
-        The last is imported: a map of the package, which keeps a preprocessing of its own, or a callable or torch
-        module (``UserMap``).
-    data : Dataset or array of shape (n, *shape)
-        Raw inputs, which give the shape and the median heuristic; a named data set gives its published constants.
+        Name of a map, or an object to import: a map of this package, which keeps its own preprocessing, or a callable
+        or torch module, which becomes a ``UserMap``.
+    data : Dataset or array of shape ``(n, *shape)``
+        Raw inputs. They determine the input size and, for Fourier features, the bandwidth (median heuristic). Named
+        data sets get the published bandwidth.
     preprocessing : Preprocessing, optional
-        The first stage of the map, by default none.
+        Preprocessing of raw inputs, such as ``standardize(data)``; by default none.
     seed : int
         Seed of the weights.
     layout : "NHWC" or "NCHW", optional
-        For conv: where images have their channels, last or first. A data set has its own.
+        For conv: axis of the channels of images, last or first. A ``Dataset`` has its own.
     name : str, optional
-        Of the data set that an array is a part of. A data set has its own.
+        Name of the data set, if ``data`` is an array from it. A ``Dataset`` has its own.
     **options
-        Options of the map, those of ``MapOptions`` that its constructor has. ``sigma2`` is by default 1000 for the
-        Gaussian kernel on MNIST and CIFAR, else the median heuristic.
+        Options of the constructor of the map, such as ``widths``, ``n_features`` or ``sigma2``. By default ``sigma2``
+        is 1000 for the Gaussian kernel on MNIST and CIFAR, otherwise it is found by the median heuristic.
 
     Returns
     -------
@@ -76,7 +77,14 @@ def make_map(
     Raises
     ------
     ValueError
-        For an unknown kernel, and for options that it does not take.
+        For an unknown kernel, and for options that the map does not have.
+
+    Examples
+    --------
+    >>> import krrdistill as kd
+    >>> digits = kd.load_dataset("digits")
+    >>> kd.make_map("FCNN", digits, kd.standardize(digits), widths=(60, 50))
+    FCNN(64 -> 50, widths=[60, 50], slope=0.1, seed=0, preprocessing='standardize')
     """
     samples, name = (data.x_train, data.name) if isinstance(data, Dataset) else (host_samples("make_map", data), name)
     shape = tuple(int(s) for s in samples.shape[1:])

@@ -131,31 +131,41 @@ class FunctionOperator(Operator):
 
 
 class UserMap(FeatureMap):
-    """phi = function, any callable on rows of inputs (preprocessed ones where there is ``preprocessing``).
+    """Your own feature map: phi = function, any callable or torch module on rows of (preprocessed) inputs.
 
-    Threads may share it where they may share the function.
+    Threads may share it if they may share the function.
 
     Parameters
     ----------
     function : callable or torch.nn.Module
-        (n, d) -> (n, p), arrays in and out; a module gets and gives tensors. It must treat rows independently
-        (``.eval()``) and is called tile by tile, in float32 or float64 as the pipeline runs. A module computes in the
-        dtype of its parameters.
+        Function from arrays (n, d) to arrays (n, p). A torch module gets and returns tensors, in the dtype of its
+        parameters. Every row of the result must depend on its own input row only (for modules: ``.eval()``). The
+        function is called tile by tile, with float32 or float64 arrays.
     input_dim : int
         d.
     inverse : callable, optional
-        (m, p) -> (m, d) with function(inverse(F)) = F for every F; by default the attribute ``inverse`` of
-        ``function``. Without it inputs are approximate for torch modules (their gradients lead), and only labels can
-        be learned for other callables.
+        Function from arrays (m, p) to arrays (m, d) with function(inverse(F)) = F for every F. By default it is the
+        attribute ``inverse`` of ``function``. Without an inverse, inputs are approximate for torch modules (found by
+        gradients). For other callables only labels can be learned.
     name : str, optional
-        What files and messages call it; "package.module:object" for what the command line loads.
+        Name in files and messages. The command line uses "package.module:object".
     preprocessing : Preprocessing, optional
         Preprocessing of raw inputs, before the function; by default none.
 
     Raises
     ------
     TypeError, DataError
-        For what is not callable, gives wrong shapes, NaN or infinity, or depends on chance or on other rows.
+        If the function is not callable, returns wrong shapes, NaN or infinity, is random, or mixes rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import krrdistill as kd
+    >>> phi = kd.UserMap(np.exp, 2, inverse=np.log)
+    >>> phi.reach
+    'exact'
+    >>> phi.transform(np.array([[0.0, 1.0]]))
+    array([[1.        , 2.71828183]])
     """
 
     kernel: ClassVar[str] = "user"
@@ -189,7 +199,7 @@ class UserMap(FeatureMap):
         return {}
 
     def spec(self) -> dict[str, Any]:
-        """Name, sizes and the probe: sketches of the features of fixed inputs, which tell maps apart."""
+        """Name, sizes, and a sketch of the features of fixed inputs, by which maps are recognised."""
         return {
             "kernel": self.kernel,
             "input_dim": self.input_dim,
@@ -200,7 +210,7 @@ class UserMap(FeatureMap):
         }
 
     def same_as(self, other: FeatureMap) -> bool:
-        """Whether both give the same features, up to the rounding of networks on different machines and devices."""
+        """Whether both maps give the same features, up to rounding on different machines and devices."""
         if self is other:
             return True
         try:
@@ -210,7 +220,7 @@ class UserMap(FeatureMap):
         return True
 
     def check_spec(self, spec: Mapping[str, Any]) -> None:
-        """Raises DataError unless this is the map that ``spec`` describes, by sizes, preprocessing and probe."""
+        """Raise DataError unless this is the map that ``spec`` describes (sizes, preprocessing, features)."""
         for name, size in (("input_dim", self.input_dim), ("output_dim", self.output_dim)):
             if spec.get(name) != size:
                 raise DataError(f"map {self.operator.name}: has {name} {size}, the file's map has {spec.get(name)!r}")

@@ -143,17 +143,17 @@ def pseudo_inverse(D: FloatArray) -> FloatArray:
 
 
 def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
-    """W_S trained on m features: Y^T (F F^T + lambda_s I)^-1 F, or Y^T (F^+)^T for lambda_s = 0.
+    """Train ridge regression on m feature vectors: W_S = Y^T (F F^T + lambda_s I)^-1 F.
 
-    Cholesky of the smaller Gram matrix with one step of iterative refinement, or the SVD where that is too
-    ill-conditioned.
+    For lambda_s = 0 it is W_S = Y^T (F^+)^T. Solved by Cholesky of the smaller Gram matrix with one step of iterative
+    refinement, or by the SVD if the Gram matrix is too ill-conditioned.
 
     Parameters
     ----------
     F : array of shape (m, p)
     Y : array of shape (m, k)
     lambda_s : float
-        >= 0, absolute.
+        Ridge parameter, >= 0 and absolute.
 
     Returns
     -------

@@ -30,23 +30,26 @@ _KIND = FileKind(
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRows:
-    """Samples held out to choose lambda, never part of statistics.
+    """Samples that are held out to choose lambda. They are not part of the statistics.
 
-    Threads may share it where they may share X and y.
+    Threads may share it if they may share X and y.
 
     Parameters
     ----------
-    X : array of shape (n, d) or (n, *shape), raw inputs
+    X : array of shape (n, d) or ``(n, *shape)``, raw inputs
     y : labels (n,), or targets (n, k)
     sample_weight : array of shape (n,), optional
     rows : array of int, optional
-        Indices of the held-out samples in X and y, by default all.
+        Indices of the held-out samples in X and y; by default all of them.
     """
 
     X: Any
     y: Any
     sample_weight: Any = None
     rows: npt.NDArray[np.int64] | None = None
+
+    def __repr__(self) -> str:
+        return f"HeldOutRows({len(self)} samples)"
 
     def __len__(self) -> int:
         return (
@@ -55,7 +58,7 @@ class HeldOutRows:
 
     @staticmethod
     def joined(parts: Sequence[HeldOutRows]) -> HeldOutRows | None:
-        """Rows of a stream or of several files, in order; all of them, None for none. Raises DataError."""
+        """Join the rows of several parts, in order. Returns None if there are none. Raises DataError."""
         if not parts:
             return None
         first, labels = parts[0], [part.y.values if isinstance(part.y, Targets) else part.y for part in parts]
@@ -74,7 +77,7 @@ class HeldOutRows:
         return HeldOutRows(X, Targets(y, first.y.classes) if isinstance(first.y, Targets) else y, weights)
 
     def save(self, path: str | Path) -> None:
-        """Writes X, y and the weights to a .npz, atomically. The file holds single samples."""
+        """Write X, y and the weights to an .npz file, atomically. The file contains the samples themselves."""
         chosen = slice(None) if self.rows is None else self.rows
         samples = host_samples("held-out rows", self.X)
         y = self.y.labels() if isinstance(self.y, Targets) else label_array("held-out rows", self.y)
@@ -85,7 +88,7 @@ class HeldOutRows:
 
     @staticmethod
     def load(path: str | Path) -> HeldOutRows:
-        """Reads what ``save`` wrote. Raises DataError."""
+        """Read a file that ``save`` wrote. Raises DataError."""
         arrays = read_npz(Path(path), _KIND)
         try:
             if parse_json("header", str(arrays["header"]))["format"] != _FORMAT:

@@ -52,46 +52,59 @@ _KIND = FileKind(
 
 @dataclass(frozen=True, eq=False)
 class RidgeModel:
-    """W = C (G + lambda I)^-1 with predictions W phi(x) + b, the model that points are made to retrain to.
+    r"""A ridge model W = C (G + lambda I)^-1 with predictions W phi(x) + b: the original model of a distillation.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     feature_map : FeatureMap
+        phi.
     W : array of shape (k, p)
+        Weights.
     b : array of shape (k,), or None for 0
+        Intercept.
     lambda_ : float
-        Ridge parameter; the smallest lambda if each target has its own.
+        Ridge parameter. If every target has its own, the smallest of them.
     lambdas : array of shape (k,)
-        Ridge parameter of each target, None if they share one.
+        Ridge parameter of each target; None if they share one.
     path : RidgePath
-        The lambda path, without its weights.
+        Scores for all lambdas that were compared, without their weights.
     targets : "classes", "multilabel" or "real"
+        Kind of the targets.
     classes : Classes
-        None for other targets.
+        The classes and their labels; None for other targets.
     center : "none", "targets" or "both"
-        What was centred.
+        What was centred for training.
     spread : array of shape (k,)
-        Standard deviations of the training targets.
+        Standard deviation of each training target.
     precision : "float32" or "float64"
-        Precision of features.
+        Precision of the features.
     n_train : int
         Number of training samples.
     shape : tuple of int
         Shape of one raw sample.
     n_validation : int
-        Number of held-out samples that lambda was chosen by.
+        Number of held-out samples on which lambda was chosen.
     outside_range : float
-        Relative part of W outside the map's linear range, removed; None if there is no such range.
+        Relative size of the part of W outside the linear range of the map, which was removed. None if the map has no
+        such range.
     weighted : bool
         Whether the training samples had weights.
     split : mapping
-        How the training samples were chosen, None where the statistics came from elsewhere.
+        How the training samples were chosen; None if the model was fitted to given statistics.
     columns : tuple of str, or None
-        Names of the columns of X that it was trained on, of data frames; ``predict`` takes no others.
+        Names of the columns of X, if it was a data frame. ``predict`` requires the same.
     sizes : Sizes, or None
-        Mean squares of the entries of X that it was trained on: ``predict`` warns of samples in other units.
+        Mean squares of the entries of the training samples. ``predict`` warns of samples in other units.
+
+    Notes
+    -----
+    W and b minimise, over the training samples with weights w (b = 0 without centring):
+
+    .. math::
+
+        \min_{W, b}\ \sum_i w_i \lVert y_i - W \varphi(x_i) - b \rVert^2 + \lambda \lVert W \rVert^2
     """
 
     feature_map: FeatureMap
@@ -121,12 +134,12 @@ class RidgeModel:
 
     @property
     def val_accuracy(self) -> float | None:
-        """Held-out accuracy of the chosen lambda; None where it was chosen otherwise."""
+        """Accuracy of the model on held-out data; None if lambda was chosen by another criterion."""
         return float(self.path.val_accuracy[self.path.best]) if self.path.criterion == "accuracy" else None
 
     @property
     def val_r2(self) -> tuple[float, ...] | None:
-        """R^2 of every target on held-out data; None where lambda was chosen otherwise."""
+        """R^2 of every target on held-out data; None if lambda was chosen by another criterion."""
         path = self.path
         if path.val_r2 is None:
             return None
@@ -134,7 +147,7 @@ class RidgeModel:
         return tuple(path.val_r2[chosen, np.arange(len(chosen))].tolist())
 
     def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
-        """W phi(x) + b for raw samples X (n, d) or (n, *shape): array of shape (n, k), in float64."""
+        """Compute W phi(x) + b for raw samples X (n, d) or ``(n, *shape)``: float64 array of shape (n, k)."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
         check_columns("predict", self.columns, samples)
         (self.sizes or self.feature_map.preprocessing).warn_of_units("predict", samples)
@@ -143,24 +156,24 @@ class RidgeModel:
         return all_scores(self.feature_map, samples, self.W[None], b, precision="float64", backend=solver)[:, 0]
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
-        """Labels (n,), or (n, k) of 0 and 1 (multi-label) or real values; of the kind of X."""
+        """Predict labels (n,), or an array (n, k) of 0 and 1 or of real values. It is of the kind of X."""
         predicted = predictions(self.scores(X, backend=backend), self.targets)
         if self.classes is not None and self.classes.names is not None:
             return self.classes.decode(predicted)
         return like(predicted, X)
 
     def score(self, X: Any, y: Any, *, backend: Backend | str | None = None) -> float:
-        """Accuracy (multi-label: mean over labels), or the mean R^2 of real-valued targets."""
+        """Accuracy on samples X, y (for 0/1 targets the mean over them), or the mean R^2 of real-valued targets."""
         scores = self.scores(X, backend=backend)
         known = y if self.classes is None else self.classes.encode("score", y, len(scores))
         return score_of(scores, np.asarray(known), self.targets)
 
     def statements(self) -> list[str]:
-        """What a user should know about the model and the choice of lambda, a sentence each."""
+        """Sentences about what a user should know about the model and the choice of lambda."""
         return [said for said in (*self.path.statements(), self.below_mean()) if said is not None]
 
     def below_mean(self) -> str | None:
-        """The statement about targets that their means predict better on held-out samples, None where there is none."""
+        """A sentence about targets that their means predict better on held-out samples; None if there are none."""
         path = self.path
         if path.val_r2 is None or self.center != "none":
             return None
@@ -176,7 +189,7 @@ class RidgeModel:
         )
 
     def save(self, path: str | Path) -> None:
-        """Writes the model and the description of its map to a .npz, atomically."""
+        """Write the model and the description of its map to an .npz file, atomically."""
         description, preprocessing = described(self.feature_map)
         header = {
             **description,
@@ -195,9 +208,9 @@ class RidgeModel:
 
     @staticmethod
     def load(path: str | Path, feature_map: FeatureMap | None = None) -> RidgeModel:
-        """Reads what ``save`` wrote. Raises DataError for a file that does not fit.
+        """Read a file that ``save`` wrote. Raises DataError for a file that does not fit.
 
-        The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
+        The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
         arrays = read_npz(Path(path), _KIND)
         try:
@@ -264,24 +277,28 @@ def fit_model(
     center: str = "none",
     per_target: bool = False,
 ) -> RidgeModel:
-    """The ridge model of some statistics, with lambda chosen from a grid.
+    """Fit a ridge model to statistics, with lambda chosen from a grid.
 
-    W(lambda) = C (G + lambda I)^-1 for all lambdas from one reduction of G.
+    W(lambda) = C (G + lambda I)^-1 is computed for all lambdas together.
 
     Parameters
     ----------
     statistics : RidgeStatistics
         Statistics of the training samples.
     lambdas : number or sequence, optional
-        > 0, absolute (added to the eigenvalues of G); by default 10^-6 ... 10^5.5. One number needs no validation.
-    validation : what to choose by
-        Held-out rows ``(X, y)`` or ``HeldOutRows`` (accuracy; R^2 of real-valued targets), held-out ``RidgeStatistics``
-        (squared error), or ``CorrectCounts`` of every lambda.
+        Candidates, > 0 and absolute (added to the eigenvalues of G); by default 10^-6 ... 10^5.5. A single number needs
+        no validation.
+    validation : (X, y), HeldOutRows, RidgeStatistics or CorrectCounts, optional
+        Held-out data to choose lambda on. Samples are compared by accuracy, or by R^2 for real-valued targets.
+        Held-out statistics are compared by squared error. ``CorrectCounts`` holds the correct predictions for every
+        lambda.
     selection : "held-out" or "gcv"
-        "gcv" is generalised cross-validation, from the statistics alone. Squared errors, GCV's too, prefer larger
+        "gcv" is generalised cross-validation. It needs no held-out data. It is a squared error, which prefers larger
         lambdas than accuracy does.
-    center : "none", "targets" (about their mean) or "both" (an unpenalised intercept)
-    per_target : every real-valued target has the lambda that is best for it
+    center : "none", "targets" or "both"
+        "targets" subtracts their mean. "both" fits an unpenalised intercept.
+    per_target : bool
+        Whether to choose lambda separately for every real-valued target.
 
     Returns
     -------
@@ -290,8 +307,16 @@ def fit_model(
     Raises
     ------
     ValueError
-        Where there is nothing to choose by.
+        If there are several lambdas and nothing to choose by.
     NotPositiveDefinite, DataError
+
+    Examples
+    --------
+    >>> import krrdistill as kd
+    >>> digits = kd.load_dataset("digits")
+    >>> statistics = kd.RidgeStatistics(kd.Identity(digits.input_dim), classes=10)
+    >>> kd.fit_model(statistics.update(digits.x_train, digits.y_train), selection="gcv").W.shape
+    (10, 64)
     """
     if not isinstance(statistics, RidgeStatistics):
         raise TypeError(f"fit_model: statistics must be RidgeStatistics, got {type(statistics).__name__}")

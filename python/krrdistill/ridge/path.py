@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def default_lambdas() -> FloatArray:
-    """The paper's grid: 10^-6 ... 10^5.5 in half decades.
+    """The grid of the paper for lambda: 10^-6 ... 10^5.5 in steps of half a decade.
 
     Returns
     -------
@@ -37,27 +37,41 @@ def default_lambdas() -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class RidgePath:
-    """W(lambda) = C (G + lambda I)^-1 on a grid, and what is known about each model.
+    """The models W(lambda) = C (G + lambda I)^-1 for a grid of lambdas, with their scores.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
-    lambdas : array of shape (L,), ascending
-    weights : array of shape (L, k, p), NaN where G + lambda I is not positive definite in the precision of G; on a GPU
-        a ``ModelStack``, which is copied from there where it is indexed; None in the path that a model keeps
-    intercepts : array of shape (L, k), b of the predictions W phi + b; None for 0
+    lambdas : array of shape (L,)
+        Ridge parameters, ascending.
+    weights : array of shape (L, k, p)
+        W for every lambda; NaN if G + lambda I is not positive definite in the precision of G. On a GPU it is a
+        ``ModelStack``, whose parts are copied from there when they are indexed. None in the path that a model keeps.
+    intercepts : array of shape (L, k)
+        b of the predictions W phi + b; None for 0.
     positive_definite : array of bool, shape (L,)
-    below_noise_floor : array of bool, shape (L,): the smallest eigenvalue of G + lambda I is under the floor
-    largest_eigenvalue : float, of G, to a relative 1e-3
-    noise_floor : float, of G: lambdas below it change G by less than its rounding errors do
-    train_rmse : array of shape (L,), root of the mean squared training residual per sample
-    product_precision : "float32" or "float64", of G: the noise floor of float32 can be lowered
-    criterion : "accuracy", "r2", "squared_error" or "gcv": what lambda was chosen by; "" before selection
-    score : array of shape (L,), of the criterion; NaN before selection and where there is no model
-    val_r2 : array of shape (L, k), of real-valued targets: 1 - squared error / squared deviation, on held-out data
-    best : int, the chosen index, -1 before selection
-    chosen : array of shape (k,), where every target has an index of its own
+        Whether G + lambda I is positive definite.
+    below_noise_floor : array of bool, shape (L,)
+        Whether the smallest eigenvalue of G + lambda I is below the noise floor.
+    largest_eigenvalue : float
+        Largest eigenvalue of G, to a relative 1e-3.
+    noise_floor : float
+        Size of the rounding errors of G. Smaller lambdas have no effect beyond rounding.
+    train_rmse : array of shape (L,)
+        Root mean square of the training residual per sample.
+    product_precision : "float32" or "float64"
+        Precision of the products in G. With float64 the noise floor is lower.
+    criterion : "accuracy", "r2", "squared_error" or "gcv"
+        Criterion by which lambda was chosen; "" before selection.
+    score : array of shape (L,)
+        Value of the criterion; NaN before selection, and for lambdas without a model.
+    val_r2 : array of shape (L, k)
+        R^2 of real-valued targets on held-out data, 1 - squared error / squared deviation.
+    best : int
+        Index of the chosen lambda; -1 before selection.
+    chosen : array of shape (k,)
+        Index of the lambda of every target, if each has its own.
     """
 
     lambdas: FloatArray
@@ -88,17 +102,17 @@ class RidgePath:
 
     @property
     def val_accuracy(self) -> FloatArray:
-        """Held-out accuracy, shape (L,); NaN where lambda was chosen otherwise."""
+        """Accuracy on held-out data, shape (L,); NaN if lambda was chosen by another criterion."""
         if self.criterion == "accuracy" and self.score is not None:
             return self.score
         return np.full(len(self.lambdas), np.nan)
 
     def models(self) -> FloatArray:
-        """The weights (L, k, p), zero where there is no model. Raises ValueError where they were not kept."""
+        """The weights (L, k, p), zero for lambdas without a model. Raises ValueError if they were not kept."""
         return np.asarray(models_on_host(self.stacked()))
 
     def stacked(self) -> Models:
-        """``models()``, but those on a device stay there, NaN where there is none: see ``Backend.score_path``."""
+        """As ``models()``, but on the device where they are, and NaN for lambdas without a model."""
         if self.weights is None:
             raise ValueError("ridge_path: this path keeps no models; make it again with ridge_path(statistics)")
         if isinstance(self.weights, ModelStack) or self.positive_definite.all():
@@ -106,7 +120,7 @@ class RidgePath:
         return np.nan_to_num(self.weights)
 
     def model(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(W (k, p), b (k,), lambda (k,)) of the chosen index, or of every target's. Raises ValueError without one."""
+        """W (k, p), b (k,) and lambda (k,) of the choice. Raises ValueError if there was none."""
         if self.chosen is None and self.best < 0:
             raise ValueError("RidgePath.model: no lambda was chosen; fit_model(statistics, validation=...) chooses one")
         weights = self.stacked()
@@ -119,11 +133,11 @@ class RidgePath:
         return W, intercepts[chosen, targets], self.lambdas[chosen]
 
     def without_models(self) -> RidgePath:
-        """The path without its weights."""
+        """Return the path without its weights."""
         return replace(self, weights=None, intercepts=None)
 
     def statements(self) -> list[str]:
-        """What a user should know about the choice, a sentence each."""
+        """Sentences about what a user should know about the choice of lambda."""
         return [said for said in (self._noise(), self.edge()) if said is not None]
 
     def _noise(self) -> str | None:
@@ -137,7 +151,7 @@ class RidgePath:
         )
 
     def edge(self) -> str | None:
-        """The statement about a choice at an end of the grid, or between lambdas that score alike, None elsewhere."""
+        """A sentence if the choice is at an end of the grid or among lambdas that score alike; otherwise None."""
         last = len(self.lambdas) - 1
         scores = self.val_r2 if self.chosen is not None else self.score
         if last == 0 or scores is None:
@@ -162,7 +176,7 @@ class RidgePath:
         return None
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything but the models, as arrays by name."""
+        """Everything except the models, as arrays by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: np.asarray(value)
@@ -174,7 +188,7 @@ class RidgePath:
 def ridge_path(
     statistics: RidgeStatistics, lambdas: float | Sequence[float] | FloatArray | None = None, *, center: str = "none"
 ) -> RidgePath:
-    """All models of a grid from one set of statistics.
+    """Compute the ridge models for all lambdas of a grid from the same statistics.
 
     W(lambda) = C (G + lambda I)^-1, predictions W phi + b with b = y_mean - W phi_mean. Training residual:
     ||Y - W Phi||^2 = ||Y||^2 - <W, C> - lambda ||W||^2, since W G = C - lambda W; for W = a A, from stored features A,
@@ -183,13 +197,15 @@ def ridge_path(
     Parameters
     ----------
     statistics : RidgeStatistics
-    lambdas : positive numbers, by default ``default_lambdas``
-    center : "both" for an unpenalised intercept, "targets" for targets about their mean, else "none"
+    lambdas : sequence of float, optional
+        Positive numbers; by default ``default_lambdas``.
+    center : "none", "targets" or "both"
+        "targets" subtracts their mean. "both" fits an unpenalised intercept.
 
     Returns
     -------
     RidgePath
-        Before selection.
+        The path, before a lambda is selected.
     """
     grid = _check_lambdas(lambdas)
     k, p = statistics.k, statistics.feature_map.output_dim
@@ -235,13 +251,15 @@ def _check_lambdas(lambdas: Any) -> FloatArray:
 
 
 def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none") -> FloatArray:
-    """W = C (G + lambda I)^-1, shape (k, p), by Cholesky in float64 and one copy of G.
+    """Solve for W = C (G + lambda I)^-1, shape (k, p), by Cholesky in float64 with one copy of G.
 
     Parameters
     ----------
     statistics : RidgeStatistics
-    lambda_ : one number, or k of them, one per target
-    center : as in ``ridge_path``; the intercept is ``fit_intercept(statistics, W, center=center)``
+    lambda_ : float or sequence of k float
+        Ridge parameter, or one for each target.
+    center : "none", "targets" or "both"
+        As in ``ridge_path``. The intercept is ``fit_intercept(statistics, W, center=center)``.
 
     Returns
     -------
@@ -250,7 +268,7 @@ def fit_ridge(statistics: RidgeStatistics, lambda_: Any, *, center: str = "none"
     Raises
     ------
     NotPositiveDefinite
-        If G + lambda I is not, to rounding.
+        If G + lambda I is not positive definite, up to rounding.
     """
     data = statistics.system(center)
     given = lambda_ if np.ndim(lambda_) > 0 else [lambda_]

@@ -36,18 +36,25 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class CorrectCounts:
-    """How many of n held-out samples each model of a path classifies correctly; counts of disjoint samples add.
+    """Number of n held-out samples that each model of a path classifies correctly.
 
-    Threads may share it: nothing changes it.
+    Counts of disjoint samples can be added with ``+``.
+
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     correct : array of int, shape (L,)
+        Number of correct predictions of each of the L models.
     n : int
+        Number of held-out samples.
     """
 
     correct: IntArray
     n: int
+
+    def __repr__(self) -> str:
+        return f"CorrectCounts({len(self.correct)} lambdas, {self.n} samples)"
 
     def __add__(self, other: CorrectCounts) -> CorrectCounts:
         if self.correct.shape != other.correct.shape:
@@ -56,14 +63,14 @@ class CorrectCounts:
 
 
 def count_correct(path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows) -> CorrectCounts:
-    """How many held-out samples each model of the path classifies correctly.
+    """Count how many held-out samples each model of a path classifies correctly.
 
     Parameters
     ----------
     path : RidgePath
         A path with its models, from ``ridge_path``.
     statistics : RidgeStatistics
-        Those of the path: their map, classes, precision and backend are used.
+        Statistics that the path was computed from. Their map, classes, precision and backend are used.
     held_out : HeldOutRows
 
     Returns

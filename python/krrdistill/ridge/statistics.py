@@ -114,15 +114,17 @@ def _one_at_a_time(method: Method) -> Method:
 
 
 class RidgeStatistics:
-    """G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p), and the sums of w, w phi, w y and w y^2.
+    r"""Statistics of ridge regression: G = sum w phi phi^T (p, p), C = sum w y phi^T (k, p).
 
-    Sums run over samples with weight w (default 1), in float64, tile by tile; ``+=`` merges those of streams, shards
-    and machines. While n < p the feature rows are stored, and G is formed only when needed; later no single sample is
-    stored.
+    They also hold the sums of w, w phi, w y and w y^2.
 
-    Threads may share them: what reads or changes the sums waits for each other. Batches then come in any order, which
-    changes the rounding of sums; statistics of each thread that are merged in one order do not, and do not wait. Where
-    samples are added meanwhile, fit a model to a ``copy``, and take ``gram``, which is no copy, from one. A second
+    The sums run over samples with weight w (default 1), in float64 and tile by tile. ``+=`` merges statistics of
+    streams, shards and machines. While n < p the features of the samples are stored, and G is formed only when it is
+    needed. From n = p on no single sample is stored.
+
+    Threads may share them: operations on the sums wait for each other. Batches then arrive in any order, which changes
+    the rounding. For results that do not depend on timing, give each thread statistics of its own and merge them in a
+    fixed order. While other threads add samples, fit models to a ``copy``, and read ``gram`` from it. A second
     ``update_batches`` at the same time is refused.
 
     Parameters
@@ -130,41 +132,52 @@ class RidgeStatistics:
     feature_map : FeatureMap
         phi, on raw inputs.
     classes : int or sequence of labels, optional
-        k, or the labels that ``update`` will get: ["cat", "dog"], [-1, 1].
+        k, or the labels that y can have: ["cat", "dog"], [-1, 1].
     n_targets : int, optional
-        k, of real-valued or 0/1 targets, in place of ``classes``.
+        Number k of real-valued or 0/1 targets, instead of ``classes``.
     precision : "float32" or "float64"
-        Precision of features and of products within a tile; sums over tiles are float64. Bytes under a map without
-        layers are summed exactly, as integers, where the backend can.
+        Precision of features, and of products within a tile. Sums over tiles are float64. For uint8 data and a map
+        without layers, backends that can do so compute exact integer sums.
     backend : str or Backend, optional
     shard : str, optional
-        Name of the samples that ``update`` adds. Statistics that share a shard do not merge, so that a task that ran
-        twice counts once; without a name a digest of the sums stands in for it.
+        Name of the samples that ``update`` adds. Statistics that share a shard are not merged, so that a task that ran
+        twice is counted once. Without a name a digest of the sums is used.
 
     Attributes
     ----------
     n, total_weight : int, float
     shards : frozenset of str
-        Names of the samples that are in.
+        Names of the shards that were added.
     rows_read : int
-        Rows of the stream that ``update_batches`` has read, the held-out ones too.
+        Number of rows of the stream that ``update_batches`` has read, including held-out rows.
     shape : tuple of int, of one sample
     columns : tuple of str, or None
-        Names of the columns of X, where it was a data frame; later ones must have the same.
+        Names of the columns of X, if it was a data frame. Later data frames must have the same.
     sizes : Sizes, or None
-        Mean squares of the entries of X, of a few rows of every batch: samples in other units are told by them.
+        Mean squares of the entries of X, over a few rows of every batch. They reveal samples in other units.
     product_precision : "float32" or "float64"
-        The coarsest that products were formed in so far, float64 for integers.
+        Lowest precision of the products so far; float64 for integers.
     product_rounding : float
-        The largest rounding of G that a backend told so far, relative to its largest eigenvalue; 0 for float64 and
-        integers. ``noise_floor`` follows from it.
+        Largest rounding error of G so far, relative to its largest eigenvalue, as reported by the backends. It is 0 for
+        float64 and integers. ``noise_floor`` is computed from it.
+
+    Notes
+    -----
+    .. math::
+
+        G = \sum_i w_i\, \varphi(x_i) \varphi(x_i)^\top, \qquad C = \sum_i w_i\, y_i \varphi(x_i)^\top
 
     Examples
     --------
-    >>> import numpy as np, krrdistill as kd
+    >>> import numpy as np
+    >>> import krrdistill as kd
     >>> statistics = kd.RidgeStatistics(kd.Identity(3), classes=2)
     >>> statistics.update(np.eye(3), np.array([0, 1, 1]))
     RidgeStatistics(n=3, p=3, k=2, classes, products in float32)
+    >>> other = kd.RidgeStatistics(kd.Identity(3), classes=2).update(2 * np.eye(3), np.array([0, 0, 1]))
+    >>> statistics += other
+    >>> statistics.n, statistics.gram.diagonal()
+    (6, array([5., 5., 5.]))
     """
 
     def __init__(
@@ -221,7 +234,7 @@ class RidgeStatistics:
 
     @property
     def n(self) -> int:
-        """Samples so far."""
+        """Number of samples so far."""
         return self._sums.n
 
     @property
@@ -232,7 +245,7 @@ class RidgeStatistics:
     @property
     @_one_at_a_time
     def shards(self) -> frozenset[str]:
-        """Names of the samples that are in."""
+        """Names of the shards that were added."""
         return self._shards().names
 
     def _shards(self) -> Shards:
@@ -312,17 +325,17 @@ class RidgeStatistics:
         progress: Callable[[float], None] | None = None,
         where: str = "statistics.update",
     ) -> RidgeStatistics:
-        """Adds samples; when it fails, the statistics are what they were.
+        """Add samples. If it fails, the statistics are unchanged.
 
         Parameters
         ----------
-        X : array of shape (n, d) or (n, *shape), uint8 or float, of any framework
-            Not copied; on a device it stays there, and the sums come back.
+        X : array of shape (n, d) or ``(n, *shape)``, uint8 or float, of any framework
+            Raw samples. They are not copied. Data on a GPU stay there.
         y : labels (n,), or targets (n, k) where there are ``n_targets``
         sample_weight : array of shape (n,), >= 0, optional
-            Weighted samples take a detour over the features, a matrix of 2048 rows at a time.
+            Weights. The features of weighted samples are computed as a matrix, 2048 rows at a time (slower).
         rows : array of int, optional
-            Picks samples without copying.
+            Indices of the samples to add; by default all. Selected samples are not copied.
         progress : callable, optional
             Called with the fraction done.
         where : str
@@ -331,7 +344,7 @@ class RidgeStatistics:
         Raises
         ------
         DataError, TypeError
-            For NaN, wrong shapes, labels that are no class, features that overflow.
+            For NaN, wrong shapes, labels that are not among the classes, features that overflow.
         """
         self._check_whole()
         samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
@@ -406,44 +419,44 @@ class RidgeStatistics:
         skip: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> Any:
-        """Adds a stream in one pass; a thread reads the next block while this one is summed.
+        """Add a stream of batches, reading the next block while one is summed.
 
-        Sums and held-out rows depend on the rows and their order, not on how they are cut into batches.
+        Sums and held-out rows depend on the rows and their order, but not on the sizes of the batches.
 
         Parameters
         ----------
         batches : iterable
-            Of (X, y) or (X, y, sample_weight) with any X and y that ``update`` takes: a DataLoader, a generator. Of
-            tables or dicts, where ``x`` and ``y`` name the columns: Arrow record batches, ``datasets`` (streamed too).
-            Of single samples (x, label).
+            A DataLoader or generator of (X, y) or (X, y, sample_weight), with any X and y that ``update`` takes. Or of
+            tables or dicts, with columns ``x`` and ``y``: Arrow record batches, ``datasets`` (also streamed). Or of
+            single samples (x, label).
         x, y : str or sequence of str, optional
-            Columns, as in ``read_samples``.
+            Names of columns, as in ``read_samples``.
         holdout : float, 0 <= holdout < 1
-            Part of the rows that is held out: row r is, where a hash of ``seed`` and r is below it.
+            Fraction of the rows to hold out. Row r is held out if a hash of ``seed`` and r is below it.
         held_out : "rows" or "statistics"
-            What becomes of them: the rows themselves, or their statistics.
+            Whether to keep the held-out rows themselves, or only their statistics.
         max_held_out : int
-            Rows held out at most; all later ones are trained on, which is said.
+            Largest number of held-out rows. All later rows are used for training, with a warning.
         seed : int
         first_row : int
-            Number of the first row, where this stream is a later part of a longer one.
+            Number of the first row, if this stream is a later part of a longer one.
         skip : int
-            Rows at the beginning that are in already, ``rows_read`` of statistics that were saved: to go on with a
-            stream that is read again. Of these only the held-out rows are taken, again.
+            Number of rows at the beginning that were added before, to resume a stream: ``rows_read`` of saved
+            statistics. Only held-out rows among them are collected again.
         progress : callable, optional
-            Called after every block with the number of rows read; the statistics may be saved then.
+            Called after every block with the number of rows read. It may save the statistics.
 
         Returns
         -------
         HeldOutRows or RidgeStatistics
-            What was held out, for ``fit_model(validation=)``; None without ``holdout``.
+            The held-out rows, for ``fit_model(validation=)``; None without ``holdout``.
 
         Raises
         ------
         DataError, TypeError
-            For a bad batch, by its number and rows; the blocks before it are in, ``rows_read`` counts them.
+            For a bad batch; the message has its number and rows. Earlier blocks were added, see ``rows_read``.
         RuntimeError
-            While another stream is added, whose ``rows_read`` this one would change.
+            If another stream is being added at the same time.
         """
         where = "update_batches"
         check_number(where, "holdout", holdout)
@@ -594,20 +607,20 @@ class RidgeStatistics:
         return gram
 
     def warn_of_units(self, where: str, X: Any) -> None:
-        """Warns where samples X (n, d) are not in the units of those so far, of the first in those of the map."""
+        """Warn if samples X (n, d) are in other units than those so far, or than the preprocessing expects."""
         if self.sizes is None:
             self.feature_map.preprocessing.warn_of_units(where, X)
         else:
             self.sizes.warn_of_units(where, X)
 
     def as_targets(self, where: str, y: Any, n: int) -> npt.NDArray[Any]:
-        """Codes of classes (n,), or finite float64 targets (n, k)."""
+        """Convert y to codes of classes (n,), or to finite float64 targets (n, k)."""
         if self.classes is not None:
             return self.classes.encode(where, y, n)
         return real_targets(where, y, n, self.k)
 
     def backend_for(self, data: Any) -> Backend:
-        """The backend that was asked for, for data where they lie."""
+        """The backend for data on the device where they are."""
         return get_backend(self._chosen, data=data)
 
     @property
@@ -618,9 +631,9 @@ class RidgeStatistics:
     # Merging
 
     def __iadd__(self, other: RidgeStatistics) -> RidgeStatistics:
-        """Adds the statistics of other data under the same map, in place; new classes come behind those that there are.
+        """Add the statistics of other data with the same map, in place. New classes are appended.
 
-        Raises DataError for other maps or columns, and for data that are in already.
+        Raises DataError for another map or other columns, and for data that were added before.
         """
         return self._combine("statistics +=", other, 1)
 
@@ -733,16 +746,16 @@ class RidgeStatistics:
         return classes, other._placed(classes, positions)
 
     def in_these_classes(self, where: str, other: RidgeStatistics) -> RidgeStatistics:
-        """``other`` with its classes in the order of these. Raises DataError for a class that these do not have."""
+        """Return ``other`` with its classes in the order of these. Raises DataError for unknown classes."""
         classes, placed = self._common_classes(where, other)
         if classes != self.classes:
             raise DataError(f"{where}: {other!r} have classes that {self!r} do not have")
         return placed
 
     def check_fits(self, where: str, other: RidgeStatistics, *, units: bool = True) -> None:
-        """Raises DataError, in the name of ``where``, unless map, columns and kind of targets are the same.
+        """Raise DataError unless map, columns and kind of targets are the same; ``where`` names the caller.
 
-        Warns where the samples were in other ``units``.
+        Warns if the samples were in other units.
         """
         ours, theirs = (one.k if one.classes is None else None for one in (self, other))
         if self.feature_map.output_dim != other.feature_map.output_dim or ours != theirs:
@@ -761,7 +774,7 @@ class RidgeStatistics:
 
     @_one_at_a_time
     def grow(self, classes: Any) -> RidgeStatistics:
-        """More classes behind those that there are, in place: labels, or a number where classes are numbers."""
+        """Append classes, in place: their labels, or a number of them if classes are numbers."""
         self._check_whole()
         if self.classes is None:
             raise TypeError("statistics.grow: these statistics are of real-valued targets, which do not grow")
@@ -786,7 +799,7 @@ class RidgeStatistics:
         return other
 
     def copy(self) -> RidgeStatistics:
-        """Statistics of their own, of the same map."""
+        """Return an independent copy, with the same map."""
         return copy.copy(self)
 
     @_one_at_a_time
@@ -829,7 +842,7 @@ class RidgeStatistics:
 
     @_one_at_a_time
     def means(self, center: str = "none") -> tuple[FloatArray, FloatArray]:
-        """(feature mean (p,), target mean (k,)), weighted, of what ``center`` takes about its mean; 0 of the rest."""
+        """Weighted means of features (p,) and targets (k,); 0 for what ``center`` does not centre."""
         check_choice("statistics", "center", center, CENTERS)
         k, p = self._sums.cross.shape
         if center == "none":
@@ -842,7 +855,7 @@ class RidgeStatistics:
 
     @_one_at_a_time
     def system(self, center: str = "none") -> RidgeSystem:
-        """The ridge system after centring nothing, the targets, or both, by weighted means.
+        """The ridge system after centring nothing, the targets, or both, about their weighted means.
 
         "both" is ridge with an unpenalised intercept: G - s s^T / w and C - y_mean s^T with s = sum w phi.
         "targets" does not change G. Centring keeps the absolute rounding error of G, so its relative error grows.
@@ -878,10 +891,10 @@ class RidgeStatistics:
         return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=True)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
-        """The size of the rounding errors in G: a lambda below it changes G by less than they do.
+        """Size of the rounding errors in G. A smaller lambda has less effect than they have.
 
-        u ||G||_2 with u = p * 2^-52 for float64 products, or what the backends told of theirs (``product_rounding``):
-        10 * 2^-24 for float32, 2^-15 for TF32.
+        It is u ||G||_2, with u = p * 2^-52 for float64 products. Otherwise u is the error that the backend states
+        (``product_rounding``): 10 * 2^-24 for float32, 2^-15 for TF32.
         """
         u = max(self.feature_map.output_dim * float(np.finfo(np.float64).eps), self.product_rounding)
         return u * max(largest_eigenvalue, 0.0)
@@ -890,10 +903,10 @@ class RidgeStatistics:
 
     @_one_at_a_time
     def to_arrays(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """(header, arrays): what the statistics are, JSON-able, and their numbers.
+        """Return (header, arrays): a JSON-able description of the statistics, and their numbers.
 
-        G is there as its packed lower triangle ``gram``. Of fewer samples than features the rows that are held are
-        there in its place, ``features`` (r, p) and ``targets`` (r, k + 1): G would be larger than the data.
+        G is stored as its packed lower triangle ``gram``. If there are fewer samples than features, G would be larger
+        than the data. Then the rows are stored instead, as ``features`` (r, p) and ``targets`` (r, k + 1).
         """
         self._check_whole()
         sums = self._sums
@@ -933,7 +946,7 @@ class RidgeStatistics:
         *,
         backend: Backend | str | None = None,
     ) -> RidgeStatistics:
-        """The statistics that ``to_arrays`` gave for the same map. Raises DataError for what does not fit."""
+        """Build statistics from the result of ``to_arrays`` and their map. Raises DataError if they do not fit."""
         try:
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']!r}, this version reads {FORMAT!r}")
@@ -986,7 +999,7 @@ class RidgeStatistics:
         return made
 
     def save(self, path: str | Path) -> None:
-        """Writes ``to_arrays`` and the description of the map to a .npz, atomically."""
+        """Write the statistics and the description of the map to an .npz file, atomically."""
         header, arrays = self.to_arrays()
         description, preprocessing = described(self.feature_map)
         text = json.dumps({**header, **description}, sort_keys=True)
@@ -996,9 +1009,9 @@ class RidgeStatistics:
     def load(
         cls, path: str | Path, feature_map: FeatureMap | None = None, *, backend: Backend | str | None = None
     ) -> RidgeStatistics:
-        """Reads what ``save`` wrote. Raises DataError for a file that does not fit.
+        """Read a file that ``save`` wrote. Raises DataError for a file that does not fit.
 
-        The map is rebuilt from the file's description, or it is ``feature_map``, which a ``UserMap`` has to be.
+        The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
         arrays = read_npz(Path(path), _KIND)
         try:

@@ -16,10 +16,12 @@ from krrdistill.apps.cli import status
 from krrdistill.apps.cli.arguments import Config, Json, RegS, Session, with_options
 from krrdistill.apps.cli.settings import (
     DistillSettings,
+    FigureSettings,
     KipSettings,
     MergeSettings,
     PrivacySettings,
     StatisticsSettings,
+    SweepSettings,
     TableSettings,
     VerifySettings,
 )
@@ -27,7 +29,7 @@ from krrdistill.apps.cli.signals import Terminated
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
-Files = Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="Files of statistics.", show_default=False)]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="Statistics files.", show_default=False)]
 
 app = typer.Typer(
     name="krrdistill",
@@ -103,7 +105,7 @@ def krrdistill(
 @app.command("distill")
 @with_options(DistillSettings)
 def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Json = False) -> int:
-    """Compress a labelled data set to a few samples per class that retrain to the same ridge model."""
+    """Compress a data set to a few samples per class that train to the same ridge model as all of it."""
     if reg_s is not None:
         if reg_s and "lambda_s" in given:
             raise status.UsageError("--reg-s and --lambda-s exclude each other: give one of them")
@@ -121,7 +123,7 @@ def distill(given: Given, config: Config = None, reg_s: RegS = None, as_json: Js
 @app.command("statistics")
 @with_options(StatisticsSettings)
 def statistics(given: Given, config: Config = None, as_json: Json = False) -> int:
-    """Sum a data set, or a shard of one, to statistics that merge and can be distilled without the data."""
+    """Compute the statistics of a data set or shard. They can be merged, and distilled without the data."""
     settings = _resolve(StatisticsSettings, given, config)
     from krrdistill.apps.cli.statistics import run_statistics
 
@@ -131,7 +133,7 @@ def statistics(given: Given, config: Config = None, as_json: Json = False) -> in
 @app.command("merge")
 @with_options(MergeSettings)
 def merge(files: Files, given: Given, as_json: Json = False) -> int:
-    """Add statistics of disjoint data under one map; or files of held-out rows."""
+    """Merge the statistics of several shards, or their files of held-out samples."""
     settings = _resolve(MergeSettings, given)
     from krrdistill.apps.cli.statistics import run_merge
 
@@ -141,7 +143,7 @@ def merge(files: Files, given: Given, as_json: Json = False) -> int:
 @app.command("subtract")
 @with_options(MergeSettings)
 def subtract(files: Files, given: Given, as_json: Json = False) -> int:
-    """Take the statistics of data away: those of the first file without those of the others."""
+    """Remove data from statistics: subtract those of the other files from those of the first."""
     settings = _resolve(MergeSettings, given)
     from krrdistill.apps.cli.statistics import run_subtract
 
@@ -151,7 +153,7 @@ def subtract(files: Files, given: Given, as_json: Json = False) -> int:
 @app.command("kip")
 @with_options(KipSettings)
 def kip(given: Given, config: Config = None, as_json: Json = False) -> int:
-    """Compress a data set by kernel inducing points, the iterative baseline; resumes from its checkpoint."""
+    """Compress a data set by kernel inducing points (KIP), the iterative baseline. Resumes from checkpoints."""
     settings = _resolve(KipSettings, given, config)
     from krrdistill.apps.cli.kip import run_kip
 
@@ -162,12 +164,12 @@ def kip(given: Given, config: Config = None, as_json: Json = False) -> int:
 @with_options(VerifySettings)
 def verify(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A distilled.npz, or the folder of its run.", show_default=False)
+        Path, typer.Argument(metavar="FILE", help="File distilled.npz, or the folder of its run.", show_default=False)
     ],
     given: Given,
     as_json: Json = False,
 ) -> int:
-    """Recompute the certificate of a file; exit with 3 if the error exceeds the tolerance."""
+    """Compare the model trained on a file with the original model. Exit status 3: worse than the tolerance."""
     settings = _resolve(VerifySettings, given)
     from krrdistill.apps.cli.run import run_verify
 
@@ -179,11 +181,14 @@ def verify(
 def privacy(
     given: Given,
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="A distilled.npz to audit.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="File distilled.npz to audit, or the folder of its run.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Report what FILE reveals and the noise Theorem 6.2 needs, or write a private file (--mechanism)."""
+    """Report what FILE reveals of its training data, or make a differentially private file (--mechanism)."""
     settings = _resolve(PrivacySettings, given)
     from krrdistill.apps.cli.privacy import run_privacy
 
@@ -193,10 +198,10 @@ def privacy(
 @app.command("report")
 @with_options()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Rebuild report.html from a run's folder."""
+    """Write the page report.html of a run again."""
     from krrdistill.apps.cli.pages import write_report
 
     write_report(folder, as_json=as_json)
@@ -205,35 +210,63 @@ def report(
 @app.command("compare")
 @with_options()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.", show_default=False)],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN RUN...", help="Folders of runs, or a folder that contains them.", show_default=False
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write a page too.", metavar="FILE.html", show_default=False)
+        Path | None,
+        typer.Option("--out", help="Also write the comparison as a page.", metavar="FILE.html", show_default=False),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            help="Field to sort by, as --json names it, for example seconds.total.",
+            metavar="FIELD",
+            show_default="data set, kernel, ZCA, realism, samples per class, seed",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare runs: options, exactness, time."""
+    """Compare runs in a table: options that differ, accuracy, exactness, time."""
     from krrdistill.apps.cli.pages import compare_runs
 
-    compare_runs(folders, out=out, as_json=as_json)
+    compare_runs(folders, out=out, sort=sort, as_json=as_json)
+
+
+@app.command("sweep")
+@with_options(SweepSettings)
+def sweep(given: Given, config: Config = None, as_json: Json = False) -> int:
+    """Distil a data set with many combinations of options; writes a table and plots."""
+    settings = _resolve(SweepSettings, given, config)
+    from krrdistill.apps.cli.sweep import run_sweep
+
+    return run_sweep(settings, as_json=as_json)
 
 
 @app.command("reproduce")
-@with_options(TableSettings)
+@with_options(TableSettings, FigureSettings)
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="table3|table4", help="The published table.", show_default=False)],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="table3|table4|figures", help="Published table, or the figures.", show_default=False),
+    ],
     given: Given,
     as_json: Json = False,
 ) -> int:
-    """Reproduce a published table; finished cells are kept, published values are shown beside."""
+    """Reproduce a table of the paper, next to its published values, or draw its figures. Tables can be resumed."""
     from krrdistill.apps.cli.reproduce import run_reproduce
 
-    return run_reproduce(table, given, as_json=as_json)
+    return run_reproduce(what, given, as_json=as_json)
 
 
 @app.command("info")
 @with_options()
 def info(as_json: Json = False) -> None:
-    """Show backends, instruction set, BLAS, threads and extras; what is missing and how to get it."""
+    """Show the installation: backends, instruction set, BLAS, threads, optional libraries, and what is missing."""
     from krrdistill.apps.cli.output import emit_json, print_info
     from krrdistill.apps.info import gather
 

@@ -30,12 +30,12 @@ def _remember_traceback(context: typer.Context, value: bool) -> None:
         context.obj.traceback = True
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="YAML file of options, ours or the published code's; command-line options take precedence.",
+        help="YAML file with options, of this package or of the published code. The command line takes precedence.",
         metavar="FILE.yaml",
         show_default=False,
         rich_help_panel="Files",
@@ -45,7 +45,7 @@ RegS = Annotated[
     bool | None,
     typer.Option(
         "--reg-s/--no-reg-s",
-        help="--reg-s is --lambda-s auto; --no-reg-s is --lambda-s 0.",
+        help="Published names: --reg-s means --lambda-s auto, --no-reg-s means --lambda-s 0.",
         show_default=False,
         rich_help_panel="Distilled set",
     ),
@@ -56,23 +56,26 @@ _Traceback = Annotated[
         "--traceback",
         callback=_remember_traceback,
         is_eager=True,
-        help="Show where an error comes from (also KRRDISTILL_TRACEBACK=1).",
+        help="Print the Python traceback of an error (also with KRRDISTILL_TRACEBACK=1).",
     ),
 ]
 
 
-def with_options(kind: type | None = None) -> Callable[[Command], Command]:
-    """Give a command an option for everything that ``kind`` declares, and --traceback.
+def with_options(*kinds: type) -> Callable[[Command], Command]:
+    """Give a command an option for everything that ``kinds`` declare, and --traceback.
 
-    The command gets what was given in its argument ``given``, by the names of the fields.
+    What several of them declare is one option, that of the first. The command gets what was given in its argument
+    ``given``, by the names of the fields.
     """
 
     def decorate(command: Command) -> Command:
-        declared = () if kind is None else declared_options(kind)
+        named = {each.name: each for kind in reversed(kinds) for each in declared_options(kind)}
+        order = dict.fromkeys(each.name for kind in kinds for each in declared_options(kind))
+        declared = [named[name] for name in order]
 
         def run(**values: Any) -> Any:
             del values["show_traceback"]
-            if kind is not None:
+            if kinds:
                 chosen = {each.name: values.pop(each.name) for each in declared}
                 values["given"] = {name: value for name, value in chosen.items() if value is not None}
             return command(**values)

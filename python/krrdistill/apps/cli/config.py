@@ -44,17 +44,18 @@ def _read(label: str, declared: Declared, value: Any) -> Any:
 
 def _own_map_options(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without the options of other maps, which a file may have and the command line must not."""
-    kept, kernel = dict(values), values.get("kernel", "identity")
+    kept, chosen = dict(values), values.get("kernels") or (values.get("kernel", "identity"),)
     for each in declared_options(MapOptions):
         if each.name == "kernel" or each.name not in values:
             continue
         from krrdistill.maps import kernels_with
 
         kernels = kernels_with(each.name)
-        if kernel not in kernels and each.name in given:
-            raise UsageError(f"{each.flag} belongs to --kernel {' or '.join(kernels)}, not to {kernel}")
-        if kernel not in kernels:
-            del kept[each.name]
+        if set(chosen) & set(kernels):
+            continue
+        if each.name in given:
+            raise UsageError(f"{each.flag} belongs to --kernel {' or '.join(kernels)}, not to {', '.join(chosen)}")
+        del kept[each.name]
     return kept
 
 
@@ -103,8 +104,8 @@ def _value(label: str, key: str, declared: Declared, value: Any) -> Any:
     if meanings is not None and key == declared.option.key:
         if not isinstance(value, bool):
             raise UsageError(f"{label} must be true or false, got {shown_value(value)}")
-        return meanings[value]
-    if declared.name == "kernel" and isinstance(value, str) and is_object_name(value):
+        return (meanings[value],) if declared.several else meanings[value]
+    if declared.name in ("kernel", "kernels") and isinstance(value, str) and is_object_name(value):
         known = ", ".join(KERNELS)
         raise UsageError(f"{label} must be one of {known}: an object to import is named on the command line only")
     return _read(label, declared, value)

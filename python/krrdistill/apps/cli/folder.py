@@ -2,56 +2,121 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.cli.status import say
-from krrdistill.apps.run_kind import RunKind, check_kind
-from krrdistill.common.files import PARTIAL, lock, write_atomically
+from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
+from krrdistill.common.files import is_leftover, lock, write_atomically
 from krrdistill.errors import KrrDistillError
 
-__all__ = ["OutputError", "RunKind", "output_folder"]
+__all__ = ["Existing", "OutputError", "RunKind", "output_folder"]
 
 LOCK = ".krrdistill-lock"
 _PROBE = ".krrdistill-probe"
-_LEFTOVER = re.compile(rf"\..*(\.[0-9a-f]{{8}}{re.escape(PARTIAL)}|\.unverified\.npz)|{re.escape(_PROBE)}", re.DOTALL)
+_MAY_STAY = ("lambda_path.png", "privacy.json")  # of a run that is replaced: not every run writes them
 
 
 class OutputError(KrrDistillError):
-    """The output folder cannot be made, cannot be written, is full, or belongs to a run that goes on."""
+    """The output folder cannot be made or written, is full, or belongs to another run."""
+
+
+class _BusyError(OutputError):
+    """Another process writes to the folder."""
+
+
+class Existing(Enum):
+    """What becomes of a run that the folder holds already."""
+
+    REFUSED = auto()
+    KEPT = auto()  # the new one goes to a folder of the next free number
+    REPLACED = auto()
+    CONTINUED = auto()
+
+    @staticmethod
+    def of(out: Path | None, *, overwrite: bool = False) -> Existing:
+        """By whether the folder was named, and ``--overwrite``."""
+        return Existing.REPLACED if overwrite else Existing.KEPT if out is None else Existing.REFUSED
 
 
 @contextmanager
-def output_folder(path: Path, kind: RunKind) -> Iterator[Path]:
+def output_folder(path: Path, kind: RunKind, existing: Existing = Existing.REFUSED) -> Iterator[Path]:
     """Create ``path`` and prove that files can be written there, before any long work; nobody else writes meanwhile.
 
-    When that or the work inside fails, folders that were made here and are still empty are removed again.
+    Yields the folder: with ``Existing.KEPT`` the first of path, path_2, path_3 ... that no run has. When the work
+    inside fails, folders that were made here and are still empty are removed again. The files of a run that is replaced
+    stay until the new ones are whole.
 
     Raises
     ------
     OutputError
-        When the folder cannot be made or written, or fills up, and when another process writes to it.
+        When the folder cannot be made or written, or fills up, when another process writes to it, and when it holds a
+        run that is neither kept, replaced nor continued.
     DataError
         When it holds a run of another kind, and for a private release when it holds anything.
     """
     made: list[Path] = []
     try:
-        check_kind(path, kind)
-        _make(path, made)
-        with _locked(path):
-            check_kind(path, kind)  # another run may have ended between
-            _remove_leftovers(path)
-            _prove_writable(path)
-            yield path
+        with ExitStack() as stack:
+            numbers = _numbered(path) if existing is Existing.KEPT else ()
+            folder = next(each for each in itertools.chain([path], numbers) if _take(each, kind, existing, stack, made))
+            if folder != path:
+                say(f"note: {path} holds another run: this one goes to {folder}")
+            _remove_leftovers(folder)
+            _prove_writable(folder)
+            before = _times(folder)
+            yield folder
+            for name, time in before.items() if existing is Existing.REPLACED else ():
+                if _times(folder).get(name) == time:
+                    (folder / name).unlink()
     except BaseException as error:
         _remove_empty(made)
         if isinstance(error, OSError) and error.filename is None and error.strerror:
             raise OutputError(f"{path}: {error.strerror}") from error
         raise
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    return (path.with_name(f"{path.name}_{number}") for number in itertools.count(2))
+
+
+def _take(folder: Path, kind: RunKind, existing: Existing, stack: ExitStack, made: list[Path]) -> bool:
+    """Locks a folder for as long as ``stack``; False where another run has it and the next number will do."""
+    if not _is_free(folder, kind, existing):
+        return False
+    _make(folder, made)
+    try:
+        with ExitStack() as own:
+            own.enter_context(_locked(folder))
+            if not _is_free(folder, kind, existing):  # another run may have ended between
+                return False
+            stack.enter_context(own.pop_all())
+    except _BusyError:
+        if existing is not Existing.KEPT:
+            raise
+        return False
+    return True
+
+
+def _is_free(folder: Path, kind: RunKind, existing: Existing) -> bool:
+    """Whether this run may write there; raises where it may not and no other folder will do."""
+    if existing is Existing.KEPT:
+        return not is_taken(folder, kind)
+    check_kind(folder, kind)
+    if existing is Existing.REFUSED and is_taken(folder, kind):
+        raise OutputError(f"{folder} holds a run already: give another --out, or --overwrite to replace it")
+    return True
+
+
+def _times(folder: Path) -> dict[str, int]:
+    """When files that may be left over from a replaced run were written."""
+    files = [folder / name for name in _MAY_STAY if (folder / name).is_file()]
+    return {file.name: file.stat().st_mtime_ns for file in files}
 
 
 def _make(path: Path, made: list[Path]) -> None:
@@ -78,7 +143,7 @@ def _prove_writable(path: Path) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """A file in the folder that the system keeps for this process until it ends, however it ends."""
     path = folder / LOCK
-    stream = _take(path, folder)
+    stream = _lock(path, folder)
     try:
         stream.seek(0)
         before = stream.read().strip()
@@ -97,8 +162,8 @@ def _locked(folder: Path) -> Iterator[None]:
         stream.close()
 
 
-def _take(path: Path, folder: Path) -> Any:
-    """The open lock file. Raises OutputError where another process has it."""
+def _lock(path: Path, folder: Path) -> Any:
+    """The open lock file. Raises _BusyError where another process has it."""
     while True:
         try:
             stream = open(path, "a+", encoding="ascii", errors="replace")  # noqa: SIM115 - kept open while it is locked
@@ -112,7 +177,7 @@ def _take(path: Path, folder: Path) -> Any:
             stream.seek(0)
             other = stream.read().strip() or "unknown"
             stream.close()
-            raise OutputError(
+            raise _BusyError(
                 f"process {other} is writing to {folder}: wait until it ends, or give another --out"
             ) from None
         stream.close()  # of a run that has ended meanwhile and removed it
@@ -121,7 +186,7 @@ def _take(path: Path, folder: Path) -> Any:
 def _remove_leftovers(folder: Path) -> None:
     """What runs that were killed left: nobody else writes here now."""
     for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
+        if is_leftover(path.name) or path.name == _PROBE:
             path.unlink(missing_ok=True)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import RunKind, output_folder
-from krrdistill.apps.cli.run import load_data, of_command, require_drawing, say_validation, show_record
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
+from krrdistill.apps.cli.run import load_data, of_command, say_validation, show_record, tracked_run
 from krrdistill.apps.cli.settings import KipSettings
+from krrdistill.apps.drawing import require_drawing
 
 
 def run_kip(settings: KipSettings, *, as_json: bool) -> int:
@@ -15,7 +16,12 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
     from krrdistill.apps.kip import run_kip
 
     require_drawing()
-    with output_folder(settings.folder, RunKind.KIP) as folder, output.stage_progress() as progress:
+    goes_on = Existing.CONTINUED  # from its checkpoint, which is refused where it is of another configuration
+    with (
+        output_folder(settings.folder, RunKind.KIP, goes_on) as folder,
+        tracked_run(settings, folder) as tracker,
+        output.stage_progress(tracker=tracker) as progress,
+    ):
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)
@@ -35,12 +41,12 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
         write_run(
             folder,
             record,
-            images=run.distilled.samples,
-            class_names=dataset.class_names,
+            distilled=run.distilled,
+            model=run.result.model,
+            certificate=run.certificate,
             start_images=run.start_images,
-            path=run.result.model.path,
-            singular_values=run.singular_values,
         )
+        tracker.outcome(record)
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_kip_summary)
     return status.OK

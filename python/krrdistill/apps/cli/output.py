@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from krrdistill.apps.cli.status import say
 from krrdistill.apps.text import number, percent, shown_device, visible
 from krrdistill.artifact.record import plain
 from krrdistill.options import shown_points
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
     from rich.table import Table
 
+    from krrdistill.apps.report.compare import Comparison
+    from krrdistill.apps.reproduce.sections import Publication
     from krrdistill.artifact.record import CertificateNumbers, KipRecord, RunRecord, Score, Verification
+    from krrdistill.common.progress import Listener
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
@@ -35,29 +39,28 @@ def to_json(document: Mapping[str, Any], *, indent: int | None = None) -> str:
     return json.dumps(plain(document), indent=indent, allow_nan=False)
 
 
-class StageProgress:
-    """A bar per stage; called with ``(stage, fraction)`` as ``run_distillation`` calls its ``progress``."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, fraction: float) -> None:
-        if stage not in self._tasks:
-            for task in self._tasks.values():
-                self._bars.update(task, completed=1.0)
-            self._tasks[stage] = self._bars.add_task(stage, total=1.0)
-        self._bars.update(self._tasks[stage], completed=min(1.0, max(0.0, fraction)))
+_WIDEST = 1000  # letters of a line of a table that is never folded
 
 
 @contextmanager
-def stage_progress() -> Iterator[Callable[[str, float], None]]:
-    """Bars on stderr while the block runs; nothing where stderr is not a terminal."""
+def stage_progress(*, tracker: Listener | None = None, overall: str | None = None) -> Iterator[Listener]:
+    """What shows the stages while the block runs, on stderr: bars on a terminal, else lines.
+
+    tracker : hears the same
+    overall : a stage that all others are parts of: they come again and again while it lasts
+    """
+    from krrdistill.apps.cli.progress import Listeners, StageBars, StageLines, ticking
+
+    others = () if tracker is None else (tracker,)
     if not sys.stderr.isatty():
-        yield lambda stage, fraction: None
+        lines = StageLines(say, overall)
+        with ticking(lines):
+            yield Listeners(lines, *others)
         return
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
 
     columns = (
         TextColumn("{task.description:<12}"),
@@ -67,8 +70,9 @@ def stage_progress() -> Iterator[Callable[[str, float], None]]:
         TextColumn("expected"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield StageProgress(bars)
+    bars, line = Progress(*columns), Text()
+    with Live(Group(bars, line), console=Console(stderr=True), transient=True):
+        yield Listeners(StageBars(bars, line, overall), *others)
 
 
 def print_summary(record: RunRecord) -> None:
@@ -210,13 +214,13 @@ def _comparison(original: Score, distilled: Score, certificate: CertificateNumbe
     return table
 
 
-def _table(first: str, *columns: str, overflow: Literal["ellipsis", "fold"] = "ellipsis") -> Table:
+def _table(first: str, *columns: str) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2), header_style="bold")
     table.add_column(first)
     for column in columns:
-        table.add_column(column, justify="right", overflow=overflow)
+        table.add_column(column, justify="right")
     return table
 
 
@@ -232,18 +236,53 @@ def working(text: str) -> Iterator[None]:
         yield
 
 
-def print_comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """One column per run, one row per fact."""
-    table = _table("", *map(visible, names), overflow="fold")
-    for name, values in rows:
-        table.add_row(*map(visible, (name, *values)))
-    _show(table)
-
-
-def _show(table: Table) -> None:
+def print_comparison(found: Comparison) -> None:
+    """What the runs have alike, and then a row for each; on a terminal no line is wider than it."""
     from rich.console import Console
 
-    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+    from krrdistill.apps.cli.table import TextColumn, fitted
+
+    console = Console()
+    width = console.width if console.is_terminal else None
+    common = ", ".join(f"{name} {value}" for name, value in found.common)
+    if common:
+        _print_wrapped(f"the same in all runs: {common}", width)
+    columns = [TextColumn("run", [*map(visible, found.names)], left=True)]
+    for column in found.columns:
+        cells = [*map(visible, column.cells)]
+        columns.append(TextColumn(column.fact.name, cells, rank=column.fact.rank, left=column.is_text))
+    table = fitted(columns, width)
+    for line in table.lines():
+        emit_line(line)
+    if table.left_out:
+        names = "; ".join(column.heading for column in table.left_out)
+        _print_wrapped(f"no room for: {names} (a wider terminal, --out or --json shows them)", width)
+    if found.inexact:
+        _print_wrapped(f"NOT EXACT: {', '.join(found.inexact)}", width)
+
+
+def _print_wrapped(text: str, width: int | None) -> None:
+    lines = [text] if width is None else textwrap.wrap(visible(text), width, break_on_hyphens=False)
+    for line in lines:
+        emit_line(line)
+
+
+def print_sections(publication: Publication, *, names: Sequence[str]) -> None:
+    """The verdict and the tables of some sections of what there is to read."""
+    emit_line(publication.title)
+    for section in publication.sections:
+        if section.name in names:
+            table = _table(section.head[0], *section.head[1:])
+            for row in section.rows:
+                table.add_row(*map(visible, row))
+            _show(table, width=_WIDEST)
+    emit_line(publication.verdict)
+
+
+def _show(table: Table, *, width: int | None = None) -> None:
+    from rich.console import Console
+
+    Console(markup=False, highlight=False, soft_wrap=True, width=width).print(table)
 
 
 def print_info(facts: Mapping[str, Any]) -> None:

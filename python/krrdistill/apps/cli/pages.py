@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.report.compare import compare_page, comparison, run_names
+from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.page import write_page
-from krrdistill.apps.report.run_folder import RunFolder, read_run
-from krrdistill.artifact.record import to_json
+from krrdistill.apps.report.run_folder import REPORT, read_run
+from krrdistill.apps.run_kind import RunKind, kind_of
 from krrdistill.common.files import write_atomically
+
+_KINDS = (RunKind.DISTILL, RunKind.KIP)  # of runs with a page
 
 
 def write_report(folder: Path, *, as_json: bool) -> None:
@@ -22,28 +24,39 @@ def write_report(folder: Path, *, as_json: bool) -> None:
         output.emit_line(f"wrote {page}")
 
 
-def compare_runs(folders: Sequence[Path], *, out: Path | None, as_json: bool) -> None:
-    """Print runs side by side, and write the page that was asked for."""
-    if len(folders) < 2:
-        raise status.UsageError(f"compare needs at least two runs, got {len(folders)}")
+def compare_runs(folders: Sequence[Path], *, out: Path | None, sort: str | None, as_json: bool) -> None:
+    """Print runs side by side, and write the page that was asked for; a folder of runs stands for those in it."""
     if out is not None:
         _existing(out.parent)
         if out.is_dir():
             raise status.UsageError(f"compare: --out must name a file, {out} is a folder")
-    runs = [read_run(_existing(folder)) for folder in folders]
+    given = [run for folder in folders for run in _runs_of(_existing(folder))]
+    if len(given) < 2:
+        raise status.UsageError(f"compare needs at least two runs, got {len(given)}")
+    found = Comparison.of([read_run(folder) for folder in given], sort)
     if out is not None:
-        page = compare_page(runs)
+        page = compare_page(found)
         write_atomically(out, lambda stream: stream.write(page))
     if as_json:
-        output.emit_json({"runs": [_entry(run) for run in runs], "page": out})
+        output.emit_json({"runs": found.entries, "page": out})
         return
-    output.print_comparison(run_names(runs), [(row.name, row.values) for row in comparison(runs)])
+    output.print_comparison(found)
     if out is not None:
         output.emit_line(f"wrote {out}")
 
 
-def _entry(run: RunFolder) -> dict[str, object]:
-    return {"folder": run.folder, "exact": run.record.exact, **to_json(run.record)}
+def _runs_of(folder: Path) -> list[Path]:
+    """The folder of a run itself, or the runs right below a folder of runs, which are said."""
+    if kind_of(folder) in _KINDS:
+        return [folder]
+    below = sorted(path for path in folder.iterdir() if path.is_dir())
+    runs = [path for path in below if (path / REPORT).is_file() and kind_of(path) in _KINDS]
+    if not runs:
+        return [folder]  # reading it says what is missing
+    others = ", ".join(path.name for path in below if path not in runs)
+    passed_over = f"; passed over, as they hold no finished run: {others}" if others else ""
+    status.say(f"note: {len(runs)} runs in {folder}: {', '.join(path.name for path in runs)}{passed_over}")
+    return runs
 
 
 def _existing(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import RunKind, output_folder
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import PrivacySettings
 from krrdistill.common.files import sha256_of, write_atomically
 from krrdistill.common.options import declared_options
@@ -58,6 +58,8 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
     from krrdistill.artifact.file import DistilledDataset
 
     options = settings.options
+    if file.is_dir():  # of a run
+        file = file / DISTILLED
     if not file.is_file():
         raise status.UsageError(f"no such file: {file}")
     feature_map = None if given.get("kernel") is None else named_map(settings.map_options.kernel, file)
@@ -111,8 +113,9 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.apps.cli.run import load_data
     from krrdistill.apps.privacy import private_release
 
-    data = load_data(settings, targets=settings.targets)
-    with output_folder(settings.folder, RunKind.RELEASE) as folder, output.stage_progress() as progress:
+    existing = Existing.of(settings.out)
+    with output_folder(settings.folder, RunKind.RELEASE, existing) as folder, output.stage_progress() as progress:
+        data = load_data(settings, targets=settings.targets)
         release = private_release(
             data,
             kernel=settings.map_options.kernel,

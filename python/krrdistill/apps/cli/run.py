@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import RunKind, output_folder
+from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
+from krrdistill.apps.drawing import require_drawing
+from krrdistill.apps.tracking import Tracker, tracked
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
+from krrdistill.common.options import option_values
 from krrdistill.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from krrdistill.ridge.model import RidgeModel
 
 R = TypeVar("R", bound=RunRecord)
-FIGURE = "distilled.png"
-PATH_FIGURE = "lambda_path.png"
 ROUNDING_AT_MOST = 1e-2  # a larger error has another cause
 RETRAINED_TOLERANCE = 1e-4  # where the original itself was retrained from float32 statistics
 
@@ -36,7 +36,12 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     from krrdistill.apps.distillation import run_distillation
 
     require_drawing()
-    with output_folder(settings.folder, RunKind.DISTILL) as folder, output.stage_progress() as progress:
+    existing = Existing.of(settings.out, overwrite=settings.overwrite)
+    with (
+        output_folder(settings.folder, RunKind.DISTILL, existing) as folder,
+        tracked_run(settings, folder) as tracker,
+        output.stage_progress(tracker=tracker) as progress,
+    ):
         start = time.perf_counter()
         progress("load", 0.0)
         dataset = load_data(settings, targets=settings.targets)
@@ -50,6 +55,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
             out=folder,
             load_seconds=load_seconds,
             progress=progress,
+            say=lambda line: status.say(f"note: {line}"),
         )
         from krrdistill.apps.report.write import write_run
 
@@ -57,12 +63,12 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
         write_run(
             folder,
             record,
-            images=result.distilled.samples,
-            class_names=dataset.class_names,
+            distilled=result.distilled,
+            model=result.model,
+            certificate=result.certificate,
             start_images=result.start_images,
-            path=result.model.path,
-            singular_values=result.singular_values,
         )
+        tracker.outcome(record)
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_summary)
     return status.OK
@@ -105,20 +111,19 @@ def of_command(
     statistics: str | None = None,
 ) -> R:
     """The record of a run with what only its command knows, and the picture of its lambda path where it has one."""
-    from krrdistill.apps.info import machine
-    from krrdistill.apps.report.run_folder import PAGE, REPORT
+    from krrdistill.apps.report.write import in_folder
 
     return replace(
-        record,
-        figure=str(folder / FIGURE),
-        report=str(folder / REPORT),
-        page=str(folder / PAGE),
+        in_folder(record, folder, threads=settings.options.threads, with_path=with_path),
+        asked=settings.asked,
         command=shlex.join(command_line(settings)),
-        machine=machine(settings.options.threads),
-        finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
         statistics=statistics,
     )
+
+
+def tracked_run(settings: DistillSettings | KipSettings, folder: Path) -> AbstractContextManager[Tracker]:
+    """The tracker that --log-to names, told the options."""
+    return tracked(settings.log_to, folder, option_values(settings))
 
 
 def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
@@ -129,13 +134,6 @@ def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
         output.emit_json(to_json(record))
     else:
         summary(record)
-
-
-def require_drawing() -> None:
-    """Raises BackendUnavailable, before any work, where the pictures of a run cannot be drawn."""
-    for module, name in (("matplotlib", "matplotlib"), ("PIL", "pillow"), ("jinja2", "jinja2")):
-        if importlib.util.find_spec(module) is None:
-            raise BackendUnavailable(f'the pictures need {name}: pip install "krrdistill[cli]"')
 
 
 def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
@@ -203,13 +201,12 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
 
 def named_map(kernel: str, file: Path) -> FeatureMap:
     """The map that --kernel names, for a file that was made with a user's map."""
-    from krrdistill.artifact.file import read_samples
+    from krrdistill.artifact.file import read_points
     from krrdistill.maps.user import load_object
 
     if ":" not in kernel:
         raise status.UsageError(f"--kernel names a map of your own, package.module:object, got {kernel!r}")
-    _, images = read_samples(file)
-    return load_object(kernel, images[0].size)
+    return load_object(kernel, read_points(file).preprocessing.input_dim)
 
 
 def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
@@ -218,7 +215,9 @@ def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
 
     name = distilled.meta.get("dataset")
     if name is None:
-        raise status.UsageError(f"{file} does not name the data that it was made from: give them with --dataset")
+        raise status.UsageError(
+            f"{file} was made from {distilled.made_from}, data without a name: give them with --dataset"
+        )
     if distilled.meta.get("split") is False and distilled.weights is None:
         raise status.UsageError(f"{file} was made from the statistics {name!r}: give them with --statistics")
     if name not in available_datasets():

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip.iteration import KipOptions
+from krrdistill.apps.naming import fitting, run_name, sweep_name
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
-from krrdistill.apps.reproduce.selection import ReproduceOptions
-from krrdistill.common.options import as_word, as_words, check_options, declared_options, option, option_of
+from krrdistill.apps.reproduce.selection import FigureOptions, ReproduceOptions
+from krrdistill.apps.sweep.grid import SweepOptions
+from krrdistill.apps.tracking import TRACKERS, require_tracker
+from krrdistill.common.options import as_words, check_options, declared_options, differing, group, option, option_of
 from krrdistill.options import (
     DATASETS,
     LAYOUTS,
     MODEL,
+    NAMED,
     TARGETS,
     DistillOptions,
     MapOptions,
     is_object_name,
     is_source_name,
-    shown_points,
 )
 
 __all__ = [
     "DistillSettings",
+    "FigureSettings",
     "KipSettings",
     "MergeSettings",
     "PrivacySettings",
     "RunSettings",
     "SourceOptions",
     "StatisticsSettings",
+    "SweepSettings",
     "TableSettings",
     "VerifySettings",
     "check_together",
@@ -39,8 +44,11 @@ __all__ = [
 ]
 
 FILES = "Files"  # panel of the help
-_MOST_NAMED = 10  # classes whose points are all in the name of a folder
-ONLY_CLASSES = "Content of y: class labels, nothing else is taken."
+_ALWAYS_NAMED = (
+    *("dataset", "statistics", *NAMED),
+    *("variant", "mechanism", "epsilon"),  # of KIP, and of a private release
+)
+ONLY_CLASSES = "What y holds: class labels. Real values are refused."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,43 +57,63 @@ class SourceOptions:
 
     x: str | None = option(
         None,
-        "Columns of the samples, with commas between, or the key of an .npz file.",
+        "Columns that hold the samples, separated by commas; or the key of an array in an .npz file.",
         metavar="COLUMN[,COLUMN]",
-        default_text="all but --y",
+        default_text="all columns but those of the labels",
         panel=FILES,
     )
     y: str | None = option(
         None,
-        "Column of the labels, a key of an .npz file, the labels' .npy file.",
+        "Column that holds the labels; or a key in an .npz file; or the .npy file with the labels.",
         metavar="COLUMN",
-        default_text="what is usual",
+        default_text="the one named label, labels, target or y",
         panel=FILES,
     )
-    test: str | None = option(None, "The test set: another file or folder.", metavar="SOURCE", panel=FILES)
+    test: str | None = option(None, "Test set: another file or folder.", metavar="SOURCE", panel=FILES)
     x_test: str | None = option(
-        None, "Its columns or key.", metavar="COLUMN[,COLUMN]", default_text="those of --x", panel=FILES
+        None,
+        "Columns that hold the samples of the test set, or their key.",
+        metavar="COLUMN[,COLUMN]",
+        default_text="same as --x",
+        panel=FILES,
     )
     y_test: str | None = option(
-        None, "Its column or key of labels.", metavar="COLUMN", default_text="that of --y", panel=FILES
+        None,
+        "Column that holds the labels of the test set, or their key.",
+        metavar="COLUMN",
+        default_text="same as --y",
+        panel=FILES,
     )
     validation: str | None = option(
-        None, "Samples that lambda is chosen by, in place of a hold-out.", metavar="SOURCE", panel=FILES
+        None, "Validation set to choose lambda on, instead of a hold-out.", metavar="SOURCE", panel=FILES
     )
     x_validation: str | None = option(
-        None, "Their columns or key.", metavar="COLUMN[,COLUMN]", default_text="those of --x", panel=FILES
+        None,
+        "Columns that hold the samples of the validation set, or their key.",
+        metavar="COLUMN[,COLUMN]",
+        default_text="same as --x",
+        panel=FILES,
     )
     y_validation: str | None = option(
-        None, "Their column or key of labels.", metavar="COLUMN", default_text="that of --y", panel=FILES
+        None,
+        "Column that holds the labels of the validation set, or their key.",
+        metavar="COLUMN",
+        default_text="same as --y",
+        panel=FILES,
     )
     test_fraction: float | None = option(
-        None, "Without a test set: the part of every class that becomes one.", above=0, below=1, panel=FILES
+        None,
+        "Fraction of every class to set apart as test set, if there is none.",
+        above=0,
+        below=1,
+        panel=FILES,
     )
 
     layout: str | None = option(
         None,
-        "Where images have their channels: last (NHWC) or first (NCHW).",
+        "Axis of the channels in image arrays: last (NHWC) or first (NCHW).",
         choices=LAYOUTS,
-        default_text="last; asked for where the shape speaks against it",
+        default_text="NHWC; required if the shape is ambiguous",
         panel=FILES,
     )
 
@@ -107,22 +135,33 @@ class RunSettings:
 
     dataset: str = option(
         "digits",
-        "{choices}, a file, or a folder (docs/guide/data.md).",
+        "Data set: {choices}, a file, or a folder (see docs/guide/data.md).",
         choices=DATASETS,
         accepts=is_source_name,
         metavar="NAME|FILE|FOLDER|hf:PATH",
         panel=FILES,
         key="data.dataset",
     )
-    data_dir: Path | None = option(None, "Folder of the named data sets.", metavar="DIR", panel=FILES, in_files=False)
-    download: bool = option(False, "Fetch missing official files.", panel=FILES, in_files=False)
+    data_dir: Path | None = option(
+        None,
+        "Folder with the files of the named data sets.",
+        metavar="DIR",
+        default_text="$KRRDISTILL_DATA, otherwise data",
+        panel=FILES,
+        in_files=False,
+        names_run=False,
+    )
+    download: bool = option(
+        False, "Download missing files of a named data set.", panel=FILES, in_files=False, names_run=False
+    )
     out: Path | None = option(
         None,
         "Output folder.",
         metavar="DIR",
-        default_text="runs/<what was asked for>",
+        default_text="runs/<name made from the options>",
         panel=FILES,
         in_files=False,
+        names_run=False,
     )
     source: SourceOptions = field(default_factory=SourceOptions)
     map_options: MapOptions = field(default_factory=MapOptions)
@@ -131,14 +170,18 @@ class RunSettings:
         check_options(self.command, self)
         check_source(self.dataset)
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """What tells this run from others, besides what names and titles of all runs have."""
+        return differing(self, never=_ALWAYS_NAMED)
+
     def _folder(self, options: Any, init: str, suffix: str = "", name: str | None = None) -> Path:
         """``--out``, or a name made of what distinguishes the run; ``name`` in place of data and map."""
-        kernel = self.map_options.kernel.replace(":", "_")
-        name = f"{Path(self.dataset.removeprefix('hf:')).stem}_{kernel}" if name is None else name
-        points = options.points_per_class
-        many = isinstance(points, tuple) and len(points) > _MOST_NAMED  # names of folders are short
-        ipc = (shown_points(points) if many else as_word(points)).replace(" ", "-").replace(",", "-")
-        return Path("runs", f"{name}_ipc{ipc}_{init}_seed{options.seed}{suffix}") if self.out is None else self.out
+        if self.out is not None:
+            return self.out
+        parts = [Path(self.dataset.removeprefix("hf:")).stem, self.map_options.kernel] if name is None else [name]
+        source = "_".join(map(fitting, parts))
+        return Path("runs", run_name(source, options.points_per_class, init, self.asked, options.seed) + suffix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,24 +190,38 @@ class DistillSettings(RunSettings):
 
     command = "distill"
 
-    zca: bool = option(False, "ZCA whitening in place of standardising.", panel=MODEL, key="data.zca_whiten")
+    zca: bool = option(
+        False, "Whiten the inputs (ZCA) instead of standardising them.", panel=MODEL, key="data.zca_whiten"
+    )
     targets: str | None = option(
         None,
-        "Content of y: class labels, or real values (columns of 0 and 1: multi-label).",
+        "What y holds: class labels, or real values (columns of 0 and 1 for several labels a sample).",
         choices=TARGETS,
-        default_text="by the type of y; whole-numbered floats are refused",
+        default_text="inferred from the type of y; whole-numbered floats are refused",
         panel=MODEL,
     )
     statistics: Path | None = option(
         None,
-        "Distil statistics in place of a data set; lambda by --validation, --selection gcv or one of --lambdas.",
+        "Distil a statistics file, not a data set. Needs --validation, --selection gcv or one value of --lambdas.",
         metavar="FILE",
         panel=FILES,
+    )
+    overwrite: bool = option(
+        False, "Replace an earlier run in the output folder.", panel=FILES, in_files=False, names_run=False
+    )
+    log_to: str | None = option(
+        None,
+        "Experiment tracker that also gets options, progress and results: {choices}.",
+        choices=tuple(TRACKERS),
+        default_text="none",
+        panel=FILES,
+        names_run=False,
     )
     options: DistillOptions = field(default_factory=DistillOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_tracker(self.log_to)
         if self.statistics is None:
             return
         if self.options.start == "real":
@@ -190,17 +247,19 @@ class StatisticsSettings:
     """One run of ``krrdistill statistics``."""
 
     dataset: str = option_of(
-        RunSettings, "dataset", text="Name of a data set, a file, or a folder: its training part, or all of a shard."
+        RunSettings,
+        "dataset",
+        text="Data set: a name, a file or a folder. Its training part is used, or all of it if it has no parts.",
     )
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     download: bool = option_of(RunSettings, "download")
     x: str | None = option_of(SourceOptions, "x")
     y: str | None = option_of(SourceOptions, "y")
     layout: str | None = option_of(SourceOptions, "layout")
-    out: Path | None = option(None, "The file of statistics.", metavar="FILE.npz", panel=FILES, in_files=False)
+    out: Path | None = option(None, "Statistics file to write.", metavar="FILE.npz", panel=FILES, in_files=False)
     held_out: Path | None = option(
         None,
-        "Hold rows out to choose lambda by, and write them here, for distill --validation.",
+        "Hold samples out to choose lambda later, and write them to this file (for distill --validation).",
         metavar="FILE.npz",
         default_text="nothing is held out",
         panel=FILES,
@@ -208,27 +267,29 @@ class StatisticsSettings:
     )
     like: Path | None = option(
         None,
-        "Statistics of another shard: take their map, scaling, classes and precision, so that both merge.",
+        "Statistics file of another shard: use its map, scaling, classes and precision, so that both can be merged.",
         metavar="FILE.npz",
         panel=FILES,
     )
     shard: str | None = option(
         None,
-        "Name of these samples; shards of one name count once.",
+        "Name of this shard. Statistics that share a shard are not merged, so nothing is counted twice.",
         default_text="a digest of the sums",
         panel=FILES,
     )
     classes: Sequence[str] | None = option(
         None,
-        "Number of classes, or their labels with commas between, for a shard that lacks some.",
+        "Number of classes, or all labels separated by commas, for a shard in which some do not occur.",
         metavar="K|LABEL,LABEL,..",
-        default_text="those of --like, else those that occur",
+        default_text="those of --like, otherwise those that occur",
         panel=MODEL,
     )
     targets: str | None = option_of(DistillSettings, "targets")
     zca: bool = option_of(DistillSettings, "zca")
     map_options: MapOptions = field(default_factory=MapOptions)
-    validation_fraction: float = option_of(DistillOptions, "validation_fraction", text="Part that --held-out gets.")
+    validation_fraction: float = option_of(
+        DistillOptions, "validation_fraction", text="Fraction of the samples that --held-out sets apart."
+    )
     stratify: bool = option_of(DistillOptions, "stratify")
     seed: int = option_of(DistillOptions, "seed")
     precision: str = option_of(DistillOptions, "precision")
@@ -251,7 +312,7 @@ class MergeSettings:
     out: Path | None = option(None, "The file to write.", metavar="FILE.npz")
     kernel: str | None = option(
         None,
-        "The feature map of files made with one of your own; no file loads it by itself.",
+        "Your own feature map, if the files were made with one; files never load code by themselves.",
         metavar="PACKAGE.MODULE:OBJECT",
     )
 
@@ -269,7 +330,12 @@ class KipSettings(RunSettings):
 
     zca: bool = option_of(DistillSettings, "zca")
     targets: str | None = option_of(DistillSettings, "targets", text=ONLY_CLASSES, choices=("classes",))
+    log_to: str | None = option_of(DistillSettings, "log_to")
     options: KipOptions = field(default_factory=KipOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_tracker(self.log_to)
 
     @property
     def folder(self) -> Path:
@@ -284,7 +350,9 @@ class PrivacySettings(RunSettings):
     command = "privacy"
 
     targets: str | None = option_of(DistillSettings, "targets", text=ONLY_CLASSES, choices=("classes",))
-    secret_labels: bool = option(False, "Assume that the distilled labels stay unknown.", panel=PRIVACY)
+    secret_labels: bool = option(
+        False, "Assume that the labels of the distilled set stay secret (Theorem 6.2).", panel=PRIVACY
+    )
     options: ReleaseOptions = field(default_factory=ReleaseOptions)
 
     @property
@@ -296,13 +364,54 @@ class PrivacySettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
-    """One run of ``krrdistill reproduce``."""
+    """One run of ``krrdistill reproduce table3|table4``."""
 
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     out: Path | None = option_of(
-        RunSettings, "out", text="Output folder; a run goes on from it.", default_text="runs/TABLE"
+        RunSettings, "out", text="Output folder. Finished cells of a table in it are kept.", default_text="runs/WHAT"
     )
     options: ReproduceOptions = field(default_factory=ReproduceOptions)
+
+
+_AXES = {
+    "kernel": "kernels",
+    "points_per_class": "ipcs",
+    "seed": "seeds",
+    "lambda_s": "lambda_s",
+    "init": "init",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """One run of ``krrdistill sweep``: what its cells differ in, and the settings that all of them share."""
+
+    command: ClassVar[str] = "sweep"
+
+    grid: SweepOptions = field(default_factory=SweepOptions)
+    run: DistillSettings = group(DistillSettings, axes=_AXES, without=("statistics", "overwrite", "log_to"))
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the sweep go; the same request finds its folder again."""
+        if self.run.out is not None:
+            return self.run.out
+        data = fitting(Path(self.run.dataset.removeprefix("hf:")).stem)
+        asked = differing(self, never=("dataset",))
+        return Path("runs", sweep_name(data, asked))
+
+    def of_cell(self, kernel: str, map_options: Mapping[str, Any], options: DistillOptions) -> DistillSettings:
+        """The settings of ``krrdistill distill`` that make one cell."""
+        return replace(self.run, out=None, map_options=MapOptions(kernel=kernel, **map_options), options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSettings:
+    """One run of ``krrdistill reproduce figures``."""
+
+    data_dir: Path | None = option_of(RunSettings, "data_dir")
+    out: Path | None = option_of(TableSettings, "out")
+    options: FigureOptions = field(default_factory=FigureOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,28 +419,28 @@ class VerifySettings:
     """What ``krrdistill verify`` is told besides its file."""
 
     dataset: str | None = option_of(
-        RunSettings, "dataset", default=None, text="What the file was made from, if the file does not name it."
+        RunSettings, "dataset", default=None, text="Data set that the file was made from, if the file does not name it."
     )
     statistics: Path | None = option(
-        None, "Statistics of what it was made from, in place of the data.", metavar="FILE", panel=FILES
+        None, "Statistics that the file was made from, instead of the data.", metavar="FILE", panel=FILES
     )
     source: SourceOptions = field(default_factory=SourceOptions)
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     kernel: str | None = option(
         None,
-        "The feature map of a file made with one of your own; no file loads it by itself.",
+        "Your own feature map, if the file was made with one; files never load code by themselves.",
         metavar="PACKAGE.MODULE:OBJECT",
         panel=MODEL,
     )
     tolerance: float | None = option(
         None,
-        "Largest relative weight error that passes.",
+        "Largest relative error of the weights that passes.",
         minimum=0,
-        default_text="1e-6; 1e-4 where float32 statistics are made again, 1e-2 for smaller storage",
+        default_text="1e-6; 1e-4 if float32 statistics are computed again; 1e-2 for smaller number formats",
     )
 
 
-def command_line(settings: RunSettings) -> list[str]:
+def command_line(settings: RunSettings | SweepSettings) -> list[str]:
     """The words that ask for ``settings`` again: the data set and every option that differs from its default."""
     always = () if getattr(settings, "statistics", None) is not None else ("dataset",)
     return ["krrdistill", settings.command, *as_words(settings, always=always)]

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import OutputError, RunKind, output_folder
-from krrdistill.apps.cli.run import of_command, require_drawing, show_record
+from krrdistill.apps.cli.folder import Existing, OutputError, RunKind, output_folder
+from krrdistill.apps.cli.run import of_command, show_record, tracked_run
 from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, StatisticsSettings
 from krrdistill.apps.distillation import map_for, run_from_statistics
+from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
 from krrdistill.common.documents import parse_json
@@ -223,7 +224,12 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
     source, options = settings.source, settings.options
     start = time.perf_counter()
     kernel = _own_map(settings.map_options.kernel)
-    with output_folder(settings.folder, RunKind.DISTILL) as folder, output.stage_progress() as progress:
+    existing = Existing.of(settings.out, overwrite=settings.overwrite)
+    with (
+        output_folder(settings.folder, RunKind.DISTILL, existing) as folder,
+        tracked_run(settings, folder) as tracker,
+        output.stage_progress(tracker=tracker) as progress,
+    ):
         progress("load", 0.0)
         statistics = load_statistics(file, kernel, backend=options.backend)
         validation = None if source.validation is None else _held_out(settings)
@@ -251,12 +257,12 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
         write_run(
             folder,
             record,
-            images=result.distilled.samples,
-            class_names=result.distilled.meta["class_names"],
+            distilled=result.distilled,
+            model=result.model,
+            certificate=result.certificate,
             start_images=None,
-            path=result.model.path,
-            singular_values=result.singular_values,
         )
+        tracker.outcome(record)
     show_record(record, as_json, output.print_summary)
     return status.OK
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.apps.text import shown_device
 from krrdistill.artifact.file import DistilledDataset
-from krrdistill.common.progress import Progress, Stopwatch
+from krrdistill.common.progress import IterationFacts, Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.maps import FeatureMap
 from krrdistill.pipeline import Trained, train
@@ -61,35 +61,35 @@ class ClosedForm:
 
 @dataclass(frozen=True, eq=False)
 class KipResult:
-    """Both ends of a run, the ridge model and the closed form to compare with, and the curve.
+    """Result of KIP: best and last point sets, training curve, and the models to compare with.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
 
     Parameters
     ----------
     best : KipPoint
-        The iteration of the best validation accuracy (the first of equals).
+        The iteration with the best validation accuracy (the first if several are equal).
     last : KipPoint
         The final iteration.
     model : RidgeModel
     closed_form : ClosedForm
-        None for a map that is not onto, which has none.
+        The exact set for the same problem. None for a map that is not surjective.
     start_rows : array of int
-        The real samples that the run started from, else None.
+        Rows of the real samples that the run started from; None for noise.
     losses : array of shape (iterations,)
-        Loss per point of each step's batch, before the step.
+        Loss per sample on the batch of each step, before the step.
     curve : mapping
         iteration, train_loss (per point, all training points), val_accuracy, seconds, each (evaluations,).
     resumed_from : int
-        Iteration of the checkpoint that the run went on from, 0 for none.
+        Iteration of the checkpoint that the run resumed from; 0 if there was none.
     seconds : mapping
         Seconds of each stage.
     setup_seconds : float
-        Those that the variant needs before its first step.
+        Seconds before the first step.
     device : mapping
-        Where the steps were taken: device, library, and of a GPU its name and "tf32".
+        Device of the optimisation: device, library, and for a GPU its name and "tf32".
     ran_on : sequence of (int, str)
-        The devices and backends of the whole run, each with the iteration from which it was used.
+        Devices and backends of the whole run, each with the iteration at which its use began.
     """
 
     best: KipPoint
@@ -105,6 +105,10 @@ class KipResult:
     device: Mapping[str, str] = field(default_factory=dict)
     ran_on: Sequence[tuple[int, str]] = ()
 
+    def __repr__(self) -> str:
+        best = f"best at {self.best.iteration} with validation accuracy {self.best.val_accuracy:.4g}"
+        return f"KipResult({len(self.losses)} iterations, {best}: {self.best.distilled!r})"
+
 
 def kip_distill(
     X: Any,
@@ -119,32 +123,32 @@ def kip_distill(
     progress: Progress | None = None,
     **keywords: Any,
 ) -> KipResult:
-    """Distils labelled data to points_per_class points of each class by Adam on KIP's loss.
+    """Distil labelled data with kernel inducing points (KIP): Adam on KIP's loss.
 
     Loss on a batch B: ||Y_S (K_SS + lambda_s I)^-1 K_SB - Y_B||^2 over X_S, where Y_S are the best labels for the whole
-    training set and lambda_s = 1e-6 trace(K_SS) / m (THEORY's KIP section; Nguyen, Chen, Lee, ICLR 2021).
+    training set and lambda_s = 1e-6 trace(K_SS) / m (Nguyen, Chen, Lee, ICLR 2021).
 
     Parameters
     ----------
-    X : array of shape (n, *shape), uint8 or float
+    X : array of shape ``(n, *shape)``, uint8 or float
         Raw inputs.
     y : array of int, shape (n,)
         Labels.
     feature_map : FeatureMap
-        phi, with its preprocessing; it need not be onto unless ``warm_start``.
+        phi, with its preprocessing. It must be surjective only for ``warm_start``.
     classes : int or sequence of labels, optional
-        The classes of y, by default those that occur.
+        The classes of y; by default those that occur.
     validation : (X, y), optional
-        Samples that lambda and the best iteration are chosen by; by default a part of X is held out.
+        Validation set to choose lambda and the best iteration on; by default a part of X is held out.
     options : KipOptions, optional
     checkpoint : Path, optional
-        File to write every ``checkpoint_every`` iterations, and to go on from where it exists.
+        File that is written every ``checkpoint_every`` iterations. If it exists, the run resumes from it.
     trained : Trained, optional
-        The ridge model of the same data, map and options with its statistics, which are then not made again.
+        Ridge model and statistics of the same data, map and options, so that they are not computed again.
     progress : callable, optional
-        Gets (stage, fraction done).
+        Called with (stage, fraction done). A ``krrdistill.common.progress.Listener`` also gets facts of every step.
     **keywords
-        Fields of ``KipOptions``, in place of those of ``options``.
+        Fields of ``KipOptions``. They override those of ``options``.
 
     Returns
     -------
@@ -153,12 +157,12 @@ def kip_distill(
     Raises
     ------
     Diverged
-        When the loss leaves the numbers that it can have.
+        If the optimisation diverges.
     BackendUnavailable
-        For variant "published" or a device without PyTorch, and for a device that is not there.
+        If PyTorch is needed (variant "published", or a GPU) and missing, or the device does not exist.
     DeviceOutOfMemory
     ValueError, TypeError, DataError, NotSurjective, NotPositiveDefinite
-        As ``distill``; ValueError also for a checkpoint of another configuration.
+        As in ``distill``. ValueError also for a checkpoint of another configuration.
     """
     options = replace(options or KipOptions(), **keywords)
     place = place_of(options)  # imports PyTorch, before its threads are limited
@@ -189,6 +193,11 @@ def kip_distill(
             with validation_watch.stage("validate"):
                 return judge.inputs(inputs)
 
+        def tell(facts: IterationFacts) -> None:
+            done, budget = facts.iteration / facts.iterations, options.time_budget
+            watch.report("optimize", done if budget is None else min(1.0, max(done, state.seconds / budget)))
+            watch.facts("optimize", facts)
+
         optimize(
             state,
             judge.objective,
@@ -197,9 +206,11 @@ def kip_distill(
             options=options,
             checkpoint=checkpoint,
             configuration=problem.configuration,
-            progress=lambda fraction: watch.report("optimize", fraction),
+            tell=tell,
         )
-        evaluate(state, validate, options, place)  # after the last checkpoint: a longer run does not know of this look
+        evaluate(
+            state, validate, options, place, tell
+        )  # after the last checkpoint: a longer run does not know of this look
         seconds = {**watch.seconds, "optimize": state.seconds, **validation_watch.seconds}
         return KipResult(
             best=_point(judge, state.best, state.best_look),

@@ -31,56 +31,71 @@ def is_cuda_name(backend: Any) -> bool:
 @described
 @dataclass(frozen=True, kw_only=True)
 class KipOptions:
-    """Options of a KIP run; the defaults are the published ones, but for the variant.
+    """Options of a KIP run. The defaults are the published ones, except for the variant.
 
-    lambdas and validation_fraction are of the ridge model that is compared with, as in ``DistillOptions``; precision is
-    that of inputs, features and products, where systems of order m are float64 in "gram".
+    ``lambdas`` and ``validation_fraction`` are for the ridge model that KIP is compared with, as in
+    ``DistillOptions``. ``precision`` is that of inputs, features and products. The variant "gram" solves its m x m
+    systems in float64.
 
-    Threads may share it: nothing changes it.
+    Threads may share it, as it is immutable.
     """
 
     variant: str = option(
         "gram",
-        "gram: from the sufficient statistics; published: from all training features, with PyTorch.",
+        "Loss from the sufficient statistics (gram), or from all training features with PyTorch (published).",
         choices=VARIANTS,
         panel=ITERATION,
     )
     points_per_class: PointsPerClass = option_of(DistillOptions, "points_per_class")
     init: str = option_of(DistillOptions, "init", default="real", default_text=None)
     warm_start: bool = option(
-        False, "Start from the closed form that distill makes of this --init (Theorem 6.1).", panel=ITERATION
+        False, "Start from the exact set that distill makes with the same options (Theorem 6.1).", panel=ITERATION
     )
-    iterations: int = option(30_000, "Steps of Adam.", minimum=1, panel=ITERATION, key="model.iterations")
+    iterations: int = option(
+        30_000,
+        "Number of optimisation steps (Adam).",
+        minimum=1,
+        panel=ITERATION,
+        key="model.iterations",
+        names_run=False,
+    )
     lr: float = option(0.01, "Learning rate of Adam.", above=0, panel=ITERATION, key="model.lr")
     batch_size: int | None = option(
         None,
-        "Training samples in the loss of a step.",
+        "Number of training samples in the loss of one step.",
         minimum=1,
         default_text="5000 for published, all for gram",
         panel=ITERATION,
         key="model.batch_size",
     )
     time_budget: float | None = option(
-        None, "End after this many seconds of steps.", above=0, default_text="none", panel=ITERATION
+        None,
+        "Stop after this many seconds of optimisation.",
+        above=0,
+        default_text="none",
+        panel=ITERATION,
+        names_run=False,
     )
-    evaluate_every: int = option(100, "Iterations between two looks at the validation set.", minimum=1, panel=ITERATION)
+    evaluate_every: int = option(
+        100, "Steps between two evaluations on the validation set.", minimum=1, panel=ITERATION
+    )
     checkpoint_every: int = option(
         100,
-        "Iterations between two checkpoints; the same command goes on from the last one.",
+        "Steps between two checkpoints. The same command resumes from the last one.",
         minimum=1,
+        names_run=False,
         panel=ITERATION,
     )
     device: str = option(
         "cpu",
-        "Where the steps are taken: {choices} (a GPU, by PyTorch); --backend says where the statistics are summed.",
+        "Device of the optimisation: {choices} (GPU, with PyTorch). --backend is for the statistics.",
         choices=DEVICES,
         accepts=is_cuda_device,
         metavar="DEVICE|cuda:N",
+        names_run=False,
         panel=ITERATION,
     )
-    tf32: bool = option(
-        False, "On a GPU: float32 products by TF32, which keeps 10 bits of the mantissa.", panel=ITERATION
-    )
+    tf32: bool = option(False, "On a GPU: TF32 for float32 products (10 bits of mantissa, faster).", panel=ITERATION)
     lambdas: Sequence[float] | None = option_of(DistillOptions, "lambdas")
     validation_fraction: float = option_of(DistillOptions, "validation_fraction")
     stratify: bool = option_of(DistillOptions, "stratify")

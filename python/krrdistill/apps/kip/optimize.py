@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import namespace_of
+from krrdistill.common.progress import IterationFacts
 from krrdistill.common.random import Stream, permutation
 from krrdistill.errors import Diverged
 
@@ -30,6 +31,7 @@ _LOSS_LIMIT = 10.0  # per point; labels of zero reach 1
 _BLOCK = 1 << 16  # numbers of Adam's update at a time: they stay in the L2 cache
 
 Evaluate = Callable[[Array], tuple[float, float]]
+Tell = Callable[[IterationFacts], None]
 
 
 class Objective(Protocol):
@@ -93,11 +95,12 @@ def optimize(
     options: KipOptions,
     checkpoint: Path | None,
     configuration: dict[str, Any],
-    progress: Callable[[float], None],
+    tell: Tell,
 ) -> None:
     """Steps ``state``, in the place of the objective, to ``options.iterations`` or to the end of the time budget.
 
-    The file ``checkpoint`` is written every ``options.checkpoint_every`` iterations and at the end.
+    ``tell`` hears of every step and evaluation. The file ``checkpoint`` is written every ``options.checkpoint_every``
+    iterations and at the end.
 
     Raises
     ------
@@ -115,14 +118,14 @@ def optimize(
         check_loss(loss, state.step, options)
         seconds = _now(place) - start
         if state.step % options.evaluate_every == 0:  # only inputs that have a loss
-            evaluate(state, validate, options, place)
+            evaluate(state, validate, options, place, tell)
         start = _now(place)
         adam_step(state, gradient, options.lr)
         if not bool(xp.all(xp.isfinite(state.X))):
             check_loss(math.inf, state.step, options)
         state.losses.append(loss)
         state.seconds += seconds + _now(place) - start
-        progress(state.step / options.iterations)
+        tell(_facts(state, options))
         if checkpoint is not None and state.step % options.checkpoint_every == 0:
             save_checkpoint(checkpoint, state, configuration)
             saved = state.step
@@ -130,8 +133,8 @@ def optimize(
         save_checkpoint(checkpoint, state, configuration)
 
 
-def evaluate(state: State, validate: Evaluate, options: KipOptions, place: Place) -> None:
-    """Adds the current inputs to the curve; they are the best ones if no earlier inputs validated as well.
+def evaluate(state: State, validate: Evaluate, options: KipOptions, place: Place, tell: Tell) -> None:
+    """Adds the current inputs to the curve and tells of them; the best ones are the first of the best accuracy.
 
     ``validate`` takes them in host memory and returns the loss per training point and the validation accuracy.
     """
@@ -141,6 +144,21 @@ def evaluate(state: State, validate: Evaluate, options: KipOptions, place: Place
     if not state.curve or accuracy > state.best_look.val_accuracy:
         state.best = X
     state.curve.append(Look(state.step, train_loss, accuracy, state.seconds))
+    tell(_facts(state, options))
+
+
+def _facts(state: State, options: KipOptions) -> IterationFacts:
+    """Where the state stands, which has been evaluated."""
+    look = state.curve[-1]
+    return IterationFacts(
+        iteration=state.step,
+        iterations=options.iterations,
+        batch_loss=state.losses[-1] if state.losses else None,
+        train_loss=look.train_loss,
+        val_accuracy=look.val_accuracy,
+        evaluated=look.iteration == state.step,
+        seconds_per_iteration=state.seconds / state.step if state.step else None,
+    )
 
 
 def _now(place: Place) -> float:

@@ -9,19 +9,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from krrdistill.apps.distillation import RunData, certified, common_facts, map_for
+from krrdistill.apps.distillation import RunData, asked_of_map, certified, common_facts, map_for
 from krrdistill.apps.likeness import likeness
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.record import ClosedFormRecord, KipPointRecord, KipRecord, to_json
 from krrdistill.common.files import sha256_of, write_npz
+from krrdistill.common.options import differing
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
 from krrdistill.errors import ResultWarning
+from krrdistill.options import NAMED
 
 from .distill import KipPoint, KipResult, kip_distill
 from .iteration import KipOptions
@@ -37,7 +38,10 @@ class KipRun:
     distilled: DistilledDataset
     result: KipResult
     start_images: npt.NDArray[Any] | None
-    singular_values: npt.NDArray[np.float64] | None  # of the best set's features, where the certificate needed them
+    certificate: Certificate  # of the best set
+
+    def __repr__(self) -> str:
+        return f"KipRun({self.record.title}: {self.result!r}, {self.record.artifact})"
 
     @property
     def report(self) -> dict[str, Any]:
@@ -56,10 +60,12 @@ def run_kip(
     load_seconds: float = 0.0,
     progress: Progress | None = None,
 ) -> KipRun:
-    """Preprocesses, optimises, writes the sets found to ``out``, reads them back and certifies what was read.
+    """Run KIP on a data set and write the results to a folder.
 
-    ``out`` gets distilled.npz (best by validation), last.npz, curve.npz and checkpoint.npz; a run finds its own
-    checkpoint and goes on from it.
+    The sets are written, read back and verified.
+
+    The folder ``out`` gets distilled.npz (best on the validation set), last.npz, curve.npz and checkpoint.npz. If it
+    has a checkpoint of the same run, the run resumes from it.
 
     Parameters
     ----------
@@ -75,7 +81,7 @@ def run_kip(
     load_seconds : float
         Seconds that loading the data took, for the record.
     progress : callable, optional
-        Called with (stage, fraction done).
+        Called with (stage, fraction done). A ``krrdistill.common.progress.Listener`` also gets facts of every step.
 
     Returns
     -------
@@ -117,6 +123,7 @@ def run_kip(
             variant=options.variant,
             range_scale=1.0,
             init=options.init,
+            asked={**asked_of_map(map_options, use_zca=use_zca), **differing(options, never=("variant", *NAMED))},
             warm_start=options.warm_start,
             iterations=iterations,
             lr=options.lr,
@@ -136,7 +143,7 @@ def run_kip(
             curve=str(curve_path),
             warnings=tuple(sentence for sentence in said if sentence is not None),
         )
-    return KipRun(record, distilled, result, images, certificate.singular_values)
+    return KipRun(record, distilled, result, images, certificate)
 
 
 def _point(point: KipPoint, certificate: Certificate) -> KipPointRecord:

@@ -20,8 +20,8 @@ PRIVACY = "Privacy"  # panel of the help
 class PrivacyBudget:
     """(epsilon, delta) of differential privacy. Raises TypeError or ValueError."""
 
-    epsilon: float = option(1.0, "Of differential privacy.", above=0, panel=PRIVACY)
-    delta: float = option(1e-5, "Of differential privacy.", above=0, below=1, panel=PRIVACY)
+    epsilon: float = option(1.0, "Epsilon of (epsilon, delta)-differential privacy.", above=0, panel=PRIVACY)
+    delta: float = option(1e-5, "Delta of (epsilon, delta)-differential privacy.", above=0, below=1, panel=PRIVACY)
 
     def __post_init__(self) -> None:
         check_options("privacy", self)
@@ -34,44 +34,48 @@ class ReleaseOptions:
 
     mechanism: str | None = option(
         None,
-        "Make a private file: noise on the sufficient statistics (statistics) or on W (output).",
+        "Make a private file: add noise to the sufficient statistics (statistics) or to the weights W (output).",
         choices=MECHANISMS,
         panel=PRIVACY,
     )
     budget: PrivacyBudget = field(default_factory=PrivacyBudget)
     norm_bound: float | None = option(
         None,
-        "Norm B that no feature vector exceeds: checked, and with --mechanism enforced by clipping.",
+        "Bound B on the norm of every feature vector. It is checked; with --mechanism, longer vectors are clipped.",
         minimum=1e-50,  # fourth powers of both, in the search for lambda, are float64 numbers
         maximum=1e50,
         metavar="B",
-        default_text="read off the data; with --mechanism what standardised inputs have",
+        default_text="largest norm in the data; with --mechanism the expected norm of standardised inputs",
         panel=PRIVACY,
     )
     lambda_: float | None = option(
         None,
-        "Ridge parameter of the model (absolute), chosen without the data.",
+        "Ridge parameter of the model (absolute value). Choose it without looking at the data.",
         above=0,
         cli="model-lambda",
-        default_text="0 for Theorem 6.2; with --mechanism from epsilon, delta, n, p and B",
+        default_text="0 for Theorem 6.2; with --mechanism computed from epsilon, delta, n, p and B",
         panel=PRIVACY,
     )
     ledger: Path | None = option(
         None,
-        "Ledger of all releases of the data: this one is entered, and the total is stated.",
+        "File that records every release of these data. This release is added, and the total budget spent is shown.",
         metavar="FILE.json",
-        default_text="none: nothing is said of other releases",
+        names_run=False,
+        default_text="none: other releases are not counted",
         panel=PRIVACY,
     )
     budget_epsilon: float | None = option(
         None,
-        "Refuse a release with which the ledger's total epsilon, for this delta, would exceed it.",
+        "Limit of the ledger's total epsilon, for this delta. A release that would exceed it is refused.",
         above=0,
+        names_run=False,
         default_text="no limit",
         panel=PRIVACY,
     )
     points_per_class: PointsPerClass = option_of(DistillOptions, "points_per_class")
-    seed: int = option_of(DistillOptions, "seed", text="Seed of the map and of Z; never of the noise.")
+    seed: int = option_of(
+        DistillOptions, "seed", text="Seed of the feature map and of Z. The private noise has no seed."
+    )
     store: str = option_of(DistillOptions, "store")
     backend: Any = option_of(DistillOptions, "backend")
     threads: int | None = option_of(DistillOptions, "threads")

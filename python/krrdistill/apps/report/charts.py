@@ -18,23 +18,34 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
 __all__ = [
     "LAMBDA",
     "PALETTE",
     "Curve",
+    "Dots",
+    "Panel",
+    "SpreadCurve",
+    "curve_style",
     "curves_figure",
+    "dots_figure",
+    "heat_figure",
     "lambda_path_figure",
     "line_figure",
+    "overlay_figure",
+    "panel_figure",
+    "panels_figure",
     "race_charts",
     "save_figure",
+    "scatter_figure",
     "to_svg",
 ]
 
@@ -54,10 +65,20 @@ WIDTH, HEIGHT = 360.0, 225.0  # points
 DPI = 192  # of PNG files, 960 by 600 pixels
 _LEFT, _RIGHT, _BOTTOM, _LINE = 46.0, 8.0, 36.0, 13.0
 _MAX_MARKERS = 80
+_LEGEND_COLUMNS, _MOST_TICKS = 2, 10
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLES = (("line", "-"), ("accent", (0, (5, 2))), ("muted", (0, (1.5, 2.5))))  # of up to three curves
+# Of any number of curves: hues of middle lightness, three times as light as dark paper and as dark as light paper.
+_HUES = ("#2c7bc9", "#c4561c", "#2b9455", "#b04a9e", "#8a7a12", "#7a62d0", "#cc4056", "#178c9b")
+_DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3))
+_MARKS = (("line", "o", "line"), ("accent", "D", "paper"), ("muted", "s", "paper"))  # of up to three kinds of dots
+_DODGE = 0.22  # columns between the dots of one column
 _LEAST_SPAN = 5.0  # largest over smallest value on a log axis
 _EXTREME = 1e100  # of an axis, whose limits are to be finite
+_BAR_STEPS = 64  # of a scale of colours
+_MOST_ROW_NAMES, _MOST_NAMES, _LONGEST_NAME = 18, 25, 16  # beside and below a matrix, and letters of one
+_MOST_NUMBERED = 12  # rows and columns of a matrix that has its numbers in it
+_LETTER = 4.4  # points that a digit of such a number takes
 _DROPPED = ("clip-path", "version", "width", "height", "xmlns")
 
 
@@ -70,6 +91,7 @@ def lambda_path_figure(
     best: int,
     below_noise_floor: npt.ArrayLike,
     noise_floor: float,
+    error: npt.ArrayLike | None = None,
     title: str | None = None,
     y_limits: tuple[float, float] | None = None,
 ) -> Figure:
@@ -83,6 +105,7 @@ def lambda_path_figure(
     best : int, index of the chosen lambda
     below_noise_floor : bool array of shape (L,)
     noise_floor : float, the lambda under which rounding of the statistics decides the result; 0 for none
+    error : array of shape (L,), standard errors of the values, drawn as a band about them
     y_limits : that the vertical axis includes, by default the extremes of the values
 
     Raises
@@ -103,8 +126,12 @@ def lambda_path_figure(
         raise ValueError(f"lambda_path_figure: best must be in [0, {len(lam)}), got {best}")
     figure, axes = _new_axes(LAMBDA, label, above=1 + bool(below.any()), title=title)
     _scale(axes, "x", lam, log=True)
-    _scale(axes, "y", y if y_limits is None else np.asarray(y_limits))
+    spread = np.zeros(len(y)) if error is None else np.asarray(error, dtype=np.float64)
+    _scale(axes, "y", np.concatenate([y - spread, y + spread]) if y_limits is None else np.asarray(y_limits))
     order = np.argsort(lam, kind="stable")
+    if error is not None:
+        low, high = (y - spread)[order], (y + spread)[order]
+        axes.fill_between(lam[order], low, high, color=PALETTE["line"], alpha=0.18, linewidth=0, zorder=1)
     axes.plot(lam[order], y[order], color=PALETTE["line"], linewidth=1.4, zorder=2)
     for points, fill in ((~below, "line"), (below, "paper")):
         axes.plot(lam[points], y[points], "o", color=PALETTE["line"], markerfacecolor=PALETTE[fill], markersize=4)
@@ -133,13 +160,106 @@ def line_figure(x: npt.ArrayLike, y: npt.ArrayLike, *, x_label: str, y_label: st
     return figure
 
 
+def heat_figure(
+    values: npt.ArrayLike,
+    *,
+    x_label: str,
+    y_label: str,
+    x_names: Sequence[str] | None = None,
+    y_names: Sequence[str] | None = None,
+    counts: bool = False,
+) -> Figure:
+    """A matrix as colours, with their scale at its right; small ones with their numbers.
+
+    Parameters
+    ----------
+    values : array of shape (r, c), finite
+    x_names, y_names : of the columns and rows, by default their numbers; equal neighbours are named once, and of
+        many only some
+    counts : whether they are counts, drawn from 0 on; others are signed, and 0 lies in the middle of their colours
+    """
+    shown = np.asarray(values, dtype=np.float64)
+    rows, columns = shown.shape
+    named = [[printable(name)[:_LONGEST_NAME] for name in names or ()] for names in (y_names, x_names)]
+    left = 34.0 + 5.0 * max((len(name) for name in named[0]), default=3)
+    below = 30.0 + (4.6 * max(map(len, named[1])) if any(len(name) > 3 for name in named[1]) else 8.0)
+    height = below + float(np.clip(16.0 * rows, 50.0, 180.0)) + 8.0
+    figure = Figure(figsize=(WIDTH / 72, height / 72), facecolor="white")
+    room = (left / WIDTH, below / height, (WIDTH - left - 62.0) / WIDTH, (height - below - 8.0) / height)
+    axes = figure.add_axes(room)
+    bar = figure.add_axes((1 - 52.0 / WIDTH, room[1], 9.0 / WIDTH, room[3]))
+    limit = min(float(np.abs(shown).max(initial=0.0)), _EXTREME) or 1.0
+    least = 0.0 if counts else -limit
+    drawn: dict[str, Any] = {"vmin": least, "vmax": limit, "cmap": "Blues" if counts else "RdBu_r"}
+    drawn |= {"aspect": "auto", "interpolation": "none"}
+    axes.imshow(shown, **drawn)
+    bar.imshow(np.linspace(limit, least, _BAR_STEPS)[:, None], extent=(0.0, 1.0, least, limit), **drawn)
+    most = (_MOST_ROW_NAMES, _MOST_NAMES if named[1] else _MOST_NUMBERED)
+    for axis, names, count, limit_of_names in zip((axes.yaxis, axes.xaxis), named, (rows, columns), most, strict=True):
+        texts = names or [str(index + 1) for index in range(count)]
+        first = [index for index in range(count) if not index or texts[index] != texts[index - 1]]
+        middle = [(start + end - 1) / 2 for start, end in zip(first, [*first[1:], count], strict=True)]
+        every = slice(None, None, -(-len(first) // limit_of_names))
+        axis.set_ticks(middle[every], [texts[index] for index in first[every]], parse_math=False)
+    bar.yaxis.tick_right()
+    bar.set_xticks([])
+    bar.set_yticks([least, limit] if counts else [-limit, 0.0, limit])
+    bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}" if counts else _short(value)))
+    for each in (axes, bar):
+        each.tick_params(labelsize=8, labelcolor=PALETTE["muted"], left=False, right=False, bottom=False)
+        each.spines[:].set(color=PALETTE["muted"], linewidth=0.6)
+    if any(len(name) > 3 for name in named[1]):
+        axes.tick_params(axis="x", labelrotation=90)
+    axes.set_xlabel(x_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
+    axes.set_ylabel(y_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
+    written = "{:.0f}".format if counts else _short
+    texts = [written(value) for value in shown.flat] if max(rows, columns) <= _MOST_NUMBERED else []
+    if max(map(len, texts), default=99) * _LETTER <= room[2] * WIDTH / columns:
+        for (row, column), value in np.ndenumerate(shown):
+            share = value / limit if counts else abs(value) / limit
+            color = "#fefefe" if share > 0.6 else "#111111"  # on the colours of the map, light paper or dark
+            text = texts[row * columns + column]
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+    return figure
+
+
+def scatter_figure(
+    groups: Sequence[tuple[str, FloatArray]], names: Sequence[str], *, x_label: str, y_label: str
+) -> Figure:
+    """Up to two groups of named points (n, 2), each with a mark of its own; the name of every point beside it."""
+    figure, axes = _new_axes(x_label, y_label, above=1)
+    together = np.concatenate([points for _, points in groups])
+    for which, values in zip("xy", together.T, strict=True):
+        _scale(axes, which, values)
+    for (label, points), color, marker in zip(groups, ("line", "accent"), "o^", strict=False):
+        style: dict[str, Any] = {"color": PALETTE[color], "markersize": 4, "linestyle": "none"}
+        axes.plot(*points.T, marker, label=printable(label), **style)
+        for point, name in zip(points, names, strict=True):
+            axes.annotate(
+                printable(name)[:_LONGEST_NAME],
+                point,
+                xytext=(4.0, 0.0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color=PALETTE["muted"],
+                parse_math=False,
+            )
+    _legend(figure, len(groups))
+    return figure
+
+
 @dataclass(frozen=True)
 class Curve:
-    """One of several; a single point is something that is there from then on, drawn with a line to its right."""
+    """One of several; ``chosen`` is the point that stands out, if any.
+
+    In a race a single point is something that is there from then on, drawn with a line to its right.
+    """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    chosen: int | None = None
 
 
 def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
@@ -154,17 +274,145 @@ def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Fig
             axes.plot([x[0], axes.get_xlim()[1]], [y[0], y[0]], linestyle=dashes, **style)
         style |= {"marker": "o", "markersize": 3.5} if len(x) <= _MAX_MARKERS else {}
         axes.plot(x, y, linestyle=dashes, label=printable(curve.name), **style)
-    figure.legend(
-        loc="upper left",
-        bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
-        ncols=len(curves),
-        frameon=False,
-        fontsize=8.5,
-        labelcolor=PALETTE["ink"],
-        borderaxespad=0.0,
-        handlelength=1.6,
-        columnspacing=1.2,
-    )
+    _legend(figure, len(curves))
+    return figure
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One of several values in every column; NaN where there is none."""
+
+    name: str
+    y: Sequence[float]
+
+
+def dots_figure(columns: Sequence[tuple[str, str]], kinds: Sequence[Dots], *, y_label: str, y_log: bool) -> Figure:
+    """Up to three kinds of dots beside each other in every column, with their names above.
+
+    columns : (group, name): neighbours of one group share its name, which stands under theirs
+    """
+    figure, axes = _new_axes("", y_label, above=1)
+    _scale(axes, "y", np.concatenate([kind.y for kind in kinds]).astype(np.float64), log=y_log)
+    at = np.arange(len(columns), dtype=np.float64)
+    for index, (kind, (color, marker, fill)) in enumerate(zip(kinds, _MARKS, strict=False)):
+        axes.plot(
+            at + _DODGE * (index - (len(kinds) - 1) / 2),
+            np.asarray(kind.y, dtype=np.float64),
+            marker,
+            color=PALETTE[color],
+            markerfacecolor=PALETTE[fill],
+            markersize=5,
+            label=printable(kind.name),
+        )
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    axes.grid(False, axis="x")
+    axes.set_xticks(at, [printable(name) for _, name in columns])
+    groups = [group for group, _ in columns]
+    starts = [index for index, group in enumerate(groups) if index == 0 or group != groups[index - 1]]
+    for start, end in zip(starts, [*starts[1:], len(groups)], strict=True):
+        if start:
+            axes.axvline(start - 0.5, color=PALETTE["rule"], linewidth=0.8)
+        axes.annotate(
+            printable(groups[start]),
+            ((start + end - 1) / 2, 0.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0.0, -19.0),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=8.5,
+            color=PALETTE["ink"],
+            annotation_clip=False,
+            parse_math=False,
+        )
+    _legend(figure, len(kinds))
+    return figure
+
+
+@dataclass(frozen=True)
+class SpreadCurve:
+    """A curve whose points have bars from ``low`` to ``high``.
+
+    style : numbers of its colour and of its dashes
+    dotted : drawn as a dotted line without bars and name, as what others are compared with
+    """
+
+    name: str
+    style: tuple[int, int]
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    dotted: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves with bars on one pair of axes, against points per class on a log axis; their names stand above."""
+
+    y_label: str
+    curves: Sequence[SpreadCurve]
+    y_log: bool = False
+
+
+def panel_figure(panel: Panel) -> Figure:
+    """One panel alone."""
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
+    _draw_panel(figure, panel)
+    return figure
+
+
+def panels_figure(panels: Sequence[Panel]) -> Figure:
+    """Panels side by side."""
+    figure = Figure(figsize=(len(panels) * WIDTH / 72, HEIGHT / 72), facecolor="white")
+    for part, panel in zip(figure.subfigures(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_panel(part, panel)
+    return figure
+
+
+def _draw_panel(figure: FigureBase, panel: Panel) -> None:
+    named = [curve for curve in panel.curves if not curve.dotted]
+    rows = -(-len(named) // _LEGEND_COLUMNS)
+    axes = _axes_in(figure, "distilled samples per class", panel.y_label, above=rows)
+    x = np.unique(np.concatenate([curve.x for curve in panel.curves]).astype(np.float64))
+    _scale(axes, "x", x, log=True)
+    _scale(axes, "y", np.concatenate([[*curve.low, *curve.high] for curve in panel.curves]), log=panel.y_log)
+    if len(x) <= _MOST_TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(x.tolist()))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    for curve in panel.curves:
+        hue, dashes = _HUES[curve.style[0] % len(_HUES)], _DASHES[curve.style[1] % len(_DASHES)]
+        if curve.dotted:
+            axes.plot(curve.x, curve.y, color=PALETTE["ink"], linewidth=1.0, linestyle=(0, (1.5, 2.5)), zorder=5)
+            continue
+        y, low, high = (np.asarray(values, dtype=np.float64) for values in (curve.y, curve.low, curve.high))
+        line = (0, dashes) if dashes else "-"
+        bars = np.maximum([y - low, high - y], 0.0)
+        style: dict[str, Any] = {"color": hue, "linewidth": 1.4, "elinewidth": 1.0, "capsize": 2.5, "markersize": 3.5}
+        axes.errorbar(curve.x, y, bars, marker="o", linestyle=line, label=printable(curve.name), **style)
+    _legend(figure, min(_LEGEND_COLUMNS, len(named)), length=2.8)
+
+
+def curve_style(index: int) -> tuple[str, tuple[int, ...]]:
+    """(colour, dashes) of one of many curves: 40 of them look different."""
+    return _HUES[index % len(_HUES)], _DASHES[index // len(_HUES) % len(_DASHES)]
+
+
+def overlay_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
+    """Any number of curves on one pair of axes, in the order and look of ``curve_style``; x is positive, on a log axis.
+
+    Their names stand beside the chart, which has no room for many.
+    """
+    figure, axes = _new_axes(x_label, y_label)
+    _scale(axes, "x", np.concatenate([curve.x for curve in curves]).astype(np.float64), log=True)
+    _scale(axes, "y", np.concatenate([curve.y for curve in curves]).astype(np.float64))
+    for index, curve in enumerate(curves):
+        color, dashes = curve_style(index)
+        x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
+        order = np.argsort(x, kind="stable")
+        axes.plot(x[order], y[order], color=color, linestyle=(0, dashes) if dashes else "-", linewidth=1.3)
+        shown = slice(None) if curve.chosen is None else [curve.chosen]
+        axes.plot(x[shown], y[shown], "o", color=color, markersize=4.5 if curve.chosen is None else 6.5, zorder=4)
     return figure
 
 
@@ -224,13 +472,16 @@ def _inline(element: ElementTree.Element, name: str) -> None:
     """SVG without namespaces, clipping and needless digits; ids get the chart's name, colours those of the palette."""
     element.tag = element.tag.rpartition("}")[2]
     attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-    shown = {key: _shortened(value) for key, value in attributes.items() if key not in _DROPPED}
+    if element.tag == "image":  # with its size and exact place
+        shown = {key: value for key, value in attributes.items() if key not in _DROPPED[:1]}
+    else:
+        shown = {key: _shortened(value) for key, value in attributes.items() if key not in _DROPPED}
     if element.tag == "g":
         shown.pop("id", None)
     if "id" in shown:
         shown["id"] = f"{name}-{shown['id']}"
     if "href" in shown:
-        shown["href"] = f"#{name}-{shown['href'][1:]}"
+        shown["href"] = re.sub("^#", f"#{name}-", shown["href"])
     element.attrib.clear()
     element.attrib.update(shown)
     if element.tag != "text":
@@ -247,9 +498,14 @@ def _shortened(value: str) -> str:
 
 def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> tuple[Figure, Axes]:
     """A figure with empty axes, ``above`` lines of room above them, and one more for a title."""
-    top = 8.0 + _LINE * above + (16.0 if title else 0.0)
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
-    axes = figure.add_axes(
+    return figure, _axes_in(figure, x_label, y_label, above=above, title=title)
+
+
+def _axes_in(figure: FigureBase, x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> Axes:
+    """Those axes in a figure, or a part of one, of the usual size."""
+    top = 8.0 + _LINE * above + (16.0 if title else 0.0)
+    axes: Axes = figure.add_axes(
         (_LEFT / WIDTH, _BOTTOM / HEIGHT, (WIDTH - _LEFT - _RIGHT) / WIDTH, (HEIGHT - _BOTTOM - top) / HEIGHT)
     )
     axes.patch.set_visible(False)
@@ -271,7 +527,7 @@ def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None =
             color=PALETTE["ink"],
             parse_math=False,
         )
-    return figure, axes
+    return axes
 
 
 def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> None:
@@ -296,6 +552,27 @@ def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> 
     axis.set_major_locator(locator)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(text))
+
+
+def _legend(figure: FigureBase, columns: int, *, length: float = 1.6) -> None:
+    """The names of what is drawn, above the axes, behind lines of some length."""
+    figure.legend(
+        loc="upper left",
+        bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=PALETTE["ink"],
+        borderaxespad=0.0,
+        handlelength=length,
+        columnspacing=1.2,
+    )
+
+
+def _short(value: float) -> str:
+    """At most three digits, of numbers with an exponent two."""
+    text = f"{value:.3g}"
+    return f"{value:.1e}" if "e-" in text else f"{float(text):g}"
 
 
 def _plain(value: float, _: Any) -> str:

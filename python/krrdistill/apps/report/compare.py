@@ -1,121 +1,325 @@
-"""Runs side by side: one table for the terminal and the page, and a page with charts and pictures."""
+"""Runs side by side: a row for each run, for terminal, page and JSON alike; and the page with charts and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from markupsafe import Markup
 
-from krrdistill.apps.report.charts import LAMBDA
-from krrdistill.apps.report.page import score_chart
+from krrdistill.apps.report.charts import LAMBDA, Curve, curve_style, overlay_figure, to_svg
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import RunFolder
 from krrdistill.apps.text import megabytes, number, percent, seconds, shown_device
-from krrdistill.artifact.record import CRITERIA, KipRecord, RunRecord
+from krrdistill.artifact.record import CRITERIA, KipRecord, to_json
 from krrdistill.common.options import as_word
 
-__all__ = ["Row", "compare_page", "comparison", "run_names"]
+__all__ = ["Column", "Comparison", "Fact", "compare_page", "run_entry"]
 
-_ASKED = ("dataset", "kernel", "ipc", "init", "store", "precision", "backend", "seed", "n_train", "d", "p")
-_INEXACT = "NOT EXACT"
+ASKED, ALWAYS, OTHER = range(3)  # what a fact is: an option, a result that always matters, anything else
+_BARE = ("dataset", "kernel", "method")  # in labels they need no name before them, and are not left out
+_ORDER = ("dataset", "kernel", "zca", "realism.asked", "ipc", "seed", "method")
+_OF_COLUMNS = ("zca", "realism", "init", "noise", "store", "precision", "backend", "device", "iterations")
 _PICTURE_BUDGET = 600_000  # bytes of pixels of all runs together
 _PICTURED_CLASSES = 10
 
 
-@dataclass(frozen=True)
-class Row:
-    """One fact of every run, as text."""
+def _text(value: Any) -> str:
+    """What an option or a count reads like."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return as_word(value) if isinstance(value, list) else number(value)
 
+
+def _mean_percent(values: Sequence[float] | None) -> str:
+    return percent(sum(values) / len(values) if values else None)
+
+
+def _other_options(asked: Mapping[str, str]) -> str:
+    """The options that a run was given and that no column is of."""
+    given = {name: value for name, value in asked.items() if name not in _OF_COLUMNS}
+    return ", ".join(f"{name} {value}".rstrip() for name, value in given.items()) or "-"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a column shows: what stands at ``key`` of a run's entry, as text.
+
+    kind : ASKED, ALWAYS or OTHER
+    rank : where room is short, columns of the highest one go first
+    """
+
+    key: str
     name: str
-    values: tuple[str, ...]
-    fluctuates: bool = False  # from one run to the next of the same command
+    shown: Callable[[Any], str] = _text
+    kind: int = OTHER
+    rank: int = 4
+
+
+_FACTS = (
+    Fact("dataset", "data set", kind=ASKED, rank=1),
+    Fact("kernel", "kernel", kind=ASKED, rank=0),
+    Fact("zca", "ZCA", kind=ASKED, rank=1),
+    Fact("method", "method", kind=ASKED, rank=2),
+    Fact("realism.asked", "realism", kind=ASKED, rank=1),
+    Fact("ipc", "per class", kind=ASKED, rank=0),
+    Fact("seed", "seed", kind=ASKED, rank=2),
+    Fact("init", "start", kind=ASKED, rank=3),
+    Fact("noise", "noise", kind=ASKED, rank=3),
+    Fact("asked", "other options", _other_options, kind=ASKED, rank=2),
+    Fact("store", "storage", kind=ASKED, rank=3),
+    Fact("precision", "precision", kind=ASKED, rank=3),
+    Fact("backend", "backend", kind=ASKED, rank=3),
+    Fact("device", "steps on", shown_device, kind=ASKED, rank=3),
+    Fact("original.test_accuracy", "test accuracy, original", percent, ALWAYS, rank=2),
+    Fact("distilled.test_accuracy", "test accuracy, distilled", percent, ALWAYS, rank=0),
+    Fact("original.test_per_target.r2", "test R\N{SUPERSCRIPT TWO}, original", _mean_percent, ALWAYS, rank=2),
+    Fact("distilled.test_per_target.r2", "test R\N{SUPERSCRIPT TWO}, distilled", _mean_percent, ALWAYS, rank=0),
+    Fact("certificate.weight_relative_error", "weight error", lambda value: number(value, digits=2), ALWAYS, rank=1),
+    Fact("realism.psnr", "PSNR (dB)", lambda value: "-" if value is None else f"{value:.2f}", ALWAYS, rank=1),
+    Fact("certificate.prediction_agreement", "same predictions", percent, ALWAYS, rank=3),
+    Fact("seconds.total", "total time", seconds, ALWAYS, rank=2),
+    Fact("exact", "exact"),
+    Fact("lambda", LAMBDA),
+    Fact("lambda_s", f"{LAMBDA}_S"),
+    Fact("val_accuracy", "validation accuracy", percent),
+    Fact("certificate.condition", "condition number"),
+    Fact("m", "samples"),
+    Fact("n_train", "training samples"),
+    Fact("d", "inputs d"),
+    Fact("p", "features p"),
+)
+
+
+def run_entry(run: RunFolder) -> dict[str, Any]:
+    """All that is known of a run, as JSON has it."""
+    record = run.record
+    return {"folder": str(run.folder), "exact": record.exact, "method": record.method, **to_json(record)}
+
+
+def _at(entry: Mapping[str, Any], key: str) -> Any:
+    """What stands at a dotted key; None where nothing does."""
+    value: Any = entry
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _natural(value: Any) -> tuple[Any, ...]:
+    """A key by which numbers are sorted as numbers, also those within names; what is unknown comes first."""
+    if value is None:
+        return (0,)
+    if isinstance(value, int | float):
+        return (1, value)
+    if isinstance(value, list):
+        return (2, tuple(map(_natural, value)))
+    parts = re.findall(r"\d+|\D+", str(value))
+    digits = [(part.lstrip("0") if part.isdecimal() else None, part.casefold()) for part in parts]
+    return (3, tuple((2, 0, part) if number is None else (1, len(number), number) for number, part in digits))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One fact of every run."""
+
+    fact: Fact
+    values: tuple[Any, ...]
+
+    @cached_property
+    def cells(self) -> tuple[str, ...]:
+        """The values as text."""
+        return tuple(map(self.fact.shown, self.values))
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known of any run."""
+        return any(cell != "-" for cell in self.cells)
 
     @property
     def differs(self) -> bool:
-        """Whether the runs do not all have the same, and that means something."""
-        return not self.fluctuates and len(set(self.values)) > 1
+        """Whether the runs do not all have the same."""
+        return len(set(self.cells)) > 1
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds words and no numbers."""
+        return any(isinstance(value, str | Mapping) for value in self.values)
 
 
-def run_names(runs: Sequence[RunFolder]) -> list[str]:
-    """The names of the folders, with as many parents as it takes to tell them apart."""
-    parts = [run.folder.resolve().parts for run in runs]
-    longest = max(len(part) for part in parts)
-    for count in range(1, longest):
-        names = [str(Path(*part[-count:])) for part in parts]
-        if len(set(names)) == len(set(parts)):
-            return names
-    return [str(Path(*part)) for part in parts]
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs in their order, and what is known of them.
+
+    runs : sorted by data set, kernel, whitening, realism, points per class and seed, or by what ``of`` was told
+    """
+
+    runs: tuple[RunFolder, ...]
+    entries: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, runs: Sequence[RunFolder], sort: str | None = None) -> Comparison:
+        """The runs, sorted by the dotted key ``sort`` of their JSON first.
+
+        Raises ValueError for a key that no run has.
+        """
+        pairs = [(run, run_entry(run)) for run in runs]
+        keys = (*_ORDER, "folder") if sort is None else (sort, *_ORDER, "folder")
+        if sort is not None and all(_at(entry, sort) is None for _, entry in pairs):
+            known = ", ".join(fact.key for fact in _FACTS)
+            raise ValueError(f"compare: no run has a field {sort!r} to sort by; fields of --json are {known}, ...")
+        pairs.sort(key=lambda pair: [_natural(_at(pair[1], key)) for key in keys])
+        return cls(*(tuple(part) for part in zip(*pairs, strict=True)))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the folders, with as many parents as it takes to tell them apart."""
+        parts = [run.folder.resolve().parts for run in self.runs]
+        for count in range(1, max(map(len, parts))):
+            names = tuple(str(Path(*part[-count:])) for part in parts)
+            if len(set(names)) == len(set(parts)):
+                return names
+        return tuple(str(Path(*part)) for part in parts)
+
+    @cached_property
+    def facts(self) -> tuple[Column, ...]:
+        """What is known of any run."""
+        columns = (Column(fact, tuple(_at(entry, fact.key) for entry in self.entries)) for fact in _FACTS)
+        return tuple(column for column in columns if column.known)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """In which the runs differ, and those that always matter."""
+        return tuple(column for column in self.facts if column.differs or column.fact.kind == ALWAYS)
+
+    @property
+    def common(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) of what all runs have alike and the columns do not say."""
+        same = (column for column in self.facts if not column.differs and column.fact.kind != ALWAYS)
+        return tuple((column.fact.name, column.cells[0]) for column in same)
+
+    @property
+    def costs(self) -> tuple[Column, ...]:
+        """Seconds of every stage, and memory."""
+        stages = dict.fromkeys(stage for run in self.runs for stage in run.record.stages)
+        facts = [Fact(f"seconds.{stage}", stage, seconds) for stage in stages]
+        facts += [Fact("seconds.total", "total", seconds), Fact("peak_memory_bytes", "peak memory", megabytes)]
+        return tuple(Column(fact, tuple(_at(entry, fact.key) for entry in self.entries)) for fact in facts)
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """The names of runs that should be exact and are not; KIP does not claim to be."""
+        pairs = zip(self.names, self.runs, strict=True)
+        return tuple(name for name, run in pairs if not (run.record.exact or isinstance(run.record, KipRecord)))
+
+    def labels(self, groups: Sequence[Sequence[int]], *, without: str = "") -> list[str]:
+        """What tells groups of runs, by their numbers, from each other: of what was asked as little as it takes."""
+        asked = [
+            column
+            for column in self.facts
+            if column.differs
+            and column.fact.kind == ASKED
+            and column.fact.key != without
+            and all(len({column.cells[i] for i in group}) == 1 for group in groups)
+        ]
+
+        def distinct(columns: Sequence[Column]) -> bool:
+            return len({tuple(column.cells[group[0]] for column in columns) for group in groups}) == len(groups)
+
+        if not distinct(asked):
+            return [", ".join(self.names[i] for i in group) for group in groups]
+        for column in reversed(asked[:]):
+            rest = [other for other in asked if other is not column]
+            if column.fact.key not in _BARE and distinct(rest):
+                asked = rest
+        return [", ".join(_said(column, group[0]) for column in asked) or "all runs" for group in groups]
 
 
-def comparison(runs: Sequence[RunFolder]) -> list[Row]:
-    """What the runs were asked, what came out, and what it took."""
-    records = [run.record for run in runs]
-
-    def row(name: str, text: Callable[[RunRecord], str], *, fluctuates: bool = False) -> Row:
-        return Row(name, tuple(map(text, records)), fluctuates)
-
-    def time(stage: str) -> Row:
-        return row(f"time: {stage}", lambda record: seconds(record.seconds.get(stage)), fluctuates=True)
-
-    return [
-        *(Row(name, tuple(as_word(getattr(record, name)) for record in records)) for name in _ASKED),
-        row("samples m", lambda record: str(record.m)),
-        row(LAMBDA, lambda record: number(record.lambda_)),
-        row(f"{LAMBDA}_S", lambda record: number(record.lambda_s)),
-        row("validation accuracy", lambda record: percent(record.val_accuracy)),
-        row("test accuracy, original", lambda record: percent(record.original.test_accuracy)),
-        row("test accuracy, distilled", lambda record: percent(record.distilled.test_accuracy)),
-        row("predictions that agree", lambda record: percent(record.certificate.prediction_agreement)),
-        row("relative weight error", lambda record: number(record.certificate.weight_relative_error, digits=2)),
-        row("condition number", lambda record: number(record.certificate.condition)),
-        row("method", lambda record: record.method),
-        *([row("steps on", _steps_on)] if any(isinstance(record, KipRecord) for record in records) else []),
-        row("exact", _exactness),
-        *map(time, dict.fromkeys(stage for record in records for stage in record.stages)),
-        time("total"),
-        row("peak memory", lambda record: megabytes(record.peak_memory_bytes), fluctuates=True),
-    ]
+def _said(column: Column, index: int) -> str:
+    """ "mnist", "identity" or "seed 3": data set, kernel and method speak for themselves."""
+    value = column.cells[index]
+    return value if column.fact.key in _BARE else f"{column.fact.name} {value}"
 
 
-def _steps_on(record: RunRecord) -> str:
-    """Of KIP; the backend is of the statistics."""
-    return shown_device(record.device) if isinstance(record, KipRecord) else "-"
+@dataclass(frozen=True)
+class Chart:
+    """Curves of several runs on one pair of axes, and their legend: (name, colour, dashes)."""
+
+    caption: str
+    svg: Markup
+    legend: tuple[tuple[str, str, str], ...]
+
+    @staticmethod
+    def of(name: str, caption: str, curves: Sequence[Curve], *, x_label: str, y_label: str) -> Chart:
+        """A chart that no other on the page shares the ``name`` of."""
+        described = f"Line chart: {y_label} against {x_label}: {'; '.join(curve.name for curve in curves)}"
+        styles = [curve_style(index) for index in range(len(curves))]
+        svg = to_svg(overlay_figure(curves, x_label=x_label, y_label=y_label), name, described)
+        legend = [
+            (curve.name, color, " ".join(map(str, dashes)))
+            for curve, (color, dashes) in zip(curves, styles, strict=True)
+        ]
+        return Chart(caption, svg, tuple(legend))
 
 
-def _exactness(record: RunRecord) -> str:
-    """KIP does not claim to be exact."""
-    return "yes" if record.exact else "no, KIP" if isinstance(record, KipRecord) else _INEXACT
-
-
-def compare_page(runs: Sequence[RunFolder]) -> bytes:
-    """The table, the lambda paths (one scale for each criterion) and the first pictures of every run."""
-    names = run_names(runs)
-    limits = {criterion: _limits(runs, criterion) for criterion in CRITERIA}
-    pairs = list(zip(names, runs, strict=True))
+def compare_page(found: Comparison) -> bytes:
+    """The table, the lambda paths in one chart for each criterion, results against points per class, and pictures."""
+    pairs = list(zip(found.names, found.runs, strict=True))
     return render(
         "compare.html",
-        names=names,
-        rows=comparison(runs),
-        inexact=[name for name, run in pairs if _exactness(run.record) == _INEXACT],
-        iterative=sum(isinstance(run.record, KipRecord) for run in runs),
-        path_charts=[
-            (name, score_chart(run, f"path-{index}", y_limits=limits[run.record.criterion]))
-            for index, (name, run) in enumerate(pairs)
-            if run.record.criterion != "request"
+        found=found,
+        iterative=sum(isinstance(run.record, KipRecord) for run in found.runs),
+        paths=[
+            _path_chart(found, criterion)
+            for criterion in CRITERIA
+            if criterion != "request" and any(run.record.criterion == criterion for run in found.runs)
         ],
-        pictures=[(name, _first_pictures(run, _PICTURE_BUDGET // len(runs))) for name, run in pairs],
+        by_points=_charts_by_points(found),
+        pictures=[(name, _first_pictures(run, _PICTURE_BUDGET // len(pairs))) for name, run in pairs],
     )
 
 
-def _limits(runs: Sequence[RunFolder], criterion: str) -> tuple[float, float] | None:
-    """The extremes of the scores of all runs with one criterion, as they are shown."""
-    scores = [CRITERIA[criterion].shown(run.path.score) for run in runs if run.record.criterion == criterion]
-    finite = np.concatenate([*scores, np.empty(0)])
-    finite = finite[np.isfinite(finite)]
-    return (float(finite.min()), float(finite.max())) if finite.size else None
+def _path_chart(found: Comparison, criterion: str) -> Chart:
+    """One curve for every path that is not like another: points per class and starts do not change it."""
+    groups: dict[bytes, list[int]] = {}
+    for index, run in enumerate(found.runs):
+        if run.record.criterion == criterion:
+            groups.setdefault(run.path.lambdas.tobytes() + run.path.score.tobytes(), []).append(index)
+    kind, curves = CRITERIA[criterion], list[Curve]()
+    for label, group in zip(found.labels(list(groups.values())), groups.values(), strict=True):
+        path = found.runs[group[0]].path
+        curves.append(Curve(label, path.lambdas.tolist(), kind.shown(path.score).tolist(), chosen=path.best))
+    caption = f"{kind.title} for every {LAMBDA}; the point is the chosen one"
+    return Chart.of(f"path-{criterion}", caption, curves, x_label=LAMBDA, y_label=kind.label)
+
+
+def _charts_by_points(found: Comparison) -> list[Chart]:
+    """Accuracy and PSNR against points per class, where the runs differ in those."""
+    results = (
+        ("distilled.test_accuracy", "test accuracy, distilled (%)", 100.0),
+        ("realism.psnr", "PSNR to the real samples (dB)", 1.0),
+    )
+    charts = list[Chart]()
+    for key, label, scale in results:
+        entries = found.entries
+        known = [i for i, of in enumerate(entries) if isinstance(of["ipc"], int) and _at(of, key) is not None]
+        if len({entries[i]["ipc"] for i in known}) < 2:
+            continue
+        others = [column for column in found.facts if column.fact.kind == ASKED and column.fact.key != "ipc"]
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for i in known:
+            groups.setdefault(tuple(column.cells[i] for column in others), []).append(i)
+        curves = [
+            Curve(name, [entries[i]["ipc"] for i in group], [scale * _at(entries[i], key) for i in group])
+            for name, group in zip(found.labels(list(groups.values()), without="ipc"), groups.values(), strict=True)
+        ]
+        caption = f"{label[0].upper()}{label[1:]} against samples per class"
+        charts.append(Chart.of(f"points-{len(charts)}", caption, curves, x_label="samples per class", y_label=label))
+    return charts
 
 
 def _first_pictures(run: RunFolder, budget: int) -> Sequence[object]:

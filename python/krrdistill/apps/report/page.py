@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that refers to nothing outside of itself and runs no script."""
+"""The page of a run: one HTML file that refers to nothing outside of itself, and says all without a script."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from krrdistill.apps.report.charts import LAMBDA, lambda_path_figure, line_figure, race_charts, to_svg
-from krrdistill.apps.report.pictures import gallery
+from krrdistill.apps.report.matrices import labels, predictions, target_rows, vectors, weights
+from krrdistill.apps.report.pictures import Pictured, gallery
 from krrdistill.apps.report.render import render
-from krrdistill.apps.report.run_folder import PAGE, PathData, RunFolder, read_run
+from krrdistill.apps.report.run_folder import DISTILLED, PAGE, PathData, RunFolder, read_run
 from krrdistill.apps.text import number, percent, shown_device
-from krrdistill.artifact.record import Criterion, ErrorCurve, KipRecord
+from krrdistill.artifact.making import remedy_for
+from krrdistill.artifact.record import CRITERIA, Criterion, ErrorCurve, KipRecord
 from krrdistill.common.files import write_atomically
 from krrdistill.common.options import as_word
+from krrdistill.construct.points import METHODS
 
 __all__ = ["run_page", "score_chart", "score_figure", "write_page"]
 
@@ -59,6 +62,8 @@ def run_page(run: RunFolder) -> bytes:
     kip = record if isinstance(record, KipRecord) else None
     audit = run.privacy
     conditions = () if audit is None else audit.theorem.conditions
+    remedy = _remedy(run)
+    picture_like = Pictured.of(run.images, record.k, "report: distilled_data", record.ipc).is_image
     return render(
         "run.html",
         run=run,
@@ -66,13 +71,24 @@ def run_page(run: RunFolder) -> bytes:
         kip=kip,
         race=() if kip is None else _race(run, kip),
         kip_rows=() if kip is None else _kip_rows(kip),
+        remedy=remedy,
+        warnings=[warning for warning in record.warnings if remedy is None or remedy not in warning],
         gallery=gallery(
             run.images,
             run.class_names,
             start=run.start_images,
             value_range=record.value_range,
             points_per_class=record.ipc,
-        ),
+        )
+        if picture_like
+        else None,
+        vectors=None if picture_like else vectors(run),
+        labels=labels(run),
+        predictions=predictions(run),
+        target_rows=target_rows(run),
+        weights=weights(run),
+        near_best=_near_best(run),
+        lines=_lines(run),
         certificate_rows=_certificate_rows(run),
         label_errors=None if record.labels_only is None else _label_errors(record.labels_only, record.p),
         path_charts=[
@@ -88,9 +104,15 @@ def run_page(run: RunFolder) -> bytes:
 
 
 def score_figure(
-    path: PathData, criterion: Criterion, *, title: str | None = None, y_limits: tuple[float, float] | None = None
+    path: PathData,
+    criterion: Criterion,
+    *,
+    n_validation: int = 0,
+    title: str | None = None,
+    y_limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """What lambda was chosen by against lambda."""
+    """What lambda was chosen by against lambda; accuracies with their standard error on ``n_validation`` samples."""
+    error = _standard_error(path.score, n_validation) if criterion is CRITERIA["accuracy"] and n_validation else None
     return lambda_path_figure(
         path.lambdas,
         criterion.shown(path.score),
@@ -99,6 +121,7 @@ def score_figure(
         best=path.best,
         below_noise_floor=path.below_noise_floor,
         noise_floor=path.noise_floor,
+        error=None if error is None else criterion.shown(error),
         title=title,
         y_limits=y_limits,
     )
@@ -107,8 +130,44 @@ def score_figure(
 def score_chart(run: RunFolder, name: str, *, y_limits: tuple[float, float] | None = None) -> Markup:
     """``score_figure`` for a page, on which no other chart has this name."""
     criterion = run.record.chosen_by
-    figure = score_figure(run.path, criterion, y_limits=y_limits)
+    figure = score_figure(run.path, criterion, n_validation=run.record.n_val, y_limits=y_limits)
     return to_svg(figure, name, _described(run, criterion.label, criterion.shown(run.path.score)))
+
+
+def _standard_error(accuracy: Any, n: int) -> Any:
+    """sqrt(a (1 - a) / n) of accuracies on n samples."""
+    return np.sqrt(np.clip(accuracy * (1.0 - accuracy), 0.0, None) / n)
+
+
+def _near_best(run: RunFolder) -> tuple[float, int] | None:
+    """The standard error of the chosen accuracy, and of how many lambdas the accuracy is within one of it."""
+    path, n = run.path, run.record.n_val
+    if run.record.criterion != "accuracy" or not n or not np.isfinite(path.score[path.best]):
+        return None
+    error = float(_standard_error(path.score[path.best], n))
+    return error, int(np.count_nonzero(path.score >= path.score[path.best] - error))
+
+
+def _remedy(run: RunFolder) -> str | None:
+    """Why a set is not exact and what makes it so; None of one that is, and of KIP, which does not claim it."""
+    record = run.record
+    if record.exact or record.solution is None or record.solution.method not in METHODS:
+        return None
+    return remedy_for(record.solution.method, len(run.meta["map"].get("layers", ())))
+
+
+def _lines(run: RunFolder) -> str:
+    """Python that loads the file of the run."""
+    shape = ", ".join(map(str, ("n", *run.images.shape[1:])))
+    given = ", feature_map=phi" if run.meta["map"].get("kernel") == "user" else ""
+    comment = "  # phi: the map that it was made with" if given else ""
+    return (
+        "import krrdistill as kd\n\n"
+        f'distilled = kd.DistilledDataset.load("{DISTILLED}"{given}){comment}\n'
+        f"X, Y = distilled.X, distilled.Y  # {run.record.m} samples and their labels\n"
+        "W, b = distilled.fit_weights()  # the model, retrained from them\n"
+        f"predicted = distilled.predict(samples)  # of raw samples ({shape})\n"
+    )
 
 
 def _rmse_chart(run: RunFolder) -> Markup:
@@ -198,6 +257,8 @@ def _certificate_rows(run: RunFolder) -> Rows:
     ]
     if not record.n_test:
         return rows[1:4] + rows[5:]
+    if original.test_accuracy is None:  # of real values
+        rows = rows[1:]
     if original.mean_r2 is not None:
         name = "R\N{SUPERSCRIPT TWO} on the test set, mean over targets"
         rows.insert(0, (name, percent(original.mean_r2), percent(distilled.mean_r2)))
@@ -248,13 +309,11 @@ def _asked(run: RunFolder) -> Rows:
         ("seed", str(record.seed)),
     ]
     options = {**_dictionary(meta, "options"), "preprocessing": _dictionary(meta, "preprocessing").get("kind")}
-    for given, labels in ((_dictionary(meta, "kip"), _KIP_OPTIONS), (options, _OPTIONS)):
+    for given, texts in ((_dictionary(meta, "kip"), _KIP_OPTIONS), (options, _OPTIONS)):
         shown = [
-            name
-            for name in labels
-            if given.get(name) is not None and (name not in _OF_SPLIT or meta.get("split", True))
+            name for name in texts if given.get(name) is not None and (name not in _OF_SPLIT or meta.get("split", True))
         ]
-        pairs += [(labels[name], _plain(given[name])) for name in shown]
+        pairs += [(texts[name], _plain(given[name])) for name in shown]
     if record.range_scale != 1.0:
         pairs.append(("features scaled to the range of the map by", number(record.range_scale)))
     return pairs

@@ -18,7 +18,16 @@ from krrdistill.construct.labels import rounds_and_classes
 from krrdistill.data.layout import looks_channels_first
 from krrdistill.options import class_counts, shown_points
 
-__all__ = ["ClassPictures", "Gallery", "Pictured", "display_windows", "gallery", "to_bytes"]
+__all__ = [
+    "ClassPictures",
+    "Gallery",
+    "Pictured",
+    "data_uri",
+    "display_windows",
+    "gallery",
+    "signed_pictures",
+    "to_bytes",
+]
 
 Bytes = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -30,6 +39,10 @@ _QUALITIES = (95, 90, 85, 80, 70, 60)  # of JPEG, for more pictures than fit as 
 _GREY = 128  # between the samples of a JPEG, which has no transparent pixels
 _CARD = 1000  # bytes of HTML around the pictures of a class
 _MAX_COLUMNS = 10
+_STRIP_SHARE, _MOST_STRIP = 16, 64  # height of a vector's strip: this part of its width, and at most so many pixels
+_SIZES = (1, 2, 3, 4, 6, 8)  # screen pixels that a pixel may take in the list of classes
+_ROOM, _DEFAULT_ROOM = 1140, 110  # screen pixels that a picture there may be wide, and is at first
+_LARGE, _LARGE_NARROW = 480, 340  # screen pixels of one sample seen large, and on a phone
 _TRIED = 12  # pictures from which the size of all is told
 
 
@@ -107,7 +120,31 @@ class Gallery:
     classes: tuple[ClassPictures, ...]
     copies: int  # shown of a class, at most
     columns: int
+    side: int  # of a sample, in pixels: the longer one
     notes: tuple[str, ...]  # what is left out or altered
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Screen pixels for each pixel that may be chosen, all less than ``large``."""
+        width = max(picture.width for picture in self.classes)
+        fitting = tuple(size for size in _SIZES if size * width <= _ROOM and size < self.large)
+        return fitting or _SIZES[:1]
+
+    @property
+    def size(self) -> int:
+        """The one of ``sizes`` that is shown at first."""
+        width = max(picture.width for picture in self.classes)
+        return max((size for size in self.sizes if size * width <= _DEFAULT_ROOM), default=self.sizes[0])
+
+    @property
+    def large(self) -> int:
+        """Screen pixels for each pixel of a class seen large."""
+        return max(2, _LARGE // self.side)
+
+    @property
+    def large_narrow(self) -> int:
+        """The same on a narrow screen."""
+        return max(1, _LARGE_NARROW // self.side)
 
 
 def gallery(
@@ -123,7 +160,7 @@ def gallery(
 
     All samples are shown where they fit the budget of bytes: as PNG, or else as JPEG of the best quality that fits.
     Where no quality does, as many per class as fit as PNG, at least one; then as many classes as fit.
-    Contrast is stretched as in ``distilled_sheet``. Vectors are drawn as images, row by row in a near square.
+    Contrast is stretched as in ``distilled_sheet``. A vector is drawn as a strip with a column for each feature.
     """
     all_of = Pictured.of(np.asarray(samples), len(names), "report: distilled_data", points_per_class)
     started = None if start is None else np.asarray(start)
@@ -155,7 +192,8 @@ def gallery(
             names[:classes], addresses[0], starts, shown.counts, sheets[0], strict=True
         )
     )
-    return Gallery(tuple(pictures), copies, min(copies, _MAX_COLUMNS), tuple(notes))
+    side = max(to_bytes(shown.values[:1], windows[kept][:1]).shape[1:3])
+    return Gallery(tuple(pictures), copies, min(copies, _MAX_COLUMNS), side, tuple(notes))
 
 
 def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float] | None) -> npt.NDArray[np.float64]:
@@ -172,19 +210,23 @@ def display_windows(values: npt.NDArray[Any], value_range: tuple[float, float] |
 
 
 def to_bytes(values: npt.NDArray[Any], windows: npt.NDArray[np.floating]) -> Bytes:
-    """(n, h, w[, 3]) or (n, d) -> bytes (n, h, w[, 3]); windows (n, 2), or one for all, are drawn black and white."""
+    """(n, h, w[, 3]), or strips of (n, d), as bytes; windows (n, 2), or one for all, are drawn black and white."""
     windows = np.broadcast_to(windows, (len(values), 2))
     if values.ndim == 2:
-        n, d = values.shape
-        side = math.ceil(math.sqrt(d))
-        rows = math.ceil(d / side)
-        padded = np.empty((n, rows * side))
-        padded[:, :d] = values
-        padded[:, d:] = windows[:, :1]
-        values = padded.reshape(n, rows, side)
+        height = min(_MOST_STRIP, math.ceil(values.shape[1] / _STRIP_SHARE))
+        values = values[:, None, :].repeat(height, axis=1)
     low, high = (windows[:, i].reshape(-1, *(1,) * (values.ndim - 1)) for i in (0, 1))
     scaled = (values.astype(np.float64) - low) / (high - low)
     return np.asarray(np.rint(255.0 * np.clip(scaled, 0.0, 1.0)), dtype=np.uint8)
+
+
+def signed_pictures(values: npt.NDArray[np.floating], limit: float) -> list[tuple[str, int, int]]:
+    """(data URI, width, height) of signed images (n, h, w[, 3]): 0 is mid-grey, -limit black and limit white."""
+    window = np.array([-1.0, 1.0]) * (limit or 1.0)
+    return [
+        (data_uri("png", _encode(image, "PNG", compress_level=6)), image.shape[1], image.shape[0])
+        for image in to_bytes(values, window)
+    ]
 
 
 def _sheets(
@@ -218,7 +260,7 @@ def _tile(images: Bytes, columns: int) -> Bytes:
 
 
 def _pngs(sheets: list[list[Bytes]]) -> list[list[str]]:
-    return [[_uri("png", _encode(sheet, "PNG", compress_level=6)) for sheet in kind] for kind in sheets]
+    return [[data_uri("png", _encode(sheet, "PNG", compress_level=6)) for sheet in kind] for kind in sheets]
 
 
 def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
@@ -232,7 +274,7 @@ def _jpegs(sheets: list[list[Bytes]], budget: int) -> list[list[str]] | None:
             continue
         files = [[_jpeg(sheet, quality) for sheet in kind] for kind in opaque]
         if sum(len(file) for kind in files for file in kind) + len(files[0]) * _CARD <= budget:
-            return [[_uri("jpeg", file) for file in kind] for kind in files]
+            return [[data_uri("jpeg", file) for file in kind] for kind in files]
     return None
 
 
@@ -257,7 +299,7 @@ def _encode(picture: Bytes, kind: str, **options: int | bool) -> bytes:
     return buffer.getvalue()
 
 
-def _uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
     """The address of an image that is inside of the page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
@@ -290,7 +332,9 @@ def _notes(
     if classes < len(counts):
         notes.append(f"the first {classes} of {len(counts)} classes are shown; distilled.npz holds all")
     if not all_of.is_image:
-        notes.append(f"samples are vectors of {all_of.values.shape[1]} features, drawn row by row from the top left")
+        notes.append(
+            f"samples are vectors of {all_of.values.shape[1]} features, each drawn as a strip, a column for each"
+        )
     if value_range is None:
         notes.append(
             "the range of the real images is not known: every image is stretched to its own 1st to 99th percentile "

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from functools import cache
+from importlib import resources
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from krrdistill.apps.report.charts import LAMBDA, PALETTE
 from krrdistill.apps.text import megabytes, number, percent, plain_number, seconds
 
-__all__ = ["environment", "render"]
+__all__ = ["SCRIPT", "environment", "render"]
 
 TEMPLATES = ("run.html", "compare.html", "publication.html")
+SCRIPT = resources.files("krrdistill.apps.report").joinpath("templates", "page.js").read_text(encoding="utf-8")
 
 
 def render(template: str, **values: Any) -> bytes:
     """A page in UTF-8 from one of ``TEMPLATES``."""
     page = environment().get_template(template).render(values)
     return page.encode("utf-8", "xmlcharrefreplace")  # a lone surrogate in a name is no UTF-8
+
+
+def breakable(name: str) -> Markup:
+    """A long name that may be broken behind the borders of its words."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/-])", name))
+
+
+def _policy(script: str) -> str:
+    """What a page with this script may do: run that very script, and load nothing."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 @cache
@@ -33,7 +50,12 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     found.filters.update(
-        megabytes=megabytes, number=number, percent=percent, plain_number=plain_number, seconds=seconds
+        breakable=breakable,
+        megabytes=megabytes,
+        number=number,
+        percent=percent,
+        plain_number=plain_number,
+        seconds=seconds,
     )
-    found.globals.update(LAMBDA=LAMBDA, PALETTE=PALETTE)
+    found.globals.update(LAMBDA=LAMBDA, PALETTE=PALETTE, SCRIPT=Markup(SCRIPT), POLICY=_policy(SCRIPT))
     return found

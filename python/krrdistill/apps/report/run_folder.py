@@ -2,7 +2,7 @@
 
 report.json       the facts of the run, as ``krrdistill distill --json`` prints them
 distilled.npz     the distilled set (docs/reference/file-format.md)
-figure_data.npz   the lambda path, singular values and start images
+figure_data.npz   the lambda path, singular values, start images, the first rows of W, and what was predicted
 curve.npz         of KIP only: its loss and accuracy
 privacy.json      what ``krrdistill privacy`` found out about distilled.npz, where it was asked
 report.html       the page, made of the others
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.artifact.file import read_samples
+from krrdistill.artifact.file import StoredPoints, read_points
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
 from krrdistill.common.archive import FileKind
 from krrdistill.common.documents import parse_json, read_bounded
@@ -30,18 +30,22 @@ from krrdistill.errors import DataError
 from krrdistill.options import class_counts
 
 if TYPE_CHECKING:
+    from krrdistill.artifact.certificate import Certificate
     from krrdistill.ridge.path import RidgePath
 
 __all__ = [
     "CURVE",
     "DATA",
     "DISTILLED",
+    "FIGURE",
     "PAGE",
+    "PATH_FIGURE",
     "PRIVACY",
     "REPORT",
     "PathData",
     "PrivacyAudit",
     "RunFolder",
+    "WeightsData",
     "check_pair",
     "read_run",
     "recorded_sha256",
@@ -52,14 +56,20 @@ __all__ = [
 T = TypeVar("T")
 FloatArray = npt.NDArray[np.float64]
 REPORT, DISTILLED, DATA, PAGE = "report.json", "distilled.npz", "figure_data.npz", "report.html"
+FIGURE, PATH_FIGURE = "distilled.png", "lambda_path.png"
 CURVE = "curve.npz"
 PRIVACY = "privacy.json"
 _LARGEST = 1e100  # of a number in the arrays of a run
+_MOST_WEIGHTS = 1 << 16  # numbers of W, and of W_S - W, that are kept: 0.5 MB each
+_MOST_OUTCOMES = 1 << 17  # rows of what was predicted: 4 MB
 _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
 _CURVE_KIND = FileKind("the curve of a run", re.compile("losses|" + "|".join(_CURVE)))
 _DATA_KIND = FileKind(
     "the figure data of a run",
-    re.compile("lambdas|score|train_rmse|below_noise_floor|noise_floor|best|singular_values|start_images"),
+    re.compile(
+        "lambdas|score|train_rmse|below_noise_floor|noise_floor|best|singular_values|start_images|outcomes|weights|"
+        "weights_difference"
+    ),
 )
 
 
@@ -90,6 +100,23 @@ class PathData:
             noise_floor=float(path.noise_floor),
             best=int(path.best),
         )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightsData:
+    """The original model W and how far the distilled one is from it, of the first classes.
+
+    original, difference : (c, p), of W and of W_S - W, 1 <= c <= k
+    """
+
+    original: FloatArray
+    difference: FloatArray
+
+    @classmethod
+    def of(cls, W: FloatArray, difference: FloatArray | None) -> WeightsData | None:
+        """As many classes as are kept; None where not one is."""
+        count = min(len(W), _MOST_WEIGHTS // W.shape[1])
+        return None if difference is None or not count else cls(original=W[:count], difference=difference[:count])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +180,25 @@ class RunFolder:
 
     folder: Path
     record: RunRecord
-    meta: Mapping[str, Any]  # of distilled.npz
+    points: StoredPoints
     class_names: tuple[str, ...]
-    images: npt.NDArray[np.float32]  # (m, *shape), in the units of the raw data
     start_images: npt.NDArray[Any] | None
     path: PathData
     singular_values: FloatArray  # of the distilled features; empty where they were not computed
+    outcomes: npt.NDArray[np.int64] | None  # Certificate.outcomes; None where there are none, and in older folders
+    weights: WeightsData | None
     curve: Mapping[str, npt.NDArray[Any]] | None  # of KIP: iteration, train_loss, val_accuracy, seconds; else None
     privacy: PrivacyAudit | None  # None where no audit of this very distilled.npz is there
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Of distilled.npz."""
+        return self.points.meta
+
+    @property
+    def images(self) -> npt.NDArray[np.float32]:
+        """The distilled samples (m, *shape), in the units of the raw data."""
+        return self.points.samples
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -171,16 +209,23 @@ class RunFolder:
 def write_figure_data(
     folder: Path,
     path: PathData,
-    singular_values: FloatArray | None,
+    W: FloatArray,
+    certificate: Certificate,
     start_images: npt.NDArray[Any] | None,
 ) -> None:
     """Writes what the page draws and no other file of the run holds."""
+    values, outcomes = certificate.singular_values, certificate.outcomes
     arrays = {
         **{item.name: np.asarray(getattr(path, item.name)) for item in fields(path)},
-        "singular_values": np.empty(0) if singular_values is None else singular_values,
+        "singular_values": np.empty(0) if values is None else values,
     }
     if start_images is not None:
         arrays["start_images"] = start_images
+    weights = WeightsData.of(W, certificate.difference)
+    if weights is not None:
+        arrays |= {"weights": weights.original, "weights_difference": weights.difference}
+    if outcomes is not None and len(outcomes) <= _MOST_OUTCOMES:
+        arrays["outcomes"] = outcomes
     write_npz(folder / DATA, arrays)
 
 
@@ -192,17 +237,20 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 def read_run(folder: Path) -> RunFolder:
     """Reads and checks a run folder. Raises DataError, which names the file, for anything missing or unexpected."""
-    record = _read_record(folder / REPORT)
-    meta, images = read_samples(folder / DISTILLED)
+    document = _read_json(folder / REPORT)
+    points = read_points(folder / DISTILLED)
+    images = points.samples
+    record = _record(folder / REPORT, {**_facts_of_file(points.meta, document), **document})
     check_pair(folder, record.artifact_sha256)
     data = read_npz(folder / DATA, _DATA_KIND)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m
     counts = class_counts(min(k, m), record.ipc)  # no more than that fit, whatever a damaged report says
-    if len(images) != m or k < 1 or len(counts) != k or min(counts) < 1 or sum(counts) != m:
+    if len(images) != m or k < 1 or points.Y.shape[1] != k or len(counts) != k or min(counts) < 1 or sum(counts) != m:
         asked = as_word(record.ipc)
         raise DataError(
-            f"{folder}: {REPORT} has m = {m}, k = {k}, ipc = {asked}; {DISTILLED} holds {len(images)} samples"
+            f"{folder}: {REPORT} has m = {m}, k = {k}, ipc = {asked}; {DISTILLED} holds {len(images)} samples "
+            f"with {points.Y.shape[1]} labels each"
         )
     start = data.get("start_images")
     if start is not None and (
@@ -211,18 +259,19 @@ def read_run(folder: Path) -> RunFolder:
         raise DataError(
             f"{folder / DATA}: start_images are {start.dtype} {start.shape}, expected finite ones of {images.shape}"
         )
-    names = meta.get("class_names")
+    names = points.meta.get("class_names")
     if not isinstance(names, list) or len(names) != k:
         raise DataError(f"{folder / DISTILLED}: meta has no names for its {k} classes")
     return RunFolder(
         folder=folder,
         record=record,
-        meta=meta,
+        points=points,
         class_names=tuple(str(name) for name in names),
-        images=images,
         start_images=start,
         path=path,
         singular_values=data["singular_values"].astype(np.float64),
+        outcomes=_read_outcomes(folder / DATA, data, record),
+        weights=_read_weights(folder / DATA, data, record),
         curve=_read_curve(folder / CURVE) if isinstance(record, KipRecord) else None,
         privacy=_read_privacy(folder),
     )
@@ -253,9 +302,17 @@ def recorded_sha256(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _read_record(path: Path) -> RunRecord:
-    document = _read_json(path)
+def _record(path: Path, document: Mapping[str, Any]) -> RunRecord:
     return _typed(KipRecord if "variant" in document else RunRecord, document, path)
+
+
+def _facts_of_file(meta: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that reports of older versions lack, from the distilled file beside them."""
+    options, preprocessing = (
+        of if isinstance(of := meta.get(key), dict) else {} for key in ("options", "preprocessing")
+    )
+    from_noise = document.get("init") == "noise" and "variant" not in document
+    return {"zca": preprocessing.get("kind") == "zca", "noise": options.get("noise") if from_noise else None}
 
 
 def _read_privacy(folder: Path) -> PrivacyAudit | None:
@@ -326,3 +383,31 @@ def _read_path(file: Path, data: Mapping[str, npt.NDArray[Any]]) -> PathData:
         noise_floor=float(data["noise_floor"]),
         best=int(best),
     )
+
+
+def _read_outcomes(file: Path, data: Mapping[str, npt.NDArray[Any]], record: RunRecord) -> npt.NDArray[np.int64] | None:
+    """What was predicted, of every sample of the test set once; None of runs without it."""
+    found = data.get("outcomes")
+    if found is None:
+        return None
+    whole = found.dtype == np.int64 and found.ndim == 2 and found.shape[1] == 4 and found.size and found.min() >= 0
+    if not whole or found[:, :3].max() >= record.k or int(found[:, 3].sum()) != record.n_test:
+        raise DataError(
+            f"{file}: outcomes must be int64 (r, 4), classes below {record.k} and counts that sum to {record.n_test}"
+        )
+    return found
+
+
+def _read_weights(file: Path, data: Mapping[str, npt.NDArray[Any]], record: RunRecord) -> WeightsData | None:
+    """The first rows of W and of W_S - W; None of runs without them."""
+    found = [data[name] for name in ("weights", "weights_difference") if name in data]
+    if not found:
+        return None
+    W = found[0]
+    fits = W.ndim == 2 and 1 <= len(W) <= record.k and W.shape[1] == record.p
+    same = len(found) == 2 and all(each.shape == W.shape and each.dtype == np.float64 for each in found)
+    if not fits or not same or not all(np.isfinite(each).all() for each in found):
+        raise DataError(
+            f"{file}: weights and weights_difference must be finite float64 (c, {record.p}), c up to {record.k}"
+        )
+    return WeightsData(original=W, difference=found[1])

@@ -33,8 +33,9 @@ MAX_COPIES = 4
 WIDTH, MIN_WIDTH, MAX_CELL = 1540, 900, 220
 GAP, BLOCK_GAP = 8, 22
 LEFT, RIGHT, TITLE, NAMES, CAPTION_LINE = 46, 14, 48, 32, 18
-TITLE_SIZE, LABEL_SIZE, NAME_SIZES, CAPTION_SIZE = 21, 19, (19, 14), 14
+TITLE_SIZES, LABEL_SIZE, NAME_SIZES, CAPTION_SIZE = (21, 13), 19, (19, 14), 14
 FRAME = "#c4c4c4"
+_LONGEST_TEXT = 200  # letters that are measured
 _SMOOTH = 3  # lines are drawn that much larger
 
 
@@ -186,7 +187,8 @@ def _draw(blocks: Sequence[_Block], names: Sequence[str], title: str, caption: s
     for column, text in enumerate(texts):
         at = (left + column * (cell_w + GAP) + cell_w // 2, top - NAMES // 2)
         draw.text(at, text, PALETTE["ink"], _font(size), anchor="mm")
-    draw.text((width // 2, TITLE // 2), title, PALETTE["ink"], _font(TITLE_SIZE), anchor="mm")
+    (shown,), size = _fitting([title], width - 2 * GAP, TITLE_SIZES)
+    draw.text((width // 2, TITLE // 2), shown, PALETTE["ink"], _font(size), anchor="mm")
     for index, line in enumerate(lines):
         at = (left, height - (len(lines) - index) * CAPTION_LINE)
         draw.text(at, line, PALETTE["muted"], _font(CAPTION_SIZE), anchor="lm")
@@ -239,15 +241,15 @@ def _write_upwards(image: Image.Image, at: tuple[int, int], text: str) -> None:
     image.paste(turned, (at[0] - turned.width // 2, max(0, at[1] - turned.height // 2)))
 
 
-def _fitting(names: Sequence[str], width: int) -> tuple[list[str], int]:
+def _fitting(names: Sequence[str], width: int, sizes: tuple[int, int] = NAME_SIZES) -> tuple[list[str], int]:
     """Names as they fit over their columns, all in one size, the longest ones cut off."""
     room = width + GAP // 2
-    largest, smallest = NAME_SIZES
+    largest, smallest = sizes
     longest = max(_font(largest).getlength(name) for name in names)
     size = min(largest, max(smallest, int(largest * room / max(longest, 1.0))))
     texts = []
     for name in names:
-        text = name[:100]
+        text = name[:_LONGEST_TEXT]
         while text and _font(size).getlength(text) > room:
             text = text.removesuffix("\N{HORIZONTAL ELLIPSIS}")[:-1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
             if text == "\N{HORIZONTAL ELLIPSIS}":

@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
+from krrdistill.apps.info import machine
 from krrdistill.apps.report.charts import LAMBDA, save_figure
 from krrdistill.apps.report.page import score_figure, write_page
-from krrdistill.apps.report.run_folder import PathData, write_figure_data, write_record
+from krrdistill.apps.report.run_folder import (
+    FIGURE,
+    PAGE,
+    PATH_FIGURE,
+    REPORT,
+    PathData,
+    write_figure_data,
+    write_record,
+)
 from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
 from krrdistill.artifact.record import RunRecord
 
 if TYPE_CHECKING:
-    from krrdistill.ridge.path import RidgePath
+    from krrdistill.artifact.certificate import Certificate
+    from krrdistill.artifact.file import DistilledDataset
+    from krrdistill.ridge.model import RidgeModel
 
-__all__ = ["write_run"]
+__all__ = ["in_folder", "write_run"]
+
+R = TypeVar("R", bound=RunRecord)
+
+
+def in_folder(record: R, folder: Path, *, threads: int | None, with_path: bool = True) -> R:
+    """The record with the files that ``write_run`` leaves in a folder, and when and where it was made."""
+    return replace(
+        record,
+        figure=str(folder / FIGURE),
+        lambda_path_figure=str(folder / PATH_FIGURE) if with_path else None,
+        report=str(folder / REPORT),
+        page=str(folder / PAGE),
+        machine=machine(threads),
+        finished=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+    )
 
 
 def write_run(
     folder: Path,
     record: RunRecord,
     *,
-    images: npt.NDArray[Any],
-    class_names: Sequence[str],
+    distilled: DistilledDataset,
+    model: RidgeModel,
+    certificate: Certificate,
     start_images: npt.NDArray[Any] | None,
-    path: RidgePath,
-    singular_values: npt.NDArray[np.float64] | None,
 ) -> None:
     """Writes the pictures that the record names, figure_data.npz, report.json and report.html to ``folder``.
 
-    images : (m, *shape), the distilled samples as they were read back from distilled.npz, which is there already
+    distilled : as it was read back from distilled.npz, which is there already
+    model : the original
+    certificate : of the two
     """
-    data = PathData.of(path)
+    data = PathData.of(model.path)
     if record.figure is not None:
         sheet = distilled_sheet(
-            images,
-            class_names,
+            distilled.samples,
+            distilled.meta["class_names"],
             start_images=start_images,
             value_range=record.value_range,
             points_per_class=record.ipc,
-            title=f"{record.title}, {record.init} start",
+            title=record.title,
         )
         save_sheet(sheet, Path(record.figure))
     if record.lambda_path_figure is not None:
         title = f"{record.dataset}, {record.kernel}: choice of {LAMBDA}"
-        save_figure(score_figure(data, record.chosen_by, title=title), Path(record.lambda_path_figure))
-    write_figure_data(folder, data, singular_values, start_images)
+        figure = score_figure(data, record.chosen_by, n_validation=record.n_val, title=title)
+        save_figure(figure, Path(record.lambda_path_figure))
+    write_figure_data(folder, data, model.W, certificate, start_images)
     write_record(folder, record)
     write_page(folder)

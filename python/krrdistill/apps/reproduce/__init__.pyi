@@ -1,6 +1,10 @@
+from .figures import FigureSet as FigureSet
+from .figures import draw_figures as draw_figures
+from .figures import figure_publication as figure_publication
 from .run import TABLES as TABLES
 from .run import publication as publication
 from .run import reproduce as reproduce
 from .sections import to_markdown as to_markdown
 from .sections import to_page as to_page
+from .selection import FigureOptions as FigureOptions
 from .selection import ReproduceOptions as ReproduceOptions

@@ -10,9 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from krrdistill.apps.distillation import peak_memory_bytes
 from krrdistill.apps.kip import KipOptions, kip_distill
 from krrdistill.apps.kip.distill import KipPoint
+from krrdistill.apps.likeness import likeness, value_range
 from krrdistill.apps.reproduce.facts import backend_device
 from krrdistill.apps.text import shown_device
 from krrdistill.artifact.certificate import Certificate
@@ -20,7 +24,8 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import get_backend
 from krrdistill.backends.cuda import cuda_facts
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.data import Dataset, standardize
+from krrdistill.data import Dataset, standardize, zca
+from krrdistill.data.labels import Targets
 from krrdistill.maps import FeatureMap, make_map
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Trained, distill_model, train
@@ -42,6 +47,7 @@ class Case:
     threads: int | None
     progress: Progress | None
     device: str = "cpu"
+    use_zca: bool = False
 
     @cached_property
     def map(self) -> FeatureMap:
@@ -51,17 +57,53 @@ class Case:
     def _draw(self) -> tuple[FeatureMap, float]:
         """A fresh map, and the seconds that making it took."""
         start = time.perf_counter()
-        drawn = make_map(self.kernel, self.data, standardize(self.data), seed=self.seed)
+        preprocessing = zca(self.data) if self.use_zca else standardize(self.data)
+        drawn = make_map(self.kernel, self.data, preprocessing, seed=self.seed)
         return drawn, time.perf_counter() - start
+
+    @cached_property
+    def _problem(self) -> Problem:
+        data, options = self.data, self._options(1)
+        return Problem.of("reproduce", data.x_train, data.train_targets, self.map, options, classes=data.classes)
 
     @cached_property
     def trained(self) -> Trained:
         """The original model and its statistics, by one pass over the training part."""
-        data = self.data
-        problem = Problem.of(
-            "reproduce", data.x_train, data.train_targets, self.map, self._options(1), classes=data.classes
-        )
-        return train(problem, self.progress)
+        return train(self._problem, self.progress)
+
+    def real(self, ipc: int) -> npt.NDArray[Any]:
+        """The samples that a start from real ones takes, in rounds of the classes."""
+        options = replace(self._options(ipc), init="real")
+        return np.asarray(self.data.x_train[replace(self._problem, options=options).start_rows()])
+
+    def samples(self, ipc: int, folder: Path, **choices: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Distilled samples as they are read back from their file, and what is known of them.
+
+        ``choices`` are options of the distillation: ``init``, ``realism`` and the like. Distances are to ``real``.
+        """
+        options = replace(self._options(ipc), **choices)
+        data, rows = self.data, self._problem.training
+        labels = Targets(data.y_train[rows], data.classes)
+        reference = (data.x_train[rows], labels) if options.start == "real" else None
+        model, watch = self.trained.model, Stopwatch(self.progress)
+        start = time.perf_counter()
+        distilled = distill_model(model, reference=reference, options=options, watch=watch, judge=False)
+        seconds = time.perf_counter() - start
+        reloaded = self._read_back(distilled, folder)
+        certificate = reloaded.verify(model, test=data, backend=self.backend)
+        found = reloaded.samples
+        near = likeness(found, self.real(ipc) if reference is not None else None, value_range(data.x_train))
+        facts = {
+            **{name: value if math.isfinite(value) else None for name, value in certificate.scalars().items()},
+            "mse": near.mse,
+            "psnr": near.psnr,
+            "out_of_range": near.out_of_range,
+            "lowest": float(found.min()),
+            "highest": float(found.max()),
+            "stopped": distilled.meta["solution"].get("stopped"),
+            "seconds": seconds,
+        }
+        return found, facts
 
     def closed_form(self, ipc: int, folder: Path) -> dict[str, Any]:
         """The original model distilled from noise, and the certificate of its file.
@@ -150,12 +192,16 @@ class Case:
         return {**point.facts(), "test_accuracy": self._certify(point.distilled, folder).distilled_accuracy}
 
     def _certify(self, distilled: DistilledDataset, folder: Path) -> Certificate:
-        """The certificate of a file that is written, read back and removed."""
+        """The certificate of what is read back from a file."""
+        reloaded = self._read_back(distilled, folder)
+        return reloaded.verify(self.trained.model, test=self.data, backend=self.backend)
+
+    def _read_back(self, distilled: DistilledDataset, folder: Path) -> DistilledDataset:
+        """What a file holds that is written, read and removed."""
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             path = Path(temporary) / "distilled.npz"
             distilled.save(path, embed_map=False)
-            reloaded = DistilledDataset.load(path)
-        return reloaded.verify(self.trained.model, test=self.data, backend=self.backend)
+            return DistilledDataset.load(path)
 
 
 def _ran_on(backend: str) -> str:

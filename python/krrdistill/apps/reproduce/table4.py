@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -9,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import race_charts
+from krrdistill.apps.report.charts import Dots, dots_figure, race_charts, to_svg
 from krrdistill.apps.reproduce.facts import (
     backend_device,
     common_section,
@@ -162,7 +163,35 @@ def _race_section(rows: list[_Row], document: Mapping[str, Any]) -> Section:
         "published seconds", "published speed-up",
     )  # fmt: skip
     lines = tuple(_race_line(key, entry, found.get("closed_form")) for key, found in rows for entry in found.values())
-    return Section(name="race", title="Accuracy and seconds", text=(how, published), head=head, rows=lines)
+    return Section(
+        name="race",
+        title="Accuracy and seconds",
+        text=(how, published),
+        head=head,
+        rows=lines,
+        charts=_overview(rows) if rows else (),
+    )
+
+
+def _overview(rows: list[_Row]) -> tuple[tuple[str, Markup], ...]:
+    """Accuracy and seconds of every method, row by row."""
+    columns = [(f"{dataset}, {kernel}", str(ipc)) for (dataset, kernel, ipc), _ in rows]
+    methods = [name for name in _NAMES if any(name in found for _, found in rows)]
+    charts = []
+    for name, label, log, value in (
+        ("accuracy", "test accuracy (%)", False, lambda entry: fmean(entry.accuracies())),
+        ("seconds", "seconds of a whole run", True, lambda entry: entry.seconds),
+    ):
+        kinds = [
+            Dots(_NAMES[method], [value(found[method]) if method in found else math.nan for _, found in rows])
+            for method in methods
+        ]
+        cut = name == "seconds" and any(entry.extrapolated for _, found in rows for entry in found.values())
+        caption = f"{label[0].upper()}{label[1:]} by points per class{', those of KIP extrapolated' if cut else ''}"
+        figure = dots_figure(columns, kinds, y_label=label, y_log=log)
+        description = f"{caption}: {', '.join(kind.name for kind in kinds)}"
+        charts.append((caption, to_svg(figure, f"race-{name}", description)))
+    return tuple(charts)
 
 
 def _race_line(key: tuple[str, str, int], entry: _Entry, ours: _Entry | None) -> tuple[str, ...]:

@@ -1,0 +1,121 @@
+"""The page of a set that was distilled in Python."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from krrdistill.apps.distillation import RunData, written
+from krrdistill.apps.drawing import require_drawing
+from krrdistill.apps.likeness import value_range
+from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
+from krrdistill.backends import get_backend
+from krrdistill.common.arrays import host_rows
+from krrdistill.common.progress import Stopwatch
+from krrdistill.common.samples import as_samples
+from krrdistill.common.threads import limited_threads
+from krrdistill.data import Dataset
+from krrdistill.errors import DataError, ResultWarning
+from krrdistill.options import DistillOptions
+from krrdistill.pipeline import Distillation
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    result: Distillation,
+    folder: str | Path,
+    *,
+    data: Any = None,
+    test: Any = None,
+    name: str | None = None,
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the files of a run to a folder, as ``krrdistill distill`` does: set, pictures, report and page.
+
+    The set is saved, read back and verified.
+
+    Parameters
+    ----------
+    result : Distillation
+        Result of ``distill``. For points of ``distill_model`` pass ``Distillation(points, model, None)``.
+    folder : str or Path
+        Folder for the files. It is created if it does not exist.
+    data : Dataset or array of shape ``(n, *shape)``, optional
+        The training samples. The page shows those that the points were initialised from, and uses their range of
+        values. A ``Dataset`` also has the test set and the names.
+    test : (X, y) or Dataset, optional
+        The test set. Without it only the weights are compared.
+    name : str, optional
+        Name of the data in the file and on the page; by default the name in ``distill`` or in ``data``, or their number
+        and shape.
+    class_names : sequence of str, optional
+        Names of the classes or targets; by default their labels.
+    overwrite : bool
+        Whether to replace an earlier run in the folder.
+
+    Returns
+    -------
+    Path
+        Path of the page, report.html.
+
+    Raises
+    ------
+    DataError
+        For a folder that contains a run, unless ``overwrite`` is given, and for samples that do not fit.
+    BackendUnavailable
+        If the packages that draw pictures are missing.
+    """
+    require_drawing()
+    from krrdistill.apps.report.run_folder import PAGE
+    from krrdistill.apps.report.write import in_folder, write_run
+
+    if not isinstance(result, Distillation):
+        raise TypeError(
+            f"write_report: result must be a Distillation, as distill returns it, got {type(result).__name__}"
+        )
+    folder = Path(folder)
+    if is_taken(folder, RunKind.DISTILL) and not overwrite:
+        raise DataError(f"write_report: {folder} holds a run: name another folder, or pass overwrite=True")
+    check_kind(folder, RunKind.DISTILL)
+    points, model, samples = result.distilled, result.model, data
+    known = points.meta["options"]
+    backend = None if known["backend"] == get_backend(None).name else known["backend"]  # the default is not said
+    options = DistillOptions(**dict(known, lambdas=None, backend=backend))
+    for given in (data, test):
+        if isinstance(given, Dataset):
+            name, class_names = name or given.name, class_names or given.class_names
+            test = (given.x_test, given.test_targets) if test is None or test is given else test
+    if isinstance(data, Dataset):
+        samples = data.x_train
+    limits, start = None, None
+    if samples is not None:
+        samples = as_samples("write_report: data", samples, input_dim=points.feature_map.input_dim)
+        limits = value_range(samples)
+        if result.start_rows is not None:
+            rows = host_rows("write_report: data", samples, result.start_rows)
+            start = rows.reshape(len(rows), *points.shape)
+    labels = [str(c if points.classes is None else points.classes.label(c)) for c in range(points.Y.shape[1])]
+    facts = RunData(
+        name or points.made_from, tuple(class_names or labels), test, limits, "statistics" in result.seconds
+    )
+    with limited_threads(options.threads), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultWarning)  # the record says it
+        folder.mkdir(parents=True, exist_ok=True)
+        began, watch = time.perf_counter() - sum(result.seconds.values()), Stopwatch(None, result.seconds)
+        run = written(result, facts, model.feature_map.kernel, options, folder, watch, began, start)
+        with_path = run.record.criterion != "request"
+        record = in_folder(run.record, folder, threads=options.threads, with_path=with_path)
+        write_run(
+            folder,
+            record,
+            distilled=run.distilled,
+            model=model,
+            certificate=run.certificate,
+            start_images=start,
+        )
+    return folder / PAGE

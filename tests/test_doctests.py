@@ -1,0 +1,43 @@
+"""The examples in the docstrings of public names: they run, and print what they say."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+
+import pytest
+
+import krrdistill as kd
+
+pytest.importorskip("sklearn", reason="scikit-learn, which has the digits, is not installed")
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+# The names that most programs use: every one of them has an example.
+SHOWN = (
+    "DistilledDataset",
+    "RidgeStatistics",
+    "UserMap",
+    "distill",
+    "distill_model",
+    "fit_model",
+    "load_dataset",
+    "make_map",
+    "read_samples",
+    "standardize",
+)
+
+
+def examples(name: str) -> list[doctest.DocTest]:
+    found = doctest.DocTestFinder().find(getattr(kd, name), name, module=False, globs={})
+    return [each for each in found if each.examples]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in kd.__all__ if inspect.getdoc(getattr(kd, name))))
+def test_examples_of_public_name_print_what_they_say(name: str) -> None:
+    tests = examples(name)
+    assert tests or name not in SHOWN, "no example"
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    for each in tests:
+        runner.run(each, out=said.append)
+    assert not runner.failures, "".join(said)
