@@ -51,11 +51,12 @@ plt.show()
 # --------------------------
 # The statistics of two sites add only if both scale their inputs alike.
 # Each site sends sums and sums of squares of its inputs (``Moments``), and the server makes the scaling of them.
+# The server has a test set of its own, and takes the size of an input from that.
 
 moments = kd.Moments.of(sites[0][0])
 for X, _ in sites[1:]:
     moments = moments + kd.Moments.of(X)
-phi = kd.make_map(KERNEL, data.x_train[:1000], kd.standardize(moments))
+phi = kd.make_map(KERNEL, data.x_test[:1000], kd.standardize(moments))
 print(phi)
 
 # %%
