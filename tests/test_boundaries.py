@@ -51,6 +51,8 @@ OPTIONAL = {
     "dask",
     "distributed",
     "ray",
+    "mlflow",
+    "tensorboardX",
 }
 
 pytestmark = pytest.mark.skipif(not SOURCES, reason="the C++ sources are not beside the tests")

@@ -184,9 +184,14 @@ def test_publishing_waits_for_every_job_that_uploads_a_distribution() -> None:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_name_files_that_exist(workflow: Path) -> None:
-    named = set(re.findall(r"(?<![\w./])(?:tests|tools)/\w+\.py|\.ci/run\b", workflow.read_text(encoding="utf-8")))
-    assert named
+    text = workflow.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w./])(?:tests|tools)/\w+\.py|\.ci/run\b", text))
+    targets = set(re.findall(r"\bmake ([a-z][\w-]*)", text))
+    assert named | targets
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    assert [
+        name for name in sorted(targets) if f"\n{name}:" not in (ROOT / "Makefile").read_text(encoding="utf-8")
+    ] == []
 
 
 def test_wheels_are_built_for_the_pythons_of_the_classifiers() -> None:
