@@ -189,9 +189,8 @@ def test_workflows_name_files_that_exist(workflow: Path) -> None:
     targets = set(re.findall(r"\bmake ([a-z][\w-]*)", text))
     assert named | targets
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
-    assert [
-        name for name in sorted(targets) if f"\n{name}:" not in (ROOT / "Makefile").read_text(encoding="utf-8")
-    ] == []
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [name for name in sorted(targets) if f"\n{name}:" not in makefile] == []
 
 
 def test_wheels_are_built_for_the_pythons_of_the_classifiers() -> None:
