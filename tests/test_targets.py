@@ -359,7 +359,7 @@ def test_command_on_diabetes(diabetes: Path, start: list[str], tmp_path: Path, c
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "validation R²" in page
     assert main(["verify", f"{out}/distilled.npz", "--dataset", str(diabetes)]) == 0
-    assert main(["distill", *arguments[1:], "--out", out]) == 0
+    assert main(["distill", *arguments[1:], "--out", out, "--overwrite"]) == 0
     assert "mean test R²" in capsys.readouterr().out
 
 
