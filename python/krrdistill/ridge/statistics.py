@@ -891,7 +891,7 @@ class RidgeStatistics:
         return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=True)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
-        """Size of the rounding errors in G. A smaller lambda has less effect than they have.
+        """Size of the rounding errors in G. A smaller lambda changes G by less than they do.
 
         It is u ||G||_2, with u = p * 2^-52 for float64 products. Otherwise u is the error that the backend states
         (``product_rounding``): 10 * 2^-24 for float32, 2^-15 for TF32.
