@@ -311,7 +311,7 @@ class DistillOptions:
     store: str = option("float64", "Number format of the inputs in the file: {choices}.", choices=STORES, panel=RESULT)
     backend: Any = option(
         None,
-        "Backend that computes the sums over the data: native, numba, array or cuda.",
+        "Backend of the computation: native, numba, array or cuda.",
         metavar="NAME",
         default_text="the first of native, numba, array that works",
         names_run=False,

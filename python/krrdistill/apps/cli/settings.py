@@ -66,7 +66,7 @@ class SourceOptions:
         None,
         "Column that holds the labels; or a key in an .npz file; or the .npy file with the labels.",
         metavar="COLUMN",
-        default_text="the one named label, labels, target or y",
+        default_text="the column label, labels, target or y; the usual key of an .npz file",
         panel=FILES,
     )
     test: str | None = option(None, "Test set: another file or folder.", metavar="SOURCE", panel=FILES)
@@ -249,7 +249,7 @@ class StatisticsSettings:
     dataset: str = option_of(
         RunSettings,
         "dataset",
-        text="Data set: a name, a file or a folder. Its training part is used, or all of it if it has no parts.",
+        text="Data set: {choices}, a file or a folder. The training part is used, or all if there are no parts.",
     )
     data_dir: Path | None = option_of(RunSettings, "data_dir")
     download: bool = option_of(RunSettings, "download")
@@ -309,7 +309,7 @@ class StatisticsSettings:
 class MergeSettings:
     """What ``krrdistill merge`` and ``subtract`` are told besides their files."""
 
-    out: Path | None = option(None, "The file to write.", metavar="FILE.npz")
+    out: Path | None = option(None, "File to write.", metavar="FILE.npz")
     kernel: str | None = option(
         None,
         "Your own feature map, if the files were made with one; files never load code by themselves.",
@@ -419,7 +419,10 @@ class VerifySettings:
     """What ``krrdistill verify`` is told besides its file."""
 
     dataset: str | None = option_of(
-        RunSettings, "dataset", default=None, text="Data set that the file was made from, if the file does not name it."
+        RunSettings,
+        "dataset",
+        default=None,
+        text="Data set that the file was made from (name, file or folder), if the file does not name it.",
     )
     statistics: Path | None = option(
         None, "Statistics that the file was made from, instead of the data.", metavar="FILE", panel=FILES
