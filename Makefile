@@ -159,8 +159,8 @@ lint-python: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 python/krrdistill
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin python/krrdistill
+	printf '%s\n' win32 darwin | xargs -P $(JOBS) -I PLATFORM \
+		$(BIN)/mypy --platform PLATFORM --cache-dir .mypy_cache/PLATFORM python/krrdistill
 	$(BIN)/lint-imports
 
 lint-cxx: build/tidy.ok
