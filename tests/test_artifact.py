@@ -80,6 +80,21 @@ def test_embedding_is_a_choice(distilled: kd.DistilledDataset, tmp_path: Path, e
     np.testing.assert_array_equal(kd.DistilledDataset.load(tmp_path / "d.npz").fit(), distilled.fit())
 
 
+def test_prediction_of_images_of_another_layout_is_refused() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (60, 6, 4, 3)).astype(np.uint8), np.arange(60) % 3
+    phi = kd.make_map("identity", X, kd.standardize(X, layout="NHWC"))
+    result = kd.distill(X, y, phi, backend="array")
+    for predictor in (result.distilled, result.model):
+        with pytest.raises(
+            kd.DataError, match=r"predict: samples have shape \(3, 6, 4\), those trained on \(6, 4, 3\)"
+        ):
+            predictor.predict(np.moveaxis(X, -1, 1))
+        flat = predictor.predict(X.reshape(60, -1))
+        assert (flat == predictor.predict(X)).all()
+        assert (flat == predictor.predict(X[:, :, :, None, :])).all()  # an axis of length 1 says nothing
+
+
 def test_predicts_like_the_original_model(distilled: kd.DistilledDataset) -> None:
     data = kd.load_dataset("digits")
     features = distilled.feature_map.transform(data.x_test)

@@ -378,8 +378,8 @@ def test_real_targets_of_any_type_follow_each_other() -> None:
 def test_samples_of_another_layout_are_refused() -> None:
     statistics = kd.RidgeStatistics(kd.Identity(6), 2)
     statistics.update(np.ones((4, 2, 3)), [0, 1, 0, 1])
-    with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those before \(2, 3\)"):
+    with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those trained on \(2, 3\)"):
         statistics.update(np.ones((4, 3, 2)), [0, 1, 0, 1])
-    with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those before \(2, 3\)"):
+    with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those trained on \(2, 3\)"):
         statistics.update_batches([(np.ones((4, 3, 2)), [0, 1, 0, 1])])
     statistics.update(np.ones((4, 6)), [0, 1, 0, 1])  # flat rows say nothing of a layout

@@ -1006,8 +1006,9 @@ def test_a_file_that_cannot_grow_is_one_line_and_the_run_goes_on_later(
     longer = [*COMMAND, "--iterations", "150", "--json", "--out", str(folder)]
     with largest_file(checkpoint.stat().st_size + 400):  # the curve of some thirty iterations more
         assert main(longer) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *said, line = capsys.readouterr().err.strip().splitlines()
     assert line == f"krrdistill: error: {folder}: File too large"
+    assert all(text.startswith("krrdistill: optimize: iteration ") for text in said)
     with np.load(checkpoint) as archive:
         reached = len(archive["losses"])
     assert 10 < reached < 150

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 DISTRIBUTION_OF = {"yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow"}  # where they differ
 # For work on this project, for one build, or for an engine or tracker that is there.
-TOOL_EXTRAS = {"all", "test", "lint", "bench", "cuda13", "dask", "ray", "tensorboard", "mlflow"}
+TOOL_EXTRAS = {"all", "test", "lint", "bench", "docs", "cuda13", "dask", "ray", "tensorboard", "mlflow"}
 
 
 def requirements(extra: str) -> set[str]:

@@ -129,7 +129,7 @@ def test_default_folder_that_holds_a_run_is_kept_and_the_next_number_said(
         assert main(words) == 0, "a folder that another process has is passed over"
         assert other.stdin is not None
         other.stdin.close()
-    assert f"note: {first} holds another run: this one goes to {first}_3" in capsys.readouterr().err
+    assert f"note: {first} holds a run already: this one goes to {first}_3" in capsys.readouterr().err
     assert contents(first) == before
     assert main([*words, "--overwrite"]) == 0
     assert main([*words, "--zca"]) == 0

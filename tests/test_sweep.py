@@ -137,7 +137,7 @@ def test_killed_sweep_goes_on_and_keeps_finished_cells(tmp_path: Path, capsys: p
     [
         (["--store", "float32"], "store 'float64', now 'float32'"),
         (["--zca"], "zca False, now True"),
-        (["--seeds", "0,1,2"], "6 cells are not in it, 0 of its cells are not asked for"),
+        (["--seeds", "0,1,2"], "cells: 6 cells that it lacks"),
     ],
 )
 def test_folder_of_another_sweep_is_refused(

@@ -93,8 +93,14 @@ class _TensorBoard(Tracker):
     def outcome(self, record: RunRecord) -> None:
         import numpy as np
         from PIL import Image
+        from tensorboardX.summary import hparams
 
-        self._writer.add_hparams(dict(self._options), _numbers(record), name=".", global_step=0)
+        # Not add_hparams: its file has the name of this one where both were opened in the same second.
+        numbers = _numbers(record)
+        for summary in hparams(dict(self._options), numbers):
+            self._writer.file_writer.add_summary(summary)
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, 0)
         for path in _pictures(record):
             with Image.open(path) as picture:
                 self._writer.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")

@@ -16,7 +16,7 @@ from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import content_digest, read_npz, write_npz
-from krrdistill.common.samples import as_samples, check_columns
+from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
@@ -188,6 +188,7 @@ class DistilledDataset:
         Returns labels (n,), or an array (n, k) of real values or of 0 and 1. It is of the kind of X (NumPy, torch ...).
         """
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        check_shape("predict", self.shape, sample_shape(X, samples.shape[1]))
         check_columns("predict", self.meta.get("columns"), samples)
         (self.sizes or self.preprocessing).warn_of_units("predict", samples)
         W, b = self.fit_weights(backend=backend)

@@ -32,7 +32,7 @@ _REMEDIES = {
     "exact": "use more points per class, or float64 storage",
     "deep": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
     "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
-    "approximate": "the map has no exact preimage: use more points per class",
+    "approximate": "the map has no exact preimage: use more points per class, or at most as many features as inputs",
     "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
 }
 _STOPPED = {"steps": "; the search stopped after its last step", "seconds": "; the search stopped after max_seconds"}

@@ -112,9 +112,9 @@ def check_columns(where: str, known: Sequence[str] | None, samples: Any) -> None
 
 
 def check_shape(where: str, known: tuple[int, ...], found: tuple[int, ...]) -> None:
-    """Raises DataError for samples of another layout; flat ones may be of any."""
-    if known != found and len(known) > 1 and len(found) > 1:
-        raise DataError(f"{where}: samples have shape {found}, those before {known}")
+    """Raises DataError for samples of another layout; flat ones may be of any, and axes of length 1 do not count."""
+    if len(known) > 1 and len(found) > 1 and [n for n in known if n != 1] != [n for n in found if n != 1]:
+        raise DataError(f"{where}: samples have shape {found}, those trained on {known}")
 
 
 def host_samples(where: str, X: Any) -> Any:

@@ -19,7 +19,7 @@ from krrdistill.common.arrays import check_choice, check_count, check_number, ch
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
-from krrdistill.common.samples import as_samples, check_columns
+from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.data.labels import Classes
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError, ResultWarning
@@ -149,6 +149,7 @@ class RidgeModel:
     def scores(self, X: Any, *, backend: Backend | str | None = None) -> FloatArray:
         """Compute W phi(x) + b for raw samples X (n, d) or ``(n, *shape)``: float64 array of shape (n, k)."""
         samples = as_samples("predict", X, input_dim=self.feature_map.input_dim)
+        check_shape("predict", self.shape, sample_shape(X, samples.shape[1]))
         check_columns("predict", self.columns, samples)
         (self.sizes or self.feature_map.preprocessing).warn_of_units("predict", samples)
         b = None if self.b is None else self.b[None]

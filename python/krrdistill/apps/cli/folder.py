@@ -66,7 +66,7 @@ def output_folder(path: Path, kind: RunKind, existing: Existing = Existing.REFUS
             numbers = _numbered(path) if existing is Existing.KEPT else ()
             folder = next(each for each in itertools.chain([path], numbers) if _take(each, kind, existing, stack, made))
             if folder != path:
-                say(f"note: {path} holds another run: this one goes to {folder}")
+                say(f"note: {path} holds a run already: this one goes to {folder}")
             _remove_leftovers(folder)
             _prove_writable(folder)
             before = _times(folder)

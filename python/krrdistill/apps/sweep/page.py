@@ -28,9 +28,9 @@ _BARS = "Mean over seeds, bars of one standard deviation."
 Point = tuple[float, float, float]  # of a curve: its value, and the ends of its bar
 
 
-def write_sweep(sweep: Sweep, folder: Path) -> Publication:
+def write_sweep(sweep: Sweep, folder: Path | str) -> Publication:
     """Writes sweep.json, sweep.csv, sweep.png and sweep.html; returns what the page says."""
-    readable = sweep_publication(sweep)
+    folder, readable = Path(folder), sweep_publication(sweep)
     document = {"format": FORMAT, **sweep.to_json()}
     contents = {
         SWEEP: (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),

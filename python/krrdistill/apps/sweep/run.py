@@ -227,7 +227,8 @@ def _difference(name: str, found: Any, wanted: Any) -> str:
         return "; ".join(_difference(*pair) for pair in pairs if pair[1] != pair[2])
     if isinstance(found, list) and isinstance(wanted, list) and name == "cells":
         more, less = [len(set(a) - set(b)) for a, b in ((wanted, found), (found, wanted))]
-        return f"{more} cells are not in it, {less} of its cells are not asked for"
+        parts = (f"{more} cells that it lacks" * bool(more), f"without {less} of its cells" * bool(less))
+        return f"cells: {' and '.join(filter(None, parts))}"
     return f"{name} {shown_value(found)}, now {shown_value(wanted)}"
 
 
