@@ -86,9 +86,7 @@ def test_prediction_of_images_of_another_layout_is_refused() -> None:
     phi = kd.make_map("identity", X, kd.standardize(X, layout="NHWC"))
     result = kd.distill(X, y, phi, backend="array")
     for predictor in (result.distilled, result.model):
-        with pytest.raises(
-            kd.DataError, match=r"predict: samples have shape \(3, 6, 4\), those trained on \(6, 4, 3\)"
-        ):
+        with pytest.raises(kd.DataError, match=r"have shape \(3, 6, 4\), those trained on \(6, 4, 3\)"):
             predictor.predict(np.moveaxis(X, -1, 1))
         flat = predictor.predict(X.reshape(60, -1))
         assert (flat == predictor.predict(X)).all()

@@ -349,10 +349,7 @@ def test_user_map_without_inverse_learns_labels(data: tuple[Array, Array]) -> No
     phi = kd.UserMap(expand, D)
     assert phi.reach == "none"
     assert phi.spec()["name"] == "test_maps:expand"
-    with pytest.raises(
-        kd.NotSurjective,
-        match="has no inverse and no gradients; give it an inverse, use labels_only with real samples, or a torch module",
-    ):
+    with pytest.raises(kd.NotSurjective, match="has no inverse and no gradients; give it an inverse"):
         distill(data, phi)
     result = distill(data, phi, init="real", labels_only=True, points_per_class=7)
     assert weight_error(result) < EXACT

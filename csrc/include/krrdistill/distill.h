@@ -1,6 +1,6 @@
 // Distillation as one call: labelled samples to a few points that ridge regression retrains to the same model from, and
-// the file of them (docs/reference/file-format.md), which Python reads and writes as well. These functions own their memory; all
-// refuse with DataError what cannot be used: wrong shapes, NaN, a class without samples, damaged files.
+// the file of them (docs/reference/file-format.md), which Python reads and writes as well. These functions own their
+// memory; all refuse with DataError what cannot be used: wrong shapes, NaN, a class without samples, damaged files.
 #pragma once
 
 #include <cstdint>

@@ -58,9 +58,8 @@ def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
         if options.strict:
             raise NotSurjective(f"distill: strict: {error}") from error
         if feature_map.reach == "none":
-            raise NotSurjective(
-                f"distill: {error} and no gradients; give it an inverse, use labels_only with real samples, or a torch module"
-            ) from error
+            remedies = "give it an inverse, use labels_only with real samples, or a torch module"
+            raise NotSurjective(f"distill: {error} and no gradients; {remedies}") from error
         if options.root == "minus" or options.scale_labels or options.noise == "gaussian":
             raise ValueError(f"distill: root, scale_labels and noise belong to exact preimages; {error}") from error
     return feature_map.reach
