@@ -200,8 +200,9 @@ def _load_known(name: str, folder: Path, *, fetch_missing: bool) -> Dataset:
         fetch(name, folder)
         dataset = _find(name, folder)
     if dataset is None:
+        where = f"{folder.absolute()}{'' if folder.is_dir() else ', which does not exist'}"
         raise DataError(
-            f"{name} is not in {folder.absolute()} (looked for: {_KNOWN[name].looked_for}); "
+            f"{name} is not in {where} (looked for: {_KNOWN[name].looked_for}); "
             "name another folder with --data-dir (data_dir=), or fetch it with --download (download=True)"
         )
     shape = _KNOWN[name].shape
