@@ -367,7 +367,7 @@ def test_verify_needs_the_file_that_a_set_was_made_from(tmp_path: Path, capsys: 
     assert main([*REAL, "--dataset", "mine.npz"]) == 0
     capsys.readouterr()
     assert main(["verify", "o/distilled.npz"]) == 2
-    assert "made from 'mine': give it with --dataset, and its parts as then" in error_of(capsys)
+    assert "made from 'mine': give it with --dataset, and the other options of data as in the run" in error_of(capsys)
     assert main(["verify", "o/distilled.npz", "--dataset", "mine.npz"]) == 0
 
 
@@ -470,3 +470,24 @@ def test_realism_says_the_expected_time_of_its_search_before_it_starts(
 def test_runs_without_a_search_say_nothing_of_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(REAL) == 0
     assert "search" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["sweep --out o", "compare a b", "report a", "reproduce table3 --out o"])
+def test_commands_that_draw_say_what_pictures_need_before_any_work(words: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, importlib.abc\n"
+        "class Hidden(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'matplotlib': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+        "import importlib.util\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'matplotlib' else real(name, *rest)\n"
+        "from krrdistill.apps.cli import main\n"
+        f"sys.exit(main({words.split()!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1, 'krrdistill: error: the pictures need matplotlib: pip install "krrdistill[cli]"\n'
+    )  # fmt: skip
+    assert not (tmp_path / "o").exists()

@@ -275,7 +275,7 @@ def test_verify_by_other_statistics_fails_with_the_reason(
     said = capsys.readouterr().err
     assert f"made from {len(digits.x_train)} training samples" in said
     assert error_of(capsys, 1, "verify", "o", "--statistics", "identity.npz").startswith("identity.npz: ")
-    assert "give them with --statistics" in error_of(capsys, 2, "verify", "o")
+    assert "verify takes them with --statistics" in error_of(capsys, 2, "verify", "o")
     assert "--statistics and --dataset" in error_of(
         capsys, 2, "verify", "o", "--statistics", "all.npz", "--dataset", "digits"
     )

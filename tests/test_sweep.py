@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 
 import krrdistill as kd
 import tolerances
+from conftest import framework
 from kill import kill_at_write
 from krrdistill.apps.cli import main
 from krrdistill.apps.distillation import run_distillation
@@ -159,8 +161,48 @@ def test_folder_of_another_sweep_is_refused(
 def test_sweep_of_other_samples_under_the_same_name_is_refused(small: kd.Dataset, tmp_path: Path) -> None:
     run_sweep(small, options=SHARED, out=tmp_path)
     other = kd.Dataset("small", small.x_train + 1, small.y_train, small.x_test, small.y_test)
-    with pytest.raises(kd.DataError, match=r"holds another sweep \(digest"):
+    with pytest.raises(kd.DataError, match=r"holds another sweep \(x_train "):
         run_sweep(other, options=SHARED, out=tmp_path)
+
+
+def test_sweep_of_other_samples_that_are_read_in_blocks_is_refused(small: kd.Dataset, tmp_path: Path) -> None:
+    framework("pyarrow")
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    file, out = tmp_path / "set.parquet", tmp_path / "o"
+    for change, status in ((0.0, 0), (1.0, 1)):
+        x = small.x_train.reshape(len(small.x_train), -1) + change
+        table = {**{f"c{j}": x[:, j] for j in range(20, 30)}, "label": small.y_train}
+        write_table(pa.table(table), file)
+        words = ["sweep", *ARRAY, "--dataset", str(file), "--test-fraction", "0.2", "--out", str(out)]
+        assert main(words) == status
+
+
+def test_sweep_of_an_own_map_that_changed_is_refused(
+    small: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swept_maps.py").write_text("def f(X):\n    return X\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("swept_maps")
+    shared = replace(SHARED, init="real", labels_only=True)
+    run_sweep(small, SweepOptions(kernels=("swept_maps:f",), init=("real",)), options=shared, out=tmp_path / "o")
+    monkeypatch.setattr(module, "f", lambda X: X[:, ::-1] * 2.0)
+    with pytest.raises(kd.DataError, match=r"holds another sweep \(swept_maps:f"):
+        run_sweep(small, SweepOptions(kernels=("swept_maps:f",), init=("real",)), options=shared, out=tmp_path / "o")
+
+
+def test_cells_that_would_share_a_folder_are_refused(small: kd.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the maps a:b_c and a_b:c would share the folder"):
+        run_sweep(small, SweepOptions(kernels=("a:b_c", "a_b:c")), options=SHARED, out=tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_file_where_a_cell_belongs_fails_that_cell_alone(small: kd.Dataset, tmp_path: Path) -> None:
+    (tmp_path / "small_identity_ipc1_noise_seed0").touch()
+    sweep = run_sweep(small, SweepOptions(ipcs=(1, 2)), options=SHARED, out=tmp_path)
+    assert [cell.ipc for cell in sweep.cells] == [2]
+    assert list(sweep.failed) == ["small_identity_ipc1_noise_seed0"]
 
 
 def test_sweep_and_run_do_not_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

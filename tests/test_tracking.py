@@ -111,6 +111,25 @@ def test_missing_library_is_said_before_any_work(
     assert not Path("o").exists()
 
 
+@pytest.mark.filterwarnings("always::krrdistill.errors.ResultWarning")
+def test_mlflow_that_takes_nothing_is_said_before_the_run_and_does_not_spoil_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the mlflow extra is not installed")
+    keep_in(folder / "kept", monkeypatch)
+
+    def refused(*given: Any, **named: Any) -> None:
+        raise mlflow.MlflowException("no space")
+
+    monkeypatch.setattr(mlflow, "log_metrics", refused)
+    assert main([*DISTILL, "--log-to", "mlflow"]) == 0
+    assert "warning: the run is complete, but MLflow did not take its outcome: no space" in capsys.readouterr().err
+    assert report()["exact"]
+    monkeypatch.setattr(mlflow, "start_run", refused)
+    assert main([*DISTILL[:-1], "p", "--log-to", "mlflow"]) == 1
+    assert "error: --log-to mlflow: no space" in capsys.readouterr().err
+
+
 def test_unknown_tracker_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kip", "--log-to", "paper"]) == 2
     assert "--log-to must be one of tensorboard, mlflow" in capsys.readouterr().err

@@ -75,6 +75,29 @@ def test_what_is_no_result_is_refused(digits: kd.Dataset, tmp_path: Path) -> Non
         kd.write_report(distilled(digits).distilled, tmp_path)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({"class_names": ["a", "b"]}, DataError, "class_names must be 10 names"),
+        ({"class_names": "abcdefghij"}, DataError, "class_names must be 10 names"),
+        ({"class_names": [None] * 10}, DataError, "class_names must be 10 names"),
+        ({"name": 3}, TypeError, "name must be a str, got int"),
+        ({"test": (np.empty((0, 8, 8)), np.empty(0, int))}, DataError, "test has no samples"),
+        ({"data": np.zeros((5, 8, 8))}, DataError, "data has 5 samples, and the points started from number"),
+        ({"data": np.zeros((2000, 4, 16))}, DataError, "data: samples have shape"),
+    ],
+)
+def test_report_of_what_does_not_fit_is_refused_and_the_folder_stays_as_it_was(
+    digits: kd.Dataset, tmp_path: Path, given: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    result = distilled(digits, init="real")
+    kd.write_report(result, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(kind, match=said):
+        kd.write_report(result, tmp_path, overwrite=True, **given)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_file_says_what_it_was_made_from(
     digits: kd.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from krrdistill.artifact.record import RunRecord
 from krrdistill.common.options import as_word
 from krrdistill.common.progress import IterationFacts, Listener
-from krrdistill.errors import BackendUnavailable
+from krrdistill.errors import BackendUnavailable, ResultWarning
 
 __all__ = ["TRACKERS", "Tracker", "require_tracker", "tracked"]
 
@@ -49,8 +50,12 @@ def tracked(name: str | None, folder: Path, options: Mapping[str, Any]) -> Itera
     else:
         import mlflow
 
-        with mlflow.start_run(run_name=folder.name):
+        try:
+            run = mlflow.start_run(run_name=folder.name)
             mlflow.log_params(given)
+        except mlflow.MlflowException as error:
+            raise BackendUnavailable(f"--log-to mlflow: {error}") from error
+        with run:
             yield _MLflow(mlflow)
 
 
@@ -116,6 +121,10 @@ class _MLflow(Tracker):
             self._mlflow.log_metrics(numbers, step=facts.iteration)
 
     def outcome(self, record: RunRecord) -> None:
-        self._mlflow.log_metrics(_numbers(record))
-        for path in _pictures(record):
-            self._mlflow.log_artifact(str(path))
+        try:
+            self._mlflow.log_metrics(_numbers(record))
+            for path in _pictures(record):
+                self._mlflow.log_artifact(str(path))
+        except self._mlflow.MlflowException as error:
+            said = f"the run is complete, but MLflow did not take its outcome: {error}"
+            warnings.warn(said, ResultWarning, stacklevel=2)

@@ -254,6 +254,8 @@ class DistilledDataset:
         """
         if isinstance(test, Dataset):
             test = (test.x_test, test.test_targets)
+        if test is not None and len(test[1]) == 0:
+            raise DataError("verify: test has no samples; leave it out to compare the weights alone")
         samples, y = (None, None) if test is None else self._test_samples(test)
         W, b = self._original(model)
         if W.shape != (self.Y.shape[1], self.feature_map.output_dim):

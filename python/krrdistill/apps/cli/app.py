@@ -26,6 +26,7 @@ from krrdistill.apps.cli.settings import (
     VerifySettings,
 )
 from krrdistill.apps.cli.signals import Terminated
+from krrdistill.apps.drawing import require_drawing
 
 T = TypeVar("T")
 Given = Mapping[str, Any]
@@ -202,6 +203,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the page report.html of a run again."""
+    require_drawing()
     from krrdistill.apps.cli.pages import write_report
 
     write_report(folder, as_json=as_json)
@@ -232,6 +234,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs in a table: options that differ, accuracy, exactness, time."""
+    require_drawing()
     from krrdistill.apps.cli.pages import compare_runs
 
     compare_runs(folders, out=out, sort=sort, as_json=as_json)
@@ -242,6 +245,7 @@ def compare(
 def sweep(given: Given, config: Config = None, as_json: Json = False) -> int:
     """Distil a data set with many combinations of options; writes a table and plots."""
     settings = _resolve(SweepSettings, given, config)
+    require_drawing()
     from krrdistill.apps.cli.sweep import run_sweep
 
     return run_sweep(settings, as_json=as_json)
@@ -258,6 +262,7 @@ def reproduce(
     as_json: Json = False,
 ) -> int:
     """Reproduce a table of the paper, next to its published values, or draw its figures. Tables can be resumed."""
+    require_drawing()
     from krrdistill.apps.cli.reproduce import run_reproduce
 
     return run_reproduce(what, given, as_json=as_json)

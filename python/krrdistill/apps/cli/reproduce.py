@@ -10,7 +10,6 @@ from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.config import resolve
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import FigureSettings, TableSettings
-from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.reproduce import TABLES, draw_figures, figure_publication, publication, to_markdown, to_page
 from krrdistill.apps.reproduce import reproduce as run
 from krrdistill.apps.reproduce.sections import Publication
@@ -29,7 +28,6 @@ def run_reproduce(what: str, given: Mapping[str, Any], *, as_json: bool) -> int:
     """
     if what != FIGURES and what not in TABLES:
         raise status.UsageError(f"reproduce: there are {', '.join(TABLES)} and {FIGURES}; got {what!r}")
-    require_drawing()
     return _run_figures(given, as_json=as_json) if what == FIGURES else _run_table(what, given, as_json=as_json)
 
 

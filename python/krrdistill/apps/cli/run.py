@@ -219,9 +219,8 @@ def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
             f"{file} was made from {distilled.made_from}, data without a name: give them with --dataset"
         )
     if distilled.meta.get("split") is False and distilled.weights is None:
-        raise status.UsageError(
-            f"{file} was made from the statistics {name!r}: verify takes them with --statistics, else give the data with --dataset"
-        )
+        remedy = "verify takes them with --statistics; or give the data with --dataset"
+        raise status.UsageError(f"{file} was made from the statistics {name!r}: {remedy}")
     if name not in available_datasets():
         raise status.UsageError(
             f"{file} was made from {name!r}: give it with --dataset, and the other options of data as in the run"

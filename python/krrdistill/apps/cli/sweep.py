@@ -9,7 +9,6 @@ from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.run import load_data, say_validation
 from krrdistill.apps.cli.settings import SweepSettings, command_line
-from krrdistill.apps.drawing import require_drawing
 from krrdistill.common.options import differing
 
 
@@ -21,7 +20,6 @@ def run_sweep(settings: SweepSettings, *, as_json: bool) -> int:
     def command_of(cell: Cell) -> str:
         return shlex.join(command_line(settings.of_cell(cell.kernel, cell.map_options, cell.options)))
 
-    require_drawing()
     run = settings.run
     with output_folder(settings.folder, RunKind.SWEEP, Existing.CONTINUED) as folder:
         with output.stage_progress(overall="cells") as progress:

@@ -15,7 +15,7 @@ from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import host_rows
 from krrdistill.common.progress import Stopwatch
-from krrdistill.common.samples import as_samples
+from krrdistill.common.samples import as_samples, check_shape, sample_shape
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
 from krrdistill.errors import DataError, ResultWarning
@@ -88,21 +88,29 @@ def write_report(
     options = DistillOptions(**dict(known, lambdas=None, backend=backend))
     for given in (data, test):
         if isinstance(given, Dataset):
-            name, class_names = name or given.name, class_names or given.class_names
+            name, class_names = name or given.name, given.class_names if class_names is None else class_names
             test = (given.x_test, given.test_targets) if test is None or test is given else test
     if isinstance(data, Dataset):
         samples = data.x_train
     limits, start = None, None
     if samples is not None:
+        given_shape = sample_shape(samples, points.feature_map.input_dim)
+        check_shape("write_report: data", points.shape, given_shape)
         samples = as_samples("write_report: data", samples, input_dim=points.feature_map.input_dim)
         limits = value_range(samples)
+        if result.start_rows is not None and samples.shape[0] <= result.start_rows.max():
+            raise DataError(
+                f"write_report: data has {samples.shape[0]} samples, and the points started from number "
+                f"{result.start_rows.max()}: pass the samples that were distilled"
+            )
         if result.start_rows is not None:
             rows = host_rows("write_report: data", samples, result.start_rows)
             start = rows.reshape(len(rows), *points.shape)
     labels = [str(c if points.classes is None else points.classes.label(c)) for c in range(points.Y.shape[1])]
-    facts = RunData(
-        name or points.made_from, tuple(class_names or labels), test, limits, "statistics" in result.seconds
-    )
+    names = tuple(labels) if class_names is None else _names(class_names, len(labels))
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"write_report: name must be a str, got {type(name).__name__}")
+    facts = RunData(name or points.made_from, names, test, limits, "statistics" in result.seconds)
     with limited_threads(options.threads), warnings.catch_warnings():
         warnings.simplefilter("ignore", ResultWarning)  # the record says it
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,3 +127,11 @@ def write_report(
             start_images=start,
         )
     return folder / PAGE
+
+
+def _names(class_names: Sequence[str], k: int) -> tuple[str, ...]:
+    """The names of classes or targets. Raises DataError where they are not k names."""
+    given = () if isinstance(class_names, str) else tuple(class_names)
+    if len(given) != k or any(each is None for each in given):
+        raise DataError(f"write_report: class_names must be {k} names, got {class_names!r}")
+    return tuple(map(str, given))

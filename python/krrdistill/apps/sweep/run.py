@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,15 +26,18 @@ from krrdistill.apps.text import seconds
 from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import RunRecord, plain
 from krrdistill.backends import get_backend
+from krrdistill.common.arrays import host_rows
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.common.files import content_digest, is_leftover, write_atomically
 from krrdistill.common.options import declared_options, differing, shown_value
 from krrdistill.common.progress import Progress
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
+from krrdistill.data.dataset import row_blocks
 from krrdistill.errors import DataError, KrrDistillError
 from krrdistill.maps import kernels_with
-from krrdistill.options import NAMED, DistillOptions
+from krrdistill.maps.user import load_object
+from krrdistill.options import NAMED, DistillOptions, is_object_name
 from krrdistill.pipeline import Trained, train
 
 from .grid import SweepOptions
@@ -124,6 +129,7 @@ def run_sweep(
     """
     grid, options, out = grid or SweepOptions(), options or DistillOptions(), Path(out)
     cells = list(_cells(dataset, grid, options, map_options or {}, use_zca=use_zca, asked=asked or {}))
+    _check_names(cells)
     get_backend(options.backend)  # raises where there is none of this name, or it does not work here
     request = plain(_request(dataset, cells, options, use_zca=use_zca))
     check_kind(out, RunKind.SWEEP)
@@ -143,7 +149,7 @@ def run_sweep(
             folder = out / cell.name
             try:
                 record = _run(cell, prepared, trained, folder, command_of, progress)
-            except (KrrDistillError, ValueError, MemoryError) as error:
+            except (KrrDistillError, ValueError, MemoryError, FileExistsError, NotADirectoryError) as error:
                 failed[cell.name] = report.failed(cell, error)
                 with suppress(OSError):
                     folder.rmdir()  # where nothing is in it
@@ -186,6 +192,28 @@ def _cells(
         yield Cell(name, kernel, own, of_cell, facts)
 
 
+def _check_names(cells: Sequence[Cell]) -> None:
+    """Raises ValueError where two cells would have one folder."""
+    kernels: dict[str, str] = {}
+    for cell in cells:
+        other = kernels.setdefault(cell.name, cell.kernel)
+        if other != cell.kernel:
+            raise ValueError(f"sweep: the maps {other} and {cell.kernel} would share the folder {cell.name}")
+
+
+def _digest(part: Any) -> str:
+    """SHA-256 of samples or labels, read in blocks where they are no array."""
+    if isinstance(part, np.ndarray):
+        return content_digest({"part": part})
+    digest = hashlib.sha256()
+    n, *shape = np.shape(part)
+    for block in row_blocks(n, math.prod(shape)):
+        rows = host_rows("sweep", part, np.arange(n)[block])
+        digest.update(f"{rows.dtype}{rows.shape}".encode())
+        digest.update(np.ascontiguousarray(rows).data)
+    return digest.hexdigest()
+
+
 def _request(dataset: Dataset, cells: Sequence[Cell], options: DistillOptions, *, use_zca: bool) -> dict[str, Any]:
     """What decides the files of a sweep, but for rounding."""
     axes = ("points_per_class", "seed", "init", "lambda_s")
@@ -195,7 +223,12 @@ def _request(dataset: Dataset, cells: Sequence[Cell], options: DistillOptions, *
     return {
         "dataset": dataset.name,
         "samples": {name: list(np.shape(part)) for name, part in parts.items()},
-        "digest": content_digest({name: part for name, part in parts.items() if isinstance(part, np.ndarray)}),
+        "digests": {name: _digest(part) for name, part in parts.items()},
+        "own_maps": {
+            cell.kernel: load_object(cell.kernel, math.prod(dataset.shape)).fingerprint()
+            for cell in cells
+            if is_object_name(cell.kernel)
+        },
         "zca": use_zca,
         "options": {each.name: getattr(options, each.name) for each in shared},
         "cells": [cell.name for cell in cells],
@@ -209,7 +242,11 @@ def _claim(path: Path, request: Mapping[str, Any]) -> None:
         write_atomically(path, lambda stream: stream.write(text.encode()))
         return
     document = parse_json(f"{path}:", read_bounded(path), finite=True)
-    if not isinstance(document, dict) or document.get("format") != FORMAT or not isinstance(document["request"], dict):
+    if (
+        not isinstance(document, dict)
+        or document.get("format") != FORMAT
+        or not isinstance(document.get("request"), dict)
+    ):
         raise DataError(f"{path}: not a sweep that this version reads; give another --out, or remove it")
     found = document["request"]
     different = [name for name in (*request, *found) if request.get(name) != found.get(name)]
