@@ -56,7 +56,7 @@ with _instrumented():
     from krrdistill.apps.report.page import write_page
     from krrdistill.apps.report.run_folder import read_run
     from krrdistill.apps.reproduce.cells import Cell, Store
-    from krrdistill.artifact.file import read_samples
+    from krrdistill.artifact.file import read_points
     from krrdistill.data.formats import CIFAR_VERSIONS, read_cifar, read_idx
     from krrdistill.errors import KrrDistillError
 
@@ -271,7 +271,7 @@ def _cell(folder: Path) -> list[bytes]:
 _CELL = Cell("digits", "FCNN", 0, 1, "closed_form")
 TARGETS: dict[str, Target] = {
     "distilled set": Target("distilled.npz", _distilled, _read_distilled),
-    "distilled set, samples only": Target("a.npz", _distilled, lambda folder: read_samples(folder / "a.npz")),
+    "distilled set, samples only": Target("a.npz", _distilled, lambda folder: read_points(folder / "a.npz")),
     "statistics": Target("statistics.npz", _statistics, _read_statistics),
     "model": Target("model.npz", _model, _read_model),
     "held-out rows": Target("held.npz", _held_out, lambda folder: kd.HeldOutRows.load(folder / "held.npz")),
