@@ -2,7 +2,7 @@
 #
 #   make demo       install, distil the bundled digits with each kernel, print one table          (about a minute)
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
-#   make lint       ruff, mypy, import-linter, clang-format, clang-tidy
+#   make lint       ruff, mypy, import-linter, clang-format, clang-tidy      (make lint-platforms: types as on Windows and macOS)
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
 #   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
@@ -61,7 +61,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-cxx sanitize tsan cuda embed embed-static embed-shared embed-sanitized aarch64 bench wheel wheels release clean
+.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-platforms lint-cxx sanitize tsan cuda embed embed-static embed-shared embed-sanitized aarch64 bench wheel wheels release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -159,9 +159,12 @@ lint-python: $(STAMPS)/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Names that Windows or macOS lack.
+lint-platforms: $(STAMPS)/lint
 	printf '%s\n' win32 darwin | xargs -P $(JOBS) -I PLATFORM \
 		$(BIN)/mypy --platform PLATFORM --cache-dir .mypy_cache/PLATFORM python/krrdistill
-	$(BIN)/lint-imports
 
 lint-cxx: build/tidy.ok
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(CXX_HEADERS) $(CXX_EXAMPLES)
