@@ -34,6 +34,7 @@ from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.data import Dataset, standardize, zca
+from krrdistill.data.labels import label_names
 from krrdistill.errors import ResultWarning
 from krrdistill.maps import FeatureMap, given_map, make_map
 from krrdistill.options import NAMED, DistillOptions, MapOptions, class_counts
@@ -136,6 +137,8 @@ class PreparedRun:
     Parameters
     ----------
     dataset : Dataset
+    data : RunData
+        What the record says of it.
     kernel : str
         As in ``make_map``.
     asked : mapping
@@ -148,6 +151,7 @@ class PreparedRun:
     """
 
     dataset: Dataset
+    data: RunData
     kernel: str
     asked: Mapping[str, str]
     problem: Problem
@@ -179,8 +183,8 @@ def prepare_run(
             classes=dataset.classes,
             validation=None if options.selection == "gcv" else dataset.validation,
         )
-    asked = asked_of_map(map_options, use_zca=use_zca)
-    return PreparedRun(dataset, kernel, asked, problem, watch.seconds, time.perf_counter() - start)
+    asked, data = asked_of_map(map_options, use_zca=use_zca), RunData.of(dataset)
+    return PreparedRun(dataset, data, kernel, asked, problem, watch.seconds, time.perf_counter() - start)
 
 
 def run_points(
@@ -197,17 +201,15 @@ def run_points(
     """
     out.mkdir(parents=True, exist_ok=True)
     earlier = prepared.elapsed + (0.0 if trained is None else sum(trained.seconds.values()))
-    start, dataset = time.perf_counter() - earlier, prepared.dataset
+    start = time.perf_counter() - earlier
     watch = Stopwatch(progress, prepared.seconds)
     with limited_threads(options.threads):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResultWarning)  # the record says it
             result = distill_problem(prepared.problem.with_points(options), trained, progress=progress)
         watch.seconds.update(result.seconds)
-        images = None if result.start_rows is None else dataset.x_train[result.start_rows]
-        return written(
-            result, RunData.of(dataset), prepared.kernel, options, out, watch, start, images, asked=prepared.asked
-        )
+        images = None if result.start_rows is None else prepared.dataset.x_train[result.start_rows]
+        return written(result, prepared.data, prepared.kernel, options, out, watch, start, images, asked=prepared.asked)
 
 
 def run_distillation(
@@ -320,11 +322,10 @@ def run_from_statistics(
                     per_target=options.lambda_per_target,
                 )
             distilled = distill_model(model, options=of_points, watch=watch, judge=False)
-        classes = statistics.classes
-        labels = [str(c if classes is None else classes.label(c)) for c in range(statistics.k)]
         seen = validation.X if validation is not None else None if test is None else test[0]
         limits = None if seen is None else value_range(seen)
-        data = RunData(name, tuple(class_names or labels), test, limits, summed=False)
+        names = tuple(class_names) or label_names(statistics.classes, statistics.k)
+        data = RunData(name, names, test, limits, summed=False)
         result = Distillation(distilled, model, None, watch.seconds)
         kernel = kernel or model.feature_map.kernel
         return written(result, data, kernel, options, out, watch, start - load_seconds, None)

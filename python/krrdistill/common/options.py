@@ -32,6 +32,7 @@ __all__ = [
     "described",
     "differing",
     "group",
+    "keep_once",
     "option",
     "option_of",
     "option_values",
@@ -276,6 +277,16 @@ def _values(instance: Any) -> Iterator[tuple[Declared, Any]]:
             yield from (item for item in _values(value) if item[0].name not in hidden)
         elif each.name in declared:
             yield declared[each.name], value
+
+
+def keep_once(where: str, instance: Any, *names: str) -> None:
+    """Keeps every value of options that have several once. Raises ValueError, in the name of ``where``, for none."""
+    for name in names:
+        values = getattr(instance, name)
+        if values is not None and not values:
+            raise ValueError(f"{where}: {name} must name at least one")
+        if values is not None:
+            object.__setattr__(instance, name, tuple(dict.fromkeys(values)))
 
 
 def option_values(instance: Any) -> dict[str, Any]:

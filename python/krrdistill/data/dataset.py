@@ -15,7 +15,7 @@ from krrdistill.common.rows import RowSource, blocks
 from krrdistill.common.samples import check_columns, columns_of, host_samples
 from krrdistill.errors import DataError
 
-from .labels import Classes, Targets, label_array, read_targets, real_targets
+from .labels import Classes, Targets, label_array, label_names, read_targets, real_targets
 from .layout import checked_layout
 
 BLOCK_ELEMENTS = 1 << 20  # 8 MiB of float64: the largest temporary that a pass over the inputs makes
@@ -83,7 +83,7 @@ class Dataset:
             y_validation = _read_alike("y_validation", y_validation, len(x_validation), y_train, classes)
         k = y_train.shape[1] if classes is None else classes.count
         if not names:
-            names = tuple(str(c if classes is None else classes.label(c)) for c in range(k))
+            names = label_names(classes, k)
         if len(names) != k:
             raise DataError(f"Dataset: class_names has {len(names)} names, y_train {k} columns")
         kind = "classes" if classes is not None else "multilabel" if _is_binary(y_train, y_test) else "real"

@@ -16,7 +16,7 @@ from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError, DataWarning
 from krrdistill.options import TARGETS
 
-__all__ = ["Classes", "Targets", "label_array", "read_targets", "real_targets"]
+__all__ = ["Classes", "Targets", "label_array", "label_names", "read_targets", "real_targets"]
 
 IntArray = npt.NDArray[np.int64]
 _PART_ROWS = 16384
@@ -155,6 +155,11 @@ class Targets(NamedTuple):
     def labels(self) -> npt.NDArray[Any]:
         """What the user gave: the labels themselves, or the real values."""
         return self.values if self.classes is None else self.classes.decode(self.values)
+
+
+def label_names(classes: Classes | None, k: int) -> tuple[str, ...]:
+    """The labels of k classes as text; without classes the numbers of the targets."""
+    return tuple(str(c if classes is None else classes.label(c)) for c in range(k))
 
 
 def read_targets(

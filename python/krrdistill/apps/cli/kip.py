@@ -38,14 +38,7 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
         from krrdistill.apps.report.write import write_run
 
         record = of_command(run.record, folder, settings)
-        write_run(
-            folder,
-            record,
-            distilled=run.distilled,
-            model=run.result.model,
-            certificate=run.certificate,
-            start_images=run.start_images,
-        )
+        write_run(folder, record, run)
         tracker.outcome(record)
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_kip_summary)

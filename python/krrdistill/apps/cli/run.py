@@ -60,14 +60,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
         from krrdistill.apps.report.write import write_run
 
         record = of_command(result.record, folder, settings, with_path=True)
-        write_run(
-            folder,
-            record,
-            distilled=result.distilled,
-            model=result.model,
-            certificate=result.certificate,
-            start_images=result.start_images,
-        )
+        write_run(folder, record, result)
         tracker.outcome(record)
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_summary)

@@ -254,14 +254,7 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
         )
         asked = result.record.criterion == "request"
         record = of_command(result.record, folder, settings, with_path=not asked, statistics=str(file))
-        write_run(
-            folder,
-            record,
-            distilled=result.distilled,
-            model=result.model,
-            certificate=result.certificate,
-            start_images=None,
-        )
+        write_run(folder, record, result)
         tracker.outcome(record)
     show_record(record, as_json, output.print_summary)
     return status.OK

@@ -23,6 +23,7 @@ from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
 from krrdistill.errors import ResultWarning
 from krrdistill.options import NAMED
+from krrdistill.ridge.model import RidgeModel
 
 from .distill import KipPoint, KipResult, kip_distill
 from .iteration import KipOptions
@@ -42,6 +43,11 @@ class KipRun:
 
     def __repr__(self) -> str:
         return f"KipRun({self.record.title}: {self.result!r}, {self.record.artifact})"
+
+    @property
+    def model(self) -> RidgeModel:
+        """The original."""
+        return self.result.model
 
     @property
     def report(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from krrdistill.common.progress import Stopwatch
 from krrdistill.common.samples import as_samples, check_shape, sample_shape
 from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset
+from krrdistill.data.labels import label_names
 from krrdistill.errors import DataError, ResultWarning
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation
@@ -94,20 +95,19 @@ def write_report(
         samples = data.x_train
     limits, start = None, None
     if samples is not None:
-        given_shape = sample_shape(samples, points.feature_map.input_dim)
-        check_shape("write_report: data", points.shape, given_shape)
+        check_shape("write_report: data", points.shape, sample_shape(samples, points.feature_map.input_dim))
         samples = as_samples("write_report: data", samples, input_dim=points.feature_map.input_dim)
         limits = value_range(samples)
-        if result.start_rows is not None and samples.shape[0] <= result.start_rows.max():
-            raise DataError(
-                f"write_report: data has {samples.shape[0]} samples, and the points started from number "
-                f"{result.start_rows.max()}: pass the samples that were distilled"
-            )
         if result.start_rows is not None:
+            if samples.shape[0] <= result.start_rows.max():
+                raise DataError(
+                    f"write_report: data has {samples.shape[0]} samples, and the points started from number "
+                    f"{result.start_rows.max()}: pass the samples that were distilled"
+                )
             rows = host_rows("write_report: data", samples, result.start_rows)
             start = rows.reshape(len(rows), *points.shape)
-    labels = [str(c if points.classes is None else points.classes.label(c)) for c in range(points.Y.shape[1])]
-    names = tuple(labels) if class_names is None else _names(class_names, len(labels))
+    k = points.Y.shape[1]
+    names = label_names(points.classes, k) if class_names is None else _names(class_names, k)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"write_report: name must be a str, got {type(name).__name__}")
     facts = RunData(name or points.made_from, names, test, limits, "statistics" in result.seconds)
@@ -118,14 +118,7 @@ def write_report(
         run = written(result, facts, model.feature_map.kernel, options, folder, watch, began, start)
         with_path = run.record.criterion != "request"
         record = in_folder(run.record, folder, threads=options.threads, with_path=with_path)
-        write_run(
-            folder,
-            record,
-            distilled=run.distilled,
-            model=model,
-            certificate=run.certificate,
-            start_images=start,
-        )
+        write_run(folder, record, run)
     return folder / PAGE
 
 

@@ -19,6 +19,7 @@ __all__ = ["SCRIPT", "environment", "render"]
 
 TEMPLATES = ("run.html", "compare.html", "publication.html")
 SCRIPT = resources.files("krrdistill.apps.report").joinpath("templates", "page.js").read_text(encoding="utf-8")
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # of every page: it loads nothing
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -32,10 +33,10 @@ def breakable(name: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[_/-])", name))
 
 
-def _policy(script: str) -> str:
-    """What a page with this script may do: run that very script, and load nothing."""
+def _script_policy(script: str) -> str:
+    """What a page with this script may do besides: run that very script."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f"script-src 'sha256-{digest}'"
 
 
 @cache
@@ -57,5 +58,6 @@ def environment() -> jinja2.Environment:
         plain_number=plain_number,
         seconds=seconds,
     )
-    found.globals.update(LAMBDA=LAMBDA, PALETTE=PALETTE, SCRIPT=Markup(SCRIPT), POLICY=_policy(SCRIPT))
+    found.globals.update(LAMBDA=LAMBDA, PALETTE=PALETTE, POLICY=_POLICY)
+    found.globals.update(SCRIPT=Markup(SCRIPT), SCRIPT_POLICY=_script_policy(SCRIPT))
     return found

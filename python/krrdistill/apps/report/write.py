@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.info import machine
 from krrdistill.apps.report.charts import LAMBDA, save_figure
@@ -25,9 +23,8 @@ from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
 from krrdistill.artifact.record import RunRecord
 
 if TYPE_CHECKING:
-    from krrdistill.artifact.certificate import Certificate
-    from krrdistill.artifact.file import DistilledDataset
-    from krrdistill.ridge.model import RidgeModel
+    from krrdistill.apps.distillation import RunResult
+    from krrdistill.apps.kip.run import KipRun
 
 __all__ = ["in_folder", "write_run"]
 
@@ -50,24 +47,18 @@ def in_folder(record: R, folder: Path, *, threads: int | None, with_path: bool =
 def write_run(
     folder: Path,
     record: RunRecord,
-    *,
-    distilled: DistilledDataset,
-    model: RidgeModel,
-    certificate: Certificate,
-    start_images: npt.NDArray[Any] | None,
+    run: RunResult | KipRun,
 ) -> None:
     """Writes the pictures that the record names, figure_data.npz, report.json and report.html to ``folder``.
 
-    distilled : as it was read back from distilled.npz, which is there already
-    model : the original
-    certificate : of the two
+    ``run`` has left distilled.npz there already.
     """
-    data = PathData.of(model.path)
+    distilled, data = run.distilled, PathData.of(run.model.path)
     if record.figure is not None:
         sheet = distilled_sheet(
             distilled.samples,
             distilled.meta["class_names"],
-            start_images=start_images,
+            start_images=run.start_images,
             value_range=record.value_range,
             points_per_class=record.ipc,
             title=record.title,
@@ -77,6 +68,6 @@ def write_run(
         title = f"{record.dataset}, {record.kernel}: choice of {LAMBDA}"
         figure = score_figure(data, record.chosen_by, n_validation=record.n_val, title=title)
         save_figure(figure, Path(record.lambda_path_figure))
-    write_figure_data(folder, data, model.W, certificate, start_images)
+    write_figure_data(folder, data, run.model.W, run.certificate, run.start_images)
     write_record(folder, record)
     write_page(folder)

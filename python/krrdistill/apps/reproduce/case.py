@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.apps.distillation import peak_memory_bytes
+from krrdistill.apps.distillation import map_for, peak_memory_bytes
 from krrdistill.apps.kip import KipOptions, kip_distill
 from krrdistill.apps.kip.distill import KipPoint
 from krrdistill.apps.likeness import likeness, value_range
@@ -24,9 +24,9 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import get_backend
 from krrdistill.backends.cuda import cuda_facts
 from krrdistill.common.progress import Progress, Stopwatch
-from krrdistill.data import Dataset, standardize, zca
+from krrdistill.data import Dataset
 from krrdistill.data.labels import Targets
-from krrdistill.maps import FeatureMap, make_map
+from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Trained, distill_model, train
 from krrdistill.problem import Problem
@@ -56,10 +56,14 @@ class Case:
 
     def _draw(self) -> tuple[FeatureMap, float]:
         """A fresh map, and the seconds that making it took."""
-        start = time.perf_counter()
-        preprocessing = zca(self.data) if self.use_zca else standardize(self.data)
-        drawn = make_map(self.kernel, self.data, preprocessing, seed=self.seed)
-        return drawn, time.perf_counter() - start
+        watch = Stopwatch(None)
+        drawn = map_for(self.data, self.kernel, None, use_zca=self.use_zca, seed=self.seed, watch=watch)
+        return drawn, watch.seconds["preprocess"]
+
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """Black and white of the training samples."""
+        return value_range(self.data.x_train)
 
     @cached_property
     def _problem(self) -> Problem:
@@ -92,7 +96,7 @@ class Case:
         reloaded = self._read_back(distilled, folder)
         certificate = reloaded.verify(model, test=data, backend=self.backend)
         found = reloaded.samples
-        near = likeness(found, self.real(ipc) if reference is not None else None, value_range(data.x_train))
+        near = likeness(found, self.real(ipc) if reference is not None else None, self.limits)
         facts = {
             **{name: value if math.isfinite(value) else None for name, value in certificate.scalars().items()},
             "mse": near.mse,

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from krrdistill.apps.info import machine
-from krrdistill.apps.likeness import value_range
 from krrdistill.apps.report.pictures import data_uri
 from krrdistill.apps.report.rows import Panel, PictureRow, drawn, rows_figure, to_file
 from krrdistill.apps.reproduce.case import Case
@@ -190,8 +189,8 @@ _MADE_BY = {"one-per-class": _one_per_class, "figure2": _figure2, "realism": _re
 
 def _panel(part: _Part) -> Panel:
     """What of a part is drawn."""
-    data = part.case.data
-    limits, k = value_range(data.x_train), data.n_classes
+    data, limits = part.case.data, part.case.limits
+    k = data.n_classes
     rows = tuple(
         PictureRow(row.label, _note(row), drawn(row.samples, k, limits, stretch=part.stretched)) for row in part.rows
     )
@@ -223,7 +222,7 @@ def _described(name: str, parts: Sequence[_Part]) -> dict[str, Any]:
             "kernel": part.case.kernel,
             "zca": part.case.use_zca,
             "pixels": "stretch" if part.stretched else "clip",
-            "value_range": list(value_range(part.case.data.x_train)),
+            "value_range": list(part.case.limits),
             "points_per_class": part.points_per_class,
             "rows": [{"label": " ".join(row.label.split()), **(row.facts or {})} for row in part.rows],
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from krrdistill.apps.kip.iteration import KipOptions, is_cuda_name
-from krrdistill.common.options import check_options, described, option, option_of
+from krrdistill.common.options import check_options, described, keep_once, option, option_of
 from krrdistill.options import DATASETS, DistillOptions
 
 __all__ = ["METHODS", "FigureOptions", "ReproduceOptions"]
@@ -73,7 +73,7 @@ class ReproduceOptions:
 
     def __post_init__(self) -> None:
         check_options("reproduce", self)
-        _name_once(self, "datasets", "kernels", "ipcs", "seeds", "methods")
+        keep_once("reproduce", self, "datasets", "kernels", "ipcs", "seeds", "methods")
         if self.device != "cpu" and self.backend is None:
             object.__setattr__(self, "backend", "cuda")
         if self.device == "cpu" and is_cuda_name(self.backend) and self.methods != ("closed_form",):
@@ -125,12 +125,4 @@ class FigureOptions:
 
     def __post_init__(self) -> None:
         check_options("reproduce", self)
-        _name_once(self, "datasets", "only")
-
-
-def _name_once(options: Any, *names: str) -> None:
-    """Keeps every value of options that have several once. Raises ValueError where there is none."""
-    for name in names:
-        if not getattr(options, name):
-            raise ValueError(f"reproduce: {name} must name at least one")
-        object.__setattr__(options, name, tuple(dict.fromkeys(getattr(options, name))))
+        keep_once("reproduce", self, "datasets", "only")

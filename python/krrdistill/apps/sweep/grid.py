@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
 
-from krrdistill.common.options import check_options, described, option, option_of
+from krrdistill.common.options import check_options, described, keep_once, option, option_of
 from krrdistill.options import DistillOptions, MapOptions
 
 __all__ = ["SweepOptions"]
@@ -68,12 +68,7 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         check_options("sweep", self)
-        for each in fields(self):
-            values = getattr(self, each.name)
-            if values is not None and not values:
-                raise ValueError(f"sweep: {each.name} must name at least one")
-            if values is not None:
-                object.__setattr__(self, each.name, tuple(dict.fromkeys(values)))
+        keep_once("sweep", self, *(each.name for each in fields(self)))
 
     def cells(self, options: DistillOptions) -> Iterator[tuple[str, DistillOptions]]:
         """Kernel and options of every cell; those of one model, of a kernel and seed, stand together.

@@ -225,9 +225,9 @@ def _request(dataset: Dataset, cells: Sequence[Cell], options: DistillOptions, *
         "samples": {name: list(np.shape(part)) for name, part in parts.items()},
         "digests": {name: _digest(part) for name, part in parts.items()},
         "own_maps": {
-            cell.kernel: load_object(cell.kernel, math.prod(dataset.shape)).fingerprint()
-            for cell in cells
-            if is_object_name(cell.kernel)
+            kernel: load_object(kernel, math.prod(dataset.shape)).fingerprint()
+            for kernel in dict.fromkeys(cell.kernel for cell in cells)
+            if is_object_name(kernel)
         },
         "zca": use_zca,
         "options": {each.name: getattr(options, each.name) for each in shared},
@@ -315,14 +315,7 @@ def _run(
         asked=cell.asked,
         command=None if command_of is None else command_of(cell),
     )
-    write_run(
-        folder,
-        record,
-        distilled=result.distilled,
-        model=result.model,
-        certificate=result.certificate,
-        start_images=result.start_images,
-    )
+    write_run(folder, record, result)
     return record
 
 
