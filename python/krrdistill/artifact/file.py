@@ -360,7 +360,7 @@ class DistilledDataset:
         optional = {"W": self.weights, "intercept": self.intercept, "target_offset": self.offset}
         arrays |= {name: array for name, array in optional.items() if array is not None}
         arrays |= map_arrays if embed_map else {}
-        write_npz(Path(path), {**arrays, "digest": np.array(content_digest(arrays))})
+        write_npz(Path(path), arrays, sealed=True)
 
     @classmethod
     def load(cls, path: str | Path, *, feature_map: FeatureMap | None = None) -> DistilledDataset:

@@ -8,7 +8,9 @@ import importlib
 import os
 import re
 import secrets
+import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -77,7 +79,11 @@ def lock(descriptor: int) -> None:
 
 def sha256_of(path: Path) -> str:
     """Of a file, as ``sha256sum`` prints it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest, piece = hashlib.sha256(), bytearray(1 << 20)
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(piece):
+            digest.update(memoryview(piece)[:count])
+    return digest.hexdigest()
 
 
 def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
@@ -91,10 +97,22 @@ def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """An uncompressed .npz with the same bytes for the same arrays."""
-    members: dict[str, Any] = dict(arrays)
-    write_atomically(path, lambda stream: np.savez(stream, **members))
+def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, sealed: bool = False) -> None:
+    """An uncompressed .npz with the same bytes for the same arrays; ``sealed``: with their ``content_digest``, last."""
+
+    def write(stream: IO[bytes]) -> None:
+        with ThreadPoolExecutor(1) as pool, zipfile.ZipFile(stream, "w") as archive:
+            digest = pool.submit(content_digest, arrays) if sealed else None  # meanwhile
+            for name, array in arrays.items():
+                add(archive, name, array)
+            if digest is not None:
+                add(archive, "digest", np.array(digest.result()))
+
+    def add(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+    write_atomically(path, write)
 
 
 def read_npz(path: Path, kind: FileKind | None = None) -> dict[str, npt.NDArray[Any]]:

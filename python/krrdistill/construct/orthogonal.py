@@ -125,13 +125,27 @@ def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
 def _turn(noise: FloatArray, left: FloatArray, right: FloatArray) -> None:
     """noise (m, p) -> H_left noise H_right^T in place; H the Householder reflections whose first columns span a matrix.
 
-    Columns that are not in the first places are orthogonal to that matrix: left (m, r), right (p, k).
+    Columns that are not in the first places are orthogonal to that matrix: left (m, r), right (p, k). All reflections
+    of a side are applied at once, in two products; LAPACK's dormqr takes 32 and passes over the noise for each.
     """
-    (m, p), turned = noise.shape, noise.T  # column-major, as LAPACK takes it
-    for side, transpose, matrix in (("L", "N", right), ("R", "T", left)):
-        with blas_for(4.0 * m * p * matrix.shape[1]):
-            reflections, tau, _, _ = lapack.dgeqrf(matrix)
-            work = lapack.dormqr(side, transpose, reflections, tau, turned, -1)[1]
-            done, _, info = lapack.dormqr(side, transpose, reflections, tau, turned, int(work[0]), overwrite_c=1)
-        assert info == 0
-        assert np.shares_memory(done, noise)
+    turned = noise.T  # column-major, as BLAS takes it
+    with blas_for(4.0 * noise.size * right.shape[1]):
+        V, T = _reflections(right)
+        part = blas.dgemm(-1.0, T, blas.dgemm(1.0, V, turned, trans_a=True))
+        turned = blas.dgemm(1.0, V, part, beta=1.0, c=turned, overwrite_c=True)
+    with blas_for(4.0 * noise.size * left.shape[1]):
+        V, T = _reflections(left)
+        part = blas.dgemm(-1.0, blas.dgemm(1.0, turned, V), T, trans_b=True)
+        turned = blas.dgemm(1.0, part, V, trans_b=True, beta=1.0, c=turned, overwrite_c=True)
+    assert np.shares_memory(turned, noise)
+
+
+def _reflections(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """V (m, r), T (r, r): the reflections of the QR decomposition of a matrix (m, r) are H_1 ... H_r = I - V T V^T."""
+    factored, tau, _, _ = lapack.dgeqrf(matrix)
+    V = np.tril(factored, -1)
+    np.fill_diagonal(V, 1.0)
+    T, overlap = np.diag(tau), product(V.T, V)
+    for i in range(1, len(tau)):
+        T[:i, i] = -tau[i] * (T[:i, :i] @ overlap[:i, i])
+    return V, T

@@ -25,6 +25,7 @@ _RANK_CUTOFF = 1e-10  # relative to the largest singular value
 _MIN_SQUARE_RATIO = 1e-10  # s_min^2 / s_max^2 below which the SVD replaces the Gram matrix
 _EXACT_CONDITION = 1200  # up to this min(m, p) the condition number comes from all singular values
 _GRAM_VALUES_CONDITION = 1e5  # of F; up to it the eigenvalues of the Gram matrix give s_min to a relative 1e-6
+_BASIS = 12  # Lanczos vectors; the usual 20 take 20 products where 13 give 1e-6
 _LANCZOS_CONDITION = 1e7  # of F; beyond it the rounding of the Gram matrix hides s_min
 
 
@@ -214,6 +215,8 @@ def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> f
         return float(first[0] / start[0])
     operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
     try:
-        return float(eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, return_eigenvectors=False)[0])
+        return float(
+            eigsh(operator, k=1, which="LA", v0=start, tol=1e-3, ncv=min(n, _BASIS), return_eigenvectors=False)[0]
+        )
     except ArpackError as error:
         raise DataError(f"the largest eigenvalue of {n} features cannot be found: {error}") from error
