@@ -11,7 +11,7 @@ RidgeStatistics(n=1000, p=64, k=10, classes, products in float32)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,7 +105,7 @@ def statistics(
     task = WorkerTask(choice, threads, feature_map, classes, n_targets, precision, backend)
     sent, columns = ray.put(task), _Columns(x, y, sample_weight, row)
     columns.check(choice)
-    parts = _run(choice.where, "part", (sent, columns), dataset, workers, threads, batch_size)
+    parts = _run(choice.where, _part, (sent, columns), dataset, workers, threads, batch_size)
     while len(parts) > 1:  # in pairs, where they lie
         pairs = (parts[start : start + 2] for start in range(0, len(parts), 2))
         parts = [_remote(_merged).remote(sent, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -146,7 +146,7 @@ def correct_counts(
     choice = RowChoice("correct_counts", holdout, seed, held_out=True)
     sent, columns = ray.put(WorkerTask.like(statistics, choice, threads)), _Columns(x, y, None, row)
     columns.check(choice)
-    counts = _run(choice.where, "correct", (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
+    counts = _run(choice.where, _correct, (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
     return added_counts(ray.get(counts))
 
 
@@ -193,65 +193,63 @@ def _listed(names: str | Sequence[str] | None) -> list[str]:
 
 def _run(
     where: str,
-    method: str,
+    work: Callable[..., tuple[None, Any]],
     arguments: tuple[Any, ...],
     dataset: Any,
     workers: int | None,
     threads: int,
     batch_size: int,
 ) -> list[Any]:
-    """References to what each worker made of its share of the rows; the first failure ends all workers."""
+    """References to what ``work`` made of each share of the rows; the first failure ends all of them.
+
+    Tasks, not actors: Ray keeps their processes, which then import the package once, and starts a new one for each
+    actor. None is tried again, since its share of the rows is gone.
+    """
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"{where}: dataset must be a ray.data.Dataset, got a {type(dataset).__name__}")
     check_count(where, "batch_size", batch_size)
     count = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads) if workers is None else workers
     shares = dataset.streaming_split(check_count(where, "workers", count), equal=False)
-    pool = [_remote(_Worker).remote(*arguments) for _ in shares]
-    pending = [
-        getattr(worker, method).remote(share, batch_size, f"{where}: worker {number}")
-        for number, (worker, share) in enumerate(zip(pool, shares, strict=True))
+    run = _remote(work, num_returns=2, max_retries=0)
+    started = [
+        run.remote(*arguments, share, batch_size, f"{where}: worker {number}") for number, share in enumerate(shares)
     ]
+    pending = [ended for ended, _ in started]
     try:
         while pending:
             done, pending = ray.wait(pending)
             ray.get(done)
     except BaseException as error:
-        for worker in pool:
-            ray.kill(worker)
+        for ended, _ in started:
+            ray.cancel(ended, force=True)
         if isinstance(error, ray.exceptions.RayTaskError):
             raise error.cause from error
         raise
-    return [worker.made.remote() for worker in pool]
+    return [made for _, made in started]
 
 
-def _remote(work: Any) -> Any:
+def _remote(work: Any, **options: Any) -> Any:
     """Reserves no CPU, so that Ray Data always finds one; spread over the nodes."""
-    return ray.remote(work).options(num_cpus=0, scheduling_strategy="SPREAD")
+    return ray.remote(work).options(num_cpus=0, scheduling_strategy="SPREAD", **options)
 
 
-class _Worker:
-    """Reads one share of the rows, once, and keeps what it makes of them until it is asked for."""
+# On the workers
 
-    def __init__(self, task: WorkerTask, columns: _Columns, path: RidgePath | None = None) -> None:
-        self._task, self._columns, self._path = task, columns, path
-        self._made: Part | CorrectCounts | None = None
 
-    def part(self, rows: Any, batch_size: int, name: str) -> None:
-        """Makes the part of its rows."""
-        self._made = self._task.part(self._batches(rows, batch_size, name), name)
+def _part(task: WorkerTask, columns: _Columns, rows: Any, batch_size: int, name: str) -> tuple[None, Part]:
+    """A sign that it ended, and the part of its rows, which stays where it is."""
+    return None, task.part(_batches(columns, rows, batch_size, name), name)
 
-    def correct(self, rows: Any, batch_size: int, name: str) -> None:
-        """Counts how many of its rows each model classifies correctly."""
-        assert self._path is not None
-        self._made = self._task.correct(self._path, self._batches(rows, batch_size, name))
 
-    def made(self) -> Part | CorrectCounts | None:
-        """What it made."""
-        return self._made
+def _correct(
+    task: WorkerTask, columns: _Columns, path: RidgePath, rows: Any, batch_size: int, name: str
+) -> tuple[None, CorrectCounts]:
+    return None, task.correct(path, _batches(columns, rows, batch_size, name))
 
-    def _batches(self, rows: Any, batch_size: int, name: str) -> Iterator[Batch]:
-        for number, found in enumerate(rows.iter_batches(batch_size=batch_size, batch_format=self._columns.format)):
-            yield self._columns.batch(f"{name}, batch {number}", found)
+
+def _batches(columns: _Columns, rows: Any, batch_size: int, name: str) -> Iterator[Batch]:
+    for number, found in enumerate(rows.iter_batches(batch_size=batch_size, batch_format=columns.format)):
+        yield columns.batch(f"{name}, batch {number}", found)
 
 
 def _merged(task: WorkerTask, *parts: Part) -> Part:
