@@ -4,10 +4,37 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#ifdef KRRDISTILL_WITH_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace krrdistill {
+namespace {
+
+// Whether the CPU has tiles of bfloat16 and the system lets this process use them, which Linux is asked for.
+bool has_tiles() {
+#ifdef KRRDISTILL_WITH_AMX
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned int bf16 = 1U << 22U, tiles = 1U << 24U;  // leaf 7, EDX
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & bf16) == 0 || (d & tiles) == 0 ||
+      !__builtin_cpu_supports("avx512bf16")) {
+    return false;
+  }
+  constexpr int64_t request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::amx:
+      return "amx";
     case Isa::avx512:
       return "avx512";
     case Isa::avx2:
@@ -29,6 +56,9 @@ std::vector<Isa> available_isas() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
     found.push_back(Isa::avx512);
+    if (has_tiles()) {
+      found.push_back(Isa::amx);
+    }
   }
 #endif
   return found;

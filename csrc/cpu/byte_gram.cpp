@@ -19,7 +19,7 @@ constexpr int64_t line_panels = 4;   // 64 bytes of a row
 // Null where no integer kernel is known to be faster than a float32 product: not timed on AVX-512 without VNNI.
 ByteGramKernel byte_gram_kernel() {
 #ifdef KRRDISTILL_WITH_AVX512VNNI
-  if (current_isa() == Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
+  if (current_isa() >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
     return &byte_gram_avx512vnni;
   }
 #endif

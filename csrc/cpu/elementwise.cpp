@@ -10,6 +10,7 @@ template <typename T>
 const ElementwiseKernels<T>& elementwise() {
   switch (current_isa()) {
 #ifdef KRRDISTILL_WITH_AVX512
+    case Isa::amx:
     case Isa::avx512:
       return elementwise_avx512<T>();
 #endif

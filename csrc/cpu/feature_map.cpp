@@ -7,6 +7,7 @@
 
 #include "common/checked_blas.h"
 #include "common/checked_size.h"
+#include "cpu/slice_products.h"
 #include "krrdistill/elementwise.h"
 #include "krrdistill/errors.h"
 
@@ -97,11 +98,23 @@ void apply_activation(const Layer<T>& layer, T* row) {
   }
 }
 
+// features = H W^T, row-major.
 template <typename T>
-void apply_dense(const Layer<T>& layer, const T* inputs, int64_t count, T* features) {
-  // Row-major features = H W^T; column-major sees (outputs, count) = W^T-transposed times H.
+void multiply_dense(const Layer<T>& layer, const T* inputs, int64_t count, T* features, T* workspace) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (slices_pay(count, layer.outputs, layer.inputs)) {
+      slice_gemm(inputs, layer.weight, layer.ld, count, layer.outputs, layer.inputs, features, workspace);
+      return;
+    }
+  }
+  // Column-major sees (outputs, count) = W^T-transposed times H.
   gemm<T>('T', 'N', layer.outputs, count, layer.inputs, T(1), layer.weight, layer.ld, inputs, layer.inputs, T(0),
           features, layer.outputs);
+}
+
+template <typename T>
+void apply_dense(const Layer<T>& layer, const T* inputs, int64_t count, T* features, T* workspace) {
+  multiply_dense(layer, inputs, count, features, workspace);
   if (layer.activation == Activation::linear && layer.bias == nullptr) {
     return;
   }
@@ -126,7 +139,15 @@ void apply_structured(const Layer<T>& layer, T* inputs, int64_t count, T* featur
 template <typename T>
 int64_t tile_workspace(const FeatureMap<T>& map, int64_t tile_rows) {
   const int64_t buffers = map.layers.empty() ? 0 : checked_product(checked_product(2, map.max_width()), tile_rows);
-  return checked_sum(rounded_workspace(map), buffers);
+  int64_t products = 0;
+  if constexpr (std::is_same_v<T, float>) {
+    for (const auto& layer : map.layers) {
+      if (layer.weight != nullptr && slices_pay(tile_rows, layer.outputs, layer.inputs)) {
+        products = std::max(products, slice_gemm_workspace(tile_rows, layer.outputs, layer.inputs));
+      }
+    }
+  }
+  return checked_sum(rounded_workspace(map), buffers, products);
 }
 
 template <typename T>
@@ -140,11 +161,12 @@ void transform_tile(const FeatureMap<T>& map, const Input& input, int64_t first,
   }
   T* current = workspace + rounded_workspace(map);
   T* next = current + count * map.max_width();
+  T* products = next + count * map.max_width();
   load_tile(map, input, first, count, current, workspace);
   for (const auto& layer : map.layers) {
     T* target = &layer == &map.layers.back() ? out : next;
     if (layer.weight != nullptr) {
-      apply_dense(layer, current, count, target);
+      apply_dense(layer, current, count, target, products);
     } else {
       apply_structured(layer, current, count, target);
     }

@@ -7,6 +7,7 @@
 #include "common/checked_blas.h"
 #include "common/checked_size.h"
 #include "cpu/byte_statistics.h"
+#include "cpu/slice_products.h"
 #include "krrdistill/elementwise.h"
 #include "krrdistill/interrupt.h"
 
@@ -26,6 +27,15 @@ void flush(const T* scratch, double* gram, int64_t p) {
   for (int64_t i = 0; i < p; ++i) {
     kernels.accumulate(scratch + i * p, gram + i * p, i + 1);
   }
+}
+
+// Workspace of the products of a tile: slices, or one matrix that several tiles add to.
+template <typename T>
+int64_t product_workspace(int64_t tile_rows, int64_t p) {
+  if (std::is_same_v<T, double>) {
+    return 0;
+  }
+  return slices_pay(p, p, tile_rows) ? slice_syrk_workspace(tile_rows, p) : checked_product(p, p);
 }
 
 // cross[label] += features, split by columns: every thread owns its columns, so the sum's order
@@ -71,9 +81,8 @@ void add_products(const T* features, int64_t count, int64_t p, const Input& inpu
 template <typename T>
 int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k) {
   const int64_t p = map.output_dim();
-  const int64_t scratch = std::is_same_v<T, float> ? checked_product(p, p) : 0;
-  const int64_t tiles = checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p), scratch,
-                                    checked_product(k, checked_sum(tile_rows, p)));
+  const int64_t tiles = checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p),
+                                    product_workspace<T>(tile_rows, p), checked_product(k, checked_sum(tile_rows, p)));
   return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, k)) : tiles;
 }
 
@@ -92,7 +101,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
   }
   T* features = workspace;
   T* scratch = features + tile_rows * p;
-  T* target_space = scratch + (std::is_same_v<T, float> ? p * p : 0);
+  T* target_space = scratch + product_workspace<T>(tile_rows, p);
   T* tile_space = target_space + targets.k * (tile_rows + p);
   int64_t pending = 0;  // rows in `scratch` that are not yet in `gram`
   for (int64_t first = 0; first < input.n; first += tile_rows) {
@@ -104,6 +113,8 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
       if (!integers) {
         syrk<double>('U', p, count, 1.0, features, p, 1.0, gram, p);
       }
+    } else if (slices_pay(p, p, tile_rows)) {
+      slice_syrk(features, count, p, gram, scratch);
     } else {
       syrk<T>('U', p, count, T(1), features, p, pending == 0 ? T(0) : T(1), scratch, p);
       pending += count;

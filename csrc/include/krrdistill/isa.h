@@ -1,4 +1,4 @@
-// Which instruction set the element-wise kernels use: the best that the CPU has and the build
+// Which instruction set the kernels use (amx: avx512, and products on its tiles): the best that the CPU has and the build
 // contains, or the one named by the environment variable KRRDISTILL_ISA.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace krrdistill {
 
-enum class Isa { base = 0, avx2 = 1, avx512 = 2 };
+enum class Isa { base = 0, avx2 = 1, avx512 = 2, amx = 3 };
 
 const char* isa_name(Isa isa);
 std::vector<Isa> available_isas();       // compiled in and supported by this CPU, ascending
