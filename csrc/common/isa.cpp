@@ -13,13 +13,12 @@
 namespace krrdistill {
 namespace {
 
-// Whether the CPU has tiles of bfloat16 and the system lets this process use them, which Linux is asked for.
+// Whether the CPU has tiles of bfloat16 and int8 and the system lets this process use them, which Linux is asked for.
 bool has_tiles() {
 #ifdef KRRDISTILL_WITH_AMX
   unsigned int a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned int bf16 = 1U << 22U, tiles = 1U << 24U;  // leaf 7, EDX
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & bf16) == 0 || (d & tiles) == 0 ||
-      !__builtin_cpu_supports("avx512bf16")) {
+  constexpr unsigned int wanted = 1U << 22U | 1U << 24U | 1U << 25U;  // leaf 7, EDX: bfloat16, tiles, int8
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & wanted) != wanted || !__builtin_cpu_supports("avx512bf16")) {
     return false;
   }
   constexpr int64_t request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA

@@ -1,5 +1,6 @@
 // Packs rows of bytes into panels and splits their product into blocks and threads; the kernels are in
-// byte_gram_impl.h.
+// byte_gram_impl.h and
+// byte_gram_amx.cpp.
 #include "cpu/byte_gram.h"
 
 #include <algorithm>
@@ -15,6 +16,20 @@ namespace {
 
 constexpr int64_t block_panels = 6;  // 96 columns: two packed blocks take 384 KiB, which fits an L2 cache of 512 KiB
 constexpr int64_t line_panels = 4;   // 64 bytes of a row
+constexpr int64_t block_rows = 1024;
+constexpr int64_t tile_panels = 4;         // 128 columns of tiles: two packed blocks take 1 MiB
+constexpr int64_t tile_block_rows = 4096;  // a sum in tiles is loaded and stored once per block
+constexpr int64_t alignment = 64;          // bytes, of tiles
+
+// Null where there are none.
+const ByteTiles* byte_tiles() {
+#ifdef KRRDISTILL_WITH_AMX
+  if (current_isa() == Isa::amx) {
+    return &byte_tiles_amx();
+  }
+#endif
+  return nullptr;
+}
 
 // Null where no integer kernel is known to be faster than a float32 product: not timed on AVX-512 without VNNI.
 ByteGramKernel byte_gram_kernel() {
@@ -69,15 +84,78 @@ void pack(const Input& input, int64_t first, int64_t count, int64_t p, int64_t f
   }
 }
 
+// Panel `panel` of 32 columns of rows [first, first + count), filled up to whole blocks.
+void pack_tiles(const ByteTiles& tiles, const Input& input, int64_t first, int64_t count, int64_t p, int64_t panel,
+                int8_t* left, int8_t* right) {
+  const int64_t column = panel * tile_columns, end = first + count, width = std::min(tile_columns, p - column);
+  std::array<const uint8_t*, tile_rows> rows{};
+  std::array<std::array<uint8_t, tile_columns>, tile_rows> spare;
+  for (int64_t start = first; start < end; start += tile_rows) {
+    for (int64_t row = 0; row < tile_rows; ++row) {
+      const int64_t i = start + row;
+      if (i < end && width == tile_columns) {
+        rows[row] = input_bytes(input, i) + column;
+        continue;
+      }
+      spare[row].fill(byte_centre);
+      if (i < end) {
+        std::copy_n(input_bytes(input, i) + column, width, spare[row].begin());
+      }
+      rows[row] = spare[row].data();
+    }
+    tiles.pack(rows.data(), left, right);
+    left += tile_block;
+    right += tile_block;
+  }
+}
+
+void tile_gram(const ByteTiles& tiles, const Input& input, int64_t first, int64_t count, int64_t p, int32_t* gram,
+               double* workspace) {
+  const int64_t order = byte_gram_order(p), panels = order / tile_columns;
+  const int64_t blocks = (count + tile_rows - 1) / tile_rows, panel_size = blocks * tile_block;
+  const auto address = (reinterpret_cast<uintptr_t>(workspace) + alignment - 1) / alignment * alignment;
+  auto* left = reinterpret_cast<int8_t*>(address);
+  int8_t* right = left + panels * panel_size;
+#pragma omp parallel for schedule(static)
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    pack_tiles(tiles, input, first, count, p, panel, left + panel * panel_size, right + panel * panel_size);
+  }
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+  for (int64_t ib = 0; ib < panels; ib += tile_panels) {
+    for (int64_t jb = 0; jb < panels; jb += tile_panels) {
+      tiles.begin();
+      for (int64_t i = std::max(ib, jb); i < std::min(ib + tile_panels, panels); ++i) {
+        for (int64_t j = jb; j < std::min({jb + tile_panels, panels, i + 1}); ++j) {
+          tiles.multiply(left + i * panel_size, right + j * panel_size, blocks, gram + (i * order + j) * tile_columns,
+                         order);
+        }
+      }
+      tiles.end();
+    }
+  }
+}
+
 }  // namespace
 
-bool has_byte_products() { return byte_gram_kernel() != nullptr; }
+bool has_byte_products() { return byte_tiles() != nullptr || byte_gram_kernel() != nullptr; }
 
-int64_t byte_gram_order(int64_t p) { return checked_sum(p, panel_columns - 1) / panel_columns * panel_columns; }
+int64_t byte_block_rows() { return byte_tiles() != nullptr ? tile_block_rows : block_rows; }
 
-int64_t byte_gram_workspace(int64_t p) { return checked_product(byte_block_rows, byte_gram_order(p)) / 4; }  // int16
+int64_t byte_gram_order(int64_t p) {
+  const int64_t columns = byte_tiles() != nullptr ? tile_columns : panel_columns;
+  return checked_sum(p, columns - 1) / columns * columns;
+}
+
+// int16 once, or int8 twice.
+int64_t byte_gram_workspace(int64_t p) {
+  return checked_sum(checked_product(byte_block_rows(), byte_gram_order(p)) / 4, alignment / 8);
+}
 
 void byte_gram(const Input& input, int64_t first, int64_t count, int64_t p, int32_t* gram, double* workspace) {
+  if (const ByteTiles* tiles = byte_tiles()) {
+    tile_gram(*tiles, input, first, count, p, gram, workspace);
+    return;
+  }
   const ByteGramKernel kernel = byte_gram_kernel();
   auto* packed = reinterpret_cast<int16_t*>(workspace);
   const int64_t order = byte_gram_order(p), panels = order / panel_columns;

@@ -9,12 +9,14 @@
 namespace krrdistill {
 
 constexpr int byte_centre = 128;
-constexpr int64_t byte_block_rows = 1024;  // of one call, at most
-constexpr int64_t byte_sum_rows = 65536;   // of one sum, at most: half of what int32 holds
+constexpr int64_t byte_sum_rows = 65536;  // of one sum, at most: half of what int32 holds
 
 inline const uint8_t* input_bytes(const Input& input, int64_t i) {
   return static_cast<const uint8_t*>(input.data) + input.row_of(i) * input.row_stride;
 }
+
+// Rows of one call, at most.
+int64_t byte_block_rows();
 
 // Rows, columns and row stride of the integer Gram matrix: p rounded up to whole panels of the kernel.
 int64_t byte_gram_order(int64_t p);

@@ -119,9 +119,9 @@ void accumulate_bytes(const FeatureMap<double>& map, const Input& input, const T
     std::fill_n(sums.gram, byte_gram_order(p) * byte_gram_order(p), 0);
     std::fill_n(sums.counts, k, 0);
     std::fill_n(sums.classes, k * p, 0);
-    for (int64_t first = start; first < end; first += byte_block_rows) {
+    for (int64_t first = start; first < end; first += byte_block_rows()) {
       check_interrupt();
-      const int64_t count = std::min(byte_block_rows, end - first);
+      const int64_t count = std::min(byte_block_rows(), end - first);
       byte_gram(input, first, count, p, sums.gram, sums.packed);
       add_class_sums(input, targets, first, count, p, sums);
     }

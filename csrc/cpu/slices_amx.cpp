@@ -5,24 +5,13 @@
 #include <array>
 #include <cmath>
 
+#include "cpu/amx_tiles.h"
 #include "cpu/slices.h"
 
 namespace krrdistill {
 namespace {
 
-constexpr int64_t side = 16;
-constexpr int64_t tile_words = side * side;
-constexpr int64_t row_bytes = 64;  // of a tile
-
-// Eight tiles of 16 rows of 64 bytes. Static: GCC takes no notice that the instruction reads all of it.
-struct alignas(64) TileShapes {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  std::array<uint8_t, 14> reserved{};
-  std::array<uint16_t, 16> bytes{64, 64, 64, 64, 64, 64, 64, 64};
-  std::array<uint8_t, 16> rows{16, 16, 16, 16, 16, 16, 16, 16};
-};
-const TileShapes shapes;
+constexpr int64_t side = tile_side;
 
 // The next slice of x, as 16 words of 16 bits; x keeps what is left.
 __m256i take_slice(__m512& x) {
@@ -33,14 +22,6 @@ __m256i take_slice(__m512& x) {
 
 __mmask16 first_lanes(int64_t count) {
   return static_cast<__mmask16>((1U << std::clamp<int64_t>(count, 0, side)) - 1U);
-}
-
-void transpose(const uint32_t* tile, uint32_t* out) {
-  const __m512i column = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
-                                            _mm512_set1_epi32(side));
-  for (int64_t i = 0; i < side; ++i) {
-    _mm512_storeu_si512(out + i * side, _mm512_i32gather_epi32(column, tile + i, 4));
-  }
 }
 
 // The pair of vectors that row `line` of a tile holds in words: 16 pairs along the vectors, or one of each.
@@ -117,7 +98,7 @@ int64_t pack_panel(const float* source, int64_t ld, int64_t width, int64_t depth
         }
       }
       for (int64_t s = 0; turned.words != nullptr && s < slice_count; ++s) {
-        transpose(out[s], turned.words + s * turned.slice_stride + place);
+        transpose_tile(out[s], turned.words + s * turned.slice_stride + place);
       }
     }
   }
@@ -134,18 +115,14 @@ int64_t pack(const float* source, int64_t index_stride, int64_t depth_stride, in
                            : pack_panel<false>(source, depth_stride, width, depth, right, left, units);
 }
 
-void begin() { _tile_loadconfig(&shapes); }
-
-void end() { _tile_release(); }
-
 void add_products(const uint32_t* left, const uint32_t* right, int64_t blocks) {
   for (int64_t block = 0; block < blocks; ++block) {
-    _tile_loadd(4, left, row_bytes);
-    _tile_loadd(6, right, row_bytes);
+    _tile_loadd(4, left, tile_row_bytes);
+    _tile_loadd(6, right, tile_row_bytes);
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, right + tile_words, row_bytes);
+    _tile_loadd(7, right + tile_words, tile_row_bytes);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, left + tile_words, row_bytes);
+    _tile_loadd(5, left + tile_words, tile_row_bytes);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
     left += block_words;
@@ -181,7 +158,7 @@ void multiply(Panel left, Panel right, int64_t blocks, int64_t left_slices, int6
 }  // namespace
 
 const SliceKernels& slice_kernels_amx() {
-  static const SliceKernels kernels{.pack = pack, .begin = begin, .end = end, .multiply = multiply};
+  static const SliceKernels kernels{.pack = pack, .begin = begin_tiles, .end = end_tiles, .multiply = multiply};
   return kernels;
 }
 
