@@ -1,6 +1,12 @@
 // What the kernels for AMX share; for their translation units alone. Everything has internal linkage.
 #pragma once
 
+// GCC's own headers begin with a variable that stands for no value (its bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <immintrin.h>
 
 #include <array>

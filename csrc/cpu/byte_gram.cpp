@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 
 #include "common/checked_size.h"
 #include "cpu/byte_gram_kernels.h"
@@ -89,7 +90,7 @@ void pack_tiles(const ByteTiles& tiles, const Input& input, int64_t first, int64
                 int8_t* left, int8_t* right) {
   const int64_t column = panel * tile_columns, end = first + count, width = std::min(tile_columns, p - column);
   std::array<const uint8_t*, tile_rows> rows{};
-  std::array<std::array<uint8_t, tile_columns>, tile_rows> spare;
+  std::array<std::array<uint8_t, tile_columns>, tile_rows> spare{};
   for (int64_t start = first; start < end; start += tile_rows) {
     for (int64_t row = 0; row < tile_rows; ++row) {
       const int64_t i = start + row;
@@ -110,11 +111,11 @@ void pack_tiles(const ByteTiles& tiles, const Input& input, int64_t first, int64
 }
 
 void tile_gram(const ByteTiles& tiles, const Input& input, int64_t first, int64_t count, int64_t p, int32_t* gram,
-               double* workspace) {
+               void* workspace) {
   const int64_t order = byte_gram_order(p), panels = order / tile_columns;
   const int64_t blocks = (count + tile_rows - 1) / tile_rows, panel_size = blocks * tile_block;
-  const auto address = (reinterpret_cast<uintptr_t>(workspace) + alignment - 1) / alignment * alignment;
-  auto* left = reinterpret_cast<int8_t*>(address);
+  size_t room = 2 * alignment;
+  auto* left = static_cast<int8_t*>(std::align(alignment, 1, workspace, room));
   int8_t* right = left + panels * panel_size;
 #pragma omp parallel for schedule(static)
   for (int64_t panel = 0; panel < panels; ++panel) {

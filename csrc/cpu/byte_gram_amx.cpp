@@ -1,6 +1,4 @@
 // Products of bytes on the tiles of AMX; the flags are in cmake/isa.cmake.
-#include <immintrin.h>
-
 #include "cpu/amx_tiles.h"
 #include "cpu/byte_gram_kernels.h"
 

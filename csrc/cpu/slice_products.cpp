@@ -3,7 +3,7 @@
 #include "cpu/slice_products.h"
 
 #include <algorithm>
-#include <atomic>
+#include <memory>
 
 #include "common/checked_size.h"
 #include "common/threads.h"
@@ -59,9 +59,10 @@ class Space {
     return checked_sum(checked_product(2, checked_sum(area_sums * max_threads(), units)), words, alignment);
   }
 
-  explicit Space(float* workspace)
-      : next_(reinterpret_cast<double*>((reinterpret_cast<uintptr_t>(workspace) + alignment - 1) / alignment *
-                                        alignment)) {}
+  explicit Space(void* workspace) {
+    size_t room = 2 * alignment;
+    next_ = static_cast<double*>(std::align(alignment, 1, workspace, room));
+  }
   double* doubles(int64_t count) {
     double* taken = next_;
     next_ += count;
@@ -72,7 +73,7 @@ class Space {
  private:
   static constexpr int64_t alignment = 64;  // bytes
 
-  double* next_;
+  double* next_ = nullptr;
 };
 
 // source[index * index_stride + depth * depth_stride] into panels for either side, which may have none.
@@ -91,6 +92,37 @@ void pack(const SliceKernels& kernels, const float* source, int64_t index_stride
   left.units = right.units = units;
 }
 
+// Panels i in [first_i, last_i) times j in [first_j, last_j), those with j <= i of a triangle.
+struct Area {
+  int64_t first_i, last_i, first_j, last_j;
+  bool triangle;
+  double* sums;  // area_sums
+
+  [[nodiscard]] double* of(int64_t i, int64_t j) const {
+    return sums + ((i - first_i) * area_panels + j - first_j) * panel_width * panel_width;
+  }
+  template <typename Visit>
+  void each(Visit visit) const {
+    for (int64_t i = first_i; i < last_i; ++i) {
+      for (int64_t j = first_j; j < (triangle ? std::min(last_j, i + 1) : last_j); ++j) {
+        visit(i, j, of(i, j));
+      }
+    }
+  }
+};
+
+void multiply_area(const SliceKernels& kernels, const Packed& left, const Packed& right, const Area& area) {
+  std::fill_n(area.sums, area_sums, 0.0);
+  kernels.begin();
+  for (int64_t block = 0; block < left.blocks; block += chunk_blocks) {
+    const int64_t count = std::min(chunk_blocks, left.blocks - block);
+    area.each([&](int64_t i, int64_t j, double* sums) {
+      kernels.multiply(left.panel(i, block), right.panel(j, block), count, left.slices, right.slices, sums);
+    });
+  }
+  kernels.end();
+}
+
 // take(row, column, value) for every entry (rows, columns) of the product, or, of a triangle, of the panels that it
 // touches. `memory`: area_sums for every thread.
 template <typename Take>
@@ -102,34 +134,21 @@ void multiply(const SliceKernels& kernels, const Packed& left, const Packed& rig
       if (triangle && jb > ib) {
         continue;
       }
-      double* sums = memory + thread_number() * area_sums;
-      const auto place = [&](int64_t i, int64_t j) {
-        return sums + ((i - ib) * area_panels + j - jb) * panel_width * panel_width;
-      };
-      const int64_t i_end = std::min(ib + area_panels, left.panels), j_end = std::min(jb + area_panels, right.panels);
-      std::fill_n(sums, area_sums, 0.0);
-      kernels.begin();
-      for (int64_t block = 0; block < left.blocks; block += chunk_blocks) {
-        const int64_t count = std::min(chunk_blocks, left.blocks - block);
-        for (int64_t i = ib; i < i_end; ++i) {
-          for (int64_t j = jb; j < (triangle ? std::min(j_end, i + 1) : j_end); ++j) {
-            kernels.multiply(left.panel(i, block), right.panel(j, block), count, left.slices, right.slices,
-                             place(i, j));
+      const Area area{.first_i = ib,
+                      .last_i = std::min(ib + area_panels, left.panels),
+                      .first_j = jb,
+                      .last_j = std::min(jb + area_panels, right.panels),
+                      .triangle = triangle,
+                      .sums = memory + thread_number() * area_sums};
+      multiply_area(kernels, left, right, area);
+      area.each([&](int64_t i, int64_t j, const double* sums) {
+        const int64_t column = j * panel_width, last = std::min(column + panel_width, columns);
+        for (int64_t a = i * panel_width; a < std::min((i + 1) * panel_width, rows); ++a, sums += panel_width) {
+          for (int64_t b = column; b < last; ++b) {
+            take(a, b, left.units[a] * right.units[b] * sums[b - column]);
           }
         }
-      }
-      kernels.end();
-      for (int64_t i = ib; i < i_end; ++i) {
-        for (int64_t j = jb; j < (triangle ? std::min(j_end, i + 1) : j_end); ++j) {
-          const double* sum = place(i, j);
-          for (int64_t a = i * panel_width; a < std::min((i + 1) * panel_width, rows); ++a) {
-            for (int64_t b = j * panel_width; b < std::min((j + 1) * panel_width, columns); ++b) {
-              take(a, b, left.units[a] * right.units[b] * sum[b - j * panel_width]);
-            }
-            sum += panel_width;
-          }
-        }
-      }
+      });
     }
   }
 }
