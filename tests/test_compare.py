@@ -22,6 +22,7 @@ from rich.console import Console
 
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.table import TextColumn, fitted, folded
+from krrdistill.apps.report.charts import PALETTE
 from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.run_folder import read_run
 
@@ -156,7 +157,7 @@ def test_page_draws_one_chart_of_paths_and_one_curve_for_equal_ones(parent: Path
     assert [chart.split(" against ")[0].removeprefix("Line chart: ") for chart in charts] == [
         "validation accuracy (%)", "test accuracy, distilled (%)",
     ]  # fmt: skip
-    assert charts[1].endswith(": ZCA no, realism -; ZCA no, realism 1; ZCA yes, realism -")
+    assert charts[1].endswith(": ZCA no, no realism; ZCA no, realism 1; ZCA yes, no realism")
     assert "The same in all runs: data set set, kernel identity" in " ".join(page.words.split())
     assert len(page.all("img")) == 4 * len(RUNS)
 
@@ -172,6 +173,64 @@ def test_curves_of_a_comparison_are_told_apart_by_what_was_asked(parent: Path) -
     assert found.labels([[0], [1], [2]]) == ["per class 1", "per class 10", "per class 2"]
     assert found.labels([[0, 1, 2]]) == ["all runs"]
     assert found.labels([[0], [0]]) == ["one", "one"]
+
+
+def test_run_of_a_comparison_has_one_colour_in_all_charts(parent: Path) -> None:
+    found = Comparison.of([read_run(parent / name) for name in RUNS])
+    by_model, by_series = found.styles(found.models), found.styles(found.series)
+    assert len(by_model) == 2
+    assert len({color for color, _ in by_model}) == 2
+    assert len(set(by_series)) == 3, "dashes tell the starts of one model apart"
+    of_models = {i: color for group, (color, _) in zip(found.models, by_model, strict=True) for i in group}
+    of_series = {i: color for group, (color, _) in zip(found.series, by_series, strict=True) for i in group}
+    assert of_models == of_series
+
+
+def test_runs_of_one_model_are_told_apart_by_colours(parent: Path) -> None:
+    found = Comparison.of([read_run(parent / name) for name in ("one", "two", "real")])
+    assert len({color for color, _ in found.styles(found.series)}) == 2
+    (color, dashes) = found.styles(found.models)[0]
+    assert (color, dashes) == (PALETTE["ink"], ()), "its one path is of both"
+
+
+def test_damaged_run_is_said_and_the_others_are_compared(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, page = tmp_path / "runs", tmp_path / "c.html"
+    for name in ("one", "two", "ten"):
+        shutil.copytree(parent / name, folder / name)
+    (folder / "two" / "figure_data.npz").write_bytes(b"PK")
+    assert main(["compare", str(folder), "--out", str(page)]) == 1
+    captured = capsys.readouterr()
+    reason = f"{folder / 'two' / 'figure_data.npz'}: "
+    assert f"krrdistill: warning: {folder / 'two'} is left out: {reason}" in captured.err
+    assert [line.split()[0] for line in captured.out.splitlines()[2:4]] == ["one", "ten"]
+    words = check_page(page.read_bytes()).words
+    assert f"Not compared: {reason}" in words
+    assert "All other runs are exact." in words
+    assert main(["compare", str(folder), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["unread"]) == [str(folder / "two")]
+    assert len(found["runs"]) == 2
+    assert main(["compare", str(folder / "one"), str(folder / "two")]) == 1
+    assert f"fewer than two runs can be read: {reason}" in capsys.readouterr().err
+
+
+def test_folder_without_runs_is_refused_and_deeper_ones_are_named(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"krrdistill: error: compare: no run in {tmp_path}\n"
+    deep = tmp_path / "a" / "deep"
+    shutil.copytree(parent / "one", deep / "one")
+    assert main(["compare", str(deep.parent)]) == 2
+    assert f"no run in {deep.parent}; runs lie one level deeper, give their folders: {deep}" in capsys.readouterr().err
+    for name in ("one", "two"):
+        shutil.copytree(parent / name, deep.parent / name)
+    assert main(["compare", str(deep.parent)]) == 0
+    note, more = capsys.readouterr().err.splitlines()
+    assert note == f"krrdistill: note: 2 runs in {deep.parent}: one, two"
+    assert more == f"krrdistill: note: more runs lie one level deeper, give their folders: {deep}"
 
 
 @pytest.mark.chromium

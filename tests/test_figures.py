@@ -23,10 +23,13 @@ import tolerances
 from krrdistill.apps.report.charts import (
     PALETTE,
     Curve,
+    Panel,
+    SpreadCurve,
     curves_figure,
     heat_figure,
     lambda_path_figure,
     line_figure,
+    panels_figure,
     save_figure,
     to_svg,
 )
@@ -357,3 +360,35 @@ def test_the_standard_error_is_a_band_about_the_path() -> None:
     for lam, value, half in zip(LAMBDAS, np.arange(6.0), error, strict=True):
         at = y[np.isclose(x, lam)]
         tolerances.assert_elementwise([at.min(), at.max()], [value - half, value + half], np.float64, 1.0)
+
+
+def test_matrix_of_few_rows_has_room_for_its_names_and_labels() -> None:
+    """What stands beside a matrix lies within the figure, and no text on another."""
+    names = ["WWWWWWWWWWWWWWWW", "iiii", "another name"]
+    figure = heat_figure(np.eye(3), x_label="predicted", y_label="original predicts", x_names=names, y_names=names)
+    axes, whole = figure.axes[0], figure.bbox
+    figure.draw_without_rendering()
+    label = axes.yaxis.label.get_window_extent()
+    assert whole.y0 <= label.y0 < label.y1 <= whole.y1
+    beside = [tick.get_window_extent() for tick in axes.get_yticklabels()]
+    assert label.x0 >= whole.x0
+    assert label.x1 <= min(box.x0 for box in beside)
+    assert min(tick.get_window_extent().y0 for tick in axes.get_xticklabels()) >= whole.y0
+
+
+def test_many_long_names_of_curves_lie_above_axes_of_the_usual_height() -> None:
+    names = [f"a_package_of_mine.maps:a_long_name_{number}, real, lambda_S 0.001" for number in range(16)]
+    names.append("x" * 200)
+    curves = [SpreadCurve(name, (0, 0), [1, 2], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]) for name in names]
+    curves.append(SpreadCurve("original model", (0, 0), [1, 2], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0], dotted=True))
+    few = panels_figure([Panel("accuracy", curves[:1])])
+    figure = panels_figure([Panel("accuracy", curves), Panel("error", curves[:2])])
+    (legend,) = figure.legends
+    assert "".join(text.get_text().replace("\n", "") for text in legend.get_texts()).count("original model") == 1
+    assert len(legend.get_texts()) == len(curves)
+    box = legend.get_window_extent()
+    assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1 + 1.0
+    heights = [each.axes[0].get_window_extent().height for each in (few, figure)]
+    assert heights[0] == pytest.approx(heights[1], rel=1e-9)
+    assert all(box.y0 >= axes.get_window_extent().y1 for axes in figure.axes)

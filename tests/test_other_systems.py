@@ -96,7 +96,7 @@ def test_every_command_runs_without_what_only_posix_or_linux_has(system: str, tm
 LOCKS = """
 import os
 from pathlib import Path
-from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
+from krrdistill.apps.folder import LOCK, OutputError, output_folder
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.common.files import lock
 with open("file", "a+") as first, open("file", "a+") as second:
@@ -125,7 +125,7 @@ print((Path("run") / LOCK).exists())
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_folder_is_written_by_one_run_at_a_time_with_the_locks_of_each_system(system: str, tmp_path: Path) -> None:
-    said = "process PID is writing to run: wait until it ends, or give another --out"
+    said = "process PID is writing to run: wait until it ends, or write to another folder"
     assert run_like(system, LOCKS, tmp_path).splitlines() == ["refused", said, "True", "False"]
 
 

@@ -278,8 +278,8 @@ def test_a_folder_that_is_not_there_is_a_usage_error(
     assert error_of(capsys) == f"no such folder: {tmp_path / 'none'}"
     assert main(["compare", *map(str, runs), "--out", str(tmp_path)]) == 2
     assert error_of(capsys) == f"compare: --out must name a file, {tmp_path} is a folder"
-    assert main(["compare", str(runs[0]), str(tmp_path), "--out", str(tmp_path / "c.html")]) == 1
-    assert error_of(capsys).startswith(f"{tmp_path / 'report.json'}: no such file")
+    assert main(["compare", str(runs[0]), str(tmp_path), "--out", str(tmp_path / "c.html")]) == 2
+    assert error_of(capsys) == f"compare: no run in {tmp_path}"
     assert not (tmp_path / "c.html").exists()
 
 
@@ -525,11 +525,20 @@ def test_page_counts_the_predictions_that_differ(runs: list[Path], run: Path) ->
     for c, name in enumerate(NAMES):
         right, of = (int(counts[(truth == c) & chosen].sum()) for chosen in (original == c, original >= 0))
         assert f"{name}{of}{percent(right / of)}{percent(right / of)}" in words
+    assert re.search(r"right on [\d.]+ % of class .* \(lowest\) to [\d.]+ % of class .* \(highest\)", words)
     changed = found.outcomes.copy()
     changed[0, 2] = (changed[0, 1] + 1) % 4
     edit_data(run, outcomes=changed)
     assert main(["report", str(run)]) == 0
     assert f"{changed[0, 3]} of {counts.sum()} predictions differ" in (run / "report.html").read_text()
+
+
+def test_page_of_a_model_that_is_always_right_names_no_class(run: Path) -> None:
+    found = read_run(run).outcomes
+    assert found is not None
+    edit_data(run, outcomes=np.column_stack([found[:, [0, 0, 0]], found[:, 3]]))
+    assert main(["report", str(run)]) == 0
+    assert "is right on 100.00 % of every class." in (run / "report.html").read_text()
 
 
 def test_older_folder_says_what_is_not_in_it(run: Path) -> None:

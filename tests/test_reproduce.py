@@ -255,9 +255,8 @@ def test_a_cell_that_is_not_exact_has_its_status(tmp_path: Path, capsys: pytest.
     line = [*TABLE3_DIGITS, "--kernels", "FCNN", "--ipcs", "1", "--seeds", "0", "--out", str(tmp_path)]
     assert main(line) == 0
     (file,) = (tmp_path / "cells").glob("*.json")
-    content = json.loads(file.read_text())
-    content["result"]["distilled_accuracy"] = 0.5
-    file.write_text(json.dumps(content))
+    cell, store = Cell("digits", "FCNN", 0, 1, "closed_form"), Store(file.parent)
+    store.write(cell, {**(store.read(cell) or {}), "distilled_accuracy": 0.5})
     assert main(line) == 3
     assert "0 of 1 cells" in capsys.readouterr().out
     assert "verdict bad" in (tmp_path / "table3.html").read_text()
@@ -463,7 +462,7 @@ def test_a_cell_from_before_there_were_devices_is_one_of_the_cpu(tmp_path: Path)
     reproduce("table3", asked, out=tmp_path)
     (path,) = (tmp_path / "cells").iterdir()
     content = json.loads(path.read_text())
-    del content["cell"]["device"], content["result"]["ran_on"]
+    del content["cell"]["device"], content["result"]["ran_on"], content["digest"]
     path.write_text(json.dumps(content))
     (cell,) = reproduce("table3", asked, out=tmp_path)["cells"]
     assert cell["finished"] == content["result"]["finished"]
@@ -496,6 +495,16 @@ def test_a_file_that_is_no_cell_is_named(content: str, tmp_path: Path) -> None:
     with pytest.raises(kd.DataError, match=r"digits-FCNN-ipc1-seed0-closed_form\.json: not the result of this cell"):
         reproduce("table3", closed(), out=tmp_path)
     assert path.read_text() == content
+
+
+def test_cell_that_was_edited_is_refused(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), Cell("digits", "FCNN", 0, 1, "closed_form")
+    store.write(cell, {"distilled_accuracy": 0.5, "seconds": {"total": 1.0}})
+    content = json.loads(store.path(cell).read_text())
+    content["result"]["distilled_accuracy"] = 0.9
+    store.path(cell).write_text(json.dumps(content))
+    with pytest.raises(kd.DataError, match=r"it was changed after it was written.*; delete it to run the cell again"):
+        store.read(cell)
 
 
 def test_a_cell_without_its_numbers_is_named(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 import krrdistill as kd
 from kill import kill_at_write
 from krrdistill.apps.cli import main
-from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
 from krrdistill.apps.distillation import run_distillation
+from krrdistill.apps.folder import LOCK, OutputError, locked, output_folder
 from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
 from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
@@ -32,7 +32,7 @@ RELEASE = ["privacy", *ARRAY, "--mechanism", "statistics", "--epsilon", "1", "--
 HOLDER = """
 import sys
 from pathlib import Path
-from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
+from krrdistill.apps.folder import Existing, RunKind, output_folder
 with output_folder(Path(sys.argv[1]), RunKind.DISTILL, Existing.CONTINUED) as folder:
     print("READY", flush=True)
     sys.stdin.read()
@@ -73,10 +73,23 @@ def test_second_run_into_a_folder_that_is_written_is_refused(run: Path, capsys: 
         error = capsys.readouterr().err
         assert other.stdin is not None
         other.stdin.close()
-    assert f"process {other.pid} is writing to {run}" in error
-    assert "--out" in error
+    assert f"process {other.pid} is writing to {run}: wait until it ends, or write to another folder" in error
     assert contents(run) == before
     assert main([*AGAIN, str(run)]) == 0
+
+
+def test_page_of_a_folder_that_is_written_stays_and_the_audit_is_printed(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run)
+    with locked(run):
+        assert main(["report", str(run)]) == 1
+        assert f"is writing to {run}" in capsys.readouterr().err
+        assert main(["privacy", str(run)]) == 0
+        captured = capsys.readouterr()
+    assert "W rebuilt from the file alone" in captured.out
+    assert f"warning: the page of {run} is without the audit: process" in captured.err
+    assert contents(run) == before
 
 
 def test_lock_of_a_killed_run_is_taken_over_and_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

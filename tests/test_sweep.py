@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def test_command_leaves_runs_a_table_and_plots(tmp_path: Path, capsys: pytest.Ca
     )
     page = check_page((out / "sweep.html").read_bytes())
     assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 3
+    assert "original model" in page.words
     assert main([*SWEEP, "--init", "real", "--out", str(out)]) == 0
     assert "6 of 6 cells are there already" in capsys.readouterr().err
 
@@ -130,6 +132,30 @@ def test_killed_sweep_goes_on_and_keeps_finished_cells(tmp_path: Path, capsys: p
         assert read_run(folder).record.artifact == str(folder / "distilled.npz")
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     assert not (out / ".krrdistill-lock").exists()
+
+
+def test_cell_whose_report_was_edited_is_made_again(small: kd.Dataset, tmp_path: Path) -> None:
+    grid, options = SweepOptions(ipcs=(1,), init=("real",)), replace(SHARED, store="uint8")
+    run_sweep(small, grid, options=options, out=tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    report, whole = folder / "report.json", (folder / "report.json").read_text()
+    edits: list[Callable[[dict[str, Any]], Any]] = [
+        lambda r: r["certificate"].update(weight_relative_error=0.0),
+        lambda r: r["realism"].update(psnr=99.0),
+        lambda r: r.update(lambda_s=0.5),
+        lambda r: r.pop("artifact_sha256"),
+        lambda r: r["distilled"].update(test_accuracy=0.99),
+    ]
+    assert read_run(folder).agrees
+    for edit in edits:
+        changed = json.loads(whole)
+        edit(changed)
+        report.write_text(json.dumps(changed))
+        assert not read_run(folder).agrees
+    run_sweep(small, grid, options=options, out=tmp_path)
+    facts = ("distilled", "certificate", "realism", "lambda_s")
+    again, before = json.loads(report.read_text()), json.loads(whole)
+    assert {name: again[name] for name in facts} == {name: before[name] for name in facts}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ pytest.importorskip("PIL", reason="the cli extra is not installed")
 pytest.importorskip("jinja2", reason="the cli extra is not installed")
 
 import krrdistill as kd
+from krrdistill.apps.folder import OutputError, locked
 from krrdistill.apps.report.run_folder import read_run
 from krrdistill.errors import DataError
 from pages import check_page
@@ -96,6 +97,19 @@ def test_report_of_what_does_not_fit_is_refused_and_the_folder_stays_as_it_was(
     with pytest.raises(kind, match=said):
         kd.write_report(result, tmp_path, overwrite=True, **given)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_report_that_fails_leaves_no_folder(digits: kd.Dataset, tmp_path: Path) -> None:
+    test = (digits.x_test[:, :4], digits.y_test)
+    with pytest.raises(DataError):
+        kd.write_report(distilled(digits), tmp_path / "a" / "b", test=test)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report_into_a_folder_that_another_run_writes_is_refused(digits: kd.Dataset, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(OutputError, match=r"is writing to .*: wait until it ends"):
+        kd.write_report(distilled(digits), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_says_what_it_was_made_from(

@@ -8,7 +8,6 @@ No sample is sent, one round of sums is enough, and the model is that of all dat
 
 The sites on this page are functions in one program.
 ``examples/federated_flower.py`` has them as processes of the framework Flower.
-The environment variables ``DATASET`` and ``KERNEL`` choose other data and another feature map.
 """
 
 import os
@@ -19,12 +18,10 @@ import numpy as np
 import krrdistill as kd
 from krrdistill.apps import privacy
 
-DATASET = os.environ.get("DATASET") or (
-    "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
-)
+usual = "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
 KERNEL = os.environ.get("KERNEL", "identity")
 SITES = 4
-data = kd.load_dataset(DATASET)
+data = kd.load_dataset(os.environ.get("DATASET", usual))
 test, k = (data.x_test, data.y_test), data.n_classes
 print(data)
 

@@ -6,8 +6,6 @@ A network that learns one task after another forgets the earlier ones.
 Here the tasks come one by one, each with classes of its own, and its samples are thrown away afterwards.
 Nothing is forgotten: the sums of a task are added to those of the tasks before it.
 After the last task the model is that of training on everything at once.
-
-The environment variables ``DATASET`` and ``KERNEL`` choose other data and another feature map.
 """
 
 import os
@@ -17,12 +15,9 @@ import numpy as np
 
 import krrdistill as kd
 
-DATASET = os.environ.get("DATASET") or (
-    "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
-)
-KERNEL = os.environ.get("KERNEL", "identity")
-data = kd.load_dataset(DATASET)
-phi = kd.make_map(KERNEL, data, kd.standardize(data))
+usual = "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
+data = kd.load_dataset(os.environ.get("DATASET", usual))
+phi = kd.make_map(os.environ.get("KERNEL", "identity"), data, kd.standardize(data))
 print(data)
 
 # %%

@@ -6,8 +6,6 @@ Somebody asks that their data be removed from a model.
 Training again without them is the honest answer, and is usually too expensive.
 Here the sums over the samples are subtracted, which takes no other sample.
 The model is then the one that never saw them, up to rounding, and so are the points that are made from it.
-
-The environment variables ``DATASET`` and ``KERNEL`` choose other data and another feature map.
 """
 
 import os
@@ -18,12 +16,9 @@ import numpy as np
 
 import krrdistill as kd
 
-DATASET = os.environ.get("DATASET") or (
-    "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
-)
-KERNEL = os.environ.get("KERNEL", "identity")
-data = kd.load_dataset(DATASET)
-phi = kd.make_map(KERNEL, data, kd.standardize(data))
+usual = "mnist" if os.environ.get("KRRDISTILL_DATA") else "digits"
+data = kd.load_dataset(os.environ.get("DATASET", usual))
+phi = kd.make_map(os.environ.get("KERNEL", "identity"), data, kd.standardize(data))
 print(data)
 
 # %%

@@ -451,6 +451,7 @@ class StoredPoints:
     inputs : array of shape (m, d)
         Standardised.
     Y : array of shape (m, k)
+    lambda_s : float
     preprocessing : Preprocessing
     """
 
@@ -458,6 +459,7 @@ class StoredPoints:
     samples: npt.NDArray[np.float32]
     inputs: npt.NDArray[np.floating]
     Y: FloatArray
+    lambda_s: float
     preprocessing: Preprocessing
 
 
@@ -472,6 +474,7 @@ def read_points(path: Path) -> StoredPoints:
         inputs = arrays["X"] if encoding is None else encoding.decode(arrays["X"])
         with np.errstate(over="ignore"):
             samples = np.asarray(preprocessing.raw(inputs, shape), dtype=np.float32)
+        lambda_s = float(arrays["lambda_s"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: {error}") from error
     if not np.isfinite(samples).all():
@@ -479,7 +482,7 @@ def read_points(path: Path) -> StoredPoints:
     Y = arrays["Y"]
     if Y.ndim != 2 or len(Y) != len(samples) or not Y.size or Y.dtype != np.float64 or not np.isfinite(Y).all():
         raise DataError(f"{path}: Y must be finite float64 numbers ({len(samples)}, k), got {Y.dtype} {Y.shape}")
-    return StoredPoints(meta, samples, inputs, Y, preprocessing)
+    return StoredPoints(meta, samples, inputs, Y, lambda_s, preprocessing)
 
 
 def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:

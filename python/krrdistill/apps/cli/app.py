@@ -232,12 +232,12 @@ def compare(
         ),
     ] = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Compare runs in a table: options that differ, accuracy, exactness, time."""
     require_drawing()
     from krrdistill.apps.cli.pages import compare_runs
 
-    compare_runs(folders, out=out, sort=sort, as_json=as_json)
+    return compare_runs(folders, out=out, sort=sort, as_json=as_json)
 
 
 @app.command("sweep")

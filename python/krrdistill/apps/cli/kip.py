@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.run import load_data, of_command, say_validation, show_record, tracked_run
 from krrdistill.apps.cli.settings import KipSettings
 from krrdistill.apps.drawing import require_drawing
+from krrdistill.apps.folder import Existing, RunKind, output_folder
 
 
 def run_kip(settings: KipSettings, *, as_json: bool) -> int:
@@ -18,7 +18,7 @@ def run_kip(settings: KipSettings, *, as_json: bool) -> int:
     require_drawing()
     goes_on = Existing.CONTINUED  # from its checkpoint, which is refused where it is of another configuration
     with (
-        output_folder(settings.folder, RunKind.KIP, goes_on) as folder,
+        output_folder(settings.folder, RunKind.KIP, goes_on, say=status.note) as folder,
         tracked_run(settings, folder) as tracker,
         output.stage_progress(tracker=tracker) as progress,
     ):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import PrivacySettings
+from krrdistill.apps.folder import Existing, OutputError, RunKind, locked, output_folder
 from krrdistill.common.files import sha256_of, write_atomically
 from krrdistill.common.options import declared_options
 from krrdistill.options import MapOptions, is_object_name
@@ -79,10 +79,11 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
     report = {"artifact": str(file), "sha256": sha256_of(file), **findings}
     if file.name == DISTILLED and (file.parent / REPORT).is_file():
         try:
-            write_report(file.parent / PRIVACY, report)
-            report["page"] = str(write_page(file.parent))
-        except OSError as error:  # what was found is printed all the same
-            status.say(f"warning: the page of {file.parent} is without the audit: {error.strerror}")
+            with locked(file.parent, say=status.note):
+                write_report(file.parent / PRIVACY, report)
+                report["page"] = str(write_page(file.parent))
+        except (OSError, OutputError) as error:  # what was found is printed all the same
+            status.say(f"warning: the page of {file.parent} is without the audit: {status.message(error)}")
     return report
 
 
@@ -114,7 +115,10 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.apps.privacy import private_release
 
     existing = Existing.of(settings.out)
-    with output_folder(settings.folder, RunKind.RELEASE, existing) as folder, output.stage_progress() as progress:
+    with (
+        output_folder(settings.folder, RunKind.RELEASE, existing, say=status.note) as folder,
+        output.stage_progress() as progress,
+    ):
         data = load_data(settings, targets=settings.targets)
         release = private_release(
             data,

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.config import resolve
-from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import FigureSettings, TableSettings
+from krrdistill.apps.folder import Existing, RunKind, output_folder
 from krrdistill.apps.reproduce import TABLES, draw_figures, figure_publication, publication, to_markdown, to_page
 from krrdistill.apps.reproduce import reproduce as run
 from krrdistill.apps.reproduce.sections import Publication
@@ -37,7 +37,7 @@ def _run_table(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:
         _refuse(table, "table4", [name for name in _KIP_ONLY if name in given])
     settings = _settings(TableSettings, table, {**TABLES[table].DEFAULTS, **given})
     out = Path("runs", table) if settings.out is None else settings.out
-    with output_folder(out, RunKind.TABLE, Existing.CONTINUED) as folder:
+    with output_folder(out, RunKind.TABLE, Existing.CONTINUED, say=status.note) as folder:
         with output.stage_progress() as progress:
             document = run(
                 table, settings.options, out=folder, data_dir=settings.data_dir, progress=progress, say=status.say
@@ -53,7 +53,7 @@ def _run_figures(given: Mapping[str, Any], *, as_json: bool) -> int:
     """Write to ``out`` every figure as .png and .pdf, what made them as figures.json, and figures.md and .html."""
     settings = _settings(FigureSettings, FIGURES, given)
     out = Path("runs", FIGURES) if settings.out is None else settings.out
-    with output_folder(out, RunKind.FIGURES, Existing.CONTINUED) as folder:
+    with output_folder(out, RunKind.FIGURES, Existing.CONTINUED, say=status.note) as folder:
         with output.stage_progress() as progress:
             figures = draw_figures(
                 settings.options, folder=folder, data_dir=settings.data_dir, progress=progress, say=status.say

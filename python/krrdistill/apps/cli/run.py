@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
 from krrdistill.apps.drawing import require_drawing
+from krrdistill.apps.folder import Existing, RunKind, output_folder
 from krrdistill.apps.tracking import Tracker, tracked
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
 from krrdistill.common.arrays import check_number
@@ -38,7 +38,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     require_drawing()
     existing = Existing.of(settings.out, overwrite=settings.overwrite)
     with (
-        output_folder(settings.folder, RunKind.DISTILL, existing) as folder,
+        output_folder(settings.folder, RunKind.DISTILL, existing, say=status.note) as folder,
         tracked_run(settings, folder) as tracker,
         output.stage_progress(tracker=tracker) as progress,
     ):
@@ -55,7 +55,7 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
             out=folder,
             load_seconds=load_seconds,
             progress=progress,
-            say=lambda line: status.say(f"note: {line}"),
+            say=status.note,
         )
         from krrdistill.apps.report.write import write_run
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import Existing, OutputError, RunKind, output_folder
 from krrdistill.apps.cli.run import of_command, show_record, tracked_run
 from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, StatisticsSettings
 from krrdistill.apps.distillation import map_for, run_from_statistics
 from krrdistill.apps.drawing import require_drawing
+from krrdistill.apps.folder import Existing, OutputError, RunKind, output_folder
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
 from krrdistill.common.documents import parse_json
@@ -226,7 +226,7 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
     kernel = _own_map(settings.map_options.kernel)
     existing = Existing.of(settings.out, overwrite=settings.overwrite)
     with (
-        output_folder(settings.folder, RunKind.DISTILL, existing) as folder,
+        output_folder(settings.folder, RunKind.DISTILL, existing, say=status.note) as folder,
         tracked_run(settings, folder) as tracker,
         output.stage_progress(tracker=tracker) as progress,
     ):

@@ -94,3 +94,8 @@ def _of_parser(error: Any) -> str:
 def say(text: str) -> None:
     """Prints one line on stderr, never wrapped and never read as markup."""
     print(f"krrdistill: {visible(text)}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Says what the user should know, and need not change."""
+    say(f"note: {text}")

@@ -6,9 +6,9 @@ import shlex
 import time
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
 from krrdistill.apps.cli.run import load_data, say_validation
 from krrdistill.apps.cli.settings import SweepSettings, command_line
+from krrdistill.apps.folder import Existing, RunKind, output_folder
 from krrdistill.common.options import differing
 
 
@@ -21,7 +21,7 @@ def run_sweep(settings: SweepSettings, *, as_json: bool) -> int:
         return shlex.join(command_line(settings.of_cell(cell.kernel, cell.map_options, cell.options)))
 
     run = settings.run
-    with output_folder(settings.folder, RunKind.SWEEP, Existing.CONTINUED) as folder:
+    with output_folder(settings.folder, RunKind.SWEEP, Existing.CONTINUED, say=status.note) as folder:
         with output.stage_progress(overall="cells") as progress:
             start = time.perf_counter()
             progress("load", 0.0)

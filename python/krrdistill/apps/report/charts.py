@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -18,14 +19,17 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import FigureBase
+    from matplotlib.legend import Legend
 
 __all__ = [
     "LAMBDA",
@@ -34,22 +38,25 @@ __all__ = [
     "Dots",
     "Panel",
     "SpreadCurve",
+    "Style",
     "curve_style",
     "curves_figure",
     "dots_figure",
     "heat_figure",
     "lambda_path_figure",
+    "legend_of",
     "line_figure",
     "overlay_figure",
-    "panel_figure",
     "panels_figure",
     "race_charts",
     "save_figure",
     "scatter_figure",
+    "text_width",
     "to_svg",
 ]
 
 FloatArray = npt.NDArray[np.float64]
+Style = tuple[str, tuple[float, ...]]  # of a curve: colour and dashes
 LAMBDA = "\N{GREEK SMALL LETTER LAMDA}"
 # Colours on light paper; the page's style sheet has others under the same names for dark paper.
 PALETTE = {
@@ -64,13 +71,15 @@ PALETTE = {
 WIDTH, HEIGHT = 360.0, 225.0  # points
 DPI = 192  # of PNG files, 960 by 600 pixels
 _LEFT, _RIGHT, _BOTTOM, _LINE = 46.0, 8.0, 36.0, 13.0
+_AXIS_SIZE, _NAME_SIZE = 9.0, 8.0  # points: of the letters of what an axis is, and of its ticks
 _MAX_MARKERS = 80
-_LEGEND_COLUMNS, _MOST_TICKS = 2, 10
+_LEGEND_SIZE, _HANDLE = 8.5, 40.0  # points: of its letters; the line before a name, and the gap behind it
+_MOST_TICKS = 10
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STYLES = (("line", "-"), ("accent", (0, (5, 2))), ("muted", (0, (1.5, 2.5))))  # of up to three curves
 # Of any number of curves: hues of middle lightness, three times as light as dark paper and as dark as light paper.
 _HUES = ("#2c7bc9", "#c4561c", "#2b9455", "#b04a9e", "#8a7a12", "#7a62d0", "#cc4056", "#178c9b")
-_DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3))
+_DASHES = ((), (6, 2), (2, 2), (8, 2, 2, 2), (1, 3), (12, 4), (8, 2, 2, 2, 2, 2), (4, 1, 1, 1))
 _MARKS = (("line", "o", "line"), ("accent", "D", "paper"), ("muted", "s", "paper"))  # of up to three kinds of dots
 _DODGE = 0.22  # columns between the dots of one column
 _LEAST_SPAN = 5.0  # largest over smallest value on a log axis
@@ -181,9 +190,11 @@ def heat_figure(
     shown = np.asarray(values, dtype=np.float64)
     rows, columns = shown.shape
     named = [[printable(name)[:_LONGEST_NAME] for name in names or ()] for names in (y_names, x_names)]
-    left = 34.0 + 5.0 * max((len(name) for name in named[0]), default=3)
-    below = 30.0 + (4.6 * max(map(len, named[1])) if any(len(name) > 3 for name in named[1]) else 8.0)
-    height = below + float(np.clip(16.0 * rows, 50.0, 180.0)) + 8.0
+    widths = [max((text_width(name, _NAME_SIZE) for name in names), default=0.0) for names in named]
+    left = 34.0 + max(widths[0], 15.0)
+    turned = widths[1] > (WIDTH - left - 62.0) / columns - 4.0
+    below = 30.0 + (widths[1] if turned else 8.0)
+    height = below + float(np.clip(16.0 * rows, max(84.0, text_width(y_label, _AXIS_SIZE)), 180.0)) + 8.0
     figure = Figure(figsize=(WIDTH / 72, height / 72), facecolor="white")
     room = (left / WIDTH, below / height, (WIDTH - left - 62.0) / WIDTH, (height - below - 8.0) / height)
     axes = figure.add_axes(room)
@@ -206,12 +217,12 @@ def heat_figure(
     bar.set_yticks([least, limit] if counts else [-limit, 0.0, limit])
     bar.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}" if counts else _short(value)))
     for each in (axes, bar):
-        each.tick_params(labelsize=8, labelcolor=PALETTE["muted"], left=False, right=False, bottom=False)
+        each.tick_params(labelsize=_NAME_SIZE, labelcolor=PALETTE["muted"], left=False, right=False, bottom=False)
         each.spines[:].set(color=PALETTE["muted"], linewidth=0.6)
-    if any(len(name) > 3 for name in named[1]):
+    if turned:
         axes.tick_params(axis="x", labelrotation=90)
-    axes.set_xlabel(x_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
-    axes.set_ylabel(y_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
+    axes.set_xlabel(x_label, fontsize=_AXIS_SIZE, color=PALETTE["ink"], parse_math=False)
+    axes.set_ylabel(y_label, fontsize=_AXIS_SIZE, color=PALETTE["ink"], parse_math=False)
     written = "{:.0f}".format if counts else _short
     texts = [written(value) for value in shown.flat] if max(rows, columns) <= _MOST_NUMBERED else []
     if max(map(len, texts), default=99) * _LETTER <= room[2] * WIDTH / columns:
@@ -331,10 +342,10 @@ def dots_figure(columns: Sequence[tuple[str, str]], kinds: Sequence[Dots], *, y_
 
 @dataclass(frozen=True)
 class SpreadCurve:
-    """A curve whose points have bars from ``low`` to ``high``.
+    """A curve whose points have bars from ``low`` to ``high``; curves of one name have one look.
 
     style : numbers of its colour and of its dashes
-    dotted : drawn as a dotted line without bars and name, as what others are compared with
+    dotted : drawn as a dotted line without bars, as what others are compared with
     """
 
     name: str
@@ -345,69 +356,87 @@ class SpreadCurve:
     high: Sequence[float]
     dotted: bool = False
 
+    @property
+    def look(self) -> Style:
+        """Colour and dashes."""
+        return (PALETTE["ink"], (1.5, 2.5)) if self.dotted else curve_style(*self.style)
+
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves with bars on one pair of axes, against points per class on a log axis; their names stand above."""
+    """Curves with bars on one pair of axes, against points per class on a log axis."""
 
     y_label: str
     curves: Sequence[SpreadCurve]
     y_log: bool = False
 
 
-def panel_figure(panel: Panel) -> Figure:
-    """One panel alone."""
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), facecolor="white")
-    _draw_panel(figure, panel)
-    return figure
-
-
-def panels_figure(panels: Sequence[Panel]) -> Figure:
-    """Panels side by side."""
+def panels_figure(panels: Sequence[Panel], *, legend: bool = True) -> Figure:
+    """Panels side by side, and above them the name of every curve once."""
     figure = Figure(figsize=(len(panels) * WIDTH / 72, HEIGHT / 72), facecolor="white")
-    for part, panel in zip(figure.subfigures(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_panel(part, panel)
+    for index, panel in enumerate(panels):
+        _draw_panel(_axes_in(figure, "distilled samples per class", panel.y_label, column=index), panel)
+    if legend:
+        _legend_above(figure)
     return figure
 
 
-def _draw_panel(figure: FigureBase, panel: Panel) -> None:
-    named = [curve for curve in panel.curves if not curve.dotted]
-    rows = -(-len(named) // _LEGEND_COLUMNS)
-    axes = _axes_in(figure, "distilled samples per class", panel.y_label, above=rows)
-    x = np.unique(np.concatenate([curve.x for curve in panel.curves]).astype(np.float64))
-    _scale(axes, "x", x, log=True)
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    _scale(axes, "x", np.concatenate([curve.x for curve in panel.curves]).astype(np.float64), log=True, ticks=True)
     _scale(axes, "y", np.concatenate([[*curve.low, *curve.high] for curve in panel.curves]), log=panel.y_log)
-    if len(x) <= _MOST_TICKS:
-        axes.xaxis.set_major_locator(FixedLocator(x.tolist()))
-        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     for curve in panel.curves:
-        hue, dashes = _HUES[curve.style[0] % len(_HUES)], _DASHES[curve.style[1] % len(_DASHES)]
+        color, dashes = curve.look
+        line: dict[str, Any] = {"color": color, "linestyle": (0, dashes) if dashes else "-"}
+        line["label"] = printable(curve.name)
         if curve.dotted:
-            axes.plot(curve.x, curve.y, color=PALETTE["ink"], linewidth=1.0, linestyle=(0, (1.5, 2.5)), zorder=5)
+            axes.plot(curve.x, curve.y, linewidth=1.0, zorder=5, **line)
             continue
         y, low, high = (np.asarray(values, dtype=np.float64) for values in (curve.y, curve.low, curve.high))
-        line = (0, dashes) if dashes else "-"
         bars = np.maximum([y - low, high - y], 0.0)
-        style: dict[str, Any] = {"color": hue, "linewidth": 1.4, "elinewidth": 1.0, "capsize": 2.5, "markersize": 3.5}
-        axes.errorbar(curve.x, y, bars, marker="o", linestyle=line, label=printable(curve.name), **style)
-    _legend(figure, min(_LEGEND_COLUMNS, len(named)), length=2.8)
+        axes.plot(curve.x, y, marker="o", markersize=3.5, linewidth=1.4, **line)
+        axes.errorbar(curve.x, y, bars, fmt="none", ecolor=color, elinewidth=1.0, capsize=2.5)
 
 
-def curve_style(index: int) -> tuple[str, tuple[int, ...]]:
-    """(colour, dashes) of one of many curves: 40 of them look different."""
-    return _HUES[index % len(_HUES)], _DASHES[index // len(_HUES) % len(_DASHES)]
+def _legend_above(figure: Figure) -> None:
+    """Every name once, in as many columns as fit, in room that is added above the axes."""
+    handles = {
+        name: handle for axes in figure.axes for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    width, height = 72.0 * figure.get_size_inches()
+    room = width - _LEFT - _RIGHT - _HANDLE
+    longest = max(text_width(name, _LEGEND_SIZE) for name in handles)
+    columns = max(1, int((room + _HANDLE) // (longest + _HANDLE)))
+    letters = max(1, int(max(map(len, handles)) * min(1.0, room / longest)))
+    named = {"\n".join(wrap(name, letters)): handles[name] for name in handles}
+    legend = _legend(figure, min(columns, len(named)), named, length=2.8)
+    above = 72.0 * legend.get_window_extent().height / figure.dpi
+    places = [axes.get_position().bounds for axes in figure.axes]
+    figure.set_size_inches(width / 72, (height + above) / 72)
+    for axes, (left, bottom, wide, tall) in zip(figure.axes, places, strict=True):
+        share = height / (height + above)
+        axes.set_position((left, bottom * share, wide, tall * share))
 
 
-def overlay_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
-    """Any number of curves on one pair of axes, in the order and look of ``curve_style``; x is positive, on a log axis.
+def curve_style(hue: int, dashes: int) -> Style:
+    """Look of one of many curves: 64 of them are different."""
+    return _HUES[hue % len(_HUES)], _DASHES[dashes % len(_DASHES)]
+
+
+def legend_of(curves: Iterable[tuple[str, Style]]) -> tuple[tuple[str, str, str], ...]:
+    """Name, colour and dashes of every curve, each once, for the list beside a chart of a page."""
+    looks = ((name, for_page(color), " ".join(map(str, dashes))) for name, (color, dashes) in curves)
+    return tuple(dict.fromkeys(looks))
+
+
+def overlay_figure(curves: Sequence[tuple[Curve, Style]], *, x_label: str, y_label: str) -> Figure:
+    """Any number of curves, each with its look, on one pair of axes; x is positive, on a log axis.
 
     Their names stand beside the chart, which has no room for many.
     """
     figure, axes = _new_axes(x_label, y_label)
-    _scale(axes, "x", np.concatenate([curve.x for curve in curves]).astype(np.float64), log=True)
-    _scale(axes, "y", np.concatenate([curve.y for curve in curves]).astype(np.float64))
-    for index, curve in enumerate(curves):
-        color, dashes = curve_style(index)
+    _scale(axes, "x", np.concatenate([curve.x for curve, _ in curves]).astype(np.float64), log=True, ticks=True)
+    _scale(axes, "y", np.concatenate([curve.y for curve, _ in curves]).astype(np.float64))
+    for curve, (color, dashes) in curves:
         x, y = np.asarray(curve.x, dtype=np.float64), np.asarray(curve.y, dtype=np.float64)
         order = np.argsort(x, kind="stable")
         axes.plot(x[order], y[order], color=color, linestyle=(0, dashes) if dashes else "-", linewidth=1.3)
@@ -475,7 +504,7 @@ def _inline(element: ElementTree.Element, name: str) -> None:
     if element.tag == "image":  # with its size and exact place
         shown = {key: value for key, value in attributes.items() if key not in _DROPPED[:1]}
     else:
-        shown = {key: _shortened(value) for key, value in attributes.items() if key not in _DROPPED}
+        shown = {key: for_page(value) for key, value in attributes.items() if key not in _DROPPED}
     if element.tag == "g":
         shown.pop("id", None)
     if "id" in shown:
@@ -489,7 +518,7 @@ def _inline(element: ElementTree.Element, name: str) -> None:
     element.tail = None
 
 
-def _shortened(value: str) -> str:
+def for_page(value: str) -> str:
     """Two decimals at most, no line breaks, and ``var(--name)`` for every colour of the palette."""
     for color, code in PALETTE.items():
         value = value.replace(code, f"var(--{color})")
@@ -502,16 +531,17 @@ def _new_axes(x_label: str, y_label: str, *, above: int = 0, title: str | None =
     return figure, _axes_in(figure, x_label, y_label, above=above, title=title)
 
 
-def _axes_in(figure: FigureBase, x_label: str, y_label: str, *, above: int = 0, title: str | None = None) -> Axes:
-    """Those axes in a figure, or a part of one, of the usual size."""
-    top = 8.0 + _LINE * above + (16.0 if title else 0.0)
-    axes: Axes = figure.add_axes(
-        (_LEFT / WIDTH, _BOTTOM / HEIGHT, (WIDTH - _LEFT - _RIGHT) / WIDTH, (HEIGHT - _BOTTOM - top) / HEIGHT)
-    )
+def _axes_in(
+    figure: Figure, x_label: str, y_label: str, *, above: int = 0, title: str | None = None, column: int = 0
+) -> Axes:
+    """Those axes in a figure of the usual height, in one of its columns of the usual width."""
+    top, width = 8.0 + _LINE * above + (16.0 if title else 0.0), 72.0 * figure.get_size_inches()[0]
+    left, bottom = (column * WIDTH + _LEFT) / width, _BOTTOM / HEIGHT
+    axes = figure.add_axes((left, bottom, (WIDTH - _LEFT - _RIGHT) / width, (HEIGHT - _BOTTOM - top) / HEIGHT))
     axes.patch.set_visible(False)
-    axes.set_xlabel(x_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
-    axes.set_ylabel(y_label, fontsize=9, color=PALETTE["ink"], parse_math=False)
-    axes.tick_params(labelsize=8, labelcolor=PALETTE["muted"], left=False, bottom=False)
+    axes.set_xlabel(x_label, fontsize=_AXIS_SIZE, color=PALETTE["ink"], parse_math=False)
+    axes.set_ylabel(y_label, fontsize=_AXIS_SIZE, color=PALETTE["ink"], parse_math=False)
+    axes.tick_params(labelsize=_NAME_SIZE, labelcolor=PALETTE["muted"], left=False, bottom=False)
     axes.grid(True, color=PALETTE["rule"], linewidth=0.6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
@@ -530,8 +560,11 @@ def _axes_in(figure: FigureBase, x_label: str, y_label: str, *, above: int = 0, 
     return axes
 
 
-def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> None:
-    """Limits with a margin around the finite values, positive ones on a log axis, and few round ticks."""
+def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False, ticks: bool = False) -> None:
+    """Limits with a margin around the finite values, positive ones on a log axis, and few round ticks.
+
+    With ``ticks`` these stand at the values themselves, where they are few.
+    """
     axis = axes.xaxis if which == "x" else axes.yaxis
     known = values[np.isfinite(values) & (values > 0.0 if log else True)]
     known = np.clip(known, -_EXTREME, _EXTREME) if not log else np.clip(known, 1.0 / _EXTREME, _EXTREME)
@@ -549,24 +582,35 @@ def _scale(axes: Axes, which: str, values: FloatArray, *, log: bool = False) -> 
         margin = 0.06 * (high - low) or 0.5 * (abs(high) or 1.0)
         low, high = low - margin, high + margin
     axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}lim": (low, high)})
+    at = np.unique(known)
+    if ticks and len(at) <= _MOST_TICKS:
+        locator, text = FixedLocator(at.tolist()), _plain
     axis.set_major_locator(locator)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(text))
 
 
-def _legend(figure: FigureBase, columns: int, *, length: float = 1.6) -> None:
-    """The names of what is drawn, above the axes, behind lines of some length."""
-    figure.legend(
+def _legend(figure: Figure, columns: int, named: Mapping[str, Artist] | None = None, *, length: float = 1.6) -> Legend:
+    """The names of what is drawn, or those given, above the axes, behind lines of some length."""
+    given = {} if named is None else {"handles": list(named.values()), "labels": list(named)}
+    return figure.legend(
+        **given,
         loc="upper left",
-        bbox_to_anchor=(_LEFT / WIDTH - 0.02, 1.0),
+        bbox_to_anchor=((_LEFT - 7.2) / (72.0 * figure.get_size_inches()[0]), 1.0),
         ncols=columns,
         frameon=False,
-        fontsize=8.5,
+        fontsize=_LEGEND_SIZE,
         labelcolor=PALETTE["ink"],
         borderaxespad=0.0,
         handlelength=length,
         columnspacing=1.2,
     )
+
+
+def text_width(text: str, size: float) -> float:
+    """Points that a line of text takes, in letters of this size."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return float(width)
 
 
 def _short(value: float) -> str:

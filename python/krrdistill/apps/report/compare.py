@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import LAMBDA, Curve, curve_style, overlay_figure, to_svg
+from krrdistill.apps.report.charts import LAMBDA, PALETTE, Curve, Style, curve_style, legend_of, overlay_figure, to_svg
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import RunFolder
@@ -20,6 +21,7 @@ from krrdistill.artifact.record import CRITERIA, KipRecord, to_json
 from krrdistill.common.options import as_word
 
 __all__ = ["Column", "Comparison", "Fact", "compare_page", "run_entry"]
+
 
 ASKED, ALWAYS, OTHER = range(3)  # what a fact is: an option, a result that always matters, anything else
 _BARE = ("dataset", "kernel", "method")  # in labels they need no name before them, and are not left out
@@ -216,6 +218,36 @@ class Comparison:
         pairs = zip(self.names, self.runs, strict=True)
         return tuple(name for name, run in pairs if not (run.record.exact or isinstance(run.record, KipRecord)))
 
+    @cached_property
+    def models(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the runs of each model: of one data set, kernel and lambda path."""
+        return _grouped(
+            (run.record.dataset, run.record.kernel, run.path.lambdas.tobytes(), run.path.score.tobytes())
+            for run in self.runs
+        )
+
+    @cached_property
+    def series(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the runs that were asked for the same but for points per class."""
+        others = [column.cells for column in self.facts if column.fact.kind == ASKED and column.fact.key != "ipc"]
+        return _grouped(tuple(cells[i] for cells in others) for i in range(len(self.runs)))
+
+    def styles(self, groups: Sequence[Sequence[int]]) -> list[Style]:
+        """Of a curve for each group: a run has one colour in all charts, dashes tell curves of one colour apart.
+
+        Colours are of the models; where there is one model only, of what else was asked. A curve for runs of several
+        colours is drawn in ink.
+        """
+        kinds = self.models if len(self.models) > 1 else self.series
+        hues = {i: hue for hue, members in enumerate(kinds) for i in members}
+        found, used = list[Style](), Counter[str]()
+        for group in groups:
+            own = {hues[i] for i in group}
+            color = curve_style(own.pop(), 0)[0] if len(own) == 1 else PALETTE["ink"]
+            found.append((color, curve_style(0, used[color])[1]))
+            used[color] += 1
+        return found
+
     def labels(self, groups: Sequence[Sequence[int]], *, without: str = "") -> list[str]:
         """What tells groups of runs, by their numbers, from each other: of what was asked as little as it takes."""
         asked = [
@@ -239,9 +271,19 @@ class Comparison:
         return [", ".join(_said(column, group[0]) for column in asked) or "all runs" for group in groups]
 
 
+def _grouped(keys: Iterable[Hashable]) -> tuple[tuple[int, ...], ...]:
+    """The numbers of equal keys, in the order in which these come."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return tuple(map(tuple, groups.values()))
+
+
 def _said(column: Column, index: int) -> str:
-    """ "mnist", "identity" or "seed 3": data set, kernel and method speak for themselves."""
+    """ "mnist", "identity", "seed 3" or "no realism": data set, kernel and method speak for themselves."""
     value = column.cells[index]
+    if value == "-":
+        return f"no {column.fact.name}"
     return value if column.fact.key in _BARE else f"{column.fact.name} {value}"
 
 
@@ -254,24 +296,23 @@ class Chart:
     legend: tuple[tuple[str, str, str], ...]
 
     @staticmethod
-    def of(name: str, caption: str, curves: Sequence[Curve], *, x_label: str, y_label: str) -> Chart:
+    def of(name: str, caption: str, curves: Sequence[tuple[Curve, Style]], *, x_label: str, y_label: str) -> Chart:
         """A chart that no other on the page shares the ``name`` of."""
-        described = f"Line chart: {y_label} against {x_label}: {'; '.join(curve.name for curve in curves)}"
-        styles = [curve_style(index) for index in range(len(curves))]
+        described = f"Line chart: {y_label} against {x_label}: {'; '.join(curve.name for curve, _ in curves)}"
         svg = to_svg(overlay_figure(curves, x_label=x_label, y_label=y_label), name, described)
-        legend = [
-            (curve.name, color, " ".join(map(str, dashes)))
-            for curve, (color, dashes) in zip(curves, styles, strict=True)
-        ]
-        return Chart(caption, svg, tuple(legend))
+        return Chart(caption, svg, legend_of((curve.name, style) for curve, style in curves))
 
 
-def compare_page(found: Comparison) -> bytes:
-    """The table, the lambda paths in one chart for each criterion, results against points per class, and pictures."""
+def compare_page(found: Comparison, unread: Mapping[str, str] | None = None) -> bytes:
+    """The table, the lambda paths in one chart for each criterion, results against points per class, and pictures.
+
+    unread : folders that could not be read, with the reason
+    """
     pairs = list(zip(found.names, found.runs, strict=True))
     return render(
         "compare.html",
         found=found,
+        unread=unread or {},
         iterative=sum(isinstance(run.record, KipRecord) for run in found.runs),
         paths=[
             _path_chart(found, criterion)
@@ -284,17 +325,15 @@ def compare_page(found: Comparison) -> bytes:
 
 
 def _path_chart(found: Comparison, criterion: str) -> Chart:
-    """One curve for every path that is not like another: points per class and starts do not change it."""
-    groups: dict[bytes, list[int]] = {}
-    for index, run in enumerate(found.runs):
-        if run.record.criterion == criterion:
-            groups.setdefault(run.path.lambdas.tobytes() + run.path.score.tobytes(), []).append(index)
+    """One curve for every model: points per class and starts do not change its path."""
+    groups = [group for group in found.models if found.runs[group[0]].record.criterion == criterion]
     kind, curves = CRITERIA[criterion], list[Curve]()
-    for label, group in zip(found.labels(list(groups.values())), groups.values(), strict=True):
+    for label, group in zip(found.labels(groups), groups, strict=True):
         path = found.runs[group[0]].path
         curves.append(Curve(label, path.lambdas.tolist(), kind.shown(path.score).tolist(), chosen=path.best))
     caption = f"{kind.title} for every {LAMBDA}; the point is the chosen one"
-    return Chart.of(f"path-{criterion}", caption, curves, x_label=LAMBDA, y_label=kind.label)
+    styled = list(zip(curves, found.styles(groups), strict=True))
+    return Chart.of(f"path-{criterion}", caption, styled, x_label=LAMBDA, y_label=kind.label)
 
 
 def _charts_by_points(found: Comparison) -> list[Chart]:
@@ -303,19 +342,19 @@ def _charts_by_points(found: Comparison) -> list[Chart]:
         ("distilled.test_accuracy", "test accuracy, distilled (%)", 100.0),
         ("realism.psnr", "PSNR to the real samples (dB)", 1.0),
     )
-    charts = list[Chart]()
+    charts, entries = list[Chart](), found.entries
     for key, label, scale in results:
-        entries = found.entries
-        known = [i for i, of in enumerate(entries) if isinstance(of["ipc"], int) and _at(of, key) is not None]
+        known = {i for i, of in enumerate(entries) if isinstance(of["ipc"], int) and _at(of, key) is not None}
         if len({entries[i]["ipc"] for i in known}) < 2:
             continue
-        others = [column for column in found.facts if column.fact.kind == ASKED and column.fact.key != "ipc"]
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for i in known:
-            groups.setdefault(tuple(column.cells[i] for column in others), []).append(i)
+        drawn = [
+            ([i for i in group if i in known], style)
+            for group, style in zip(found.series, found.styles(found.series), strict=True)
+        ]
+        groups, styles = zip(*((group, style) for group, style in drawn if group), strict=True)
         curves = [
-            Curve(name, [entries[i]["ipc"] for i in group], [scale * _at(entries[i], key) for i in group])
-            for name, group in zip(found.labels(list(groups.values()), without="ipc"), groups.values(), strict=True)
+            (Curve(name, [entries[i]["ipc"] for i in group], [scale * _at(entries[i], key) for i in group]), style)
+            for name, group, style in zip(found.labels(groups, without="ipc"), groups, styles, strict=True)
         ]
         caption = f"{label[0].upper()}{label[1:]} against samples per class"
         charts.append(Chart.of(f"points-{len(charts)}", caption, curves, x_label="samples per class", y_label=label))

@@ -100,10 +100,9 @@ def predictions(run: RunFolder) -> Predictions | None:
     differs = original != distilled
     differing, total = int(counts[differs].sum()), int(counts.sum())
     worst, best = (int(choose(accuracies[0])) for choose in (np.nanargmin, np.nanargmax))
-    summary = (
-        f"The original model is right on {percent(float(accuracies[0][worst]))} of {names[worst]} (lowest) to "
-        f"{percent(float(accuracies[0][best]))} of {names[best]} (highest)."
-    )
+    lowest, highest = (percent(float(accuracies[0][index])) for index in (worst, best))
+    range_ = f"{lowest} of class {names[worst]} (lowest) to {highest} of class {names[best]} (highest)"
+    summary = f"The original model is right on {f'{lowest} of every class' if lowest == highest else range_}."
     charts: Charts = ()
     if k <= _MOST_CLASSES:
         confusion = _summed(truth * k + original, counts, k * k).reshape(k, k)
@@ -231,7 +230,7 @@ def _weight_maps(run: RunFolder, found: WeightsData) -> Matrices:
 
 def _scale(limit: float, apart: float, run: RunFolder, count: int) -> str:
     """The scales of W and of the difference, and how many classes are shown."""
-    ratio = f", {number(apart / limit, digits=2)} of that" if limit > 0.0 else ""
+    ratio = f", or {number(apart / limit, digits=2)} of the largest weight" if limit > 0.0 else ""
     first = f"; the first {count} of {run.record.k} classes" if count < run.record.k else ""
     scale = f"W and W_S from {plain_number(-limit)} to {plain_number(limit)}"
     return f"{scale}, W_S - W up to {plain_number(apart)}{ratio}{first}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from krrdistill.apps.distillation import RunData, written
 from krrdistill.apps.drawing import require_drawing
+from krrdistill.apps.folder import Existing, output_folder
 from krrdistill.apps.likeness import value_range
 from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
 from krrdistill.backends import get_backend
@@ -68,6 +69,8 @@ def write_report(
     ------
     DataError
         For a folder that contains a run, unless ``overwrite`` is given, and for samples that do not fit.
+    KrrDistillError
+        If another process writes to the folder, or it cannot be made or written.
     BackendUnavailable
         If the packages that draw pictures are missing.
     """
@@ -111,9 +114,13 @@ def write_report(
     if name is not None and not isinstance(name, str):
         raise TypeError(f"write_report: name must be a str, got {type(name).__name__}")
     facts = RunData(name or points.made_from, names, test, limits, "statistics" in result.seconds)
-    with limited_threads(options.threads), warnings.catch_warnings():
+    existing = Existing.REPLACED if overwrite else Existing.REFUSED
+    with (
+        output_folder(folder, RunKind.DISTILL, existing),
+        limited_threads(options.threads),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", ResultWarning)  # the record says it
-        folder.mkdir(parents=True, exist_ok=True)
         began, watch = time.perf_counter() - sum(result.seconds.values()), Stopwatch(None, result.seconds)
         run = written(result, facts, model.feature_map.kernel, options, folder, watch, began, start)
         with_path = run.record.criterion != "request"

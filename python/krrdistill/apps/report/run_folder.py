@@ -11,6 +11,7 @@ report.html       the page, made of the others
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.apps.likeness import likeness
 from krrdistill.artifact.file import StoredPoints, read_points
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
 from krrdistill.common.archive import FileKind
@@ -62,6 +64,10 @@ PRIVACY = "privacy.json"
 _LARGEST = 1e100  # of a number in the arrays of a run
 _MOST_WEIGHTS = 1 << 16  # numbers of W, and of W_S - W, that are kept: 0.5 MB each
 _MOST_OUTCOMES = 1 << 17  # rows of what was predicted: 4 MB
+_FACTS = (  # of report.json that distilled.npz has, too
+    *("dataset", "targets", "criterion", "n_train", "n_val", "lambda", "val_accuracy"),
+    *("original", "distilled", "certificate", "seconds"),
+)
 _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
 _CURVE_KIND = FileKind("the curve of a run", re.compile("losses|" + "|".join(_CURVE)))
 _DATA_KIND = FileKind(
@@ -199,6 +205,16 @@ class RunFolder:
     def images(self) -> npt.NDArray[np.float32]:
         """The distilled samples (m, *shape), in the units of the raw data."""
         return self.points.samples
+
+    @property
+    def agrees(self) -> bool:
+        """Whether report.json names this very distilled.npz, and says of it what the file and its samples say."""
+        record, facts = self.record, to_json(self.record)
+        told = {"lambda_s": self.points.lambda_s, **{key: self.meta[key] for key in _FACTS if key in self.meta}}
+        psnr = likeness(self.images, self.start_images, record.value_range).psnr
+        found, said = (math.nan if each is None else each for each in (psnr, record.realism.psnr))
+        same = np.isclose(found, said, equal_nan=True) and all(facts[key] == told[key] for key in told)
+        return record.artifact_sha256 is not None and bool(same)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ class Cell:
         return f"{self.dataset}-{self.kernel}-ipc{self.ipc}-seed{self.seed}-{self.method}{where}"
 
 
+def _digest(result: Any) -> str:
+    """SHA-256 of a result as JSON without spaces, its keys in order."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Store:
     """The finished cells in a folder."""
@@ -59,12 +65,15 @@ class Store:
                 raise ValueError(f"format {content['format']!r}, this version reads {_FORMAT!r}")
             if {"device": "cpu", **content["cell"]} != asdict(cell):
                 raise ValueError(f"it is of {content['cell']}")
+            digest = content.get("digest")
+            if digest is not None and digest != _digest(content["result"]):  # older cells have none
+                raise ValueError("it was changed after it was written")
             return dict(content["result"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not the result of this cell ({error}); delete it to run the cell again") from None
 
     def write(self, cell: Cell, result: dict[str, Any]) -> None:
         """Replaces the result of a cell, whole or not at all."""
-        content = {"format": _FORMAT, "cell": asdict(cell), "result": result}
+        content = {"format": _FORMAT, "cell": asdict(cell), "result": result, "digest": _digest(result)}
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         write_atomically(self.path(cell), lambda stream: stream.write(text.encode()))

@@ -17,7 +17,10 @@ __all__ = ["Publication", "Section", "to_markdown", "to_page"]
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A title, paragraphs, a table whose first column names its rows, and charts with captions (on the page only)."""
+    """A title, paragraphs, a table whose first column names its rows, and charts with captions (on the page only).
+
+    legend : of all curves in the charts: names, colours, dashes
+    """
 
     name: str
     title: str
@@ -25,6 +28,7 @@ class Section:
     head: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     charts: tuple[tuple[str, Markup], ...] = ()
+    legend: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

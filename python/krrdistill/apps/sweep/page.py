@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from krrdistill.apps.report.charts import LAMBDA, Panel, SpreadCurve, panel_figure, panels_figure, save_figure, to_svg
+from krrdistill.apps.report.charts import LAMBDA, Panel, SpreadCurve, legend_of, panels_figure, save_figure, to_svg
 from krrdistill.apps.reproduce.facts import seconds_text
 from krrdistill.apps.reproduce.sections import Publication, Section, to_page
 from krrdistill.apps.run_kind import SWEEP
@@ -57,9 +57,17 @@ def sweep_publication(sweep: Sweep) -> Publication:
     verdict = f"{exact} of {total} cells retrain to their original model within the target of their storage."
     if sweep.failed:
         verdict += f" {len(sweep.failed)} failed."
+    panels = _panels(sweep)
+    kernels = f"Kernels: {_kernels(sweep)}."
     charts = tuple(
-        (caption, to_svg(panel_figure(panel), f"panel-{index}", f"{caption} Kernels: {_kernels(sweep)}."))
-        for index, (panel, caption) in enumerate(_panels(sweep))
+        (caption, to_svg(panels_figure([panel], legend=False), f"panel-{index}", f"{caption} {kernels}"))
+        for index, (panel, caption) in enumerate(panels)
+    )
+    plots = Section(
+        name="plots",
+        title="Against points per class",
+        legend=legend_of((curve.name, curve.look) for panel, _ in panels for curve in panel.curves),
+        charts=charts,
     )
     failed = tuple(sweep.failed.items())
     return Publication(
@@ -67,7 +75,7 @@ def sweep_publication(sweep: Sweep) -> Publication:
         passed=exact == total > 0,
         verdict=verdict,
         sections=(
-            *((Section(name="plots", title="Against points per class", charts=charts),) if charts else ()),
+            *((plots,) if charts else ()),
             _table(sweep),
             *((Section(name="missing", title="Failed", head=("cell", "reason"), rows=failed),) if failed else ()),
             _how(sweep),
@@ -137,11 +145,12 @@ def _panels(sweep: Sweep) -> list[tuple[Panel, str]]:
     found = []
     score, distilled = f"{sweep.score} (%)", _curves(sweep, lambda row: _percent(row, "distilled"))
     if distilled:
-        original = [replace(curve, dotted=True) for curve in _curves(sweep, lambda row: _percent(row, "original"))]
+        of_original = _curves(sweep, lambda row: _percent(row, "original"))
+        original = [replace(curve, name="original model", dotted=True) for curve in of_original]
         caption = (
             f"{sweep.score[0].upper()}{sweep.score[1:]} of the model retrained from the file; dotted: the original."
         )
-        found.append((Panel(score, (*original, *distilled)), f"{caption} {_BARS}"))
+        found.append((Panel(score, (*distilled, *original)), f"{caption} {_BARS}"))
     errors = _curves(sweep, _error)
     if errors:
         caption = "Relative weight error: geometric mean over seeds, and the smallest and the largest."

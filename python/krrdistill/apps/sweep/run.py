@@ -270,14 +270,14 @@ def _difference(name: str, found: Any, wanted: Any) -> str:
 
 
 def _finished(folder: Path, cell: Cell) -> RunRecord | None:
-    """The record of a cell that is done; None where something of it is missing, damaged or of another run."""
+    """The record of a cell that is done; None where something of it is missing, edited, damaged or of another run."""
     if not (folder / PAGE).is_file():
         return None
     try:
-        record = read_run(folder).record
+        run = read_run(folder)
     except DataError:
         return None
-    return record if cell.made(record) else None
+    return run.record if cell.made(run.record) and run.agrees else None
 
 
 def _model(

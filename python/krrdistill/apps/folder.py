@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from krrdistill.apps.cli.status import say
 from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
 from krrdistill.common.files import is_leftover, lock, write_atomically
 from krrdistill.errors import KrrDistillError
 
-__all__ = ["Existing", "OutputError", "RunKind", "output_folder"]
+__all__ = ["Existing", "OutputError", "RunKind", "locked", "output_folder"]
 
 LOCK = ".krrdistill-lock"
 _PROBE = ".krrdistill-probe"
@@ -45,12 +45,14 @@ class Existing(Enum):
 
 
 @contextmanager
-def output_folder(path: Path, kind: RunKind, existing: Existing = Existing.REFUSED) -> Iterator[Path]:
+def output_folder(
+    path: Path, kind: RunKind, existing: Existing = Existing.REFUSED, *, say: Callable[[str], None] = warnings.warn
+) -> Iterator[Path]:
     """Create ``path`` and prove that files can be written there, before any long work; nobody else writes meanwhile.
 
     Yields the folder: with ``Existing.KEPT`` the first of path, path_2, path_3 ... that no run has. When the work
     inside fails, folders that were made here and are still empty are removed again. The files of a run that is replaced
-    stay until the new ones are whole.
+    stay until the new ones are whole. ``say`` is called with what the user should know.
 
     Raises
     ------
@@ -64,10 +66,10 @@ def output_folder(path: Path, kind: RunKind, existing: Existing = Existing.REFUS
     try:
         with ExitStack() as stack:
             numbers = _numbered(path) if existing is Existing.KEPT else ()
-            folder = next(each for each in itertools.chain([path], numbers) if _take(each, kind, existing, stack, made))
+            folders = itertools.chain([path], numbers)
+            folder = next(each for each in folders if _take(each, kind, existing, stack, made, say))
             if folder != path:
-                say(f"note: {path} holds a run already: this one goes to {folder}")
-            _remove_leftovers(folder)
+                say(f"{path} holds a run already: this one goes to {folder}")
             _prove_writable(folder)
             before = _times(folder)
             yield folder
@@ -85,14 +87,21 @@ def _numbered(path: Path) -> Iterator[Path]:
     return (path.with_name(f"{path.name}_{number}") for number in itertools.count(2))
 
 
-def _take(folder: Path, kind: RunKind, existing: Existing, stack: ExitStack, made: list[Path]) -> bool:
+def _take(
+    folder: Path,
+    kind: RunKind,
+    existing: Existing,
+    stack: ExitStack,
+    made: list[Path],
+    say: Callable[[str], None],
+) -> bool:
     """Locks a folder for as long as ``stack``; False where another run has it and the next number will do."""
     if not _is_free(folder, kind, existing):
         return False
     _make(folder, made)
     try:
         with ExitStack() as own:
-            own.enter_context(_locked(folder))
+            own.enter_context(locked(folder, say=say))
             if not _is_free(folder, kind, existing):  # another run may have ended between
                 return False
             stack.enter_context(own.pop_all())
@@ -140,19 +149,23 @@ def _prove_writable(path: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """A file in the folder that the system keeps for this process until it ends, however it ends."""
+def locked(folder: Path, *, say: Callable[[str], None] = warnings.warn) -> Iterator[None]:
+    """Nobody else writes to the folder in the block, and nothing is left of runs that were killed.
+
+    A file in the folder is kept by the system for this process until it ends, however it ends.
+    """
     path = folder / LOCK
     stream = _lock(path, folder)
     try:
         stream.seek(0)
         before = stream.read().strip()
         if before:
-            say(f"note: process {before} was killed while it wrote to {folder}; its unfinished files are removed")
+            say(f"process {before} was killed while it wrote to {folder}; its unfinished files are removed")
         stream.seek(0)
         stream.truncate()
         stream.write(f"{os.getpid()}\n")
         stream.flush()
+        _remove_leftovers(folder)
         yield
     finally:
         with suppress(OSError):
@@ -178,7 +191,7 @@ def _lock(path: Path, folder: Path) -> Any:
             other = stream.read().strip() or "unknown"
             stream.close()
             raise _BusyError(
-                f"process {other} is writing to {folder}: wait until it ends, or give another --out"
+                f"process {other} is writing to {folder}: wait until it ends, or write to another folder"
             ) from None
         stream.close()  # of a run that has ended meanwhile and removed it
 
