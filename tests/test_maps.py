@@ -499,6 +499,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     words = ["distill", "--kernel", "FCNN", "--widths", "70", "--ipc", "2", "--precision", "float64"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
+    assert captured.err.startswith("krrdistill: note: FCNN: layer 1 maps 64 inputs to 70 features; an exact preimage")
     assert "the map has no exact preimage: inputs are approximate, after" in captured.out
     assert "NOT EXACT" not in captured.err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -749,11 +750,17 @@ def test_approximate_results_warn_and_show_it(data: tuple[Array, Array]) -> None
         kd.NotExactWarning, match=r"^distill: NOT EXACT: .* off by .*the map has no exact preimage"
     ) as said:
         result = distill(data, phi, lambdas=[1.0], max_seconds=1e-9)
-    assert "the search stopped after max_seconds" in str(said[0].message)
+    before, after = (str(warning.message) for warning in said)
+    assert before.startswith(f"distill: random_fourier: layer 1 maps {D} inputs to 60 features")
+    assert "approximate inputs are searched for, in up to 100 steps; max_seconds (--max-seconds) bounds" in before
+    assert "the search stopped after max_seconds" in after
     assert "NOT EXACT" in repr(result.distilled)
     assert "NOT EXACT" in repr(result)
     tolerances.assert_estimate(result.distilled.weight_error, weight_error(result))
-    with pytest.warns(kd.NotExactWarning, match="^distill_model: NOT EXACT"):
+    with (
+        pytest.warns(kd.ResultWarning, match="^distill_model: random_fourier: .*approximate inputs are searched for"),
+        pytest.warns(kd.NotExactWarning, match="^distill_model: NOT EXACT"),
+    ):
         kd.distill_model(result.model, max_seconds=1e-9)
     exact = distill(data, kd.FCNN(D, [10]), points_per_class=2)
     assert "NOT EXACT" not in repr(exact)

@@ -484,6 +484,18 @@ def test_the_expected_time_of_a_search_is_its_arithmetic_at_the_rate_of_a_produc
     assert "expected to take 4 to 16 s after" in search_notice(kd.FCNN(200), None)
 
 
+@pytest.mark.parametrize(
+    ("limit", "takes"),
+    [(60.0, "4 to 16 s"), (9.0, "4 to 9 s"), (4.0, "its whole limit of 4 s"), (0.5, "its whole limit of 0.5 s")],
+)
+def test_the_expected_time_of_a_search_with_a_limit_is_not_beyond_it(
+    limit: float, takes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("krrdistill.apps.roofline._seconds_per_flop", lambda precision: 1e-8)
+    said = search_notice(kd.FCNN(200), limit)
+    assert f"is expected to take {takes} after the model is trained; it ends after {limit:g} s at the latest" in said
+
+
 @pytest.mark.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_chromium_renders_the_page_of_kip(scheme: str, kip_run: Path, tmp_path: Path) -> None:

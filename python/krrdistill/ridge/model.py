@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
+from krrdistill.common.warning import warn
 from krrdistill.data.labels import Classes
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError, ResultWarning
@@ -345,7 +345,7 @@ def fit_model(
     )
     for said in (model.path.edge(), model.below_mean()):
         if said is not None:
-            warnings.warn(f"fit_model: {said}", ResultWarning, stacklevel=2)
+            warn(f"fit_model: {said}", ResultWarning)
     return model
 
 

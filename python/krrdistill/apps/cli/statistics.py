@@ -251,6 +251,7 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
             class_names=() if part is None or len(part.class_names) != statistics.k else part.class_names,
             load_seconds=time.perf_counter() - start,
             progress=progress,
+            say=lambda line: status.say(f"note: {line}"),
         )
         asked = result.record.criterion == "request"
         record = of_command(result.record, folder, settings, with_path=not asked, statistics=str(file))
