@@ -24,6 +24,7 @@ from data_files import tiny_images, write_npz
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.status import UsageError, exit_status, message
 from krrdistill.errors import BackendUnavailable, DataError, LambdaOutOfRange, NotPositiveDefinite, NotSurjective
+from pages import check_page
 
 FILES = ["distilled.npz", "distilled.png", "figure_data.npz", "lambda_path.png", "report.html", "report.json"]
 JSON_KEYS = {
@@ -139,6 +140,23 @@ def test_reg_s_asks_for_the_largest_lambda_s(capsys: pytest.CaptureFixture[str])
     report = json.loads(capsys.readouterr().out)
     assert 0 < report["lambda_s"] <= report["lambda"]
     assert "--lambda-s auto" in report["command"]
+
+
+@no_native
+def test_the_verify_command_of_a_run_works_as_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KRRDISTILL_DATA", raising=False)
+    Path("ownmap.py").write_text("def phi(X):\n    return 2.0 * X\n\nphi.inverse = lambda F: F / 2.0\n")
+    X, y = np.random.default_rng(0).integers(0, 256, (200, 28, 28), dtype=np.uint8), np.arange(200) % 10
+    Path("my data").mkdir()
+    np.savez("my data/mnist.npz", x_train=X, y_train=y, x_test=X[:20], y_test=y[:20])
+    words = ["--dataset", "mnist", "--data-dir", "my data", "--kernel", "ownmap:phi", "--out", "o o"]
+    assert main(["distill", *words, "--precision", "float64", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verify_command"] == "krrdistill verify 'o o' --data-dir 'my data' --kernel ownmap:phi"
+    assert report["verify_command"] in check_page(Path("o o/report.html").read_bytes()).words
+    assert main(shlex.split(report["verify_command"])[1:]) == 0
 
 
 @no_native

@@ -168,6 +168,7 @@ class RunRecord:
     zca : whether the inputs are whitened
     noise : the noise that the points started from, None for a start from real samples and for KIP
     statistics : the file of statistics that the model is of, where there were no data
+    command, verify_command : what makes the run again, and verifies its file, from the folder where the run was started
     floor_seconds : lower bound on the time of stages (roofline), None where it is not measured
     """
 
@@ -217,6 +218,7 @@ class RunRecord:
     report: str | None = None
     page: str | None = None
     command: str | None = None
+    verify_command: str | None = None
     machine: Mapping[str, str] | None = None
     finished: str | None = None
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.folder import Existing, RunKind, output_folder
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
+from krrdistill.apps.cli.settings import (
+    DistillSettings,
+    KipSettings,
+    RunSettings,
+    VerifySettings,
+    command_line,
+    verify_line,
+)
 from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.tracking import Tracker, tracked
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS, RunRecord, Verification, to_json
@@ -110,6 +117,7 @@ def of_command(
         in_folder(record, folder, threads=settings.options.threads, with_path=with_path),
         asked=settings.asked,
         command=shlex.join(command_line(settings)),
+        verify_command=shlex.join(verify_line(settings, folder)),
         statistics=statistics,
     )
 

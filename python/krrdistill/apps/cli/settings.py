@@ -41,6 +41,7 @@ __all__ = [
     "VerifySettings",
     "check_together",
     "command_line",
+    "verify_line",
 ]
 
 FILES = "Files"  # panel of the help
@@ -447,6 +448,20 @@ def command_line(settings: RunSettings | SweepSettings) -> list[str]:
     """The words that ask for ``settings`` again: the data set and every option that differs from its default."""
     always = () if getattr(settings, "statistics", None) is not None else ("dataset",)
     return ["krrdistill", settings.command, *as_words(settings, always=always)]
+
+
+def verify_line(settings: DistillSettings | KipSettings, folder: Path) -> list[str]:
+    """The words that verify the file of the run in ``folder``, from where the run was started."""
+    statistics, kernel = getattr(settings, "statistics", None), settings.map_options.kernel
+    asked = VerifySettings(
+        dataset=None if settings.dataset in DATASETS else settings.dataset,
+        statistics=statistics,
+        source=settings.source,
+        data_dir=settings.data_dir,
+        kernel=kernel if is_object_name(kernel) else None,
+    )
+    said = () if statistics is None else _ALREADY_SAID[VerifySettings][1]
+    return ["krrdistill", "verify", str(folder), *as_words(asked, never=said)]
 
 
 _OF_MAP = tuple(each.name for each in declared_options(MapOptions))
