@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -482,6 +483,21 @@ def test_the_expected_time_of_a_search_is_its_arithmetic_at_the_rate_of_a_produc
     assert search_seconds(kd.FCNN(100, [50])) == network / 2
     assert "expected to take a few seconds after" in search_notice(kd.FCNN(100), None)
     assert "expected to take 4 to 16 s after" in search_notice(kd.FCNN(200), None)
+
+
+@pytest.mark.parametrize(
+    ("n_val", "asked", "words"),
+    [
+        (0, {}, "57 samples"),
+        (3, {}, "57 samples (lambda chosen on 3 others)"),
+        (3, {"refit": ""}, "57 samples (lambda chosen on 3 of them)"),
+    ],
+)
+def test_a_run_says_what_its_samples_that_were_not_trained_on_are(
+    n_val: int, asked: dict[str, str], words: str, runs: list[Path]
+) -> None:
+    record = replace(read_run(runs[1]).record, n_train=57, n_val=n_val, asked=asked)
+    assert record.training == words
 
 
 @pytest.mark.parametrize(

@@ -407,7 +407,10 @@ def map_for(
     """The named map with the preprocessing of a run, for a data set, or for samples of a named one."""
     with watch.stage("preprocess"):
         preprocessing = zca(data, name=name) if use_zca else standardize(data, layout=layout, name=name)
-        return make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
+        made = make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
+    if use_zca and made.preprocessing.kind != "zca":
+        raise ValueError(f"{kernel} has a preprocessing of its own, {made.preprocessing.kind}: leave zca (--zca) out")
+    return made
 
 
 def asked_of_map(map_options: Mapping[str, Any] | None, *, use_zca: bool) -> dict[str, str]:

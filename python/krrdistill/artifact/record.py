@@ -239,6 +239,12 @@ class RunRecord:
         return CRITERIA[self.criterion]
 
     @property
+    def training(self) -> str:
+        """The samples that the model was trained on, and those that lambda was chosen on, in words."""
+        others = f" (lambda chosen on {self.n_val} {'of them' if 'refit' in self.asked else 'others'})"
+        return f"{self.n_train} samples{others if self.n_val else ''}"
+
+    @property
     def stages(self) -> dict[str, float]:
         """Seconds of every stage, without their total."""
         return {stage: value for stage, value in self.seconds.items() if stage != "total"}

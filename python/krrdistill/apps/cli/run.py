@@ -83,7 +83,7 @@ def load_data(
     dataset = load_dataset(
         name or settings.dataset,
         data_dir=settings.data_dir,
-        download=getattr(settings, "download", False),
+        download=settings.download,
         targets=targets,
         **vars(settings.source),
     )

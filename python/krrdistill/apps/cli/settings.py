@@ -368,6 +368,7 @@ class TableSettings:
     """One run of ``krrdistill reproduce table3|table4``."""
 
     data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
     out: Path | None = option_of(
         RunSettings, "out", text="Output folder. Finished cells of a table in it are kept.", default_text="runs/WHAT"
     )
@@ -411,6 +412,7 @@ class FigureSettings:
     """One run of ``krrdistill reproduce figures``."""
 
     data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
     out: Path | None = option_of(TableSettings, "out")
     options: FigureOptions = field(default_factory=FigureOptions)
 
@@ -430,6 +432,7 @@ class VerifySettings:
     )
     source: SourceOptions = field(default_factory=SourceOptions)
     data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
     kernel: str | None = option(
         None,
         "Your own feature map, if the file was made with one; files never load code by themselves.",

@@ -87,6 +87,7 @@ def draw_figures(
     *,
     folder: Path,
     data_dir: Path | None = None,
+    download: bool = False,
     progress: Progress | None = None,
     say: Say = lambda line: None,
 ) -> FigureSet:
@@ -99,6 +100,8 @@ def draw_figures(
         Where distilled sets are written before they are read back and removed.
     data_dir : Path, optional
         Folder of the named data sets.
+    download : bool
+        Whether to download those that are missing.
     progress : callable, optional
         Called with (stage, fraction done).
     say : callable
@@ -118,7 +121,7 @@ def draw_figures(
     parts: dict[str, list[_Part]] = {name: [] for name in options.only}
     with limited_threads(options.threads):
         for name in options.datasets:
-            data = load_dataset(name, data_dir=data_dir)
+            data = load_dataset(name, data_dir=data_dir, download=download)
             linear = _case(data, "identity", options, progress, published_zca=_in_colour(data))
             mapped = _case(data, options.kernel, options, progress, published_zca=False)
             if (mapped.kernel, mapped.use_zca) == (linear.kernel, linear.use_zca):
