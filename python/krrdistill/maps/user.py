@@ -151,7 +151,7 @@ class UserMap(FeatureMap):
     name : str, optional
         Name in files and messages. The command line uses "package.module:object".
     preprocessing : Preprocessing, optional
-        Preprocessing of raw inputs, before the function; by default none.
+        Preprocessing of raw inputs, before the function; by default none (the commands standardise).
 
     Raises
     ------
