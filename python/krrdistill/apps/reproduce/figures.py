@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from krrdistill.apps.info import machine
 from krrdistill.apps.report.pictures import data_uri
 from krrdistill.apps.report.rows import Panel, PictureRow, drawn, rows_figure, to_file
 from krrdistill.apps.reproduce.case import Case
-from krrdistill.apps.reproduce.facts import common_section, range_of, seconds_text
+from krrdistill.apps.reproduce.facts import command_for, common_section, range_of, seconds_text
 from krrdistill.apps.reproduce.published import FIGURE2, SOURCE
 from krrdistill.apps.reproduce.sections import Publication, Section
 from krrdistill.apps.reproduce.selection import FigureOptions
@@ -133,7 +132,7 @@ def draw_figures(
     document = {
         "figures": [_described(name, found) for name, found in parts.items()],
         "asked": asdict(options),
-        "command": shlex.join(["krrdistill", "reproduce", "figures", *as_words(options, always=("datasets",))]),
+        "command": command_for("figures", as_words(options, always=("datasets",)), data_dir),
         "machine": machine(options.threads),
         "versions": versions(),
         "finished": finished,

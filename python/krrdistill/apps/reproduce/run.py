@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from krrdistill.apps.kip.place import place_of
 from krrdistill.apps.reproduce import table3, table4
 from krrdistill.apps.reproduce.case import Case
 from krrdistill.apps.reproduce.cells import Cell, Store
+from krrdistill.apps.reproduce.facts import command_for
 from krrdistill.apps.reproduce.sections import Publication
 from krrdistill.apps.reproduce.selection import ReproduceOptions
 from krrdistill.artifact.making import versions
@@ -79,7 +79,7 @@ def reproduce(
                 not_run += [{**asdict(cell), "reason": reason} for cell, reason in refused.items()]
                 found = ((cell, store.read(cell)) for cell in cells if cell not in refused)
                 results += [{**asdict(cell), **result} for cell, result in found if result is not None]
-    command = _command(table, options)
+    command = _command(table, options, data_dir)
     return {"table": table, "asked": asdict(options), "command": command, "cells": results, "not_run": not_run}
 
 
@@ -93,14 +93,14 @@ def publication(document: Mapping[str, Any]) -> Publication:
         ) from error
 
 
-def _command(table: str, options: ReproduceOptions) -> str:
-    """The words that ask for this table, those for folders left out."""
+def _command(table: str, options: ReproduceOptions, data_dir: Path | None) -> str:
+    """The command that asks for this table."""
     cells, of_kip = ("datasets", "kernels", "ipcs", "seeds"), ("methods", "kip_iterations", "time_budget", "device")
     if table == "table3":
         words = as_words(options, always=cells, never=of_kip)
     else:
         words = as_words(options, always=(*cells, *of_kip[:-1]))
-    return shlex.join(["krrdistill", "reproduce", table, *words])
+    return command_for(table, words, data_dir)
 
 
 def _is_finished(store: Store, cell: Cell, options: ReproduceOptions) -> bool:
