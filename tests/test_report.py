@@ -656,7 +656,7 @@ def test_lines_of_the_page_load_the_file(runs: list[Path], monkeypatch: pytest.M
     exec(html.unescape(found.group(1)), known)
     assert known["predicted"].shape == (2,)
     assert known["W"].shape == (4, 60)
-    assert [button["data-copies"] for button in Page(content.encode()).all("button")] == ["rerun", "load"]
+    assert [button["data-copies"] for button in Page(content.encode()).all("button")] == ["rerun", "load", "verify"]
 
 
 def test_page_allows_its_own_script_alone(runs: list[Path]) -> None:
