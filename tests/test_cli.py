@@ -24,6 +24,7 @@ from data_files import tiny_images, write_npz
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.status import UsageError, exit_status, message
 from krrdistill.errors import BackendUnavailable, DataError, LambdaOutOfRange, NotPositiveDefinite, NotSurjective
+from pages import check_page
 
 FILES = ["distilled.npz", "distilled.png", "figure_data.npz", "lambda_path.png", "report.html", "report.json"]
 JSON_KEYS = {
@@ -89,7 +90,8 @@ def test_distill_writes_its_files_and_prints_a_summary(tmp_path: Path, capsys: p
     report = json.loads((folder / "report.json").read_text())
     printed = capsys.readouterr()
     accuracy = f"{report['distilled']['test_accuracy']:.2%}".replace("%", " %")
-    for shown in ("1366 samples distilled to 10", accuracy, "100.00 %", "lambda", "wrote distilled.npz"):
+    trained = "1366 samples (lambda chosen on 72 others) distilled to 10"
+    for shown in (trained, accuracy, "100.00 %", "lambda", "wrote distilled.npz"):
         assert shown in printed.out
     assert printed.err == "".join(f"krrdistill: warning: {warning}\n" for warning in report["warnings"])
 
@@ -139,6 +141,80 @@ def test_reg_s_asks_for_the_largest_lambda_s(capsys: pytest.CaptureFixture[str])
     report = json.loads(capsys.readouterr().out)
     assert 0 < report["lambda_s"] <= report["lambda"]
     assert "--lambda-s auto" in report["command"]
+
+
+@no_native
+def test_the_verify_command_of_a_run_works_as_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KRRDISTILL_DATA", raising=False)
+    Path("ownmap.py").write_text("def phi(X):\n    return 2.0 * X\n\nphi.inverse = lambda F: F / 2.0\n")
+    X, y = np.random.default_rng(0).integers(0, 256, (200, 28, 28), dtype=np.uint8), np.arange(200) % 10
+    Path("my data").mkdir()
+    np.savez("my data/mnist.npz", x_train=X, y_train=y, x_test=X[:20], y_test=y[:20])
+    words = ["--dataset", "mnist", "--data-dir", "my data", "--kernel", "ownmap:phi", "--out", "o o"]
+    assert main(["distill", *words, "--precision", "float64", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verify_command"] == "krrdistill verify 'o o' --data-dir 'my data' --kernel ownmap:phi"
+    assert report["verify_command"] in check_page(Path("o o/report.html").read_bytes()).words
+    assert main(shlex.split(report["verify_command"])[1:]) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "distill --dataset mnist --out o",
+        "kip --dataset mnist --out o",
+        "privacy --dataset mnist",
+        "statistics --dataset mnist --out s.npz",
+        "sweep --dataset mnist --out o",
+        "reproduce table3 --datasets mnist --kernels identity --ipcs 1 --seeds 0 --out o",
+        "reproduce figures --datasets mnist --out o",
+        "verify with_weights.npz --dataset mnist",
+    ],
+)
+def test_download_that_a_message_advises_is_an_option_of_the_command(
+    words: str, with_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(name: str, folder: Path) -> None:
+        raise DataError(f"{name} would be fetched to {folder}")
+
+    monkeypatch.setattr("krrdistill.data.registry.fetch", fetch)
+    Path("with_weights.npz").write_bytes(with_weights.read_bytes())
+    given = [*words.split(), "--data-dir", "none"]
+    assert main(given) == 1
+    assert "or fetch it with --download (download=True)" in capsys.readouterr().err
+    assert main([*given, "--download"]) == 1
+    assert "mnist would be fetched to none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["distill --out", "kip --out", "sweep --out", "statistics --out", "reproduce table3 --out", "distill --data-dir"],
+)
+def test_an_empty_path_is_refused_and_not_the_current_folder(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command, *others, flag = words.split()
+    assert main([command, *others, flag, ""]) == 2
+    assert f"{flag} must be a path, got ''; '.' is the current folder" in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
+def test_an_empty_data_set_is_refused_and_not_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "--dataset", ""]) == 2
+    assert "--dataset must be one of digits, mnist" in capsys.readouterr().err
+
+
+@no_native
+def test_few_held_out_samples_are_said_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = np.random.default_rng(0).standard_normal((60, 5)), np.arange(60) % 3
+    np.savez("few.npz", x_train=X, y_train=y, x_test=X, y_test=y)
+    assert main([*REAL, "--dataset", "few.npz", "--json"]) == 0
+    report, said = json.loads((captured := capsys.readouterr()).out), captured.err
+    few = "lambda was chosen on 3 held-out samples only, too few to tell models apart: hold out more"
+    assert few in said
+    assert any(few in warning for warning in report["warnings"])
+    with pytest.warns(kd.ResultWarning, match=f"^fit_model: {few}"):
+        kd.distill(X, y, kd.Identity(5))
 
 
 @no_native

@@ -197,10 +197,22 @@ def test_subtract_takes_a_shard_away_once(digits: kd.Dataset, capsys: pytest.Cap
     rest, without = (kd.RidgeStatistics.load(file).gram for file in ("rest.npz", "without.npz"))
     tolerances.assert_reduction(rest, without, np.float64, len(digits.x_train), np.full_like(rest, 2.0 * 1366))
     again = error_of(capsys, 1, "subtract", "rest.npz", made[0], "--out", "x.npz")
-    assert again.startswith(f"{made[0]}: statistics -=: shard 'sha256:")
+    assert again.startswith(f"rest.npz and {made[0]}: statistics -=: shard 'sha256:")
     assert "already taken away" in again
     assert printed(capsys, "merge", "rest.npz", made[0], "--out", "back.npz")["n"] == len(digits.x_train)
     assert not Path("x.npz").exists()
+
+
+def test_merge_says_the_precision_of_each_file_where_they_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
+    for precision in ("float32", "float64"):
+        statistics = kd.RidgeStatistics(kd.Identity(3), 2, precision=precision, shard=precision)
+        statistics.update(X, y).save(f"{precision}.npz")
+    run("merge", "float64.npz", "float32.npz", "--out", "all.npz")
+    said = "note: the sum has the lower precision of its parts, float32: float64.npz float64, float32.npz float32"
+    assert said in capsys.readouterr().err
+    run("merge", "float32.npz", "--out", "one.npz")
+    assert "precision" not in capsys.readouterr().err
 
 
 def test_held_out_rows_of_shards_merge(digits: kd.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,7 +231,8 @@ def test_held_out_rows_of_shards_merge(digits: kd.Dataset, capsys: pytest.Captur
     np.savez("other.npz", X=np.ones((4, 3)), y=np.arange(4))
     rows = kd.HeldOutRows(np.ones((4, 3)), np.array(["a", "b", "a", "b"]))
     rows.save("other.npz")
-    assert error_of(capsys, 1, "merge", "ha.npz", "other.npz", "--out", "x.npz").startswith("other.npz: held-out rows")
+    said = error_of(capsys, 1, "merge", "ha.npz", "other.npz", "--out", "x.npz")
+    assert said.startswith("ha.npz and other.npz: held-out rows of the shapes")
 
 
 def test_a_run_without_a_test_set_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -334,9 +347,9 @@ def two(files_of_two: Path, tmp_path: Path) -> None:
         (1, "statistics --dataset data.npz --out x.npz --classes 3", "data.npz: statistics: y holds the label 9"),
         (1, "statistics --dataset names.npz --out x.npz --like s.npz", "names.npz: statistics: y must hold"),
         (2, "statistics --dataset data.npz --out x.npz --like missing.npz", "no such file: missing.npz"),
-        (1, "merge s.npz s.npz --out x.npz", "s.npz: statistics +=: shard"),
-        (1, "merge s.npz other.npz --out x.npz", "other.npz: statistics +=: "),
-        (1, "merge s.npz names_s.npz --out x.npz", "names_s.npz: statistics +=: the classes are"),
+        (1, "merge s.npz s.npz --out x.npz", "s.npz and s.npz: statistics +=: shard"),
+        (1, "merge s.npz other.npz --out x.npz", "s.npz and other.npz: statistics +=: the statistics are of "),
+        (1, "merge s.npz names_s.npz --out x.npz", "s.npz and names_s.npz: statistics +=: the classes are"),
         (1, "merge s.npz cut.npz --out x.npz", "cut.npz: not an .npz file: cut short"),
         (1, "merge s.npz data.npz --out x.npz", "data.npz: "),
         (1, "merge s.npz h.npz --out x.npz", "h.npz: "),

@@ -14,7 +14,15 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 
 from krrdistill import maps
 from krrdistill.apps.cli.config import read_config, resolve
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, SweepSettings, command_line
+from krrdistill.apps.cli.settings import (
+    DistillSettings,
+    KipSettings,
+    RunSettings,
+    SweepSettings,
+    VerifySettings,
+    command_line,
+    verify_line,
+)
 from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip import KipOptions
 from krrdistill.apps.sweep import SweepOptions
@@ -208,8 +216,9 @@ def test_folder_names_the_run(tmp_path: Path) -> None:
     ("given", "name"),
     [
         ({"zca": True, "realism": "0.5"}, "digits_identity_ipc1_real_zca_realism0.5_seed0"),
+        ({"realism": "1", "max_seconds": "5"}, "digits_identity_ipc1_real_max-seconds5_realism1_seed0"),
         ({"store": "uint8", "refit": True}, "digits_identity_ipc1_noise_refit_store-uint8_seed0"),
-        ({"lambdas": "0.1,10", "stratify": False}, "digits_identity_ipc1_noise_lambdas0.1-10.0_no-stratify_seed0"),
+        ({"lambdas": "0.1,10", "stratify": False}, "digits_identity_ipc1_noise_lambdas0.1-10_no-stratify_seed0"),
         ({"noise": "gaussian", "precision": "float64"}, "digits_identity_ipc1_noise_noise-gaussian_precision-float64_"),
         ({"labels_only": True, "lambda_s": "auto"}, "digits_identity_ipc1_real_labels-only_lambda-s-auto_seed0"),
         ({"kernel": "FCNN", "hidden_layers": "2"}, "digits_FCNN_ipc1_noise_hidden-layer2_seed0"),
@@ -259,7 +268,7 @@ def test_sweep_takes_the_options_of_distill_and_several_values_of_its_axes() -> 
     assert not {"--kernel", "--ipc", "--seed"} & set(words)
     assert "--statistics" not in {each.flag for each in declared_options(SweepSettings)}
     read = dict(zip(words[2::2], words[3::2], strict=False))
-    assert read["--lambda-s"] == "auto,0.0"
+    assert read["--lambda-s"] == "auto,0"
 
 
 @pytest.mark.parametrize("kind", [DistillSettings, KipSettings, SweepSettings])
@@ -443,6 +452,29 @@ def test_bad_options_are_named_with_what_came(given: dict[str, Any], expected: s
 def test_options_that_exclude_each_other(given: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         distill(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, ""),
+        ({"data_dir": "there", "kernel": "FCNN", "seed": "3", "zca": True, "backend": "array"}, "--data-dir there"),
+        ({"dataset": "./a.npz", "x": "a,b", "test": "t.npz"}, "--dataset ./a.npz --x a,b --test t.npz"),
+        ({"dataset": "./a.npz", "test_fraction": "0.25", "kernel": "m:phi"},
+         "--dataset ./a.npz --test-fraction 0.25 --kernel m:phi"),
+        ({"statistics": "s.npz", "validation": "h.npz", "test": "mnist", "data_dir": "there"},
+         "--statistics s.npz --test mnist --data-dir there"),
+    ],
+)  # fmt: skip
+def test_the_verify_command_has_what_the_file_does_not_say(
+    given: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.npz").touch()
+    line = verify_line(distill(given), Path("runs/a"))
+    assert line == ["krrdistill", "verify", "runs/a", *words.split()]
+    declared = {each.flag: each.name for each in declared_options(VerifySettings)}
+    resolve(VerifySettings, {declared[flag]: value for flag, value in zip(line[3::2], line[4::2], strict=True)})
 
 
 def test_the_recorded_command_of_statistics_names_no_data_set() -> None:

@@ -65,6 +65,16 @@ def test_missing_backend_is_shown_with_its_remedy(
     assert "yes; isas base avx2" in printed
 
 
+def test_a_backend_with_an_extra_is_listed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("typer", reason="the cli extra is not installed")
+    from krrdistill.apps.cli import main
+
+    assert main(["info"]) == 0
+    items = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert items.count("numba") == 1
+    assert {"native", "cli", "data"} <= set(items)
+
+
 def test_json_is_one_object_with_the_same_facts(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("typer", reason="the cli extra is not installed")
     from krrdistill.apps.cli import main

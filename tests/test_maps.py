@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,17 @@ import oracles
 import tolerances
 from conftest import stages
 from krrdistill.apps.cli import main
+from krrdistill.apps.cli.config import resolve
+from krrdistill.apps.cli.settings import DistillSettings
+from krrdistill.apps.distillation import map_for
 from krrdistill.backends import Backend, Layer
+from krrdistill.common.progress import Stopwatch
 from krrdistill.construct import span
 from krrdistill.construct.labels import labels_only_errors
 from krrdistill.construct.span import span_model
 from krrdistill.maps import FeatureMap, map_from_spec, registry
 from krrdistill.maps.convolution import Convolution
+from krrdistill.maps.user import load_object
 
 try:
     import torch
@@ -441,9 +448,51 @@ def test_user_map_on_the_command_line(
         (["distill", "--kernel", "conv", "--stride", "0", "--out", "b"], "--stride must be >= 1"),
     ):
         assert main(words) in (1, 2)
-        (line,) = capsys.readouterr().err.strip().splitlines()
+        *notes, line = capsys.readouterr().err.strip().splitlines()
         assert message in line
+        assert all(" gets standardised samples, unless it is a map with" in note for note in notes)
     assert not Path("b").exists()
+
+
+@pytest.mark.parametrize(
+    "reference", ["path_map.py:phi", "./path_map.py:phi", "sub/path_map:phi", "sub/path_map.py:phi", "none.py:phi"]
+)
+def test_a_map_that_is_named_by_its_file_is_refused_with_the_form_that_works(
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    Path("path_map.py").write_text("def phi(X):\n    return X\n", encoding="utf-8")
+    stem = Path(reference.partition(":")[0]).stem
+    said = f"{reference}' names a file, not a module: write {stem}:phi, in the folder of {stem}.py or with that folder"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        load_object(reference, D)
+    assert isinstance(load_object("path_map:phi", D), kd.UserMap)
+
+
+@pytest.mark.parametrize(
+    ("given", "done"),
+    [
+        ({"kernel": "m:phi"}, "standardised"),
+        ({"kernel": "m:phi", "zca": True}, "whitened"),
+        ({"kernel": "FCNN", "zca": True}, None),
+        ({"kernel": "m:phi", "statistics": "s.npz", "lambdas": "1"}, None),  # whose scaling it has
+    ],
+)
+def test_the_scaling_that_an_own_map_gets_is_said(given: dict[str, Any], done: str | None) -> None:
+    notes = resolve(DistillSettings, given)[1]
+    assert notes == [] if done is None else f"m:phi gets {done} samples, unless it is a map with" in notes[0]
+
+
+def test_zca_of_an_own_map_with_another_preprocessing_is_refused(
+    data: tuple[Array, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, own = data[0], kd.UserMap(np.array, D, name="own:phi", preprocessing=kd.standardize(data[0]))
+    monkeypatch.setattr("krrdistill.maps.registry.load_object", lambda reference, input_dim: own)
+    said = r"own:phi has a preprocessing of its own, standardize: leave zca \(--zca\) out"
+    with pytest.raises(ValueError, match=said):
+        map_for(X, "own:phi", None, use_zca=True, seed=0, watch=Stopwatch(None))
+    assert map_for(X, "own:phi", None, use_zca=False, seed=0, watch=Stopwatch(None)) is own
 
 
 def test_own_kinds_of_layered_maps_are_refused_before_the_work(
@@ -456,7 +505,7 @@ def test_own_kinds_of_layered_maps_are_refused_before_the_work(
     (tmp_path / "own_kind.py").write_text(source, encoding="utf-8")
     out = tmp_path / "run"
     assert main(["distill", "--kernel", "own_kind:phi", "--out", str(out)]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    *_, line = capsys.readouterr().err.strip().splitlines()
     assert "own_kind:phi: files cannot describe the FeatureMap of kernel 'layers'; use a UserMap" in line
     assert not list(tmp_path.rglob("*.npz"))
     result = distill(data, FeatureMap(D, kd.FCNN(D, [9]).layers))
@@ -499,6 +548,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     words = ["distill", "--kernel", "FCNN", "--widths", "70", "--ipc", "2", "--precision", "float64"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
+    assert captured.err.startswith("krrdistill: note: FCNN: layer 1 maps 64 inputs to 70 features; an exact preimage")
     assert "the map has no exact preimage: inputs are approximate, after" in captured.out
     assert "NOT EXACT" not in captured.err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
@@ -749,11 +799,17 @@ def test_approximate_results_warn_and_show_it(data: tuple[Array, Array]) -> None
         kd.NotExactWarning, match=r"^distill: NOT EXACT: .* off by .*the map has no exact preimage"
     ) as said:
         result = distill(data, phi, lambdas=[1.0], max_seconds=1e-9)
-    assert "the search stopped after max_seconds" in str(said[0].message)
+    before, after = (str(warning.message) for warning in said)
+    assert before.startswith(f"distill: random_fourier: layer 1 maps {D} inputs to 60 features")
+    assert "approximate inputs are searched for, in up to 100 steps; max_seconds (--max-seconds) bounds" in before
+    assert "the search stopped after max_seconds" in after
     assert "NOT EXACT" in repr(result.distilled)
     assert "NOT EXACT" in repr(result)
     tolerances.assert_estimate(result.distilled.weight_error, weight_error(result))
-    with pytest.warns(kd.NotExactWarning, match="^distill_model: NOT EXACT"):
+    with (
+        pytest.warns(kd.ResultWarning, match="^distill_model: random_fourier: .*approximate inputs are searched for"),
+        pytest.warns(kd.NotExactWarning, match="^distill_model: NOT EXACT"),
+    ):
         kd.distill_model(result.model, max_seconds=1e-9)
     exact = distill(data, kd.FCNN(D, [10]), points_per_class=2)
     assert "NOT EXACT" not in repr(exact)

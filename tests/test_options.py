@@ -122,12 +122,12 @@ def test_words_are_read_as_the_field_says() -> None:
 def test_words_ask_for_what_is_not_the_default() -> None:
     wood = Wood(count=3, sizes=(1.0, 0.1), sawn=True, stacked=False, cut=Cut(blade="long"))
     assert as_words(Wood()) == []
-    assert as_words(wood) == ["--pieces", "3", "--sizes", "1.0,0.1", "--sawn", "--no-stacked", "--blade", "long"]
+    assert as_words(wood) == ["--pieces", "3", "--sizes", "1,0.1", "--sawn", "--no-stacked", "--blade", "long"]
     assert as_words(wood, always=("wet",), never=("sizes", "sawn", "stacked", "blade")) == [
         "--pieces",
         "3",
         "--wet",
-        "0.0",
+        "0",
     ]
 
 

@@ -69,7 +69,7 @@ def test_colour_images_are_whitened_and_clipped_unless_asked_otherwise(
     images: dict[str, Any] = {name: random.integers(0, 256, shape, dtype=np.uint8) for name, shape in parts.items()}
     labels = {"y_train": np.arange(80) % 2, "y_test": np.arange(10) % 2}
     data = kd.Dataset(name="cifar10", class_names=("a", "b"), **images, **labels)
-    monkeypatch.setattr(figures_module, "load_dataset", lambda name, data_dir: data)
+    monkeypatch.setattr(figures_module, "load_dataset", lambda name, **given: data)
     for changes, zca, pixels in (({}, True, "clip"), ({"zca": False, "pixels": "stretch"}, False, "stretch")):
         options = FigureOptions(datasets=("cifar10",), only=("one-per-class",), backend="array", **changes)
         (figure,) = draw_figures(options, folder=tmp_path).document["figures"]

@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -484,6 +485,33 @@ def test_the_expected_time_of_a_search_is_its_arithmetic_at_the_rate_of_a_produc
     assert "expected to take 4 to 16 s after" in search_notice(kd.FCNN(200), None)
 
 
+@pytest.mark.parametrize(
+    ("n_val", "asked", "words"),
+    [
+        (0, {}, "57 samples"),
+        (3, {}, "57 samples (lambda chosen on 3 others)"),
+        (3, {"refit": ""}, "57 samples (lambda chosen on 3 of them)"),
+    ],
+)
+def test_a_run_says_what_its_samples_that_were_not_trained_on_are(
+    n_val: int, asked: dict[str, str], words: str, runs: list[Path]
+) -> None:
+    record = replace(read_run(runs[1]).record, n_train=57, n_val=n_val, asked=asked)
+    assert record.training == words
+
+
+@pytest.mark.parametrize(
+    ("limit", "takes"),
+    [(60.0, "4 to 16 s"), (9.0, "4 to 9 s"), (4.0, "its whole limit of 4 s"), (0.5, "its whole limit of 0.5 s")],
+)
+def test_the_expected_time_of_a_search_with_a_limit_is_not_beyond_it(
+    limit: float, takes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("krrdistill.apps.roofline._seconds_per_flop", lambda precision: 1e-8)
+    said = search_notice(kd.FCNN(200), limit)
+    assert f"is expected to take {takes} after the model is trained; it ends after {limit:g} s at the latest" in said
+
+
 @pytest.mark.chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_chromium_renders_the_page_of_kip(scheme: str, kip_run: Path, tmp_path: Path) -> None:
@@ -637,7 +665,7 @@ def test_lines_of_the_page_load_the_file(runs: list[Path], monkeypatch: pytest.M
     exec(html.unescape(found.group(1)), known)
     assert known["predicted"].shape == (2,)
     assert known["W"].shape == (4, 60)
-    assert [button["data-copies"] for button in Page(content.encode()).all("button")] == ["rerun", "load"]
+    assert [button["data-copies"] for button in Page(content.encode()).all("button")] == ["rerun", "load", "verify"]
 
 
 def test_page_allows_its_own_script_alone(runs: list[Path]) -> None:

@@ -322,6 +322,8 @@ def test_a_cell_is_kept_under_the_budget_that_ended_it(tmp_path: Path, monkeypat
 def test_the_command_asks_for_the_same_again(tmp_path: Path) -> None:
     command = reproduce("table3", closed(threads=1), out=tmp_path)["command"]
     assert command.endswith("--backend array --threads 1")
+    there = reproduce("table3", closed(threads=1), out=tmp_path, data_dir=Path("my data"))["command"]
+    assert there == f"{command} --data-dir 'my data'"
 
 
 def race_document(steps: dict[str, float], iterations: dict[str, int], accuracy: dict[str, float]) -> dict[str, Any]:

@@ -130,7 +130,10 @@ def test_noise_floor_of_a_singular_gram(any_backend: Backend) -> None:
     tolerances.assert_exact(path.below_noise_floor, smallest + grid <= path.noise_floor)
     assert path.below_noise_floor.tolist() == [True, True, True, False, False]
     (sentence,) = path.statements()
-    assert "lambda 1e-12 ... 1e-08 (3 of 5)" in sentence
+    assert "lambda 1e-12 ... 1e-08 (3 of 5) lie under" in sentence
+    (of_one,) = kd.ridge_path(few, grid[2:]).statements()
+    assert "lambda 1e-08 (1 of 3) lies under the noise floor" in of_one
+    assert "was not eligible" in of_one
     assert f"{path.noise_floor:.3g}" in sentence
     assert path.positive_definite[3:].all()
     assert np.isnan(path.weights[~path.positive_definite]).all()

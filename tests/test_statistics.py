@@ -645,10 +645,16 @@ def test_merge_refuses_other_shapes() -> None:
     statistics = statistics_of(X, Y)
     with pytest.raises(DataError, match=r"there are 3 and 2 classes without labels; make the smaller ones grow"):
         statistics.merge(Statistics(PHI, 2))
-    with pytest.raises(DataError, match=r"p=5, k=3, .* and .*p=6, k=3, .* are of different targets or features"):
+    both = r"different feature maps: FCNN\(6 -> .*\) and Identity\(6 -> 6\); all shards take one map \(--like\)"
+    with pytest.raises(DataError, match=both):
         statistics.merge(Statistics(kd.Identity(6), K))
-    with pytest.raises(DataError, match=r"p=5, k=3, classes.* and .*p=5, k=3, real.* are of different targets"):
+    with pytest.raises(DataError, match=r"different targets: classes and 3 real targets$"):
         statistics.merge(Statistics(PHI, n_targets=K))
+    with pytest.raises(DataError, match=r"targets: 2 real targets and 1 real targets; of different feature maps: FCNN"):
+        Statistics(PHI, n_targets=2).merge(Statistics(kd.Identity(6), n_targets=1))
+    ours, theirs = (kd.Identity(D, preprocessing=kd.standardize(scale * X)) for scale in (1.0, 2.0))
+    with pytest.raises(DataError, match="each with the scaling of its own samples"):
+        Statistics(ours, K).merge(Statistics(theirs, K))
 
 
 def test_statistics_of_another_map_are_refused(tmp_path: Path) -> None:
@@ -772,7 +778,7 @@ def test_statistics_minus_a_part_are_those_of_the_rest() -> None:
     tolerances.assert_reduction(left.gram, statistics_of(real[:40], Y[:40]).gram, np.float64, 60,
                                 oracles.gram(oracles.feature_magnitude(real.T, PHI.layers)))  # fmt: skip
     rounded = statistics_of(real, Y, "float32")
-    with pytest.raises(DataError, match="do not cancel"):
+    with pytest.raises(DataError, match=r"products are in float32 and float64; those in float32 .* do not cancel"):
         rounded -= statistics_of(real[40:], Y[40:])
 
 

@@ -106,9 +106,9 @@ def test_command_leaves_runs_a_table_and_plots(tmp_path: Path, capsys: pytest.Ca
     cell = out / names[0]
     for words in (["report", str(cell)], ["verify", str(cell)], ["compare", str(cell), str(out / names[1])]):
         assert main(words) == 0
-    assert read_run(cell).record.command == (
-        "krrdistill distill --dataset digits --init real --backend array --threads 1"
-    )
+    record = read_run(cell).record
+    assert record.command == "krrdistill distill --dataset digits --init real --backend array --threads 1"
+    assert record.verify_command == f"krrdistill verify {cell}"
     page = check_page((out / "sweep.html").read_bytes())
     assert len([svg for svg in page.all("svg") if svg.get("role") == "img"]) == 3
     assert "original model" in page.words

@@ -71,9 +71,30 @@ def test_folder_of_a_run_is_replaced_only_when_asked(digits: kd.Dataset, tmp_pat
     assert json.loads((tmp_path / "report.json").read_text())["dataset"] == "second"
 
 
-def test_what_is_no_result_is_refused(digits: kd.Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="result must be a Distillation, as distill returns it, got DistilledDataset"):
-        kd.write_report(distilled(digits).distilled, tmp_path)  # type: ignore[arg-type]
+def test_report_of_points_of_a_model_is_that_of_their_distillation(digits: kd.Dataset, tmp_path: Path) -> None:
+    model = distilled(digits).model
+    points = kd.distill_model(model, points_per_class=2)
+    page = kd.write_report(points, tmp_path / "points", model=model, data=digits)
+    together = kd.write_report(kd.Distillation(points, model, None), tmp_path / "together", data=digits)
+    assert page.with_name("distilled.png").read_bytes() == together.with_name("distilled.png").read_bytes()
+    record = read_run(page.parent).record
+    assert (record.exact, record.m, record.n_train) == (True, 20, model.n_train)
+
+
+def test_report_of_what_is_no_result_is_refused_with_what_to_call(digits: kd.Dataset, tmp_path: Path) -> None:
+    result = distilled(digits)
+    needs = r"needs the model that was given to it: write_report\(points, folder, model=model\)"
+    with pytest.raises(TypeError, match=needs):
+        kd.write_report(result.distilled, tmp_path)
+    with pytest.raises(TypeError, match=needs + ", got Distillation"):
+        kd.write_report(result.distilled, tmp_path, model=result)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model belongs to a result of distill_model; that of distill has its own"):
+        kd.write_report(result, tmp_path, model=result.model)
+    with pytest.raises(TypeError, match="result must be what distill or distill_model returns, got RidgeModel"):
+        kd.write_report(result.model, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"folder is empty; '\.' is the current one"):
+        kd.write_report(result, "")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ def is_source_name(name: str) -> bool:
     """Whether this names a file or folder and no known data set: hf:PATH, FILE.npz, FOLDER."""
     path = Path(name)
     known = name.startswith("hf:") or path.suffix.lower() in (".npz", ".npy", ".parquet")
-    return known or len(path.parts) > 1 or name.endswith(("/", os.sep)) or path.expanduser().is_dir()
+    is_folder = bool(name) and path.expanduser().is_dir()  # Path("") is the current folder
+    return known or len(path.parts) > 1 or name.endswith(("/", os.sep)) or is_folder
 
 
 def class_counts(k: int, points_per_class: PointsPerClass) -> tuple[int, ...]:

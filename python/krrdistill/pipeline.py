@@ -27,8 +27,9 @@ from krrdistill.common.arrays import check_device
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.common.threads import limited_threads
-from krrdistill.construct.points import choose_method
-from krrdistill.errors import DataError
+from krrdistill.common.warning import warn
+from krrdistill.construct.points import approximate_search
+from krrdistill.errors import DataError, ResultWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.options import DistillOptions, class_counts
 from krrdistill.problem import Problem, choose_real_rows, points_of_model, standardised_rows
@@ -208,7 +209,7 @@ def distill_problem(
 ) -> Distillation:
     """``distill`` from checked arguments, not judged; ``trained`` is the model of the problem where there is one."""
     options = problem.options
-    choose_method(problem.feature_map, options)  # before the long part
+    _say_search(problem.where, problem.feature_map, options)
     start_rows = problem.start_rows()
     trained = train(problem, progress) if trained is None else trained
     watch = Stopwatch(progress, trained.seconds)
@@ -294,7 +295,7 @@ def distill_model(
         if name != "seed" and value not in (defaults[name], trained.get(name, defaults[name])):
             raise TypeError(f"distill_model: {name} belongs to the training of a model: fit_model takes it")
     options = points_of_model(model, options)
-    choose_method(model.feature_map, options)
+    _say_search("distill_model", model.feature_map, options)
     near = None
     with limited_threads(options.threads):
         if options.start == "real":
@@ -429,6 +430,13 @@ def retrain_from_statistics(
     center = "both" if distilled.centered else "none" if distilled.offset is None else "targets"
     model = fit_model(placed, lambda_, center=center)
     return model if per_target is None else refitted(replace(model, lambdas=np.array(per_target)), placed)
+
+
+def _say_search(where: str, feature_map: FeatureMap, options: DistillOptions) -> None:
+    """Checks, before the long part, whether the map allows the options, and warns of a search for inputs."""
+    said = approximate_search(feature_map, options)
+    if said is not None:
+        warn(f"{where}: {said}", ResultWarning)
 
 
 @contextmanager

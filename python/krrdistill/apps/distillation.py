@@ -33,6 +33,7 @@ from krrdistill.common.options import as_word, declared_options, differing
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.labels import labels_only_errors
+from krrdistill.construct.points import approximate_search
 from krrdistill.data import Dataset, standardize, zca
 from krrdistill.data.labels import label_names
 from krrdistill.errors import ResultWarning
@@ -243,7 +244,7 @@ def run_distillation(
     progress : callable, optional
         Called with (stage, fraction done).
     say : callable
-        Called, with ``realism``, with a line of the time that its search is expected to take, before it starts.
+        Called with a line about the search for the points, if there is one, before it starts.
 
     Returns
     -------
@@ -260,8 +261,7 @@ def run_distillation(
         load_seconds=load_seconds,
         progress=progress,
     )
-    if options.realism is not None:
-        say(search_notice(prepared.problem.feature_map, options.max_seconds))
+    _say_search(prepared.problem.feature_map, options, say)
     return run_points(prepared, options, out=out, progress=progress)
 
 
@@ -277,6 +277,7 @@ def run_from_statistics(
     class_names: Sequence[str] = (),
     load_seconds: float = 0.0,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """``run_distillation`` without the data: model and points from statistics, the same file and certificate.
 
@@ -297,7 +298,7 @@ def run_from_statistics(
         What the record calls the map, by default its own name.
     class_names : sequence of str, optional
         By default the labels of the statistics.
-    load_seconds, progress
+    load_seconds, progress, say
         As in ``run_distillation``.
 
     Returns
@@ -309,6 +310,7 @@ def run_from_statistics(
     start = time.perf_counter()
     watch = Stopwatch(progress, {"load": load_seconds})
     of_points = replace(options, **{**DistillOptions().training(), "seed": options.seed})
+    _say_search(statistics.feature_map, of_points, say)
     with limited_threads(options.threads):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResultWarning)  # the record says it
@@ -329,6 +331,14 @@ def run_from_statistics(
         result = Distillation(distilled, model, None, watch.seconds)
         kernel = kernel or model.feature_map.kernel
         return written(result, data, kernel, options, out, watch, start - load_seconds, None)
+
+
+def _say_search(feature_map: FeatureMap, options: DistillOptions, say: Callable[[str], None]) -> None:
+    """The line about the search for the points of a run, if there is one."""
+    nearest = options.realism is not None
+    said = search_notice(feature_map, options.max_seconds) if nearest else approximate_search(feature_map, options)
+    if said is not None:
+        say(said)
 
 
 def written(
@@ -397,7 +407,10 @@ def map_for(
     """The named map with the preprocessing of a run, for a data set, or for samples of a named one."""
     with watch.stage("preprocess"):
         preprocessing = zca(data, name=name) if use_zca else standardize(data, layout=layout, name=name)
-        return make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
+        made = make_map(kernel, data, preprocessing, seed=seed, layout=layout, name=name, **(map_options or {}))
+    if use_zca and made.preprocessing.kind != "zca":
+        raise ValueError(f"{kernel} has a preprocessing of its own, {made.preprocessing.kind}: leave zca (--zca) out")
+    return made
 
 
 def asked_of_map(map_options: Mapping[str, Any] | None, *, use_zca: bool) -> dict[str, str]:

@@ -48,12 +48,17 @@ def search_seconds(feature_map: FeatureMap) -> float:
 
 def search_notice(feature_map: FeatureMap, max_seconds: float | None) -> str:
     """What to say before the search."""
-    expected = search_seconds(feature_map)
+    expected, limit = search_seconds(feature_map), float("inf") if max_seconds is None else max_seconds
     low, high = expected / _SPREAD, expected * _SPREAD
-    takes = "a few seconds" if high < 10.0 else f"{low:.0f} to {high:.0f} s"
+    if low >= limit:
+        takes = f"its whole limit of {limit:g} s"
+    elif high < 10.0:
+        takes = "a few seconds"
+    else:
+        takes = f"{low:.0f} to {min(high, limit):.0f} s"
     bound = "--max-seconds bounds it"
     if max_seconds is not None:
-        bound = f"it ends after {max_seconds:g} s at the latest, exact but less near"
+        bound = f"it ends after {limit:g} s at the latest, exact but less near"
     return f"the search for the nearest exact set is expected to take {takes} after the model is trained; {bound}"
 
 

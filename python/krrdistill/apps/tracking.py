@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from krrdistill.artifact.record import RunRecord
 from krrdistill.common.options import as_word
 from krrdistill.common.progress import IterationFacts, Listener
+from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable, ResultWarning
 
 __all__ = ["TRACKERS", "Tracker", "require_tracker", "tracked"]
@@ -127,4 +127,4 @@ class _MLflow(Tracker):
                 self._mlflow.log_artifact(str(path))
         except self._mlflow.MlflowException as error:
             said = f"the run is complete, but MLflow did not take its outcome: {error}"
-            warnings.warn(said, ResultWarning, stacklevel=2)
+            warn(said, ResultWarning)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from krrdistill._version import __version__
 from krrdistill.backends import Backend
 from krrdistill.common.options import declared_options
 from krrdistill.common.progress import Stopwatch
+from krrdistill.common.warning import warn
 from krrdistill.construct.points import METHODS, choose_method, labels_for
 from krrdistill.construct.storage import round_inputs
 from krrdistill.errors import DataError, NotExactWarning, ResultWarning
@@ -121,7 +121,7 @@ def judged(
         (too_many_points(distilled, model), ResultWarning),
     ):
         if said is not None:
-            warnings.warn(f"{where}: {said}", category, stacklevel=3)
+            warn(f"{where}: {said}", category)
     return replace(distilled, weight_error=error)
 
 

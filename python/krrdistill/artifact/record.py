@@ -168,6 +168,7 @@ class RunRecord:
     zca : whether the inputs are whitened
     noise : the noise that the points started from, None for a start from real samples and for KIP
     statistics : the file of statistics that the model is of, where there were no data
+    command, verify_command : what makes the run again, and verifies its file, from the folder where the run was started
     floor_seconds : lower bound on the time of stages (roofline), None where it is not measured
     """
 
@@ -217,6 +218,7 @@ class RunRecord:
     report: str | None = None
     page: str | None = None
     command: str | None = None
+    verify_command: str | None = None
     machine: Mapping[str, str] | None = None
     finished: str | None = None
 
@@ -235,6 +237,12 @@ class RunRecord:
     def chosen_by(self) -> Criterion:
         """What lambda was chosen by."""
         return CRITERIA[self.criterion]
+
+    @property
+    def training(self) -> str:
+        """The samples that the model was trained on, and those that lambda was chosen on, in words."""
+        others = f" (lambda chosen on {self.n_val} {'of them' if 'refit' in self.asked else 'others'})"
+        return f"{self.n_train} samples{others if self.n_val else ''}"
 
     @property
     def stages(self) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from krrdistill.common.arrays import cuda_device, device_of, is_on_host
 from krrdistill.common.native import load_native
 from krrdistill.common.rows import RowSource
 from krrdistill.common.threads import say_forked
+from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable
 
 from .base import Backend, Layer, MapStages, Products, ResidentGram, Weight, products_in
@@ -156,7 +156,7 @@ def _default() -> Backend:
         else:
             break
     if missing:
-        warnings.warn(f"{'; '.join(missing)}; {_FALLBACKS[backend.name]}", RuntimeWarning, stacklevel=3)
+        warn(f"{'; '.join(missing)}; {_FALLBACKS[backend.name]}", RuntimeWarning)
     return backend
 
 

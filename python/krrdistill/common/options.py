@@ -301,8 +301,10 @@ def _words(declared: Declared, value: Any) -> list[str]:
 
 
 def as_word(value: Any) -> str:
-    """A value, or several with commas between, as the command line takes it."""
-    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    """A value, or several with commas between, as the command line takes it: 1.0 is "1"."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(as_word, value))
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def common_values(instance: Any, kind: type) -> dict[str, Any]:
@@ -400,6 +402,8 @@ def _typed(label: str, kind: Any, value: Any) -> Any:
         return bool(value)
     if kind is str and isinstance(value, str):
         return value
+    if kind is Path and value == "":
+        raise ValueError(f"{label} must be {_NAMES[kind]}, got ''; '.' is the current folder")
     if kind is Path and isinstance(value, (str, PathLike)):
         return Path(value)
     raise TypeError(f"{label} must be {_NAMES[kind]}, got {shown_value(value)}")

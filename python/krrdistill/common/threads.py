@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import threadpoolctl
 
 from krrdistill.common.native import load_native
+from krrdistill.common.warning import warn
 
 __all__ = ["allowed_threads", "blas_for", "forked", "in_threads", "limited_threads", "say_forked", "threads_for"]
 
@@ -100,11 +100,10 @@ def say_forked(lost_threads: bool = False) -> None:
     """Warns that a forked process has one thread, once for all processes of a family."""
     if not (_PROCESS.forked and (lost_threads or _PROCESS.lost_threads) and _PROCESS.may_speak()):
         return
-    warnings.warn(
+    warn(
         "this process was forked from one that had threads, so krrdistill runs on one thread here; "
         'start processes with multiprocessing.get_context("spawn") or "forkserver" for more',
         RuntimeWarning,
-        stacklevel=3,
     )
 
 

@@ -18,15 +18,16 @@ from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import NotSurjective
 from krrdistill.maps import FeatureMap
+from krrdistill.maps.ranges import obstacle
 from krrdistill.options import DistillOptions, class_counts
 from krrdistill.ridge.model import RidgeModel
 
 from .closed_form import Construction, construct, gaussian_start, orthogonal_start, real_start, shrink_to_bound
 from .labels import affine_labels, learned_labels, target_labels
 from .nearest import Nearest, nearest_inputs
-from .span import Approach, span_model
+from .span import MAX_STEPS, Approach, span_model
 
-__all__ = ["METHODS", "Points", "choose_method", "labels_for"]
+__all__ = ["METHODS", "Points", "approximate_search", "choose_method", "labels_for"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -63,6 +64,16 @@ def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
         if options.root == "minus" or options.scale_labels or options.noise == "gaussian":
             raise ValueError(f"distill: root, scale_labels and noise belong to exact preimages; {error}") from error
     return feature_map.reach
+
+
+def approximate_search(feature_map: FeatureMap, options: DistillOptions) -> str | None:
+    """What to say before a search for approximate inputs, None where there is none. Raises as ``choose_method``."""
+    if choose_method(feature_map, options) != "approximate":
+        return None
+    return (
+        f"{feature_map.kernel}: {obstacle(feature_map.layers)}; approximate inputs are searched for, in up to "
+        f"{MAX_STEPS} steps; max_seconds (--max-seconds) bounds the time, strict (--strict) refuses such maps"
+    )
 
 
 def exact_points(

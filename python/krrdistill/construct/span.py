@@ -24,7 +24,7 @@ __all__ = ["Approach", "span_model"]
 
 FloatArray = npt.NDArray[np.float64]
 Linearize = Callable[[FloatArray], Linearization]
-_MAX_STEPS = 100
+MAX_STEPS = 100
 _TOLERANCE = 1e-11  # of the relative residual
 _INNER_ITERATIONS = 500
 _INNER_TOLERANCE = 1e-2  # of the linear problem, relative: an inexact Newton method
@@ -59,7 +59,7 @@ def span_model(
     linearize: Linearize,
     *,
     centered: bool = False,
-    max_steps: int = _MAX_STEPS,
+    max_steps: int = MAX_STEPS,
     max_seconds: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Approach:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from krrdistill.common.warning import warn
 from krrdistill.errors import DataError, DataWarning
 
 __all__ = ["Columns", "chosen_columns", "first_of", "listed"]
@@ -43,7 +43,7 @@ def _features(where: str, found: Sequence[str]) -> list[str]:
             f"column {_WRITTEN_INDEX!r} looks like an index that pandas wrote; it is a feature unless x= leaves it out"
         )
     for said in says:
-        warnings.warn(f"{where}: {said}", DataWarning, stacklevel=2)
+        warn(f"{where}: {said}", DataWarning)
     return [name for name in found if name not in indices]
 
 

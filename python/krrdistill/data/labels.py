@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import check_choice, check_count, to_host
 from krrdistill.common.frames import column_values
 from krrdistill.common.options import shown_value
+from krrdistill.common.warning import warn
 from krrdistill.errors import DataError, DataWarning
 from krrdistill.options import TARGETS
 
@@ -193,11 +193,10 @@ def read_targets(
         check_choice(where, "targets", targets, TARGETS)
     array = label_array(where, y)
     if array.ndim == 2 and targets is None and array.shape[1] > 1 and _is_one_hot(array):
-        warnings.warn(
+        warn(
             f"{where}: every row of y has a single 1 (one-hot); its columns are taken as {array.shape[1]} labels of "
             "their own; pass y.argmax(axis=1) for classes, or targets='real' to be rid of this line",
             DataWarning,
-            stacklevel=2,
         )
     if targets == "real" or (array.ndim == 2 and array.shape[1] != 1 and targets is None):
         return real_targets(where, array, n, None if classes is None else Classes.of(where, classes).count), None
@@ -302,9 +301,7 @@ def _one_column(where: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Labels (n, 1) as (n,), with a word."""
     if array.ndim == 2 and array.shape[1] == 1:
         if array.dtype.kind != "f" or _is_whole(array):
-            warnings.warn(
-                f"{where}: y has shape {array.shape}: its one column is taken as labels", DataWarning, stacklevel=2
-            )
+            warn(f"{where}: y has shape {array.shape}: its one column is taken as labels", DataWarning)
         return array[:, 0]
     return array
 

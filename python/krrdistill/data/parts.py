@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from krrdistill.common.rows import ConvertedRows, RowSource
 from krrdistill.common.samples import host_samples
+from krrdistill.common.warning import warn
 from krrdistill.errors import DataError, DataWarning
 
 from .dataset import Dataset
@@ -186,7 +186,7 @@ def _named_parts(label: str, parts: Mapping[Any, Any], asked: Parts) -> dict[str
         raise DataError(f"{label}: has no part called train; it has {', '.join(map(str, parts)) or 'nothing'}")
     others = [str(name) for name in parts if str(name) not in _NAMES]
     if others:
-        warnings.warn(f"{label}: {', '.join(others)} is neither train, test nor validation: left out", DataWarning, 2)
+        warn(f"{label}: {', '.join(others)} is neither train, test nor validation: left out", DataWarning)
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from krrdistill.common.arrays import dtype_name, to_host
 from krrdistill.common.frames import frame_of, numeric_block
 from krrdistill.common.rows import FrameRows, RowSource, block_rows, common_dtype
+from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 
 __all__ = ["HuggingFaceRows", "PairRows", "ParquetRows", "PictureRows", "needed", "pair_labels", "parquet"]
@@ -216,7 +216,7 @@ class PictureRows(RowSource):
         self._first = self._decoded(self._files[0])
         if first[1] == "RGBA":
             text = f"{where}: the pictures are RGBA; alpha is kept as a fourth channel (convert to RGB to leave it out)"
-            warnings.warn(text, DataWarning, stacklevel=2)
+            warn(text, DataWarning)
         super().__init__((len(self._files), *self._first.shape), common_dtype([self._first.dtype]))
 
     def fetch(self, rows: IntArray) -> Array:

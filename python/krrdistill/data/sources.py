@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from krrdistill.common.arrays import to_host
 from krrdistill.common.frames import column_values, frame_of, is_tabular, refuse_lazy
 from krrdistill.common.rows import FrameRows
 from krrdistill.common.samples import STREAM_REMEDY
+from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 
 from .columns import Columns, chosen_columns, first_of, listed
@@ -256,7 +256,7 @@ def _read_pictures(where: str, root: Path) -> Read:
         raise DataError(f"{where}: holds no .parquet files and no folders of pictures, one for each class")
     if others:
         text = f"{where}: {len(others)} files are no pictures and left out, the first is {others[0]}"
-        warnings.warn(text, DataWarning, stacklevel=2)
+        warn(text, DataWarning)
     return Read(PictureRows(where, files), np.array(labels))
 
 

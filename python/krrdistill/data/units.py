@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.common.arrays import host_rows
 from krrdistill.common.rows import RowSource
+from krrdistill.common.warning import warn
 from krrdistill.errors import DataError, DataWarning
 
 __all__ = ["Sizes", "some_rows", "warn_of_units"]
@@ -80,11 +80,10 @@ def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str, f
         found = _other_units(np.abs(some_rows(X)), least, most, few)
     if found is None:
         return
-    warnings.warn(
+    warn(
         f"{where}: X is {found} {whose} root mean square; give it in their units (bytes and floats 0 ... 1 are "
         "different ones)",
         DataWarning,
-        stacklevel=4,
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Products, get_backend
+from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.ridge.selection import CorrectCounts
@@ -113,12 +113,11 @@ def check_sampler(sampler: Any) -> None:
     n, total, world_size = len(sampler.dataset), int(sampler.total_size), int(sampler.num_replicas)
     if total != n:
         change = f"repeats {total - n}" if total > n else f"leaves out {n - total}"
-        warnings.warn(
+        warn(
             f"all_reduce: the DistributedSampler {change} of {n} samples, so that each of {world_size} ranks has as "
             "many; statistics need each sample once: torch.utils.data.Subset(dataset, range(rank, len(dataset), "
             "world_size)) without this sampler",
             DataWarning,
-            stacklevel=2,
         )
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -150,7 +151,7 @@ class UserMap(FeatureMap):
     name : str, optional
         Name in files and messages. The command line uses "package.module:object".
     preprocessing : Preprocessing, optional
-        Preprocessing of raw inputs, before the function; by default none.
+        Preprocessing of raw inputs, before the function; by default none (the commands standardise).
 
     Raises
     ------
@@ -260,6 +261,12 @@ def load_object(reference: str, input_dim: int) -> FeatureMap:
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # whatever the user's module raises
+        if module is None and (module_name.endswith(".py") or "/" in module_name or os.sep in module_name):
+            stem = Path(module_name).stem
+            raise ValueError(
+                f"kernel: {reference!r} names a file, not a module: write {stem}:{attribute}, in the folder of "
+                f"{stem}.py or with that folder in PYTHONPATH"
+            ) from error
         where = getattr(module, "__file__", None)
         of = "" if where is None else f" from {where}"
         raise ValueError(f"kernel: cannot load {reference!r}{of}: {type(error).__name__}: {error}") from error

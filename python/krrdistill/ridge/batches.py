@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from krrdistill.common.arrays import host_rows, take_rows
 from krrdistill.common.random import Stream, uniform
 from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
+from krrdistill.common.warning import user_context, warn
 from krrdistill.data.batches import Batch
 from krrdistill.errors import DataError, DataWarning
 
@@ -75,12 +75,11 @@ class Split:
         rank = self._count + np.cumsum(chosen)
         self._count += int(chosen.sum())
         if self._count > self.most:
-            warnings.warn(
+            warn(
                 f"update_batches: {self.most} rows are held out; all from row "
                 f"{first_row + int(np.argmax(rank > self.most))} on are trained on (max_held_out=, or "
                 "held_out='statistics', which keeps no rows)",
                 DataWarning,
-                stacklevel=2,
             )
         return chosen & (rank <= self.most)
 
@@ -237,11 +236,15 @@ def _joined(parts: list[Rows]) -> Rows | None:
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each read by a thread while the one before it is used."""
     end, wait = object(), True
-    reader = ThreadPoolExecutor(1, thread_name_prefix="krrdistill-reader")
+    reader, context = ThreadPoolExecutor(1, thread_name_prefix="krrdistill-reader"), user_context()
+
+    def read() -> T | object:
+        return context.run(lambda: next(items, end))
+
     try:
-        coming = reader.submit(next, items, end)
+        coming = reader.submit(read)
         while (item := coming.result()) is not end:
-            coming = reader.submit(next, items, end)
+            coming = reader.submit(read)
             yield item  # type: ignore[misc]
     except KeyboardInterrupt:  # a stream may never answer
         wait = False

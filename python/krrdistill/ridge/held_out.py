@@ -64,10 +64,10 @@ class HeldOutRows:
         first, labels = parts[0], [part.y.values if isinstance(part.y, Targets) else part.y for part in parts]
         for part, y in zip(parts, labels, strict=True):
             if part.X.shape[1:] != first.X.shape[1:] or y.shape[1:] != labels[0].shape[1:]:
-                found = f"{part.X.shape[1:]} with y {y.shape[1:]}", f"{first.X.shape[1:]} with y {labels[0].shape[1:]}"
-                raise DataError(f"held-out rows of shape {found[0]} do not join those of {found[1]}")
+                found = f"{first.X.shape[1:]} with y {labels[0].shape[1:]} and {part.X.shape[1:]} with y {y.shape[1:]}"
+                raise DataError(f"held-out rows of the shapes {found} do not join")
             if y.dtype.kind != labels[0].dtype.kind:  # NumPy would turn numbers into strings
-                raise DataError(f"held-out rows with y of type {y.dtype} do not join those of {labels[0].dtype}")
+                raise DataError(f"held-out rows with y of the types {labels[0].dtype} and {y.dtype} do not join")
         y = np.concatenate(labels)
         weights = None
         if any(part.sample_weight is not None for part in parts):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
+from krrdistill.common.warning import warn
 from krrdistill.data.labels import Classes
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError, ResultWarning
@@ -43,6 +43,7 @@ __all__ = ["RidgeModel", "fit_model", "refitted"]
 
 FloatArray = npt.NDArray[np.float64]
 _FORMAT = "krrdistill-model-2"
+_FEW_HELD_OUT = 20  # below it, one sample is more than 5 % of the accuracy
 _PATH = "path_"
 _KIND = FileKind(
     "a file of a ridge model",
@@ -171,7 +172,18 @@ class RidgeModel:
 
     def statements(self) -> list[str]:
         """Sentences about what a user should know about the model and the choice of lambda."""
-        return [said for said in (*self.path.statements(), self.below_mean()) if said is not None]
+        said = (*self.path.statements(), self.below_mean(), self.few_held_out())
+        return [sentence for sentence in said if sentence is not None]
+
+    def few_held_out(self) -> str | None:
+        """A sentence if lambda was chosen on very few samples; otherwise None."""
+        if len(self.path.lambdas) == 1 or not 0 < self.n_validation < _FEW_HELD_OUT:
+            return None
+        samples = f"{self.n_validation} held-out sample{'' if self.n_validation == 1 else 's'}"
+        return (
+            f"lambda was chosen on {samples} only, too few to tell models apart: hold out more "
+            "(validation_fraction), give a validation set, or use selection='gcv', which holds nothing out"
+        )
 
     def below_mean(self) -> str | None:
         """A sentence about targets that their means predict better on held-out samples; None if there are none."""
@@ -343,9 +355,9 @@ def fit_model(
         center=center,
         n_validation=n_validation,
     )
-    for said in (model.path.edge(), model.below_mean()):
+    for said in (model.path.edge(), model.below_mean(), model.few_held_out()):
         if said is not None:
-            warnings.warn(f"fit_model: {said}", ResultWarning, stacklevel=2)
+            warn(f"fit_model: {said}", ResultWarning)
     return model
 
 

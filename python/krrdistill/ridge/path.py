@@ -145,9 +145,12 @@ class RidgePath:
         if under.size == 0:
             return None
         remedy = "; precision float64 lowers it" if self.product_precision == "float32" else ""
+        which, lie, were = f"{under.min():.3g} ... {under.max():.3g}", "lie", "were"
+        if under.size == 1:
+            which, lie, were = f"{under[0]:.3g}", "lies", "was"
         return (
-            f"lambda {under.min():.3g} ... {under.max():.3g} ({under.size} of {self.lambdas.size}) lie under the noise "
-            f"floor {self.noise_floor:.3g} of the Gram matrix and were not eligible{remedy}"
+            f"lambda {which} ({under.size} of {self.lambdas.size}) {lie} under the noise floor {self.noise_floor:.3g} "
+            f"of the Gram matrix and {were} not eligible{remedy}"
         )
 
     def edge(self) -> str | None:

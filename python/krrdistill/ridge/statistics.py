@@ -35,6 +35,7 @@ from krrdistill.common.arrays import (
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.memory import require_memory
+from krrdistill.common.options import shown_value
 from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
 from krrdistill.data.batches import read_batches
@@ -657,9 +658,11 @@ class RidgeStatistics:
         """
         for statistics in (self, other):
             if isinstance(statistics, RidgeStatistics) and statistics.product_precision != "float64":
+                precisions = f"{self.product_precision} and {other.product_precision}"
                 raise DataError(
-                    "statistics -=: products in float32 round differently in every tile, so that they do not cancel; "
-                    "make both with precision='float64' (bytes under the identity map are exact as they are)"
+                    f"statistics -=: the products are in {precisions}; those in float32 round differently in every "
+                    "tile, so that they do not cancel; make both with precision='float64' (bytes under the identity "
+                    "map are exact as they are)"
                 )
         if isinstance(other, RidgeStatistics) and other.n > self.n:
             raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
@@ -757,16 +760,19 @@ class RidgeStatistics:
 
         Warns if the samples were in other units.
         """
-        ours, theirs = (one.k if one.classes is None else None for one in (self, other))
-        if self.feature_map.output_dim != other.feature_map.output_dim or ours != theirs:
-            raise DataError(f"{where}: {self!r} and {other!r} are of different targets or features")
+        found = []
+        ours, theirs = (f"{one.k} real targets" if one.classes is None else "classes" for one in (self, other))
+        if ours != theirs:
+            found.append(f"targets: {ours} and {theirs}")
         if self.columns and other.columns and self.columns != other.columns:
-            raise DataError(f"{where}: {self!r} and {other!r} are of different columns of X, or in another order")
+            found.append(f"columns of X, or their order: {shown_value(self.columns)} and {shown_value(other.columns)}")
         if not self.feature_map.same_as(other.feature_map):
-            raise DataError(
-                f"{where}: {self!r} and {other!r} are of different feature maps or preprocessing; "
-                "all shards take one map (--like)"
-            )
+            maps = f"{self.feature_map!r} and {other.feature_map!r}"
+            alike = repr(self.feature_map) == repr(other.feature_map)
+            scaled = ", each with the scaling of its own samples" if alike else ""
+            found.append(f"feature maps: {maps}{scaled}; all shards take one map (--like)")
+        if found:
+            raise DataError(f"{where}: the statistics are of different {'; of different '.join(found)}")
         if self.n and other.n:
             check_shape(where, self.shape, other.shape)
         if units and self.sizes is not None and other.sizes is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,8 @@ def resolve(kind: type[T], given: Mapping[str, Any], config: Path | None = None)
     values = {name: _read(declared[name].flag, declared[name], value) for name, value in given.items()}
     found, notes = read_config(config, kind) if config is not None else ({}, [])
     check_together(kind, {**found, **values})
-    return build(kind, _own_map_options({**found, **values}, given)), notes
+    asked = {**found, **values}
+    return build(kind, _own_map_options(asked, given)), notes + _scaling_notes(asked, declared)
 
 
 def _read(label: str, declared: Declared, value: Any) -> Any:
@@ -42,9 +43,27 @@ def _read(label: str, declared: Declared, value: Any) -> Any:
         raise UsageError(str(error)) from error
 
 
+def _scaling_notes(values: Mapping[str, Any], declared: Mapping[str, Declared]) -> list[str]:
+    """What maps of the user's own are given, which is not what ``UserMap`` gives them by default."""
+    if "zca" not in declared or values.get("statistics") or values.get("like"):  # their files say it
+        return []
+    done = "whitened" if values.get("zca") else "standardised"
+    return [
+        f"{kernel} gets {done} samples, unless it is a map with a preprocessing of its own; in Python, the function "
+        "of a UserMap gets raw ones unless preprocessing= is given"
+        for kernel in _kernels(values)
+        if is_object_name(kernel)
+    ]
+
+
+def _kernels(values: Mapping[str, Any]) -> Sequence[str]:
+    """The maps of a run or of a sweep."""
+    return values.get("kernels") or (values.get("kernel", "identity"),)
+
+
 def _own_map_options(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without the options of other maps, which a file may have and the command line must not."""
-    kept, chosen = dict(values), values.get("kernels") or (values.get("kernel", "identity"),)
+    kept, chosen = dict(values), _kernels(values)
     for each in declared_options(MapOptions):
         if each.name == "kernel" or each.name not in values:
             continue

@@ -78,7 +78,7 @@ def stage_progress(*, tracker: Listener | None = None, overall: str | None = Non
 def print_summary(record: RunRecord) -> None:
     """The original model beside the one retrained from the file, and what the file holds."""
     emit_line(
-        f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} "
+        f"{record.dataset}, {record.kernel}: {record.training} distilled to {record.m} "
         f"({shown_points(record.ipc)} per class, d = {record.d}, p = {record.p}, seed {record.seed})"
     )
     table = _comparison(record.original, record.distilled, record.certificate)
@@ -111,7 +111,7 @@ def _print_solution(record: RunRecord) -> None:
 def print_kip_summary(record: KipRecord) -> None:
     """The original model beside the best and the last iteration of KIP."""
     emit_line(
-        f"{record.dataset}, {record.kernel}: {record.n_train} samples distilled to {record.m} by KIP "
+        f"{record.dataset}, {record.kernel}: {record.training} distilled to {record.m} by KIP "
         f"({record.variant}, {shown_points(record.ipc)} per class, p = {record.p}, seed {record.seed})"
     )
     table = _table("", "original", "best by validation", "last")
@@ -303,6 +303,8 @@ def print_info(facts: Mapping[str, Any]) -> None:
         emit_line(f"  {' '.join([pool['library'], *known])}, {pool['threads']} threads ({pool['file']})")
     emit_line("extras")
     for name, extra in facts["extras"].items():
+        if name in facts["backends"]:  # which says it already
+            continue
         detail = f"missing {', '.join(extra['missing'])}" if extra["missing"] else ""
         _print_item(name, extra["available"], detail, extra["install"])
 

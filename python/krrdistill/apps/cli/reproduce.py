@@ -40,7 +40,13 @@ def _run_table(table: str, given: Mapping[str, Any], *, as_json: bool) -> int:
     with output_folder(out, RunKind.TABLE, Existing.CONTINUED, say=status.note) as folder:
         with output.stage_progress() as progress:
             document = run(
-                table, settings.options, out=folder, data_dir=settings.data_dir, progress=progress, say=status.say
+                table,
+                settings.options,
+                out=folder,
+                data_dir=settings.data_dir,
+                download=settings.download,
+                progress=progress,
+                say=status.say,
             )
         readable = publication(document)
         _write(folder, table, document, readable, {}, as_json=as_json)
@@ -56,7 +62,12 @@ def _run_figures(given: Mapping[str, Any], *, as_json: bool) -> int:
     with output_folder(out, RunKind.FIGURES, Existing.CONTINUED, say=status.note) as folder:
         with output.stage_progress() as progress:
             figures = draw_figures(
-                settings.options, folder=folder, data_dir=settings.data_dir, progress=progress, say=status.say
+                settings.options,
+                folder=folder,
+                data_dir=settings.data_dir,
+                download=settings.download,
+                progress=progress,
+                say=status.say,
             )
         readable = figure_publication(figures)
         _write(folder, FIGURES, figures.document, readable, figures.files, as_json=as_json)

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, RunSettings, VerifySettings, command_line
+from krrdistill.apps.cli.settings import (
+    DistillSettings,
+    KipSettings,
+    RunSettings,
+    VerifySettings,
+    command_line,
+    verify_line,
+)
 from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.folder import Existing, RunKind, output_folder
 from krrdistill.apps.tracking import Tracker, tracked
@@ -76,7 +83,7 @@ def load_data(
     dataset = load_dataset(
         name or settings.dataset,
         data_dir=settings.data_dir,
-        download=getattr(settings, "download", False),
+        download=settings.download,
         targets=targets,
         **vars(settings.source),
     )
@@ -110,6 +117,7 @@ def of_command(
         in_folder(record, folder, threads=settings.options.threads, with_path=with_path),
         asked=settings.asked,
         command=shlex.join(command_line(settings)),
+        verify_command=shlex.join(verify_line(settings, folder)),
         statistics=statistics,
     )
 

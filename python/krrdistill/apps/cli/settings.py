@@ -41,6 +41,7 @@ __all__ = [
     "VerifySettings",
     "check_together",
     "command_line",
+    "verify_line",
 ]
 
 FILES = "Files"  # panel of the help
@@ -367,6 +368,7 @@ class TableSettings:
     """One run of ``krrdistill reproduce table3|table4``."""
 
     data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
     out: Path | None = option_of(
         RunSettings, "out", text="Output folder. Finished cells of a table in it are kept.", default_text="runs/WHAT"
     )
@@ -410,6 +412,7 @@ class FigureSettings:
     """One run of ``krrdistill reproduce figures``."""
 
     data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
     out: Path | None = option_of(TableSettings, "out")
     options: FigureOptions = field(default_factory=FigureOptions)
 
@@ -429,6 +432,7 @@ class VerifySettings:
     )
     source: SourceOptions = field(default_factory=SourceOptions)
     data_dir: Path | None = option_of(RunSettings, "data_dir")
+    download: bool = option_of(RunSettings, "download")
     kernel: str | None = option(
         None,
         "Your own feature map, if the file was made with one; files never load code by themselves.",
@@ -447,6 +451,20 @@ def command_line(settings: RunSettings | SweepSettings) -> list[str]:
     """The words that ask for ``settings`` again: the data set and every option that differs from its default."""
     always = () if getattr(settings, "statistics", None) is not None else ("dataset",)
     return ["krrdistill", settings.command, *as_words(settings, always=always)]
+
+
+def verify_line(settings: DistillSettings | KipSettings, folder: Path) -> list[str]:
+    """The words that verify the file of the run in ``folder``, from where the run was started."""
+    statistics, kernel = getattr(settings, "statistics", None), settings.map_options.kernel
+    asked = VerifySettings(
+        dataset=None if settings.dataset in DATASETS else settings.dataset,
+        statistics=statistics,
+        source=settings.source,
+        data_dir=settings.data_dir,
+        kernel=kernel if is_object_name(kernel) else None,
+    )
+    said = () if statistics is None else _ALREADY_SAID[VerifySettings][1]
+    return ["krrdistill", "verify", str(folder), *as_words(asked, never=said)]
 
 
 _OF_MAP = tuple(each.name for each in declared_options(MapOptions))

@@ -188,14 +188,19 @@ def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_js
     out = _file("--out", settings.out, STATISTICS)
     with output.working("reading"):
         total = load_statistics(files[0], settings.kernel)
+        precisions = {files[0]: total.product_precision}
         for file in files[1:]:
             other = load_statistics(file, settings.kernel)
-            with about(file):
+            precisions[file] = other.product_precision
+            with about(f"{files[0]} and {file}"):
                 if sign > 0:
                     total += other
                 else:
                     total -= other
         total.save(out)
+    if len(set(precisions.values())) > 1:
+        each = ", ".join(f"{file} {precision}" for file, precision in precisions.items())
+        status.say(f"note: the sum has the lower precision of its parts, {total.product_precision}: {each}")
     _show(StatisticsFacts.of(out, total), as_json)
     return status.OK
 
@@ -208,8 +213,8 @@ def _join_held_out(files: Sequence[Path], settings: MergeSettings, *, as_json: b
         digest = content_digest({"X": rows.X, "y": rows.y})
         if digest in seen:
             raise DataError(f"{file}: these held-out rows are already in")
-        with about(file):
-            HeldOutRows.joined([*parts[:1], rows])  # says which file does not fit
+        with about(f"{files[0]} and {file}"):
+            HeldOutRows.joined([*parts[:1], rows])
         parts.append(rows)
         seen.add(digest)
     joined = HeldOutRows.joined(parts) or parts[0]
@@ -251,6 +256,7 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
             class_names=() if part is None or len(part.class_names) != statistics.k else part.class_names,
             load_seconds=time.perf_counter() - start,
             progress=progress,
+            say=lambda line: status.say(f"note: {line}"),
         )
         asked = result.record.criterion == "request"
         record = of_command(result.record, folder, settings, with_path=not asked, statistics=str(file))
@@ -266,7 +272,14 @@ def test_part(settings: Any) -> OnePart | None:
     if source.test is None:
         return None
     with about(f"--test {source.test}"):
-        return load_part(source.test, "test", data_dir=settings.data_dir, x=source.x_test, y=source.y_test)
+        return load_part(
+            source.test,
+            "test",
+            data_dir=settings.data_dir,
+            download=settings.download,
+            x=source.x_test,
+            y=source.y_test,
+        )
 
 
 def _held_out(settings: DistillSettings) -> HeldOutRows:
@@ -321,7 +334,7 @@ def _file(flag: str, file: Path | None, kind: str) -> Path:
     if path.exists() and not _format(path).startswith(kind):
         raise status.UsageError(f"{flag} {path}: there is another kind of file: give another name, or remove it")
     if path.exists():
-        status.say(f"note: {path} is replaced")
+        status.say(f"note: {path} will be replaced")
     return path
 
 

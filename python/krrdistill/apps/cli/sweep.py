@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
+from pathlib import Path
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.run import load_data, say_validation
-from krrdistill.apps.cli.settings import SweepSettings, command_line
+from krrdistill.apps.cli.settings import SweepSettings, command_line, verify_line
 from krrdistill.apps.folder import Existing, RunKind, output_folder
 from krrdistill.common.options import differing
 
@@ -17,8 +18,9 @@ def run_sweep(settings: SweepSettings, *, as_json: bool) -> int:
     from krrdistill.apps.sweep import run_sweep, write_sweep
     from krrdistill.apps.sweep.run import Cell
 
-    def command_of(cell: Cell) -> str:
-        return shlex.join(command_line(settings.of_cell(cell.kernel, cell.map_options, cell.options)))
+    def commands_of(cell: Cell, folder: Path) -> tuple[str, str]:
+        own = settings.of_cell(cell.kernel, cell.map_options, cell.options)
+        return shlex.join(command_line(own)), shlex.join(verify_line(own, folder))
 
     run = settings.run
     with output_folder(settings.folder, RunKind.SWEEP, Existing.CONTINUED, say=status.note) as folder:
@@ -35,7 +37,7 @@ def run_sweep(settings: SweepSettings, *, as_json: bool) -> int:
                 out=folder,
                 asked={**differing(run.source), **({} if run.targets is None else {"targets": run.targets})},
                 command=shlex.join(command_line(settings)),
-                command_of=command_of,
+                commands_of=commands_of,
                 load_seconds=time.perf_counter() - start,
                 progress=progress,
                 say=status.say,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import plain
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
+from krrdistill.common.warning import warn
 from krrdistill.construct.closed_form import construct, gaussian_start
 from krrdistill.construct.labels import learned_labels
 from krrdistill.construct.storage import round_inputs
@@ -183,10 +183,9 @@ def _say_time(mechanism: str, k: int, p: int) -> None:
     numbers = k * p + (p * (p + 1) // 2 if mechanism == "statistics" else 0)
     seconds = numbers * SECONDS_PER_NUMBER
     if seconds > _LONG_NOISE:
-        warnings.warn(
+        warn(
             f"privacy: exact noise for {numbers:,} numbers takes about {seconds / 60:.1f} minutes",
             ResultWarning,
-            stacklevel=3,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.folder import Existing, output_folder
 from krrdistill.apps.likeness import value_range
 from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
+from krrdistill.artifact.file import DistilledDataset
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import host_rows
 from krrdistill.common.progress import Stopwatch
@@ -23,14 +25,16 @@ from krrdistill.data.labels import label_names
 from krrdistill.errors import DataError, ResultWarning
 from krrdistill.options import DistillOptions
 from krrdistill.pipeline import Distillation
+from krrdistill.ridge.model import RidgeModel
 
 __all__ = ["write_report"]
 
 
 def write_report(
-    result: Distillation,
+    result: Distillation | DistilledDataset,
     folder: str | Path,
     *,
+    model: RidgeModel | None = None,
     data: Any = None,
     test: Any = None,
     name: str | None = None,
@@ -43,10 +47,12 @@ def write_report(
 
     Parameters
     ----------
-    result : Distillation
-        Result of ``distill``. For points of ``distill_model`` pass ``Distillation(points, model, None)``.
+    result : Distillation or DistilledDataset
+        Result of ``distill``, or of ``distill_model``.
     folder : str or Path
         Folder for the files. It is created if it does not exist.
+    model : RidgeModel, optional
+        For a result of ``distill_model``: the model that was given to it.
     data : Dataset or array of shape ``(n, *shape)``, optional
         The training samples. The page shows those that the points were initialised from, and uses their range of
         values. A ``Dataset`` also has the test set and the names.
@@ -78,10 +84,9 @@ def write_report(
     from krrdistill.apps.report.run_folder import PAGE
     from krrdistill.apps.report.write import in_folder, write_run
 
-    if not isinstance(result, Distillation):
-        raise TypeError(
-            f"write_report: result must be a Distillation, as distill returns it, got {type(result).__name__}"
-        )
+    result = _distillation(result, model)
+    if not os.fspath(folder):
+        raise ValueError("write_report: folder is empty; '.' is the current one")
     folder = Path(folder)
     if is_taken(folder, RunKind.DISTILL) and not overwrite:
         raise DataError(f"write_report: {folder} holds a run: name another folder, or pass overwrite=True")
@@ -127,6 +132,24 @@ def write_report(
         record = in_folder(run.record, folder, threads=options.threads, with_path=with_path)
         write_run(folder, record, run)
     return folder / PAGE
+
+
+def _distillation(result: Any, model: Any) -> Distillation:
+    """The result with its model. Raises TypeError where there is none, or another one."""
+    if isinstance(result, DistilledDataset):
+        if not isinstance(model, RidgeModel):
+            given = "" if model is None else f", got {type(model).__name__}"
+            raise TypeError(
+                "write_report: a result of distill_model needs the model that was given to it: "
+                f"write_report(points, folder, model=model){given}"
+            )
+        return Distillation(result, model, None)
+    if not isinstance(result, Distillation):
+        kind = type(result).__name__
+        raise TypeError(f"write_report: result must be what distill or distill_model returns, got {kind}")
+    if model is not None:
+        raise TypeError("write_report: model belongs to a result of distill_model; that of distill has its own")
+    return result
 
 
 def _names(class_names: Sequence[str], k: int) -> tuple[str, ...]:

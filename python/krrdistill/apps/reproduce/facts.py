@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from krrdistill.apps.reproduce.sections import Section
 
-__all__ = ["backend_device", "common_section", "group", "missing_section", "names_of", "range_of", "seconds_text"]
+__all__ = [
+    "backend_device",
+    "command_for",
+    "common_section",
+    "group",
+    "missing_section",
+    "names_of",
+    "range_of",
+    "seconds_text",
+]
 
 Result = Mapping[str, Any]
 
@@ -15,6 +26,12 @@ Result = Mapping[str, Any]
 def backend_device(backend: str) -> str:
     """Where a backend works, in words."""
     return "cuda:0" if backend.startswith("cuda") else "cpu"
+
+
+def command_for(what: str, words: Sequence[str], data_dir: Path | None) -> str:
+    """The command that asks for a table or the figures again, with the folder of the data where one was named."""
+    folder = () if data_dir is None else ("--data-dir", str(data_dir))
+    return shlex.join(["krrdistill", "reproduce", what, *words, *folder])
 
 
 def group(cells: Iterable[Result], *names: str) -> dict[Any, list[Result]]:

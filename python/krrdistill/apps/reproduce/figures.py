@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from krrdistill.apps.info import machine
 from krrdistill.apps.report.pictures import data_uri
 from krrdistill.apps.report.rows import Panel, PictureRow, drawn, rows_figure, to_file
 from krrdistill.apps.reproduce.case import Case
-from krrdistill.apps.reproduce.facts import common_section, range_of, seconds_text
+from krrdistill.apps.reproduce.facts import command_for, common_section, range_of, seconds_text
 from krrdistill.apps.reproduce.published import FIGURE2, SOURCE
 from krrdistill.apps.reproduce.sections import Publication, Section
 from krrdistill.apps.reproduce.selection import FigureOptions
@@ -87,6 +86,7 @@ def draw_figures(
     *,
     folder: Path,
     data_dir: Path | None = None,
+    download: bool = False,
     progress: Progress | None = None,
     say: Say = lambda line: None,
 ) -> FigureSet:
@@ -99,6 +99,8 @@ def draw_figures(
         Where distilled sets are written before they are read back and removed.
     data_dir : Path, optional
         Folder of the named data sets.
+    download : bool
+        Whether to download those that are missing.
     progress : callable, optional
         Called with (stage, fraction done).
     say : callable
@@ -118,7 +120,7 @@ def draw_figures(
     parts: dict[str, list[_Part]] = {name: [] for name in options.only}
     with limited_threads(options.threads):
         for name in options.datasets:
-            data = load_dataset(name, data_dir=data_dir)
+            data = load_dataset(name, data_dir=data_dir, download=download)
             linear = _case(data, "identity", options, progress, published_zca=_in_colour(data))
             mapped = _case(data, options.kernel, options, progress, published_zca=False)
             if (mapped.kernel, mapped.use_zca) == (linear.kernel, linear.use_zca):
@@ -130,7 +132,7 @@ def draw_figures(
     document = {
         "figures": [_described(name, found) for name, found in parts.items()],
         "asked": asdict(options),
-        "command": shlex.join(["krrdistill", "reproduce", "figures", *as_words(options, always=("datasets",))]),
+        "command": command_for("figures", as_words(options, always=("datasets",)), data_dir),
         "machine": machine(options.threads),
         "versions": versions(),
         "finished": finished,

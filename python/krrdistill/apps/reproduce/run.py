@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from krrdistill.apps.kip.place import place_of
 from krrdistill.apps.reproduce import table3, table4
 from krrdistill.apps.reproduce.case import Case
 from krrdistill.apps.reproduce.cells import Cell, Store
+from krrdistill.apps.reproduce.facts import command_for
 from krrdistill.apps.reproduce.sections import Publication
 from krrdistill.apps.reproduce.selection import ReproduceOptions
 from krrdistill.artifact.making import versions
@@ -24,7 +25,7 @@ from krrdistill.backends import get_backend
 from krrdistill.common.options import as_words
 from krrdistill.common.progress import Progress
 from krrdistill.common.threads import limited_threads
-from krrdistill.data import load_dataset
+from krrdistill.data import Dataset, load_dataset
 from krrdistill.errors import DataError, KrrDistillError
 
 __all__ = ["TABLES", "publication", "reproduce"]
@@ -39,6 +40,7 @@ def reproduce(
     *,
     out: Path,
     data_dir: Path | None = None,
+    download: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
@@ -63,7 +65,7 @@ def reproduce(
         raise ValueError("reproduce: device is where KIP takes its steps, table3 has none; pass backend='cuda'")
     if options.device != "cpu" and options.methods != ("closed_form",):
         place_of(KipOptions(device=options.device, backend=options.backend))  # raises where there is no such device
-    store = Store(out / "cells")
+    store, load = Store(out / "cells"), partial(load_dataset, data_dir=data_dir, download=download)
     store.folder.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
     not_run: list[Result] = []
@@ -73,11 +75,11 @@ def reproduce(
                 pairs = itertools.product(options.ipcs, options.methods)
                 cells = [Cell(name, kernel, seed, ipc, method, options.device) for ipc, method in pairs]
                 missing = [cell for cell in cells if not _is_finished(store, cell, options)]
-                refused = _run(missing, options, store, data_dir, progress, say) if missing else {}
+                refused = _run(missing, options, store, load, progress, say) if missing else {}
                 not_run += [{**asdict(cell), "reason": reason} for cell, reason in refused.items()]
                 found = ((cell, store.read(cell)) for cell in cells if cell not in refused)
                 results += [{**asdict(cell), **result} for cell, result in found if result is not None]
-    command = _command(table, options)
+    command = _command(table, options, data_dir)
     return {"table": table, "asked": asdict(options), "command": command, "cells": results, "not_run": not_run}
 
 
@@ -91,14 +93,14 @@ def publication(document: Mapping[str, Any]) -> Publication:
         ) from error
 
 
-def _command(table: str, options: ReproduceOptions) -> str:
-    """The words that ask for this table, those for folders left out."""
+def _command(table: str, options: ReproduceOptions, data_dir: Path | None) -> str:
+    """The command that asks for this table."""
     cells, of_kip = ("datasets", "kernels", "ipcs", "seeds"), ("methods", "kip_iterations", "time_budget", "device")
     if table == "table3":
         words = as_words(options, always=cells, never=of_kip)
     else:
         words = as_words(options, always=(*cells, *of_kip[:-1]))
-    return shlex.join(["krrdistill", "reproduce", table, *words])
+    return command_for(table, words, data_dir)
 
 
 def _is_finished(store: Store, cell: Cell, options: ReproduceOptions) -> bool:
@@ -133,13 +135,13 @@ def _run(
     cells: list[Cell],
     options: ReproduceOptions,
     store: Store,
-    data_dir: Path | None,
+    load: Callable[[str], Dataset],
     progress: Progress | None,
     say: Callable[[str], None],
 ) -> dict[Cell, str]:
     """Runs cells of one data set, kernel and seed; returns those that cannot be run, with the reason."""
     first = cells[0]
-    data = load_dataset(first.dataset, data_dir=data_dir)
+    data = load(first.dataset)
     case = Case(data, first.kernel, first.seed, options.backend, options.threads, progress, options.device)
     refused = {}
     for cell in cells:

@@ -81,7 +81,7 @@ def run_sweep(
     out: Path | str,
     asked: Mapping[str, str] | None = None,
     command: str | None = None,
-    command_of: Callable[[Cell], str] | None = None,
+    commands_of: Callable[[Cell, Path], tuple[str, str]] | None = None,
     load_seconds: float = 0.0,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -108,7 +108,9 @@ def run_sweep(
     asked : mapping, optional
         Options of the data set, for titles and names.
     command : str, optional
-        The words that ask for the sweep again, and ``command_of`` for one cell of it.
+        The words that ask for the sweep again.
+    commands_of : callable, optional
+        Called with a cell and its folder; returns ``command`` and ``verify_command`` of its record.
     load_seconds : float
         Seconds that loading the data took, for the records.
     progress : callable, optional
@@ -148,7 +150,7 @@ def run_sweep(
         for cell in missing:
             folder = out / cell.name
             try:
-                record = _run(cell, prepared, trained, folder, command_of, progress)
+                record = _run(cell, prepared, trained, folder, commands_of, progress)
             except (KrrDistillError, ValueError, MemoryError, FileExistsError, NotADirectoryError) as error:
                 failed[cell.name] = report.failed(cell, error)
                 with suppress(OSError):
@@ -302,7 +304,7 @@ def _run(
     prepared: PreparedRun,
     trained: Trained,
     folder: Path,
-    command_of: Callable[[Cell], str] | None,
+    commands_of: Callable[[Cell, Path], tuple[str, str]] | None,
     progress: Progress | None,
 ) -> RunRecord:
     """Makes one cell; what a killed process left of it is removed."""
@@ -310,10 +312,12 @@ def _run(
         if is_leftover(path.name):
             path.unlink()
     result = run_points(prepared, cell.options, trained, out=folder, progress=progress)
+    command, verify_command = (None, None) if commands_of is None else commands_of(cell, folder)
     record = replace(
         in_folder(result.record, folder, threads=cell.options.threads),
         asked=cell.asked,
-        command=None if command_of is None else command_of(cell),
+        command=command,
+        verify_command=verify_command,
     )
     write_run(folder, record, result)
     return record
