@@ -22,6 +22,7 @@ from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
+from krrdistill.common import files
 from krrdistill.common.files import content_digest, write_atomically
 
 ARRAY = ["--backend", "array"]
@@ -287,6 +288,35 @@ def test_failed_write_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing") as caught:
         write_atomically(tmp_path / "missing" / "a.npz", lambda stream: stream.write(b""))
     assert caught.value.filename == str(tmp_path / "missing" / "a.npz")
+
+
+def test_write_removes_the_dead_temporaries_of_its_file_and_no_others(tmp_path: Path) -> None:
+    dead, other, mine = (tmp_path / name for name in (".a.0123abcd.partial", ".ab.0123abcd.partial", ".a.x.partial"))
+    for path in (dead, other, mine):
+        path.write_bytes(b"half")
+
+    def interrupted_by_another(stream: Any) -> None:
+        write_atomically(tmp_path / "a", lambda inner: inner.write(b"first"))
+        stream.write(b"second")
+
+    write_atomically(tmp_path / "a", interrupted_by_another)
+    assert contents(tmp_path) == {other.name: b"half", mine.name: b"half", "a": b"second"}
+
+
+def test_write_begins_again_when_its_new_temporary_is_taken_for_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def lock(descriptor: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+
+    monkeypatch.setattr(files, "lock", lock)
+    write_atomically(tmp_path / "a", lambda stream: stream.write(b"whole"))
+    assert contents(tmp_path) == {"a": b"whole"}
+    assert taken
 
 
 @pytest.mark.parametrize("content", [b"x,y\n1,2\n", b"", b"\x80\x04]q\x00."])
