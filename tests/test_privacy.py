@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 from fractions import Fraction
@@ -529,6 +530,27 @@ def test_release_with_a_field_without_a_reason_is_removed(
     facts = privacy.release._facts
     monkeypatch.setattr(privacy.release, "_facts", lambda *given: {**facts(*given), "n_clipped": 7})
     with pytest.raises(kd.DataError, match=r"would hold meta.privacy.n_clipped, which nothing says is public"):
+        privacy.private_release(digits, options=privacy.ReleaseOptions(mechanism="output"), out=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".distilled.npz.unverified.npz", "release.json", "distilled.npz"])
+@pytest.mark.parametrize("done", [False, True])
+def test_release_that_fails_at_either_of_its_files_leaves_none(
+    digits: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, done: bool
+) -> None:
+    replace = os.replace
+
+    def interrupted(source: Any, target: Any) -> None:
+        if Path(target).name != name:
+            replace(source, target)
+            return
+        if done:
+            replace(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         privacy.private_release(digits, options=privacy.ReleaseOptions(mechanism="output"), out=tmp_path)
     assert not any(tmp_path.iterdir())
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.errors import DataError
 
-__all__ = ["SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
+__all__ = ["RELEASE", "SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
 
-SWEEP = "sweep.json"
+RELEASE, SWEEP = "release.json", "sweep.json"
 
 
 class RunKind(Enum):
@@ -26,7 +26,7 @@ class RunKind(Enum):
 
 def kind_of(folder: Path) -> RunKind | None:
     """The kind of run whose files, finished or not, a folder holds; None where there are none."""
-    if (folder / "release.json").exists():
+    if (folder / RELEASE).exists():
         return RunKind.RELEASE
     if (folder / "cells").is_dir():
         return RunKind.TABLE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,11 +25,12 @@ from krrdistill.apps.privacy.mechanisms import (
 )
 from krrdistill.apps.privacy.noise import SECONDS_PER_NUMBER, opendp
 from krrdistill.apps.privacy.public import unexplained
-from krrdistill.apps.run_kind import RunKind, check_kind
+from krrdistill.apps.run_kind import RELEASE, RunKind, check_kind
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import plain
+from krrdistill.common.files import unverified, write_atomically
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.construct.closed_form import construct, gaussian_start
@@ -71,6 +74,7 @@ class PrivateRelease:
     total: LedgerTotal | None  # of the ledger; None without one
     certificate: Certificate
     seconds: Mapping[str, float]
+    report: Mapping[str, Any]  # what release.json says
 
 
 def default_norm_bound(feature_map: FeatureMap) -> float:
@@ -108,9 +112,9 @@ def private_release(
     out: Path,
     progress: Progress | None = None,
 ) -> PrivateRelease:
-    """Writes ``out``/distilled.npz: a distilled set, with labels and W, of a private model of all training samples.
+    """Writes a distilled set, with labels and W, of a private model of all training samples, and its release.json.
 
-    Z is noise and lambda_S = 0; real starts would show images. The release is entered in ``options.ledger`` before its
+    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered in ``options.ledger`` before its
     noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and DataError; that also for a folder that
     is not empty, and where the ledger's total would exceed ``options.budget_epsilon``.
     """
@@ -160,22 +164,48 @@ def private_release(
             "class_names": list(dataset.class_names),
             "versions": versions(),
         }
-        path = out / "distilled.npz"
-        with watch.stage("save"):
-            complete = DistilledDataset(
-                **distilled,
-                feature_map=feature_map,
-                shape=dataset.shape,
-                classes=dataset.classes,
-                weights=model.W,
-                meta=meta,
-            )
-            complete.save(path)
-            _check_fields(path)
-            loaded = DistilledDataset.load(path, feature_map=given_map(feature_map))
-        with watch.stage("evaluate"):
-            certificate = loaded.verify(test=dataset, backend=options.backend)
-    return PrivateRelease(loaded, model, total, certificate, watch.seconds)
+        path, report_path = out / "distilled.npz", out / RELEASE
+        judged = unverified(path)
+        try:
+            with watch.stage("save"):
+                complete = DistilledDataset(
+                    **distilled,
+                    feature_map=feature_map,
+                    shape=dataset.shape,
+                    classes=dataset.classes,
+                    weights=model.W,
+                    meta=meta,
+                )
+                complete.save(judged)
+                _check_fields(judged)
+                loaded = DistilledDataset.load(judged, feature_map=given_map(feature_map))
+            with watch.stage("evaluate"):
+                certificate = loaded.verify(test=dataset, backend=options.backend)
+            report = _report(kernel, loaded, certificate)
+            text = json.dumps(plain(report), indent=2, allow_nan=False) + "\n"
+            write_atomically(report_path, lambda stream: stream.write(text.encode()))
+            os.replace(judged, path)
+        except BaseException:
+            for each in (judged, report_path, path):
+                each.unlink(missing_ok=True)
+            raise
+    return PrivateRelease(loaded, model, total, certificate, watch.seconds, report)
+
+
+def _report(kernel: str, distilled: DistilledDataset, certificate: Certificate) -> dict[str, Any]:
+    """What release.json says."""
+    meta = distilled.meta
+    return {
+        "dataset": meta["dataset"],
+        "kernel": kernel,
+        "ipc": meta["options"]["points_per_class"],
+        "m": len(distilled.inputs),
+        "release": meta["privacy"],
+        "private": {"test_accuracy": certificate.original_accuracy},
+        "distilled": {"test_accuracy": certificate.distilled_accuracy},
+        "certificate": certificate.numbers(),
+        "limits": meta["privacy"]["guarantee"],
+    }
 
 
 def _say_time(mechanism: str, k: int, p: int) -> None:
@@ -199,10 +229,9 @@ def _enter(options: ReleaseOptions, dataset: Dataset) -> LedgerTotal | None:
 
 
 def _check_fields(path: Path) -> None:
-    """A file that holds more than PUBLIC has reasons for does not stay."""
+    """Raises DataError for a file that holds more than PUBLIC has reasons for."""
     found = unexplained(path)
     if found:
-        path.unlink()
         raise DataError(f"privacy: the file would hold {', '.join(found)}, which nothing says is public; removed")
 
 
