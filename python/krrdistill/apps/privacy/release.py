@@ -114,9 +114,10 @@ def private_release(
 ) -> PrivateRelease:
     """Writes a distilled set, with labels and W, of a private model of all training samples, and its release.json.
 
-    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered in ``options.ledger`` before its
-    noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and DataError; that also for a folder that
-    is not empty, and where the ledger's total would exceed ``options.budget_epsilon``.
+    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered
+    in ``options.ledger`` before its noise is drawn. Raises NotSurjective, BackendUnavailable without
+    OpenDP, and DataError; that also for a folder that is not empty, and where the
+    ledger's total would exceed ``options.budget_epsilon``.
     """
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
