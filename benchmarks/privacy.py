@@ -63,7 +63,8 @@ def curve(data: kd.Dataset, kernel: str, draws: int) -> dict[str, Any]:
             rows.append(row)
     facts = {"dataset": data.name, "kernel": kernel, "n": clipped.statistics.n, "p": phi.output_dim, "norm_bound": B}
     clipping = {"clipped_share": clipped.n_clipped / clipped.statistics.n}  # a fact about public benchmark data
-    return {**facts, **clipping, "original": original, "draws": draws, "rows": rows}
+    drawn = {"noise": "the released noise, OpenDP's discrete Gaussian", "draws": draws}
+    return {**facts, **clipping, "original": original, **drawn, "rows": rows}
 
 
 def audit(data: kd.Dataset, kernel: str) -> dict[str, Any]:
@@ -214,7 +215,10 @@ def curve_lines(result: dict[str, Any]) -> list[str]:
     name, longer = f"{result['dataset']}-{result['kernel']}", 100 * result["clipped_share"]
     facts = f"n = {result['n']}, p = {result['p']}, B = {result['norm_bound']:.4g} ({longer:.1f} % are longer)"
     reference = f"without privacy, λ by validation: {100 * result['original']:.2f}"
-    text = f"{facts}, δ = {DELTA:g}. Test accuracy in %, mean and range of {result['draws']} draws; {reference}."
+    text = (
+        f"{facts}, δ = {DELTA:g}. Test accuracy in %, mean and range of {result['draws']} draws; {reference}. "
+        f"Drawn with {result['noise']}."
+    )
     lines = [f"## {result['dataset']}, {result['kernel']}", "", text, one_line(result["machine"]) + ".", ""]
     lines += [f"![accuracy against ε](figures/privacy-{name}.png)", ""]
     lines += ["| ε | noise on (G, C) | λ | noise on W | λ |", "|---|---|---|---|---|"]

@@ -1,7 +1,6 @@
 """Downloads, against a server on this machine."""
 
 import dataclasses
-import hashlib
 import re
 import sys
 import threading
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 from data_files import pack, tiny_images, write_cifar_python, write_mnist, write_npz
+from krrdistill.common.files import sha256_of
 from krrdistill.data import load_dataset
 from krrdistill.data.download import REMOTES, Remote, fetch
 from krrdistill.data.formats import CIFAR_VERSIONS
@@ -73,9 +73,8 @@ def server(tmp_path, monkeypatch):
 
 def served(server, name):
     """The official table entry with the local address and the checksums of the files served there."""
-    files = REMOTES[name].md5
-    md5 = {file: hashlib.md5((server.folder / file).read_bytes()).hexdigest() for file in files}
-    return dataclasses.replace(REMOTES[name], base_url=server.url, md5=md5)
+    sha256 = {file: sha256_of(server.folder / file) for file in REMOTES[name].sha256}
+    return dataclasses.replace(REMOTES[name], base_url=server.url, sha256=sha256)
 
 
 def serve_mnist(server):
@@ -98,22 +97,22 @@ def test_mnist_is_fetched_once_and_read(server, tmp_path, monkeypatch):
     monkeypatch.setitem(REMOTES, "mnist", served(server, "mnist"))
     for _ in range(2):
         assert_same(load_dataset("mnist", data_dir=tmp_path / "d", download=True), arrays)
-    assert files_below(tmp_path / "d") == sorted(f"MNIST/raw/{file}" for file in REMOTES["mnist"].md5)
-    assert server.requested == list(REMOTES["mnist"].md5)  # the second time nothing was asked for
+    assert files_below(tmp_path / "d") == sorted(f"MNIST/raw/{file}" for file in REMOTES["mnist"].sha256)
+    assert server.requested == list(REMOTES["mnist"].sha256)  # the second time nothing was asked for
     assert_same(load_dataset("mnist", data_dir=tmp_path / "d"), arrays)
 
 
 @pytest.mark.parametrize(("name", "k"), [("cifar10", 10), ("cifar100", 100)])
 def test_cifar_is_fetched_and_read(server, tmp_path, monkeypatch, name, k):
     arrays = tiny_images((32, 32, 3), k=k)
-    pack(write_cifar_python(server.folder, name, arrays), server.folder / next(iter(REMOTES[name].md5)))
+    pack(write_cifar_python(server.folder, name, arrays), server.folder / next(iter(REMOTES[name].sha256)))
     monkeypatch.setitem(REMOTES, name, served(server, name))
     assert_same(load_dataset(name, data_dir=tmp_path / "d", download=True), arrays)
-    assert files_below(tmp_path / "d") == list(REMOTES[name].md5)
+    assert files_below(tmp_path / "d") == list(REMOTES[name].sha256)
 
 
 def test_nothing_is_fetched_when_the_data_is_there(server, tmp_path, monkeypatch):
-    monkeypatch.setitem(REMOTES, "mnist", Remote(server.url, ".", {"a": "0" * 32}))
+    monkeypatch.setitem(REMOTES, "mnist", Remote(server.url, ".", {"a": "0" * 64}))
     arrays = tiny_images((28, 28))
     write_npz(tmp_path / "mnist.npz", arrays)
     assert_same(load_dataset("mnist", data_dir=tmp_path, download=True), arrays)
@@ -132,21 +131,22 @@ def test_nothing_is_fetched_unasked(server, tmp_path, monkeypatch):
 def test_only_missing_files_are_fetched(server, tmp_path):
     serve_mnist(server)
     remote = served(server, "mnist")
-    kept, *fetched = remote.md5
+    kept, *fetched = remote.sha256
     raw = tmp_path / "d" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / kept).write_bytes((server.folder / kept).read_bytes())
-    assert fetch("mnist", tmp_path / "d", remote=remote) == [raw / file for file in remote.md5]
+    assert fetch("mnist", tmp_path / "d", remote=remote) == [raw / file for file in remote.sha256]
     assert server.requested == fetched
 
 
 def test_wrong_checksum_leaves_no_file(server, tmp_path, monkeypatch):
     serve_mnist(server)
     remote = served(server, "mnist")
-    first = next(iter(remote.md5))
-    remote = dataclasses.replace(remote, md5={**remote.md5, first: "0" * 32})
+    first = next(iter(remote.sha256))
+    remote = dataclasses.replace(remote, sha256={**remote.sha256, first: "0" * 64})
     monkeypatch.setitem(REMOTES, "mnist", remote)
-    with pytest.raises(DataError, match=f"load_dataset: cannot download {server.url}{first}: .*MD5 .*not match") as e:
+    words = f"load_dataset: cannot download {server.url}{first}: its SHA-256 is [0-9a-f]+, not 0+: it is another file"
+    with pytest.raises(DataError, match=words) as e:
         load_dataset("mnist", data_dir=tmp_path / "d", download=True)
     assert "\n" not in str(e.value)
     assert files_below(tmp_path / "d") == []
@@ -155,7 +155,7 @@ def test_wrong_checksum_leaves_no_file(server, tmp_path, monkeypatch):
 def test_broken_connection_leaves_no_file(server, tmp_path):
     serve_mnist(server)
     remote = served(server, "mnist")
-    server.short.add(next(iter(remote.md5)))
+    server.short.add(next(iter(remote.sha256)))
     with pytest.raises(DataError, match=r"cannot download .*IncompleteRead"):
         fetch("mnist", tmp_path / "d", remote=remote)
     assert files_below(tmp_path / "d") == []
@@ -171,6 +171,16 @@ def test_download_that_is_too_large_or_too_slow_leaves_no_file(server, tmp_path,
     with pytest.raises(DataError, match=f"cannot download {server.url}.*: {words}"):
         fetch("mnist", tmp_path / "d", remote=served(server, "mnist"))
     assert files_below(tmp_path / "d") == []
+
+
+def test_download_removes_what_a_killed_one_left(server, tmp_path):
+    serve_mnist(server)
+    remote = served(server, "mnist")
+    raw = tmp_path / "d" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / f".{next(iter(remote.sha256))}.0123abcd.partial").write_bytes(b"half")
+    assert fetch("mnist", tmp_path / "d", remote=remote) == [raw / file for file in remote.sha256]
+    assert {path.name for path in raw.iterdir()} == set(remote.sha256)
 
 
 def test_missing_file_on_the_server(server, tmp_path):
@@ -205,7 +215,7 @@ def test_without_pooch(tmp_path, monkeypatch):
 
 def test_the_table_names_files_that_are_looked_for():
     for name, versions in CIFAR_VERSIONS.items():
-        assert set(REMOTES[name].md5) == {versions[0].archive}
+        assert set(REMOTES[name].sha256) == {versions[0].archive}
     for remote in REMOTES.values():
         assert re.fullmatch(r"https://[\w./~-]+/", remote.base_url)
-        assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in remote.md5.values())
+        assert all(re.fullmatch("[0-9a-f]{64}", each) for each in remote.sha256.values())

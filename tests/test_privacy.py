@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -506,6 +508,25 @@ def test_public_inputs(digits: kd.Dataset) -> None:
     assert abs(default_norm_bound(phi) / np.sqrt(np.mean(norms**2)) - 1.0) < 0.1  # one draw of weights
 
 
+def test_map_that_brings_moments_of_data_is_refused_before_anything_is_spent(
+    digits: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (
+        "import krrdistill as kd",
+        "raw = kd.Identity(64)",
+        "phi = kd.Identity(64, preprocessing=kd.standardize(kd.load_dataset('digits').x_train))",
+    )
+    (tmp_path / "map_with_moments.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    out, ledger = tmp_path / "out", tmp_path / "ledger.json"
+    options = privacy.ReleaseOptions(mechanism="output", ledger=ledger)
+    with pytest.raises(kd.DataError, match=r"map_with_moments:phi brings a preprocessing .* that was measured on data"):
+        privacy.private_release(digits, kernel="map_with_moments:phi", options=options, out=out)
+    assert not out.exists()
+    assert not ledger.exists()
+    assert public_inputs(digits, "map_with_moments:raw", {}, seed=0).preprocessing.kind == "none"
+
+
 def test_every_field_of_a_released_file_has_a_reason_to_be_public(digits: kd.Dataset, tmp_path: Path) -> None:
     seen: set[str] = set()
     for number, (kernel, store, ledger) in enumerate(
@@ -529,6 +550,27 @@ def test_release_with_a_field_without_a_reason_is_removed(
     facts = privacy.release._facts
     monkeypatch.setattr(privacy.release, "_facts", lambda *given: {**facts(*given), "n_clipped": 7})
     with pytest.raises(kd.DataError, match=r"would hold meta.privacy.n_clipped, which nothing says is public"):
+        privacy.private_release(digits, options=privacy.ReleaseOptions(mechanism="output"), out=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [".distilled.npz.unverified.npz", "release.json", "distilled.npz"])
+@pytest.mark.parametrize("done", [False, True])
+def test_release_that_fails_at_either_of_its_files_leaves_none(
+    digits: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, done: bool
+) -> None:
+    replace = os.replace
+
+    def interrupted(source: Any, target: Any) -> None:
+        if Path(target).name != name:
+            replace(source, target)
+            return
+        if done:
+            replace(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         privacy.private_release(digits, options=privacy.ReleaseOptions(mechanism="output"), out=tmp_path)
     assert not any(tmp_path.iterdir())
 
@@ -605,6 +647,27 @@ def test_file_that_is_no_ledger_of_the_data_is_refused(tmp_path: Path, text: str
     with pytest.raises(kd.DataError, match=message):
         privacy.charge(path, "d", 3, "output", BUDGET, 0.03, None)
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_ledger_behind_a_link_counts_the_release_where_the_file_is(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    link, shared = tmp_path / "ledger.json", tmp_path / "shared" / "ledger.json"
+    link.symlink_to(shared)
+    for path in (link, shared):
+        total = privacy.charge(path, "d", 3, "output", BUDGET, 0.03, None)
+    assert link.is_symlink()
+    assert total.releases == 2
+
+
+@pytest.mark.parametrize(("delta", "said"), [(1.1e-3, True), (1e-5, False)])
+def test_release_with_a_delta_of_one_sample_or_more_warns(
+    digits: kd.Dataset, tmp_path: Path, delta: float, said: bool
+) -> None:
+    options = privacy.ReleaseOptions(mechanism="output", budget=privacy.PrivacyBudget(1.0, delta))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", kd.ResultWarning)
+        privacy.private_release(digits, options=options, out=tmp_path)
+    assert ["1/n or more" in str(each.message) for each in caught] == [True] * said
 
 
 def test_release_without_a_sensitivity_is_refused_before_it_is_entered(digits: kd.Dataset, tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import krrdistill as kd
 from kill import kill_at_write
 from krrdistill.apps.cli import main
 from krrdistill.apps.distillation import run_distillation
-from krrdistill.apps.folder import LOCK, OutputError, locked, output_folder
+from krrdistill.apps.folder import LOCK, Existing, OutputError, locked, output_folder
 from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
 from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
+from krrdistill.common import files
 from krrdistill.common.files import content_digest, write_atomically
 
 ARRAY = ["--backend", "array"]
@@ -225,6 +226,33 @@ def test_private_release_of_the_library_asks_for_an_empty_folder(tmp_path: Path)
         private_release(kd.load_dataset("digits"), options=options, out=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (RunKind.DISTILL, "distilled.npz"),
+        (RunKind.DISTILL, "report.html"),
+        (RunKind.KIP, "curve.npz"),
+        (RunKind.SWEEP, "sweep.csv"),
+    ],
+)
+@pytest.mark.parametrize("existing", list(Existing))
+def test_file_that_no_run_wrote_is_never_replaced(tmp_path: Path, kind: RunKind, name: str, existing: Existing) -> None:
+    np.savez(tmp_path / "data.npz", x_train=np.ones(3))
+    mine = (tmp_path / "data.npz").rename(tmp_path / name)
+    if existing is Existing.KEPT:
+        with output_folder(tmp_path, kind, existing) as folder:
+            assert folder != tmp_path
+    else:
+        with pytest.raises(kd.DataError, match=f"holds a file {name} that no run wrote: {kind.value} would replace it"):
+            output_folder(tmp_path, kind, existing).__enter__()
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_audit_of_another_file_is_not_read(run: Path) -> None:
+    (run / "privacy.json").write_text('{"sha256": "of another version"}', encoding="utf-8")
+    assert read_run(run).privacy is None
+
+
 @pytest.mark.parametrize("kind", list(RunKind))
 def test_new_and_empty_folders_are_taken_by_every_kind(tmp_path: Path, kind: RunKind) -> None:
     (tmp_path / "empty").mkdir()
@@ -300,6 +328,43 @@ def test_failed_write_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing") as caught:
         write_atomically(tmp_path / "missing" / "a.npz", lambda stream: stream.write(b""))
     assert caught.value.filename == str(tmp_path / "missing" / "a.npz")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files here")
+def test_write_to_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(FileExistsError, match="is no plain file; name another"):
+        write_atomically(tmp_path / "a", lambda stream: stream.write(b""))
+    assert (tmp_path / "a").is_fifo()
+
+
+def test_write_removes_the_dead_temporaries_of_its_file_and_no_others(tmp_path: Path) -> None:
+    dead, other, mine = (tmp_path / name for name in (".a.0123abcd.partial", ".ab.0123abcd.partial", ".a.x.partial"))
+    for path in (dead, other, mine):
+        path.write_bytes(b"half")
+
+    def interrupted_by_another(stream: Any) -> None:
+        write_atomically(tmp_path / "a", lambda inner: inner.write(b"first"))
+        stream.write(b"second")
+
+    write_atomically(tmp_path / "a", interrupted_by_another)
+    assert contents(tmp_path) == {other.name: b"half", mine.name: b"half", "a": b"second"}
+
+
+def test_write_begins_again_when_its_new_temporary_is_taken_for_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def lock(descriptor: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+
+    monkeypatch.setattr(files, "lock", lock)
+    write_atomically(tmp_path / "a", lambda stream: stream.write(b"whole"))
+    assert contents(tmp_path) == {"a": b"whole"}
+    assert taken
 
 
 @pytest.mark.parametrize("content", [b"x,y\n1,2\n", b"", b"\x80\x04]q\x00."])

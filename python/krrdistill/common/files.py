@@ -11,6 +11,7 @@ import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,26 +29,39 @@ __all__ = [
     "unverified",
     "write_atomically",
     "write_npz",
+    "write_together",
 ]
 
 _PARTIAL, _UNVERIFIED = ".partial", ".unverified.npz"  # end the names of files that are being written, or judged
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}")
 _LEFTOVER = re.compile(rf"\..*(\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}|{re.escape(_UNVERIFIED)})", re.DOTALL)
 _MOST_INFLATED = 1 << 28  # bytes of the arrays of a file that somebody compressed; ours are stored as they are
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Calls ``write`` on a temporary file beside ``path`` and renames it; on failure nothing is left behind."""
+    """Calls ``write`` on a temporary file beside ``path`` and renames it; on failure nothing is left behind.
+
+    A process that is killed leaves its temporary file: the next that writes the same file removes it.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+    if path.exists() and not path.is_file():  # a device, say: it would be replaced
+        raise FileExistsError(errno.EEXIST, "is no plain file; name another", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist; make it first", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
     try:
+        _remove_dead(path)
         with open(temporary, "xb") as stream:
+            if not _is_ours(temporary, stream):
+                temporary.unlink(missing_ok=True)
+                return write_atomically(path, write)
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+            if os.name == "nt":  # which renames no open file
+                stream.close()
+            os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is not None:
@@ -55,9 +69,47 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise
 
 
+def _is_ours(path: Path, stream: IO[bytes]) -> bool:
+    """Lock a new file; False where another process takes it for a dead one before that."""
+    try:
+        lock(stream.fileno())
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system: nobody takes a file for a dead one
+        pass
+    stream.seek(0)
+    return path.exists()
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove the temporary files of ``path`` that no process has: whoever writes one keeps it locked."""
+    own, found = f".{path.name}", []
+    with suppress(OSError), os.scandir(path.parent) as folder:  # whoever may write there may perhaps not look
+        found = [each for each in folder if each.name.startswith(own) and each.is_file(follow_symlinks=False)]
+    for each in found:
+        if _TEMPORARY.fullmatch(each.name, len(own)):
+            with suppress(OSError):  # it is locked, gone, or somebody else's
+                with open(each.path, "rb") as stream:
+                    lock(stream.fileno())
+                os.unlink(each.path)
+
+
 def unverified(path: Path) -> Path:
     """Where a file is written that is judged before it takes the place of ``path``."""
     return path.with_name(f".{path.name}{_UNVERIFIED}")
+
+
+def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
+    """Write each file beside its place, by its function, and move them there when all are whole."""
+    try:
+        for path, save in saves.items():
+            save(unverified(path))
+        for path in saves:
+            os.replace(unverified(path), path)
+    except BaseException:
+        for path in saves:
+            unverified(path).unlink(missing_ok=True)
+        raise
 
 
 def is_leftover(name: str) -> bool:

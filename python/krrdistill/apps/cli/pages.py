@@ -14,6 +14,7 @@ from krrdistill.apps.run_kind import RunKind, kind_of
 from krrdistill.common.files import write_atomically
 from krrdistill.errors import DataError
 
+_PAGE = b"<!DOCTYPE html>"  # begins every page
 _KINDS = (RunKind.DISTILL, RunKind.KIP)  # of runs with a page
 
 
@@ -36,6 +37,7 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, sort: str | None,
         _existing(out.parent)
         if out.is_dir():
             raise status.UsageError(f"compare: --out must name a file, {out} is a folder")
+        _check_replaced(out)
     given = [run for folder in folders for run in _runs_of(_existing(folder))]
     if len(given) < 2:
         raise status.UsageError(f"compare needs at least two runs, got {len(given)}")
@@ -66,6 +68,16 @@ def _read(folders: Sequence[Path]) -> tuple[list[RunFolder], dict[str, str]]:
     if len(runs) < 2:
         raise DataError(f"compare: fewer than two runs can be read: {'; '.join(unread.values())}")
     return runs, unread
+
+
+def _check_replaced(out: Path) -> None:
+    """Raises UsageError for a file that is no page."""
+    if out.exists():
+        with out.open("rb") as stream:
+            if stream.read(len(_PAGE)) != _PAGE:
+                raise status.UsageError(
+                    f"compare: --out {out}: there is another kind of file: give another name, or remove it"
+                )
 
 
 def _runs_of(folder: Path) -> list[Path]:

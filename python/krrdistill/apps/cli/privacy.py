@@ -13,7 +13,6 @@ from krrdistill.common.files import sha256_of, write_atomically
 from krrdistill.common.options import declared_options
 from krrdistill.options import MapOptions, is_object_name
 
-RELEASE = "release.json"
 _OF_A_FILE = (
     *(each.name for each in declared_options(MapOptions) if each.name != "kernel"),
     *("points_per_class", "seed", "store", "lambda_", "out", "targets"),
@@ -128,19 +127,7 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
             out=folder,
             progress=progress,
         )
-        report = {
-            "dataset": data.name,
-            "kernel": settings.map_options.kernel,
-            "ipc": release.distilled.meta["options"]["points_per_class"],
-            "m": len(release.distilled.inputs),
-            "release": release.distilled.meta["privacy"],
-            "private": {"test_accuracy": release.certificate.original_accuracy},
-            "distilled": {"test_accuracy": release.certificate.distilled_accuracy},
-            "certificate": release.certificate.numbers(),
-            "limits": release.distilled.meta["privacy"]["guarantee"],
-        }
-        write_report(folder / RELEASE, report)
-    return {**report, "seconds": dict(release.seconds), "artifact": str(folder / "distilled.npz")}
+    return {**release.report, "seconds": dict(release.seconds), "artifact": str(folder / "distilled.npz")}
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

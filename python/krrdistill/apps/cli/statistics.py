@@ -21,7 +21,7 @@ from krrdistill.apps.folder import Existing, OutputError, RunKind, output_folder
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
 from krrdistill.common.documents import parse_json
-from krrdistill.common.files import content_digest
+from krrdistill.common.files import content_digest, write_together
 from krrdistill.common.options import common_values
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.threads import limited_threads
@@ -141,9 +141,10 @@ def run_statistics(settings: StatisticsSettings, *, as_json: bool) -> int:
             kept = HeldOutRows(part.X, targets, rows=validation)
         with watch.stage("statistics") as report:
             statistics.update(part.X, targets, rows=rows, progress=report)
-        if kept is not None and held_out is not None:
-            kept.save(held_out)
-        statistics.save(out)
+        if kept is None or held_out is None:
+            statistics.save(out)
+        else:  # held-out rows beside other statistics may be rows of those
+            write_together({held_out: kept.save, out: statistics.save})
     if kept is None:
         status.say("note: nothing is held out (--held-out FILE does); choose lambda by other samples or by GCV")
     if like is None and feature_map.preprocessing.constants.get("source") == "x_train":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,12 @@ from krrdistill.apps.privacy.mechanisms import (
 )
 from krrdistill.apps.privacy.noise import SECONDS_PER_NUMBER, opendp
 from krrdistill.apps.privacy.public import unexplained
-from krrdistill.apps.run_kind import RunKind, check_kind
+from krrdistill.apps.run_kind import RELEASE, RunKind, check_kind
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import plain
+from krrdistill.common.files import unverified, write_atomically
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.common.warning import warn
@@ -71,6 +74,7 @@ class PrivateRelease:
     total: LedgerTotal | None  # of the ledger; None without one
     certificate: Certificate
     seconds: Mapping[str, float]
+    report: Mapping[str, Any]  # what release.json says
 
 
 def default_norm_bound(feature_map: FeatureMap) -> float:
@@ -87,16 +91,28 @@ def default_norm_bound(feature_map: FeatureMap) -> float:
 def public_inputs(dataset: Dataset, kernel: str, map_options: Mapping[str, Any], *, seed: int) -> FeatureMap:
     """A map that owes nothing to the training data: with published constants, or on raw inputs.
 
-    Raises DataError for a Fourier map whose sigma2 would have to be found from the data.
+    Raises DataError for a Fourier map whose sigma2 would have to be found from the data, and for a map of the user's
+    own with another preprocessing, whose constants would be in the file.
     """
     preprocessing = standardize(dataset)
-    if preprocessing.constants.get("source") != "published":
+    if not _is_public(preprocessing):
         preprocessing = Preprocessing.none(dataset.input_dim)
         if kernel.endswith("_fourier") and map_options.get("sigma2") is None:
             raise DataError(
                 f"privacy: {kernel} needs sigma2: finding it from {dataset.name} would look at the private data"
             )
-    return make_map(kernel, dataset, preprocessing, seed=seed, **map_options)
+    made = make_map(kernel, dataset, preprocessing, seed=seed, **map_options)
+    if not _is_public(made.preprocessing):
+        raise DataError(
+            f"privacy: the map {kernel} brings a preprocessing ({made.preprocessing.kind}) that was measured on data, "
+            "and the file would hold its constants: give the map without one"
+        )
+    return made
+
+
+def _is_public(preprocessing: Preprocessing) -> bool:
+    """Whether nothing of it was measured: there is none, or its constants are published ones."""
+    return preprocessing.kind == "none" or preprocessing.constants.get("source") == "published"
 
 
 def private_release(
@@ -108,11 +124,12 @@ def private_release(
     out: Path,
     progress: Progress | None = None,
 ) -> PrivateRelease:
-    """Writes ``out``/distilled.npz: a distilled set, with labels and W, of a private model of all training samples.
+    """Writes a distilled set, with labels and W, of a private model of all training samples, and its release.json.
 
-    Z is noise and lambda_S = 0; real starts would show images. The release is entered in ``options.ledger`` before its
-    noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and DataError; that also for a folder that
-    is not empty, and where the ledger's total would exceed ``options.budget_epsilon``.
+    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered
+    in ``options.ledger`` before its noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and
+    DataError; that also for a folder that is not empty, and where the ledger's total would exceed
+    ``options.budget_epsilon``.
     """
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
@@ -124,6 +141,7 @@ def private_release(
     feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
     feature_map.check_surjective()
     _say_time(options.mechanism, dataset.n_classes, feature_map.output_dim)
+    _say_delta(options.budget.delta, len(dataset.x_train))
     B = default_norm_bound(feature_map) if options.norm_bound is None else options.norm_bound
     n, p = len(dataset.x_train), feature_map.output_dim
     lambda_ = options.lambda_
@@ -160,22 +178,48 @@ def private_release(
             "class_names": list(dataset.class_names),
             "versions": versions(),
         }
-        path = out / "distilled.npz"
-        with watch.stage("save"):
-            complete = DistilledDataset(
-                **distilled,
-                feature_map=feature_map,
-                shape=dataset.shape,
-                classes=dataset.classes,
-                weights=model.W,
-                meta=meta,
-            )
-            complete.save(path)
-            _check_fields(path)
-            loaded = DistilledDataset.load(path, feature_map=given_map(feature_map))
-        with watch.stage("evaluate"):
-            certificate = loaded.verify(test=dataset, backend=options.backend)
-    return PrivateRelease(loaded, model, total, certificate, watch.seconds)
+        path, report_path = out / "distilled.npz", out / RELEASE
+        judged = unverified(path)
+        try:
+            with watch.stage("save"):
+                complete = DistilledDataset(
+                    **distilled,
+                    feature_map=feature_map,
+                    shape=dataset.shape,
+                    classes=dataset.classes,
+                    weights=model.W,
+                    meta=meta,
+                )
+                complete.save(judged)
+                _check_fields(judged)
+                loaded = DistilledDataset.load(judged, feature_map=given_map(feature_map))
+            with watch.stage("evaluate"):
+                certificate = loaded.verify(test=dataset, backend=options.backend)
+            facts = _report(kernel, loaded, certificate)
+            text = json.dumps(plain(facts), indent=2, allow_nan=False) + "\n"
+            write_atomically(report_path, lambda stream: stream.write(text.encode()))
+            os.replace(judged, path)
+        except BaseException:
+            for each in (judged, report_path, path):
+                each.unlink(missing_ok=True)
+            raise
+    return PrivateRelease(loaded, model, total, certificate, watch.seconds, facts)
+
+
+def _report(kernel: str, distilled: DistilledDataset, certificate: Certificate) -> dict[str, Any]:
+    """What release.json says."""
+    meta = distilled.meta
+    return {
+        "dataset": meta["dataset"],
+        "kernel": kernel,
+        "ipc": meta["options"]["points_per_class"],
+        "m": len(distilled.inputs),
+        "release": meta["privacy"],
+        "private": {"test_accuracy": certificate.original_accuracy},
+        "distilled": {"test_accuracy": certificate.distilled_accuracy},
+        "certificate": certificate.numbers(),
+        "limits": meta["privacy"]["guarantee"],
+    }
 
 
 def _say_time(mechanism: str, k: int, p: int) -> None:
@@ -189,6 +233,16 @@ def _say_time(mechanism: str, k: int, p: int) -> None:
         )
 
 
+def _say_delta(delta: float, n: int) -> None:
+    """A warning where delta promises next to nothing."""
+    if delta * n >= 1.0:
+        warn(
+            f"privacy: delta = {delta:g} is 1/n or more, with n = {n}: even who publishes one sample, drawn at random, "
+            "keeps such a promise; take a delta well below 1/n",
+            ResultWarning,
+        )
+
+
 def _enter(options: ReleaseOptions, dataset: Dataset) -> LedgerTotal | None:
     """The total with this release, which counts from here on; None without a ledger."""
     if options.ledger is None or options.mechanism is None:
@@ -198,10 +252,9 @@ def _enter(options: ReleaseOptions, dataset: Dataset) -> LedgerTotal | None:
 
 
 def _check_fields(path: Path) -> None:
-    """A file that holds more than PUBLIC has reasons for does not stay."""
+    """Raises DataError for a file that holds more than PUBLIC has reasons for."""
     found = unexplained(path)
     if found:
-        path.unlink()
         raise DataError(f"privacy: the file would hold {', '.join(found)}, which nothing says is public; removed")
 
 
