@@ -38,7 +38,7 @@ def contestants(kernel: str, arguments: argparse.Namespace) -> list[str]:
     chosen = ["ours"]
     chosen += ["numpy"] if arguments.numpy else []
     chosen += ["published"] if arguments.published and kernel in PUBLISHED_KERNELS else []
-    return chosen + [peer for peer in _PEERS if getattr(arguments, peer)]
+    return chosen + [peer for peer in _PEERS if getattr(arguments, peer) and kernel in arguments.peer_kernels]
 
 
 def plan(kernel: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str, int]]:
@@ -150,6 +150,7 @@ def main() -> int:
     parser.add_argument("--others-ipcs", nargs="+", type=int, default=[1])
     parser.add_argument("--sklearn", action="store_true", help="also RidgeClassifierCV, once per kernel")
     parser.add_argument("--himalaya", action="store_true", help="also himalaya's RidgeCV, once per kernel")
+    parser.add_argument("--peer-kernels", nargs="+", choices=KERNELS, default=list(KERNELS), help="of those two")
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="without the plain NumPy pipeline")
     parser.add_argument("--ceiling-p", type=int, default=_PRODUCT_P, help="p of the products that the ceilings time")
     parser.add_argument("--results", type=Path, default=_HERE / "results")
