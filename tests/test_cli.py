@@ -25,6 +25,8 @@ from krrdistill.apps.cli import main
 from krrdistill.apps.cli.status import UsageError, exit_status, message
 from krrdistill.errors import BackendUnavailable, DataError, LambdaOutOfRange, NotPositiveDefinite, NotSurjective
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 FILES = ["distilled.npz", "distilled.png", "figure_data.npz", "lambda_path.png", "report.html", "report.json"]
 JSON_KEYS = {
     "dataset", "kernel", "ipc", "seed", "n_train", "n_val", "n_test", "d", "p", "k", "m", "lambda",

@@ -13,6 +13,8 @@ import krrdistill as kd
 import tolerances
 from krrdistill.apps.cli import main
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 N, K, D = 120, 4, 6
 CODES = np.arange(N) % K
 NAMES = np.array(["ant", "bee", "cat", "dog"])

@@ -38,7 +38,10 @@ with output_folder(Path(sys.argv[1]), RunKind.DISTILL, Existing.CONTINUED) as fo
     sys.stdin.read()
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("undrawn_pages"),
+    pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning"),
+]
 
 
 @pytest.fixture
