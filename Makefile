@@ -3,6 +3,7 @@
 #   make demo       install, distil the bundled digits with each kernel, print one table          (about a minute)
 #   make test       install with the test tools, run the tests           PYTEST_ARGS='-k ridge'
 #   make lint       ruff, mypy, import-linter, clang-format, clang-tidy      (make lint-platforms: types as on Windows and macOS)
+#                   ANALYZER_NODES=225000: clang-tidy's analyzer as deep as it goes by default, twice as long
 #   make sanitize   the native tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make tsan       eight threads in the compiled module at once, on a build with ThreadSanitizer
 #   make fuzz       every reader of files against damaged and hostile ones  FUZZ_SECONDS=900 FUZZ_SEED=1 FUZZ_ENGINE=mutator
@@ -175,6 +176,7 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-ti
 	@test -e build/dev/compile_commands.json || { echo 'clang-tidy needs a build: no working C++ compiler?' >&2; exit 1; }
 	printf '%s\n' $(CXX_SOURCES) | xargs -n 1 -P $(JOBS) \
 		$(BIN)/clang-tidy --quiet -p build/dev --extra-arg=-idirafter"`$(CXX) -print-file-name=include`" \
+		$(if $(ANALYZER_NODES),$(addprefix --extra-arg=,-Xclang -analyzer-config -Xclang max-nodes=$(ANALYZER_NODES))) \
 		--extra-arg=-DKRRDISTILL_VERSION='""'
 	@touch $@
 

@@ -353,6 +353,16 @@ def dtype(request: pytest.FixtureRequest) -> np.dtype[np.floating]:
 
 
 @pytest.fixture
+def undrawn_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of runs are written without their charts, which take most of the time of a run on small data.
+
+    For tests of everything else that a run does. Those marked ``drawn`` look at the page and get it whole.
+    """
+    if request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr("krrdistill.apps.report.page.run_page", lambda run: b"<!doctype html>")
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     """Seeded random numbers for test inputs."""
     return np.random.default_rng(2024)

@@ -26,6 +26,8 @@ from krrdistill.apps.cli.status import UsageError, exit_status, message
 from krrdistill.errors import BackendUnavailable, DataError, LambdaOutOfRange, NotPositiveDefinite, NotSurjective
 from pages import check_page
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 FILES = ["distilled.npz", "distilled.png", "figure_data.npz", "lambda_path.png", "report.html", "report.json"]
 JSON_KEYS = {
     "dataset", "kernel", "ipc", "seed", "n_train", "n_val", "n_test", "d", "p", "k", "m", "lambda",

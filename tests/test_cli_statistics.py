@@ -19,7 +19,10 @@ from conftest import REAL_DATA
 from krrdistill.apps.cli import main
 from krrdistill.apps.report.run_folder import read_run
 
-pytestmark = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("undrawn_pages"),
+    pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning"),
+]
 EXACT = ["--precision", "float64"]
 MAP = ["--kernel", "random_fourier", "--n-features", "48", *EXACT]
 POINTS = ("X", "Y", "lambda_s")
@@ -235,6 +238,7 @@ def test_held_out_rows_of_shards_merge(digits: kd.Dataset, capsys: pytest.Captur
     assert said.startswith("ha.npz and other.npz: held-out rows of the shapes")
 
 
+@pytest.mark.drawn
 def test_a_run_without_a_test_set_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     run("statistics", *MAP, "--out", "s.npz")
     capsys.readouterr()

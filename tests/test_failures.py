@@ -38,7 +38,10 @@ UNVERIFIED = ".distilled.npz.unverified.npz"
 PICTURE = Image.new("L", (2, 2))
 WRITTEN = ("distilled.npz", "distilled.png", "lambda_path.png", "figure_data.npz", "report.json", "report.html")
 
-pytestmark = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("undrawn_pages"),
+    pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning"),
+]
 
 
 def _raise(error: Callable[[], BaseException]) -> Callable[[], None]:

@@ -42,6 +42,8 @@ from tolerances import (
     statistical,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 try:
     import torch
 except ImportError:
@@ -472,6 +474,7 @@ def test_a_run_on_two_devices_says_so_and_where_it_ended(
     assert "cuda" not in json.dumps(run.distilled.meta["options"])
 
 
+@pytest.mark.drawn
 def test_terminal_and_pages_say_where_the_steps_ran_and_what_the_backend_did(
     elsewhere: TorchPlace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,8 @@ from krrdistill.apps.cli import main
 from krrdistill.common.arrays import as_rows
 from krrdistill.data.labels import Classes
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 N, K, D = 120, 4, 6
 CODES = np.arange(N) % K
 NAMES = np.array(["ant", "bee", "cat", "dog"])

@@ -30,6 +30,8 @@ from krrdistill.maps import FeatureMap, map_from_spec, registry
 from krrdistill.maps.convolution import Convolution
 from krrdistill.maps.user import load_object
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 try:
     import torch
 except ImportError:
@@ -544,6 +546,7 @@ def test_configuration_files_cannot_name_code(tmp_path: Path, capsys: pytest.Cap
     assert "distill.kernel must be one of" in capsys.readouterr().err
 
 
+@pytest.mark.drawn
 def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distill", "--kernel", "FCNN", "--widths", "70", "--ipc", "2", "--precision", "float64"]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
@@ -560,6 +563,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "the map has no exact preimage: use more points per class" in error
 
 
+@pytest.mark.drawn
 def test_labels_only_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distill", "--kernel", "FCNN", "--widths", "30", "--init", "real", "--labels-only", "--ipc", "8", "--json"]
     assert main([*words, "--precision", "float64", "--out", str(tmp_path / "run")]) == 0

@@ -30,6 +30,8 @@ from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
 from krrdistill.common.files import lock
 from krrdistill.construct.labels import learned_labels
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 Array = npt.NDArray[Any]
 P, K, N = 6, 3, 40
 BUDGET = privacy.PrivacyBudget(1.0, 1e-5)
@@ -779,6 +781,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.drawn
 def test_command_audits_a_file_and_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["distill", "--dataset", "digits", "--kernel", "FCNN", "--ipc", "2", "--out", str(run)]) == 0

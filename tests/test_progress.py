@@ -15,6 +15,8 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.progress import StageBars, StageLines, shown_facts
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 KIP = ["kip", "--backend", "array", "--iterations", "12", "--evaluate-every", "4", "--out", "o"]
 
 

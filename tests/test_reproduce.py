@@ -26,6 +26,8 @@ from krrdistill.apps.reproduce.cells import Cell, Store
 from krrdistill.apps.reproduce.published import TABLE3, TABLE4, differing_cells, spread
 from pages import check_page, screenshot
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 TABLE3_DIGITS = ["reproduce", "table3", "--datasets", "digits", "--backend", "array"]
 TABLE4_DIGITS = ["reproduce", "table4", "--datasets", "digits", "--backend", "array", "--methods", "closed_form,gram"]
 

@@ -39,7 +39,10 @@ with output_folder(Path(sys.argv[1]), RunKind.DISTILL, Existing.CONTINUED) as fo
     sys.stdin.read()
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("undrawn_pages"),
+    pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning"),
+]
 
 
 @pytest.fixture
@@ -240,7 +243,7 @@ def test_file_that_no_run_wrote_is_never_replaced(tmp_path: Path, kind: RunKind,
     np.savez(tmp_path / "data.npz", x_train=np.ones(3))
     mine = (tmp_path / "data.npz").rename(tmp_path / name)
     if existing is Existing.KEPT:
-        with output_folder(tmp_path, kind, existing) as folder:
+        with output_folder(tmp_path, kind, existing, say=lambda _: None) as folder:
             assert folder != tmp_path
     else:
         with pytest.raises(kd.DataError, match=f"holds a file {name} that no run wrote: {kind.value} would replace it"):

@@ -308,6 +308,7 @@ def words_of(made: Made, test: Made, validation: Made | None = None) -> list[Any
     return words
 
 
+@pytest.mark.usefixtures("undrawn_pages")
 @pytest.mark.parametrize("name", FROM_PATHS)
 def test_the_command_gives_the_points_of_arrays_and_reproduces_itself(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -335,6 +336,7 @@ def test_the_command_gives_the_points_of_arrays_and_reproduces_itself(
     assert "pass validation=(X, y), on the command line --validation SOURCE" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn_pages")
 @pytest.mark.parametrize("words", [["kip", "--iterations", "2"], ["privacy"], ["privacy", "--mechanism", "output"]])
 def test_other_commands_take_every_source(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -343,6 +345,7 @@ def test_other_commands_take_every_source(words: list[str], tmp_path: Path, monk
     assert command(*words, *words_of(made, test)) == 0
 
 
+@pytest.mark.usefixtures("undrawn_pages")
 def test_privacy_audits_a_file_of_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     kind = KINDS["pictures"]
@@ -484,6 +487,7 @@ def test_a_part_of_a_file_with_class_names_becomes_the_test_set(tmp_path: Path) 
     tolerances.assert_exact(made.y_test, kd.load_dataset((X, y), test_fraction=0.25).y_test)
 
 
+@pytest.mark.usefixtures("undrawn_pages")
 def test_a_part_of_every_class_becomes_the_test_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, y = numbers("train", "float32")
     first, again = (kd.load_dataset((X, y), test_fraction=0.25) for _ in range(2))
@@ -750,6 +754,7 @@ def test_a_missing_library_is_named_with_how_to_get_it(
 DOCS = Path(__file__).parents[1] / "docs" / "guide"
 
 
+@pytest.mark.usefixtures("undrawn_pages")
 def test_every_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,10 @@ ARRAY = ["--backend", "array", "--threads", "1"]
 SWEEP = ["sweep", *ARRAY, "--ipcs", "2,10,1", "--seeds", "0,1"]
 SHARED = kd.DistillOptions(backend="array", threads=1)
 
-pytestmark = pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning")
+pytestmark = [
+    pytest.mark.usefixtures("undrawn_pages"),
+    pytest.mark.filterwarnings("ignore:the compiled backend:RuntimeWarning"),
+]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -158,6 +161,14 @@ def test_cell_whose_report_was_edited_is_made_again(small: kd.Dataset, tmp_path:
     assert {name: again[name] for name in facts} == {name: before[name] for name in facts}
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep that was killed after its second cell; tests leave it as it is."""
+    out = tmp_path_factory.mktemp("killed")
+    kill_at_write("sweep.json", 2, ["sweep", *ARRAY, "--ipcs", "1,2,3", "--out", str(out)])
+    return out
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -167,17 +178,15 @@ def test_cell_whose_report_was_edited_is_made_again(small: kd.Dataset, tmp_path:
     ],
 )
 def test_folder_of_another_sweep_is_refused(
-    tmp_path: Path, changes: list[str], named: str, capsys: pytest.CaptureFixture[str]
+    killed: Path, changes: list[str], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["sweep", *ARRAY, "--ipcs", "1,2,3", "--out", str(tmp_path)]
-    kill_at_write("sweep.json", 2, words)
-    before = files(tmp_path)
-    assert main([*words, *changes]) == 1
+    before = files(killed)
+    assert main(["sweep", *ARRAY, "--ipcs", "1,2,3", "--out", str(killed), *changes]) == 1
     error = capsys.readouterr().err
     assert "holds another sweep" in error
     assert named in error
     assert "another --out" in error
-    assert {name: content for name, content in files(tmp_path).items() if "/" in name} == {
+    assert {name: content for name, content in files(killed).items() if "/" in name} == {
         name: content for name, content in before.items() if "/" in name
     }
 

@@ -16,6 +16,8 @@ pytest.importorskip("typer", reason="the cli extra is not installed")
 from krrdistill.apps.cli import main
 from krrdistill.apps.tracking import TRACKERS
 
+pytestmark = pytest.mark.usefixtures("undrawn_pages")
+
 KIP = ["kip", "--backend", "array", "--iterations", "6", "--evaluate-every", "3", "--out", "o"]
 DISTILL = ["distill", "--backend", "array", "--lambdas", "1,10", "--ipc", "2", "--out", "o"]
 

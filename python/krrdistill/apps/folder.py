@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
@@ -13,6 +12,7 @@ from typing import Any
 
 from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
 from krrdistill.common.files import is_leftover, lock, write_atomically
+from krrdistill.common.warning import warn
 from krrdistill.errors import KrrDistillError
 
 __all__ = ["Existing", "OutputError", "RunKind", "locked", "output_folder"]
@@ -46,7 +46,7 @@ class Existing(Enum):
 
 @contextmanager
 def output_folder(
-    path: Path, kind: RunKind, existing: Existing = Existing.REFUSED, *, say: Callable[[str], None] = warnings.warn
+    path: Path, kind: RunKind, existing: Existing = Existing.REFUSED, *, say: Callable[[str], None] = warn
 ) -> Iterator[Path]:
     """Create ``path`` and prove that files can be written there, before any long work; nobody else writes meanwhile.
 
@@ -149,7 +149,7 @@ def _prove_writable(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, *, say: Callable[[str], None] = warnings.warn) -> Iterator[None]:
+def locked(folder: Path, *, say: Callable[[str], None] = warn) -> Iterator[None]:
     """Nobody else writes to the folder in the block, and nothing is left of runs that were killed.
 
     A file in the folder is kept by the system for this process until it ends, however it ends.

@@ -22,7 +22,7 @@ class _Line(NamedTuple):
 _LINE: ContextVar[_Line | None] = ContextVar("krrdistill_warning_line", default=None)
 
 
-def warn(message: str, category: type[Warning]) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn in the name of the line that called this package, however deep in the package the warning arises."""
     line = _LINE.get() or _line_of_user()
     warnings.warn_explicit(message, category, **line._asdict())
