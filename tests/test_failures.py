@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -23,6 +23,9 @@ from PIL import Image
 import krrdistill.data
 from kill import stop_at_write
 from krrdistill.apps.cli import main
+from krrdistill.apps.cli import statistics as cli_statistics
+from krrdistill.apps.kip import optimize
+from krrdistill.apps.privacy import release
 from krrdistill.apps.report import page, write
 from krrdistill.apps.report.run_folder import read_run
 from krrdistill.backends.array import ArrayBackend
@@ -80,13 +83,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_failed(status: int, failure: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The status of this failure, nothing on stdout, and one line about it on stderr, after warnings."""
+    """The status of this failure, nothing on stdout, and one line about it on stderr, after what was said before."""
     _, expected, said = FAILURES[failure]
     captured = capsys.readouterr()
     assert (status, captured.out) == (expected, "")
     *before, line = captured.err.splitlines()
-    assert all(each.startswith(("krrdistill: warning: ", "krrdistill: note: ")) for each in before)
-    assert line.startswith("krrdistill: error: ")
+    assert [each.startswith("krrdistill: error: ") for each in (*before, line)] == [False] * len(before) + [True]
+    assert all(each.startswith("krrdistill: ") for each in before)
     assert said in line
 
 
@@ -100,7 +103,7 @@ def assert_whole(path: Path) -> None:
             picture.load()
     elif path.suffix == ".json":
         json.loads(path.read_bytes())
-    else:
+    elif path.suffix == ".html":
         assert path.read_bytes().rstrip().endswith(b"</html>")
 
 
@@ -206,6 +209,147 @@ def test_failed_write_leaves_old_files_whole(
             read_run(folder)
     else:
         read_run(folder)
+
+
+# The other commands that write
+
+
+class Command(NamedTuple):
+    """The words before the output, the stages of its work, its files, and what a failed run leaves on purpose."""
+
+    words: list[str]
+    stages: dict[str, tuple[Any, str]]
+    files: tuple[str, ...]
+    stays: tuple[str, ...] = ()
+
+
+ARRAY = ["--backend", "array"]
+RELEASE = ["--mechanism", "output", "--epsilon", "1", "--delta", "1e-5"]
+RUN_STAGES = {name: STAGES[name] for name in ("reading", "statistics", "evaluate")}
+CELL = "digits_identity_ipc1_noise_seed0/"
+COMMANDS = {
+    "kip": Command(
+        ["kip", *ARRAY, "--iterations", "1", "--out", "{}"],
+        {**RUN_STAGES, "iteration": (optimize, "adam_step"), "saving": (optimize, "save_checkpoint")},
+        ("checkpoint.npz", "last.npz", "curve.npz", *(name for name in WRITTEN if name != "lambda_path.png")),
+        ("checkpoint.npz", "distilled.npz", "last.npz"),
+    ),
+    "statistics": Command(
+        ["statistics", *ARRAY, "--shard", "a", "--out", "{}/a.npz", "--held-out", "{}/held.npz"],
+        {"reading": (cli_statistics, "load_part"), "statistics": STAGES["statistics"]},
+        (".held.npz.unverified.npz", ".a.npz.unverified.npz"),
+    ),
+    "merge": Command(
+        ["merge", "{parts}/a.npz", "{parts}/b.npz", "--out", "{}/merged.npz"],
+        {"reading": (cli_statistics, "load_statistics"), "sum": (krrdistill.RidgeStatistics, "__iadd__")},
+        ("merged.npz",),
+    ),
+    "sweep": Command(
+        ["sweep", *ARRAY, "--out", "{}"],
+        {**RUN_STAGES, "construct": STAGES["construct"]},
+        (*(f"{CELL}{name}" for name in WRITTEN), "sweep.json", "sweep.csv", "sweep.html", "sweep.png"),
+        ("sweep.json",),
+    ),
+    "privacy": Command(
+        ["privacy", *ARRAY, *RELEASE, "--out", "{}"],
+        {
+            "reading": STAGES["reading"],
+            "clipping": (release, "clipped_statistics"),
+            "noise": (release, "perturb"),
+            "construct": (release, "construct"),
+            "evaluate": STAGES["evaluate"],
+        },
+        (UNVERIFIED, "release.json"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the statistics of two shards, and with other files of the names that commands write."""
+    folder = tmp_path_factory.mktemp("parts")
+    a, b, held = (str(folder / name) for name in ("a.npz", "b.npz", "held.npz"))
+    words = ["statistics", *ARRAY, "--seed", "5", "--shard"]
+    assert main([*words, "old", "--out", a, "--held-out", held]) == 0
+    assert main([*words, "b", "--out", b, "--like", a]) == 0
+    shutil.copy(b, folder / "merged.npz")
+    return folder
+
+
+@pytest.fixture
+def run_of(tmp_path: Path, parts: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Command], int]:
+    """Runs a command that writes to tmp_path/out; pictures and pages cost nothing."""
+    monkeypatch.setattr(write, "distilled_sheet", lambda *_, **__: SimpleNamespace(title="", caption="", image=PICTURE))
+    monkeypatch.setattr(write, "score_figure", lambda *_, **__: Figure((1, 1)))
+    monkeypatch.setattr(page, "run_page", lambda _: b"<html></html>")
+    out = tmp_path / "out"
+    return lambda command: main([word.format(out, parts=parts) for word in command.words])
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("failure", list(FAILURES))
+@pytest.mark.parametrize(("name", "stage"), [(name, stage) for name in COMMANDS for stage in COMMANDS[name].stages])
+def test_failure_in_a_stage_of_any_command_has_a_status_and_leaves_nothing(
+    name: str,
+    stage: str,
+    failure: str,
+    run_of: Callable[[Command], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = COMMANDS[name]
+    if "/" in command.words[-1]:  # a file, in a folder that is there
+        (tmp_path / "out").mkdir()
+    place, called = command.stages[stage]
+    original = getattr(place, called)
+
+    @functools.wraps(original)
+    def failing(*arguments: Any, **keywords: Any) -> Any:
+        original(*arguments, **keywords)
+        FAILURES[failure][0]()
+
+    monkeypatch.setattr(place, called, failing)
+    if (name, failure) == ("sweep", "memory") and stage != "reading":  # of one cell: the others go on
+        assert run_of(command) == 1
+        assert "FAILED: out of memory" in capsys.readouterr().err
+        assert not (tmp_path / "out" / CELL).exists()
+        return
+    assert_failed(run_of(command), failure, capsys)
+    assert below(tmp_path).keys() <= {f"out/{each}" for each in command.stays}
+
+
+@pytest.mark.parametrize(("call", "failure"), [("write", "ENOSPC"), ("replace", "SIGTERM")])
+@pytest.mark.parametrize(("name", "file"), [(name, file) for name in COMMANDS for file in COMMANDS[name].files])
+def test_failed_write_of_any_command_leaves_whole_files_alone(
+    name: str,
+    file: str,
+    call: str,
+    failure: str,
+    run_of: Callable[[Command], int],
+    parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, out = COMMANDS[name], tmp_path / "out"
+    in_place = "/" in command.words[-1]
+    if in_place:
+        shutil.copytree(parts, out)
+    before = below(out)
+    capsys.readouterr()
+    spoil(monkeypatch, Path(file).name, call, FAILURES[failure][0])
+    assert_failed(run_of(command), failure, capsys)
+    monkeypatch.undo()
+    found = below(out) if out.exists() else {}
+    if in_place or name == "privacy":
+        assert found == before
+    assert found.keys() <= {*before, *command.files}
+    for each in found:
+        assert_whole(out / each)
 
 
 # Signals and limits of the system, in processes of their own

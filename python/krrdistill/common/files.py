@@ -27,6 +27,7 @@ __all__ = [
     "unverified",
     "write_atomically",
     "write_npz",
+    "write_together",
 ]
 
 _PARTIAL, _UNVERIFIED = ".partial", ".unverified.npz"  # end the names of files that are being written, or judged
@@ -92,6 +93,19 @@ def _remove_dead(path: Path) -> None:
 def unverified(path: Path) -> Path:
     """Where a file is written that is judged before it takes the place of ``path``."""
     return path.with_name(f".{path.name}{_UNVERIFIED}")
+
+
+def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
+    """Write each file beside its place, by its function, and move them there when all are whole."""
+    try:
+        for path, save in saves.items():
+            save(unverified(path))
+        for path in saves:
+            os.replace(unverified(path), path)
+    except BaseException:
+        for path in saves:
+            unverified(path).unlink(missing_ok=True)
+        raise
 
 
 def is_leftover(name: str) -> bool:

@@ -21,7 +21,7 @@ from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
 from krrdistill.common.documents import parse_json
-from krrdistill.common.files import content_digest
+from krrdistill.common.files import content_digest, write_together
 from krrdistill.common.options import common_values
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.threads import limited_threads
@@ -141,9 +141,8 @@ def run_statistics(settings: StatisticsSettings, *, as_json: bool) -> int:
             kept = HeldOutRows(part.X, targets, rows=validation)
         with watch.stage("statistics") as report:
             statistics.update(part.X, targets, rows=rows, progress=report)
-        if kept is not None and held_out is not None:
-            kept.save(held_out)
-        statistics.save(out)
+        held = {} if kept is None or held_out is None else {held_out: kept.save}
+        write_together({**held, out: statistics.save})  # held-out rows beside other statistics may be rows of those
     if kept is None:
         status.say("note: nothing is held out (--held-out FILE does); choose lambda by other samples or by GCV")
     if like is None and feature_map.preprocessing.constants.get("source") == "x_train":

@@ -114,9 +114,10 @@ def private_release(
 ) -> PrivateRelease:
     """Writes a distilled set, with labels and W, of a private model of all training samples, and its release.json.
 
-    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered in ``options.ledger`` before its
-    noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and DataError; that also for a folder that
-    is not empty, and where the ledger's total would exceed ``options.budget_epsilon``.
+    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered
+    in ``options.ledger`` before its noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and
+    DataError; that also for a folder that is not empty, and where the ledger's total would exceed
+    ``options.budget_epsilon``.
     """
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
@@ -181,15 +182,15 @@ def private_release(
                 loaded = DistilledDataset.load(judged, feature_map=given_map(feature_map))
             with watch.stage("evaluate"):
                 certificate = loaded.verify(test=dataset, backend=options.backend)
-            report = _report(kernel, loaded, certificate)
-            text = json.dumps(plain(report), indent=2, allow_nan=False) + "\n"
+            facts = _report(kernel, loaded, certificate)
+            text = json.dumps(plain(facts), indent=2, allow_nan=False) + "\n"
             write_atomically(report_path, lambda stream: stream.write(text.encode()))
             os.replace(judged, path)
         except BaseException:
             for each in (judged, report_path, path):
                 each.unlink(missing_ok=True)
             raise
-    return PrivateRelease(loaded, model, total, certificate, watch.seconds, report)
+    return PrivateRelease(loaded, model, total, certificate, watch.seconds, facts)
 
 
 def _report(kernel: str, distilled: DistilledDataset, certificate: Certificate) -> dict[str, Any]:

@@ -346,6 +346,8 @@ class _Report:
     def failed(self, cell: Cell, error: BaseException) -> str:
         """One more cell, without a result; returns the reason in one line."""
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, MemoryError):
+            reason = f"out of memory: {error}" if str(error) else "out of memory"
         self._end(f"{cell.name}: FAILED: {reason}")
         return reason
 
