@@ -181,3 +181,15 @@ def test_chromium_draws_the_comparison_no_wider_than_a_phone(many: Path, tmp_pat
     page.write_bytes(compare_page(Comparison.of([read_run(folder) for folder in many.iterdir()])))
     pixels = screenshot(page, tmp_path, size="500,2400", scheme="light")
     assert np.ptp(pixels[:, -8:], axis=(0, 1)).max() < 0.05
+
+
+def test_compare_page_replaces_a_page_and_no_other_file(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "compared.html"
+    for _ in range(2):
+        assert main(["compare", str(parent), "--out", str(out)]) == 0
+    out.write_bytes(b"notes of somebody")
+    assert main(["compare", str(parent), "--out", str(out)]) == 2
+    assert "there is another kind of file" in capsys.readouterr().err
+    assert out.read_bytes() == b"notes of somebody"

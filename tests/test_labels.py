@@ -12,6 +12,8 @@ import pytest
 import krrdistill as kd
 import tolerances
 from krrdistill.apps.cli import main
+from krrdistill.common.arrays import as_rows
+from krrdistill.data.labels import Classes
 
 N, K, D = 120, 4, 6
 CODES = np.arange(N) % K
@@ -174,3 +176,11 @@ def test_commands_for_classes_take_whole_numbered_floats_when_told(command: list
     words += ["--dataset", str(tmp_path / "a.npz"), "--backend", "array"]
     assert main(words) == 1
     assert main([*words, "--targets", "classes"]) == 0
+
+
+@pytest.mark.parametrize("classes", [3, [0, 1, 2]], ids=["count", "labels"])
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_codes_and_rows_are_copies_that_nobody_else_can_change(classes: Any, dtype: str) -> None:
+    y, rows = np.array([0, 1, 1, 0]).astype(dtype), np.array([2, 0])
+    assert not np.shares_memory(Classes.of("test", classes).encode("test", y, 4), y)
+    assert not np.shares_memory(as_rows("test", rows, 4), rows)

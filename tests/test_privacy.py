@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -627,6 +628,27 @@ def test_file_that_is_no_ledger_of_the_data_is_refused(tmp_path: Path, text: str
     with pytest.raises(kd.DataError, match=message):
         privacy.charge(path, "d", 3, "output", BUDGET, 0.03, None)
     assert path.read_text(encoding="utf-8") == text
+
+
+def test_ledger_behind_a_link_counts_the_release_where_the_file_is(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    link, shared = tmp_path / "ledger.json", tmp_path / "shared" / "ledger.json"
+    link.symlink_to(shared)
+    for path in (link, shared):
+        total = privacy.charge(path, "d", 3, "output", BUDGET, 0.03, None)
+    assert link.is_symlink()
+    assert total.releases == 2
+
+
+@pytest.mark.parametrize(("delta", "said"), [(1.1e-3, True), (1e-5, False)])
+def test_release_with_a_delta_of_one_sample_or_more_warns(
+    digits: kd.Dataset, tmp_path: Path, delta: float, said: bool
+) -> None:
+    options = privacy.ReleaseOptions(mechanism="output", budget=privacy.PrivacyBudget(1.0, delta))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", kd.ResultWarning)
+        privacy.private_release(digits, options=options, out=tmp_path)
+    assert ["1/n or more" in str(each.message) for each in caught] == [True] * said
 
 
 def test_release_without_a_sensitivity_is_refused_before_it_is_entered(digits: kd.Dataset, tmp_path: Path) -> None:

@@ -236,8 +236,8 @@ def as_matrix(where: str, name: str, values: Any, shape: tuple[int, int]) -> npt
 
 
 def as_rows(where: str, rows: Any, n: int) -> npt.NDArray[np.int64]:
-    """Row indices as int64 (r,), each in [0, n)."""
-    array = to_host(where, "rows", rows)
+    """Row indices as int64 (r,), each in [0, n); a copy, as compiled code reads where they say."""
+    array = to_host(where, "rows", rows).copy()
     if array.dtype.kind not in "iu" and array.size > 0:
         raise TypeError(f"{where}: rows must hold integer row indices, got dtype {array.dtype}")
     if array.ndim != 1:

@@ -103,6 +103,7 @@ class Classes:
                 f"{where}: y must hold the numbers of {self.count} classes, got {labels.dtype}; "
                 "give the labels themselves as classes=[...]"
             )
+        labels = labels.copy()  # compiled code writes where a label says: nobody else may change what is checked here
         low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
         if low < 0:
             raise DataError(f"{where}: y holds the label {low}, the classes are 0 ... {self.count - 1}")

@@ -12,6 +12,7 @@ from krrdistill.apps.report.run_folder import REPORT, read_run
 from krrdistill.apps.run_kind import RunKind, kind_of
 from krrdistill.common.files import write_atomically
 
+_PAGE = b"<!DOCTYPE html>"  # begins every page
 _KINDS = (RunKind.DISTILL, RunKind.KIP)  # of runs with a page
 
 
@@ -30,6 +31,7 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, sort: str | None,
         _existing(out.parent)
         if out.is_dir():
             raise status.UsageError(f"compare: --out must name a file, {out} is a folder")
+        _check_replaced(out)
     given = [run for folder in folders for run in _runs_of(_existing(folder))]
     if len(given) < 2:
         raise status.UsageError(f"compare needs at least two runs, got {len(given)}")
@@ -43,6 +45,16 @@ def compare_runs(folders: Sequence[Path], *, out: Path | None, sort: str | None,
     output.print_comparison(found)
     if out is not None:
         output.emit_line(f"wrote {out}")
+
+
+def _check_replaced(out: Path) -> None:
+    """Raises UsageError for a file that is no page."""
+    if out.exists():
+        with out.open("rb") as stream:
+            if stream.read(len(_PAGE)) != _PAGE:
+                raise status.UsageError(
+                    f"compare: --out {out}: there is another kind of file: give another name, or remove it"
+                )
 
 
 def _runs_of(folder: Path) -> list[Path]:

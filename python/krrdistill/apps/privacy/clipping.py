@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
+from krrdistill.common.arrays import as_rows
 from krrdistill.common.samples import as_samples
 from krrdistill.data.labels import Classes
 from krrdistill.errors import DataError
@@ -58,7 +59,7 @@ def clipped_statistics(
     """
     samples = as_samples("clipped_statistics", X, input_dim=feature_map.input_dim)
     labels = Classes(n_classes).encode("clipped_statistics", y, len(samples))
-    picked = np.arange(len(samples)) if rows is None else rows
+    picked = np.arange(len(samples)) if rows is None else as_rows("clipped_statistics", rows, len(samples))
     solver = get_backend(backend, data=samples)
     statistics = RidgeStatistics(Identity(feature_map.output_dim), n_classes, precision="float64", backend=solver)
     step, reach = _grid(len(picked), feature_map.output_dim, norm_bound)

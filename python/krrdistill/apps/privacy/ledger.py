@@ -60,6 +60,7 @@ def charge(
     DataError
         When the total would exceed ``limit``, and for a file that is no ledger of this data set, or in use.
     """
+    path = path.resolve()  # a link stays one: whoever else has the file counts this release, too
     with _locked(path):
         new: dict[str, Any] = {"format": FORMAT, "dataset": dataset, "n": n, "releases": []}
         ledger = _read(path) if path.exists() else new

@@ -129,6 +129,7 @@ def private_release(
     feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)
     feature_map.check_surjective()
     _say_time(options.mechanism, dataset.n_classes, feature_map.output_dim)
+    _say_delta(options.budget.delta, len(dataset.x_train))
     B = default_norm_bound(feature_map) if options.norm_bound is None else options.norm_bound
     n, p = len(dataset.x_train), feature_map.output_dim
     lambda_ = options.lambda_
@@ -216,6 +217,17 @@ def _say_time(mechanism: str, k: int, p: int) -> None:
     if seconds > _LONG_NOISE:
         warnings.warn(
             f"privacy: exact noise for {numbers:,} numbers takes about {seconds / 60:.1f} minutes",
+            ResultWarning,
+            stacklevel=3,
+        )
+
+
+def _say_delta(delta: float, n: int) -> None:
+    """A warning where delta promises next to nothing."""
+    if delta * n >= 1.0:
+        warnings.warn(
+            f"privacy: delta = {delta:g} is 1/n or more, with n = {n}: even who publishes one sample, drawn at random, "
+            "keeps such a promise; take a delta well below 1/n",
             ResultWarning,
             stacklevel=3,
         )
