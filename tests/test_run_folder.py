@@ -15,7 +15,7 @@ import pytest
 import krrdistill as kd
 from kill import kill_at_write
 from krrdistill.apps.cli import main
-from krrdistill.apps.cli.folder import LOCK, OutputError, output_folder
+from krrdistill.apps.cli.folder import LOCK, Existing, OutputError, output_folder
 from krrdistill.apps.distillation import run_distillation
 from krrdistill.apps.privacy import PrivacyBudget, ReleaseOptions, private_release
 from krrdistill.apps.report.run_folder import read_run
@@ -211,6 +211,33 @@ def test_private_release_of_the_library_asks_for_an_empty_folder(tmp_path: Path)
     options = ReleaseOptions(mechanism="statistics", budget=PrivacyBudget(1.0, 1e-5))
     with pytest.raises(kd.DataError, match=r"not empty \(figure_data.npz\)"):
         private_release(kd.load_dataset("digits"), options=options, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (RunKind.DISTILL, "distilled.npz"),
+        (RunKind.DISTILL, "report.html"),
+        (RunKind.KIP, "curve.npz"),
+        (RunKind.SWEEP, "sweep.csv"),
+    ],
+)
+@pytest.mark.parametrize("existing", list(Existing))
+def test_file_that_no_run_wrote_is_never_replaced(tmp_path: Path, kind: RunKind, name: str, existing: Existing) -> None:
+    np.savez(tmp_path / "data.npz", x_train=np.ones(3))
+    mine = (tmp_path / "data.npz").rename(tmp_path / name)
+    if existing is Existing.KEPT:
+        with output_folder(tmp_path, kind, existing) as folder:
+            assert folder != tmp_path
+    else:
+        with pytest.raises(kd.DataError, match=f"holds a file {name} that no run wrote: {kind.value} would replace it"):
+            output_folder(tmp_path, kind, existing).__enter__()
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_audit_of_another_file_is_not_read(run: Path) -> None:
+    (run / "privacy.json").write_text('{"sha256": "of another version"}', encoding="utf-8")
+    assert read_run(run).privacy is None
 
 
 @pytest.mark.parametrize("kind", list(RunKind))

@@ -6,11 +6,12 @@ from enum import Enum
 from pathlib import Path
 
 from krrdistill.common.documents import parse_json, read_bounded
+from krrdistill.data.npz import npz_keys
 from krrdistill.errors import DataError
 
 __all__ = ["RELEASE", "SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
 
-RELEASE, SWEEP = "release.json", "sweep.json"
+DISTILLED, RELEASE, SWEEP = "distilled.npz", "release.json", "sweep.json"
 
 
 class RunKind(Enum):
@@ -22,6 +23,14 @@ class RunKind(Enum):
     TABLE = "krrdistill reproduce"
     SWEEP = "krrdistill sweep"
     FIGURES = "krrdistill reproduce figures"
+
+
+# What each kind writes besides what tells it, of names that somebody else's files may have, too.
+_OTHERS = {
+    RunKind.DISTILL: ("distilled.png", "figure_data.npz", "lambda_path.png", "report.html"),
+    RunKind.KIP: ("last.npz", "curve.npz", "distilled.png", "figure_data.npz", "lambda_path.png", "report.html"),
+    RunKind.SWEEP: ("sweep.csv", "sweep.png", "sweep.html"),
+}
 
 
 def kind_of(folder: Path) -> RunKind | None:
@@ -40,14 +49,32 @@ def kind_of(folder: Path) -> RunKind | None:
         report = None
     if (folder / "checkpoint.npz").exists() or (isinstance(report, dict) and "variant" in report):
         return RunKind.KIP
-    return RunKind.DISTILL if report is not None or (folder / "distilled.npz").exists() else None
+    return RunKind.DISTILL if report is not None or (folder / DISTILLED).exists() else None
 
 
 def is_taken(folder: Path, kind: RunKind) -> bool:
     """Whether a folder holds a run of any kind; for a private release, whether it holds anything."""
     if kind is RunKind.RELEASE:
         return _first_file(folder) is not None
-    return folder.is_dir() and kind_of(folder) is not None
+    return folder.is_dir() and (kind_of(folder) is not None or _foreign(folder, kind) is not None)
+
+
+def _foreign(folder: Path, kind: RunKind) -> str | None:
+    """A file that a run of this kind would replace and that no run wrote."""
+    distilled = folder / DISTILLED
+    if distilled.exists() and not (folder / "report.json").exists() and not _is_distilled(distilled):
+        return DISTILLED
+    if kind_of(folder) is not None:
+        return None
+    return next((name for name in _OTHERS.get(kind, ()) if (folder / name).exists()), None)
+
+
+def _is_distilled(path: Path) -> bool:
+    """Whether a file may be a distilled set: a data set, say, is none."""
+    try:
+        return {"X", "Y", "meta"} <= set(npz_keys(path))
+    except DataError:
+        return False
 
 
 def _first_file(folder: Path) -> str | None:
@@ -74,3 +101,6 @@ def check_kind(folder: Path, kind: RunKind) -> None:
     held = kind_of(folder)
     if held not in (None, kind):
         raise DataError(f"{folder} holds the files of {held.value}, not of {kind.value}: {remedy}")
+    foreign = _foreign(folder, kind)
+    if foreign is not None:
+        raise DataError(f"{folder} holds a file {foreign} that no run wrote: {kind.value} would replace it; {remedy}")

@@ -141,8 +141,10 @@ def run_statistics(settings: StatisticsSettings, *, as_json: bool) -> int:
             kept = HeldOutRows(part.X, targets, rows=validation)
         with watch.stage("statistics") as report:
             statistics.update(part.X, targets, rows=rows, progress=report)
-        held = {} if kept is None or held_out is None else {held_out: kept.save}
-        write_together({**held, out: statistics.save})  # held-out rows beside other statistics may be rows of those
+        if kept is None or held_out is None:
+            statistics.save(out)
+        else:  # held-out rows beside other statistics may be rows of those
+            write_together({held_out: kept.save, out: statistics.save})
     if kept is None:
         status.say("note: nothing is held out (--held-out FILE does); choose lambda by other samples or by GCV")
     if like is None and feature_map.preprocessing.constants.get("source") == "x_train":

@@ -320,8 +320,8 @@ def _read_privacy(folder: Path) -> PrivacyAudit | None:
     path = folder / PRIVACY
     if not path.is_file():
         return None
-    audit = _typed(PrivacyAudit, _read_json(path), path)
-    return audit if audit.sha256 == sha256_of(folder / DISTILLED) else None
+    document = _read_json(path)
+    return _typed(PrivacyAudit, document, path) if document.get("sha256") == sha256_of(folder / DISTILLED) else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
