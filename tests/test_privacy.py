@@ -508,6 +508,25 @@ def test_public_inputs(digits: kd.Dataset) -> None:
     assert abs(default_norm_bound(phi) / np.sqrt(np.mean(norms**2)) - 1.0) < 0.1  # one draw of weights
 
 
+def test_map_that_brings_moments_of_data_is_refused_before_anything_is_spent(
+    digits: kd.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (
+        "import krrdistill as kd",
+        "raw = kd.Identity(64)",
+        "phi = kd.Identity(64, preprocessing=kd.standardize(kd.load_dataset('digits').x_train))",
+    )
+    (tmp_path / "map_with_moments.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    out, ledger = tmp_path / "out", tmp_path / "ledger.json"
+    options = privacy.ReleaseOptions(mechanism="output", ledger=ledger)
+    with pytest.raises(kd.DataError, match=r"map_with_moments:phi brings a preprocessing .* that was measured on data"):
+        privacy.private_release(digits, kernel="map_with_moments:phi", options=options, out=out)
+    assert not out.exists()
+    assert not ledger.exists()
+    assert public_inputs(digits, "map_with_moments:raw", {}, seed=0).preprocessing.kind == "none"
+
+
 def test_every_field_of_a_released_file_has_a_reason_to_be_public(digits: kd.Dataset, tmp_path: Path) -> None:
     seen: set[str] = set()
     for number, (kernel, store, ledger) in enumerate(

@@ -91,16 +91,28 @@ def default_norm_bound(feature_map: FeatureMap) -> float:
 def public_inputs(dataset: Dataset, kernel: str, map_options: Mapping[str, Any], *, seed: int) -> FeatureMap:
     """A map that owes nothing to the training data: with published constants, or on raw inputs.
 
-    Raises DataError for a Fourier map whose sigma2 would have to be found from the data.
+    Raises DataError for a Fourier map whose sigma2 would have to be found from the data, and for a map of the user's
+    own with another preprocessing, whose constants would be in the file.
     """
     preprocessing = standardize(dataset)
-    if preprocessing.constants.get("source") != "published":
+    if not _is_public(preprocessing):
         preprocessing = Preprocessing.none(dataset.input_dim)
         if kernel.endswith("_fourier") and map_options.get("sigma2") is None:
             raise DataError(
                 f"privacy: {kernel} needs sigma2: finding it from {dataset.name} would look at the private data"
             )
-    return make_map(kernel, dataset, preprocessing, seed=seed, **map_options)
+    made = make_map(kernel, dataset, preprocessing, seed=seed, **map_options)
+    if not _is_public(made.preprocessing):
+        raise DataError(
+            f"privacy: the map {kernel} brings a preprocessing ({made.preprocessing.kind}) that was measured on data, "
+            "and the file would hold its constants: give the map without one"
+        )
+    return made
+
+
+def _is_public(preprocessing: Preprocessing) -> bool:
+    """Whether nothing of it was measured: there is none, or its constants are published ones."""
+    return preprocessing.kind == "none" or preprocessing.constants.get("source") == "published"
 
 
 def private_release(
