@@ -317,6 +317,14 @@ def test_failed_write_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "missing" / "a.npz")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files here")
+def test_write_to_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(FileExistsError, match="is no plain file; name another"):
+        write_atomically(tmp_path / "a", lambda stream: stream.write(b""))
+    assert (tmp_path / "a").is_fifo()
+
+
 def test_write_removes_the_dead_temporaries_of_its_file_and_no_others(tmp_path: Path) -> None:
     dead, other, mine = (tmp_path / name for name in (".a.0123abcd.partial", ".ab.0123abcd.partial", ".a.x.partial"))
     for path in (dead, other, mine):

@@ -43,6 +43,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+    if path.exists() and not path.is_file():  # a device, say: it would be replaced
+        raise FileExistsError(errno.EEXIST, "is no plain file; name another", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist; make it first", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
