@@ -320,8 +320,9 @@ def _read_privacy(folder: Path) -> PrivacyAudit | None:
     path = folder / PRIVACY
     if not path.is_file():
         return None
-    document = _read_json(path)
-    return _typed(PrivacyAudit, document, path) if document.get("sha256") == sha256_of(folder / DISTILLED) else None
+    document, own = _read_json(path), sha256_of(folder / DISTILLED)
+    other = document.get("sha256", own)
+    return None if isinstance(other, str) and other != own else _typed(PrivacyAudit, document, path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
