@@ -80,16 +80,6 @@ def _check_replaced(out: Path) -> None:
                 )
 
 
-def _check_replaced(out: Path) -> None:
-    """Raises UsageError for a file that is no page."""
-    if out.exists():
-        with out.open("rb") as stream:
-            if stream.read(len(_PAGE)) != _PAGE:
-                raise status.UsageError(
-                    f"compare: --out {out}: there is another kind of file: give another name, or remove it"
-                )
-
-
 def _runs_of(folder: Path) -> list[Path]:
     """The folder of a run itself, or the runs right below a folder of runs, which are said.
 

@@ -250,7 +250,6 @@ def _say_delta(delta: float, n: int) -> None:
             f"privacy: delta = {delta:g} is 1/n or more, with n = {n}: even who publishes one sample, drawn at random, "
             "keeps such a promise; take a delta well below 1/n",
             ResultWarning,
-            stacklevel=3,
         )
 
 
