@@ -243,16 +243,6 @@ def _say_delta(delta: float, n: int) -> None:
         )
 
 
-def _say_delta(delta: float, n: int) -> None:
-    """A warning where delta promises next to nothing."""
-    if delta * n >= 1.0:
-        warn(
-            f"privacy: delta = {delta:g} is 1/n or more, with n = {n}: even who publishes one sample, drawn at random, "
-            "keeps such a promise; take a delta well below 1/n",
-            ResultWarning,
-        )
-
-
 def _enter(options: ReleaseOptions, dataset: Dataset) -> LedgerTotal | None:
     """The total with this release, which counts from here on; None without a ledger."""
     if options.ledger is None or options.mechanism is None:
