@@ -100,10 +100,10 @@ def predictions(run: RunFolder) -> Predictions | None:
     differs = original != distilled
     differing, total = int(counts[differs].sum()), int(counts.sum())
     worst, best = (int(choose(accuracies[0])) for choose in (np.nanargmin, np.nanargmax))
-    summary = (
-        f"The original model is right on {percent(float(accuracies[0][worst]))} of {names[worst]} (lowest) to "
-        f"{percent(float(accuracies[0][best]))} of {names[best]} (highest)."
-    )
+    lowest, highest = (percent(float(accuracies[0][one])) for one in (worst, best))
+    summary = f"The original model is right on {lowest} of every class."
+    if lowest != highest:
+        summary = f"The original model is right on {lowest} (lowest: {names[worst]}) to {highest} ({names[best]})."
     charts: Charts = ()
     if k <= _MOST_CLASSES:
         confusion = _summed(truth * k + original, counts, k * k).reshape(k, k)
