@@ -34,7 +34,7 @@ _REMEDIES = {
     "deep": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
     "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
     "approximate": "the map has no exact preimage: use more points per class, or at most as many features as inputs",
-    "labels_only": "labels for kept inputs are exact once features of the points have rank p: use more points per class",
+    "labels_only": "labels for kept inputs are exact once their features have rank p: use more points per class",
 }
 _STOPPED = {"steps": "; the search stopped after its last step", "seconds": "; the search stopped after max_seconds"}
 
