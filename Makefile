@@ -35,7 +35,7 @@ PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
-KERNELS := identity random_fourier orthogonal_fourier FCNN
+KERNELS := identity random_fourier orthogonal_fourier FCNN deep_linear conv
 
 # The data sets are optional: the tests that need them skip, and say so.
 KRRDISTILL_DATA ?= $(wildcard ../shared/data)

@@ -417,12 +417,21 @@ def test_verify_judges_by_the_tolerance(
 
 
 @no_native
-@pytest.mark.parametrize(("error", "verdict"), [(1e-9, "is within"), (1e-3, "EXCEEDS")])
-def test_verify_prints_its_verdict(error: float, verdict: str, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (1e-9, "is within the tolerance 1e-06"),
+        (2e-6, "is within the tolerance 0.0001"),
+        (1e-3, "EXCEEDS the tolerance"),
+    ],
+)
+def test_verify_prints_its_verdict_and_why_its_tolerance_is_larger(
+    error: float, verdict: str, plain: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["verify", off_by(plain, error)])
-    printed = capsys.readouterr().out
-    assert "relative weight error" in printed
-    assert f"{verdict} the tolerance 0.0001" in printed
+    printed = capsys.readouterr()
+    assert f"relative weight error {error:g} {verdict}" in printed.out.replace("1.000e-09", "1e-09")
+    assert ("note: the tolerance is 0.0001: the original was trained again" in printed.err) is (error > 1e-6)
 
 
 @no_native

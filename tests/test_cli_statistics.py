@@ -257,6 +257,9 @@ def test_a_run_without_a_test_set_says_so(capsys: pytest.CaptureFixture[str]) ->
     assert "No pass over the data" in page
     assert "test accuracy" not in page
     assert not Path("o/lambda_path.png").exists()  # one lambda and no score
+    capsys.readouterr()
+    run("verify", "o", "--statistics", "s.npz")
+    assert "original" not in capsys.readouterr().out  # a column without numbers
     run("report", "o")
     run("compare", "o", "o", "--out", "c.html")
 
@@ -292,7 +295,7 @@ def test_verify_by_other_statistics_fails_with_the_reason(
     said = capsys.readouterr().err
     assert f"made from {len(digits.x_train)} training samples" in said
     assert error_of(capsys, 1, "verify", "o", "--statistics", "identity.npz").startswith("identity.npz: ")
-    assert "verify takes them with --statistics" in error_of(capsys, 2, "verify", "o")
+    assert "was made from statistics, of 'all.npz': give them with --statistics" in error_of(capsys, 2, "verify", "o")
     assert "--statistics and --dataset" in error_of(
         capsys, 2, "verify", "o", "--statistics", "all.npz", "--dataset", "digits"
     )

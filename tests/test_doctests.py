@@ -1,9 +1,10 @@
-"""The examples in the docstrings of public names: they run, and print what they say."""
+"""The examples in the docstrings of public names and in guides: they run, and print what they say."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,12 @@ def test_examples_of_public_name_print_what_they_say(name: str) -> None:
     for each in tests:
         runner.run(each, out=said.append)
     assert not runner.failures, "".join(said)
+
+
+def test_example_of_the_guide_to_statistics_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[1] / "docs" / "guide" / "statistics.md"
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS)
+    assert (failed, tried > 5) == (0, True)

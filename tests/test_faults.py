@@ -32,7 +32,7 @@ def made() -> kd.Distillation:
 
 CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "distill": (lambda Z: kd.distill(Z, Y, PHI), "distill: X: "),
-    "validation of distill": (lambda Z: kd.distill(X, Y, PHI, validation=(Z, Y)), "fit_model: validation: X: "),
+    "validation of distill": (lambda Z: kd.distill(X, Y, PHI, validation=(Z, Y)), "distill: validation: X: "),
     "update": (lambda Z: kd.RidgeStatistics(PHI, K).update(Z, Y), "statistics.update: X: "),
     "a second update": (lambda Z: statistics().update(Z, Y), "statistics.update: X: "),
     "weighted update": (
@@ -68,6 +68,15 @@ def test_a_bad_row_is_named_with_function_and_argument(case: str, samples: Any, 
     assert str(error.value).startswith(expected + fault)
 
 
+@pytest.mark.parametrize("row", [0, 7, 59])  # whoever of them is held out
+def test_a_bad_row_of_the_training_samples_is_named_alike_where_it_is_held_out(row: int) -> None:
+    Z = X.copy()
+    Z[row] = np.nan
+    for fraction in (0.05, 0.95):
+        with pytest.raises(kd.DataError, match=f"^distill: X: row {row} holds NaN or infinity$"):
+            kd.distill(Z, Y, PHI, validation_fraction=fraction)
+
+
 @pytest.mark.parametrize("kind", ["model", "distilled"])
 def test_predictions_in_float64_refuse_only_what_is_no_number(kind: str) -> None:
     predict = getattr(made(), kind).predict
@@ -84,9 +93,9 @@ def test_integers_that_float64_cannot_hold_are_named_with_the_function() -> None
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (kd.zca, "zca: the data hold NaN or infinity"),
-        (kd.standardize, "standardize: the data hold NaN or infinity"),
-        (lambda Z: kd.make_map("random_fourier", Z), "make_map: data holds NaN or infinity, so that sigma2 cannot be"),
+        (kd.zca, "zca: X: row 7 holds NaN or infinity"),
+        (kd.standardize, "standardize: X: row 7 holds NaN or infinity"),
+        (lambda Z: kd.make_map("random_fourier", Z), "make_map: data: row 7 holds NaN or infinity, so that sigma2"),
         (lambda Z: kd.Dataset("mine", X, Y, Z, Y), "Dataset: x_test holds NaN or infinity, first in row 7"),
     ],
 )

@@ -87,7 +87,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "map of a file is a callable": (
         lambda: kd.DistilledDataset.load("d.npz", feature_map=np.tanh), TypeError,  # type: ignore[arg-type]
-        "load: feature_map must be a map, got ufunc; a callable is UserMap(callable, input_dim)",
+        "load: feature_map must be a map, got ufunc; a function is a map of your own: UserMap(function, input_dim)",
     ),
     "widths is a number": (
         lambda: kd.FCNN(D, widths=32), TypeError,  # type: ignore[arg-type]
@@ -176,7 +176,9 @@ def test_edge_of_the_grid_is_said_only_where_it_scores_better() -> None:
     said = {name: replace(path, best=2, score=np.array(score)).edge() for name, score in scored.items()}
     assert said["rises"] == "the lambda chosen, 10, is the largest of the grid: give larger ones, too (lambdas)"
     assert said["flat at the end"] is None
-    assert str(said["alike"]).startswith("every lambda of the grid scores alike (0.333): ")
+    assert str(said["alike"]).startswith(
+        "every lambda of the grid scores alike (0.333), so that the largest is taken: "
+    )
 
 
 def test_sum_of_statistics_is_that_of_their_data() -> None:

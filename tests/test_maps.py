@@ -354,11 +354,29 @@ def test_only_files_of_user_maps_take_a_map() -> None:
         map_from_spec(kd.Identity(D).spec(), kd.Identity(D))
 
 
+@pytest.mark.parametrize(
+    ("inverse", "fault"), [(np.arctanh, "holds NaN or infinity"), (np.tanh, "differ from F by")], ids=["NaN", "another"]
+)
+def test_an_inverse_that_does_not_take_every_feature_is_refused_with_the_remedy(inverse: Any, fault: str) -> None:
+    phi = kd.UserMap(np.tanh, D, inverse=inverse)
+    with np.errstate(invalid="ignore"), pytest.raises(kd.DataError, match=f"{fault}.*a bounded one.*--labels-only"):
+        phi.preimage(np.full((1, D), 1.5))
+
+
+def test_labels_of_too_alike_points_are_refused_with_the_rank_of_their_features(data: tuple[Array, Array]) -> None:
+    X = np.repeat(data[0][:12], 10, axis=0)
+    with pytest.warns(kd.NotExactWarning, match=r"; these 48 have rank \d+ of p = 24$"):
+        kd.distill(X, np.arange(len(X)) % K, kd.UserMap(expand, D), labels_only=True, points_per_class=12, lambdas=1.0)
+
+
 def test_user_map_without_inverse_learns_labels(data: tuple[Array, Array]) -> None:
     phi = kd.UserMap(expand, D)
     assert phi.reach == "none"
     assert phi.spec()["name"] == "test_maps:expand"
-    with pytest.raises(kd.NotSurjective, match="has no inverse and no gradients; give it an inverse"):
+    said = (
+        r"the map test_maps:expand has no inverse and no gradients; give it an inverse, .* \(labels_only=True, --labels"
+    )
+    with pytest.raises(kd.NotSurjective, match=said):
         distill(data, phi)
     result = distill(data, phi, init="real", labels_only=True, points_per_class=7)
     assert weight_error(result) < EXACT
@@ -394,8 +412,16 @@ def test_bad_inverses(data: tuple[Array, Array]) -> None:
 
 
 def test_callables_must_be_wrapped(data: tuple[Array, Array]) -> None:
-    with pytest.raises(TypeError, match=r"feature_map must be a map, got function; .* UserMap\(callable, input_dim\)"):
-        kd.distill(*data, expand)  # type: ignore[arg-type]
+    own = r"; a function is a map of your own: UserMap\(function, input_dim\)"
+    for given, said in (
+        (expand, f"got function{own}"),
+        ("FCNN", r"got str; a name makes one: make_map\('FCNN', X, standardize\(X\)\)"),
+        (kd.FCNN, r"got FCNN; make one: FCNN\(input_dim, ...\)"),
+    ):
+        with pytest.raises(TypeError, match=f"feature_map must be a map, {said}"):
+            kd.distill(*data, given)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=f"make_map: kernel must be a name, got function{own}"):
+        kd.make_map(expand, data[0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="kip: needs a map whose layers are matrices, got kernel user"):
         kd.kip_distill(*data, kd.UserMap(expand, D))
 
@@ -555,7 +581,7 @@ def test_approximate_inputs_are_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "the map has no exact preimage: inputs are approximate, after" in captured.out
     assert "NOT EXACT" not in captured.err
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "inputs were moved until their features span the model" in page
+    assert "inputs were moved until training on them came as near to the model as it gets" in page
     capsys.readouterr()
     assert main([*words[:4], "120", "--overwrite", "--out", str(tmp_path / "run")]) == 0
     error = capsys.readouterr().err

@@ -230,3 +230,22 @@ def test_more_points_than_samples_warn(rng: np.random.Generator) -> None:
     X, y = rng.standard_normal((50, 8)), np.arange(50) % 3
     with pytest.warns(kd.ResultWarning, match="^distill: 60 points are made of 48 training samples: use fewer"):
         kd.distill(X, y, kd.Identity(8), points_per_class=20)
+
+
+def test_held_out_rows_add_in_order() -> None:
+    X, y, _ = samples()
+    names = np.array(["cat", "dog", "emu"])[y]
+    both = kd.HeldOutRows(X, names, rows=np.array([1, 3])) + kd.HeldOutRows(X[5:7], names[5:7])
+    tolerances.assert_exact(both.X, X[[1, 3, 5, 6]])
+    assert list(both.y) == list(names[[1, 3, 5, 6]])
+    with pytest.raises(TypeError):
+        both + 1  # type: ignore[operator]
+
+
+def test_held_out_rows_of_streams_with_other_classes_add_by_their_labels() -> None:
+    X, held = np.arange(40.0).reshape(20, 2), []
+    for names in (["cat", "dog"], ["dog", "eel"]):
+        y = np.array(names)[np.arange(20) % 2]
+        statistics = kd.RidgeStatistics(kd.Identity(2), classes=names)
+        held.append(statistics.update_batches([(X, y)], holdout=0.5))
+    assert set((held[0] + held[1]).y) == {"cat", "dog", "eel"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,13 @@ from krrdistill.common.options import (
     common_values,
     declared_options,
     described,
+    did_you_mean,
     option,
     option_of,
     read_value,
     shown_value,
 )
+from krrdistill.options import DistillOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +161,21 @@ def test_shown_values_are_short_whatever_they_are() -> None:
         nested = [nested] * 9
     for value in (nested, "a" * 10**6, 1 << 10**6, {str(n): nested for n in range(99)}, object()):
         assert len(shown_value(value)) < 200
+
+
+@pytest.mark.parametrize(("word", "nearest"), [("minst", "mnist"), ("FCN", "FCNN"), ("fcnn", "FCNN"), ("xyz", None)])
+def test_a_word_near_to_a_known_one_is_answered_with_it(word: str, nearest: str | None) -> None:
+    assert did_you_mean(word, ("identity", "FCNN", "mnist")) == (f"; did you mean {nearest!r}?" if nearest else "")
+
+
+@pytest.mark.parametrize(
+    ("call", "meant"),
+    [
+        (lambda: kd.load_dataset("minst"), "'mnist'"),
+        (lambda: kd.make_map("FCN", np.ones((2, 3))), "'FCNN'"),
+        (lambda: DistillOptions(noise="gausian"), "'gaussian'"),
+    ],
+)
+def test_misspelt_names_are_refused_with_the_one_that_was_meant(call: Callable[[], object], meant: str) -> None:
+    with pytest.raises((kd.DataError, ValueError), match=f"did you mean {meant}"):
+        call()

@@ -261,7 +261,7 @@ def test_bad_options(digits: kd.Dataset, options: dict[str, Any], error: type[Ex
     [
         (lambda x, y: (np.where(np.arange(64) == 3, np.nan, x.reshape(-1, 64).astype(float)), y), kd.DataError, "NaN"),
         (lambda x, y: (np.full((len(x), 64), np.inf), y), kd.DataError, "NaN or infinity"),
-        (lambda x, y: (x[:, :4], y), kd.DataError, "X has 32 columns, the map takes 64"),
+        (lambda x, y: (x[:, :4], y), kd.DataError, r"X has samples of shape \(4, 8\), 32 numbers, the map takes 64$"),
         (lambda x, y: (x.astype(str), y), TypeError, "X must be a numeric array"),
         (lambda x, y: (x, y[:-1]), kd.DataError, "y must have one label for each"),
         (lambda x, y: (x, np.where(y == 4, None, y)), kd.DataError, r"y has \d+ missing values \(first in row \d+\)"),

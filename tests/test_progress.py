@@ -55,20 +55,28 @@ def test_stage_that_lasts_says_how_long_it_will(shown: Any) -> None:
             lines(stage, fraction)
     assert said == []  # neither lasted ten seconds
     start = clock.now
-    lines("construct", 0.0)
+    lines("evaluate", 0.0)
     for clock.now, fraction in ((start + 10.0, 0.25), (start + 19.0, 0.3), (start + 20.0, 0.5), (start + 40.0, 1.0)):
-        lines("construct", fraction)
+        lines("evaluate", fraction)
     assert said == [
-        "construct: 25 %, 10 s so far, about 30 s to go", "construct: 50 %, 20 s so far, about 20 s to go",
+        "evaluate: 25 %, 10 s so far, about 30 s to go", "evaluate: 50 %, 20 s so far, about 20 s to go",
     ]  # fmt: skip
 
 
 def test_stage_that_is_known_to_last_says_so_at_once(shown: Any) -> None:
     said, clock, lines = shown
-    lines("construct", 0.0)
+    lines("evaluate", 0.0)
     for clock.now, fraction in ((0.5, 0.01), (2.0, 0.04), (3.0, 0.05)):
+        lines("evaluate", fraction)
+    assert said == ["evaluate: 4 %, 2 s so far, about 48 s to go"]
+
+
+def test_searches_do_not_promise_an_end(shown: Any) -> None:
+    said, clock, lines = shown
+    lines("construct", 0.0)
+    for clock.now, fraction in ((2.0, 0.04), (11.0, 0.5)):
         lines("construct", fraction)
-    assert said == ["construct: 4 %, 2 s so far, about 48 s to go"]
+    assert said == ["construct: 50 %, 11 s so far"]
 
 
 def test_stage_that_reports_nothing_is_said_by_ticks(shown: Any) -> None:

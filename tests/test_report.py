@@ -290,7 +290,7 @@ def test_runs_side_by_side(runs: list[Path], tmp_path: Path, capsys: pytest.Capt
     common, head, *rows = capsys.readouterr().out.splitlines()[:4]
     assert "kernel FCNN" in common
     assert "exact yes" in common
-    assert all(name in head for name in ("data set", "start", "samples"))
+    assert all(name in head for name in ("data set", "init", "samples"))
     assert [row.split()[0] for row in rows] == [runs[0].name, runs[1].name]
     page = check_page((tmp_path / "c.html").read_bytes())
     assert len(page.all("img")) == 8

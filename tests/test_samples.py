@@ -226,3 +226,11 @@ def test_arrays_at_odd_addresses_are_read_like_others(dtype: str, backend: str) 
     tolerances.assert_exact(found.gram, expected.gram)
     tolerances.assert_exact(found.cross, expected.cross)
     tolerances.assert_exact(phi.transform(unaligned(X), backend=backend), phi.transform(X, backend=backend))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [((8, 8), "X has 8 columns, the map takes 64"), ((64,), r"one row per sample, got \(64,\)")]
+)
+def test_a_single_sample_is_refused_with_what_makes_it_one_row(shape: tuple[int, ...], said: str) -> None:
+    with pytest.raises(kd.DataError, match=f"{said}; if it is one sample, pass X\\[None\\]$"):
+        kd.Identity(64).transform(np.ones(shape))

@@ -40,7 +40,9 @@ def test_statistics_merged_twice_are_refused(tmp_path: Path) -> None:
         pickle.loads(pickle.dumps(part)),
         kd.RidgeStatistics.load(tmp_path / "part.npz"),
     ):
-        with pytest.raises(kd.DataError, match="is already in these statistics; if these are other samples"):
+        with pytest.raises(
+            kd.DataError, match="the same samples by their digest, is already in these statistics; if these are other"
+        ):
             total += again
         assert total.n == 60
     tolerances.assert_exact(total.gram, before)

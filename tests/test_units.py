@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Callable[[kd.FeatureMap, Any], Any], str]] = {
     ),
     "a validation set": (
         lambda phi, Z: kd.distill(X, Y, phi, validation=(Z, Y), refit=False),
-        "fit_model: validation: X is",
+        "distill: validation: X is",
     ),
     "prediction of a model": (lambda phi, Z: made(phi).model.predict(Z), "predict: X is"),
     "prediction of a set": (lambda phi, Z: made(phi).distilled.predict(Z), "predict: X is"),

@@ -148,6 +148,11 @@ def test_file_says_what_it_was_made_from(
     nameless.save(tmp_path / "nameless.npz")
     assert main(["verify", str(tmp_path / "nameless.npz")]) == 2
     assert f"made from {nameless.made_from}, data without a name: give them with --dataset" in capsys.readouterr().err
+    summed = nameless.with_meta(split=False)
+    summed.save(tmp_path / "summed.npz")
+    assert main(["verify", str(tmp_path / "summed.npz")]) == 2
+    said = f"was made from statistics, of {summed.made_from}: give them with --statistics"
+    assert said in capsys.readouterr().err
 
 
 def test_results_print_in_one_short_line(digits: kd.Dataset) -> None:

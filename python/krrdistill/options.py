@@ -57,6 +57,10 @@ SELECTIONS = ("held-out", "gcv")
 STORES = ("float64", "float32", "float16", "uint8")
 TARGETS = ("classes", "real")
 
+ALIASES = {  # other words for options, which messages know
+    **dict.fromkeys(("ipc", "points"), "points_per_class"),
+    **dict.fromkeys(("lambda", "lambda_", "lam", "reg", "alpha"), "lambdas"),
+}
 NAMED = ("kernel", "points_per_class", "init", "seed")  # what the name of every run has, differing or not
 MODEL, RESULT, COMPUTATION = "Model", "Distilled set", "Computation"  # panels of the help
 _LARGEST_LAMBDA_S = 1e150  # its square is a float64 still

@@ -31,7 +31,7 @@ from krrdistill.common.warning import warn
 from krrdistill.construct.points import approximate_search
 from krrdistill.errors import DataError, ResultWarning
 from krrdistill.maps import FeatureMap
-from krrdistill.options import DistillOptions, class_counts
+from krrdistill.options import ALIASES, DistillOptions, class_counts
 from krrdistill.problem import Problem, choose_real_rows, points_of_model, standardised_rows
 from krrdistill.ridge.model import RidgeModel, fit_model, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
@@ -49,7 +49,6 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-_ALIASES = {"ipc": "points_per_class", **dict.fromkeys(("lambda", "lambda_", "lam", "reg", "alpha"), "lambdas")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +230,7 @@ def train(problem: Problem, progress: Progress | None = None) -> Trained:
             selection=options.selection,
             center=options.center,
             per_target=options.lambda_per_target,
+            where=problem.where,
         )
     model = selected = replace(model, split=problem.split_facts, weighted=problem.sample_weight is not None)
     if options.refit:
@@ -459,7 +459,7 @@ def _options(where: str, options: DistillOptions | None, keywords: Mapping[str, 
     known = [item.name for item in fields(DistillOptions)]
     unknown = sorted(keywords.keys() - set(known))
     if unknown:
-        close = {name: _ALIASES.get(name) or next(iter(get_close_matches(name, known, n=1)), None) for name in unknown}
+        close = {name: ALIASES.get(name) or next(iter(get_close_matches(name, known, n=1)), None) for name in unknown}
         meant = [name for name in close.values() if name is not None]
         hint = f"; did you mean {', '.join(meant)}?" if meant else ""
         if "preprocessing" in unknown:

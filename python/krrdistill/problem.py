@@ -19,7 +19,7 @@ from krrdistill.common.samples import as_samples, check_columns, columns_of, sam
 from krrdistill.construct.labels import point_classes
 from krrdistill.data.labels import Classes, Targets, read_targets, real_targets
 from krrdistill.errors import DataError
-from krrdistill.maps import FeatureMap
+from krrdistill.maps import FeatureMap, check_map
 from krrdistill.options import DistillOptions, PointsPerClass, class_counts
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.model import RidgeModel
@@ -83,11 +83,7 @@ class Problem:
         validation: Any = None,
     ) -> Problem:
         """Checks the user's arguments. Raises DataError, TypeError, ValueError in the name of ``where``."""
-        if not isinstance(feature_map, FeatureMap):
-            kind = type(feature_map).__name__
-            raise TypeError(
-                f"{where}: feature_map must be a map, got {kind}; a callable is UserMap(callable, input_dim)"
-            )
+        check_map(where, feature_map)
         samples = as_samples(where, X, input_dim=feature_map.input_dim)
         check_device(where, X=X, y=y)
         n = samples.shape[0]

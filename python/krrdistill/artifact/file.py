@@ -22,7 +22,7 @@ from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError
-from krrdistill.maps import FeatureMap, check_describable, map_from_spec
+from krrdistill.maps import FeatureMap, check_describable, check_map, map_from_spec
 from krrdistill.maps.weights import most_drawn
 from krrdistill.ridge.feature_gram import FeatureGram, contrasts
 from krrdistill.ridge.model import RidgeModel
@@ -371,9 +371,8 @@ class DistilledDataset:
         ``feature_map`` : your own map, if the file was made with a ``UserMap``. It is checked against features that the
         file records.
         """
-        if feature_map is not None and not isinstance(feature_map, FeatureMap):
-            remedy = "; a callable is UserMap(callable, input_dim)" if callable(feature_map) else ""
-            raise TypeError(f"load: feature_map must be a map, got {_kind(feature_map)}{remedy}")
+        if feature_map is not None:
+            check_map("load", feature_map)
         path = Path(path)
         arrays = read_npz(path, _KIND)
         changed = _is_changed(arrays)

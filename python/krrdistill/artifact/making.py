@@ -19,6 +19,7 @@ from krrdistill.construct.points import METHODS, choose_method, labels_for
 from krrdistill.construct.storage import round_inputs
 from krrdistill.errors import DataError, NotExactWarning, ResultWarning
 from krrdistill.options import DistillOptions
+from krrdistill.ridge.feature_gram import contrasts, feature_rank
 from krrdistill.ridge.model import RidgeModel
 
 from .certificate import relative_error
@@ -33,7 +34,7 @@ _REMEDIES = {
     "deep": "deep maps lose digits in their preimage: use fewer layers, more points per class, or float64 storage",
     "nearest": "the nearest exact set is ill-conditioned: use more points per class, or less realism",
     "approximate": "the map has no exact preimage: use more points per class, or at most as many features as inputs",
-    "labels_only": "labels for kept inputs are exact from p independent points on: use more points per class",
+    "labels_only": "labels for kept inputs are exact once their features have rank p: use more points per class",
 }
 _STOPPED = {"steps": "; the search stopped after its last step", "seconds": "; the search stopped after max_seconds"}
 
@@ -84,10 +85,19 @@ def not_exact(distilled: DistilledDataset, error: float, agreement: float | None
     agrees = "" if agreement is None else f" and agrees on {agreement:.2%} of the predictions"
     stopped = _STOPPED.get(solution.get("stopped"), "")
     remedy = remedy_for(solution["method"], len(distilled.feature_map.layers))
+    if solution["method"] == "labels_only":
+        remedy += _rank_of(distilled)
     return (
         f"NOT EXACT: the model retrained from the points is off by {error:.2g} (target {target:.0e} for "
         f"{distilled.store} storage){agrees}; {remedy}{stopped}"
     )
+
+
+def _rank_of(distilled: DistilledDataset) -> str:
+    """The rank of the features of the points, which alike points do not raise."""
+    F = distilled.features()
+    rank = feature_rank(contrasts(F) if distilled.centered else F)
+    return f"; these {len(F)} have rank {rank} of p = {F.shape[1]}"
 
 
 def remedy_for(method: str, layers: int) -> str:

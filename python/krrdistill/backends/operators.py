@@ -27,6 +27,11 @@ class Operator(ABC):
     """Takes the place of W in act(W h + b); need not be linear. Rows of a batch do not depend on each other."""
 
     @property
+    def title(self) -> str | None:
+        """What messages call it; None for the number of its layer."""
+        return None
+
+    @property
     def obstacle(self) -> str | None:
         """Why there is no exact preimage of everything; None where there is one."""
         return None

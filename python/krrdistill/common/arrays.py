@@ -18,6 +18,7 @@ import numpy.typing as npt
 from krrdistill.errors import DataError
 
 from .frames import refuse_lazy
+from .options import did_you_mean
 from .rows import RowSource, as_slice
 
 __all__ = [
@@ -270,7 +271,8 @@ def checked_shape(shape: Any, size: int) -> tuple[int, ...]:
 def check_choice(where: str, name: str, value: str, choices: tuple[str, ...]) -> str:
     """``value`` if it is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{where}: {name} must be one of {', '.join(choices)}; got {value!r}")
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise ValueError(f"{where}: {name} must be one of {', '.join(choices)}; got {value!r}{hint}")
     return value
 
 

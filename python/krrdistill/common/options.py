@@ -13,6 +13,7 @@ import string
 import types
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from numbers import Integral, Real
 from operator import ge, gt, le, lt
@@ -30,6 +31,7 @@ __all__ = [
     "common_values",
     "declared_options",
     "described",
+    "did_you_mean",
     "differing",
     "group",
     "keep_once",
@@ -320,6 +322,13 @@ def shown_value(value: Any) -> str:
     return _REPR.repr(value)
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about a word that is not known: the nearest of those that are; nothing if none is near."""
+    spelling = {each.casefold(): each for each in known}
+    close = get_close_matches(word.casefold(), spelling, n=1)
+    return f"; did you mean {spelling[close[0]]!r}?" if close else ""
+
+
 def _read_many(label: str, declared: Declared, text: str) -> list[Any]:
     """``"1,10"`` -> [1, 10]."""
     values = [_read_one(declared, part.strip()) for part in text.split(",")]
@@ -378,7 +387,8 @@ def _check_one(label: str, declared: Declared, value: Any) -> Any:
         numbers = "" if declared.base is str else "a number, or "
         others = f" or {str(declared.option.metavar).partition('|')[2]}" if accepts is not None else ""
         allowed = f"{numbers}one of {', '.join(choices)}{others}"
-        raise ValueError(f"{label} must be {allowed}; got {shown_value(value)}{_because(declared.option)}")
+        hint = did_you_mean(value, choices) if named else ""
+        raise ValueError(f"{label} must be {allowed}; got {shown_value(value)}{hint}{_because(declared.option)}")
     if declared.base is Any:
         return value
     value = _typed(label, declared.base, value)

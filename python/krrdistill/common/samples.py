@@ -48,12 +48,21 @@ def as_samples(where: str, X: Any, *, input_dim: int | None = None) -> Any:
             array = xp.astype(X, xp.float64 if _bits(xp, X.dtype) > 16 else xp.float32)
     n, width = array.shape[0], math.prod(array.shape[1:])
     if array.ndim < 2:
-        raise DataError(f"{where}: X must have shape (n, ...), one row per sample, got {tuple(array.shape)}")
+        raise DataError(
+            f"{where}: X must have shape (n, ...), one row per sample, got {tuple(array.shape)}"
+            f"{_one_sample(array, input_dim)}"
+        )
     if input_dim is not None and width != input_dim:
-        raise DataError(f"{where}: X has {width} columns, the map takes {input_dim}")
+        has = f"{width} columns" if array.ndim == 2 else f"samples of shape {tuple(array.shape[1:])}, {width} numbers"
+        raise DataError(f"{where}: X has {has}, the map takes {input_dim}{_one_sample(array, input_dim)}")
     if isinstance(array, (np.ndarray, RowSource)):
         return array.reshape(n, width)
     return namespace_of(array).reshape(array, (n, width))
+
+
+def _one_sample(array: Any, input_dim: int | None) -> str:
+    """A remedy for an array that is one sample and not n of them."""
+    return "; if it is one sample, pass X[None]" if math.prod(array.shape) == input_dim else ""
 
 
 def row_source(where: str, X: Any) -> Any:

@@ -59,7 +59,7 @@ def choose_method(feature_map: FeatureMap, options: DistillOptions) -> str:
         if options.strict:
             raise NotSurjective(f"distill: strict: {error}") from error
         if feature_map.reach == "none":
-            remedies = "give it an inverse, use labels_only with real samples, or a torch module"
+            remedies = "give it an inverse, or a torch module, or keep real samples (labels_only=True, --labels-only)"
             raise NotSurjective(f"distill: {error} and no gradients; {remedies}") from error
         if options.root == "minus" or options.scale_labels or options.noise == "gaussian":
             raise ValueError(f"distill: root, scale_labels and noise belong to exact preimages; {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Real
@@ -14,6 +15,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from krrdistill.common.arrays import like, to_host
+from krrdistill.common.faults import rows_of
 from krrdistill.common.rows import blocks
 from krrdistill.common.samples import host_samples
 from krrdistill.errors import DataError
@@ -337,7 +339,8 @@ def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Prep
         mean, std = np.array(published[0]), np.array(published[1])
     else:
         moments = data if isinstance(data, Moments) else Moments.of(data, layout=layout)
-        mean, std = moments.mean, moments.std
+        with nullcontext() if isinstance(data, Moments) else _named_rows("standardize", data):
+            mean, std = moments.mean, moments.std
     channels = len(mean)
     if channels <= _MAX_LISTED:
         constants |= {"mean": mean.tolist(), "std": std.tolist()}
@@ -380,13 +383,19 @@ def zca(data: Any, *, eps: float = 0.1, name: str = "") -> Preprocessing:
     rows = x.reshape(len(x), math.prod(x.shape[1:]))
     unit = _pixel_unit(x, name)
     mean, covariance = _covariance(rows, 1 / unit)
-    if not np.isfinite(covariance).all():
-        raise DataError("zca: the data hold NaN or infinity, or spread too widely for float64")
+    with _named_rows("zca", x):
+        if not np.isfinite(covariance).all():
+            raise DataError("zca: the data spread too widely for float64")
     s, U = scipy.linalg.eigh(covariance, lower=False, overwrite_a=True, driver="evd")
     spread = np.sqrt(np.maximum(s, 0.0) + eps)  # rounding can leave s a little below zero
     constants = {"source": "x_train", "unit": unit}
     units = np.full(rows.shape[1], unit)
     return Preprocessing("zca", mean * unit, units, _symmetric(U, 1 / spread), eps=float(eps), constants=constants)
+
+
+def _named_rows(where: str, x: Any) -> AbstractContextManager[None]:
+    """``rows_of`` for samples (n, *shape)."""
+    return rows_of(where, x.reshape(len(x), math.prod(x.shape[1:])), np.float64)
 
 
 def _checked_array(name: str, value: Any, shape: tuple[int, ...]) -> Vector:

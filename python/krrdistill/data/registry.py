@@ -11,6 +11,7 @@ import numpy as np
 
 from krrdistill.common.archive import one_line
 from krrdistill.common.arrays import check_choice
+from krrdistill.common.options import did_you_mean
 from krrdistill.errors import BackendUnavailable, DataError
 from krrdistill.options import DATASETS, TARGETS, is_source_name
 
@@ -139,8 +140,9 @@ def load_dataset(
         if isinstance(source, str) and source.lower() in DATASETS:
             return _load_named(source.lower(), asked, targets, layout, _data_folder(data_dir), fetch_missing=download)
         if isinstance(source, str) and not is_source_name(source):
-            choices = ", ".join(available_datasets())
-            raise DataError(f"unknown data set {source!r}; choose one of {choices}, or a file or folder")
+            known = available_datasets()
+            hint = did_you_mean(source, known)
+            raise DataError(f"unknown data set {source!r}; choose one of {', '.join(known)}, or a file or folder{hint}")
         return read_dataset(source, asked, targets=targets, layout=layout)
     except (BackendUnavailable, TypeError) as error:
         raise type(error)(f"load_dataset: {error}") from error

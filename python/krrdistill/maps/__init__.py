@@ -10,7 +10,7 @@ from .identity import Identity
 from .orthogonal_fourier import OrthogonalFourier
 from .random_fourier import RandomFourier, median_sigma2
 from .registry import check_describable, described, described_map, kernels_with, make_map, map_from_spec
-from .user import UserMap, given_map
+from .user import UserMap, check_map, given_map
 
 __all__ = [
     "FCNN",
@@ -23,6 +23,7 @@ __all__ = [
     "RandomFourier",
     "UserMap",
     "check_describable",
+    "check_map",
     "described",
     "described_map",
     "given_map",

@@ -42,7 +42,8 @@ def obstacle(layers: Sequence[Layer]) -> str | None:
     for number, layer in enumerate(layers, start=1):
         reason = _obstacle(layer, basis)
         if reason is not None:
-            return f"layer {number} {reason}"
+            title = layer.weight.title if isinstance(layer.weight, Operator) else None
+            return f"{title or f'layer {number}'} {reason}"
         basis = _range_behind(layer, basis)
     return None
 

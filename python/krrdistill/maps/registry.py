@@ -90,7 +90,8 @@ def make_map(
     shape = tuple(int(s) for s in samples.shape[1:])
     input_dim = math.prod(shape)
     if not isinstance(kernel, str):
-        raise TypeError(f"make_map: kernel must be a name, got {type(kernel).__name__}")
+        own = "; a function is a map of your own: UserMap(function, input_dim)" if callable(kernel) else ""
+        raise TypeError(f"make_map: kernel must be a name, got {type(kernel).__name__}{own}")
     kernel = {name.casefold(): name for name in KERNELS}.get(kernel.casefold(), kernel)
     if ":" in kernel:
         if options:
@@ -124,11 +125,13 @@ def kernels_with(option: str) -> tuple[str, ...]:
 
 
 def _median_of(samples: Any, preprocessing: Preprocessing | None, spectral: str, seed: int) -> float:
-    rows = samples[:: max(1, len(samples) // _MEDIAN_ROWS)]
+    step = max(1, len(samples) // _MEDIAN_ROWS)
+    rows = samples[::step]
     preprocessing = preprocessing or Preprocessing.none(math.prod(np.shape(rows)[1:]))
     inputs = to_host("make_map", "data", preprocessing.apply(rows))
     if not np.isfinite(inputs).all():
-        raise DataError("make_map: data holds NaN or infinity, so that sigma2 cannot be found")
+        first = int(np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1).argmin()) * step
+        raise DataError(f"make_map: data: row {first} holds NaN or infinity, so that sigma2 cannot be found")
     return median_sigma2(inputs, spectral=spectral, seed=seed)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from krrdistill.backends import Layer, Linearization, Operator
 from krrdistill.common.arrays import check_count
 from krrdistill.common.files import content_digest
+from krrdistill.common.options import shown_value
 from krrdistill.common.random import Stream, normal
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, KrrDistillError
@@ -24,7 +25,7 @@ from krrdistill.maps.torch_function import TorchFunction, is_torch_module
 
 from .base import FeatureMap
 
-__all__ = ["UserMap", "given_map", "load_object"]
+__all__ = ["UserMap", "check_map", "given_map", "load_object"]
 
 AnyArray = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float64]
@@ -33,6 +34,10 @@ _SKETCHES = 4  # numbers that the file keeps of each probe's features
 _SAME_FEATURES = 1e-4  # relative: float32 networks round differently from machine to machine
 _INVERTED = 1e-6  # relative error of phi(inverse(F)) from which an inverse is none
 _QUOTED = 300  # characters of an error of the user's function
+_NOT_ONTO = (
+    "the points have features F of any size, which the function must reach: a bounded one, such as tanh, does not. "
+    "Learn labels for real samples instead (labels_only, --labels-only), or give a torch module without an inverse"
+)
 
 
 class FunctionOperator(Operator):
@@ -55,9 +60,14 @@ class FunctionOperator(Operator):
         return self._output_dim, self.input_dim
 
     @property
+    def title(self) -> str:
+        """The map by its name: it is its only layer but for whitening."""
+        return f"the map {self.name}"
+
+    @property
     def obstacle(self) -> str | None:
         """None with an inverse."""
-        return None if self.inverse is not None else f"is the map {self.name}, which has no inverse"
+        return None if self.inverse is not None else "has no inverse"
 
     @property
     def differentiable(self) -> bool:
@@ -79,10 +89,14 @@ class FunctionOperator(Operator):
     def preimage(self, T: FloatArray, near: FloatArray) -> FloatArray:
         """inverse(T), checked; a user's inverse knows no reference."""
         X = self._call(self.inverse, T)
-        X = self._checked("has an inverse that gives", X, (len(T), self.input_dim)).astype(np.float64)
+        X = self._checked("has an inverse that gives", X, (len(T), self.input_dim), finite=False).astype(np.float64)
+        if not np.isfinite(X).all():
+            raise DataError(f"map {self.name}: inverse(F) holds NaN or infinity; {_NOT_ONTO}")
         error = float(np.linalg.norm(self.apply(X) - T)) / (float(np.linalg.norm(T)) or 1.0)
         if not error <= _INVERTED:
-            raise DataError(f"map {self.name}: the features of inverse(F) differ from F by {error:.2g}, relatively")
+            raise DataError(
+                f"map {self.name}: the features of inverse(F) differ from F by {error:.2g}, relatively; {_NOT_ONTO}"
+            )
         return X
 
     def arrays(self) -> dict[str, AnyArray]:
@@ -121,12 +135,12 @@ class FunctionOperator(Operator):
             raised = textwrap.shorten(f"{type(error).__name__}: {error}", _QUOTED)
             raise DataError(f"map {self.name}: fails for rows of shape {H.shape}: {raised}") from error
 
-    def _checked(self, does: str, values: AnyArray, shape: tuple[int, ...]) -> AnyArray:
+    def _checked(self, does: str, values: AnyArray, shape: tuple[int, ...], *, finite: bool = True) -> AnyArray:
         if values.dtype.kind not in "uifb":
             raise DataError(f"map {self.name}: {does} dtype {values.dtype}, expected numbers")
         if values.shape != shape:
             raise DataError(f"map {self.name}: {does} shape {values.shape}, expected {shape}")
-        if not np.isfinite(values).all():
+        if finite and not np.isfinite(values).all():
             raise DataError(f"map {self.name}: {does} NaN or infinity")
         return values
 
@@ -236,6 +250,20 @@ class UserMap(FeatureMap):
 def _name_of(function: Any) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}:{named.__qualname__}"
+
+
+def check_map(where: str, value: Any) -> None:
+    """Raises TypeError, with the remedy, unless ``value`` is a feature map."""
+    if isinstance(value, FeatureMap):
+        return
+    kind, remedy = value if isinstance(value, type) else type(value), ""
+    if isinstance(value, str):
+        remedy = f"; a name makes one: make_map({shown_value(value)}, X, standardize(X))"
+    elif isinstance(value, type):
+        remedy = f"; make one: {kind.__name__}(input_dim, ...)"
+    elif callable(value):
+        remedy = "; a function is a map of your own: UserMap(function, input_dim)"
+    raise TypeError(f"{where}: feature_map must be a map, got {kind.__name__}{remedy}")
 
 
 def given_map(feature_map: FeatureMap) -> UserMap | None:

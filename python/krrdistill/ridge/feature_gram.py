@@ -16,7 +16,15 @@ from krrdistill.common.products import gram, product, solve_factored
 from krrdistill.common.threads import blas_for
 from krrdistill.errors import DataError
 
-__all__ = ["FeatureGram", "condition_number", "contrasts", "fit_features", "largest_eigenvalue", "pseudo_inverse"]
+__all__ = [
+    "FeatureGram",
+    "condition_number",
+    "contrasts",
+    "feature_rank",
+    "fit_features",
+    "largest_eigenvalue",
+    "pseudo_inverse",
+]
 
 FloatArray = npt.NDArray[np.float64]
 # Cholesky of a Gram matrix loses cond^2; beyond this condition number the singular value decomposition takes over.
@@ -193,11 +201,21 @@ def condition_number(F: FloatArray) -> float:
     return FeatureGram(F).condition_number()
 
 
+def feature_rank(F: FloatArray) -> int:
+    """The rank of F (m, p), with singular values below 1e-10 of the largest counted as 0."""
+    return _rank(scipy.linalg.svdvals(F))
+
+
 def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Reduced SVD without the singular values below the rank cut-off."""
     U, s, Vt = scipy.linalg.svd(A, full_matrices=False, check_finite=True)
-    rank = int(np.count_nonzero(s > _RANK_CUTOFF * s[0])) if s.size and s[0] > 0 else 0
+    rank = _rank(s)
     return U[:, :rank], s[:rank], Vt[:rank]
+
+
+def _rank(s: FloatArray) -> int:
+    """How many singular values, descending, are above the rank cut-off."""
+    return int(np.count_nonzero(s > _RANK_CUTOFF * s[0])) if s.size and s[0] > 0 else 0
 
 
 def largest_eigenvalue(n: int, product: Callable[[FloatArray], FloatArray]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ class HeldOutRows:
     def __repr__(self) -> str:
         return f"HeldOutRows({len(self)} samples)"
 
+    def __add__(self, other: HeldOutRows) -> HeldOutRows:
+        """The rows of both, in order. Raises DataError where they do not fit together."""
+        if not isinstance(other, HeldOutRows):
+            return NotImplemented
+        both = HeldOutRows.joined([self, other])
+        assert both is not None  # they are two
+        return both
+
     def __len__(self) -> int:
         return (
             int(self.X.shape[0] if hasattr(self.X, "shape") else len(self.X)) if self.rows is None else len(self.rows)
@@ -61,6 +69,10 @@ class HeldOutRows:
         """Join the rows of several parts, in order. Returns None if there are none. Raises DataError."""
         if not parts:
             return None
+        parts = [part if part.rows is None else part._picked(part.rows) for part in parts]
+        kinds = {part.y.classes if isinstance(part.y, Targets) else Targets for part in parts}
+        if len(kinds) > 1:  # codes of different classes: only their labels join
+            parts = [replace(part, y=part.y.labels()) if isinstance(part.y, Targets) else part for part in parts]
         first, labels = parts[0], [part.y.values if isinstance(part.y, Targets) else part.y for part in parts]
         for part, y in zip(parts, labels, strict=True):
             if part.X.shape[1:] != first.X.shape[1:] or y.shape[1:] != labels[0].shape[1:]:
@@ -75,6 +87,15 @@ class HeldOutRows:
             weights = np.concatenate(list(own))
         X = np.concatenate([part.X for part in parts])
         return HeldOutRows(X, Targets(y, first.y.classes) if isinstance(first.y, Targets) else y, weights)
+
+    def _picked(self, rows: npt.NDArray[np.int64]) -> HeldOutRows:
+        """Some rows of X and y, copied."""
+        if isinstance(self.y, Targets):
+            y: Any = Targets(self.y.values[rows], self.y.classes)
+        else:
+            y = label_array("held-out rows", self.y)[rows]
+        weights = None if self.sample_weight is None else np.asarray(self.sample_weight)[rows]
+        return HeldOutRows(host_samples("held-out rows", self.X)[rows], y, weights)
 
     def save(self, path: str | Path) -> None:
         """Write X, y and the weights to an .npz file, atomically. The file contains the samples themselves."""

@@ -289,6 +289,7 @@ def fit_model(
     selection: str = "held-out",
     center: str = "none",
     per_target: bool = False,
+    where: str = "fit_model",
 ) -> RidgeModel:
     """Fit a ridge model to statistics, with lambda chosen from a grid.
 
@@ -312,6 +313,8 @@ def fit_model(
         "targets" subtracts their mean. "both" fits an unpenalised intercept.
     per_target : bool
         Whether to choose lambda separately for every real-valued target.
+    where : str
+        Name of the caller, for messages about held-out rows.
 
     Returns
     -------
@@ -343,7 +346,7 @@ def fit_model(
     if per_target and statistics.classes is not None:
         raise ValueError("fit_model: per_target needs real-valued targets; the classes of one label share lambda")
     path = ridge_path(statistics, lambdas, center=center)
-    chosen, n_validation = _select(path, statistics, validation, selection, center, per_target)
+    chosen, n_validation = _select(path, statistics, validation, selection, center, per_target, where)
     W, b, own = chosen.model()
     model = _finished_model(
         statistics,
@@ -362,7 +365,13 @@ def fit_model(
 
 
 def _select(
-    path: RidgePath, statistics: RidgeStatistics, validation: Any, selection: str, center: str, per_target: bool
+    path: RidgePath,
+    statistics: RidgeStatistics,
+    validation: Any,
+    selection: str,
+    center: str,
+    per_target: bool,
+    where: str,
 ) -> tuple[RidgePath, int]:
     """(the path with its choice, number of held-out samples)."""
     if selection == "gcv":
@@ -372,7 +381,8 @@ def _select(
     if isinstance(validation, tuple):
         validation = HeldOutRows(*validation)
     if isinstance(validation, HeldOutRows):
-        return select_by_rows(path, statistics, validation, per_target=per_target), len(validation)
+        where = where if validation.rows is not None else f"{where}: validation"  # rows of the caller's own X
+        return select_by_rows(path, statistics, validation, where=where, per_target=per_target), len(validation)
     if isinstance(validation, RidgeStatistics):
         statistics.check_fits("fit_model: validation", validation)
         if validation.n == 0:

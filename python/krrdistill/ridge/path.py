@@ -173,8 +173,9 @@ class RidgePath:
             return f"the lambda chosen, {edge:.3g}, is the {end} of the grid: give {beyond} ones, too (lambdas)"
         if eligible.sum() > 1 and (scores[eligible] == scores[eligible][0]).all():
             return (
-                f"every lambda of the grid scores alike ({scores[eligible].mean():.3g}): the held-out samples do not "
-                "tell them apart, or X is scaled far from the grid (standardize)"
+                f"every lambda of the grid scores alike ({scores[eligible].mean():.3g}), so that the largest is taken: "
+                "hold out more samples (validation_fraction), use selection='gcv', or give other lambdas, "
+                "as for X of a very large or small scale"
             )
         return None
 

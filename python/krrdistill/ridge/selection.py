@@ -121,10 +121,9 @@ def select_by_counts(path: RidgePath, counts: CorrectCounts) -> RidgePath:
 
 
 def select_by_rows(
-    path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows, *, per_target: bool = False
+    path: RidgePath, statistics: RidgeStatistics, held_out: HeldOutRows, *, where: str, per_target: bool = False
 ) -> RidgePath:
     """The lambda of the best accuracy on held-out rows; of real-valued targets of the best R^2."""
-    where = "fit_model: validation"
     if not len(held_out):
         raise DataError("fit_model: there are no held-out rows")
     if statistics.classes is not None:

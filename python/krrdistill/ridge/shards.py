@@ -14,6 +14,7 @@ from krrdistill.errors import DataError
 __all__ = ["Shards", "digest_name"]
 
 _SHOWN = 3  # names in a message
+_DIGEST = "sha256:"
 _REMEDY = (
     "; if these are other samples, give each statistics a name of their own: RidgeStatistics(..., shard='NAME') "
     "(--shard)"
@@ -84,9 +85,12 @@ class Shards:
 
 def digest_name(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     """What samples without a name are called: a digest of their sums."""
-    return f"sha256:{content_digest(arrays)[:32]}"
+    return f"{_DIGEST}{content_digest(arrays)[:32]}"
 
 
 def _listed(names: frozenset[str]) -> str:
     shown = ", ".join(map(repr, sorted(names)[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
-    return f"shard {shown} is" if len(names) == 1 else f"shards {shown} are"
+    if len(names) > 1:
+        return f"shards {shown} are"
+    digest = next(iter(names)).startswith(_DIGEST)
+    return f"shard {shown}{', the same samples by their digest,' if digest else ''} is"

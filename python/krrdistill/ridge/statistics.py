@@ -43,7 +43,7 @@ from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, Targets, real_targets
 from krrdistill.data.units import Sizes, some_rows
 from krrdistill.errors import DataError
-from krrdistill.maps import FeatureMap, described, described_map
+from krrdistill.maps import FeatureMap, check_map, described, described_map
 from krrdistill.options import PRECISIONS
 
 from .batches import Rows, Split, blocks, read_ahead
@@ -191,8 +191,7 @@ class RidgeStatistics:
         backend: Backend | str | None = None,
         shard: str | None = None,
     ) -> None:
-        if not isinstance(feature_map, FeatureMap):
-            raise TypeError(f"RidgeStatistics: feature_map must be a map, got {type(feature_map).__name__}")
+        check_map("RidgeStatistics", feature_map)
         if (classes is None) == (n_targets is None):
             raise TypeError("RidgeStatistics: give classes, or n_targets for real-valued targets")
         self.feature_map = feature_map

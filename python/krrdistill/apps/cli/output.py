@@ -81,7 +81,7 @@ def print_summary(record: RunRecord) -> None:
         f"{record.dataset}, {record.kernel}: {record.training} distilled to {record.m} "
         f"({shown_points(record.ipc)} per class, d = {record.d}, p = {record.p}, seed {record.seed})"
     )
-    table = _comparison(record.original, record.distilled, record.certificate)
+    table = _comparison(record.original, record.distilled, record.certificate, ("original", "distilled"))
     original, distilled = record.original.mean_r2, record.distilled.mean_r2
     if original is None:
         if record.val_accuracy is not None or record.n_test:
@@ -196,21 +196,23 @@ def print_certificate(outcome: Verification) -> None:
     """A recomputed certificate and whether it is within the tolerance."""
     compared = f"on {outcome.dataset}" if outcome.statistics is None else f"with the model of {outcome.statistics}"
     emit_line(f"{outcome.artifact}, retrained and compared {compared}")
-    _show(_comparison(outcome.original, outcome.distilled, outcome.certificate))
+    tested = outcome.certificate.prediction_agreement is not None
+    columns = ("original", "distilled") if tested else ("distilled",)
+    _show(_comparison(outcome.original, outcome.distilled, outcome.certificate, columns))
     error, limit = outcome.certificate.weight_relative_error, outcome.tolerance
     verdict = "is within" if outcome.passed else "EXCEEDS"
     emit_line(f"relative weight error {number(error)} {verdict} the tolerance {limit:g}")
 
 
-def _comparison(original: Score, distilled: Score, certificate: CertificateNumbers) -> Table:
-    """Rows that a run and a verification share."""
-    table = _table("", "original", "distilled")
+def _comparison(original: Score, distilled: Score, certificate: CertificateNumbers, columns: tuple[str, ...]) -> Table:
+    """Rows that a run and a verification share; of the certificate the last of the columns holds the numbers."""
+    table, blank = _table("", *columns), [""] * (len(columns) - 1)
     if certificate.prediction_agreement is not None:  # there was a test set
         table.add_row("test accuracy", percent(original.test_accuracy), percent(distilled.test_accuracy))
         table.add_row("predictions that agree", "", percent(certificate.prediction_agreement))
-    table.add_row("relative weight error", "", number(certificate.weight_relative_error))
-    table.add_row("cosine of the weights", "", number(certificate.weight_cosine, digits=10))
-    table.add_row("condition number", "", number(certificate.condition))
+    table.add_row("relative weight error", *blank, number(certificate.weight_relative_error))
+    table.add_row("cosine of the weights", *blank, number(certificate.weight_cosine, digits=10))
+    table.add_row("condition number", *blank, number(certificate.condition))
     return table
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Listeners", "StageBars", "StageLines", "shown_facts", "ticking"]
 
 EVERY = 10.0  # seconds: no two lines are nearer to each other, and no stage lasts longer in silence
+SEARCHES = ("construct", "preimage")  # stages whose steps tell how far they are and not how long they take
 EARLIEST = 1.0  # seconds of a stage after which the expected time is worth saying
 
 
@@ -131,7 +132,7 @@ class StageLines(Listener):
 
     def _remaining(self, now: float) -> float | None:
         """Seconds to the end of the stage at its rate so far; None where nothing is known of that."""
-        done = self._fraction - self._first
+        done = 0.0 if self._stage in SEARCHES else self._fraction - self._first
         return (now - self._start) * (1.0 - self._fraction) / done if done > 0.0 else None
 
     def _speak(self, now: float) -> None:

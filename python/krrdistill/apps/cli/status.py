@@ -82,11 +82,12 @@ def _of_parser(error: Any) -> str:
     """The parser's message, with our own flag where an option's name in Python was given."""
     from krrdistill.apps.cli.settings import DistillSettings, KipSettings
     from krrdistill.common.options import declared_options
+    from krrdistill.options import ALIASES
 
-    given = getattr(error, "option_name", None)
+    given = getattr(error, "option_name", None) or ""
+    name = given.removeprefix("--").replace("-", "_")
     for each in (*declared_options(DistillSettings), *declared_options(KipSettings)):
-        own = f"--{each.name.replace('_', '-')}"
-        if given == own != each.flag:
+        if ALIASES.get(name, name) == each.name and given != each.flag:
             return f"No such option: {given}; did you mean {each.flag}?"
     return str(error.format_message())
 

@@ -71,7 +71,7 @@ _FACTS = (
     Fact("realism.asked", "realism", kind=ASKED, rank=1),
     Fact("ipc", "per class", kind=ASKED, rank=0),
     Fact("seed", "seed", kind=ASKED, rank=2),
-    Fact("init", "start", kind=ASKED, rank=3),
+    Fact("init", "init", kind=ASKED, rank=3),
     Fact("noise", "noise", kind=ASKED, rank=3),
     Fact("asked", "other options", _other_options, kind=ASKED, rank=2),
     Fact("store", "storage", kind=ASKED, rank=3),

@@ -297,7 +297,7 @@ def _asked(run: RunFolder) -> Rows:
         ("data set", record.dataset) if record.statistics is None else ("statistics", record.statistics),
         ("kernel", record.kernel),
         ("samples per class", as_word(record.ipc).replace(",", ", ")),
-        ("start", record.init),
+        ("init", record.init),
         ("samples: train, validation, test", f"{record.n_train}, {record.n_val}, {record.n_test}"),
         ("input size d", str(record.d)),
         ("features p", str(record.p)),

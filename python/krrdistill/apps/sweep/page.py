@@ -106,7 +106,7 @@ def _table(sweep: Sweep) -> Section:
         for row in sweep.summaries
     )
     head = (
-        *("kernel", "start", f"{LAMBDA}_S", "per class", "seeds", "original (%)", "distilled (%)", "exact"),
+        *("kernel", "init", f"{LAMBDA}_S", "per class", "seeds", "original (%)", "distilled (%)", "exact"),
         *("weight error", "PSNR (dB)", "seconds"),
     )
     text = (
