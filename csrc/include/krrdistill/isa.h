@@ -1,5 +1,5 @@
-// Which instruction set the kernels use (amx: avx512, and products on its tiles): the best that the CPU has and the build
-// contains, or the one named by the environment variable KRRDISTILL_ISA.
+// Which instruction set the kernels use (amx: avx512, and products on its tiles): the best that the CPU has and the
+// build contains, or the one named by the environment variable KRRDISTILL_ISA.
 #pragma once
 
 #include <string>
