@@ -177,7 +177,8 @@ def test_overlapping_limits_restore_what_was_before() -> None:
 # The operation has begun where `begun()`; the watcher then interrupts, and the operation must not reach `ended()`.
 # Seconds are those of one processor, which other processes do not lengthen.
 INTERRUPT = """
-import threadpoolctl, time
+import signal, threadpoolctl, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
 threadpoolctl.threadpool_limits(1)
 from krrdistill.common.native import load_native
 native, what = load_native(), sys.argv[1]
