@@ -156,7 +156,7 @@ def test_statistics_of_one_network_on_two_devices_merge(tmp_path: Path) -> None:
     scaled = kd.UserMap(
         network, D, name="network", preprocessing=kd.standardize(np.random.default_rng(0).normal(size=(9, D)))
     )
-    with pytest.raises(kd.DataError, match="different feature maps: .*preprocessing='standardize'"):
+    with pytest.raises(kd.DataError, match=r"different feature maps: .*preprocessing='standardize'"):
         total += statistics_of(slice(60, 90), phi=scaled)
     with pytest.raises(kd.DataError, match="another preprocessing"):
         kd.RidgeStatistics.load(tmp_path / "s.npz", scaled)
