@@ -1,6 +1,5 @@
 // Packs rows of bytes into panels and splits their product into blocks and threads; the kernels are in
-// byte_gram_impl.h and
-// byte_gram_amx.cpp.
+// byte_gram_impl.h and byte_gram_amx.cpp.
 #include "cpu/byte_gram.h"
 
 #include <algorithm>
@@ -35,7 +34,7 @@ const ByteTiles* byte_tiles() {
 // Null where no integer kernel is known to be faster than a float32 product: not timed on AVX-512 without VNNI.
 ByteGramKernel byte_gram_kernel() {
 #ifdef KRRDISTILL_WITH_AVX512VNNI
-  if (current_isa() >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
+  if (current_isa() == Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
     return &byte_gram_avx512vnni;
   }
 #endif
