@@ -39,11 +39,15 @@ _SHAPES = {"mnist": ((28, 28), 10, 60_000, 10_000), "cifar100": ((32, 32, 3), 10
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A data set with its standardisation; maps are drawn once per kernel."""
+    """A data set; its standardisation is computed, and maps are drawn, once each, when they are first asked for."""
 
     dataset: kd.Dataset
-    scaling: kd.Preprocessing
     source: str  # "mnist", "mnist (first 4000 training rows)", "synthetic, shaped like mnist"
+
+    @functools.cached_property
+    def scaling(self) -> kd.Preprocessing:
+        """Published constants, or mean and standard deviation of the training rows."""
+        return kd.standardize(self.dataset)
 
     @property
     def x_train(self) -> AnyArray:
@@ -74,14 +78,13 @@ def load_problem(
 ) -> Problem:
     """A data set of ``krrdistill.load_dataset``, or "embeddings", cut to its first rows where asked."""
     if name == "embeddings":
-        dataset = _cut(_embeddings(), train_rows, test_rows)
-        return Problem(dataset, kd.standardize(dataset), name)
+        return Problem(_cut(_embeddings(), train_rows, test_rows), name)
     dataset = kd.load_dataset(name, data_dir=data_folder(data_dir))
     source = dataset.name
     if train_rows is not None and train_rows < len(dataset.x_train):
         source += f" (first {train_rows} training rows)"
     dataset = _cut(dataset, train_rows, test_rows)
-    return Problem(dataset, kd.standardize(dataset), source)
+    return Problem(dataset, source)
 
 
 def problem_of_size(size: str, data_dir: Path | None = None) -> Problem:
@@ -90,7 +93,7 @@ def problem_of_size(size: str, data_dir: Path | None = None) -> Problem:
     if data_folder(data_dir) is not None:
         return load_problem(name, data_dir=data_dir, train_rows=train_rows, test_rows=test_rows)
     dataset = _cut(_synthetic(name, train_rows, test_rows), train_rows, test_rows)
-    return Problem(dataset, kd.standardize(dataset), f"synthetic, shaped like {name}")
+    return Problem(dataset, f"synthetic, shaped like {name}")
 
 
 def random_problem(rows: int) -> Problem:
@@ -101,7 +104,7 @@ def random_problem(rows: int) -> Problem:
     labels = [np.arange(len(x)) % k for x in images]
     names = tuple(str(c) for c in range(k))
     dataset = kd.Dataset("random", images[0], labels[0], images[1], labels[1], names)
-    return Problem(dataset, kd.standardize(dataset), f"{rows} random images shaped like cifar100")
+    return Problem(dataset, f"{rows} random images shaped like cifar100")
 
 
 def training_statistics(problem: Problem, kernel: str) -> kd.RidgeStatistics:

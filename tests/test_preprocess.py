@@ -14,6 +14,7 @@ import krrdistill as kd
 import oracles
 import tolerances
 from krrdistill.common.samples import as_samples
+from krrdistill.common.threads import limited_threads
 from krrdistill.data import Dataset, Moments, Preprocessing, standardize, zca
 from krrdistill.errors import DataError
 
@@ -368,6 +369,22 @@ def test_moments_of_constant_channels_have_no_deviation():
     total = Moments.of(x[:4]) + Moments.of(x[4:])
     np.testing.assert_array_equal(total.deviations, 0.0)
     np.testing.assert_array_equal(total.std, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_moments_are_those_of_float64_whatever_the_type_and_the_threads(dtype):
+    rng = np.random.default_rng(1)
+    x = (100.0 + 20.0 * rng.standard_normal((5000, 300))).astype(dtype)  # two blocks, many parts
+    x[:, 7] = np.sort(x[:, 7])  # its first rows are far from its mean
+    exact = x.astype(np.longdouble)
+    found = Moments.of(x)
+    tolerances.assert_elementwise(found.mean, exact.mean(axis=0).astype(float), np.float64, found.mean)
+    tolerances.assert_within(
+        found.std, exact.std(axis=0).astype(float), tolerances.reduction(np.float64, 64, found.std)
+    )
+    with limited_threads(1):
+        alone = Moments.of(x)
+    np.testing.assert_array_equal([alone.mean, alone.deviations], [found.mean, found.deviations])
 
 
 def test_moments_refuse_samples_of_other_shapes():

@@ -21,7 +21,16 @@ import threadpoolctl
 from krrdistill.common.native import load_native
 from krrdistill.common.warning import warn
 
-__all__ = ["allowed_threads", "blas_for", "forked", "in_threads", "limited_threads", "say_forked", "threads_for"]
+__all__ = [
+    "allowed_threads",
+    "blas_for",
+    "forked",
+    "in_order",
+    "in_threads",
+    "limited_threads",
+    "say_forked",
+    "threads_for",
+]
 
 
 _MOST = 1024  # OpenMP keeps its books of a team on the stack: 100,000 threads end the process
@@ -171,15 +180,32 @@ def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
                 yield from map(work, items)
                 return
             with ThreadPoolExecutor(threads, initializer=native.set_threads, initargs=(1,)) as pool:
-                waiting: deque[Future[R]] = deque()
-                for item in items:
-                    if len(waiting) >= 2 * threads:
-                        yield waiting.popleft().result()
-                    waiting.append(pool.submit(work, item))
-                while waiting:
-                    yield waiting.popleft().result()
+                yield from _results(pool, threads, work, items)
     finally:
         native.set_threads(loops)
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The results of ``work``, in order, by all allowed threads; of NumPy alone, which leaves the interpreter's lock.
+
+    The caller's thread gets the items; a few at a time are worked on or waiting.
+    """
+    threads = allowed_threads()
+    if threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from _results(pool, threads, work, items)
+
+
+def _results(pool: ThreadPoolExecutor, threads: int, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        if len(waiting) >= 2 * threads:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(work, item))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @contextmanager

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
 from krrdistill.common.arrays import check_choice
 from krrdistill.errors import DataError
 from krrdistill.options import LAYOUTS
 
-__all__ = ["channels_last", "checked_layout", "count_channels", "looks_channels_first"]
+__all__ = ["checked_layout", "count_channels", "looks_channels_first"]
 
 _MOST_CHANNELS = 4  # of pictures: grey, grey and alpha, colours, colours and alpha
 
@@ -41,8 +36,3 @@ def count_channels(shape: tuple[int, ...], layout: str) -> int:
     if layout == "NCHW":
         return shape[0]
     return {1: shape[0], 2: 1}.get(len(shape), shape[-1])
-
-
-def channels_last(X: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
-    """Samples (n, c, h, w) as (n, h, w, c), a view."""
-    return np.moveaxis(X, 1, -1) if layout == "NCHW" else X

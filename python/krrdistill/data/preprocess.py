@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +18,11 @@ from krrdistill.common.arrays import like, to_host
 from krrdistill.common.faults import rows_of
 from krrdistill.common.rows import blocks
 from krrdistill.common.samples import host_samples
+from krrdistill.common.threads import in_order
 from krrdistill.errors import DataError
 
 from .dataset import Dataset, row_blocks
-from .layout import channels_last, checked_layout, count_channels
+from .layout import checked_layout, count_channels
 from .units import warn_of_units
 
 __all__ = ["Moments", "Preprocessing", "standardize", "zca"]
@@ -35,6 +36,7 @@ _PUBLISHED = {
     "cifar100": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
 }
 _DIGITS_WHITE = 16.0  # the bundled digits have grey levels 0 ... 16 in their uint8
+_CACHED = 1 << 16  # numbers whose differences, 512 KiB, stay in the cache of a core
 _MAX_LISTED = 16  # constants of at most so many channels are listed in spec()
 
 
@@ -242,23 +244,19 @@ class Moments:
 
     @staticmethod
     def of(X: Any, *, layout: str | None = None) -> Moments:
-        """Compute the moments of an array ``(n, *shape)``, block by block."""
+        """Compute the moments of an array ``(n, *shape)``, block by block, on all allowed threads."""
         x = host_samples("Moments", X)
         shape = tuple(int(s) for s in x.shape[1:])
         layout = checked_layout("standardize", shape, layout)
         channels = count_channels(shape, layout)
+        x = x.reshape(len(x), math.prod(shape))
+        stored = getattr(x, "half", None)
+        x = x if stored is None else stored  # float16 is converted where it is summed
         total = Moments(shape, 0, np.zeros(channels), np.zeros(channels), layout)
         with np.errstate(over="ignore", invalid="ignore"):
-            for block in row_blocks(len(x), math.prod(shape)):
-                values = channels_last(x[block], layout).reshape(-1, channels)
-                first = values[0].astype(np.float64)
-                differences = values - first  # zero in a constant channel, so that its deviations are, too
-                mean = differences.mean(axis=0)
-                square = np.einsum("ij,ij->j", differences, differences) - len(values) * mean * mean
-                if not _resolved(square, len(values), mean):
-                    differences -= mean
-                    square = np.einsum("ij,ij->j", differences, differences)
-                total += Moments(shape, len(values), first + mean, np.maximum(square, 0.0), layout)
+            for count, *sums in in_order(_column_moments, (x[block] for block in row_blocks(*x.shape))):
+                mean, deviations = (_by_channel(values, channels, layout) for values in sums)
+                total += Moments(shape, count * mean.shape[1], *_of_columns(count, mean, deviations), layout)
         return total
 
     def __add__(self, other: Moments) -> Moments:
@@ -288,9 +286,50 @@ class Moments:
         return np.where(std == 0, 1.0, std)
 
 
+def _column_moments(rows: NDArray[Any]) -> tuple[int, Vector, Vector]:
+    """Rows, and mean and sum of squared deviations of every column, of a block (r, d).
+
+    A part of the block at a time, which stays in a core's cache, and about a value near the mean: differences are zero
+    in a constant column, so that its deviations are, too.
+    """
+    step = max(1, _CACHED // rows.shape[1])
+    space = np.empty((min(step, len(rows)), rows.shape[1]))
+    sums = np.zeros((2, rows.shape[1]))
+
+    def differences(origin: Vector) -> Iterator[Vector]:
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            yield np.subtract(part, origin, out=space[: len(part)])
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = rows[0].astype(np.float64)
+        near = first + next(differences(first)).mean(axis=0)
+        for part in differences(near):
+            sums += part.sum(axis=0), np.einsum("ij,ij->j", part, part)
+        offset = sums[0] / len(rows)
+        square = sums[1] - len(rows) * offset * offset
+        if not _resolved(square, len(rows), offset):
+            square = np.zeros_like(square)
+            for part in differences(near + offset):
+                square += np.einsum("ij,ij->j", part, part)
+    return len(rows), near + offset, np.maximum(square, 0.0)
+
+
 def _resolved(square: Vector, count: int, mean: Vector) -> bool:
-    """Whether sums of squares about the first value lose no more than a digit when the mean is taken out."""
+    """Whether sums of squares about another value lose no more than a digit when the mean is taken out."""
     return bool((square >= 0.5 * count * mean * mean).all())
+
+
+def _by_channel(values: Vector, channels: int, layout: str) -> Vector:
+    """Values of the entries of a sample, (channels, entries of each)."""
+    return values.reshape(channels, -1) if layout == "NCHW" else values.reshape(-1, channels).T
+
+
+def _of_columns(count: int, mean: Vector, deviations: Vector) -> tuple[Vector, Vector]:
+    """Mean and deviations per channel from those of its entries (channels, entries), of ``count`` numbers each."""
+    first = mean[:, :1]  # the differences of a constant channel are zero
+    merged = first + (mean - first).mean(axis=1, keepdims=True)
+    return merged[:, 0], deviations.sum(axis=1) + count * np.square(mean - merged).sum(axis=1)
 
 
 def standardize(data: Any, *, layout: str | None = None, name: str = "") -> Preprocessing:
