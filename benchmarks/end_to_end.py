@@ -21,7 +21,7 @@ from typing import Any
 import report
 from ceilings import Ceilings, describe, measure
 from machine import machine_facts
-from memory import last_json, run_watched
+from memory import NotDoneError, last_json, physical_bytes, run_watched
 from problem import KERNELS, PUBLISHED_KERNELS, Problem, load_problem
 from work import Work, pipeline_work
 
@@ -53,7 +53,7 @@ def plan(kernel: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str,
 
 
 def run_once(name: str, dataset: str, kernel: str, ipc: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One contestant in a fresh process."""
+    """One contestant in a fresh process. Raises NotDoneError where another one than ours takes more than it may."""
     if name == "published":
         command = [arguments.published_python, str(_HERE / "published.py"), "--json"]
     else:
@@ -63,7 +63,8 @@ def run_once(name: str, dataset: str, kernel: str, ipc: int, arguments: argparse
         command += ["--data-dir", str(arguments.data_dir)]
     if arguments.train_rows is not None:
         command += ["--train-rows", str(arguments.train_rows)]
-    watched = run_watched(command, _WATCH_INTERVAL)
+    limits = {} if name == "ours" else {"most_seconds": arguments.limit_seconds, "most_bytes": arguments.limit_bytes}
+    watched = run_watched(command, _WATCH_INTERVAL, **limits)
     result = last_json(watched.stdout)
     result["peak_anonymous_bytes"] = watched.peak_anonymous_bytes
     result["process_seconds"] = watched.seconds
@@ -82,19 +83,21 @@ def run_kernel(problem: Problem, kernel: str, arguments: argparse.Namespace) -> 
     p = problem.feature_map(kernel).output_dim
     ceilings: Ceilings | None = None
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    not_done: dict[tuple[str, int], str] = {}
     previous = -1
     for repeat, name, ipc in plan(kernel, arguments):
         if repeat != previous:
             found = measure(arguments.ceiling_p, factor_p=p, repeats=3)
             ceilings = found if ceilings is None else ceilings.better_of(found)
             previous = repeat
-        result = run_once(name, problem.dataset.name, kernel, ipc, arguments)
-        runs.setdefault((name, ipc), []).append(result)
-        print(
-            f"{problem.source} {kernel} ipc {ipc} {name}: {result['seconds']['total']:.2f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        try:
+            result = run_once(name, problem.dataset.name, kernel, ipc, arguments)
+        except NotDoneError as reason:
+            not_done[name, ipc] = outcome = str(reason)
+        else:
+            runs.setdefault((name, ipc), []).append(result)
+            outcome = f"{result['seconds']['total']:.2f} s"
+        print(f"{problem.source} {kernel} ipc {ipc} {name}: {outcome}", file=sys.stderr, flush=True)
     assert ceilings is not None
     print(describe(ceilings), file=sys.stderr)
     stages = {stage: work.floor(ceilings) for stage, work in floor_of(problem, kernel).items()}
@@ -104,6 +107,7 @@ def run_kernel(problem: Problem, kernel: str, arguments: argparse.Namespace) -> 
         "ceilings": asdict(ceilings),
         "floor": {**stages, "total": sum(stages.values())},
         "rows": [summary(name, ipc, found) for (name, ipc), found in runs.items()],
+        "not_done": [{"contestant": name, "ipc": ipc, "why": why} for (name, ipc), why in not_done.items()],
     }
 
 
@@ -153,6 +157,10 @@ def main() -> int:
     parser.add_argument("--peer-kernels", nargs="+", choices=KERNELS, default=list(KERNELS), help="of those two")
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="without the plain NumPy pipeline")
     parser.add_argument("--ceiling-p", type=int, default=_PRODUCT_P, help="p of the products that the ceilings time")
+    parser.add_argument("--limit-seconds", type=float, default=600.0, help="of a run of the others, then it is ended")
+    parser.add_argument(
+        "--limit-bytes", type=float, default=0.85 * physical_bytes(), help="of the others (85 %% of the machine's)"
+    )
     parser.add_argument("--results", type=Path, default=_HERE / "results")
     parser.add_argument("--docs", type=Path, default=_HERE.parent / "docs" / "measured")
     arguments = parser.parse_args()

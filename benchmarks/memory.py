@@ -8,6 +8,8 @@ recorded peak, so the parent reads it at intervals: a lower bound that misses on
 from __future__ import annotations
 
 import json
+import math
+import os
 import resource
 import subprocess
 import sys
@@ -18,7 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Watched", "last_json", "peak_rss_bytes", "run_watched"]
+__all__ = ["NotDoneError", "Watched", "last_json", "peak_rss_bytes", "physical_bytes", "run_watched"]
+
+
+class NotDoneError(RuntimeError):
+    """A process was ended because it took more than it may."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,22 @@ def _status(pid: int | str, name: str) -> int | None:
     return None
 
 
-def run_watched(command: Sequence[str], interval: float | None = None) -> Watched:
-    """Runs a command to its end and reads its anonymous memory every ``interval`` seconds (None: never).
+def physical_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    Raises RuntimeError with the end of its stderr if it fails.
+
+def run_watched(
+    command: Sequence[str],
+    interval: float | None = None,
+    *,
+    most_seconds: float = math.inf,
+    most_bytes: float = math.inf,
+) -> Watched:
+    """Runs a command to its end and reads its anonymous memory every ``interval`` seconds (None: never, nor limits).
+
+    Raises NotDoneError where it takes more time or memory than it may, and RuntimeError with the end of its stderr if
+    it fails.
     """
     peak: int | None = None
     with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
@@ -69,6 +87,11 @@ def run_watched(command: Sequence[str], interval: float | None = None) -> Watche
                 now = anonymous_bytes(process.pid)
                 if now is not None:
                     peak = max(peak or 0, now)
+                took = time.perf_counter() - start
+                if took > most_seconds or (peak or 0) > most_bytes:
+                    process.kill()
+                    limit = f"{most_seconds:.0f} s" if took > most_seconds else f"{most_bytes / 1e9:.0f} GB"
+                    raise NotDoneError(f"more than {limit}" + (f", after {took:.0f} s" if took <= most_seconds else ""))
                 time.sleep(interval)
             process.wait()
         seconds = time.perf_counter() - start

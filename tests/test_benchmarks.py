@@ -150,6 +150,16 @@ def test_scaling_runs_every_point(run: Any) -> None:
     assert scaling.fits(rows)["threads"] >= 1.0
 
 
+def test_a_process_that_takes_more_than_it_may_is_ended(run: Any) -> None:
+    memory = script("memory")
+    patient = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(memory.NotDoneError, match="more than 0 s"):
+        memory.run_watched(patient, 0.01, most_seconds=0.1)
+    hungry = [sys.executable, "-c", "import time; x = bytearray(b'1') * 200_000_000; time.sleep(60)"]
+    with pytest.raises(memory.NotDoneError, match="more than 0 GB, after"):
+        memory.run_watched(hungry, 0.01, most_bytes=1e8)
+
+
 @pytest.mark.parametrize("contestant", ["ours", "numpy", "sklearn", "himalaya"])
 def test_contestants_reach_the_same_accuracy(run: Any, contestant: str, capsys: pytest.CaptureFixture[str]) -> None:
     run("contestants", contestant)
