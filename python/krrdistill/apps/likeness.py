@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from krrdistill.artifact.record import Likeness
 from krrdistill.common.rows import blocks
+from krrdistill.data.dataset import row_blocks
 
 __all__ = ["likeness", "value_range"]
 
@@ -40,14 +41,17 @@ def likeness(
     if limits is None:
         return Likeness(mse=None, psnr=None, out_of_range=None, asked=asked)
     low, width = limits[0], limits[1] - limits[0]
-    values = (np.asarray(samples, dtype=np.float64) - low) / width
-    excess = np.maximum(-values, values - 1.0)
-    mse = None
-    if start is not None:
-        mse = float(np.mean(np.square(values - (np.asarray(start, dtype=np.float64) - low) / width)))
+    squares, outside = 0.0, 0
+    for rows in row_blocks(len(samples), math.prod(samples.shape[1:])):
+        values = (np.asarray(samples[rows], dtype=np.float64) - low) / width
+        outside += np.count_nonzero(np.abs(values - 0.5) > 0.5 + np.finfo(np.float32).eps)
+        if start is not None:
+            values -= (np.asarray(start[rows], dtype=np.float64) - low) / width
+            squares += float(np.sum(np.square(values, out=values)))
+    mse = None if start is None else squares / samples.size
     return Likeness(
         mse=mse,
         psnr=-10.0 * math.log10(mse) if mse else None,
-        out_of_range=float(np.mean(excess > np.finfo(np.float32).eps)),
+        out_of_range=outside / samples.size,
         asked=asked,
     )

@@ -153,7 +153,7 @@ class ArrayBackend(HostMatrices):
         upper = self._xp.flip(self._xp.matrix_transpose(factor), axis=(-2, -1))
         return like(self._xp.flip(self._solve_lower(upper, self._xp.flip(half, axis=-2)), axis=-2), A)
 
-    def preimage_solve(self, weight: Matrix, rhs: Any) -> Any:
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
         """QR of W^T, see ``Backend.preimage_solve``."""
         if isinstance(weight, HadamardWeight):
             return like(weight.solve(self._take(rhs)), rhs)

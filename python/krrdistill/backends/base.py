@@ -323,6 +323,9 @@ class Backend(Protocol):
         """A^-1 B by Cholesky; A (..., n, n) symmetric positive definite, B (..., n, r). Raises NotPositiveDefinite."""
         ...
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
-        """The least-norm X (m, d) with X W^T = rhs, W (p, d), rhs (m, p). Raises NotSurjective."""
+    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
+        """The least-norm X (m, d) with X W^T = rhs, W (p, d), rhs (m, p); it may be ``rhs`` where that may be lost.
+
+        Raises NotSurjective.
+        """
         ...

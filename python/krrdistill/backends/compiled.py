@@ -138,18 +138,19 @@ class CompiledBackend:
             self._operations.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
         """Transposed rounds for structured weights, a factorisation for dense ones, see ``Backend``."""
-        X = np.empty((len(rhs), weight.shape[1]))
+        shape = (len(rhs), weight.shape[1])
         if isinstance(weight, HadamardWeight):
+            X = np.empty(shape)
             form = _structured(weight, np.dtype(np.float64))
             with self._threads(100.0 * X.size):
                 self._operations.hadamard_solve(*form, _taken(rhs, np.float64), X)
             return X
         floor = rcond_floor(weight.shape)
         dense = self._preimage_weight(weight)
-        copy = X if X.shape == rhs.shape else np.empty(rhs.shape)  # a square system is solved in place
-        copy[:] = rhs
+        copy = np.require(rhs if overwrite else np.array(rhs), np.float64, ["C", "A", "W"])
+        X = copy if copy.shape == shape else np.empty(shape)  # a square system is solved in place
         with self._threads(weight.size * (weight.shape[1] + 2.0 * len(rhs))):
             rcond = self._operations.preimage_solve(dense, copy, X, floor)
         if not rcond >= floor:

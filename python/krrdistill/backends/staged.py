@@ -77,9 +77,9 @@ class Forwarding:
         """See ``Backend.solve_spd``."""
         return self.inner.solve_spd(A, B)
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
         """See ``Backend.preimage_solve``."""
-        return self.inner.preimage_solve(weight, rhs)
+        return self.inner.preimage_solve(weight, rhs, overwrite=overwrite)
 
 
 class StagedBackend(Forwarding):

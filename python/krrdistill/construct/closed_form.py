@@ -232,13 +232,13 @@ def construct(
     spectrum = D if isinstance(D, OrthogonalDual) else FeatureGram(D)
     if lambda_s == 0.0:
         F = spectrum.inverse(0.0)
-        c = _range_scale(F, feature_limit)
-        return Construction(F if c == 1.0 else c * F, c * Y, 0.0, c)
+        c = _scale_to_range(F, feature_limit)
+        return Construction(F, c * Y, 0.0, c)
     if lambda_s is None:
         chosen = min(lambda_, _BOUND_MARGIN * 0.25 / spectrum.largest_square)
         F = _features_of_spectrum(spectrum, chosen, root)
-        c = _range_scale(F, feature_limit)
-        return Construction(c * F, c * Y, c * c * chosen, c)
+        c = _scale_to_range(F, feature_limit)
+        return Construction(F, c * Y, c * c * chosen, c)
     c = 1.0
     bound = 0.25 / spectrum.largest_square
     for _ in range(_MAX_SCALINGS):
@@ -253,6 +253,14 @@ def construct(
         f"construct: lambda_s = {lambda_s:.6g} is too large for features within the range of the map; "
         f"scaled by {c:.3g} to fit it, they allow at most {c * c * bound:.6g}; the minus root fits any"
     )
+
+
+def _scale_to_range(F: FloatArray, limit: float) -> float:
+    """c with |c F| <= limit, and c F in the place of F."""
+    c = _range_scale(F, limit)
+    if c != 1.0:
+        F *= c
+    return c
 
 
 def _range_scale(F: FloatArray, limit: float) -> float:

@@ -277,8 +277,8 @@ class FeatureMap:
             else:
                 at_reference = _apply(solver, layer._replace(activation="linear"), reference)
                 T = inverse_activation(layer, H, at_reference)
-                T = np.subtract(T, at_reference, out=None if T is H else T)
-                H = preimage_in_range(solver, matrix_of(layer), T, basis)
+                T = np.subtract(T, at_reference, out=None if T is H else T)  # H may be the caller's
+                H = preimage_in_range(solver, matrix_of(layer), T, basis, overwrite=True)
                 H += reference
         return H
 

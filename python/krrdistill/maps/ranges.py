@@ -67,17 +67,19 @@ def _range_behind(layer: Layer, basis: FloatArray | None) -> FloatArray | None:
     return Q
 
 
-def preimage_in_range(solver: Backend, weight: Matrix, rhs: FloatArray, basis: FloatArray | None) -> FloatArray:
+def preimage_in_range(
+    solver: Backend, weight: Matrix, rhs: FloatArray, basis: FloatArray | None, *, overwrite: bool = False
+) -> FloatArray:
     """The least-norm X (m, d) with X W^T = rhs (m, p) among combinations of ``basis`` (d, r), None for all X.
 
-    Where W is injective on them, rhs is projected onto its range.
+    Where W is injective on them, rhs is projected onto its range. ``overwrite`` : rhs may be lost.
     """
     p, d = weight.shape
     if basis is None and p <= d:
-        return np.asarray(solver.preimage_solve(weight, rhs))
+        return np.asarray(solver.preimage_solve(weight, rhs, overwrite=overwrite))
     A = _in_coordinates(weight, basis)
     if p <= A.shape[1]:
-        coordinates = solver.preimage_solve(A, rhs)
+        coordinates = solver.preimage_solve(A, rhs, overwrite=overwrite)
     else:
         Q, R = _injective_factors(A)
         coordinates = scipy.linalg.solve_triangular(R, (rhs @ Q).T).T
