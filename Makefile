@@ -86,13 +86,18 @@ $(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 # The CUDA backend on an emulated device comes with the test tools, and stays where it is.
 EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli docs,$*),ON,OFF)
 EXTRAS_lint := lint,test,bench
+# An installed extra brings others along, in the same build: their stamps are set, too.
+BRINGS_lint := test bench cli
+BRINGS_test := cli
+BRINGS_bench := cli
+BRINGS_docs := cli
 $(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/docs: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --no-build-isolation --check-build-dependencies \
 		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) \
 		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=$(EMULATED) -e '.[$(or $(EXTRAS_$*),$*)]'
 	@$(BIN)/python -c 'import krrdistill._native' || \
 		echo 'WARNING: installed without the compiled core; `$(BIN)/krrdistill info` tells how to get it' >&2
-	@touch $@
+	@touch $(addprefix $(STAMPS)/,$* $(BRINGS_$*))
 
 # ---- what a user runs
 
