@@ -200,7 +200,8 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	@touch $@
 
 # Without Numba and the frameworks, and without the rows of the array backend: they run none of the instrumented code.
-# OpenMP has all its threads here, unlike in `make test`: memory of threads is memory, too.
+# OpenMP has all its threads here, unlike in `make test`: memory of threads is memory, too. BLAS is not instrumented and
+# has one, since its threads would spin beside those of the other processes.
 # detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
 # -O1: the fastest build and run together; the kernels of instruction sets keep their -O3.
 # Reports go to files, so that one from a child process cannot get lost. One line is no finding, on CPUs other than
@@ -208,7 +209,7 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 sanitize: $(SANITIZE)/installed
 	@rm -f $(SANITIZE)/report.*
 	@for module in _native _cuda_emulated; do grep -q __asan_init $(SANITIZE)/cmake/$$module*.so || exit 1; done
-	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
+	OPENBLAS_NUM_THREADS=1 LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
 		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --dist worksteal --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \
