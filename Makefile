@@ -86,13 +86,18 @@ $(STAMPS)/tools: $(STAMPS)/python pyproject.toml
 # The CUDA backend on an emulated device comes with the test tools, and stays where it is.
 EMULATED = $(if $(wildcard $(STAMPS)/test)$(filter-out cli docs,$*),ON,OFF)
 EXTRAS_lint := lint,test,bench
+# An installed extra brings others along, in the same build: their stamps are set, too.
+BRINGS_lint := test bench cli
+BRINGS_test := cli
+BRINGS_bench := cli
+BRINGS_docs := cli
 $(STAMPS)/cli $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/docs: $(STAMPS)/%: $(STAMPS)/tools $(BUILD_INPUTS)
 	$(BIN)/pip install --quiet --no-build-isolation --check-build-dependencies \
 		--config-settings=build-dir=build/dev --config-settings=cmake.define.KRRDISTILL_WERROR=$(WERROR) \
 		--config-settings=cmake.define.KRRDISTILL_CUDA_EMULATED=$(EMULATED) -e '.[$(or $(EXTRAS_$*),$*)]'
 	@$(BIN)/python -c 'import krrdistill._native' || \
 		echo 'WARNING: installed without the compiled core; `$(BIN)/krrdistill info` tells how to get it' >&2
-	@touch $@
+	@touch $(addprefix $(STAMPS)/,$* $(BRINGS_$*))
 
 # ---- what a user runs
 
@@ -195,7 +200,8 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	@touch $@
 
 # Without Numba and the frameworks, and without the rows of the array backend: they run none of the instrumented code.
-# OpenMP has all its threads here, unlike in `make test`: memory of threads is memory, too.
+# OpenMP has all its threads here, unlike in `make test`: memory of threads is memory, too. BLAS is not instrumented and
+# has one, since its threads would spin beside those of the other processes.
 # detect_leaks=0: CPython and NumPy keep memory until the process ends, and those reports would bury ours.
 # -O1: the fastest build and run together; the kernels of instruction sets keep their -O3.
 # Reports go to files, so that one from a child process cannot get lost. One line is no finding, on CPUs other than
@@ -203,7 +209,7 @@ $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 sanitize: $(SANITIZE)/installed
 	@rm -f $(SANITIZE)/report.*
 	@for module in _native _cuda_emulated; do grep -q __asan_init $(SANITIZE)/cmake/$$module*.so || exit 1; done
-	LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
+	OPENBLAS_NUM_THREADS=1 LD_PRELOAD="`$(CXX) -print-file-name=libasan.so` `$(CXX) -print-file-name=libubsan.so`" \
 	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(SANITIZE)/report \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$(CURDIR)/$(SANITIZE)/report \
 		$(SANITIZE)/venv/bin/python -m pytest -n $(JOBS) --dist worksteal --compiled-only $(SANITIZE_TESTS) $(PYTEST_ARGS); \

@@ -444,8 +444,23 @@ def test_digits():
     assert hashlib.sha256(dataset.x_test.tobytes()).hexdigest()[:16] == "0c5d03dc1981776a"
 
 
-def test_digits_without_scikit_learn(monkeypatch):
+def test_digits_are_read_without_importing_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert len(load_dataset("digits").x_train) == 1438
+
+
+def test_digits_that_scikit_learn_keeps_elsewhere_are_the_same(monkeypatch):
+    pytest.importorskip("sklearn.datasets")
+    here = load_dataset("digits")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    there = load_dataset("digits")
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    for name in ("sklearn", "sklearn.datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendUnavailable, match=r'load_dataset: .*pip install "krrdistill\[cli\]"'):
         load_dataset("digits")
 

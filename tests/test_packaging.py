@@ -371,7 +371,7 @@ sys.exit(main())
 def test_the_walk_through_of_a_map_ends_on_the_command_line(tmp_path: Path) -> None:
     module, entry, _ = contributing_blocks("python")
     (session,) = contributing_blocks("console")
-    shutil.copytree(PACKAGE, tmp_path / "krrdistill", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, tmp_path / "krrdistill")  # with what Python compiled, which fits files of the same time
     file = re.match(r"# python/(krrdistill/maps/\w+\.py)\n", module)
     assert file is not None
     (tmp_path / file[1]).write_text(module, encoding="utf-8")
