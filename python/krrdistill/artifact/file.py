@@ -421,6 +421,23 @@ class DistilledDataset:
         )
 
 
+_NONE = type(None)
+# What the facts of meta are, for whoever looks one up; the map, the classes and such are checked by what builds them.
+_FACTS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("map", "preprocessing", "options", "solution", "kip", "versions"), (dict,)),
+    **dict.fromkeys(("certificate", "privacy"), (dict, _NONE)),
+    **dict.fromkeys(("class_names", "lambda_per_target"), (list, _NONE)),
+    **dict.fromkeys(("n_train", "n_val"), (int, _NONE)),
+    "dataset": (str, _NONE),
+    "lambda": (int, float, _NONE),
+}
+_INNER_FACTS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
+    ("map", "layers", (list,)),
+    ("certificate", "weight_relative_error", (int, float, _NONE)),
+    ("privacy", "guarantee", (list,)),
+)
+
+
 def _kind(value: Any) -> str:
     """What a message calls the wrong thing."""
     name = type(value).__name__
@@ -492,6 +509,15 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise DataError(f"{path}: format {found!r}, this version reads {FORMAT!r}")
+    if "map" not in meta:
+        raise DataError(f"{path}: meta does not describe a map")
+    for name, kinds in _FACTS.items():
+        if name in meta and not isinstance(meta[name], kinds):
+            raise DataError(f"{path}: meta has {name} = {str(meta[name])[:80]!r}, which no such file has")
+    for holder, name, kinds in _INNER_FACTS:
+        held = meta.get(holder) or {}
+        if name in held and not isinstance(held[name], kinds):
+            raise DataError(f"{path}: meta has {name} = {str(held[name])[:80]!r} in {holder}, which no such file has")
     return meta
 
 
