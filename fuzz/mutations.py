@@ -13,6 +13,7 @@ import json
 import lzma
 import re
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -239,9 +240,12 @@ def _array(body: bytes) -> npt.NDArray[Any] | None:
         return None
     try:
         array: npt.NDArray[Any] = np.load(io.BytesIO(body), allow_pickle=False)
-        return array if array.dtype.kind != "U" or str(array) is not None else None  # it may hold no letters
     except Exception:
         return None
+    if array.dtype.kind == "U":  # it may hold numbers that are no letters
+        numbers = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        return array if numbers.max(initial=0) <= sys.maxunicode else None
+    return array
 
 
 def _npy_changed(body: bytes, rng: Random) -> bytes | None:

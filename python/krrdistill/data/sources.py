@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.common.archive import map_npy
 from krrdistill.common.arrays import to_host
+from krrdistill.common.documents import check_plain
 from krrdistill.common.frames import column_values, frame_of, is_tabular, refuse_lazy
 from krrdistill.common.rows import FrameRows
 from krrdistill.common.samples import STREAM_REMEDY
@@ -223,6 +224,8 @@ def _array_or_file(value: Any) -> Any:
 
 def _read_parquet(where: str, files: Sequence[Path], x: Columns, y: Columns, like: Read | None) -> Read:
     module = parquet(where)
+    for path in files:
+        check_plain(path)
     try:
         found = list(module.read_schema(files[0]).names)
         xs, ys = chosen_columns(where, found, x, y, like)
@@ -249,6 +252,8 @@ def _read_pictures(where: str, root: Path) -> Read:
         pictures = [path for path in inside if path.suffix.lower() in _PICTURES]
         if not pictures:
             raise DataError(f"{where}: {folder.name} holds no pictures ({', '.join(_PICTURES)}): ROOT/CLASS/PICTURE")
+        for path in pictures:
+            check_plain(path)
         files += pictures
         labels += [folder.name] * len(pictures)
         others += [path for path in inside if path.suffix.lower() not in _PICTURES]
