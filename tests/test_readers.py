@@ -35,6 +35,7 @@ from krrdistill.data.formats import CIFAR_VERSIONS, read_cifar, read_idx
 from krrdistill.data.pickles import read_pickled_dict
 from krrdistill.errors import DataError
 from krrdistill.maps.weights import drawn_for_a_file, most_drawn
+from krrdistill.options import is_source_name
 from krrdistill.ridge.feature_gram import largest_eigenvalue
 
 MEMORY, SECONDS = 64 << 20, 20.0  # that a small file may cost; honest ones of these tests take a hundredth of either
@@ -652,3 +653,9 @@ def test_checkpoint_of_more_steps_than_a_run_has_is_refused(tmp_path: Path) -> N
 
 def test_word_with_half_of_a_surrogate_pair_has_a_short_form() -> None:
     assert len(short_word("\ud800")) == 8
+
+
+def test_data_set_at_the_home_of_nobody_is_no_folder() -> None:
+    assert not is_source_name("~nobody-of-this-name")
+    with pytest.raises(DataError):
+        kd.load_dataset("~nobody-of-this-name/a.npz")
