@@ -1,19 +1,26 @@
 """Every reader of files against damaged and hostile ones: `make fuzz`.
 
 A file is accepted, or refused with one of the package's own errors; anything else (another exception, more than 1 GB,
-more than ten seconds of work) is a finding and is kept. atheris guides the mutations where it is installed, else they
-are drawn from a seed. Seeds of the corpus are made by the package itself.
+more than ten seconds of work, an end of the process) is a finding and is kept. atheris guides the mutations where it is
+installed, else they are drawn from a seed. Seeds of the corpus are made by the package itself.
+
+Each run adds a line for each reader to ``runs.jsonl`` of its folder; ``--sum`` makes one table of many such files.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import gc
 import gzip
+import hashlib
 import importlib.util
 import io
 import json
+import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,15 +28,15 @@ import tempfile
 import time
 import traceback
 import warnings
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
+from mutations import mutated
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "python"), str(ROOT / "tests")]
@@ -48,12 +55,12 @@ def _instrumented() -> AbstractContextManager[Any]:
 
 with _instrumented():
     import krrdistill as kd
-    from data_files import idx_bytes, pack, python2_pickle, tiny_images, write_cifar_python
+    from data_files import idx_bytes, pack, python2_pickle, tiny_images
     from krrdistill.apps.cli.config import resolve
     from krrdistill.apps.cli.settings import DistillSettings
     from krrdistill.apps.cli.status import UsageError
     from krrdistill.apps.kip.checkpoint import Look, State, load_checkpoint, save_checkpoint
-    from krrdistill.apps.report.page import write_page
+    from krrdistill.apps.report import matrices, page
     from krrdistill.apps.report.run_folder import read_run
     from krrdistill.apps.reproduce.cells import Cell, Store
     from krrdistill.artifact.file import read_points
@@ -61,20 +68,38 @@ with _instrumented():
     from krrdistill.errors import KrrDistillError
 
 MEMORY = 1 << 30  # bytes beyond those that the process has when it starts
-SECONDS = 10
+SECONDS = 10  # of work, for one input
 PATIENCE = 120  # seconds beyond those that a target was given
 OUTCOMES = ("accepted", "refused", "other", "memory", "hang")
-INTERESTING = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
-NUMBERS = ("0", "-1", "1e999", "NaN", "10000000", "9" * 40, "1.5")
-WORDS = (*NUMBERS, "null", "true", "[]", "{}", '"\\ud800"', '"\\u001b[31m"')
+KEPT = 5  # inputs of one finding
+NAMED = (b"cos\nsystem\n", b"cnumpy\ndtype\n", b"q\0", b"h\0", b"I1\n", b"\x80\4")
+PROMISED = (b"r\xff\xff\xff\x1f", b"j\xff\xff\xff\xff", b"T\xff\xff\xff\x7f", b"\x8e" + b"\xff" * 8, b"\x8a\xff")
+PICKLED = (*(bytes([each]) for each in b"(tRb}]eu.\x93\x94"), *NAMED, *PROMISED)
+TYPED = (b"!!int ''", b"!!bool x", b"!!python/object:os.system ", b"2001-99-99", b"0x", b"1_0", b".inf", b"~")
+YAML = (
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"? ",
+    b": ",
+    b"- ",
+    b"---\n",
+    b"...\n",
+    *(bytes([each]) for each in b"|>\t\n#{}[]'"),
+    *TYPED,
+)
 
 
 class Target(NamedTuple):
-    """One reader: the name of its file, files that it accepts, and what reads one, given a folder with the file."""
+    """One reader: the name of its file, files that it accepts, and what reads one, given a folder with the file.
+
+    ``words`` : what its format gives a meaning to.
+    """
 
     file: str
     seeds: Callable[[Path], list[bytes]]
     read: Callable[[Path], Any]
+    words: tuple[bytes, ...] = ()
 
 
 class Hang(BaseException):
@@ -195,6 +220,16 @@ def _report(name: str) -> Callable[[Path], list[bytes]]:
     return seeds
 
 
+def _read_page(folder: Path) -> None:
+    """Writes the page of a run with charts that are empty: Matplotlib takes most of the time of one."""
+    empty: dict[str, Any] = {"to_svg": lambda *_, **__: ""}
+    lines = dict.fromkeys(("lambda_path_figure", "line_figure"), lambda *_, **__: None)
+    in_matrices: dict[str, Any] = {**empty, "heat_figure": lambda *_, **__: None}
+    in_page: dict[str, Any] = {**empty, **lines}
+    with mock.patch.multiple(page, **in_page), mock.patch.multiple(matrices, **in_matrices):
+        page.write_page(folder)
+
+
 def _data(folder: Path) -> list[bytes]:
     x, y, x_test, y_test = tiny_images((3, 3), k=2)
     arrays: dict[str, Any] = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
@@ -229,30 +264,37 @@ def _idx(folder: Path) -> list[bytes]:
 
 
 def _batch(n: int) -> dict[str, Any]:
-    return {"data": np.zeros((n, 3072), np.uint8), "labels": [3] * n, "filenames": ["a.png"] * n, "batch_label": "b"}
+    data, labels = np.zeros((n, 3072), np.uint8), [each % 10 for each in range(n)]
+    return {"data": data, "labels": labels, "filenames": ["a.png"] * n, "batch_label": "b"}
+
+
+CIFAR = dataclasses.replace(CIFAR_VERSIONS["cifar10"][0], train=("data_batch_1",))  # the other four are read alike
+
+
+def _read_cifar(path: Path) -> None:
+    read_cifar(path, CIFAR, name="cifar10", class_names=tuple("0123456789"))
 
 
 def _pickle(folder: Path) -> list[bytes]:
-    write_cifar_python(folder, "cifar10", tiny_images((32, 32, 3), n_train=10, n_test=1))
+    path = folder / CIFAR.folder
+    path.mkdir()
+    (path / CIFAR.train[0]).write_bytes(python2_pickle(_batch(10)))
     import pickle
 
     return [python2_pickle(_batch(1)), pickle.dumps(_batch(1), 2), pickle.dumps(_batch(2), 4)]
 
 
 def _read_pickle(folder: Path) -> None:
-    path = folder / "cifar-10-batches-py"
-    (path / "test_batch").write_bytes((folder / "test_batch").read_bytes())
-    read_cifar(path, CIFAR_VERSIONS["cifar10"][0], name="cifar10", class_names=tuple("0123456789"))
+    os.replace(folder / "test_batch", folder / CIFAR.folder / "test_batch")
+    _read_cifar(folder / CIFAR.folder)
 
 
 def _tar(folder: Path) -> list[bytes]:
-    written = write_cifar_python(folder, "cifar10", tiny_images((32, 32, 3), n_train=10, n_test=1))
+    _pickle(folder)
+    written = folder / CIFAR.folder
+    (written / CIFAR.test).write_bytes(python2_pickle(_batch(1)))
     content = pack(written, folder / "packed").read_bytes()
     return [content, gzip.decompress(content)]
-
-
-def _read_tar(folder: Path) -> None:
-    read_cifar(folder / "data.tar.gz", CIFAR_VERSIONS["cifar10"][0], name="cifar10", class_names=tuple("0123456789"))
 
 
 def _yaml(folder: Path) -> list[bytes]:
@@ -278,187 +320,76 @@ TARGETS: dict[str, Target] = {
     "KIP checkpoint": Target("c.npz", _checkpoint, _read_checkpoint),
     "report.json": Target("report.json", _report("report.json"), read_run),
     "figure_data.npz": Target("figure_data.npz", _report("figure_data.npz"), read_run),
-    "page of a run": Target("report.json", _report("report.json"), write_page),
-    "page of its distilled set": Target("distilled.npz", _report("distilled.npz"), write_page),
+    "page of a run": Target("report.json", _report("report.json"), page.write_page),
+    "page of a run, empty charts": Target("report.json", _report("report.json"), _read_page),
+    "page of its distilled set": Target("distilled.npz", _report("distilled.npz"), page.write_page),
+    "page of its distilled set, empty charts": Target("distilled.npz", _report("distilled.npz"), _read_page),
     "cell of a table": Target(Store(Path()).path(_CELL).name, _cell, lambda folder: Store(folder).read(_CELL)),
     "data set .npz": Target("data.npz", _data, lambda folder: kd.load_dataset(folder / "data.npz")),
     "data .npy": Target("x.npy", _npy, _read_npy),
     "IDX": Target("x.idx", _idx, lambda folder: read_idx(folder / "x.idx", ndim=3)),
-    "CIFAR pickle": Target("test_batch", _pickle, _read_pickle),
-    "CIFAR archive": Target("data.tar.gz", _tar, _read_tar),
-    "configuration": Target("c.yaml", _yaml, lambda folder: resolve(DistillSettings, {}, folder / "c.yaml")),
+    "CIFAR pickle": Target("test_batch", _pickle, _read_pickle, PICKLED),
+    "CIFAR archive": Target("data.tar.gz", _tar, lambda folder: _read_cifar(folder / "data.tar.gz"), PICKLED),
+    "configuration": Target("c.yaml", _yaml, lambda folder: resolve(DistillSettings, {}, folder / "c.yaml"), YAML),
 }
-
-
-# ---- mutations
-
-
-def mutated(content: bytes, seeds: list[bytes], rng: random.Random) -> bytes:
-    """One mutation, of what is inside of an archive as often as of its bytes."""
-    if rng.random() < 0.6:
-        for inside in (_inside_zip, _inside_gzip):
-            found = inside(content, rng)
-            if found is not None:
-                return found
-    return _bytes(content, rng.choice(seeds), rng)
-
-
-def _inside_zip(content: bytes, rng: random.Random) -> bytes | None:
-    """The same archive with one member, or its entry in the directory, changed, and everything else made to fit."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-    except Exception:
-        return None
-    if not members:
-        return None
-    at = rng.randrange(len(members))
-    name, body = members[at]
-    choice = rng.random()
-    if choice < 0.08:
-        members.append((rng.choice([name, "extra.npy", "a", "../x.npy", "x\x1b[31m.npy"]), body))
-    elif choice < 0.12:
-        del members[at]
-    else:
-        members[at] = (name, _npy_changed(body, rng))
-    stream = io.BytesIO()
-    method = rng.choice([zipfile.ZIP_STORED] * 5 + [zipfile.ZIP_DEFLATED] * 2 + [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-    with zipfile.ZipFile(stream, "w", method) as archive:
-        for each, written in members:
-            archive.writestr(each, written)
-    return stream.getvalue()
-
-
-def _npy_changed(body: bytes, rng: random.Random) -> bytes:
-    """A .npy file whose header or numbers changed; the text of a JSON member as text."""
-    try:
-        array = np.load(io.BytesIO(body), allow_pickle=False)
-    except Exception:
-        return _bytes(body, body, rng)
-    choice = rng.random()
-    if array.dtype.kind == "U" and array.ndim == 0 and choice < 0.8:
-        array = np.array(_text(str(array), rng))
-    elif choice < 0.3 and array.size and array.dtype.kind == "f":
-        array = array.copy()
-        array.flat[rng.randrange(array.size)] = rng.choice([np.nan, np.inf, 0.0, -1.0, 1e308, 1e-308, 1e160])
-    elif choice < 0.5:
-        kinds = [np.float32, np.float64, np.int64, np.uint8, bool, ">f8", "U3", "S2", complex, "i4,f4", "M8[s]", object]
-        shape = tuple(rng.choice([0, 1, 2, 3, 4, 40]) for _ in range(rng.randrange(4)))
-        array = np.zeros(shape, rng.choice(kinds))
-    else:
-        return _bytes(body[:128], body, rng) + body[128:]
-    stream = io.BytesIO()
-    np.lib.format.write_array(stream, array, allow_pickle=True)
-    return stream.getvalue()
-
-
-def _inside_gzip(content: bytes, rng: random.Random) -> bytes | None:
-    if content[:2] != b"\x1f\x8b":
-        return None
-    try:
-        inner = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return gzip.compress(_bytes(inner, inner, rng), compresslevel=1, mtime=0)
-
-
-def _text(text: str, rng: random.Random) -> str:
-    """A JSON text with some of its values replaced, or with its letters changed."""
-    if rng.random() < 0.2:
-        return _bytes(text.encode("utf-8", "replace"), b"", rng).decode("latin1")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return _bytes(b" " + text.encode("utf-8", "replace"), b"", rng).decode("latin1")
-    places = list(_places(document))
-    for _ in range(rng.randrange(1, 4)):
-        if places:
-            holder, key = rng.choice(places)
-            try:
-                if rng.random() < 0.15:
-                    del holder[key]
-                elif rng.random() < 0.3:
-                    holder[key] = rng.choice(places)[0]
-                else:
-                    holder[key] = json.loads(rng.choice(WORDS))
-            except (KeyError, IndexError):
-                continue
-    try:
-        return json.dumps(document)
-    except (ValueError, RecursionError):  # it holds itself
-        return "[" * rng.choice([65, 1000, 100000])
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, each in list(pairs):
-        yield value, key
-        yield from _places(each)
-
-
-def _bytes(content: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, moved, repeated, left out, or taken from another file."""
-    changed = bytearray(content)
-    if changed[:1] in (b"{", b"[") and rng.random() < 0.7:
-        return _text(content.decode("utf-8", "replace"), rng).encode("utf-8", "replace")
-    for _ in range(rng.choice([1, 1, 1, 2, 4, 16])):
-        at, length = rng.randrange(len(changed) + 1), rng.choice([1, 2, 4, 8, 32, 256])
-        start, width = rng.randrange(len(other) + 1), rng.choice([1, 2, 4, 8])
-        number = (rng.choice(INTERESTING) % (1 << 8 * width)).to_bytes(width, rng.choice(["little", "big"]))
-        here = bytes(changed[at : at + length])
-        left_out, put = rng.choice(
-            [
-                (1, bytes([rng.randrange(256)])),
-                (1, bytes([here[0] ^ 1 << rng.randrange(8)]) if here else b""),
-                (width, number),
-                (length, b""),
-                (0, here * rng.choice([1, 2, 16])),
-                (length, other[start : start + length]),
-                (0, rng.choice(WORDS).encode()),
-                (len(changed), b""),
-            ]
-        )
-        changed[at : at + left_out] = put
-    return bytes(changed)
 
 
 # ---- one input, and many
 
 
-@contextmanager
-def limited() -> Iterator[None]:
-    """Raises Hang in the block when it works for too long, or waits for ten times as long, as on a busy machine."""
-    began, worked = time.monotonic(), time.process_time()
+class Found(NamedTuple):
+    """What became of one input: its outcome, the line that ended it, and the traceback of a finding."""
 
-    def late(*_: Any) -> None:
-        if time.process_time() - worked > SECONDS or time.monotonic() - began > 10 * SECONDS:
+    kind: str
+    place: str = ""
+    text: str = ""
+
+
+class Watch:
+    """Raises Hang in an input that works for too long, or waits for ten times as long, as on a busy machine."""
+
+    def __init__(self) -> None:
+        self._work = self._wait = float("inf")  # when an input is late
+        signal.signal(signal.SIGALRM, self._look)
+        signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
+
+    def start(self) -> None:
+        """Of an input."""
+        self._work, self._wait = time.process_time() + SECONDS, time.monotonic() + 10 * SECONDS
+
+    def stop(self) -> float:
+        """Seconds of work since ``start``."""
+        left, self._work, self._wait = self._work - time.process_time(), float("inf"), float("inf")
+        return SECONDS - left
+
+    def _look(self, *_: Any) -> None:
+        if time.process_time() > self._work or time.monotonic() > self._wait:
             raise Hang
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
-
-def outcome(target: Target, folder: Path, content: bytes) -> tuple[str, str]:
-    """What becomes of one input: its outcome, and the traceback of a finding."""
-    (folder / target.file).write_bytes(content)
+def outcome(target: Target, folder: Path, content: bytes) -> Found:
+    """What becomes of one input, which may end in Hang."""
+    with open(folder / target.file, "wb", buffering=0) as stream:
+        stream.write(content)
     try:
-        with limited(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            target.read(folder)
+        target.read(folder)
     except (KrrDistillError, UsageError) as error:
-        return ("memory" if "fit in memory" in str(error) else "refused"), ""
-    except MemoryError:
-        return "memory", traceback.format_exc()
-    except Hang:
-        return "hang", traceback.format_exc()
-    except Exception:
-        return "other", traceback.format_exc()
-    return "accepted", ""
+        kind = "memory" if isinstance(error.__cause__, MemoryError) else "refused"
+        return Found(kind, _place(error), traceback.format_exc() if kind == "memory" else "")
+    except MemoryError as error:
+        return Found("memory", _place(error), traceback.format_exc())
+    except Exception as error:
+        return Found("other", _place(error), traceback.format_exc())
+    return Found("accepted")
+
+
+def _place(error: BaseException) -> str:
+    """The kind of an exception and the line that raised it."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = "" if at is None else f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}"
+    return f"{type(error).__name__} {where}"
 
 
 class Tally:
@@ -468,124 +399,195 @@ class Tally:
         self.name, self.kept, self.counts = name, kept, counts
         self.seen: Counter[str] = Counter()
         self.places: Counter[str] = Counter()
+        self.slowest = 0.0
 
-    def add(self, found: tuple[str, str], content: bytes) -> None:
-        """One input."""
-        kind, text = found
-        self.seen[kind] += 1
-        if kind in OUTCOMES[2:]:
-            place = f"{kind}: {text.strip().splitlines()[-1][:100] if text else ''}"
-            self.places[place] += 1
-            if self.places[place] == 1:
-                self.kept.mkdir(parents=True, exist_ok=True)
-                path = self.kept / f"{self.name.replace(' ', '-')}-{len(self.places)}"
-                path.write_bytes(content)
-                path.with_name(f"{path.name}.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
-        if sum(self.seen.values()) % 500 == 0:
+    def add(self, found: Found, content: bytes, seconds: float) -> None:
+        """One input that took so many seconds of work."""
+        self.seen[found.kind] += 1
+        self.slowest = max(self.slowest, seconds)
+        if found.place:
+            self.places[found.place] += 1
+        if found.kind in OUTCOMES[2:] and self.places[found.place] <= KEPT:
+            self.kept.mkdir(parents=True, exist_ok=True)
+            name = f"{_slug(self.name)}-{found.kind}-{hashlib.sha256(content).hexdigest()[:12]}"
+            text = f"{seconds:.1f} s of work\n{found.text}"
+            (self.kept / name).write_bytes(content)
+            (self.kept / f"{name}.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+        if self.seen.total() % 500 == 0:
             self.write()
 
     def write(self) -> None:
         """The counts so far: the engine of atheris ends the process itself."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        self.counts.write_text(json.dumps({**self.seen, "peak_bytes": peak}))
+        counts = {**self.seen, "peak_bytes": peak, "slowest": round(self.slowest, 3), "places": len(self.places)}
+        self.counts.write_text(json.dumps(counts))
 
 
-def fuzz_one(name: str, seconds: float, seed: int, engine: str, kept: Path, counts: Path) -> None:
-    """Many inputs of one target, in this process."""
-    target, rng = TARGETS[name], random.Random(f"{seed} {name}")
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
-        folder = Path(made)
-        seeds = target.seeds(folder)
-        tally = Tally(name, kept, counts)
-        for content in seeds:
-            kind, text = outcome(target, folder, content)
-            if kind != "accepted" and target.file != "x.npy":
-                raise RuntimeError(f"{name}: a file of the corpus is not accepted: {kind} {text}")
+def _slug(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
+
+
+class Fuzzed:
+    """A target in a folder, with the files of its corpus, under the limits."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        warnings.simplefilter("ignore")
+        self.target, self.folder = TARGETS[name], folder
+        self.seeds = self.target.seeds(folder)
+        for content in self.seeds:
+            found = outcome(self.target, folder, content)
+            if found.kind != "accepted" and self.target.file != "x.npy":
+                raise RuntimeError(f"{name}: a file of the corpus is not accepted: {found}")
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-        if engine == "atheris":
-            _guided(target, folder, seeds, seconds, seed, tally)
-            return
-        pool, until = list(seeds), time.monotonic() + seconds
-        while time.monotonic() < until:
-            content = mutated(rng.choice(pool), seeds, rng)
-            found = outcome(target, folder, content)
-            if found[0] == "accepted" and len(pool) < 200 and rng.random() < 0.05:
-                pool.append(content)
-            tally.add(found, content)
-        tally.write()
+        gc.freeze()
+        self.watch = Watch()
+
+    def one(self, content: bytes) -> tuple[Found, float]:
+        """What becomes of an input, and its seconds of work."""
+        try:
+            self.watch.start()
+            found = outcome(self.target, self.folder, content)
+        except Hang as error:
+            found = Found("hang", _place(error), traceback.format_exc())
+        return found, self.watch.stop()
 
 
-def _guided(target: Target, folder: Path, seeds: list[bytes], seconds: float, seed: int, tally: Tally) -> None:
+def fuzz_one(asked: argparse.Namespace) -> None:
+    """Many inputs of one target, in this process."""
+    name, rng = asked.target[0], random.Random(f"{asked.seed} {asked.target[0]}")
+    fuzzed = Fuzzed(name, asked.folder)
+    tally = Tally(name, asked.out / "findings", _counts(asked.out, name))
+    if asked.engine == "atheris":
+        _guided(fuzzed, asked.seconds, asked.seed, tally)
+        return
+    pool, until = list(fuzzed.seeds), time.monotonic() + asked.seconds
+    while time.monotonic() < until:
+        content = mutated(pool[int(rng.random() * len(pool))], fuzzed.seeds, rng, fuzzed.target.words)
+        found, seconds = fuzzed.one(content)
+        if found.kind == "accepted" and len(pool) < 200 and rng.random() < 0.05:
+            pool.append(content)
+        tally.add(found, content, seconds)
+    tally.write()
+
+
+def _guided(fuzzed: Fuzzed, seconds: float, seed: int, tally: Tally) -> None:
     """atheris chooses the inputs, by the lines that they reach; half of them are mutated as above."""
     import atheris
 
-    corpus = folder / "corpus"
+    corpus = fuzzed.folder / "corpus"
     corpus.mkdir()
-    for number, content in enumerate(seeds):
+    for number, content in enumerate(fuzzed.seeds):
         (corpus / str(number)).write_bytes(content)
 
     def custom(content: bytes, most: int, chosen: int) -> bytes:
         rng = random.Random(chosen)
         if rng.random() < 0.5:
-            return bytes(mutated(content, seeds, rng))[:most]
+            return mutated(content, fuzzed.seeds, rng, fuzzed.target.words)[:most]
         return bytes(atheris.Mutate(content, most))
 
     def one(content: bytes) -> None:
-        tally.add(outcome(target, folder, content), content)
+        found, worked = fuzzed.one(content)
+        tally.add(found, content, worked)
 
     limits = [f"-max_total_time={int(seconds)}", f"-seed={seed + 1}", "-max_len=65536", "-rss_limit_mb=0"]
     atheris.Setup([sys.argv[0], str(corpus), *limits, "-verbosity=0"], one, custom_mutator=custom)
     atheris.Fuzz()
 
 
+def _counts(out: Path, name: str) -> Path:
+    return out / f"{_slug(name)}.json"
+
+
+def run_target(name: str, seconds: float, engine: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """One target in a process of its own: what it counted, and ``status``, not 0 where the process ended otherwise.
+
+    The input that ended it is kept: it is still in its folder.
+    """
+    counts = _counts(asked.out, name)
+    counts.unlink(missing_ok=True)
+    words = ["--in-process", "--target", name, "--seconds", str(seconds), "--seed", str(asked.seed), "--engine", engine]
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder,
+        counts.with_suffix(".log").open("wb") as log,  # atheris says much
+    ):
+        words += ["--out", str(asked.out), "--folder", folder]
+        status = _ended([sys.executable, __file__, *words], log, seconds + PATIENCE)
+        last = Path(folder) / TARGETS[name].file
+        if status and last.is_file():
+            (asked.out / "findings").mkdir(exist_ok=True)
+            shutil.copy(last, asked.out / "findings" / f"{_slug(name)}-ended-{status}-seed-{asked.seed}")
+    found = json.loads(counts.read_text()) if counts.exists() else {}
+    found["hang" if status == "stuck" else "other"] = found.get("hang" if status == "stuck" else "other", 0) + bool(
+        status
+    )
+    return {"reader": name, "seed": asked.seed, "engine": engine, "seconds": seconds, "status": status, **found}
+
+
 def _ended(words: list[str], log: Any, seconds: float) -> int | str:
-    """The status of a process; "stuck" of one that had to be ended, as when its engine fails."""
+    """The status of a process; "stuck" of one that had to be ended, as when it never comes back from a call."""
     try:
         return subprocess.run(words, stdout=log, stderr=log, check=False, timeout=seconds).returncode
     except subprocess.TimeoutExpired:
         return "stuck"
 
 
+def table(runs: Iterable[dict[str, Any]]) -> str:
+    """Markdown of all runs together, a row for each reader."""
+    of_reader: dict[str, list[dict[str, Any]]] = {name: [] for name in TARGETS}
+    for run in runs:
+        of_reader[run["reader"]].append(run)
+    rows, sums = [], [0] * len(OUTCOMES)
+    for name, found in of_reader.items():
+        seen = [sum(run.get(kind, 0) for run in found) for kind in OUTCOMES]
+        sums = [a + b for a, b in zip(sums, seen, strict=True)]
+        peak, slowest = (max((run.get(key, 0) for run in found), default=0) for key in ("peak_bytes", "slowest"))
+        if found:
+            rows.append((name, sum(seen), *seen, f"{peak / 1e6:.0f} MB", f"{slowest:.1f} s"))
+    rows.append(("all", sum(sums), *sums, "", ""))
+    lines = ["| reader | inputs | " + " | ".join(OUTCOMES) + " | peak memory | slowest |", "|---|" + "--:|" * 8]
+    lines += ["| " + " | ".join(f"{each:,}" if isinstance(each, int) else each for each in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def replay(asked: argparse.Namespace) -> None:
+    """Prints what becomes of the input in a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        fuzzed = Fuzzed(asked.target[0], Path(folder))
+        found, seconds = fuzzed.one(asked.replay.read_bytes())
+    print(f"{found.kind} after {seconds:.2f} s of work: {found.place}\n{found.text}")
+
+
 def main() -> int:
-    """Fuzzes every target, or one of them, and prints a table of what became of the inputs."""
+    """Fuzzes every target, or some of them, and prints a table of what became of the inputs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine", choices=["auto", "mutator", "atheris"], default="auto")
-    parser.add_argument("--target", choices=list(TARGETS))
+    parser.add_argument("--target", choices=list(TARGETS), action="append")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz")
+    parser.add_argument("--sum", type=Path, nargs="+", metavar="RUNS", help="only print the table of runs that were")
+    parser.add_argument("--replay", type=Path, metavar="INPUT", help="only read this file, by the target")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    chosen = [asked.target] if asked.target else list(TARGETS)
-    counts = {name: asked.out / f"{name.replace(' ', '-')}.json" for name in chosen}
-    if asked.in_process:
-        warnings.simplefilter("ignore")  # of zipfile, about names that are there twice
-        fuzz_one(asked.target, asked.seconds, asked.seed, asked.engine, asked.out / "findings", counts[asked.target])
+    if asked.sum:
+        print(table(json.loads(line) for path in asked.sum for line in path.read_text().splitlines()))
+        return 0
+    if asked.replay or asked.in_process:
+        (replay if asked.replay else fuzz_one)(asked)
         return 0
     installed = importlib.util.find_spec("atheris") is not None
     engine = ("atheris" if installed else "mutator") if asked.engine == "auto" else asked.engine
     asked.out.mkdir(parents=True, exist_ok=True)
-    failed, rows, each = False, [], asked.seconds / len(chosen)
+    chosen, runs = asked.target or list(TARGETS), []
     for name in chosen:
-        counts[name].unlink(missing_ok=True)
-        words = ["--in-process", "--target", name, "--seconds", str(each), "--seed", str(asked.seed)]
-        words += ["--engine", engine, "--out", str(asked.out)]
-        with counts[name].with_suffix(".log").open("wb") as log:  # atheris says much
-            status = _ended([sys.executable, __file__, *words], log, each + PATIENCE)
-        found = json.loads(counts[name].read_text()) if counts[name].exists() else {}
-        seen = [found.get(kind, 0) for kind in OUTCOMES]
-        failed |= status != 0 or not sum(seen) or any(seen[2:])
-        rows.append((name, sum(seen), *seen, f"{found.get('peak_bytes', 0) / 1e6:.0f} MB"))
-        shown = dict(zip(OUTCOMES, seen, strict=True))
-        said = f", see {counts[name].with_suffix('.log')}" if status else ""
-        print(f"{name}: {shown}, status {status}{said}", file=sys.stderr, flush=True)
-    print("| reader | inputs | " + " | ".join(OUTCOMES) + " | peak memory |")
-    print("|---|" + "--:|" * (len(OUTCOMES) + 2))
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")
-    print(f"| all | {' | '.join(str(sum(row[column] for row in rows)) for column in range(1, len(OUTCOMES) + 2))} | |")
-    return 1 if failed else 0
+        runs.append(run_target(name, asked.seconds / len(chosen), engine, asked))
+        with (asked.out / "runs.jsonl").open("a") as lines:
+            lines.write(json.dumps(runs[-1]) + "\n")
+        print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    print(table(runs))
+    return int(any(run["status"] or not run.get("refused") or any(map(run.get, OUTCOMES[2:])) for run in runs))
 
 
 if __name__ == "__main__":

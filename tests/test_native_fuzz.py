@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -244,3 +246,40 @@ def test_targets_without_columns_are_summed(native_module: ModuleType, kind: str
     phi = native_module.FeatureMapF64(40, None, None, [])
     native_module.accumulate(phi, x, None, np.zeros((300, 0)), gram, np.zeros((0, 40)), 64)
     assert (np.tril(gram) == np.tril(np.full((40, 40), 300.0))).all()
+
+
+# Rows and labels toggle between right and far outside while the module works on them.
+_RACE = """
+import sys, threading, time
+import numpy as np
+import krrdistill._native as native
+
+feature_map = native.FeatureMapF64(4, None, None, [])
+x, rows, y = np.ones((2000, 4)), np.arange(2000), np.zeros(2000, np.int64)
+done = []
+
+def change(array):
+    while not done:
+        array[-1] = 1 << 40
+        array[-1] = 0
+
+for array in (rows, y):
+    done.clear()
+    other = threading.Thread(target=change, args=(array,))
+    other.start()
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        try:
+            native.accumulate(feature_map, x, rows, y, np.zeros((4, 4)), np.zeros((2, 4)), 64)
+            native.transform(feature_map, x, rows, np.zeros((2000, 4)), 64)
+            native.score_path(feature_map, x, rows, y, np.zeros((1, 2, 4)), np.zeros(1, np.int64), 64)
+        except ValueError:
+            pass
+    done.append(True)
+    other.join()
+"""
+
+
+def test_rows_and_labels_that_another_thread_changes_are_read_once() -> None:
+    ended = subprocess.run([sys.executable, "-c", _RACE], capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import struct
+import sys
 import tarfile
 import time
 import tracemalloc
@@ -22,12 +24,18 @@ import pytest
 
 import krrdistill as kd
 from data_files import idx_bytes, python2_pickle, tiny_images, write_cifar_python, write_npz
+from krrdistill.apps.kip.checkpoint import State, load_checkpoint, save_checkpoint
+from krrdistill.apps.privacy import PrivacyBudget, ledger
+from krrdistill.apps.report.run_folder import read_run
+from krrdistill.artifact.file import read_points
 from krrdistill.common.archive import Archive, map_npy
 from krrdistill.common.documents import parse_json, read_bounded
+from krrdistill.common.options import short_word
 from krrdistill.data.formats import CIFAR_VERSIONS, read_cifar, read_idx
 from krrdistill.data.pickles import read_pickled_dict
 from krrdistill.errors import DataError
 from krrdistill.maps.weights import drawn_for_a_file, most_drawn
+from krrdistill.options import is_source_name
 from krrdistill.ridge.feature_gram import largest_eigenvalue
 
 MEMORY, SECONDS = 64 << 20, 20.0  # that a small file may cost; honest ones of these tests take a hundredth of either
@@ -522,3 +530,132 @@ def test_messages_and_tables_of_the_command_hold_no_terminal_escapes(capsys: pyt
     text = to_markdown(Publication(title="T", passed=True, verdict="V", sections=(section,)))
     assert re.search(r"(?<!\\)<", text) is None
     assert r"\<script>" in text
+
+
+# What is no file, and files whose digest does not fit
+
+
+def _cifar(path: Path) -> Any:
+    return read_cifar(path, CIFAR_VERSIONS["cifar10"][0], name="cifar10", class_names=("a",))
+
+
+def _charge(path: Path) -> Any:
+    return ledger.charge(path, "a", 1, "output", PrivacyBudget(1.0, 1e-5), 0.1, None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files here")
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("report.json", lambda path: read_run(path.parent)),
+        ("distilled.npz", kd.DistilledDataset.load),
+        ("statistics.npz", kd.RidgeStatistics.load),
+        ("held.npz", kd.HeldOutRows.load),
+        ("x.npy", map_npy),
+        ("x.idx", lambda path: read_idx(path, ndim=3)),
+        ("cifar.tar.gz", _cifar),
+        ("ledger.json", _charge),
+        (".ledger.json.lock", lambda path: _charge(path.with_name("ledger.json"))),
+        ("a.parquet", lambda path: kd.load_dataset(path, y="y")),
+    ],
+)
+def test_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str, read: Callable[[Path], Any]
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with refused("is no plain file|no such file"):
+        read(tmp_path / name)
+
+
+def _sealed(folder: Path) -> dict[str, tuple[Any, str]]:
+    """Objects that are saved with a digest, and an array of each."""
+    X, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
+    statistics = kd.RidgeStatistics(kd.Identity(3), classes=2).update(X, y)
+    return {
+        "statistics": (statistics, "cross"),
+        "model": (kd.fit_model(statistics, 1.0), "W"),
+        "held-out rows": (kd.HeldOutRows(X, y), "X"),
+    }
+
+
+@pytest.mark.parametrize("what", ["statistics", "model", "held-out rows"])
+def test_file_with_a_changed_number_is_refused_and_one_without_digest_is_not(tmp_path: Path, what: str) -> None:
+    made, name = _sealed(tmp_path)[what]
+    path = tmp_path / "a.npz"
+    made.save(path)
+    type(made).load(path)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, name: arrays[name] + 1.0})
+    with refused("content was changed after it was written", str(path)):
+        type(made).load(path)
+    del arrays["digest"]  # as older files are
+    np.savez(path, **arrays)
+    type(made).load(path)
+
+
+# What fuzzing found
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"map": 3}, "meta has map = '3'"),
+        ({"map": None}, "meta has map = 'None'"),
+        ({"options": []}, "meta has options"),
+        ({"certificate": 1}, "meta has certificate"),
+        ({"certificate": {"weight_relative_error": "a"}}, "meta has weight_relative_error = 'a' in certificate"),
+        ({"n_train": "many"}, "meta has n_train"),
+        ({"dataset": ["a"]}, "meta has dataset"),
+        ({"map": {"layers": 3}}, "meta has layers = '3' in map"),
+    ],
+)
+@pytest.mark.parametrize("read", [kd.DistilledDataset.load, read_points])
+def test_distilled_file_with_a_fact_of_another_kind_is_refused(
+    tmp_path: Path, change: dict[str, Any], words: str, read: Callable[[Path], Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "distilled.npz"
+    kd.distill(rng.standard_normal((40, 3)), np.arange(40) % 2, kd.Identity(3), points_per_class=1).distilled.save(path)
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "digest"}
+    meta = json.loads(str(arrays["meta"]))
+    np.savez(path, **{**arrays, "meta": np.array(json.dumps({**meta, **change}))})
+    with refused(re.escape(words)):
+        read(path)
+    del meta["map"]
+    np.savez(path, **{**arrays, "meta": np.array(json.dumps(meta))})
+    with refused("meta does not describe a map"):
+        read(path)
+
+
+def test_model_whose_place_on_its_path_is_infinite_is_refused(tmp_path: Path) -> None:
+    X, y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
+    path = tmp_path / "model.npz"
+    kd.fit_model(kd.RidgeStatistics(kd.Identity(3), classes=2).update(X, y), 1.0).save(path)
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files if name != "digest"}
+    np.savez(path, **{**arrays, "path_best": np.array(np.inf)})
+    with refused("not a file of a ridge model that fits"):
+        kd.RidgeModel.load(path)
+
+
+def test_checkpoint_of_more_steps_than_a_run_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    save_checkpoint(path, State.start(np.ones((2, 3))), {})
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    losses = np.zeros(1 << 24, np.uint8)  # 16 MB that would be a list of 128
+    np.savez_compressed(path, **{**arrays, "losses": losses, "curve": np.zeros((1, 4))})
+    with refused("of more steps than a run has"):
+        load_checkpoint(path, {}, np.ones((2, 3)))
+
+
+def test_word_with_half_of_a_surrogate_pair_has_a_short_form() -> None:
+    assert len(short_word("\ud800")) == 8
+
+
+def test_data_set_at_the_home_of_nobody_is_no_folder() -> None:
+    assert not is_source_name("~nobody-of-this-name")
+    with pytest.raises(DataError):
+        kd.load_dataset("~nobody-of-this-name/a.npz")

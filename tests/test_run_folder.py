@@ -23,7 +23,7 @@ from krrdistill.apps.reproduce.sections import Publication, Section, to_markdown
 from krrdistill.apps.run_kind import RunKind
 from krrdistill.artifact.record import WEIGHT_ERROR_TARGETS
 from krrdistill.common import files
-from krrdistill.common.files import content_digest, write_atomically
+from krrdistill.common.files import content_digest, write_atomically, write_together
 
 ARRAY = ["--backend", "array"]
 DISTILL = ["distill", *ARRAY, "--out"]
@@ -451,3 +451,37 @@ def test_own_kernel_takes_the_place_of_no_installed_module(tmp_path: Path) -> No
     done = subprocess.run([*words, "own_map:phi"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_kill_between_two_files_leaves_no_old_one_beside_a_new_one(tmp_path: Path) -> None:
+    out, held = tmp_path / "a.npz", tmp_path / "held.npz"
+    words = ["statistics", "--dataset", "digits", "--backend", "array", "--out", str(out), "--held-out", str(held)]
+    words += ["--shard", "a", "--seed"]
+    assert main([*words, "0"]) == 0
+    old = out.read_bytes(), held.read_bytes()
+    kill_at_write("held.npz", 1, [*words, "1"])
+    assert not out.exists()
+    assert held.read_bytes() == old[1]
+    kill_at_write("a.npz", 1, [*words, "1"])
+    assert not out.exists()
+    assert held.read_bytes() != old[1]
+    assert main([*words, "1"]) == 0
+    assert kd.RidgeStatistics.load(out).n
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "held.npz"]
+
+
+def test_failed_first_move_of_two_puts_the_old_file_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, last = tmp_path / "first", tmp_path / "last"
+    last.write_bytes(b"old")
+    replace = os.replace
+
+    def failing(source: Any, target: Any) -> None:
+        if target == first:
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="no"):
+        write_together({path: lambda beside: beside.write_bytes(b"new") for path in (first, last)})
+    assert last.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]

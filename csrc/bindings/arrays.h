@@ -50,6 +50,14 @@ void require_aligned(const Arrays&... arrays) {
   require((aligned(arrays) && ...), "arrays must be aligned to their items");
 }
 
+// Row numbers that the core trusts after a check: a copy, as another thread may change an array meanwhile.
+inline Array<int64_t> settled(const Array<int64_t>& rows) {
+  require_aligned(rows);
+  return Array<int64_t>(rows.size(), rows.data());
+}
+
+inline Rows settled(const Rows& rows) { return rows ? Rows(settled(*rows)) : Rows(); }
+
 inline void check_rows(const Array<int64_t>& rows, int64_t available) {
   require_aligned(rows);
   const int64_t* values = rows.data();
@@ -58,6 +66,7 @@ inline void check_rows(const Array<int64_t>& rows, int64_t available) {
   }
 }
 
+// `rows` must be settled, and outlive the input.
 inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim) {
   require(x.ndim() == 2 && x.shape(1) == input_dim, "x must have shape (n, input_dim)");
   // Strides of an empty array, or along a dimension of one element, mean nothing.
@@ -89,20 +98,29 @@ inline Input make_input(const py::array& x, const Rows& rows, int64_t input_dim)
   return input;
 }
 
-inline Targets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
+// Targets, and the labels of the rows that are used: a batch may be a small part of the data.
+struct HeldTargets {
+  std::vector<int64_t> labels;
+  Targets targets;
+};
+
+// Values of `y` stay where they are, labels are copied before they are checked.
+inline HeldTargets make_targets(const py::array& y, int64_t k, int64_t rows_of_data, const Input& input) {
   require(y.ndim() >= 1 && y.shape(0) == rows_of_data, "y must have a row for each row of x");
   if (y.ndim() == 1 && py::isinstance<Array<int64_t>>(y)) {
     require_aligned(y);
     const auto* labels = static_cast<const int64_t*>(y.data());
-    for (int64_t i = 0; i < input.n; ++i) {  // those that are used: a batch may be a small part of the data
-      const int64_t label = labels[input.row_of(i)];
+    HeldTargets held{.labels = std::vector<int64_t>(static_cast<size_t>(input.n)), .targets = {}};
+    for (int64_t i = 0; i < input.n; ++i) {
+      const int64_t label = held.labels[static_cast<size_t>(i)] = labels[input.row_of(i)];
       require(label >= 0 && label < k, "a label lies outside of [0, k)");
     }
-    return {.labels = labels, .values = nullptr, .k = k};
+    held.targets = {.labels = held.labels.data(), .values = nullptr, .k = k, .gathered = true};
+    return held;
   }
   require(y.ndim() == 2 && py::isinstance<Array<double>>(y) && y.shape(1) == k, "y: int64 (n,) or float64 (n, k)");
   require_aligned(y);
-  return {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k};
+  return {.labels = {}, .targets = {.labels = nullptr, .values = static_cast<const double*>(y.data()), .k = k}};
 }
 
 // A structured weight of `inputs` columns from (diagonals (rounds, 2, block), scale (outputs)), which must outlive it.

@@ -24,6 +24,7 @@ using cuda::Context;
 struct Data {
   cuda::Source source;
   int64_t rows = 0;  // before the gather
+  Rows chosen = std::nullopt;  // the numbers of those that are read
   std::optional<dlpack::Borrowed> owner = std::nullopt;
 };
 
@@ -64,6 +65,7 @@ Data borrow(dlpack::Borrowed owner, const Rows& rows, int64_t input_dim) {
     result.source.rows = rows->data();
     result.source.n = rows->size();
   }
+  result.chosen = rows;
   result.owner = std::move(owner);
   return result;
 }
@@ -90,7 +92,8 @@ struct ModelStack {
 
   [[nodiscard]] py::tuple shape() const { return py::make_tuple(models.count, models.k, models.p); }
 
-  void download(const Array<int64_t>& rows, Array<double> out) const {
+  void download(const Array<int64_t>& asked, Array<double> out) const {
+    const Array<int64_t> rows = settled(asked);
     check_rows(rows, models.count * models.k);
     require(out.ndim() == 2 && out.shape(0) == rows.size() && out.shape(1) == models.p, "out: (rows, p)");
     double* out_data = out.mutable_data();
@@ -204,11 +207,11 @@ class Device {
     require(sum.order == handle.map().output_dim(), "gram: (p, p)");
     require(cross.ndim() == 2 && cross.shape(1) == sum.order, "cross: (k, p)");
     check_tile_rows(tile_rows);
-    const Targets targets = make_targets(y, cross.shape(0), data.rows, data.source);
+    const HeldTargets held = make_targets(y, cross.shape(0), data.rows, data.source);
     double* cross_data = cross.mutable_data();
     const py::gil_scoped_release nogil;
     const cuda::Formed formed =
-        cuda::accumulate(*context_, handle.map(), data.source, targets, tile_rows, sum.gram, cross_data);
+        cuda::accumulate(*context_, handle.map(), data.source, held.targets, tile_rows, sum.gram, cross_data);
     return {name_of(formed.arithmetic), formed.bound};
   }
 
@@ -333,10 +336,11 @@ class Device {
 
  private:
   // x in host memory, or an array on this device that has __dlpack__.
-  [[nodiscard]] Data read(const py::object& x, const Rows& rows, int64_t input_dim) const {
+  [[nodiscard]] Data read(const py::object& x, const Rows& asked, int64_t input_dim) const {
+    const Rows rows = settled(asked);
     if (py::isinstance<py::array>(x)) {
       const auto array = py::reinterpret_borrow<py::array>(x);
-      return {.source = {make_input(array, rows, input_dim)}, .rows = array.shape(0)};
+      return {.source = {make_input(array, rows, input_dim)}, .rows = array.shape(0), .chosen = rows};
     }
     const cuda::CurrentDevice current(device_);  // PyTorch shares an array of no other device
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));

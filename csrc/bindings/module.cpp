@@ -33,7 +33,8 @@ namespace {
 template <typename T>
 void transform(const MapHandle<T>& handle, const py::array& x, const Rows& rows, Array<T> out, int64_t tile_rows) {
   const FeatureMap<T>& map = handle.map();
-  const Input input = make_input(x, rows, map.input_dim);
+  const Rows chosen = settled(rows);
+  const Input input = make_input(x, chosen, map.input_dim);
   const int64_t p = map.output_dim();
   check_features(out, input.n, p);
   check_tile_rows(tile_rows);
@@ -50,15 +51,16 @@ template <typename T>
 void accumulate_statistics(const MapHandle<T>& handle, const py::array& x, const Rows& rows, const py::array& y,
                            Array<double> gram, Array<double> cross, int64_t tile_rows) {
   const FeatureMap<T>& map = handle.map();
-  const Input input = make_input(x, rows, map.input_dim);
+  const Rows chosen = settled(rows);
+  const Input input = make_input(x, chosen, map.input_dim);
   check_sums(gram, cross, map.output_dim());
   check_tile_rows(tile_rows);
-  const Targets targets = make_targets(y, cross.shape(0), x.shape(0), input);
+  const HeldTargets held = make_targets(y, cross.shape(0), x.shape(0), input);
   double* gram_data = gram.mutable_data();
   double* cross_data = cross.mutable_data();
   const py::gil_scoped_release nogil;
-  Workspace<T> workspace(accumulate_workspace(map, tile_rows, targets.k));
-  accumulate(map, input, targets, tile_rows, gram_data, cross_data, workspace.get());
+  Workspace<T> workspace(accumulate_workspace(map, tile_rows, held.targets.k));
+  accumulate(map, input, held.targets, tile_rows, gram_data, cross_data, workspace.get());
 }
 
 void mirror(Array<double> gram) {
@@ -72,7 +74,8 @@ template <typename T>
 void score(const MapHandle<T>& handle, const py::array& x, const Rows& rows, const Array<int64_t>& labels,
            const Array<T>& weights, Array<int64_t> correct, int64_t tile_rows) {
   const FeatureMap<T>& map = handle.map();
-  const Input input = make_input(x, rows, map.input_dim);
+  const Rows chosen = settled(rows);
+  const Input input = make_input(x, chosen, map.input_dim);
   const auto [models, k] = check_scores(labels, weights, correct, x.shape(0), map.output_dim());
   check_tile_rows(tile_rows);
   int64_t* correct_data = correct.mutable_data();

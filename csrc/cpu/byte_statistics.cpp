@@ -42,7 +42,7 @@ struct Sums {
 int64_t classes_of(const Targets& targets) { return targets.labels == nullptr ? 1 : targets.k; }
 
 int64_t label_of(const Input& input, const Targets& targets, int64_t i) {
-  return targets.labels == nullptr ? 0 : targets.labels[input.row_of(i)];
+  return targets.labels == nullptr ? 0 : targets.label(input, i);
 }
 
 // Every thread owns its columns.

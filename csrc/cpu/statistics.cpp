@@ -51,8 +51,8 @@ void add_class_sums(const T* features, int64_t count, int64_t p, const Input& in
     const int64_t column = block * columns;
     const int64_t width = std::min(columns, p - column);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t row = input.row_of(first + i);
-      kernels.accumulate(features + i * p + column, cross + targets.labels[row] * p + column, width);
+      const int64_t label = targets.label(input, first + i);
+      kernels.accumulate(features + i * p + column, cross + label * p + column, width);
     }
   }
 }

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(threads)
 
 // Rows of the tile by class, in order: a counting sort.
 void sort_by_class(const Input& input, const Targets& targets, int64_t first, int64_t count, int* sorted) {
-  const auto label = [&](int64_t i) { return targets.labels[input.row_of(first + i)]; };
+  const auto label = [&](int64_t i) { return targets.label(input, first + i); };
   int* starts = sorted;
   int* rows = sorted + targets.k + 1;
   std::fill(starts, starts + targets.k + 1, 0);

@@ -1,5 +1,13 @@
 #include "library/archive.h"
 
+#ifdef _WIN32
+#include <fcntl.h>
+#include <io.h>
+#else
+#include <fcntl.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <concepts>
@@ -244,6 +252,19 @@ class Temporary {
   std::filesystem::path path_;
 };
 
+// Waits until the bytes of a file are where a crash of the machine leaves them; false where they do not get there.
+bool is_on_disk(const std::filesystem::path& path) {
+#ifdef _WIN32
+  const int file = _wopen(path.c_str(), _O_RDWR);
+  const bool done = file >= 0 && _commit(file) == 0;
+  return file >= 0 && _close(file) == 0 && done;
+#else
+  const int file = open(path.c_str(), O_RDWR);
+  const bool done = file >= 0 && fsync(file) == 0;
+  return file >= 0 && close(file) == 0 && done;
+#endif
+}
+
 }  // namespace
 
 Arrays read_npz(const std::filesystem::path& path) {
@@ -271,7 +292,7 @@ void write_npz(const std::filesystem::path& path, const Arrays& arrays) {
     const std::string_view text = as_text(archive.bytes());
     stream.write(text.data(), static_cast<std::streamsize>(text.size()));
     stream.close();
-    if (!stream) {
+    if (!stream || !is_on_disk(temporary.path())) {
       throw DataError("cannot be written; is its folder there, and room on the disk?");
     }
     std::filesystem::rename(temporary.path(), path);

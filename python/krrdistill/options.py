@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from krrdistill.common.files import at_home
 from krrdistill.common.options import check_options, declared_options, described, option
 
 __all__ = [
@@ -76,7 +77,7 @@ def is_source_name(name: str) -> bool:
     """Whether this names a file or folder and no known data set: hf:PATH, FILE.npz, FOLDER."""
     path = Path(name)
     known = name.startswith("hf:") or path.suffix.lower() in (".npz", ".npy", ".parquet")
-    is_folder = bool(name) and path.expanduser().is_dir()  # Path("") is the current folder
+    is_folder = bool(name) and at_home(path).is_dir()  # Path("") is the current folder
     return known or len(path.parts) > 1 or name.endswith(("/", os.sep)) or is_folder
 
 

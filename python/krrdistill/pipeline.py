@@ -24,6 +24,7 @@ from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import distilled_set, judged
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.arrays import check_device
+from krrdistill.common.documents import UNFIT
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.common.threads import limited_threads
@@ -374,7 +375,7 @@ def retrain(
     try:
         lambdas = meta.get("lambda_per_target") or [meta["lambda"]]
         options = DistillOptions(**dict(meta["options"], backend=None, lambdas=lambdas))
-    except (KeyError, TypeError, ValueError) as error:
+    except UNFIT as error:
         raise DataError(f"{where}: the file does not record how its model was trained ({error})") from error
     options = replace(options, backend=backend)
     if classes is None and distilled.classes is not None:

@@ -9,11 +9,16 @@
 namespace krrdistill {
 
 // Either class labels (n) in [0, k), or real targets (n, k) row-major. Both are indexed by the row of
-// the batch after the gather, that is like the data: row rows[i]. k may be 0 for targets: then there is G alone.
+// the batch after the gather, that is like the data: row rows[i]; gathered labels are those of the batch alone, in its
+// order. k may be 0 for targets: then there is G alone.
 struct Targets {
   const int64_t* labels;
   const double* values;
   int64_t k;
+  bool gathered = false;
+
+  // Of row i of the batch.
+  [[nodiscard]] int64_t label(const Input& input, int64_t i) const { return labels[gathered ? i : input.row_of(i)]; }
 };
 
 // Elements (of T) of workspace that `accumulate` needs. Throws std::length_error where that does not fit 64 bits.

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
-from krrdistill.common.documents import parse_json
-from krrdistill.common.files import content_digest, read_npz, write_npz
+from krrdistill.common.documents import UNFIT, parse_json
+from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
@@ -375,7 +375,7 @@ class DistilledDataset:
             check_map("load", feature_map)
         path = Path(path)
         arrays = read_npz(path, _KIND)
-        changed = _is_changed(arrays)
+        changed = is_changed(arrays)
         meta = _read_meta(path, arrays)
         try:
             d = meta["map"]["input_dim"]
@@ -394,15 +394,12 @@ class DistilledDataset:
             encoding = _read_encoding(arrays)
             if encoding is not None:
                 arrays["X"] = encoding.decode(arrays["X"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except UNFIT as error:
             raise DataError(f"{path}: {error}") from error
         _check_arrays(path, arrays, feature_map)
         _check_targets(path, arrays, meta, classes)
         if changed:
-            raise DataError(
-                f"{path}: its content was changed after it was written (its digest does not fit), so that what it says "
-                "of itself may not hold; distil again"
-            )
+            raise DataError(f"{path}: {CHANGED}, so that what it says of itself may not hold; distil again")
         return cls(
             inputs=arrays["X"],
             Y=arrays["Y"],
@@ -421,6 +418,23 @@ class DistilledDataset:
         )
 
 
+_NONE = type(None)
+# What the facts of meta are, for whoever looks one up; the map, the classes and such are checked by what builds them.
+_FACTS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("map", "preprocessing", "options", "solution", "kip", "versions"), (dict,)),
+    **dict.fromkeys(("certificate", "privacy"), (dict, _NONE)),
+    **dict.fromkeys(("class_names", "lambda_per_target"), (list, _NONE)),
+    **dict.fromkeys(("n_train", "n_val"), (int, _NONE)),
+    "dataset": (str, _NONE),
+    "lambda": (int, float, _NONE),
+}
+_INNER_FACTS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
+    ("map", "layers", (list,)),
+    ("certificate", "weight_relative_error", (int, float, _NONE)),
+    ("privacy", "guarantee", (list,)),
+)
+
+
 def _kind(value: Any) -> str:
     """What a message calls the wrong thing."""
     name = type(value).__name__
@@ -430,12 +444,6 @@ def _kind(value: Any) -> str:
 def has_digest(path: Path) -> bool:
     """Whether a file can tell that its content was changed; those of older versions cannot."""
     return "digest" in read_npz(path, _KIND)
-
-
-def _is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
-    """Whether the arrays are others than their digest is of; it is taken out."""
-    digest = arrays.pop("digest", None)
-    return digest is not None and str(digest) != content_digest(arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -474,7 +482,7 @@ def read_points(path: Path) -> StoredPoints:
         with np.errstate(over="ignore"):
             samples = np.asarray(preprocessing.raw(inputs, shape), dtype=np.float32)
         lambda_s = float(arrays["lambda_s"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNFIT as error:
         raise DataError(f"{path}: {error}") from error
     if not np.isfinite(samples).all():
         raise DataError(f"{path}: X holds NaN or infinity")
@@ -492,6 +500,15 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
         raise DataError(f"{path}: format {found!r}, this version reads {FORMAT!r}")
+    if "map" not in meta:
+        raise DataError(f"{path}: meta does not describe a map")
+    for name, kinds in _FACTS.items():
+        if name in meta and not isinstance(meta[name], kinds):
+            raise DataError(f"{path}: meta has {name} = {str(meta[name])[:80]!r}, which no such file has")
+    for holder, name, kinds in _INNER_FACTS:
+        held = meta.get(holder) or {}
+        if name in held and not isinstance(held[name], kinds):
+            raise DataError(f"{path}: meta has {name} = {str(held[name])[:80]!r} in {holder}, which no such file has")
     return meta
 
 

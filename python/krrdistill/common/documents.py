@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import json
+import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from krrdistill.errors import DataError
 
-__all__ = ["parse_json", "read_bounded"]
+__all__ = ["UNFIT", "check_plain", "parse_json", "read_bounded"]
 
 _LONGEST = 1 << 24  # characters
 _DEEPEST = 64
+# What Python raises where the parts of a document are not there, or not of the kind that is taken for granted.
+UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 _PIECE = 1 << 20
 
 
-def read_bounded(path: Path, most: int = _LONGEST) -> bytes:
-    """The content of a file of at most ``most`` bytes. Raises DataError for a larger one."""
+def check_plain(path: Path) -> None:
+    """Raises DataError for a pipe, which would be waited for, a device or a socket."""
+    with suppress(OSError):  # whoever opens it says what is wrong
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise DataError(f"{path}: is no plain file")
+
+
+def read_bounded(path: Path, most: int = _LONGEST, *, pipes: bool = False) -> bytes:
+    """The content of a file of at most ``most`` bytes. Raises DataError for a larger one, and for what is no file.
+
+    ``pipes`` : whether to wait for what somebody writes into a pipe.
+    """
+    if not pipes:
+        check_plain(path)
     content = bytearray()
     with path.open("rb") as stream:
         while piece := stream.read(_PIECE):

@@ -21,7 +21,10 @@ import numpy.typing as npt
 from .archive import Archive, FileKind
 
 __all__ = [
+    "CHANGED",
+    "at_home",
     "content_digest",
+    "is_changed",
     "is_leftover",
     "lock",
     "read_npz",
@@ -36,6 +39,11 @@ _PARTIAL, _UNVERIFIED = ".partial", ".unverified.npz"  # end the names of files 
 _TEMPORARY = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}")
 _LEFTOVER = re.compile(rf"\..*(\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}|{re.escape(_UNVERIFIED)})", re.DOTALL)
 _MOST_INFLATED = 1 << 28  # bytes of the arrays of a file that somebody compressed; ours are stored as they are
+
+
+def at_home(name: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` and ``~user`` replaced by a home; it stays where there is no such user."""
+    return Path(os.path.expanduser(name))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -100,16 +108,31 @@ def unverified(path: Path) -> Path:
 
 
 def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
-    """Write each file beside its place, by its function, and move them there when all are whole."""
+    """Write each file beside its place, by its function, and move them there when all are whole.
+
+    The last one means nothing without the others: the one that was there goes first, so that a process that is killed
+    leaves the old files, the new ones, or none of that name, but never an old one beside new others.
+    """
+    *_, last = saves
+    aside = last.with_name(f".{last.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    moved: list[Path] = []
     try:
         for path, save in saves.items():
             save(unverified(path))
+        if last.is_file():
+            os.replace(last, aside)
         for path in saves:
             os.replace(unverified(path), path)
+            moved.append(path)
+        _remove_dead(last)  # what a killed process had put aside
     except BaseException:
         for path in saves:
             unverified(path).unlink(missing_ok=True)
+        if not moved and aside.exists():
+            os.replace(aside, last)
         raise
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def is_leftover(name: str) -> bool:
@@ -147,6 +170,15 @@ def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
         if array.nbytes:
             digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+CHANGED = "its content was changed after it was written (its digest does not fit)"
+
+
+def is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
+    """Whether the arrays of a file are others than its digest is of, which is taken out; older files have none."""
+    digest = arrays.pop("digest", None)
+    return digest is not None and str(digest) != content_digest(arrays)
 
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, sealed: bool = False) -> None:

@@ -266,7 +266,7 @@ def short_word(word: str) -> str:
     ('0.1,1', '39c9cc32')
     """
     fit = len(word) <= _LONGEST_WORD and word.isascii() and not set(word) - _FIT
-    return word if fit else hashlib.sha256(word.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return word if fit else hashlib.sha256(word.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def _values(instance: Any) -> Iterator[tuple[Declared, Any]]:

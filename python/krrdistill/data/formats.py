@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from krrdistill.common.archive import DEFLATE_RATIO, UNREADABLE, one_line, read_into
-from krrdistill.common.documents import read_bounded
+from krrdistill.common.documents import check_plain, read_bounded
 from krrdistill.errors import DataError
 
 from .dataset import Dataset
@@ -37,6 +37,7 @@ def read_idx(path: Path, *, ndim: int) -> NDArray[np.uint8]:
     Raises DataError when the header or the length is not what the format asks for, before memory is taken for more than
     the file can hold.
     """
+    check_plain(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -123,6 +124,7 @@ def _members(path: Path, files: CifarFiles) -> Iterator[tuple[str, bytes]]:
 
 def _tar_members(path: Path, folder: str, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
     """Those of a tar archive, gzipped or not. Raises DataError for more bytes than such an archive has."""
+    check_plain(path)
     with path.open("rb") as file:
         packed = file.read(2) == _GZIP
         file.seek(0)

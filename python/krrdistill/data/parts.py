@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.files import at_home
 from krrdistill.common.rows import ConvertedRows, RowSource
 from krrdistill.common.samples import host_samples
 from krrdistill.common.warning import warn
@@ -80,7 +81,7 @@ def read_part(source: Any, part: str, x: Columns = None, y: Columns = None, *, l
 
     Raises DataError for a source that has other parts only.
     """
-    label, path = label_of(source), Path(str(source)).expanduser()
+    label, path = label_of(source), at_home(str(source))
     if path.suffix.lower() == ".npz" and path.is_file():
         keys = set(npz_keys(path)) if x is None and y is None else set()
         held = [(name, names) for each in KEY_SETS for name, names in each.items() if keys.issuperset(names)]
@@ -153,7 +154,7 @@ def _own_parts(source: Any, asked: Parts) -> dict[str, Part]:
     if not isinstance(source, (str, os.PathLike)):
         return {}
     text = os.fspath(source)
-    path = Path(text.removeprefix("hf:")).expanduser()
+    path = at_home(text.removeprefix("hf:"))
     if path.suffix.lower() == ".npz" and path.is_file():
         return {} if asked.x is not None or asked.y is not None else _npz_parts(path, asked)
     return _folder_parts(text, path, asked) if path.is_dir() else {}
@@ -214,7 +215,7 @@ def _stored_names(source: Any) -> tuple[str, ...]:
     """What an .npz file calls its classes."""
     if not isinstance(source, (str, os.PathLike)) or not str(source).lower().endswith(".npz"):
         return ()
-    path = Path(source).expanduser()
+    path = at_home(source)
     if "class_names" not in npz_keys(path):
         return ()
     names = npz_arrays(path, ["class_names"])["class_names"]
@@ -225,7 +226,7 @@ def _stored_names(source: Any) -> tuple[str, ...]:
 
 def _name_of(source: Any) -> str:
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fspath(source).removeprefix("hf:")).expanduser()
+        path = at_home(os.fspath(source).removeprefix("hf:"))
         return path.resolve().name if path.is_dir() else path.stem
     return type(source).__name__
 

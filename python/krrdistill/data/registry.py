@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from krrdistill.common.archive import one_line
 from krrdistill.common.arrays import check_choice
+from krrdistill.common.files import at_home
 from krrdistill.common.options import did_you_mean
 from krrdistill.errors import BackendUnavailable, DataError
 from krrdistill.options import DATASETS, TARGETS, is_source_name
@@ -195,7 +196,7 @@ def _load_named(
 
 def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
     chosen = os.environ.get("KRRDISTILL_DATA") or "data" if data_dir is None else data_dir
-    return Path(chosen).expanduser()
+    return at_home(chosen)
 
 
 def _load_known(name: str, folder: Path, *, fetch_missing: bool) -> Dataset:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from krrdistill.common.archive import map_npy
 from krrdistill.common.arrays import to_host
+from krrdistill.common.documents import check_plain
+from krrdistill.common.files import at_home
 from krrdistill.common.frames import column_values, frame_of, is_tabular, refuse_lazy
 from krrdistill.common.rows import FrameRows
 from krrdistill.common.samples import STREAM_REMEDY
@@ -139,7 +141,7 @@ def is_of(source: Any, library: str) -> bool:
 
 
 def _read_path(where: str, text: str, x: Columns, y: Columns, like: Read | None) -> Read:
-    path = Path(text.removeprefix("hf:")).expanduser()
+    path = at_home(text.removeprefix("hf:"))
     if not path.exists():
         raise DataError(f"no such file or folder: {path}")
     if text.startswith("hf:") or is_saved_dataset(path):
@@ -214,15 +216,17 @@ def _read_npz(path: Path, x: Columns, y: Columns, like: Read | None) -> Read:
 def _read_npy(path: Path, x: Columns, y: Columns) -> Read:
     if x is not None or not isinstance(y, (str, os.PathLike)):
         raise DataError(f"{path}: a .npy file holds one array: x is the file itself, y=FILE.npy the labels")
-    return Read(map_npy(path), map_npy(Path(y).expanduser()))
+    return Read(map_npy(path), map_npy(at_home(y)))
 
 
 def _array_or_file(value: Any) -> Any:
-    return map_npy(Path(value).expanduser()) if isinstance(value, (str, os.PathLike)) else value
+    return map_npy(at_home(value)) if isinstance(value, (str, os.PathLike)) else value
 
 
 def _read_parquet(where: str, files: Sequence[Path], x: Columns, y: Columns, like: Read | None) -> Read:
     module = parquet(where)
+    for path in files:
+        check_plain(path)
     try:
         found = list(module.read_schema(files[0]).names)
         xs, ys = chosen_columns(where, found, x, y, like)
@@ -249,6 +253,8 @@ def _read_pictures(where: str, root: Path) -> Read:
         pictures = [path for path in inside if path.suffix.lower() in _PICTURES]
         if not pictures:
             raise DataError(f"{where}: {folder.name} holds no pictures ({', '.join(_PICTURES)}): ROOT/CLASS/PICTURE")
+        for path in pictures:
+            check_plain(path)
         files += pictures
         labels += [folder.name] * len(pictures)
         others += [path for path in inside if path.suffix.lower() not in _PICTURES]

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.archive import FileKind
-from krrdistill.common.documents import parse_json
-from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.documents import UNFIT, parse_json
+from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
 from krrdistill.common.samples import host_samples
 from krrdistill.data.labels import Targets, label_array
 from krrdistill.errors import DataError
@@ -24,7 +24,7 @@ __all__ = ["HeldOutRows"]
 _FORMAT = "krrdistill-held-out-1"
 _KIND = FileKind(
     "a file of held-out rows",
-    re.compile("X|y|sample_weight|header"),
+    re.compile("X|y|sample_weight|header|digest"),
 )
 
 
@@ -105,12 +105,13 @@ class HeldOutRows:
         arrays = {"X": samples[chosen], "y": y[chosen]}
         if self.sample_weight is not None:
             arrays["sample_weight"] = np.asarray(self.sample_weight)[chosen]
-        write_npz(Path(path), {**arrays, "header": np.array(json.dumps({"format": _FORMAT}))})
+        write_npz(Path(path), {**arrays, "header": np.array(json.dumps({"format": _FORMAT}))}, sealed=True)
 
     @staticmethod
     def load(path: str | Path) -> HeldOutRows:
         """Read a file that ``save`` wrote. Raises DataError."""
         arrays = read_npz(Path(path), _KIND)
+        changed = is_changed(arrays)
         try:
             if parse_json("header", str(arrays["header"]))["format"] != _FORMAT:
                 raise ValueError("another format")
@@ -119,6 +120,9 @@ class HeldOutRows:
                 raise ValueError(f"X has shape {X.shape}, y {y.shape}")
             if weights is not None and weights.shape != (len(X),):
                 raise ValueError(f"sample_weight has shape {weights.shape}")
-            return HeldOutRows(X, y, weights)
-        except (KeyError, TypeError, ValueError) as error:
+            loaded = HeldOutRows(X, y, weights)
+        except UNFIT as error:
             raise DataError(f"{path}: not a file of held-out rows ({error})") from error
+        if changed:
+            raise DataError(f"{path}: {CHANGED}")
+        return loaded

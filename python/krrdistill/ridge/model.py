@@ -15,8 +15,8 @@ import numpy.typing as npt
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import check_choice, check_count, check_number, checked_columns, checked_shape, like
-from krrdistill.common.documents import parse_json
-from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.documents import UNFIT, parse_json
+from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.common.warning import warn
@@ -47,7 +47,7 @@ _FEW_HELD_OUT = 20  # below it, one sample is more than 5 % of the accuracy
 _PATH = "path_"
 _KIND = FileKind(
     "a file of a ridge model",
-    re.compile("W|b|lambdas|spread|X_origin|X_unit|whitening|input_count|input_squares|header|path_[a-z0-9_]+"),
+    re.compile("W|b|lambdas|spread|X_origin|X_unit|whitening|input_count|input_squares|header|digest|path_[a-z0-9_]+"),
 )
 
 
@@ -217,7 +217,9 @@ class RidgeModel:
         arrays |= {name: value for name in ("b", "lambdas") if (value := getattr(self, name)) is not None}
         arrays |= {} if self.sizes is None else self.sizes.to_arrays()
         arrays |= {f"{_PATH}{name}": value for name, value in self.path.to_arrays().items()}
-        write_npz(Path(path), {**arrays, **preprocessing, "header": np.array(json.dumps(header, sort_keys=True))})
+        write_npz(
+            Path(path), {**arrays, **preprocessing, "header": np.array(json.dumps(header, sort_keys=True))}, sealed=True
+        )
 
     @staticmethod
     def load(path: str | Path, feature_map: FeatureMap | None = None) -> RidgeModel:
@@ -226,6 +228,7 @@ class RidgeModel:
         The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
         arrays = read_npz(Path(path), _KIND)
+        changed = is_changed(arrays)
         try:
             header = parse_json("header", str(arrays["header"]))
             if header["format"] != _FORMAT:
@@ -250,7 +253,7 @@ class RidgeModel:
                 check_count("load", name, header[name], minimum=0)
             if (classes is None) != (header["targets"] != "classes"):
                 raise ValueError("classes and targets contradict each other")
-            return RidgeModel(
+            loaded = RidgeModel(
                 feature_map=feature_map,
                 W=W,
                 b=arrays.get("b"),
@@ -264,8 +267,11 @@ class RidgeModel:
                 sizes=Sizes.from_arrays(arrays, feature_map.input_dim),
                 **{name: header[name] for name in _PLAIN},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except UNFIT as error:
             raise DataError(f"{path}: not a file of a ridge model that fits ({error})") from error
+        if changed:
+            raise DataError(f"{path}: {CHANGED}")
+        return loaded
 
 
 _PLAIN = ("lambda_", "targets", "center", "precision", "n_train", "n_validation", "outside_range", "weighted")

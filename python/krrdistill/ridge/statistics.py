@@ -32,8 +32,8 @@ from krrdistill.common.arrays import (
     largest_entry,
     to_host,
 )
-from krrdistill.common.documents import parse_json
-from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.documents import UNFIT, parse_json
+from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
 from krrdistill.common.memory import require_memory
 from krrdistill.common.options import shown_value
 from krrdistill.common.products import gram as product_with_itself
@@ -65,7 +65,7 @@ _KIND = FileKind(
     "ridge statistics that this version reads",
     re.compile(
         "gram|features|targets|cross|feature_sum|target_sum|target_square|target_origin|total_weight|"
-        "X_origin|X_unit|whitening|input_count|input_squares|header"
+        "X_origin|X_unit|whitening|input_count|input_squares|header|digest"
     ),
 )
 _BATCH_ROWS = 65536  # rows between two reports of progress
@@ -995,7 +995,7 @@ class RidgeStatistics:
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
             made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
             made.sizes = Sizes.from_arrays(arrays, feature_map.input_dim)
-        except (KeyError, ValueError, TypeError) as error:
+        except UNFIT as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
         made._store = store_of(numbers, p)
         made._origin = numbers["target_origin"] if n or made.classes is not None else None
@@ -1008,7 +1008,7 @@ class RidgeStatistics:
         header, arrays = self.to_arrays()
         description, preprocessing = described(self.feature_map)
         text = json.dumps({**header, **description}, sort_keys=True)
-        write_npz(Path(path), {**arrays, **preprocessing, "header": np.array(text)})
+        write_npz(Path(path), {**arrays, **preprocessing, "header": np.array(text)}, sealed=True)
 
     @classmethod
     def load(
@@ -1019,6 +1019,7 @@ class RidgeStatistics:
         The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
         arrays = read_npz(Path(path), _KIND)
+        changed = is_changed(arrays)
         try:
             header = parse_json("header", str(arrays.pop("header", "null")))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -1028,9 +1029,12 @@ class RidgeStatistics:
             if arrays["feature_sum"].shape != (p,):  # before weights of that size are drawn
                 raise ValueError(f"feature_sum has shape {arrays['feature_sum'].shape}, the map {p!r} features")
             feature_map = described_map(header, arrays, feature_map)
-            return cls.from_arrays(feature_map, header, arrays, backend=backend)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            loaded = cls.from_arrays(feature_map, header, arrays, backend=backend)
+        except UNFIT as error:
             raise DataError(f"{path}: {error}") from error
+        if changed:
+            raise DataError(f"{path}: {CHANGED}")
+        return loaded
 
 
 def products_of(header: Mapping[str, Any]) -> Products:

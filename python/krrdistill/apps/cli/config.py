@@ -143,7 +143,7 @@ def _load_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        content = read_bounded(path, _LARGEST)
+        content = read_bounded(path, _LARGEST, pipes=True)
     except DataError as error:
         raise UsageError(str(error)) from error
     try:

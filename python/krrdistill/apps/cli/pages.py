@@ -72,7 +72,7 @@ def _read(folders: Sequence[Path]) -> tuple[list[RunFolder], dict[str, str]]:
 
 def _check_replaced(out: Path) -> None:
     """Raises UsageError for a file that is no page."""
-    if out.exists():
+    if out.is_file():
         with out.open("rb") as stream:
             if stream.read(len(_PAGE)) != _PAGE:
                 raise status.UsageError(

@@ -14,6 +14,7 @@ from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import FigureOptions, ReproduceOptions
 from krrdistill.apps.sweep.grid import SweepOptions
 from krrdistill.apps.tracking import TRACKERS, require_tracker
+from krrdistill.common.files import at_home
 from krrdistill.common.options import as_words, check_options, declared_options, differing, group, option, option_of
 from krrdistill.options import (
     DATASETS,
@@ -124,7 +125,7 @@ class SourceOptions:
 
 def check_source(dataset: str) -> None:
     """Raises UsageError for a file or folder that does not exist."""
-    if dataset not in DATASETS and not Path(dataset.removeprefix("hf:")).expanduser().exists():
+    if dataset not in DATASETS and not at_home(dataset.removeprefix("hf:")).exists():
         raise UsageError(f"--dataset: no such file or folder: {dataset}")
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import to_host
-from krrdistill.common.documents import parse_json
+from krrdistill.common.documents import UNFIT, parse_json
 from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError
@@ -28,6 +28,7 @@ _KIND = FileKind(
     "a checkpoint of KIP",
     re.compile("X|first|second|best|losses|curve|seconds|meta"),
 )
+_MOST_STEPS, _MOST_LOOKS = 1 << 23, 1 << 18  # of a run; a number takes 40 bytes in a list
 
 
 class Look(NamedTuple):
@@ -110,12 +111,14 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
         if meta["format"] != _FORMAT:
             raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
         recorded = dict(meta["configuration"])
+        if len(arrays["losses"]) > _MOST_STEPS or len(arrays["curve"]) > _MOST_LOOKS:
+            raise ValueError("of more steps than a run has")
         curve = [Look(int(iteration), *rest) for iteration, *rest in arrays["curve"].tolist()]
         X, first, second, best = matrices = [arrays[name] for name in _MATRICES]
         ran_on = [(int(iteration), str(where)) for iteration, where in meta.get("ran_on", ())]
         state = State(X, first, second, best, arrays["losses"].tolist(), curve, float(arrays["seconds"]), ran_on)
         whole = state.step == meta["iteration"] and 0 <= curve[-1].iteration <= state.step
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+    except UNFIT as error:
         raise DataError(f"{path}: not a checkpoint of KIP ({error})") from error
     _check_configuration(path, recorded, configuration)
     for name, matrix in zip(_MATRICES, matrices, strict=True):

@@ -16,7 +16,7 @@ from typing import Any
 from krrdistill.apps.privacy.budget import PrivacyBudget
 from krrdistill.apps.privacy.mechanisms import gaussian_delta, least_above
 from krrdistill.apps.privacy.noise import SLACK
-from krrdistill.common.documents import parse_json, read_bounded
+from krrdistill.common.documents import UNFIT, check_plain, parse_json, read_bounded
 from krrdistill.common.files import lock, write_atomically
 from krrdistill.errors import DataError
 
@@ -86,7 +86,9 @@ def _locked(path: Path) -> Iterator[None]:
     """Nobody else enters a release meanwhile. The file of the lock stays."""
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first")
-    with open(path.with_name(f".{path.name}.lock"), "a", encoding="ascii") as stream:
+    locked = path.with_name(f".{path.name}.lock")
+    check_plain(locked)
+    with locked.open("a", encoding="ascii") as stream:
         try:
             lock(stream.fileno())
         except OSError as error:
@@ -103,7 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
             and isinstance(ledger["n"], int)
             and all(isinstance(each["rho"], float) and 0.0 < each["rho"] < 1e300 for each in ledger["releases"])
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, *UNFIT) as error:
         raise DataError(f"{path}: not a readable ledger of releases ({error})") from error
     if not whole:
         raise DataError(f"{path}: not a ledger of releases (format {FORMAT})")

@@ -12,6 +12,7 @@ from krrdistill.apps.privacy.budget import PrivacyBudget
 from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.theorem import LIMITS, TheoremNoise, theorem_noise
 from krrdistill.artifact.file import DistilledDataset
+from krrdistill.common.documents import UNFIT
 from krrdistill.construct.labels import one_hot_labels
 from krrdistill.data import Dataset
 from krrdistill.errors import DataError
@@ -109,7 +110,7 @@ def _training_rows(distilled: DistilledDataset, dataset: Dataset) -> tuple[npt.N
     try:
         options = DistillOptions(**dict(distilled.meta["options"], backend=None))
         lambda_ = float(distilled.meta["lambda"])
-    except (KeyError, TypeError, ValueError) as error:
+    except UNFIT as error:
         raise DataError(f"privacy: the file does not record how its model was trained ({error})") from error
     everything = np.arange(len(dataset.x_train))
     all_of_them = options.refit or distilled.meta.get("own_validation")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from krrdistill.common.documents import parse_json, read_bounded
+from krrdistill.common.documents import UNFIT, parse_json, read_bounded
 from krrdistill.common.files import write_atomically
 from krrdistill.errors import DataError
 
@@ -69,7 +69,7 @@ class Store:
             if digest is not None and digest != _digest(content["result"]):  # older cells have none
                 raise ValueError("it was changed after it was written")
             return dict(content["result"])
-        except (KeyError, TypeError, ValueError) as error:
+        except UNFIT as error:
             raise DataError(f"{path}: not the result of this cell ({error}); delete it to run the cell again") from None
 
     def write(self, cell: Cell, result: dict[str, Any]) -> None:

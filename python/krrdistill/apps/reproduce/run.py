@@ -22,6 +22,7 @@ from krrdistill.apps.reproduce.sections import Publication
 from krrdistill.apps.reproduce.selection import ReproduceOptions
 from krrdistill.artifact.making import versions
 from krrdistill.backends import get_backend
+from krrdistill.common.documents import UNFIT
 from krrdistill.common.options import as_words
 from krrdistill.common.progress import Progress
 from krrdistill.common.threads import limited_threads
@@ -107,7 +108,7 @@ def _is_finished(store: Store, cell: Cell, options: ReproduceOptions) -> bool:
     result = store.read(cell)
     try:
         return _finished(result, options)
-    except (KeyError, TypeError, ValueError) as error:
+    except UNFIT as error:
         raise DataError(
             f"{store.path(cell)}: not the result of this cell ({error}); delete it to run the cell again"
         ) from error
