@@ -30,7 +30,9 @@ from large import SHARDS, K, batches, write_shards
 from machine import machine_facts, one_line
 
 CHUNKS = 8
-"""Parts of a data set that engines read at a time."""
+"""Files of the shards, and parts of a data set that processes read at a time."""
+LEAST_ROWS = 3
+"""Rows of a part that Dask and Ray read, in features at least (docs/explanation/architecture.md)."""
 Array = Any
 D = 512  # features of the embeddings
 _WAYS_TEXT = (
@@ -39,7 +41,8 @@ _WAYS_TEXT = (
 )
 _EFFICIENCY_TEXT = (
     "Seconds of the pass in float32, median of the runs (all runs in `results/travel.json`), reading and reduction "
-    "included, the start of the cluster not. *Efficiency*: median ratio of the runs beside each other.\n"
+    "included, the start of the cluster not. Dask and Ray read at most eight parts of the rows, of three times as many "
+    "rows as features at least. *Efficiency*: median ratio of the runs beside each other.\n"
 )
 
 
@@ -50,16 +53,16 @@ class Source:
         self.folder, self.name = folder, name
         facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         self.n, self.k, self.kernel = facts["n"], facts["k"], facts["kernel"]
-        self.bounds = np.linspace(0, self.n, CHUNKS + 1).astype(int).tolist()
+        self.engine_chunks = min(CHUNKS, max(2, self.n // (LEAST_ROWS * facts["p"])) // 2 * 2)
 
     def arrays(self) -> tuple[Array, Array]:
         """All training rows, as memory maps."""
         return (np.load(self.folder / f"{self.name}_{part}.npy", mmap_mode="r") for part in "xy")  # type: ignore[return-value]
 
-    def chunk(self, number: int) -> tuple[Array, Array]:
-        """One of eight parts, in order."""
+    def chunk(self, number: int, count: int = CHUNKS) -> tuple[Array, Array]:
+        """One of so many parts, in order."""
         X, y = self.arrays()
-        rows = slice(self.bounds[number], self.bounds[number + 1])
+        rows = slice(self.n * number // count, self.n * (number + 1) // count)
         return X[rows], np.array(y[rows])
 
     def held(self) -> kd.HeldOutRows:
@@ -94,7 +97,7 @@ def prepare(folder: Path, name: str, data_dir: Path | None, rows: int) -> None:
     np.save(folder / f"{name}_y.npy", y[held:])
     kd.HeldOutRows(X[:held], y[:held]).save(folder / f"{name}_held.npz")
     kd.RidgeStatistics(phi, k).save(folder / f"{name}_empty.npz")
-    facts = {"n": len(X) - held, "k": k, "kernel": phi.kernel}
+    facts = {"n": len(X) - held, "k": k, "kernel": phi.kernel, "p": phi.output_dim}
     (folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -161,7 +164,8 @@ def dask(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
     ):
         list(client.run(lambda: __import__("krrdistill").RidgeStatistics))  # workers import, as in a cluster that runs
         start = time.perf_counter()
-        parts = [delayed(source.chunk)(number) for number in range(CHUNKS)]
+        count = source.engine_chunks
+        parts = [delayed(source.chunk)(number, count) for number in range(count)]
         total = statistics_of_batches(parts, phi, source.k, precision=precision, threads=1)
         return _timed(total, start)
 
@@ -179,7 +183,7 @@ def ray(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
 
     phi = source.feature_map()
     engine.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
-    data = engine.data.range(source.n, override_num_blocks=CHUNKS).map_batches(read, batch_size=8192)
+    data = engine.data.range(source.n, override_num_blocks=source.engine_chunks).map_batches(read, batch_size=8192)
     few = engine.data.range(64, override_num_blocks=4).map_batches(read)
     statistics(few, phi, source.k, x="x", y="y", workers=2, batch_size=16)  # starts the workers, which import
     start = time.perf_counter()
