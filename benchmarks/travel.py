@@ -32,7 +32,7 @@ from machine import machine_facts, one_line
 CHUNKS = 8
 """Files of the shards, and parts of a data set that processes read at a time."""
 LEAST_ROWS = 3
-"""Rows of a part that Dask and Ray read, in features at least (docs/explanation/architecture.md)."""
+"""Rows of a part that Dask and Ray read, in features at least (docs/guide/clusters.md)."""
 Array = Any
 D = 512  # features of the embeddings
 _WAYS_TEXT = (
@@ -284,6 +284,13 @@ def efficiency(folder: Path, name: str, repeats: int) -> list[dict[str, Any]]:
     ]
 
 
+def _measured_before(results: dict[str, Any], part: str) -> list[str]:
+    """What to say of rows of an earlier run on another machine."""
+    here = one_line(results["machine"])
+    older = {row["source"]: row["machine"] for row in results[part] if row["machine"] != here}
+    return [f"\n*{source}* was measured before, on: {machine}." for source, machine in older.items()]
+
+
 def page(results: dict[str, Any]) -> str:
     """Both tables as Markdown."""
     lines = [
@@ -298,6 +305,7 @@ def page(results: dict[str, Any]) -> str:
             f"{row['lambda']:.3g} | {row['weight_error']:.1e} |"
         )
     lines += [
+        *_measured_before(results, "ways"),
         "\n## Two workers of one thread against one process of two\n",
         _EFFICIENCY_TEXT,
         "| data | way | seconds | efficiency |",
@@ -306,6 +314,7 @@ def page(results: dict[str, Any]) -> str:
     for row in results["efficiency"]:
         middle = averages.median(row["seconds"])
         lines.append(f"| {row['source']} | {row['way']} | {middle:.1f} | {row['efficiency']:.2f} |")
+    lines += _measured_before(results, "efficiency")
     lines.append(f"\nWritten by `benchmarks/travel.py`. {one_line(results['machine'])}\n")
     return "\n".join(lines)
 
@@ -336,6 +345,9 @@ def main() -> None:
     store = options.results / "travel.json"
     stored = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
     results = {"ways": [], "efficiency": [], **stored, "machine": machine_facts()}
+    here = one_line(results["machine"])
+    for row in (*results["ways"], *results["efficiency"]):
+        row.setdefault("machine", one_line(stored["machine"]))
     names = options.sources.split(",")
     for part in options.parts.split(","):
         results[part] = [row for row in results[part] if row["source"] not in names]
@@ -343,7 +355,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             prepare(Path(scratch), name, options.data_dir, options.rows)
             for part in options.parts.split(","):
-                results[part] += list(_part(part, Path(scratch), name, options.repeats))
+                found = _part(part, Path(scratch), name, options.repeats)
+                results[part] += [{**row, "machine": here} for row in found]
                 options.results.mkdir(parents=True, exist_ok=True)
                 store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                 (options.out / "travel.md").write_text(page(results), encoding="utf-8")

@@ -93,11 +93,12 @@ def statistics(
         The statistics of the rows that are held out, in place of those of the others: real-valued targets choose
         lambda by them.
     workers : int, optional
-        By default as many as the cluster has CPUs, over ``threads``. They reserve no CPU: Ray Data needs some.
+        Tasks at a time: by default as many as the cluster has CPUs, over ``threads``. They reserve no CPU: Ray Data
+        needs some.
     threads : int
-        Of BLAS and OpenMP, in every worker.
+        Of BLAS and OpenMP, in every task.
     batch_size : int
-        Rows that a worker reads at a time.
+        Rows that are summed at a time, and those that a task has at least.
     backend : str, optional
     shard : str, optional
         What the result is called where it is merged with others; by default a digest of the sums.
