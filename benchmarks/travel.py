@@ -33,6 +33,8 @@ CHUNKS = 8
 """Files of the shards, and parts of a data set that processes read at a time."""
 LEAST_ROWS = 3
 """Rows of a part that Dask and Ray read, in features at least (docs/guide/clusters.md)."""
+GOAL = 0.85
+"""Efficiency of two workers."""
 Array = Any
 D = 512  # features of the embeddings
 _WAYS_TEXT = (
@@ -162,12 +164,20 @@ def dask(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
         engine.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         engine.Client(cluster) as client,
     ):
-        list(client.run(lambda: __import__("krrdistill").RidgeStatistics))  # workers import, as in a cluster that runs
+        client.run(_first_rows, source)  # workers import and load, as in a cluster that runs
         start = time.perf_counter()
         count = source.engine_chunks
         parts = [delayed(source.chunk)(number, count) for number in range(count)]
         total = statistics_of_batches(parts, phi, source.k, precision=precision, threads=1)
         return _timed(total, start)
+
+
+def _first_rows(source: Source) -> None:
+    """What a worker does once: imports, the compiled core, BLAS."""
+    import krrdistill.interop.dask  # noqa: F401
+
+    X, y = source.chunk(0)
+    source.empty("float32").update(X[:16], y[:16])
 
 
 def ray(source: Source, precision: str) -> tuple[kd.RidgeStatistics, float]:
@@ -288,7 +298,7 @@ def _measured_before(results: dict[str, Any], part: str) -> list[str]:
     """What to say of rows of an earlier run on another machine."""
     here = one_line(results["machine"])
     older = {row["source"]: row["machine"] for row in results[part] if row["machine"] != here}
-    return [f"\n*{source}* was measured before, on: {machine}." for source, machine in older.items()]
+    return [f"\n*{source}* was measured before, with earlier code, on: {machine}." for source, machine in older.items()]
 
 
 def page(results: dict[str, Any]) -> str:
@@ -308,13 +318,15 @@ def page(results: dict[str, Any]) -> str:
         *_measured_before(results, "ways"),
         "\n## Two workers of one thread against one process of two\n",
         _EFFICIENCY_TEXT,
-        "| data | way | seconds | efficiency |",
+        f"| data | way | seconds | efficiency, goal {GOAL} |",
         "|---|---|---|---|",
     ]
     for row in results["efficiency"]:
         middle = averages.median(row["seconds"])
-        lines.append(f"| {row['source']} | {row['way']} | {middle:.1f} | {row['efficiency']:.2f} |")
+        missed = "" if row["efficiency"] >= GOAL else " **missed**"
+        lines.append(f"| {row['source']} | {row['way']} | {middle:.1f} | {row['efficiency']:.3f}{missed} |")
     lines += _measured_before(results, "efficiency")
+    lines.append("\n[Where the time goes](../explanation/performance.md#workers-of-dask-and-ray).")
     lines.append(f"\nWritten by `benchmarks/travel.py`. {one_line(results['machine'])}\n")
     return "\n".join(lines)
 
