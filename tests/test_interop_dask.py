@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import re
 import runpy
 import signal
@@ -200,6 +201,38 @@ def test_merging_changes_no_part_and_no_part_is_added_twice() -> None:
     assert total.gram.flags.writeable
     with pytest.raises(kd.DataError, match="shard 'part 0' is already in these statistics"):
         task.merged([made[0], made[1], made[0]])
+
+
+@pytest.mark.parametrize("form", ["copy", "pickle", "deepcopy", "arrays", "itself"])
+def test_packed_parts_give_the_sums_of_matrices(form: str) -> None:
+    problem = digits()
+    task = parts.WorkerTask(parts.RowChoice("statistics", 0.0, 0, False), 1, problem.phi, 10, None, "float64")
+    rows = (slice(0, 500), slice(500, 1000), slice(1000, 1430))
+    made = [task.part([parts.Batch("rows", problem.X[r], problem.y[r])], f"part {i}") for i, r in enumerate(rows)]
+    assert not any(array.flags.writeable for _, arrays in made for array in arrays.values())
+    packed = [kd.RidgeStatistics.from_arrays(problem.phi, *part) for part in made]
+    whole = [kd.RidgeStatistics(problem.phi, 10, precision="float64", shard=f"part {i}") for i in range(3)]
+    for one, r in zip(whole, rows, strict=True):
+        one.update(problem.X[r], problem.y[r])
+    for each in (packed, whole):
+        each[0] += each[1]
+        each[0] += each[2]
+        each[0] -= each[1]
+    taken = {
+        "copy": lambda one: one.copy(),
+        "pickle": lambda one: pickle.loads(pickle.dumps(one)),
+        "deepcopy": copy.deepcopy,
+        "arrays": lambda one: kd.RidgeStatistics.from_arrays(problem.phi, *one.to_arrays()),
+        "itself": lambda one: one,
+    }[form](packed[0])
+    packed[0] += packed[1].copy()  # changes neither what was taken from it, nor parts
+    if form != "itself":
+        tolerances.assert_exact(taken.gram, whole[0].gram)
+    whole[0] += whole[1]
+    tolerances.assert_exact(packed[0].gram, whole[0].gram)
+    assert taken.gram.flags.writeable
+    again = task.part([parts.Batch("rows", problem.X[rows[0]], problem.y[rows[0]])], "part 0")
+    tolerances.assert_exact(made[0][1]["gram"], again[1]["gram"])
 
 
 def test_tasks_limit_the_threads_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import runpy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ import tolerances
 from engines import HOLDOUT, SEED, assert_same_choice, assert_same_statistics, digits
 
 pytest.importorskip("ray.data", reason="Ray is not installed (pip install krrdistill[ray])")
+import pyarrow as pa
 import ray
 
-from krrdistill.interop.ray import _Columns, correct_counts, statistics
+from krrdistill.interop.ray import _batches, _Columns, _shares, correct_counts, statistics
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "ray_data.py"
 pytestmark = pytest.mark.filterwarnings("ignore:::ray", "ignore::ResourceWarning")  # Ray's own, of itself
@@ -70,9 +73,49 @@ def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
         return {**batch, "pixels": pixels}
 
     with pytest.raises(
-        kd.DataError, match=r"^statistics: worker \d, batch \d+: statistics.update: X: row \d+ holds NaN"
+        kd.DataError, match=r"^statistics: task \d+, batch \d+: statistics.update: X: row \d+ holds NaN"
     ):
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit")
+
+
+def test_rows_of_small_blocks_are_put_together_and_cut_as_asked(dataset: Any) -> None:
+    problem = digits()
+    found = statistics(dataset.limit(700), problem.phi, 10, x="pixels", y="digit", precision="float64", batch_size=300)
+    assert found.n == 700
+    assert statistics(dataset.filter(lambda row: row["digit"] > 9), problem.phi, 10, x="pixels", y="digit").n == 0
+
+
+def test_blocks_that_count_in_part_are_cut() -> None:
+    columns = _Columns("pixels", "digit", None, "row")
+    tables = [pa.table({"pixels": [float(i) for i in n], "digit": n, "row": n}) for n in (range(5), range(5, 8))]
+    batches = list(_batches(columns, 3, "task 0", [(1, 3), None], tables))
+    assert [batch.numbers.tolist() for batch in batches] == [[1, 2, 5], [6, 7]]
+
+
+def test_shares_have_a_batch_at_least_and_grow_with_the_rows() -> None:
+    blocks = [SimpleNamespace(num_rows=10, size_bytes=100)] * 1000
+    bundle = SimpleNamespace(block_refs=range(1000), metadata=blocks)
+    found = list(_shares(SimpleNamespace(iter_internal_ref_bundles=lambda: iter([bundle])), 2, 20))
+    assert [block.reference for share in found for block in share] == list(range(1000))
+    sizes = [len(share) for share in found]
+    assert sizes[:3] == [2, 2, 2]
+    assert 1000 / 32 >= max(sizes) >= sizes[-2] > 20
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(dataset: Any, tmp_path: Path) -> None:
+    problem, killed = digits(), tmp_path / "killed"
+
+    class Deadly(kd.RandomFourier):
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            """Arrives in a task; the first one dies."""
+            self.__dict__.update(state)
+            with suppress(FileExistsError), killed.open("x"):
+                os._exit(1)
+
+    phi = Deadly(64, 60, sigma2=64.0, seed=1, preprocessing=problem.phi.preprocessing)
+    found = statistics(dataset, phi, 10, x="pixels", y="digit", precision="float64", batch_size=100)
+    assert killed.exists()
+    assert_same_statistics(found, problem.everything)
 
 
 def test_columns_that_are_not_there_are_named() -> None:

@@ -72,6 +72,7 @@ def statistics(
     Parameters
     ----------
     X : dask array of shape (n, ...) in chunks of rows, or dask data frame
+        A part costs as much for few rows as for many: chunks of three times as many rows as features, or more.
     y : dask array or series of labels (n,) or targets (n, k)
         Arrays are cut like X.
     feature_map : FeatureMap

@@ -122,16 +122,16 @@ class WorkerTask:
         for name, X, y, sample_weight, numbers in batches:
             with self._work(name):
                 statistics.update(X, y, sample_weight=sample_weight, rows=self.choice.of(numbers))
-        return statistics.to_arrays()
+        return _read_only(statistics.to_arrays())
 
     def merged(self, parts: Sequence[Part]) -> Part:
-        """The sum of parts in their order, in place in a copy of the first."""
+        """The sum of parts in their order; triangles are added as they are."""
         first, *others = parts
         total = RidgeStatistics.from_arrays(self.feature_map, *first)
         with limited_threads(self.threads):
             for part in others:
                 total += RidgeStatistics.from_arrays(self.feature_map, *part)
-        return total.to_arrays()
+        return _read_only(total.to_arrays())
 
     def whole(self, part: Part, shard: str | None) -> RidgeStatistics:
         """The statistics of the sum of all parts, which are one shard from now on: by default a digest of the sums."""
@@ -157,6 +157,13 @@ class WorkerTask:
                 yield
         except (DataError, TypeError) as error:
             raise type(error)(f"{name}: {error}") from error
+
+
+def _read_only(part: Part) -> Part:
+    """The part, to which nobody can write: engines need not copy it, nor merging unpack it."""
+    for array in part[1].values():
+        array.setflags(write=False)
+    return part
 
 
 def added_counts(counts: Sequence[CorrectCounts]) -> CorrectCounts:

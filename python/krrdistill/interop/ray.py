@@ -1,6 +1,7 @@
-"""Ray: ridge statistics of a Ray data set, from a pool of workers that stream it, and added up in pairs.
+"""Ray: ridge statistics of a Ray data set, in tasks that take its blocks as they are read, and added up in pairs.
 
-Ray gives the next block to the worker that asks for it, so that sums round differently from run to run.
+Blocks arrive in any order, so that sums round differently from run to run. Only references to them pass through the
+process that asks.
 
 >>> import ray
 >>> from krrdistill.interop.ray import statistics
@@ -11,6 +12,8 @@ RidgeStatistics(n=1000, p=64, k=10, classes, products in float32)
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -26,14 +29,21 @@ from krrdistill.ridge.statistics import RidgeStatistics
 from .parts import Batch, Part, RowChoice, WorkerTask, added_counts
 
 try:
+    import pandas as pd
     import ray
     import ray.data
+    from ray.data.block import BlockAccessor
 except ImportError as unusable:
     raise BackendUnavailable(
         f'krrdistill.interop.ray needs Ray Data ({unusable}): pip install "krrdistill[ray]"'
     ) from unusable
 
 __all__ = ["correct_counts", "statistics"]
+
+_SHARES = 16
+"""Tasks that each worker is to have at least, where there are many rows."""
+_SHARE_BYTES = 256 << 20
+"""Of blocks that one task takes."""
 
 
 def statistics(
@@ -83,11 +93,12 @@ def statistics(
         The statistics of the rows that are held out, in place of those of the others: real-valued targets choose
         lambda by them.
     workers : int, optional
-        By default as many as the cluster has CPUs, over ``threads``. They reserve no CPU: Ray Data needs some.
+        Tasks at a time: by default as many as the cluster has CPUs, over ``threads``. They reserve no CPU: Ray Data
+        needs some.
     threads : int
-        Of BLAS and OpenMP, in every worker.
+        Of BLAS and OpenMP, in every task.
     batch_size : int
-        Rows that a worker reads at a time.
+        Rows that are summed at a time, and those that a task has at least.
     backend : str, optional
     shard : str, optional
         What the result is called where it is merged with others; by default a digest of the sums.
@@ -105,11 +116,11 @@ def statistics(
     task = WorkerTask(choice, threads, feature_map, classes, n_targets, precision, backend)
     sent, columns = ray.put(task), _Columns(x, y, sample_weight, row)
     columns.check(choice)
-    parts = _run(choice.where, _part, (sent, columns), dataset, workers, threads, batch_size)
-    while len(parts) > 1:  # in pairs, where they lie
-        pairs = (parts[start : start + 2] for start in range(0, len(parts), 2))
-        parts = [_remote(_merged).remote(sent, *pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return task.whole(ray.get(parts[0]), shard)
+    parts: list[Any] = []  # the n-th is the sum of 2^n tasks, or None
+    for part in _run(choice.where, _part, (sent, columns), dataset, workers, threads, batch_size):
+        _carry(parts, part, sent)
+    whole = functools.reduce(lambda one, other: _remote(_merged).remote(sent, one, other), filter(None, parts))
+    return task.whole(ray.get(whole), shard)
 
 
 def correct_counts(
@@ -147,7 +158,7 @@ def correct_counts(
     sent, columns = ray.put(WorkerTask.like(statistics, choice, threads)), _Columns(x, y, None, row)
     columns.check(choice)
     counts = _run(choice.where, _correct, (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
-    return added_counts(ray.get(counts))
+    return added_counts(ray.get(list(counts)))
 
 
 class _Columns(NamedTuple):
@@ -199,33 +210,88 @@ def _run(
     workers: int | None,
     threads: int,
     batch_size: int,
-) -> list[Any]:
-    """References to what ``work`` made of each share of the rows; the first failure ends all of them.
+) -> Iterator[Any]:
+    """References to what ``work`` made of some blocks each, as tasks end; the first failure ends all of them.
 
     Tasks, not actors: Ray keeps their processes, which then import the package once, and starts a new one for each
-    actor. None is tried again, since its share of the rows is gone.
+    actor. ``Dataset.streaming_split`` has one, too, and took 1.1 s of every pass (2 cores) before the first row.
     """
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"{where}: dataset must be a ray.data.Dataset, got a {type(dataset).__name__}")
     check_count(where, "batch_size", batch_size)
     count = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads) if workers is None else workers
-    shares = dataset.streaming_split(check_count(where, "workers", count), equal=False)
-    run = _remote(work, num_returns=2, max_retries=0)
-    started = [
-        run.remote(*arguments, share, batch_size, f"{where}: worker {number}") for number, share in enumerate(shares)
-    ]
-    pending = [ended for ended, _ in started]
+    check_count(where, "workers", count)
+    run = _remote(work, num_returns=2)
+    pending: dict[Any, Any] = {}  # sign of the end of a task: its result
     try:
+        for number, share in enumerate(_shares(dataset, count, batch_size)):
+            if len(pending) == count:
+                yield _next(pending)
+            cuts, blocks = [block.cut for block in share], [block.reference for block in share]
+            ended, made = run.remote(*arguments, batch_size, f"{where}: task {number}", cuts, *blocks)
+            pending[ended] = made
         while pending:
-            done, pending = ray.wait(pending)
-            ray.get(done)
+            yield _next(pending)
     except BaseException as error:
-        for ended, _ in started:
+        for ended in pending:
             ray.cancel(ended, force=True)
         if isinstance(error, ray.exceptions.RayTaskError):
             raise error.cause from error
         raise
-    return [made for _, made in started]
+
+
+def _next(pending: dict[Any, Any]) -> Any:
+    """Waits until a task ended, and takes its result from those pending. Raises what the task raised."""
+    [ended], _ = ray.wait(list(pending))
+    ray.get(ended)
+    return pending.pop(ended)
+
+
+class _Block(NamedTuple):
+    """A block that Ray has read."""
+
+    reference: Any
+    rows: int
+    size: int  # bytes
+    cut: tuple[int, int] | None  # the rows that count, where not all do
+
+    @staticmethod
+    def of(dataset: Any) -> Iterator[_Block]:
+        """All blocks, as they are read."""
+        for bundle in dataset.iter_internal_ref_bundles():
+            cuts = getattr(bundle, "slices", None) or [None] * len(bundle.block_refs)  # older versions have none
+            for reference, facts, cut in zip(bundle.block_refs, bundle.metadata, cuts, strict=True):
+                bounds = None if cut is None else (cut.start_offset, cut.end_offset)
+                rows = facts.num_rows or 0 if cut is None else cut.num_rows
+                yield _Block(reference, rows, facts.size_bytes or 0, bounds)
+
+
+def _shares(dataset: Any, workers: int, batch_size: int) -> Iterator[list[_Block]]:
+    """The blocks of each task; at least one share.
+
+    Every task packs its sums, which takes as long for few rows as for many. So a share has a batch at least, and a
+    small part of all rows so far, unless its blocks would fill the store of objects.
+    """
+    share: list[_Block] = []
+    total = rows = size = 0
+    for block in _Block.of(dataset):
+        share.append(block)
+        rows, size = rows + block.rows, size + block.size
+        if rows >= max(batch_size, total // (_SHARES * workers)) or size >= _SHARE_BYTES:
+            yield share
+            share, total, rows, size = [], total + rows, 0, 0
+    if share or not total:
+        yield share
+
+
+def _carry(parts: list[Any], part: Any, sent: Any) -> None:
+    """Adds a part as binary numbers carry: few parts exist at a time, and each is in few sums."""
+    for place, other in enumerate(parts):
+        if other is None:
+            parts[place] = part
+            return
+        part, parts[place] = _remote(_merged).remote(sent, other, part), None
+    parts.append(part)
 
 
 def _remote(work: Any, **options: Any) -> Any:
@@ -236,20 +302,44 @@ def _remote(work: Any, **options: Any) -> Any:
 # On the workers
 
 
-def _part(task: WorkerTask, columns: _Columns, rows: Any, batch_size: int, name: str) -> tuple[None, Part]:
+def _part(
+    task: WorkerTask, columns: _Columns, batch_size: int, name: str, cuts: Sequence[Any], *blocks: Any
+) -> tuple[None, Part]:
     """A sign that it ended, and the part of its rows, which stays where it is."""
-    return None, task.part(_batches(columns, rows, batch_size, name), name)
+    return None, task.part(_batches(columns, batch_size, name, cuts, blocks), name)
 
 
 def _correct(
-    task: WorkerTask, columns: _Columns, path: RidgePath, rows: Any, batch_size: int, name: str
+    task: WorkerTask, columns: _Columns, path: RidgePath, batch_size: int, name: str, cuts: Sequence[Any], *blocks: Any
 ) -> tuple[None, CorrectCounts]:
-    return None, task.correct(path, _batches(columns, rows, batch_size, name))
+    return None, task.correct(path, _batches(columns, batch_size, name, cuts, blocks))
 
 
-def _batches(columns: _Columns, rows: Any, batch_size: int, name: str) -> Iterator[Batch]:
-    for number, found in enumerate(rows.iter_batches(batch_size=batch_size, batch_format=columns.format)):
-        yield columns.batch(f"{name}, batch {number}", found)
+def _batches(
+    columns: _Columns, batch_size: int, name: str, cuts: Sequence[Any], blocks: Sequence[Any]
+) -> Iterator[Batch]:
+    """The rows of blocks in batches; small blocks are put together."""
+    held: list[Batch] = []
+    number, last = itertools.count(), len(blocks) - 1
+    for place, (block, cut) in enumerate(zip(blocks, cuts, strict=True)):
+        rows = BlockAccessor.for_block(block)
+        if cut is not None:
+            rows = BlockAccessor.for_block(rows.slice(*cut))
+        if rows.num_rows():
+            held.append(columns.batch(f"{name}, batch {next(number)}", rows.to_batch_format(columns.format)))
+        if held and (place == last or sum(len(batch.X) for batch in held) >= batch_size):
+            whole, held = Batch(held[0].name, *map(_joined, list(zip(*held, strict=True))[1:])), []
+            for start in range(0, len(whole.X), batch_size):
+                end = start + batch_size
+                yield Batch(whole.name, *(None if field is None else field[start:end] for field in whole[1:]))
+
+
+def _joined(fields: Sequence[Any]) -> Any:
+    """The same columns of several blocks, one behind the other."""
+    first = fields[0]
+    if len(fields) == 1 or first is None:
+        return first
+    return np.concatenate(fields) if isinstance(first, np.ndarray) else pd.concat(fields, ignore_index=True)
 
 
 def _merged(task: WorkerTask, *parts: Part) -> Part:

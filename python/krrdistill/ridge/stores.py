@@ -6,6 +6,7 @@ Both classes have one interface: ``add_weighted``, ``gram``, ``matrix``, ``trace
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -34,11 +35,35 @@ class _Part(NamedTuple):
 
 
 class SummedGram:
-    """G (p, p), where a backend sums it; between two looks at it only its lower triangle is kept up."""
+    """G (p, p), where a backend sums it; between two looks at it only its lower triangle is kept up.
+
+    A packed triangle stays one until a matrix is needed, so that parts on their way are added without unpacking them.
+    """
 
     def __init__(self, gram: FloatArray | ResidentGram) -> None:
-        self._gram = gram
+        self._matrix: FloatArray | ResidentGram | None = gram
+        self._triangle: FloatArray | None = None  # in place of the matrix
+        self._shared = False  # others have this triangle, too: it is not written to
         self._symmetric = False
+
+    @staticmethod
+    def of_triangle(packed: FloatArray) -> SummedGram:
+        """From the packed lower triangle, to which nobody writes."""
+        made = SummedGram(np.empty((0, 0)))
+        made._matrix, made._triangle, made._shared = None, packed, True
+        return made
+
+    @property
+    def _gram(self) -> FloatArray | ResidentGram:
+        """The matrix, unpacked when it is first needed."""
+        if self._matrix is None:
+            assert self._triangle is not None
+            self._matrix, self._triangle = _unpacked(self._triangle), None
+        return self._matrix
+
+    @_gram.setter
+    def _gram(self, gram: FloatArray | ResidentGram) -> None:
+        self._matrix, self._triangle = gram, None
 
     @staticmethod
     def zero(p: int, backend: Backend) -> SummedGram:
@@ -111,14 +136,16 @@ class SummedGram:
     ) -> SummedGram:
         """G += sign G_other, in place."""
         theirs = other.summed(backend)
+        add = np.add if sign > 0 else np.subtract
+        if self._triangle is not None and theirs._triangle is not None:
+            self._triangle = add(self._triangle, theirs._triangle, out=None if self._shared else self._triangle)
+            self._shared = False
+            return self
         if not isinstance(self._gram, np.ndarray):
             self._gram.add(theirs._gram, sign)
             return self
         self._symmetric = self._symmetric and theirs._symmetric
-        if sign > 0:
-            self._gram += np.asarray(theirs._gram)
-        else:
-            self._gram -= np.asarray(theirs._gram)
+        add(self._gram, np.asarray(theirs._gram), out=self._gram)
         return self
 
     def summed(self, backend: Backend) -> SummedGram:
@@ -126,11 +153,17 @@ class SummedGram:
         return self
 
     def arrays(self, k: int) -> dict[str, FloatArray]:
-        """The packed lower triangle of G, whatever k is."""
-        return {"gram": _packed(np.asarray(self._gram))}
+        """The packed lower triangle of G, whatever k is; read-only where these statistics hold it, too."""
+        if self._triangle is None:
+            return {"gram": _packed(np.asarray(self._gram))}
+        self._shared, shown = True, self._triangle.view()
+        shown.setflags(write=False)
+        return {"gram": shown}
 
     def copied(self) -> SummedGram:
         """A copy with its own G."""
+        if self._triangle is not None:
+            return SummedGram.of_triangle(self._triangle.copy())
         other = SummedGram(self._gram.copy())
         other._symmetric = self._symmetric
         return other
@@ -147,7 +180,7 @@ class SummedGram:
             self._gram.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_gram": np.asarray(self._gram), "_symmetric": self._symmetric}
+        return {**self.__dict__, "_matrix": np.asarray(self._gram), "_triangle": None}
 
 
 class FeatureRows:
@@ -251,7 +284,8 @@ class FeatureRows:
 def store_of(arrays: Mapping[str, FloatArray], p: int) -> SummedGram | FeatureRows:
     """The store that ``arrays`` were made from."""
     if "gram" in arrays:
-        return SummedGram(_unpacked(arrays["gram"], p))
+        packed = arrays["gram"]
+        return SummedGram(_unpacked(packed)) if packed.flags.writeable else SummedGram.of_triangle(packed)
     part = _Part(arrays["features"], arrays["targets"])
     return FeatureRows(p, (part,) if len(part.targets) else ())
 
@@ -265,8 +299,9 @@ def _packed(gram: FloatArray) -> FloatArray:
     return packed
 
 
-def _unpacked(packed: FloatArray, p: int) -> FloatArray:
+def _unpacked(packed: FloatArray) -> FloatArray:
     """G (p, p) with its lower triangle filled."""
+    p = math.isqrt(2 * len(packed))  # p^2 <= p (p + 1) < (p + 1)^2
     gram = np.zeros((p, p))
     for i in range(p):
         gram[i, : i + 1] = packed[i * (i + 1) // 2 : (i + 1) * (i + 2) // 2]
