@@ -122,7 +122,7 @@ def test_as_many_points_as_rows_are_as_near_as_a_plain_minimiser_finds(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nearest_square, "_MAX_PULLS", 50)
-    monkeypatch.setattr(nearest_square, "_PROGRESS", -1.0)
+    monkeypatch.setattr(nearest_square, "PROGRESS", -1.0)
     feature_map, X = MAPS[name], gaussian(K, D, seed=2)
     W = gaussian(K, feature_map.output_dim, seed=1)
     found = nearest_inputs(feature_map, W, X).U
@@ -134,7 +134,7 @@ def test_as_many_points_as_rows_are_as_near_as_a_plain_minimiser_finds(
 
 def test_as_many_points_as_rows_are_near_in_raw_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest_square, "_MAX_PULLS", 50)
-    monkeypatch.setattr(nearest_square, "_PROGRESS", -1.0)
+    monkeypatch.setattr(nearest_square, "PROGRESS", -1.0)
     scaled = stages(D, MAPS["FCNN"].layers, np.geomspace(0.5, 2.0, D), gaussian(D, seed=4))
     X, W = gaussian(K, D, seed=2), gaussian(K, D, seed=1)
     found = scaled.preprocessing.raw(nearest_inputs(scaled, W, scaled.preprocessing.standardise(X)).U)
