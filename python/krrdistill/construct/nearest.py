@@ -305,17 +305,15 @@ class _Search:
             tolerance = max(finest, min(coarsest, 0.5 * self.error / before))
 
     def _pull(self) -> float:
-        """Towards the point nearest to the reference of those that are exact to first order; its squared distance."""
+        """Towards the point nearest to the reference of those exact to first order; the squared distance reached."""
         U = self.constraint.U
         pulled = self.reference - self.X + self.at.back(U.T @ self.multipliers)
         residual = self.constraint.residual(self.at.features + self.at.along(pulled))
         finest, share = _PULL_TOLERANCES
         change = self._solve(-residual, max(finest, share * self.error / float(np.linalg.norm(residual))))
         pulled += self.at.back(U.T @ change)
-        target = self.X + pulled
-        length = self._step(pulled, max(self.error, _ROUGH * self.scale))
-        self.multipliers += length * change
-        return float(np.square(target - self.reference).sum())
+        self.multipliers += self._step(pulled, max(self.error, _ROUGH * self.scale)) * change
+        return float(np.square(self.X - self.reference).sum())
 
     def _step(self, step: FloatArray, before: float) -> float:
         """Takes a step, or less of it; the share that was taken, 0 where none makes the error smaller than before."""
