@@ -187,9 +187,9 @@ def nearest_inputs(
 ) -> Nearest:
     """Standardised inputs near U (m, d) from whose features, with the right labels, W (k, p) is retrained exactly.
 
-    The distance is that of the raw inputs, of pixels. Newton's method on U phi(X) P = 0, every step the least one, by
-    preconditioned conjugate gradients; a pull towards the given points along the solutions; then the digits that are
-    left in the features alone, whose preimage is exact. Identity: the nearest set in one step.
+    The distance is that of the raw inputs, of pixels. Pulls go to the nearest points that solve the linearised
+    U phi(X) P = 0, by preconditioned conjugate gradients; then Newton's method, every step the least one; then the
+    digits that are left in the features alone, whose preimage is exact. Identity: the nearest set in one step.
 
     Parameters
     ----------
