@@ -250,16 +250,12 @@ class _Search:
         """The exact points."""
         given = (self.X, self.at, self.error)
         self._approach()
-        for goal in (*self._goals(), EXACT):
-            self._restore(goal)
-            if self.error > _ROUGH * self.scale and given[2] < self.error:
-                self.X, self.at, self.error = given  # the pulls led astray
-                self._restore(goal)
-            if self.error > _ROUGH * self.scale and not self.clock.over():
-                break
-            found = self._corrected(strict=goal > EXACT and not self.clock.over())
-            if found is not None:
-                return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
+        found = self._finished()
+        if found is None:  # the pulls led astray: Newton's method from the given points
+            self.X, self.at, self.error = given
+            found = self._finished()
+        if found is not None:
+            return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
         remedy = (
             "allow more than max_seconds" if self.clock.over() else "use the published construction, or other points"
         )
@@ -268,14 +264,25 @@ class _Search:
             f"{self.error / self.scale:.2g}); {remedy}"
         )
 
+    def _finished(self) -> FloatArray | None:
+        """Newton's method and the last digits: standardised inputs, None where they do not get there."""
+        for goal in (*self._goals(), EXACT):
+            self._restore(goal)
+            if self.error > _ROUGH * self.scale and not self.clock.over():
+                return None
+            found = self._corrected(strict=goal > EXACT and not self.clock.over())
+            if found is not None:
+                return found
+        return None
+
     def _approach(self) -> None:
         """Pulls until they bring the points no nearer."""
         distance = np.inf
-        for _ in range(_MAX_PULLS):
+        for number in range(_MAX_PULLS):
             if self.error <= _SINGLE * self.scale or self.clock.over():  # affine, but for rounding
                 break
             before, distance = distance, self._pull()
-            if abs(before - distance) <= PROGRESS * before < np.inf:
+            if number > 1 and abs(before - distance) <= PROGRESS * before:  # the first stays far from exact
                 break
 
     def _goals(self) -> list[float]:
