@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from krrdistill.common.files import at_home
+from krrdistill.common.documents import at_home
 from krrdistill.common.options import check_options, declared_options, described, option
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any
 
 from krrdistill.errors import DataError
 
-__all__ = ["UNFIT", "check_plain", "parse_json", "read_bounded"]
+__all__ = ["UNFIT", "at_home", "check_plain", "parse_json", "read_bounded"]
 
 _LONGEST = 1 << 24  # characters
 _DEEPEST = 64
 # What Python raises where the parts of a document are not there, or not of the kind that is taken for granted.
 UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 _PIECE = 1 << 20
+
+
+def at_home(name: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` and ``~user`` replaced by a home; it stays where there is no such user."""
+    return Path(os.path.expanduser(name))
 
 
 def check_plain(path: Path) -> None:

@@ -22,7 +22,6 @@ from .archive import Archive, FileKind
 
 __all__ = [
     "CHANGED",
-    "at_home",
     "content_digest",
     "is_changed",
     "is_leftover",
@@ -39,11 +38,6 @@ _PARTIAL, _UNVERIFIED = ".partial", ".unverified.npz"  # end the names of files 
 _TEMPORARY = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}")
 _LEFTOVER = re.compile(rf"\..*(\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}|{re.escape(_UNVERIFIED)})", re.DOTALL)
 _MOST_INFLATED = 1 << 28  # bytes of the arrays of a file that somebody compressed; ours are stored as they are
-
-
-def at_home(name: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` and ``~user`` replaced by a home; it stays where there is no such user."""
-    return Path(os.path.expanduser(name))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

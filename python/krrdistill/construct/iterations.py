@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import lapack
+import scipy.linalg
 
-__all__ = ["EXACT", "LEAST_T", "SMALLEST_STEP", "Clock", "Digits", "conjugate_gradients", "inverse_of"]
+__all__ = ["EXACT", "LEAST_T", "PROGRESS", "Clock", "Digits", "conjugate_gradients", "inverse_of", "shortened"]
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
+Matrix = npt.NDArray[Any]  # float32 or float64
+State = TypeVar("State")
 EXACT = 1e-13  # ||U F P|| relative to ||F|| at which a point counts as exact
 LEAST_T = 1e-5  # of the singular values of T, relative to the largest of F: bounds the condition number of the result
 SMALLEST_STEP = 1e-3  # share of a step under which halving ends
+PROGRESS = 0.02  # change of the squared distance, relative, under which pulls end: 0.09 dB
+_BLOCK = 256  # of a transposed copy
 
 
 class Clock:
@@ -44,13 +49,38 @@ class Digits:
             self._progress(self._done)
 
 
-def inverse_of(A: FloatArray) -> FloatArray | None:
+def inverse_of(A: Matrix) -> Matrix | None:
     """A^-1 of a symmetric positive definite A (n, n), which may be overwritten; None where it is not."""
-    factor, failed = lapack.dpotrf(A, lower=1, overwrite_a=1)
+    factorise, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (A,))
+    factor, failed = factorise(A, lower=1, overwrite_a=1)
     if failed:
         return None
-    lower, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    return None if failed else np.tril(lower) + np.tril(lower, -1).T
+    inverse, failed = invert(factor, lower=1, overwrite_c=1)
+    if failed:
+        return None
+    for start in range(0, len(inverse), _BLOCK):  # the upper triangle: np.tril would cost as much as the factorisation
+        end = start + _BLOCK
+        inverse[start:end, end:] = inverse[end:, start:end].T
+        corner = inverse[start:end, start:end]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    return np.asarray(inverse)
+
+
+def shortened(
+    ahead: Callable[[FloatArray], tuple[State, FloatArray]], before: FloatArray
+) -> tuple[State, FloatArray, FloatArray]:
+    """What a step leads to, its violations and lengths (m, 1): each 1, halved while the violation falls too little.
+
+    ``ahead`` takes lengths to (what they lead to, violations). A full step has to take a tenth of ``before`` (m, 1), a
+    shorter one its share of that; under ``SMALLEST_STEP`` any does.
+    """
+    length = np.ones_like(before)
+    while True:
+        state, violation = ahead(length)
+        poor = (violation > (1.0 - 0.1 * length) * before) & (length > SMALLEST_STEP)
+        if not poor.any():
+            return state, violation, length
+        length[poor] *= 0.5
 
 
 def conjugate_gradients(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,27 +21,29 @@ from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap
 from krrdistill.maps.jacobian import LayerWeights, activation
 
-from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, Digits, conjugate_gradients, inverse_of
+from .iterations import EXACT, LEAST_T, PROGRESS, Clock, Digits, conjugate_gradients, inverse_of, shortened
 from .nearest_square import OneLayer, nearest_square
 
 __all__ = ["Nearest", "Tangent", "TangentWeights", "nearest_inputs"]
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
-_ROUGH = (1e-2, 1e-3)  # ||U F P|| relative to ||F|| from which on the points are pulled towards the reference
-_FAR = 0.1  # distance relative to the points from which on a second pull gains 0.05 to 0.25 dB, 0.02 under it
-_NEAR = (1e-5, 1e-7, 1e-9)  # ... at which what is left may be undone in the features alone
+Array = npt.NDArray[Any]  # float32 or float64
+_ROUGH = 1e-2  # ||U F P|| relative to ||F||: pulls keep it at about this, and lead astray where it stays above
+_SINGLE = 1e-4  # ... down to which features in float32 are good for: a hundred times their rounding
 _TOLERATED = 1e-11  # ... at which one that gets no better is taken
 _FARTHER = 1e-3  # how much of the distance the last correction may add, relative
+_SOONER = (1.0, 1e-2, 1e-4)  # attempts of the last correction: the error relative to that expected to be small enough
+_MAX_PULLS = 8
 _MAX_STEPS = 60
 _MAX_CORRECTIONS = 60
-_SOLVE_TOLERANCES = (1e-2, 1e-1)  # of the inner iterations: as far as Newton's steps, which correct each other, can use
+_SOLVE_TOLERANCES = (1e-2, 1e-1)  # of the inner iterations of Newton's steps: half of what the last step achieved
+_PULL_TOLERANCES = (3e-2, 3e-1)  # of a pull: what is left is at most the second of the error, which the next one sees
 _CORRECTION_TOLERANCE = 1e-4
 _MAX_SOLVE = 300
 _STALE = 0.1  # change of the squared slopes, relative, from which on the preconditioner is computed again
 _RANK = 1e-10  # singular values of W under it, relative to the largest, are rounding
 _TIE = 1e-12  # among equally near sets the one with the larger T
-_RIDGE = 1e-12  # of the preconditioner, relative to its mean eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,32 +56,43 @@ class Nearest:
 
 
 class TangentWeights:
-    """The weights of a map in both precisions: float64 for features, float32 for the products of an iteration."""
+    """The weights of a map in both precisions, and those of products with J J^T."""
 
     def __init__(self, feature_map: FeatureMap) -> None:
-        self.exact = LayerWeights(feature_map.layers, scale=feature_map.preprocessing.scale)
-        self.gram = self.exact.gram()
-        self.rounded = [matrix.astype(np.float32) for matrix in self.gram]
+        scale = feature_map.preprocessing.scale
+        self.exact = LayerWeights(feature_map.layers, scale=scale)
+        self.single = LayerWeights(feature_map.layers, np.float32, scale=scale)
+        # An affine map is solved by its preconditioner, which may be ill-conditioned; slopes that vary bound it.
+        affine = all(layer.activation == "linear" for layer in feature_map.layers)
+        self.gram = (self.exact if affine else self.single).gram()
+        self.rounded = [matrix.astype(np.float32, copy=False) for matrix in self.gram]
 
 
 class Tangent:
-    """phi at the rows of X (m, d), raw inputs about the origin, and the products with its Jacobian."""
+    """phi at the rows of X (m, d), raw inputs about the origin, and the products with its Jacobian.
 
-    def __init__(self, weights: TangentWeights, X: FloatArray) -> None:
-        self._weights = weights
-        self._at = weights.exact.at(X)
-        self.features: FloatArray = self._at.value
+    ``single``: computed in float32.
+    """
+
+    def __init__(self, weights: TangentWeights, X: FloatArray, *, single: bool = False) -> None:
+        self._weights, self.single = weights, single
+        self._at = (weights.single if single else weights.exact).at(X)
+        self.features = np.asarray(self._at.value, dtype=np.float64)
         self.slopes = self._at.slopes
         self.preactivation: FloatArray = self._at.preactivation
-        self._rounded_slopes = [slope.astype(np.float32) for slope in self._at.slopes]
+        self._rounded_slopes = [slope.astype(np.float32, copy=False) for slope in self._at.slopes]
 
     def along(self, V: FloatArray) -> FloatArray:
-        """Rows J_i v_i: array of shape (m, d) -> (m, p), in float64."""
-        return self._at.forward(V)
+        """Rows J_i v_i: array of shape (m, d) -> (m, p)."""
+        return self._product(self._at.forward, V)
 
     def back(self, V: FloatArray) -> FloatArray:
-        """Rows J_i^T v_i: array of shape (m, p) -> (m, d), in float64."""
-        return self._at.backward(V)
+        """Rows J_i^T v_i: array of shape (m, p) -> (m, d)."""
+        return self._product(self._at.backward, V)
+
+    def _product(self, of: Callable[[Array], Array], V: FloatArray) -> FloatArray:
+        precision = np.float32 if self.single else np.float64
+        return np.asarray(of(V.astype(precision, copy=False)), dtype=np.float64)
 
     def there_and_back(self, V: Float32Array) -> Float32Array:
         """Rows J_i J_i^T v_i: array of shape (m, p) -> (m, p), in float32."""
@@ -93,17 +107,17 @@ class Tangent:
             V = np.asarray((V @ weight.T) * slope)
         return V
 
-    def mean_product(self) -> FloatArray:
+    def mean_product(self) -> Array:
         """About the mean of J_i J_i^T over the rows, (p, p): B_l = (W_l B_{l-1} W_l^T) * (a_l^T a_l / m).
 
         Exact for up to one layer; of deeper maps it takes the slopes of different layers as independent.
         """
         B = self._weights.gram[0].copy()
-        for number, slope in enumerate(self._at.slopes):
+        for number, slope in enumerate(self._rounded_slopes if B.dtype == np.float32 else self._at.slopes):
             if number > 0:
                 weight = self._weights.gram[number]
                 B = weight @ B @ weight.T
-            B *= slope.T @ slope / len(slope)
+            B *= slope.T @ (slope / B.dtype.type(len(slope)))
         return B
 
 
@@ -136,14 +150,16 @@ class _Preconditioner:
 
     def __init__(self, at: Tangent, Q: FloatArray) -> None:
         B = at.mean_product()
-        B[np.diag_indices_from(B)] += _RIDGE * np.trace(B) / len(B) + np.finfo(float).tiny
+        # Cholesky's rounding: p eps times the mean eigenvalue.
+        B[np.diag_indices_from(B)] += np.finfo(B.dtype).eps * np.trace(B) + np.finfo(B.dtype).tiny
         inverse = inverse_of(B)
         if inverse is None:
             raise DataError("nearest_inputs: no exact set was found near the given points: their features do not move")
-        of_q = Q @ inverse
+        of_q = Q.astype(B.dtype) @ inverse
         correction = np.linalg.solve(of_q @ Q.T, of_q)
-        self.restricted: FloatArray = inverse - of_q.T @ correction  # (P B P)^+
-        self._rounded = self.restricted.astype(np.float32)
+        inverse -= (of_q.T @ correction).astype(B.dtype, copy=False)
+        self.restricted = inverse  # (P B P)^+
+        self._rounded = inverse.astype(np.float32, copy=False)
         self._of_q, self._correction = of_q.astype(np.float32), correction.astype(np.float32)
         self._slopes = at.slopes
 
@@ -171,9 +187,9 @@ def nearest_inputs(
 ) -> Nearest:
     """Standardised inputs near U (m, d) from whose features, with the right labels, W (k, p) is retrained exactly.
 
-    The distance is that of the raw inputs, of pixels. Newton's method on U phi(X) P = 0, every step the least one, by
-    preconditioned conjugate gradients; a pull towards the given points along the solutions; then the digits that are
-    left in the features alone, whose preimage is exact. Identity: the nearest set in one step.
+    The distance is that of the raw inputs, of pixels. Pulls go to the nearest points that solve the linearised
+    U phi(X) P = 0, by preconditioned conjugate gradients; then Newton's method, every step the least one; then the
+    digits that are left in the features alone, whose preimage is exact. Identity: the nearest set in one step.
 
     Parameters
     ----------
@@ -226,29 +242,20 @@ class _Search:
         self.preconditioner = _Preconditioner(self.at, Q)
         self.constraint = _choose(self.at, Q, self.preconditioner, centered)
         self.scale = float(np.linalg.norm(self.at.features))
-        self.first_error = self.error = self._error(self.at.features)
+        self.error = self._error(self.at.features)
         self.multipliers = np.zeros_like(Q)  # of all steps together: X is about the reference + J^T U^T multipliers
         self.steps = 0
 
     def run(self) -> Nearest:
         """The exact points."""
-        for goal in _ROUGH:
-            self._restore(goal)
-            rough = (self.X, self.at, self.error)
-            moved = float(np.linalg.norm(self.X - self.reference))
-            far = goal == _ROUGH[0] or moved > _FAR * float(np.linalg.norm(self.reference))
-            if far and self.error > EXACT * self.scale and not self.clock.over():
-                self._pull()
-        for goal in (*_NEAR, EXACT):
-            self._restore(goal)
-            if self.error > _ROUGH[0] * self.scale and rough[2] < self.error:
-                self.X, self.at, self.error = rough  # the pull led astray
-                self._restore(goal)
-            if self.error > _ROUGH[0] * self.scale and not self.clock.over():
-                break
-            found = self._corrected(strict=goal > EXACT and not self.clock.over())
-            if found is not None:
-                return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
+        given = (self.X, self.at, self.error)
+        self._approach()
+        found = self._finished()
+        if found is None:  # the pulls led astray: Newton's method from the given points
+            self.X, self.at, self.error = given
+            found = self._finished()
+        if found is not None:
+            return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
         remedy = (
             "allow more than max_seconds" if self.clock.over() else "use the published construction, or other points"
         )
@@ -257,50 +264,80 @@ class _Search:
             f"{self.error / self.scale:.2g}); {remedy}"
         )
 
+    def _finished(self) -> FloatArray | None:
+        """Newton's method and the last digits: standardised inputs, None where they do not get there."""
+        for goal in (*self._goals(), EXACT):
+            self._restore(goal)
+            if self.error > _ROUGH * self.scale and not self.clock.over():
+                return None
+            found = self._corrected(strict=goal > EXACT and not self.clock.over())
+            if found is not None:
+                return found
+        return None
+
+    def _approach(self) -> None:
+        """Pulls until they bring the points no nearer."""
+        distance = np.inf
+        for number in range(_MAX_PULLS):
+            if self.error <= _SINGLE * self.scale or self.clock.over():  # affine, but for rounding
+                break
+            before, distance = distance, self._pull()
+            if number > 1 and abs(before - distance) <= PROGRESS * before:  # the first stays far from exact
+                break
+
+    def _goals(self) -> list[float]:
+        """Errors at which the last correction is tried, relative to the features.
+
+        A square Gaussian weight moves inputs sqrt(p) times as far as features, on the average; what the correction
+        adds to the distance is orthogonal to it.
+        """
+        moved = float(np.linalg.norm(self.X - self.reference)) / float(np.linalg.norm(self.reference))
+        expected = float(np.sqrt(_FARTHER / self.at.features.shape[1])) * moved
+        return [share * min(expected, _ROUGH) for share in _SOONER if share * expected > EXACT]
+
     def _restore(self, goal: float) -> None:
         """Steps to a relative residual of ``goal``, each the least one, halved while it does not help."""
         finest, coarsest = _SOLVE_TOLERANCES
+        tolerance = coarsest
         for _ in range(_MAX_STEPS):
             relative = self.error / self.scale
             self.tell(relative)
             if relative <= goal or self.clock.over():
                 return
-            tolerance = max(finest, min(coarsest, relative))
             change = self._solve(-self.constraint.residual(self.at.features), tolerance)
-            step = self.at.back(self.constraint.U.T @ change)
-            length = 1.0
-            while True:
-                X = self.X + length * step
-                at = Tangent(self.weights, X)
-                error = self._error(at.features)
-                if error <= (1.0 - 0.1 * length) * self.error or length < SMALLEST_STEP:
-                    break
-                length *= 0.5
-            if not error < self.error:
+            before = self.error
+            self._step(self.at.back(self.constraint.U.T @ change), before)
+            if not self.error < before:
                 return
-            self._move(X, at, error)
-            self.multipliers += length * change
+            tolerance = max(finest, min(coarsest, 0.5 * self.error / before))
 
-    def _pull(self) -> None:
-        """To the point nearest to the reference of those that are exact to first order."""
+    def _pull(self) -> float:
+        """Towards the point nearest to the reference of those exact to first order; the squared distance reached."""
         U = self.constraint.U
         pulled = self.reference - self.X + self.at.back(U.T @ self.multipliers)
         residual = self.constraint.residual(self.at.features + self.at.along(pulled))
-        goal = _SOLVE_TOLERANCES[1] * self.first_error
-        left = float(np.linalg.norm(residual))
-        if left > goal:
-            change = self._solve(-residual, goal / left)
-            pulled += self.at.back(U.T @ change)
-            self.multipliers += change
-        X = self.X + pulled
-        at = Tangent(self.weights, X)
-        self._move(X, at, self._error(at.features))
+        finest, share = _PULL_TOLERANCES
+        change = self._solve(-residual, max(finest, share * self.error / float(np.linalg.norm(residual))))
+        pulled += self.at.back(U.T @ change)
+        self.multipliers += self._step(pulled, max(self.error, _ROUGH * self.scale)) * change
+        return float(np.square(self.X - self.reference).sum())
 
-    def _move(self, X: FloatArray, at: Tangent, error: float) -> None:
-        self.X, self.at, self.error = X, at, error
+    def _step(self, step: FloatArray, before: float) -> float:
+        """Takes a step, or less of it; the share that was taken, 0 where none makes the error smaller than before."""
+
+        def ahead(length: FloatArray) -> tuple[tuple[FloatArray, Tangent], FloatArray]:
+            X = self.X + length * step
+            at = Tangent(self.weights, X, single=self.error > _SINGLE * self.scale)
+            return (X, at), np.array([[self._error(at.features)]])
+
+        (X, at), error, length = shortened(ahead, np.array([[before]]))
+        if not error[0, 0] < before:
+            return 0.0
+        self.X, self.at, self.error = X, at, float(error[0, 0])
         self.steps += 1
         if self.preconditioner.stale(at):
             self.preconditioner = _Preconditioner(at, self.constraint.Q)
+        return float(length[0, 0])
 
     def _solve(self, R: FloatArray, tolerance: float) -> FloatArray:
         """M with U J J^T (U^T M) P = R to a relative ``tolerance``."""
@@ -320,12 +357,28 @@ class _Search:
         Newton's method in what the last activation is of, with the least changes there, and the preimage of its result.
         """
         near = self.X / self.map.preprocessing.unit
+        if self.at.single:
+            self.at = Tangent(self.weights, self.X)
+            self.error = self._error(self.at.features)
         if self.error <= EXACT * self.scale:
             return near
+        F, error = self._corrected_features()
+        if error > _TOLERATED * self.scale and not strict and self.clock.over():
+            F = self._closed(F)
+        found: FloatArray = self.map.standard_preimage(F, near=near)
+        left = self._error(self.map.on_standardised.transform(found))
+        if left > EXACT * self.scale:  # the digits that an ill-conditioned weight lost
+            found = self.map.standard_preimage(F, near=found)
+            left = self._error(self.map.on_standardised.transform(found))
+        exact = left <= _TOLERATED * self.scale
+        distances = [float(np.linalg.norm(X - self.reference)) for X in (found * self.map.preprocessing.unit, self.X)]
+        return found if exact and (not strict or distances[0] <= (1.0 + _FARTHER) * distances[1]) else None
+
+    def _corrected_features(self) -> tuple[FloatArray, float]:
+        """Features, exact where they can be, with the least changes in what the last activation is of; their error."""
         U, T, F = self.constraint.U, self.at.preactivation, self.at.features
         slopes = self.at.slopes[-1] if self.at.slopes else np.ones_like(T)
-        error = self.error
-        rounded = U.astype(np.float32)
+        rounded, error = U.astype(np.float32), self.error
         for _ in range(_MAX_CORRECTIONS):
             if error <= np.finfo(np.float64).eps * self.scale:
                 break
@@ -338,27 +391,24 @@ class _Search:
                 _CORRECTION_TOLERANCE,
                 max_steps=_MAX_SOLVE,
             )
-            change, length = slopes * (U.T @ M), 1.0
-            while True:
-                ahead = T + length * change
-                F_ahead, slopes_ahead = activation(self.map.layers[-1], ahead) if self.map.layers else (ahead, slopes)
-                left = self._error(F_ahead)
-                if left <= (1.0 - 0.1 * length) * error or length < SMALLEST_STEP:
-                    break
-                length *= 0.5
-            if not left < error:
+            ahead = self._along(T, slopes * (U.T @ M))
+            (moved, F_ahead, slopes_ahead), left, _ = shortened(ahead, np.array([[error]]))
+            if not left[0, 0] < error:
                 break
-            T, F, slopes, error = ahead, F_ahead, slopes_ahead, left
-        if error > _TOLERATED * self.scale and not strict and self.clock.over():
-            F = self._closed(F)
-        found: FloatArray = self.map.standard_preimage(F, near=near)
-        left = self._error(self.map.on_standardised.transform(found))
-        if left > EXACT * self.scale:  # the digits that an ill-conditioned weight lost
-            found = self.map.standard_preimage(F, near=found)
-            left = self._error(self.map.on_standardised.transform(found))
-        exact = left <= _TOLERATED * self.scale
-        distances = [float(np.linalg.norm(X - self.reference)) for X in (found * self.map.preprocessing.unit, self.X)]
-        return found if exact and (not strict or distances[0] <= (1.0 + _FARTHER) * distances[1]) else None
+            T, F, slopes, error = moved, F_ahead, slopes_ahead, float(left[0, 0])
+        return F, error
+
+    def _along(
+        self, T: FloatArray, change: FloatArray
+    ) -> Callable[[FloatArray], tuple[tuple[FloatArray, FloatArray, FloatArray], FloatArray]]:
+        """length -> ((T, its features and slopes), error) of T + length change."""
+
+        def ahead(length: FloatArray) -> tuple[tuple[FloatArray, FloatArray, FloatArray], FloatArray]:
+            moved = T + length * change
+            F, slopes = activation(self.map.layers[-1], moved) if self.map.layers else (moved, np.ones_like(moved))
+            return (moved, F, slopes), np.array([[self._error(F)]])
+
+        return ahead
 
     def _closed(self, F: FloatArray) -> FloatArray:
         """Exact features nearest to F, scaled into the range of the map, wherever their inputs are."""

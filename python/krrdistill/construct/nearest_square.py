@@ -20,7 +20,7 @@ from krrdistill.maps import FeatureMap
 from krrdistill.maps.base import inverse_activation
 from krrdistill.maps.jacobian import activation
 
-from .iterations import EXACT, LEAST_T, SMALLEST_STEP, Clock, conjugate_gradients, inverse_of
+from .iterations import EXACT, LEAST_T, PROGRESS, Clock, conjugate_gradients, inverse_of, shortened
 
 __all__ = ["OneLayer", "nearest_square"]
 
@@ -37,7 +37,6 @@ _STEEPNESS = 0.1  # slopes under this times the relative residual count as no la
 _SOLVE_TOLERANCE = 1e-2
 _MAX_SOLVE = 60
 _MAX_PULLS = 3
-_PROGRESS = 0.02  # of the squared distance, under which pulls end
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,15 +150,11 @@ class _Square:
         return T
 
     def _shortened(self, T: FloatArray, change: FloatArray) -> FloatArray:
-        before = self.violation(activation(self.last, T)[0])
-        length = np.ones((len(T), 1))
-        while True:
-            ahead = T + length * change
-            poor = self.violation(activation(self.last, ahead)[0]) > (1.0 - 0.1 * length) * before
-            poor &= length > SMALLEST_STEP
-            if not poor.any():
-                return ahead
-            length[poor] *= 0.5
+        def ahead(length: FloatArray) -> tuple[FloatArray, FloatArray]:
+            moved = T + length * change
+            return moved, self.violation(activation(self.last, moved)[0])
+
+        return shortened(ahead, self.violation(activation(self.last, T)[0]))[0]
 
     def distances(self, T: FloatArray, metric: _Metric) -> FloatArray:
         """Squared distances of the inputs of T to the given ones, (m,)."""
@@ -206,7 +201,7 @@ def _pulled(search: _Square, T: FloatArray, metric: _Metric) -> FloatArray:
         T = np.where(nearer[:, None], pulled, T)
         length = np.where(nearer[:, None], 1.0, 0.5 * length)
         before, distances = distances, np.where(nearer, found, distances)
-        if distances.sum() > (1.0 - _PROGRESS) * before.sum():
+        if distances.sum() > (1.0 - PROGRESS) * before.sum():
             break
     return T
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.files import at_home
+from krrdistill.common.documents import at_home
 from krrdistill.common.rows import ConvertedRows, RowSource
 from krrdistill.common.samples import host_samples
 from krrdistill.common.warning import warn

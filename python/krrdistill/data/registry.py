@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from krrdistill.common.archive import one_line
 from krrdistill.common.arrays import check_choice
-from krrdistill.common.files import at_home
+from krrdistill.common.documents import at_home
 from krrdistill.common.options import did_you_mean
 from krrdistill.errors import BackendUnavailable, DataError
 from krrdistill.options import DATASETS, TARGETS, is_source_name

@@ -14,7 +14,7 @@ from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
 from krrdistill.apps.reproduce.selection import FigureOptions, ReproduceOptions
 from krrdistill.apps.sweep.grid import SweepOptions
 from krrdistill.apps.tracking import TRACKERS, require_tracker
-from krrdistill.common.files import at_home
+from krrdistill.common.documents import at_home
 from krrdistill.common.options import as_words, check_options, declared_options, differing, group, option, option_of
 from krrdistill.options import (
     DATASETS,
