@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from krrdistill.common.archive import map_npy
 from krrdistill.common.arrays import to_host
-from krrdistill.common.documents import check_plain
-from krrdistill.common.documents import at_home
+from krrdistill.common.documents import at_home, check_plain
 from krrdistill.common.frames import column_values, frame_of, is_tabular, refuse_lazy
 from krrdistill.common.rows import FrameRows
 from krrdistill.common.samples import STREAM_REMEDY
