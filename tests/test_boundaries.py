@@ -37,6 +37,7 @@ OPTIONAL = {
     "numba",
     "opendp",
     "matplotlib",
+    "pandas",
     "PIL",
     "jinja2",
     "markupsafe",

@@ -234,7 +234,7 @@ def _run(
             yield _next(pending)
     except BaseException as error:
         for ended in pending:
-            ray.cancel(ended, force=True)
+            ray.cancel(ended)  # force=True, where a task may run again, can end this process, too (Ray 2.60)
         if isinstance(error, ray.exceptions.RayTaskError):
             raise error.cause from error
         raise
