@@ -156,6 +156,7 @@ def main() -> int:
     parser.add_argument("--himalaya", action="store_true", help="also himalaya's RidgeCV, once per kernel")
     parser.add_argument("--peer-kernels", nargs="+", choices=KERNELS, default=list(KERNELS), help="of those two")
     parser.add_argument("--no-numpy", dest="numpy", action="store_false", help="without the plain NumPy pipeline")
+    parser.add_argument("--label", default="", help="of a session beside another, such as the instruction set of BLAS")
     parser.add_argument("--ceiling-p", type=int, default=_PRODUCT_P, help="p of the products that the ceilings time")
     parser.add_argument("--limit-seconds", type=float, default=600.0, help="of a run of the others, then it is ended")
     parser.add_argument(
@@ -177,6 +178,7 @@ def main() -> int:
             "machine": machine_facts(),
             "dataset": name,
             "source": problem.source,
+            "label": arguments.label,
             "n_train": len(problem.x_train),
             "d": problem.dataset.input_dim,
             "k": problem.dataset.n_classes,
@@ -184,7 +186,7 @@ def main() -> int:
             "kernels": groups,
         }
         arguments.results.mkdir(parents=True, exist_ok=True)
-        path = arguments.results / f"end_to_end-{name}.json"
+        path = arguments.results / f"end_to_end-{name}{'-' * bool(arguments.label)}{arguments.label}.json"
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     report.write(arguments.results, arguments.docs)
     print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")

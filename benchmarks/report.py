@@ -184,7 +184,7 @@ def _end_to_end(name: str, result: Result | None, figures: Path) -> list[str]:
         return [f"## {name}", "", f"{_ABSENT.capitalize()}.", ""]
     plots.plot_stages(result, figures / f"stages-{name}.png")
     lines = [
-        f"## {result['source']}",
+        f"## {result['source']}" + (f", {label}" if (label := result.get("label")) else ""),
         "",
         f"n = {result['n_train']}, d = {result['d']}, k = {result['k']}; {one_line(result['machine'])}.",
         f"Median of {result['repeats']} fresh process(es) per cell, interleaved, from loaded arrays to certified file.",
@@ -278,11 +278,17 @@ def _named(folder: Path, prefix: str) -> dict[str, Result]:
     return {name: result for name, path in found.items() if (result := _load(path)) is not None}
 
 
+def _place(name: str) -> tuple[int, str]:
+    """Data sets in order, sessions with a label after those without."""
+    dataset = name.split("-", maxsplit=1)[0]
+    return (_ORDER.index(dataset) if dataset in _ORDER else len(_ORDER)), name
+
+
 def write(results: Path, docs: Path) -> None:
     """The page and its figures, from whatever result files there are."""
     figures = docs / "figures"
     runs = _named(results, "end_to_end-")
-    names = sorted({*runs, "mnist", "cifar100"}, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
+    names = sorted({*runs, "mnist", "cifar100"}, key=_place)
     lines = [_INTRODUCTION]
     for name in names:
         lines += _end_to_end(name, runs.get(name), figures)
