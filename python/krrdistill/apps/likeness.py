@@ -44,7 +44,7 @@ def likeness(
     squares, outside = 0.0, 0
     for rows in row_blocks(len(samples), math.prod(samples.shape[1:])):
         values = (np.asarray(samples[rows], dtype=np.float64) - low) / width
-        outside += np.count_nonzero(np.abs(values - 0.5) > 0.5 + np.finfo(np.float32).eps)
+        outside += int(np.count_nonzero(np.abs(values - 0.5) > 0.5 + np.finfo(np.float32).eps))
         if start is not None:
             values -= (np.asarray(start[rows], dtype=np.float64) - low) / width
             squares += float(np.sum(np.square(values, out=values)))
