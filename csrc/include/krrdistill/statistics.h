@@ -12,9 +12,9 @@ namespace krrdistill {
 // the batch after the gather, that is like the data: row rows[i]; gathered labels are those of the batch alone, in its
 // order. k may be 0 for targets: then there is G alone.
 struct Targets {
-  const int64_t* labels;
-  const double* values;
-  int64_t k;
+  const int64_t* labels = nullptr;
+  const double* values = nullptr;
+  int64_t k = 0;
   bool gathered = false;
 
   // Of row i of the batch.
