@@ -23,7 +23,7 @@ using cuda::Context;
 // Rows of data and what keeps them where they are.
 struct Data {
   cuda::Source source;
-  int64_t rows = 0;  // before the gather
+  int64_t rows = 0;            // before the gather
   Rows chosen = std::nullopt;  // the numbers of those that are read
   std::optional<dlpack::Borrowed> owner = std::nullopt;
 };
