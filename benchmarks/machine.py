@@ -24,6 +24,7 @@ def machine_facts() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": _memory_gib(),
         "blas": sorted({f"{pool['internal_api']} {pool['version']} {pool['architecture']}" for pool in pools}),
+        "blas_asked": os.environ.get("OPENBLAS_CORETYPE"),
         "threads": blas_threads(),
         "native": native,
         "system": f"{platform.system()} {platform.machine()}",
@@ -43,9 +44,11 @@ def blas_threads() -> int:
 def one_line(facts: dict[str, Any]) -> str:
     """The facts as one sentence."""
     native = facts["native"]
+    blas = ", ".join(facts["blas"])
+    blas += f" (OPENBLAS_CORETYPE={facts['blas_asked']})" if facts.get("blas_asked") else ""
     core = native if isinstance(native, str) else f"{native['isa']}, {native['compiler']}"
     return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} BLAS thread(s), {', '.join(facts['blas'])}; "
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} BLAS thread(s), {blas}; "
         f"compiled core: {core}; krrdistill {facts['krrdistill']}, Python {facts['python']}, NumPy {facts['numpy']}, "
         f"SciPy {facts['scipy']}"
     )
