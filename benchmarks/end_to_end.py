@@ -90,10 +90,13 @@ def run_kernel(problem: Problem, kernel: str, arguments: argparse.Namespace) -> 
             found = measure(arguments.ceiling_p, factor_p=p, repeats=3)
             ceilings = found if ceilings is None else ceilings.better_of(found)
             previous = repeat
+        if (name, ipc) in not_done:
+            continue
         try:
             result = run_once(name, problem.dataset.name, kernel, ipc, arguments)
         except NotDoneError as reason:
             not_done[name, ipc] = outcome = str(reason)
+            runs.pop((name, ipc), None)
         else:
             runs.setdefault((name, ipc), []).append(result)
             outcome = f"{result['seconds']['total']:.2f} s"

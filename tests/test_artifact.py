@@ -274,3 +274,10 @@ def test_pickles_are_the_same_set(distilled: kd.DistilledDataset) -> None:
     np.testing.assert_array_equal(again.fit(), distilled.fit())
     assert repr(again) == repr(distilled)
     assert "20 points for 10 classes, shape (8, 8)" in repr(again)
+
+
+def test_a_fact_that_load_would_refuse_is_not_written(distilled: kd.DistilledDataset, tmp_path: Path) -> None:
+    path = tmp_path / "distilled.npz"
+    with pytest.raises(kd.DataError, match="meta has dataset"):
+        distilled.with_meta(dataset=["a"]).save(path)
+    assert not path.exists()

@@ -1115,3 +1115,12 @@ def test_mnist_improves_on_its_start(real_data_dir: Path, kernel: str) -> None:
     result = distill(small, kernel, iterations=60, evaluate_every=60, backend=None)
     assert result.curve["train_loss"][-1] < 0.9 * result.curve["train_loss"][0]
     assert result.last.val_accuracy > result.curve["val_accuracy"][0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [({"iterations": 1 << 24}, "iterations"), ({"iterations": 300_000, "evaluate_every": 1}, "eval")],
+)
+def test_runs_that_no_checkpoint_holds_are_refused_before_they_begin(asked: dict[str, int], named: str) -> None:
+    with pytest.raises(ValueError, match=f"kip: {named}.*which a checkpoint holds"):
+        kd.KipOptions(**asked)

@@ -124,6 +124,8 @@ def test_standardize_survives_a_large_offset():
 def test_standardize_refuses_what_overflows():
     with pytest.raises(DataError, match="standardize: the data spread too widely for float64"):
         standardize(dataset(np.array([[1e300], [-1e300]])))
+    with pytest.raises(DataError, match="spread too widely"):  # their difference alone is infinite
+        standardize(dataset(np.array([[1.7e308], [-1.7e308]])))
 
 
 # ZCA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -324,6 +325,7 @@ class DistilledDataset:
         default they are stored if there are at most 2^20 of them, or so many that ``load`` would refuse to draw them.
         """
         check_describable(str(path), self.feature_map)
+        _check_facts(Path(path), self.meta)
         for name, array in (("X", self.inputs), ("Y", self.Y)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
@@ -502,6 +504,12 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
         raise DataError(f"{path}: format {found!r}, this version reads {FORMAT!r}")
     if "map" not in meta:
         raise DataError(f"{path}: meta does not describe a map")
+    _check_facts(path, meta)
+    return meta
+
+
+def _check_facts(path: Path, meta: Mapping[str, Any]) -> None:
+    """Raises DataError for a fact of another kind than what looks it up takes it for."""
     for name, kinds in _FACTS.items():
         if name in meta and not isinstance(meta[name], kinds):
             raise DataError(f"{path}: meta has {name} = {str(meta[name])[:80]!r}, which no such file has")
@@ -509,7 +517,6 @@ def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any
         held = meta.get(holder) or {}
         if name in held and not isinstance(held[name], kinds):
             raise DataError(f"{path}: meta has {name} = {str(held[name])[:80]!r} in {holder}, which no such file has")
-    return meta
 
 
 def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:

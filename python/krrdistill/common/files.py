@@ -109,7 +109,6 @@ def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
     """
     *_, last = saves
     aside = last.with_name(f".{last.name}.{secrets.token_hex(4)}{_PARTIAL}")
-    moved: list[Path] = []
     try:
         for path, save in saves.items():
             save(unverified(path))
@@ -117,13 +116,12 @@ def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
             os.replace(last, aside)
         for path in saves:
             os.replace(unverified(path), path)
-            moved.append(path)
         _remove_dead(last)  # what a killed process had put aside
     except BaseException:
+        if aside.exists() and all(unverified(path).exists() for path in saves):  # none has moved
+            os.replace(aside, last)
         for path in saves:
             unverified(path).unlink(missing_ok=True)
-        if not moved and aside.exists():
-            os.replace(aside, last)
         raise
     finally:
         aside.unlink(missing_ok=True)

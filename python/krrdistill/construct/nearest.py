@@ -248,11 +248,11 @@ class _Search:
 
     def run(self) -> Nearest:
         """The exact points."""
-        given = (self.X, self.at, self.error)
+        given = (self.X, self.at, self.error, self.preconditioner)
         self._approach()
         found = self._finished()
-        if found is None:  # the pulls led astray: Newton's method from the given points
-            self.X, self.at, self.error = given
+        if found is None and self.steps > 0:  # the pulls led astray: Newton's method from the given points
+            self.X, self.at, self.error, self.preconditioner = given
             found = self._finished()
         if found is not None:
             return Nearest(found, self.steps, "seconds" if self.clock.over() else None)
@@ -291,8 +291,8 @@ class _Search:
         A square Gaussian weight moves inputs sqrt(p) times as far as features, on the average; what the correction
         adds to the distance is orthogonal to it.
         """
-        moved = float(np.linalg.norm(self.X - self.reference)) / float(np.linalg.norm(self.reference))
-        expected = float(np.sqrt(_FARTHER / self.at.features.shape[1])) * moved
+        moved, size = (float(np.linalg.norm(X)) for X in (self.X - self.reference, self.reference))
+        expected = float(np.sqrt(_FARTHER / self.at.features.shape[1])) * moved / size if size > 0.0 else 0.0
         return [share * min(expected, _ROUGH) for share in _SOONER if share * expected > EXACT]
 
     def _restore(self, goal: float) -> None:

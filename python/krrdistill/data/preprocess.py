@@ -304,6 +304,7 @@ def _column_moments(rows: NDArray[Any]) -> tuple[int, Vector, Vector]:
     with np.errstate(over="ignore", invalid="ignore"):
         first = rows[0].astype(np.float64)
         near = first + next(differences(first)).mean(axis=0)
+        near = np.where(np.isfinite(near), near, first)  # finite numbers whose difference is not
         for part in differences(near):
             sums += part.sum(axis=0), np.einsum("ij,ij->j", part, part)
         offset = sums[0] / len(rows)
@@ -327,7 +328,7 @@ def _by_channel(values: Vector, channels: int, layout: str) -> Vector:
 
 def _of_columns(count: int, mean: Vector, deviations: Vector) -> tuple[Vector, Vector]:
     """Mean and deviations per channel from those of its entries (channels, entries), of ``count`` numbers each."""
-    first = mean[:, :1]  # the differences of a constant channel are zero
+    first = np.where(np.isfinite(mean[:, :1]), mean[:, :1], 0.0)  # the differences of a constant channel are zero
     merged = first + (mean - first).mean(axis=1, keepdims=True)
     return merged[:, 0], deviations.sum(axis=1) + count * np.square(mean - merged).sum(axis=1)
 

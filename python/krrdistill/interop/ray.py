@@ -120,7 +120,7 @@ def statistics(
     for part in _run(choice.where, _part, (sent, columns), dataset, workers, threads, batch_size):
         _carry(parts, part, sent)
     whole = functools.reduce(lambda one, other: _remote(_merged).remote(sent, one, other), filter(None, parts))
-    return task.whole(ray.get(whole), shard)
+    return task.whole(_got(whole), shard)
 
 
 def correct_counts(
@@ -158,7 +158,7 @@ def correct_counts(
     sent, columns = ray.put(WorkerTask.like(statistics, choice, threads)), _Columns(x, y, None, row)
     columns.check(choice)
     counts = _run(choice.where, _correct, (sent, columns, ray.put(path)), dataset, workers, threads, batch_size)
-    return added_counts(ray.get(list(counts)))
+    return added_counts(_got(list(counts)))
 
 
 class _Columns(NamedTuple):
@@ -232,18 +232,24 @@ def _run(
             pending[ended] = made
         while pending:
             yield _next(pending)
-    except BaseException as error:
+    except BaseException:
         for ended in pending:
             ray.cancel(ended)  # force=True, where a task may run again, can end this process, too (Ray 2.60)
-        if isinstance(error, ray.exceptions.RayTaskError):
-            raise error.cause from error
         raise
+
+
+def _got(references: Any) -> Any:
+    """What they refer to. Raises what the task raised."""
+    try:
+        return ray.get(references)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
 
 
 def _next(pending: dict[Any, Any]) -> Any:
     """Waits until a task ended, and takes its result from those pending. Raises what the task raised."""
     [ended], _ = ray.wait(list(pending))
-    ray.get(ended)
+    _got(ended)
     return pending.pop(ended)
 
 

@@ -19,6 +19,8 @@ from krrdistill.common.files import read_npz, write_npz
 from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError
 
+from .iteration import MOST_LOOKS, MOST_STEPS
+
 __all__ = ["Look", "State", "load_checkpoint", "save_checkpoint"]
 
 Array = npt.NDArray[Any]
@@ -28,7 +30,7 @@ _KIND = FileKind(
     "a checkpoint of KIP",
     re.compile("X|first|second|best|losses|curve|seconds|meta"),
 )
-_MOST_STEPS, _MOST_LOOKS = 1 << 23, 1 << 18  # of a run; a number takes 40 bytes in a list
+_MOST_LOOKS = MOST_LOOKS + 2  # the first and the last are not counted by their distance
 
 
 class Look(NamedTuple):
@@ -111,7 +113,7 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
         if meta["format"] != _FORMAT:
             raise ValueError(f"format {meta['format']!r}, this version reads {_FORMAT!r}")
         recorded = dict(meta["configuration"])
-        if len(arrays["losses"]) > _MOST_STEPS or len(arrays["curve"]) > _MOST_LOOKS:
+        if len(arrays["losses"]) > MOST_STEPS or len(arrays["curve"]) > _MOST_LOOKS:
             raise ValueError("of more steps than a run has")
         curve = [Look(int(iteration), *rest) for iteration, *rest in arrays["curve"].tolist()]
         X, first, second, best = matrices = [arrays[name] for name in _MATRICES]

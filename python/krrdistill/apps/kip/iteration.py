@@ -10,11 +10,12 @@ from typing import Any
 from krrdistill.common.options import check_options, common_values, described, option, option_of
 from krrdistill.options import DistillOptions, PointsPerClass
 
-__all__ = ["DEVICES", "VARIANTS", "KipOptions", "is_cuda_device", "is_cuda_name"]
+__all__ = ["DEVICES", "MOST_LOOKS", "MOST_STEPS", "VARIANTS", "KipOptions", "is_cuda_device", "is_cuda_name"]
 
 VARIANTS = ("gram", "published")
 DEVICES = ("cpu", "cuda")
 ITERATION = "Iteration"  # panel of the help
+MOST_STEPS, MOST_LOOKS = 1 << 23, 1 << 18  # of a run, in its checkpoint; a number takes 40 bytes in a list
 _PUBLISHED_BATCH = 5000
 
 
@@ -107,6 +108,13 @@ class KipOptions:
 
     def __post_init__(self) -> None:
         check_options("kip", self)
+        if self.iterations > MOST_STEPS:
+            raise ValueError(f"kip: iterations: at most {MOST_STEPS}, which a checkpoint holds, got {self.iterations}")
+        if self.iterations // self.evaluate_every > MOST_LOOKS:
+            raise ValueError(
+                f"kip: evaluate_every={self.evaluate_every} gives more than {MOST_LOOKS} evaluations in "
+                f"{self.iterations} iterations, which a checkpoint holds; evaluate less often (--evaluate-every)"
+            )
         if self.device != "cpu":
             return
         if is_cuda_name(self.backend):
