@@ -140,7 +140,7 @@ class WorkerTask:
         shards = Shards(shard or digest_name(sums))
         header = {**header, "shards": shards.to_json(), "own_rows": header["n"]}
         own = {name: np.array(array) for name, array in arrays.items()}  # an engine keeps the memory of what it gave
-        return RidgeStatistics.from_arrays(self.feature_map, header, own, backend=self.backend)
+        return RidgeStatistics.from_arrays(self.feature_map, *_read_only((header, own)), backend=self.backend)
 
     def correct(self, path: RidgePath, batches: Iterable[Batch]) -> CorrectCounts:
         """How many of the chosen rows each model classifies correctly."""
