@@ -89,7 +89,10 @@ def test_blocks_that_count_in_part_are_cut() -> None:
     columns = _Columns("pixels", "digit", None, "row")
     tables = [pa.table({"pixels": [float(i) for i in n], "digit": n, "row": n}) for n in (range(5), range(5, 8))]
     batches = list(_batches(columns, 3, "task 0", [(1, 3), None], tables))
-    assert [batch.numbers.tolist() for batch in batches] == [[1, 2, 5], [6, 7]]
+    assert [batch.numbers.tolist() for batch in batches] == [[1, 2, 5, 6, 7]]
+    whole = pa.table({"pixels": [0.0] * 8, "digit": range(8), "row": range(8)})
+    batches = list(_batches(columns, 3, "task 0", [None], [whole]))
+    assert [batch.numbers.tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6, 7]]
 
 
 def test_shares_have_a_batch_at_least_and_grow_with_the_rows() -> None:

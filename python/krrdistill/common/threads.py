@@ -48,18 +48,20 @@ class _Process:
         self.word: int | None = None  # a pipe of one byte, for all processes that are forked: who gets it speaks
         self.lock = threading.Lock()
         self.limits: list[int] = []  # of the blocks that are running, of all Python threads
-        self.found: list[Any] = []
+        self.found: Any = None  # a threadpoolctl.ThreadpoolController
         self.looked_at = 0
         self.blas: list[tuple[Any, int]] = []  # each BLAS, and its threads before the first of them
         self.in_torch: list[int] = []  # Python threads in blocks that limit PyTorch
         self.torch_threads = 1  # PyTorch's threads before the first of them
 
-    def libraries(self) -> list[Any]:
-        """Every BLAS of the process; looked for again when a module was imported since."""
+    def libraries(self, kind: str) -> Any:
+        """A controller of every "blas" or "openmp" of the process, looked for again when a module was imported since.
+
+        A search takes 2 ms, as long as the products of a small batch.
+        """
         if self.looked_at != len(sys.modules):
-            found = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-            self.found, self.looked_at = found, len(sys.modules)
-        return self.found
+            self.found, self.looked_at = threadpoolctl.ThreadpoolController(), len(sys.modules)
+        return self.found.select(user_api=kind)
 
     def before_fork(self) -> None:
         """In the parent: what is written once is read once, whichever of its children come first."""
@@ -136,7 +138,7 @@ def limited_threads(threads: int | None) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(_limited_torch(limit))  # first: its number is that of OpenMP
         # threadpool_limits(user_api=...) would restore BLAS too
-        stack.enter_context(threadpoolctl.ThreadpoolController().select(user_api="openmp").limit(limits=limit))
+        stack.enter_context(_PROCESS.libraries("openmp").limit(limits=limit))
         stack.enter_context(_limited_blas(limit))
         yield
 
@@ -212,7 +214,7 @@ def _results(pool: ThreadPoolExecutor, threads: int, work: Callable[[T], R], ite
 def _limited_blas(threads: int) -> Iterator[None]:
     with _PROCESS.lock:
         if not _PROCESS.limits:
-            _PROCESS.blas = [(library, library.num_threads) for library in _PROCESS.libraries()]
+            _PROCESS.blas = [(library, library.num_threads) for library in _PROCESS.libraries("blas").lib_controllers]
         _PROCESS.limits.append(threads)
         _set_blas()
     try:

@@ -324,20 +324,29 @@ def _correct(
 def _batches(
     columns: _Columns, batch_size: int, name: str, cuts: Sequence[Any], blocks: Sequence[Any]
 ) -> Iterator[Batch]:
-    """The rows of blocks in batches; small blocks are put together."""
+    """The rows of blocks in batches of so many, or up to twice as many; small blocks are put together.
+
+    A block is cut before its columns are arrays: what lies in one piece is not copied then, and no copy is larger than
+    two batches.
+    """
     held: list[Batch] = []
     number, last = itertools.count(), len(blocks) - 1
     for place, (block, cut) in enumerate(zip(blocks, cuts, strict=True)):
         rows = BlockAccessor.for_block(block)
-        if cut is not None:
-            rows = BlockAccessor.for_block(rows.slice(*cut))
-        if rows.num_rows():
-            held.append(columns.batch(f"{name}, batch {next(number)}", rows.to_batch_format(columns.format)))
-        if held and (place == last or sum(len(batch.X) for batch in held) >= batch_size):
-            whole, held = Batch(held[0].name, *map(_joined, list(zip(*held, strict=True))[1:])), []
-            for start in range(0, len(whole.X), batch_size):
-                end = start + batch_size
-                yield Batch(whole.name, *(None if field is None else field[start:end] for field in whole[1:]))
+        first, end = cut or (0, rows.num_rows())
+        for start in range(first, end, batch_size):
+            piece = BlockAccessor.for_block(rows.slice(start, min(start + batch_size, end)))
+            held.append(columns.batch(f"{name}, batch {next(number)}", piece.to_batch_format(columns.format)))
+            if sum(len(batch.X) for batch in held) >= batch_size:
+                yield _whole(held)
+                held = []
+        if held and place == last:
+            yield _whole(held)
+
+
+def _whole(batches: Sequence[Batch]) -> Batch:
+    """Batches as one."""
+    return Batch(batches[0].name, *map(_joined, list(zip(*batches, strict=True))[1:]))
 
 
 def _joined(fields: Sequence[Any]) -> Any:
