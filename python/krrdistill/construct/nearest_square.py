@@ -26,10 +26,10 @@ __all__ = ["OneLayer", "nearest_square"]
 
 FloatArray = npt.NDArray[np.float64]
 # Square Gaussian weights have directions in which the inputs move 10^3 times as far as elsewhere. Steps that leave them
-# alone at first end 20 dB nearer for random Fourier features: G + damping I in place of G, relative to its mean
-# eigenvalue, each for a few steps.
-_DAMPINGS = (1e-1, 1e-3, 0.0)
-_DAMPED_STEPS = 5
+# alone at first end 40 dB nearer for random Fourier features: G + damping I in place of G, relative to its mean
+# eigenvalue, each for a few steps. Dampings a hundred times apart end up to 18 dB farther away.
+_DAMPINGS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0)
+_DAMPED_STEPS = 3
 _MAX_STEPS = 40
 _PULL_STEPS = 20  # after which a row that was pulled stays where it was
 _LEAST_DAMPING = 1e-13
