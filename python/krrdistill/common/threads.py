@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import threadpoolctl
 
-from krrdistill.common.native import load_native
+from krrdistill.common.native import MOST_THREADS, load_native
 from krrdistill.common.warning import warn
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 
-_MOST = 1024  # OpenMP keeps its books of a team on the stack: 100,000 threads end the process
 T = TypeVar("T")
 R = TypeVar("R")
 _ALONE = 2e8  # operations, about 5 ms of one thread
@@ -128,8 +127,8 @@ def limited_threads(threads: int | None) -> Iterator[None]:
     if threads is None:
         yield
         return
-    if threads > _MOST:
-        raise ValueError(f"threads: at most {_MOST} can be started, got {threads}; leave it out for all cores")
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads: at most {MOST_THREADS} can be started, got {threads}; leave it out for all cores")
     with suppress(ImportError):
         load_native()  # a runtime that is loaded later would not be limited
     limit = 1 if _PROCESS.forked else threads
