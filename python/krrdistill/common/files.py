@@ -19,6 +19,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.errors import DataError
+
 from .archive import Archive, FileKind
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "is_changed",
     "lock",
     "read_npz",
+    "read_sealed",
     "remove_leftovers",
     "reserve_unverified",
     "sha256_of",
@@ -259,3 +262,11 @@ def read_npz(path: Path, kind: FileKind | None = None) -> dict[str, npt.NDArray[
     """All arrays of a .npz that this package wrote. Raises DataError for anything but a whole file of that kind."""
     with Archive(path, kind=kind, most=_MOST_INFLATED) as archive:
         return archive.arrays()
+
+
+def read_sealed(path: Path, kind: FileKind) -> dict[str, npt.NDArray[Any]]:
+    """``read_npz`` without the digest. Raises DataError where that is of other arrays; older files have none."""
+    arrays = read_npz(path, kind)
+    if is_changed(arrays):
+        raise DataError(f"{path}: {CHANGED}")
+    return arrays
