@@ -146,7 +146,7 @@ def blas_for(operations: float) -> Iterator[None]:
 
     They also go on waiting for work after it, and take the cores from whatever runs next.
     """
-    if operations > _ALONE or min(_PROCESS.limits, default=2) == 1:
+    if operations > _ALONE:
         yield
         return
     with _limited_blas(1):
@@ -210,16 +210,19 @@ def _results(pool: ThreadPoolExecutor, threads: int, work: Callable[[T], R], ite
 @contextmanager
 def _limited_blas(threads: int) -> Iterator[None]:
     with _PROCESS.lock:
-        if not _PROCESS.limits:
+        lowest = min(_PROCESS.limits, default=None)
+        if lowest is None:
             _PROCESS.blas = [(library, library.num_threads) for library in _PROCESS.libraries()]
-        _PROCESS.limits.append(threads)
-        _set_blas()
+        _PROCESS.limits.append(threads)  # where it is low enough already, too: the block that made it so may end first
+        if lowest is None or threads < lowest:
+            _set_blas()
     try:
         yield
     finally:
         with _PROCESS.lock, suppress(ValueError):  # a fork inside of the block forgot it
             _PROCESS.limits.remove(threads)
-            _set_blas()
+            if min(_PROCESS.limits, default=None) != threads:
+                _set_blas()
 
 
 def _set_blas() -> None:
