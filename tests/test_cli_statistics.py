@@ -348,6 +348,7 @@ def two(files_of_two: Path, tmp_path: Path) -> None:
         (2, "statistics --dataset data.npz --out note.txt", "--out note.txt: there is another kind of file"),
         (2, "statistics --dataset data.npz --out x.npz --held-out s.npz", "--held-out s.npz: there is another kind"),
         (2, "statistics --dataset data.npz --out x.npz --held-out x.npz", "name one file"),
+        (2, "statistics --dataset data.npz --out s.npz --like s.npz", "would replace the statistics of --like"),
         (2, "statistics --dataset data.npz --out none/x.npz", "the folder none does not exist"),
         (2, "statistics --dataset data.npz --out x.npz --like s.npz --zca", "--like and --zca exclude"),
         (2, "statistics --dataset data.npz --out x.npz --classes a,b", "--classes: y holds integers, got a,b"),

@@ -252,3 +252,17 @@ def test_compare_page_replaces_a_page_and_no_other_file(
     assert main(["compare", str(parent), "--out", str(out)]) == 2
     assert "there is another kind of file" in capsys.readouterr().err
     assert out.read_bytes() == b"notes of somebody"
+
+
+def test_page_of_somebody_else_is_not_replaced(
+    parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("<!DOCTYPE html>\n<title>My home</title>", encoding="utf-8")
+    before = page.read_bytes()
+    assert main(["compare", str(parent), "--out", str(page)]) == 2
+    assert "there is another kind of file" in capsys.readouterr().err
+    assert page.read_bytes() == before
+    page.unlink()
+    for _ in range(2):  # its own it does
+        assert main(["compare", str(parent), "--out", str(page)]) == 0

@@ -52,3 +52,16 @@ def test_a_choice_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     load_native()
     assert os.environ["OMP_WAIT_POLICY"] == "active"
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_more_threads_than_openmp_can_start_are_not_tried() -> None:
+    """They ended every operation, or, where it was large, the process."""
+    script = (
+        "import os, numpy as np\nimport krrdistill as kd\n"
+        "kd.RidgeStatistics(kd.Identity(9), 2, backend='native').update(np.ones((50, 9)), np.arange(50) % 2)\n"
+        "from krrdistill.common.native import load_native\n"
+        "print(load_native().set_threads(1), os.environ['OMP_NUM_THREADS'])\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "100000,2"}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.split() in (["1024", "100000,2"], ["1", "100000,2"])  # one where the compiler has no OpenMP

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="the cli extra is not installed")
 pytest.importorskip("PIL", reason="the cli extra is not installed")
 
+import matplotlib
 from PIL import Image
 
 import tolerances
@@ -392,3 +393,18 @@ def test_many_long_names_of_curves_lie_above_axes_of_the_usual_height() -> None:
     heights = [each.axes[0].get_window_extent().height for each in (few, figure)]
     assert heights[0] == pytest.approx(heights[1], rel=1e-9)
     assert all(box.y0 >= axes.get_window_extent().y1 for axes in figure.axes)
+
+
+def test_pictures_are_the_same_whatever_a_matplotlibrc_says(tmp_path: Path) -> None:
+    """One that lay in the working directory changed them, or ended a run where it drew them, and ran LaTeX."""
+
+    def drawn(name: str) -> tuple[bytes, str]:
+        figure = line_figure([1.0, 2.0], [3.0, 4.0], x_label="$x", y_label="y", x_log=False, y_log=True)
+        save_figure(figure, tmp_path / name)
+        return (tmp_path / name).read_bytes(), str(to_svg(figure, "chart", "a chart"))
+
+    expected = drawn("plain.png")
+    changed = {"text.usetex": True, "savefig.facecolor": "red", "lines.linewidth": 9.0, "savefig.bbox": "tight"}
+    with matplotlib.rc_context(changed):
+        assert drawn("changed.png") == expected
+        assert matplotlib.rcParams["lines.linewidth"] == 9.0

@@ -249,3 +249,13 @@ def test_held_out_rows_of_streams_with_other_classes_add_by_their_labels() -> No
         statistics = kd.RidgeStatistics(kd.Identity(2), classes=names)
         held.append(statistics.update_batches([(X, y)], holdout=0.5))
     assert set((held[0] + held[1]).y) == {"cat", "dog", "eel"}
+
+
+def test_nobody_writes_into_a_model_or_a_map() -> None:
+    rng = np.random.default_rng(0)
+    phi = kd.RandomFourier(4, 9, sigma2=3.0)
+    statistics = kd.RidgeStatistics(phi, 2).update(rng.standard_normal((40, 4)), np.arange(40) % 2)
+    model = kd.fit_model(statistics, 1.0, center="both")
+    for array in (model.W, model.b, model.spread, phi.layers[0].bias, phi.layers[0].weight):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0.0

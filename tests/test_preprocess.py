@@ -447,3 +447,15 @@ def test_no_sample_of_a_test_set_is_suspected(name, real_data_dir):
         x = archive["x_test"][:1000]
     scaling = kd.standardize(x)
     assert all(said_units(scaling, part) == [] for part in x.reshape(len(x), 1, -1))
+
+
+def test_preprocessing_does_not_change_with_the_arrays_that_it_was_made_of() -> None:
+    """A map had factors of the old unit, and its points were written in the new one."""
+    unit, origin = np.full(3, 2.0), np.ones(3)
+    made = Preprocessing("standardize", origin, unit)
+    unit[:], origin[:] = 5.0, 7.0
+    tolerances.assert_exact(made.unit, np.full(3, 2.0))
+    tolerances.assert_exact(made.origin, np.ones(3))
+    for array in (made.unit, made.origin):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1.0

@@ -23,10 +23,12 @@ import oracles
 import tolerances
 from krrdistill.apps import privacy
 from krrdistill.apps.cli import main
+from krrdistill.apps.folder import output_folder
 from krrdistill.apps.privacy import mechanisms
 from krrdistill.apps.privacy.mechanisms import default_lambda
 from krrdistill.apps.privacy.noise import ROUNDING, Part, grid_step, noisy
 from krrdistill.apps.privacy.release import default_norm_bound, public_inputs
+from krrdistill.apps.run_kind import RunKind
 from krrdistill.common.files import lock
 from krrdistill.construct.labels import learned_labels
 
@@ -678,6 +680,49 @@ def test_release_without_a_sensitivity_is_refused_before_it_is_entered(digits: k
     with pytest.raises(kd.DataError, match="give --model-lambda of"):
         privacy.private_release(digits, options=options, out=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_release_makes_its_folder_before_it_is_entered(digits: kd.Dataset, tmp_path: Path) -> None:
+    """A folder that was missing, or could not be made, was found when the budget was spent."""
+    ledger, out = tmp_path / "ledger.json", tmp_path / "new" / "out"
+    options = privacy.ReleaseOptions(mechanism="output", ledger=ledger)
+    privacy.private_release(digits, options=options, out=out)
+    assert sorted(path.name for path in out.iterdir()) == ["distilled.npz", "release.json"]
+    before = ledger.read_bytes()
+    with pytest.raises(kd.KrrDistillError, match="cannot write to the folder"):
+        privacy.private_release(digits, options=options, out=ledger / "out")
+    assert ledger.read_bytes() == before
+
+
+def test_release_has_its_folder_for_itself(digits: kd.Dataset, tmp_path: Path) -> None:
+    """Two at once wrote one folder, the file of one beside the statement of the other."""
+    options = privacy.ReleaseOptions(mechanism="output")
+    with output_folder(tmp_path, RunKind.RELEASE), pytest.raises(kd.KrrDistillError, match="is writing to"):
+        privacy.private_release(digits, options=options, out=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["release.json", "distilled.npz", "ledger.json"])
+def test_ledger_in_the_folder_of_the_release_is_refused(digits: kd.Dataset, tmp_path: Path, name: str) -> None:
+    """The release took the place of a ledger of its name."""
+    options = privacy.ReleaseOptions(mechanism="output", ledger=tmp_path / "out" / name)
+    with pytest.raises(kd.DataError, match="lies in the folder of the release"):
+        privacy.private_release(digits, options=options, out=tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="counts no names")
+def test_ledger_of_two_names_is_refused(tmp_path: Path) -> None:
+    """A file is replaced by its name: the other one kept the old total."""
+    path, other = tmp_path / "ledger.json", tmp_path / "other.json"
+    privacy.charge(path, "d", 3, "output", BUDGET, 0.03, None)
+    os.link(path, other)
+    before = path.read_bytes()
+    with pytest.raises(kd.DataError, match="one file by several names"):
+        privacy.charge(other, "d", 3, "output", BUDGET, 0.03, None)
+    assert path.read_bytes() == other.read_bytes() == before
+    other.unlink()
+    assert privacy.charge(path, "d", 3, "output", BUDGET, 0.03, None).releases == 2
 
 
 def test_ledger_in_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:

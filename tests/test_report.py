@@ -96,7 +96,7 @@ def edit(run: Path, change: Any) -> None:
 def edit_data(run: Path, **arrays: Any) -> None:
     """Replaces arrays of figure_data.npz; None removes one."""
     with np.load(run / "figure_data.npz") as archive:
-        kept = {**archive, **arrays}
+        kept = {**archive, "digest": None, **arrays}
     np.savez(run / "figure_data.npz", **{name: array for name, array in kept.items() if array is not None})
 
 
@@ -358,6 +358,8 @@ def test_the_page_of_kip_has_its_curves_beside_the_closed_form(kip_run: Path) ->
         ("report.json", {"lr": "fast"}, "lr is 'fast'"),
         ("report.json", {"best": {}}, "best.iteration is missing"),
         ("report.json", {"closed_form": {"seconds": "long"}}, "closed_form.seconds is 'long'"),
+        ("curve.npz", {"digest": np.array("of other numbers")}, "its content was changed after it was written"),
+        ("figure_data.npz", {"digest": np.array("of other numbers")}, "its content was changed after it was written"),
         ("curve.npz", {"seconds": None}, "seconds is missing"),
         ("curve.npz", {"train_loss": np.full(5, np.nan)}, "must be finite and of one length"),
         ("curve.npz", {"seconds": np.ones(3)}, "must be finite and of one length"),
@@ -371,7 +373,7 @@ def test_a_damaged_run_of_kip_is_one_line(
         edit(copy, lambda report: report.update(change))
     else:
         with np.load(copy / name) as archive:
-            kept = {**archive, **change}
+            kept = {**archive, "digest": None, **change}
         np.savez(copy / name, **{key: array for key, array in kept.items() if array is not None})
     assert main(["report", str(copy)]) == 1
     message = error_of(capsys)

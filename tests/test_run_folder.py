@@ -115,6 +115,45 @@ def test_leftovers_of_a_killed_run_are_removed_by_the_next(run: Path) -> None:
     assert set(contents(run)) == names | {".mine.partial"}
 
 
+def test_what_a_living_process_writes_in_the_folder_stays(tmp_path: Path) -> None:
+    """A run that began meanwhile took it for that of a dead one, so that the other lost its work."""
+
+    def begin_a_run(stream: Any) -> None:
+        stream.write(b"statistics")
+        with output_folder(tmp_path, RunKind.DISTILL):
+            pass
+
+    write_atomically(tmp_path / "statistics.npz", begin_a_run)
+    assert contents(tmp_path) == {"statistics.npz": b"statistics"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("link", ["symbolic", "hard", "pipe"])
+def test_lock_that_is_a_link_empties_no_other_file(tmp_path: Path, link: str) -> None:
+    mine, out = tmp_path / "mine.txt", tmp_path / "out"
+    mine.write_bytes(b"precious")
+    out.mkdir()
+    if link == "pipe":
+        os.mkfifo(out / LOCK)
+    else:
+        (os.symlink if link == "symbolic" else os.link)(mine, out / LOCK)
+    with pytest.raises(OutputError, match="cannot write to the folder"), locked(out):
+        pass
+    assert mine.read_bytes() == b"precious"
+    assert [path.name for path in out.iterdir()] == [LOCK]
+
+
+def test_new_files_stay_whatever_the_clock_says(run: Path) -> None:
+    """By its time alone, a new file was taken for that of the run which it replaced."""
+    picture = run / "lambda_path.png"
+    os.utime(picture, ns=(5, 5))
+    os.utime(run / "report.html", ns=(5, 5))
+    with output_folder(run, RunKind.DISTILL, Existing.REPLACED):
+        write_atomically(picture, lambda stream: stream.write(b"new"))
+        os.utime(picture, ns=(5, 5))
+    assert picture.read_bytes() == b"new"
+
+
 # A run that is there already
 
 
@@ -234,6 +273,7 @@ def test_private_release_of_the_library_asks_for_an_empty_folder(tmp_path: Path)
     [
         (RunKind.DISTILL, "distilled.npz"),
         (RunKind.DISTILL, "report.html"),
+        (RunKind.DISTILL, "report.json"),
         (RunKind.KIP, "curve.npz"),
         (RunKind.SWEEP, "sweep.csv"),
     ],
@@ -242,6 +282,8 @@ def test_private_release_of_the_library_asks_for_an_empty_folder(tmp_path: Path)
 def test_file_that_no_run_wrote_is_never_replaced(tmp_path: Path, kind: RunKind, name: str, existing: Existing) -> None:
     np.savez(tmp_path / "data.npz", x_train=np.ones(3))
     mine = (tmp_path / "data.npz").rename(tmp_path / name)
+    if name == "report.json":
+        mine.write_text('{"of": "another tool"}', encoding="utf-8")
     if existing is Existing.KEPT:
         with output_folder(tmp_path, kind, existing, say=lambda _: None) as folder:
             assert folder != tmp_path
@@ -352,6 +394,70 @@ def test_write_removes_the_dead_temporaries_of_its_file_and_no_others(tmp_path: 
 
     write_atomically(tmp_path / "a", interrupted_by_another)
     assert contents(tmp_path) == {other.name: b"half", mine.name: b"half", "a": b"second"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions here")
+def test_write_keeps_the_permissions_of_the_file_that_it_replaces(tmp_path: Path) -> None:
+    """What only its owner could read, statistics or held-out samples, was for everybody after the next run."""
+    path, seen = tmp_path / "a.npz", list[int]()
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+
+    def write(stream: Any) -> None:
+        seen.append(os.fstat(stream.fileno()).st_mode & 0o777)
+        stream.write(b"new")
+
+    write_atomically(path, write)
+    beside = tmp_path / "b.npz"
+    write_together({beside: lambda to: write_atomically(to, write), path: lambda to: write_atomically(to, write)})
+    assert seen == [0o600, beside.stat().st_mode & 0o777, 0o600]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert beside.stat().st_mode & 0o077  # a new file has those of the process
+    path.chmod(0o644)
+    write_atomically(path, write)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions here")
+def test_file_of_a_group_that_the_user_is_not_in_is_for_no_other_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o664)
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_name_of_the_greatest_length_is_written_and_its_dead_temporaries_removed(tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * 251}.npz"
+    for content in (b"old", b"new"):
+        write_atomically(path, lambda stream, content=content: stream.write(content))
+    assert contents(tmp_path) == {path.name: b"new"}
+    write_together({tmp_path / "b": lambda to: to.write_bytes(b"b"), path: lambda to: to.write_bytes(b"both")})
+    assert contents(tmp_path) == {"b": b"b", path.name: b"both"}
+
+    def leaves_one(stream: Any) -> None:
+        (temporary,) = (each for each in tmp_path.iterdir() if each.name.endswith(".partial"))
+        (tmp_path / f"{temporary.name[:-16]}01234567.partial").write_bytes(b"half")
+
+    write_atomically(path, leaves_one)
+    write_atomically(path, lambda stream: stream.write(b"last"))
+    assert contents(tmp_path) == {"b": b"b", path.name: b"last"}
+
+
+def test_two_files_that_are_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    paths = [tmp_path / name / "a" for name in ("folder", "link")]
+    with pytest.raises(ValueError, match="are one file: give each a name of its own"):
+        write_together({path: lambda to: to.write_bytes(b"new") for path in paths})
+    assert not contents(tmp_path / "folder")
 
 
 def test_write_begins_again_when_its_new_temporary_is_taken_for_a_dead_one(

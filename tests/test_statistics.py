@@ -30,6 +30,7 @@ from krrdistill.common import memory
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError
 from krrdistill.ridge import statistics as module
+from krrdistill.ridge.stores import SummedGram
 
 D, P, K = 6, 5, 3
 PHI = kd.FCNN(D, [P], seed=3)
@@ -744,6 +745,105 @@ def test_statistics_interrupted_in_place_refuse_later_use(monkeypatch: pytest.Mo
     ):
         with pytest.raises(DataError, match="interrupted"):
             use()
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_statistics_are_of_no_use_to_the_progress_of_their_update(n: int, tmp_path: Path) -> None:
+    """A save from there held part of a batch; an update from there was lost."""
+    X, y = np.zeros((n, D), np.uint8), np.arange(n) % K
+    statistics = Statistics(kd.Identity(D), K).update(X, y)
+    uses: list[Callable[[], Any]] = [
+        lambda: statistics.save(tmp_path / "s.npz"),
+        lambda: statistics.update(X, y),
+        lambda: statistics.grow(1),
+        lambda: statistics.merge(statistics_of(*samples(3))),
+        lambda: statistics_of(*samples(3)).merge(statistics),
+        lambda: statistics.gram,
+        lambda: statistics.cross,
+        statistics.copy,
+    ]
+
+    def refused(fraction: float) -> None:
+        for use in uses:
+            with pytest.raises(RuntimeError, match="an update is running"):
+                use()
+
+    statistics.update(X, y, progress=refused)
+    assert statistics.n == 2 * n
+    assert statistics.copy().n == 2 * n
+
+
+@pytest.mark.parametrize("change", ["update", "merge", "subtract"])
+def test_statistics_interrupted_after_gram_changed_refuse_later_use(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, Y = samples(30)
+    whole, part = statistics_of(X, Y), statistics_of(X[10:], Y[10:])
+    rest = statistics_of(*samples(20, 1))
+    merged = SummedGram.merged
+
+    def interrupted(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        merged(self, *arguments, **keywords)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SummedGram, "merged", interrupted)
+    monkeypatch.setattr(Statistics, "_may_fail", lambda *_: True)  # a G of its own, which is merged
+    changes: dict[str, Callable[[], Any]] = {
+        "update": lambda: whole.update(*samples(30, 1)),
+        "merge": lambda: whole.merge(rest),
+        "subtract": lambda: whole.__isub__(part),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        changes[change]()
+    monkeypatch.setattr(SummedGram, "merged", merged)
+    for use in (lambda: whole.gram, lambda: whole.update(X, Y), lambda: rest.merge(whole)):
+        with pytest.raises(DataError, match="interrupted"):
+            use()
+
+
+@pytest.mark.parametrize("n", [2, 30])
+def test_sums_of_statistics_are_read_only(n: int) -> None:
+    statistics = statistics_of(*samples(n))
+    for name in ("gram", "cross", "feature_sum", "target_sum", "target_square"):
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(statistics, name)[...] = 0.0
+
+
+def test_statistics_take_their_own_gram_as_samples() -> None:
+    p, rng = 40, np.random.default_rng(0)
+    X, y = 0.1 * rng.standard_normal((100, p)), rng.integers(0, K, 100)
+    statistics = Statistics(kd.Identity(p), K, precision="float64").update(X, y)
+    rows, labels = np.tile(np.arange(p), 250), np.arange(p) % K  # more than are summed before G changes
+    expected = statistics.copy().update(statistics.gram.copy(), labels, rows=rows)
+    statistics.update(statistics.gram, labels, rows=rows)
+    tolerances.assert_exact(statistics.gram, expected.gram)
+
+
+@pytest.mark.parametrize("n", [4, 30, 60])
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_statistics_refuse_to_lose_samples_that_they_never_had(n: int, targets: str) -> None:
+    X, Y = samples(60, targets=targets)
+    whole = statistics_of(X, Y)
+    before = snapshot(whole)
+    other = X[:n].copy()
+    other[:, 2] *= 9.0
+    with pytest.raises(DataError, match=r"no samples have the sums .*; only data that were added can be taken away"):
+        whole -= statistics_of(other, Y[:n])
+    assert_unchanged(whole, before)
+    with pytest.raises(DataError, match="only data that were added"):
+        whole -= statistics_of(X + 1.0, Y)  # as many samples as there are
+    assert_unchanged(whole, before)
+    whole -= statistics_of(X[:n], Y[:n])
+    assert whole.n == 60 - n
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "rows", "X"])
+def test_masked_arrays_are_refused(name: str) -> None:
+    X, y = samples(20)
+    given: dict[str, Any] = {"X": X, "sample_weight": np.ones(20), "rows": np.arange(20)}
+    given[name] = np.ma.masked_array(given[name], mask=np.ones_like(given[name]))
+    with pytest.raises(TypeError, match=f"{name} is a masked array; fill or drop what is masked"):
+        empty_for(y).update(given["X"], y, sample_weight=given["sample_weight"], rows=given["rows"])
 
 
 # Shards, classes and copies

@@ -166,3 +166,14 @@ def test_rows_of_few_features_are_summed_beside_each_other_with_the_same_bits(th
     with pytest.raises(DataError, match=f"row {rows[9000]} holds NaN"):
         backend.accumulate(phi, X, y, *found, dtype=np.dtype(np.float32), rows=rows)
     assert counts() == (threads, {3})
+
+
+def test_small_operation_keeps_its_one_thread_when_another_ends() -> None:
+    """Of two at once, the later one took the limit of the other, and went on with all threads: other bits."""
+    first, second = blas_for(SMALL), blas_for(SMALL)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert counts()[1] == {1}
+    second.__exit__(None, None, None)
+    assert counts()[1] == {3}

@@ -28,7 +28,7 @@ from krrdistill.artifact.record import (
     Solution,
     to_json,
 )
-from krrdistill.common.files import sha256_of, unverified
+from krrdistill.common.files import reserve_unverified, sha256_of
 from krrdistill.common.options import as_word, declared_options, differing
 from krrdistill.common.progress import Progress, Stopwatch
 from krrdistill.common.threads import limited_threads
@@ -356,7 +356,7 @@ def written(
     """Writes ``out``/distilled.npz, reads it back and certifies what was read; ``images`` are the start's."""
     path, model = out / "distilled.npz", result.model
     # Judged under another name, so that a set that cannot be read back replaces nothing.
-    judged = unverified(path)
+    judged = reserve_unverified(path)
     try:
         distilled, certificate = certified(result.distilled, judged, model, data, options, watch)
     finally:

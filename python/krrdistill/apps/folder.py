@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from krrdistill.apps.run_kind import RunKind, check_kind, is_taken
-from krrdistill.common.files import is_leftover, lock, write_atomically
+from krrdistill.apps.run_kind import DISTILLED, RunKind, check_kind, is_taken
+from krrdistill.common.files import lock, remove_leftovers, write_atomically
 from krrdistill.common.warning import warn
 from krrdistill.errors import KrrDistillError
 
@@ -71,10 +73,10 @@ def output_folder(
             if folder != path:
                 say(f"{path} holds a run already: this one goes to {folder}")
             _prove_writable(folder)
-            before = _times(folder)
+            before = _identities(folder)
             yield folder
-            for name, time in before.items() if existing is Existing.REPLACED else ():
-                if _times(folder).get(name) == time:
+            for name, file in before.items() if existing is Existing.REPLACED else ():
+                if _identities(folder).get(name) == file:
                     (folder / name).unlink()
     except BaseException as error:
         _remove_empty(made)
@@ -122,10 +124,10 @@ def _is_free(folder: Path, kind: RunKind, existing: Existing) -> bool:
     return True
 
 
-def _times(folder: Path) -> dict[str, int]:
-    """When files that may be left over from a replaced run were written."""
+def _identities(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which files may be left over from a replaced run; a new one is another file, whatever the clock says."""
     files = [folder / name for name in _MAY_STAY if (folder / name).is_file()]
-    return {file.name: file.stat().st_mtime_ns for file in files}
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
 def _make(path: Path, made: list[Path]) -> None:
@@ -165,7 +167,8 @@ def locked(folder: Path, *, say: Callable[[str], None] = warn) -> Iterator[None]
         stream.truncate()
         stream.write(f"{os.getpid()}\n")
         stream.flush()
-        _remove_leftovers(folder)
+        (folder / _PROBE).unlink(missing_ok=True)
+        remove_leftovers(folder, DISTILLED)
         yield
     finally:
         with suppress(OSError):
@@ -175,11 +178,23 @@ def locked(folder: Path, *, say: Callable[[str], None] = warn) -> Iterator[None]
         stream.close()
 
 
+def _own_file(path: str, flags: int) -> int:
+    """A file that is emptied, thus no other one by a link. Raises OSError."""
+    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{LOCK} is a link or no plain file: remove it", path)
+    return descriptor
+
+
 def _lock(path: Path, folder: Path) -> Any:
     """The open lock file. Raises _BusyError where another process has it."""
     while True:
         try:
-            stream = open(path, "a+", encoding="ascii", errors="replace")  # noqa: SIM115 - kept open while it is locked
+            stream = open(  # noqa: SIM115 - kept open while it is locked
+                path, "a+", encoding="ascii", errors="replace", opener=_own_file
+            )
         except OSError as error:
             raise OutputError(f"cannot write to the folder {folder}: {error.strerror}") from error
         try:
@@ -194,13 +209,6 @@ def _lock(path: Path, folder: Path) -> Any:
                 f"process {other} is writing to {folder}: wait until it ends, or write to another folder"
             ) from None
         stream.close()  # of a run that has ended meanwhile and removed it
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """What runs that were killed left: nobody else writes here now."""
-    for path in folder.iterdir():
-        if is_leftover(path.name) or path.name == _PROBE:
-            path.unlink(missing_ok=True)
 
 
 def _remove_empty(made: list[Path]) -> None:

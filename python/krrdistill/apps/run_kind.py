@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from krrdistill.common.documents import parse_json, read_bounded
 from krrdistill.data.npz import npz_keys
 from krrdistill.errors import DataError
 
-__all__ = ["RELEASE", "SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
+__all__ = ["DISTILLED", "RELEASE", "SWEEP", "RunKind", "check_kind", "is_taken", "kind_of"]
 
 DISTILLED, RELEASE, SWEEP = "distilled.npz", "release.json", "sweep.json"
 
@@ -43,13 +44,23 @@ def kind_of(folder: Path) -> RunKind | None:
         return RunKind.SWEEP
     if (folder / "figures.html").exists():
         return RunKind.FIGURES
-    try:
-        report = parse_json("report.json", read_bounded(folder / "report.json"))
-    except (OSError, DataError):
-        report = None
+    report = _report(folder)
     if (folder / "checkpoint.npz").exists() or (isinstance(report, dict) and "variant" in report):
         return RunKind.KIP
     return RunKind.DISTILL if report is not None or (folder / DISTILLED).exists() else None
+
+
+def _report(folder: Path) -> Any:
+    """What report.json holds; None where there is none that is JSON."""
+    try:
+        return parse_json("report.json", read_bounded(folder / "report.json"))
+    except (OSError, DataError):
+        return None
+
+
+def _is_report(document: Any) -> bool:
+    """Whether a run may have written it: reports of other tools have this name, too."""
+    return isinstance(document, dict) and {"dataset", "kernel"} <= document.keys()
 
 
 def is_taken(folder: Path, kind: RunKind) -> bool:
@@ -61,6 +72,8 @@ def is_taken(folder: Path, kind: RunKind) -> bool:
 
 def _foreign(folder: Path, kind: RunKind) -> str | None:
     """A file that a run of this kind would replace and that no run wrote."""
+    if (folder / "report.json").exists() and not _is_report(_report(folder)):
+        return "report.json"
     distilled = folder / DISTILLED
     if distilled.exists() and not (folder / "report.json").exists() and not _is_distilled(distilled):
         return DISTILLED

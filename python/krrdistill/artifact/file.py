@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
-from krrdistill.common.arrays import checked_columns, checked_shape, like, to_host
+from krrdistill.common.arrays import checked_columns, checked_shape, like, read_only, to_host
 from krrdistill.common.documents import UNFIT, parse_json
 from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
@@ -120,9 +120,7 @@ class DistilledDataset:
         for name in ("inputs", "Y", "weights", "intercept", "offset"):
             array = getattr(self, name)
             if array is not None:
-                view = array.view()
-                view.flags.writeable = False
-                object.__setattr__(self, name, view)
+                object.__setattr__(self, name, read_only(array))
 
     def __repr__(self) -> str:
         m, k = self.Y.shape

@@ -42,6 +42,7 @@ __all__ = [
     "largest_entry",
     "like",
     "namespace_of",
+    "read_only",
     "refuse_gradients",
     "take_rows",
     "to_host",
@@ -94,10 +95,13 @@ def dtype_name(dtype: Any) -> str:
 def to_host(where: str, name: str, X: Any) -> Array:
     """X as a NumPy array: a view where it lies in host memory, a copy of what lies elsewhere.
 
-    Raises ``TypeError`` for arrays that carry gradients, for types that NumPy does not have, and for arrays of Dask.
+    Raises ``TypeError`` for arrays that carry gradients, for types that NumPy does not have, for arrays of Dask, and
+    for masked ones: what is masked would count.
     """
     if isinstance(X, RowSource):
         return X[:]
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(f"{where}: {name} is a masked array; fill or drop what is masked")
     refuse_gradients(where, name, X)
     refuse_lazy(where, name, X)
     try:
@@ -140,6 +144,13 @@ def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
         return X[rows]
     xp = namespace_of(X)
     return xp.take(X, in_namespace(rows, xp, device_of(X)), axis=0)
+
+
+def read_only(array: Array) -> Array:
+    """A view that nobody writes through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def is_half(dtype: Any) -> bool:

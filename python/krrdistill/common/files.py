@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import importlib
 import os
@@ -18,15 +19,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.errors import DataError
+
 from .archive import Archive, FileKind
 
 __all__ = [
     "CHANGED",
     "content_digest",
     "is_changed",
-    "is_leftover",
     "lock",
     "read_npz",
+    "read_sealed",
+    "remove_leftovers",
+    "reserve_unverified",
     "sha256_of",
     "unverified",
     "write_atomically",
@@ -36,14 +41,16 @@ __all__ = [
 
 _PARTIAL, _UNVERIFIED = ".partial", ".unverified.npz"  # end the names of files that are being written, or judged
 _TEMPORARY = re.compile(rf"\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}")
-_LEFTOVER = re.compile(rf"\..*(\.[0-9a-f]{{8}}{re.escape(_PARTIAL)}|{re.escape(_UNVERIFIED)})", re.DOTALL)
+_LEFTOVER = re.compile(rf"\..*{_TEMPORARY.pattern}", re.DOTALL)
+_LONGEST_NAME = 255  # bytes, on most file systems
 _MOST_INFLATED = 1 << 28  # bytes of the arrays of a file that somebody compressed; ours are stored as they are
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Calls ``write`` on a temporary file beside ``path`` and renames it; on failure nothing is left behind.
 
-    A process that is killed leaves its temporary file: the next that writes the same file removes it.
+    A process that is killed leaves its temporary file: the next that writes the same file removes it. The new file has
+    the permissions of the one that it replaces: nobody can read it who could not read that.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
@@ -51,10 +58,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise FileExistsError(errno.EEXIST, "is no plain file; name another", str(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist; make it first", str(path))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    temporary = _temporary(path)
     try:
         _remove_dead(path)
-        with open(temporary, "xb") as stream:
+        with open(temporary, "xb", opener=functools.partial(_opened, replaced=_status(path))) as stream:
             if not _is_ours(temporary, stream):
                 temporary.unlink(missing_ok=True)
                 return write_atomically(path, write)
@@ -71,6 +78,39 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise
 
 
+def _beside(path: Path, ending: str) -> Path:
+    """A hidden file of ``path``, with this ending; by a digest where its name would be too long."""
+    name = f".{path.name}"
+    if len(os.fsencode(name + ending)) > _LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}"
+    return path.with_name(f"{name}{ending}")
+
+
+def _temporary(path: Path) -> Path:
+    return _beside(path, f".{secrets.token_hex(4)}{_PARTIAL}")
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _opened(path: str, flags: int, *, replaced: os.stat_result | None) -> int:
+    """A new file with permissions and group of the one that it will replace, before anything is in it."""
+    if replaced is None or not hasattr(os, "fchown"):  # Windows has no such permissions
+        return os.open(path, flags, 0o666)
+    descriptor, mode = os.open(path, flags, 0o600), replaced.st_mode & 0o777
+    try:
+        os.fchown(descriptor, -1, replaced.st_gid)
+    except OSError:  # the user is not in that group: another one gets what everybody has
+        mode = mode & 0o707 | (mode & 0o007) << 3
+    with suppress(OSError):  # no permissions on this file system
+        os.fchmod(descriptor, mode)
+    return descriptor
+
+
 def _is_ours(path: Path, stream: IO[bytes]) -> bool:
     """Lock a new file; False where another process takes it for a dead one before that."""
     try:
@@ -85,20 +125,48 @@ def _is_ours(path: Path, stream: IO[bytes]) -> bool:
 
 def _remove_dead(path: Path) -> None:
     """Remove the temporary files of ``path`` that no process has: whoever writes one keeps it locked."""
-    own, found = f".{path.name}", []
+    own, found = _temporary(path).name[: -len(f".01234567{_PARTIAL}")], []
     with suppress(OSError), os.scandir(path.parent) as folder:  # whoever may write there may perhaps not look
-        found = [each for each in folder if each.name.startswith(own) and each.is_file(follow_symlinks=False)]
+        found = [each for each in folder if each.name.startswith(own)]
     for each in found:
         if _TEMPORARY.fullmatch(each.name, len(own)):
-            with suppress(OSError):  # it is locked, gone, or somebody else's
-                with open(each.path, "rb") as stream:
-                    lock(stream.fileno())
-                os.unlink(each.path)
+            _remove_if_dead(Path(each.path))
+
+
+def _remove_if_dead(temporary: Path) -> None:
+    """Remove a file unless a process has it."""
+    if temporary.is_symlink() or not temporary.is_file():
+        return
+    with suppress(OSError):  # it is locked, gone, or somebody else's
+        with temporary.open("rb") as stream:
+            lock(stream.fileno())
+        temporary.unlink()
+
+
+def remove_leftovers(folder: Path, judged: str) -> None:
+    """What killed processes left of files in a folder, of ``judged`` also what nobody judges any more.
+
+    What a living process writes there stays.
+    """
+    unverified(folder / judged).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if _LEFTOVER.fullmatch(path.name):
+            _remove_if_dead(path)
 
 
 def unverified(path: Path) -> Path:
     """Where a file is written that is judged before it takes the place of ``path``."""
-    return path.with_name(f".{path.name}{_UNVERIFIED}")
+    return _beside(path, _UNVERIFIED)
+
+
+def reserve_unverified(path: Path) -> Path:
+    """``unverified(path)``, which has the permissions of ``path`` already where there is such a file."""
+    beside, replaced = unverified(path), _status(path)
+    if replaced is not None:
+        beside.unlink(missing_ok=True)
+        with open(beside, "xb", opener=functools.partial(_opened, replaced=replaced)):
+            pass
+    return beside
 
 
 def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
@@ -106,12 +174,16 @@ def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
 
     The last one means nothing without the others: the one that was there goes first, so that a process that is killed
     leaves the old files, the new ones, or none of that name, but never an old one beside new others.
+
+    Raises ValueError where two of them are one file, by a link or by letters of another case.
     """
     *_, last = saves
-    aside = last.with_name(f".{last.name}.{secrets.token_hex(4)}{_PARTIAL}")
+    aside = _temporary(last)
     try:
         for path, save in saves.items():
-            save(unverified(path))
+            save(reserve_unverified(path))
+        if len({(found.st_dev, found.st_ino) for found in map(os.stat, map(unverified, saves))}) < len(saves):
+            raise ValueError(f"{', '.join(map(str, saves))} are one file: give each a name of its own")
         if last.is_file():
             os.replace(last, aside)
         for path in saves:
@@ -125,11 +197,6 @@ def write_together(saves: Mapping[Path, Callable[[Path], Any]]) -> None:
         raise
     finally:
         aside.unlink(missing_ok=True)
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a file of this name is one that a killed process was writing."""
-    return _LEFTOVER.fullmatch(name) is not None
 
 
 def lock(descriptor: int) -> None:
@@ -195,3 +262,11 @@ def read_npz(path: Path, kind: FileKind | None = None) -> dict[str, npt.NDArray[
     """All arrays of a .npz that this package wrote. Raises DataError for anything but a whole file of that kind."""
     with Archive(path, kind=kind, most=_MOST_INFLATED) as archive:
         return archive.arrays()
+
+
+def read_sealed(path: Path, kind: FileKind) -> dict[str, npt.NDArray[Any]]:
+    """``read_npz`` without the digest. Raises DataError where that is of other arrays; older files have none."""
+    arrays = read_npz(path, kind)
+    if is_changed(arrays):
+        raise DataError(f"{path}: {CHANGED}")
+    return arrays

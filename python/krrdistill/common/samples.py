@@ -180,8 +180,6 @@ def _refuse_kind(where: str, X: Any) -> None:
         raise TypeError(f"{where}: X is a {name}, not an array; {_REMEDIES[name]}")
     if isinstance(X, (Mapping, set)) or X is None:
         raise TypeError(f"{where}: X must be an array, got a {name}")
-    if isinstance(X, np.ma.MaskedArray):
-        raise TypeError(f"{where}: X is a masked array; fill or drop what is masked")
     refuse_gradients(where, "X", X)
     if str(device_of(X)) == "meta":
         raise TypeError(f"{where}: X is on PyTorch's meta device and has no values")

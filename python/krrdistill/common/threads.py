@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import threadpoolctl
 
-from krrdistill.common.native import load_native
+from krrdistill.common.native import MOST_THREADS, load_native
 from krrdistill.common.warning import warn
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 
-_MOST = 1024  # OpenMP keeps its books of a team on the stack: 100,000 threads end the process
 T = TypeVar("T")
 R = TypeVar("R")
 _ALONE = 2e8  # operations, about 5 ms of one thread
@@ -130,8 +129,8 @@ def limited_threads(threads: int | None) -> Iterator[None]:
     if threads is None:
         yield
         return
-    if threads > _MOST:
-        raise ValueError(f"threads: at most {_MOST} can be started, got {threads}; leave it out for all cores")
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads: at most {MOST_THREADS} can be started, got {threads}; leave it out for all cores")
     with suppress(ImportError):
         load_native()  # a runtime that is loaded later would not be limited
     limit = 1 if _PROCESS.forked else threads
@@ -149,7 +148,7 @@ def blas_for(operations: float) -> Iterator[None]:
 
     They also go on waiting for work after it, and take the cores from whatever runs next.
     """
-    if operations > _ALONE or min(_PROCESS.limits, default=2) == 1:
+    if operations > _ALONE:
         yield
         return
     with _limited_blas(1):
@@ -213,16 +212,19 @@ def _results(pool: ThreadPoolExecutor, threads: int, work: Callable[[T], R], ite
 @contextmanager
 def _limited_blas(threads: int) -> Iterator[None]:
     with _PROCESS.lock:
-        if not _PROCESS.limits:
+        lowest = min(_PROCESS.limits, default=None)
+        if lowest is None:
             _PROCESS.blas = [(library, library.num_threads) for library in _PROCESS.libraries("blas").lib_controllers]
-        _PROCESS.limits.append(threads)
-        _set_blas()
+        _PROCESS.limits.append(threads)  # where it is low enough already, too: the block that made it so may end first
+        if lowest is None or threads < lowest:
+            _set_blas()
     try:
         yield
     finally:
         with _PROCESS.lock, suppress(ValueError):  # a fork inside of the block forgot it
             _PROCESS.limits.remove(threads)
-            _set_blas()
+            if min(_PROCESS.limits, default=None) != threads:
+                _set_blas()
 
 
 def _set_blas() -> None:

@@ -78,11 +78,9 @@ class Preprocessing:
             raise DataError(f"Preprocessing: constants must be a mapping, got {type(self.constants).__name__}")
         d = np.size(self.origin)
         for name in ("origin", "unit"):
-            object.__setattr__(self, name, _checked_array(name, getattr(self, name), (d,)))
+            object.__setattr__(self, name, _own(_checked_array(name, getattr(self, name), (d,))))
         if self.kind == "zca":
-            whitening = np.array(_checked_array("whitening", self.whitening, (d, d)))
-            whitening.flags.writeable = False  # as the weights of maps: copies of it stay on GPUs
-            object.__setattr__(self, "whitening", whitening)
+            object.__setattr__(self, "whitening", _own(_checked_array("whitening", self.whitening, (d, d))))
         elif self.whitening is not None:
             raise DataError(f"Preprocessing: whitening has no place in kind {self.kind!r}")
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -436,6 +434,13 @@ def zca(data: Any, *, eps: float = 0.1, name: str = "") -> Preprocessing:
 def _named_rows(where: str, x: Any) -> AbstractContextManager[None]:
     """``rows_of`` for samples (n, *shape)."""
     return rows_of(where, x.reshape(len(x), math.prod(x.shape[1:])), np.float64)
+
+
+def _own(array: Vector) -> Vector:
+    """A copy that nobody writes to: maps have factors made of it, and copies of it stay on GPUs."""
+    copied = np.array(array)
+    copied.flags.writeable = False
+    return copied
 
 
 def _checked_array(name: str, value: Any, shape: tuple[int, ...]) -> Vector:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, HadamardWeight, Linearization, Operator, get_backend
 from krrdistill.backends.base import Layer, matrix_of, weight_arrays
-from krrdistill.common.arrays import as_matrix, check_choice, check_count, check_device, dtype_name, like
+from krrdistill.common.arrays import as_matrix, check_choice, check_count, check_device, dtype_name, like, read_only
 from krrdistill.common.faults import rows_of
 from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing
@@ -74,7 +74,7 @@ class FeatureMap:
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
         self.input_dim = check_count("FeatureMap", "input_dim", input_dim)
-        self.own_layers = tuple(layers)
+        self.own_layers = tuple(map(_constant, layers))
         self.parameters = dict(parameters or {})
         if preprocessing is None:
             preprocessing = Preprocessing.none(self.input_dim)
@@ -343,6 +343,11 @@ class FeatureMap:
             "fingerprint": self.fingerprint(),
             **self.parameters,
         }
+
+
+def _constant(layer: Layer) -> Layer:
+    """The layer with a bias that nobody writes to, as nobody writes to its weight."""
+    return layer if layer.bias is None else layer._replace(bias=read_only(layer.bias))
 
 
 def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:

@@ -14,7 +14,15 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
-from krrdistill.common.arrays import check_choice, check_count, check_number, checked_columns, checked_shape, like
+from krrdistill.common.arrays import (
+    check_choice,
+    check_count,
+    check_number,
+    checked_columns,
+    checked_shape,
+    like,
+    read_only,
+)
 from krrdistill.common.documents import UNFIT, parse_json
 from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
 from krrdistill.common.products import product
@@ -127,6 +135,13 @@ class RidgeModel:
     split: Mapping[str, Any] | None = field(default=None)
     columns: tuple[str, ...] | None = None
     sizes: Sizes | None = None
+
+    def __post_init__(self) -> None:
+        """Nobody writes into the arrays: what the model says of itself would not hold any more."""
+        for name in ("W", "b", "lambdas", "spread"):
+            array = getattr(self, name)
+            if array is not None:
+                object.__setattr__(self, name, read_only(array))
 
     def __repr__(self) -> str:
         k, p = self.W.shape

@@ -30,6 +30,7 @@ from krrdistill.common.arrays import (
     checked_columns,
     checked_shape,
     largest_entry,
+    read_only,
     to_host,
 )
 from krrdistill.common.documents import UNFIT, parse_json
@@ -109,6 +110,7 @@ def _one_at_a_time(method: Method) -> Method:
     @functools.wraps(method)
     def waiting(self: RidgeStatistics, *arguments: Any, **keywords: Any) -> Any:
         with self._lock:
+            self._check_at_rest()
             return method(self, *arguments, **keywords)
 
     return waiting  # type: ignore[return-value]
@@ -126,7 +128,8 @@ class RidgeStatistics:
     Threads may share them: operations on the sums wait for each other. Batches then arrive in any order, which changes
     the rounding. For results that do not depend on timing, give each thread statistics of its own and merge them in a
     fixed order. While other threads add samples, fit models to a ``copy``, and read ``gram`` from it. A second
-    ``update_batches`` at the same time is refused.
+    ``update_batches`` at the same time is refused, and so is any use from within an update, as by its ``progress``.
+    The sums that properties give are read-only.
 
     Parameters
     ----------
@@ -180,6 +183,8 @@ class RidgeStatistics:
     >>> statistics.n, statistics.gram.diagonal()
     (6, array([5., 5., 5.]))
     """
+
+    _adding = False  # an update runs
 
     def __init__(
         self,
@@ -273,27 +278,27 @@ class RidgeStatistics:
     def gram(self) -> FloatArray:
         """G, symmetric, shape (p, p)."""
         self._check_whole()
-        return self._checked(self._store.gram(self._host))
+        return read_only(self._checked(self._store.gram(self._host)))
 
     @property
     def cross(self) -> FloatArray:
         """C, shape (k, p)."""
-        return self._raw().cross
+        return read_only(self._raw().cross)
 
     @property
     def feature_sum(self) -> FloatArray:
         """Sum of w phi, shape (p,)."""
-        return self._sums.feature_sum
+        return read_only(self._sums.feature_sum)
 
     @property
     def target_sum(self) -> FloatArray:
         """Sum of w y, shape (k,)."""
-        return self._raw().target_sum
+        return read_only(self._raw().target_sum)
 
     @property
     def target_square(self) -> FloatArray:
         """Sum of w y^2, shape (k,)."""
-        return self._raw().target_square
+        return read_only(self._raw().target_square)
 
     @property
     def target_spread(self) -> FloatArray:
@@ -311,6 +316,14 @@ class RidgeStatistics:
     def _check_whole(self) -> None:
         if self._broken:
             raise DataError("statistics: an update was interrupted in the middle; make these statistics again")
+
+    def _check_at_rest(self) -> None:
+        """Raises RuntimeError within an update of the same thread; other threads wait for its end."""
+        if self._adding:
+            raise RuntimeError(
+                "statistics: an update is running, and their sums are those of part of its samples: use them when it "
+                "has ended, not from its progress or from the map"
+            )
 
     # Adding samples
 
@@ -347,6 +360,8 @@ class RidgeStatistics:
             For NaN, wrong shapes, labels that are not among the classes, features that overflow.
         """
         self._check_whole()
+        if isinstance(X, np.ndarray) and self._store.holds(X):
+            X = X.copy()  # G would change while it is read
         samples = as_samples(where, X, input_dim=self.feature_map.input_dim)
         check_columns(where, self.columns, samples)
         check_device(where, X=X, y=y)
@@ -361,14 +376,36 @@ class RidgeStatistics:
             return self
         looked = some_rows(samples, picked)
         self.warn_of_units(where, looked)
-        sizes = Sizes.of(looked)
         self.backend = self.backend_for(samples)
         chosen = np.arange(n) if picked is None else picked
+        facts = {
+            "shape": self.shape if self.n else sample_shape(X, samples.shape[1]),
+            "columns": self.columns or columns_of(samples),
+            "sizes": Sizes.of(looked).plus(self.sizes),
+            "_binary": self._binary and (self.classes is not None or _is_binary(targets, chosen)),
+            "_own_rows": self._own_rows + count,
+        }
+        return self._update(where, samples, targets, chosen, weights, facts, progress)
+
+    def _update(
+        self,
+        where: str,
+        samples: Any,
+        targets: npt.NDArray[Any],
+        chosen: IntArray,
+        weights: FloatArray | None,
+        facts: Mapping[str, Any],
+        progress: Callable[[float], None] | None,
+    ) -> RidgeStatistics:
+        """``update`` with checked arguments; ``facts`` are those that hold when the rows are in."""
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
         with self.feature_map.named_rows(where, samples, self.precision, chosen):
             receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
+        in_place = receiver is store and isinstance(store, SummedGram)
+        self._broken = in_place and self.n > 0  # until G and the other sums are of the same samples again
         try:
+            self._adding = True
             with self.feature_map.named_rows(where, samples, self.precision, chosen):
                 batch, used = self._add(receiver, samples, targets, origin, chosen, weights, progress)
             if not np.isfinite(batch.target_square).all():
@@ -376,24 +413,33 @@ class RidgeStatistics:
             if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
                 raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
         except BaseException:
-            if receiver is store and isinstance(store, SummedGram):
-                self._broken = self.n > 0
+            if in_place:
                 store.clear()
             raise
-        self._store = store.merged(receiver, self._host) if needs_merge else receiver
-        if self.n == 0:
-            self.shape = sample_shape(X, samples.shape[1])
-        self.columns = self.columns or columns_of(samples)
-        self.sizes = sizes.plus(self.sizes)
-        self._sums = self._sums.plus(batch)
-        self._own_rows += len(chosen)
-        self._origin = origin
-        if self.classes is None and self._binary:
-            self._binary = all(
-                bool(((targets[part] == 0) | (targets[part] == 1)).all()) for part in _parts(chosen, _TARGET_ROWS)
-            )
+        finally:
+            self._adding = False
+        sums = self._sums.plus(batch)
+        if needs_merge:
+            with self._changing_gram():
+                store.merged(receiver, self._host)
+        self._broken = True
+        self.__dict__.update(facts, _store=store if needs_merge else receiver, _sums=sums, _origin=origin)
         self._take_products(used)
+        self._broken = False
         return self
+
+    @contextmanager
+    def _changing_gram(self) -> Iterator[None]:
+        """G changes in place; who interrupts that leaves statistics that refuse their use. Other failures change none.
+
+        They stay unusable until their other sums have been changed, too.
+        """
+        self._broken = True
+        try:
+            yield
+        except Exception:
+            self._broken = False
+            raise
 
     def _take_products(self, used: Products) -> None:
         """Keeps the worst of the products so far and these."""
@@ -686,6 +732,8 @@ class RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
         with _together(self, other):
+            self._check_at_rest()
+            other._check_at_rest()
             return self._combined(where, other, sign)
 
     def _combined(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
@@ -706,9 +754,12 @@ class RidgeStatistics:
             self._take_facts(other, sign)
             shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
             sums = self._sums.plus(other._sums.moved(shift), sign)
-            self._store = self._store.merged(other._store, self._host, sign, shift=shift)  # fails before G changes
+            if sign < 0:
+                self._check_rest(other, sums)
+            with self._changing_gram():
+                self._store = self._store.merged(other._store, self._host, sign, shift=shift)
         except BaseException:
-            self.__dict__.update(before)
+            self.__dict__.update({**before, "_broken": self._broken})
             raise
         self._sums = sums
         self._others = replace(shards, own=None)
@@ -717,7 +768,27 @@ class RidgeStatistics:
             self._own_rows, self._shard = max(0, self._own_rows - gone), None  # what is left is another shard
         if sign < 0 and self.n == 0:
             self._clear()
+        self._broken = False
         return self
+
+    def _check_rest(self, other: RidgeStatistics, rest: Sums) -> None:
+        """Raises DataError where no samples have the sums that would be left without those of ``other``.
+
+        Squares sum to no less than 0, and to nothing where no weight is left; (sum w phi)^2 <= sum w sum w phi^2.
+        """
+        ours, theirs = self._store.squares(), other._store.squares()
+        left, error = ours - theirs, _SUMMED_WEIGHTS * (ours + theirs)
+        weight = max(rest.total_weight, 0.0)
+        if weight <= _SUMMED_WEIGHTS * self.total_weight:
+            fits = np.abs(left) <= error
+        else:
+            most = weight * (np.maximum(left, 0.0) + error) * (1.0 + _SUMMED_WEIGHTS)
+            fits = (left >= -error) & (np.square(rest.feature_sum) <= most)
+        if not fits.all():
+            raise DataError(
+                f"statistics -=: no samples have the sums of feature {int(fits.argmin())} that would be left; only "
+                "data that were added can be taken away"
+            )
 
     def _clear(self) -> None:
         """No samples, without the rounding that is left of those that were taken away."""
@@ -790,9 +861,9 @@ class RidgeStatistics:
         """Class c becomes class positions[c] of ``classes``, in place."""
         if classes == self.classes:
             return
-        self.classes, k = classes, classes.count
-        self._sums, self._store = self._sums.placed(positions, k), self._store.placed(positions, k)
-        self._origin = np.zeros(k)
+        k = classes.count
+        sums, store, origin = self._sums.placed(positions, k), self._store.placed(positions, k), np.zeros(k)
+        self.classes, self._sums, self._store, self._origin = classes, sums, store, origin
 
     def _placed(self, classes: Classes, positions: IntArray) -> RidgeStatistics:
         """These statistics with the classes of others; G is shared."""
@@ -1065,6 +1136,11 @@ def one_hot(codes: IntArray, k: int) -> FloatArray:
     values = np.zeros((len(codes), k))
     values[np.arange(len(codes)), codes] = 1.0
     return values
+
+
+def _is_binary(targets: npt.NDArray[Any], rows: IntArray) -> bool:
+    """Whether all picked targets (n, k) are 0 or 1."""
+    return all(bool(((targets[part] == 0) | (targets[part] == 1)).all()) for part in _parts(rows, _TARGET_ROWS))
 
 
 def _parts(rows: IntArray, step: int) -> Iterator[IntArray]:

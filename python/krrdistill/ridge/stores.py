@@ -1,7 +1,7 @@
 """How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
-Both classes have one interface: ``add_weighted``, ``gram``, ``matrix``, ``trace``, ``merged``, ``summed``, ``arrays``,
-``copied``, ``placed``.
+Both classes have one interface: ``add_weighted``, ``gram``, ``matrix``, ``trace``, ``squares``, ``holds``, ``merged``,
+``summed``, ``arrays``, ``copied``, ``placed``.
 """
 
 from __future__ import annotations
@@ -87,6 +87,14 @@ class SummedGram:
     def trace(self) -> float:
         """Trace of G."""
         return float(self._gram.trace())
+
+    def holds(self, X: npt.NDArray[Any]) -> bool:
+        """Whether X may be a part of G."""
+        return isinstance(self._matrix, np.ndarray) and np.may_share_memory(self._matrix, X)
+
+    def squares(self) -> FloatArray:
+        """The diagonal of G, a copy."""
+        return np.array(np.asarray(self._gram).diagonal())
 
     def add(
         self,
@@ -208,6 +216,17 @@ class FeatureRows:
     def matrix(self, backend: Backend) -> FloatArray:
         """G in host memory."""
         return self.gram(backend)
+
+    def holds(self, X: npt.NDArray[Any]) -> bool:
+        """Whether X may be a part of what changes: stored rows do not."""
+        return False
+
+    def squares(self) -> FloatArray:
+        """The diagonal of G."""
+        squares = np.zeros(self._p)
+        for part in self._parts:
+            squares += np.square(part.features, dtype=np.float64).sum(axis=0)
+        return squares
 
     def trace(self) -> float:
         """Trace of G; inf where it overflows."""

@@ -14,7 +14,8 @@ from krrdistill.apps.run_kind import RunKind, kind_of
 from krrdistill.common.files import write_atomically
 from krrdistill.errors import DataError
 
-_PAGE = b"<!DOCTYPE html>"  # begins every page
+_PAGE, _OURS = b"<!DOCTYPE html>", b": krrdistill</title>"  # begin every page, and ours
+_HEAD = 1 << 14  # bytes that the title is in
 _KINDS = (RunKind.DISTILL, RunKind.KIP)  # of runs with a page
 
 
@@ -71,10 +72,11 @@ def _read(folders: Sequence[Path]) -> tuple[list[RunFolder], dict[str, str]]:
 
 
 def _check_replaced(out: Path) -> None:
-    """Raises UsageError for a file that is no page."""
+    """Raises UsageError for a file that is no page of this package."""
     if out.is_file():
         with out.open("rb") as stream:
-            if stream.read(len(_PAGE)) != _PAGE:
+            head = stream.read(_HEAD)
+            if not (head.startswith(_PAGE) and _OURS in head):
                 raise status.UsageError(
                     f"compare: --out {out}: there is another kind of file: give another name, or remove it"
                 )

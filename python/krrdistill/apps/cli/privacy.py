@@ -111,7 +111,7 @@ def _theorem(settings: PrivacySettings) -> dict[str, Any]:
 
 def _release(settings: PrivacySettings) -> dict[str, Any]:
     from krrdistill.apps.cli.run import load_data
-    from krrdistill.apps.privacy import private_release
+    from krrdistill.apps.privacy.release import release_into
 
     existing = Existing.of(settings.out)
     with (
@@ -119,12 +119,12 @@ def _release(settings: PrivacySettings) -> dict[str, Any]:
         output.stage_progress() as progress,
     ):
         data = load_data(settings, targets=settings.targets)
-        release = private_release(
+        release = release_into(
+            folder,
             data,
             kernel=settings.map_options.kernel,
             map_options=settings.map_options.given(),
             options=settings.options,
-            out=folder,
             progress=progress,
         )
     return {**release.report, "seconds": dict(release.seconds), "artifact": str(folder / "distilled.npz")}

@@ -305,6 +305,8 @@ class StatisticsSettings:
             raise UsageError("statistics needs --out FILE.npz")
         if self.held_out is not None and self.held_out.resolve() == self.out.resolve():
             raise UsageError("--out and --held-out name one file")
+        if self.like is not None and self.like.resolve() == self.out.resolve():
+            raise UsageError("--out would replace the statistics of --like: name another file, and merge both")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import to_host
 from krrdistill.common.documents import UNFIT, parse_json
-from krrdistill.common.files import read_npz, write_npz
+from krrdistill.common.files import read_sealed, write_npz
 from krrdistill.common.options import shown_value
 from krrdistill.errors import DataError
 
@@ -28,7 +28,7 @@ _FORMAT = "krrdistill-kip-2"
 _MATRICES = ("X", "first", "second", "best")
 _KIND = FileKind(
     "a checkpoint of KIP",
-    re.compile("X|first|second|best|losses|curve|seconds|meta"),
+    re.compile("X|first|second|best|losses|curve|seconds|meta|digest"),
 )
 _MOST_LOOKS = MOST_LOOKS + 2  # the first and the last are not counted by their distance
 
@@ -94,7 +94,7 @@ def save_checkpoint(path: Path, state: State, configuration: Mapping[str, Any]) 
     }
     arrays = {name: to_host("kip", name, getattr(state, name)) for name in _MATRICES}
     arrays |= {name: np.asarray(getattr(state, name)) for name in ("losses", "curve", "seconds")}
-    write_npz(path, {**arrays, "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False))})
+    write_npz(path, {**arrays, "meta": np.array(json.dumps(meta, sort_keys=True, allow_nan=False))}, sealed=True)
 
 
 def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -> State:
@@ -103,11 +103,11 @@ def load_checkpoint(path: Path, configuration: Mapping[str, Any], like: Array) -
     Raises
     ------
     DataError
-        For a file that is cut, corrupt or no checkpoint.
+        For a file that is cut, corrupt or no checkpoint, or was changed after it was written.
     ValueError
         For a checkpoint of another configuration; the message names what differs.
     """
-    arrays = read_npz(path, _KIND)
+    arrays = read_sealed(path, _KIND)
     try:
         meta = parse_json("meta", str(arrays["meta"]), finite=True)
         if meta["format"] != _FORMAT:

@@ -119,7 +119,7 @@ def run_kip(
         distilled, certificate = certified(result.best.distilled, best_path, model, data, options, watch)
         _, last = certified(result.last.distilled, last_path, model, data, options, watch)
         with watch.stage("save"):
-            write_npz(curve_path, {"losses": result.losses, **result.curve})
+            write_npz(curve_path, {"losses": result.losses, **result.curve}, sealed=True)
         images = None if result.start_rows is None else dataset.x_train[result.start_rows]
         seconds = {**watch.seconds, "total": load_seconds + time.perf_counter() - start}
         iterations = len(result.losses)

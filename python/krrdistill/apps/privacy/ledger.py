@@ -64,6 +64,11 @@ def charge(
     with _locked(path):
         new: dict[str, Any] = {"format": FORMAT, "dataset": dataset, "n": n, "releases": []}
         ledger = _read(path) if path.exists() else new
+        if path.exists() and path.stat().st_nlink > 1:
+            raise DataError(
+                f"{path}: is one file by several names (hard links), and the others would not get this release: keep "
+                "one name, symbolic links are followed"
+            )
         if (ledger["dataset"], ledger["n"]) != (dataset, n):
             held = f"{ledger['dataset']} with n = {ledger['n']}"
             raise DataError(f"{path}: is the ledger of {held}, not of {dataset} with n = {n}: give another --ledger")

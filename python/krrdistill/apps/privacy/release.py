@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from krrdistill.apps.folder import output_folder
 from krrdistill.apps.privacy.budget import ReleaseOptions
 from krrdistill.apps.privacy.clipping import clipped_statistics
 from krrdistill.apps.privacy.ledger import LedgerTotal, charge
@@ -24,7 +25,7 @@ from krrdistill.apps.privacy.mechanisms import (
 )
 from krrdistill.apps.privacy.noise import SECONDS_PER_NUMBER, opendp
 from krrdistill.apps.privacy.public import unexplained
-from krrdistill.apps.run_kind import RELEASE, RunKind, check_kind
+from krrdistill.apps.run_kind import RELEASE, RunKind
 from krrdistill.artifact.certificate import Certificate
 from krrdistill.artifact.file import DistilledDataset
 from krrdistill.artifact.making import versions
@@ -42,7 +43,7 @@ from krrdistill.maps import FeatureMap, given_map, make_map
 from krrdistill.options import PointsPerClass
 from krrdistill.problem import points_of_classes
 
-__all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs"]
+__all__ = ["GUARANTEE", "PrivateRelease", "default_norm_bound", "private_release", "public_inputs", "release_into"]
 
 _LONG_NOISE = 30.0  # seconds that a user is told of beforehand
 GUARANTEE = (
@@ -126,16 +127,35 @@ def private_release(
 ) -> PrivateRelease:
     """Writes a distilled set, with labels and W, of a private model of all training samples, and its release.json.
 
-    ``out`` gets both files or none. Z is noise and lambda_S = 0; real starts would show images. The release is entered
-    in ``options.ledger`` before its noise is drawn. Raises NotSurjective, BackendUnavailable without OpenDP, and
-    DataError; that also for a folder that is not empty, and where the ledger's total would exceed
-    ``options.budget_epsilon``.
+    ``out``, made where it is missing, gets both files or none. Z is noise and lambda_S = 0; real starts would show
+    images. The release is entered in ``options.ledger`` before its noise is drawn. Raises NotSurjective,
+    BackendUnavailable without OpenDP, and DataError; that also for a folder that is not empty, and where the ledger's
+    total would exceed ``options.budget_epsilon``. Raises KrrDistillError for a folder that cannot be written, or that
+    another release has.
     """
+    with output_folder(Path(out), RunKind.RELEASE) as folder:
+        return release_into(folder, dataset, kernel=kernel, map_options=map_options, options=options, progress=progress)
+
+
+def release_into(
+    out: Path,
+    dataset: Dataset,
+    *,
+    kernel: str = "identity",
+    map_options: Mapping[str, Any] | None = None,
+    options: ReleaseOptions,
+    progress: Progress | None = None,
+) -> PrivateRelease:
+    """``private_release`` into a folder that is this process's own."""
     if options.mechanism is None:
         raise ValueError("privacy: a release needs a mechanism, statistics or output")
     dataset.check_classes("privacy")
     points = points_of_classes("privacy", options.points_per_class, dataset.n_classes, dataset.classes)
-    check_kind(out, RunKind.RELEASE)
+    if options.ledger is not None and options.ledger.resolve().parent == out.resolve():
+        raise DataError(
+            f"privacy: --ledger {options.ledger} lies in the folder of the release, {out}, whose files are published: "
+            "keep it with the data"
+        )
     opendp()
     watch = Stopwatch(progress)
     feature_map = public_inputs(dataset, kernel, map_options or {}, seed=options.seed)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -47,6 +48,7 @@ __all__ = [
     "legend_of",
     "line_figure",
     "overlay_figure",
+    "own_style",
     "panels_figure",
     "race_charts",
     "save_figure",
@@ -91,6 +93,19 @@ _LETTER = 4.4  # points that a digit of such a number takes
 _DROPPED = ("clip-path", "version", "width", "height", "xmlns")
 
 
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Matplotlib's defaults in the block, also as a decorator.
+
+    A matplotlibrc, which may lie in the working directory, decides otherwise what a picture is and whether it can be
+    drawn, and can have LaTeX typeset texts of files.
+    """
+    defaults = matplotlib.rcParamsDefault
+    with matplotlib.rc_context({name: defaults[name] for name in defaults if not name.startswith("backend")}):
+        yield
+
+
+@own_style()
 def lambda_path_figure(
     lambdas: npt.ArrayLike,
     values: npt.ArrayLike,
@@ -158,6 +173,7 @@ def lambda_path_figure(
     return figure
 
 
+@own_style()
 def line_figure(x: npt.ArrayLike, y: npt.ArrayLike, *, x_label: str, y_label: str, x_log: bool, y_log: bool) -> Figure:
     """One curve, with gaps where y is not finite or, on a log axis, not positive."""
     figure, axes = _new_axes(x_label, y_label)
@@ -169,6 +185,7 @@ def line_figure(x: npt.ArrayLike, y: npt.ArrayLike, *, x_label: str, y_label: st
     return figure
 
 
+@own_style()
 def heat_figure(
     values: npt.ArrayLike,
     *,
@@ -234,6 +251,7 @@ def heat_figure(
     return figure
 
 
+@own_style()
 def scatter_figure(
     groups: Sequence[tuple[str, FloatArray]], names: Sequence[str], *, x_label: str, y_label: str
 ) -> Figure:
@@ -273,6 +291,7 @@ class Curve:
     chosen: int | None = None
 
 
+@own_style()
 def curves_figure(curves: Sequence[Curve], *, x_label: str, y_label: str) -> Figure:
     """Up to three curves on one pair of axes, with their names above; x is positive, on a log axis."""
     figure, axes = _new_axes(x_label, y_label, above=1)
@@ -297,6 +316,7 @@ class Dots:
     y: Sequence[float]
 
 
+@own_style()
 def dots_figure(columns: Sequence[tuple[str, str]], kinds: Sequence[Dots], *, y_label: str, y_log: bool) -> Figure:
     """Up to three kinds of dots beside each other in every column, with their names above.
 
@@ -371,6 +391,7 @@ class Panel:
     y_log: bool = False
 
 
+@own_style()
 def panels_figure(panels: Sequence[Panel], *, legend: bool = True) -> Figure:
     """Panels side by side, and above them the name of every curve once."""
     figure = Figure(figsize=(len(panels) * WIDTH / 72, HEIGHT / 72), facecolor="white")
@@ -428,6 +449,7 @@ def legend_of(curves: Iterable[tuple[str, Style]]) -> tuple[tuple[str, str, str]
     return tuple(dict.fromkeys(looks))
 
 
+@own_style()
 def overlay_figure(curves: Sequence[tuple[Curve, Style]], *, x_label: str, y_label: str) -> Figure:
     """Any number of curves, each with its look, on one pair of axes; x is positive, on a log axis.
 
@@ -459,6 +481,7 @@ def race_charts(
     return tuple(charts)
 
 
+@own_style()
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all, and without a date or version: equal figures, equal bytes.
 
@@ -472,6 +495,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(Path(path), lambda stream: stream.write(buffer.getvalue()))
 
 
+@own_style()
 def to_svg(figure: Figure, name: str, description: str) -> Markup:
     """The figure as an ``<svg>`` inside a page, in colours that the page's style sheet names.
 

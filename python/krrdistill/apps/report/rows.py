@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from krrdistill.apps.report.charts import PALETTE
+from krrdistill.apps.report.charts import PALETTE, own_style
 from krrdistill.apps.report.pictures import Pictured, to_bytes
 from krrdistill.apps.text import printable
 
@@ -61,6 +61,7 @@ def drawn(samples: npt.NDArray[Any], k: int, limits: tuple[float, float], *, str
     return to_bytes(values, np.stack([low, np.where(high > low, high, low + 1.0)], axis=1))
 
 
+@own_style()
 def rows_figure(panels: Sequence[Panel]) -> Figure:
     """All panels under each other, as wide as a page of text."""
     heights = [_height(panel) for panel in panels]
@@ -73,6 +74,7 @@ def rows_figure(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
+@own_style()
 def to_file(figure: Figure, kind: str) -> bytes:
     """The figure as "png" (300 dpi) or "pdf", without a date: equal figures, equal bytes."""
     buffer = io.BytesIO()

@@ -26,7 +26,7 @@ from krrdistill.artifact.file import StoredPoints, read_points
 from krrdistill.artifact.record import KipRecord, RunRecord, from_json, to_json
 from krrdistill.common.archive import FileKind
 from krrdistill.common.documents import parse_json, read_bounded
-from krrdistill.common.files import content_digest, read_npz, sha256_of, write_atomically, write_npz
+from krrdistill.common.files import content_digest, read_npz, read_sealed, sha256_of, write_atomically, write_npz
 from krrdistill.common.options import as_word
 from krrdistill.errors import DataError
 from krrdistill.options import class_counts
@@ -69,12 +69,12 @@ _FACTS = (  # of report.json that distilled.npz has, too
     *("original", "distilled", "certificate", "seconds"),
 )
 _CURVE = ("iteration", "train_loss", "val_accuracy", "seconds")
-_CURVE_KIND = FileKind("the curve of a run", re.compile("losses|" + "|".join(_CURVE)))
+_CURVE_KIND = FileKind("the curve of a run", re.compile("losses|digest|" + "|".join(_CURVE)))
 _DATA_KIND = FileKind(
     "the figure data of a run",
     re.compile(
         "lambdas|score|train_rmse|below_noise_floor|noise_floor|best|singular_values|start_images|outcomes|weights|"
-        "weights_difference"
+        "weights_difference|digest"
     ),
 )
 
@@ -242,7 +242,7 @@ def write_figure_data(
         arrays |= {"weights": weights.original, "weights_difference": weights.difference}
     if outcomes is not None and len(outcomes) <= _MOST_OUTCOMES:
         arrays["outcomes"] = outcomes
-    write_npz(folder / DATA, arrays)
+    write_npz(folder / DATA, arrays, sealed=True)
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -258,7 +258,7 @@ def read_run(folder: Path) -> RunFolder:
     images = points.samples
     record = _record(folder / REPORT, {**_facts_of_file(points.meta, document), **document})
     check_pair(folder, record.artifact_sha256)
-    data = read_npz(folder / DATA, _DATA_KIND)
+    data = read_sealed(folder / DATA, _DATA_KIND)
     path = _read_path(folder / DATA, data)
     k, m = record.k, record.m
     counts = class_counts(min(k, m), record.ipc)  # no more than that fit, whatever a damaged report says
@@ -361,7 +361,7 @@ def _typed(kind: type[T], document: Any, path: Path) -> T:
 
 def _read_curve(path: Path) -> dict[str, npt.NDArray[Any]]:
     """KIP's curve."""
-    arrays = read_npz(path, _CURVE_KIND)
+    arrays = read_sealed(path, _CURVE_KIND)
     missing = [name for name in _CURVE if name not in arrays]
     if missing:
         raise DataError(f"{path}: {missing[0]} is missing")

@@ -21,14 +21,14 @@ from krrdistill.apps.info import machine
 from krrdistill.apps.naming import fitting, run_name
 from krrdistill.apps.report.run_folder import PAGE, read_run
 from krrdistill.apps.report.write import in_folder, write_run
-from krrdistill.apps.run_kind import SWEEP, RunKind, check_kind
+from krrdistill.apps.run_kind import DISTILLED, SWEEP, RunKind, check_kind
 from krrdistill.apps.text import seconds
 from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import RunRecord, plain
 from krrdistill.backends import get_backend
 from krrdistill.common.arrays import host_rows
 from krrdistill.common.documents import parse_json, read_bounded
-from krrdistill.common.files import content_digest, is_leftover, write_atomically
+from krrdistill.common.files import content_digest, remove_leftovers, write_atomically
 from krrdistill.common.options import declared_options, differing, shown_value
 from krrdistill.common.progress import Progress
 from krrdistill.common.threads import limited_threads
@@ -308,9 +308,8 @@ def _run(
     progress: Progress | None,
 ) -> RunRecord:
     """Makes one cell; what a killed process left of it is removed."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if is_leftover(path.name):
-            path.unlink()
+    if folder.is_dir():
+        remove_leftovers(folder, DISTILLED)
     result = run_points(prepared, cell.options, trained, out=folder, progress=progress)
     command, verify_command = (None, None) if commands_of is None else commands_of(cell, folder)
     record = replace(
