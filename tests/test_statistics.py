@@ -810,10 +810,10 @@ def test_sums_of_statistics_are_read_only(n: int) -> None:
 
 
 def test_statistics_take_their_own_gram_as_samples() -> None:
-    p, rng = 40, np.random.default_rng(0)
-    X, y = 0.1 * rng.standard_normal((100, p)), rng.integers(0, K, 100)
-    statistics = Statistics(kd.Identity(p), K, precision="float64").update(X, y)
-    rows, labels = np.tile(np.arange(p), 250), np.arange(p) % K  # more than are summed before G changes
+    p, rng = 1100, np.random.default_rng(0)
+    X, y = 0.01 * rng.standard_normal((p + 1, p)), np.arange(p + 1) % K
+    statistics = Statistics(kd.Identity(p), K).update(X, y)
+    rows, labels = np.tile(np.arange(p), 8), np.arange(p) % K  # more than are summed before G changes, in place
     expected = statistics.copy().update(statistics.gram.copy(), labels, rows=rows)
     statistics.update(statistics.gram, labels, rows=rows)
     tolerances.assert_exact(statistics.gram, expected.gram)

@@ -413,7 +413,7 @@ class RidgeStatistics:
             if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
                 raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
         except BaseException:
-            if in_place:
+            if receiver is store and isinstance(store, SummedGram):
                 store.clear()
             raise
         finally:
