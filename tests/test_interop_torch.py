@@ -55,7 +55,7 @@ def test_solve_and_path(dtype: str, p: int) -> None:
 def test_they_are_the_functions_of_the_package() -> None:
     X = np.random.default_rng(1).standard_normal((40, P))
     statistics = kd.RidgeStatistics(kd.Identity(P), K, precision="float64").update(X, np.arange(40) % K)
-    G, C = torch.from_numpy(statistics.gram), torch.from_numpy(statistics.cross)
+    G, C = torch.tensor(statistics.gram), torch.tensor(statistics.cross)
     tolerances.assert_exact(interop.ridge_solve(G, C, 0.5), kd.fit_ridge(statistics, 0.5))
     tolerances.assert_exact(interop.ridge_path(G, C, [0.5, 2.0]), kd.ridge_path(statistics, [0.5, 2.0]).weights)
 

@@ -139,7 +139,7 @@ if torch:
     points = result.distilled.to_torch(dtype=torch.float64)
     X_S, Y_S = points.tensors
     W_S = torch.linalg.lstsq(X_S, Y_S, driver="gelsd").solution.T
-    original = F_test * gate @ torch.from_numpy(result.model.W).T
+    original = F_test * gate @ torch.tensor(result.model.W).T
     print(f"ridge head:      accuracy {accuracy(original, y_test):.4f}")
     print(
         f"from {len(points)} points:  accuracy {accuracy(F_test * gate @ W_S.T, y_test):.4f}"
