@@ -16,7 +16,7 @@ import krrdistill as kd
 import tolerances
 from krrdistill.backends import Backend
 from krrdistill.backends.tiles import FLUSH_ROWS
-from krrdistill.common import rows as module
+from krrdistill.ridge import batches as module
 
 N, D, K = 3 * FLUSH_ROWS + 77, 5, 3
 PHI = kd.FCNN(D, [7], seed=3)

@@ -179,6 +179,7 @@ class GroupSums {
   }
 
   void add(const Input& input, int64_t first, int64_t count) {
+    const auto& kernels = elementwise<float>();
     int64_t slot = 0;
     for_pieces(first, count, [&](int64_t at, int64_t rows) {
       transform_tile(map_, input, at, rows, memory_.features, memory_.tile);
@@ -186,7 +187,7 @@ class GroupSums {
       if (targets_.labels != nullptr) {
         for (int64_t i = 0; i < rows; ++i) {
           slot += at + i == memory_.ends[memory_.present[slot]] ? 1 : 0;
-          elementwise<float>().accumulate(memory_.features + i * p_, memory_.classes + slot * p_, p_);
+          kernels.accumulate(memory_.features + i * p_, memory_.classes + slot * p_, p_);
         }
       } else if (targets_.k > 0) {  // BLAS refuses matrices without columns
         add_targets(input, at, rows);

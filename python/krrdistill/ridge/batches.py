@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import host_rows, take_rows
 from krrdistill.common.random import Stream, uniform
-from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
+from krrdistill.common.rows import RowSource, as_slice, check_finite
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
 from krrdistill.common.warning import user_context, warn
 from krrdistill.data.batches import Batch
@@ -24,7 +25,8 @@ __all__ = ["Block", "Rows", "Split", "blocks", "is_held_out", "read_ahead"]
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
-_MOST_BYTES = 256 << 20  # of a block; of wider samples it has fewer rows than a sum in float32
+_BLOCK_BYTES = 64 << 20  # of a block: after each, its G is added to the sum
+_MOST_BYTES = 256 << 20  # at most; of wider samples a block has fewer rows than a sum in float32
 
 
 class Rows(NamedTuple):
@@ -43,6 +45,8 @@ class Block(NamedTuple):
     first_row: int
     rows_read: int  # row number behind the last
     columns: tuple[str, ...] | None
+    chosen: IntArray | None = None  # the rows of ``training`` to train on; None for all
+    where: str = "statistics.update"  # what messages about ``training`` begin with
 
 
 def is_held_out(fraction: float, seed: int, first_row: int, n: int) -> npt.NDArray[np.bool_]:
@@ -88,9 +92,7 @@ class _Staging:
     """Rows of batches until they make a block."""
 
     def __init__(self, batch: Rows, dtype: np.dtype[Any], width: int) -> None:
-        rows = block_rows(width, dtype.itemsize, FLUSH_ROWS)
-        if rows * width * dtype.itemsize > _MOST_BYTES:
-            rows = max(1, _MOST_BYTES // (width * dtype.itemsize))
+        rows = _block_rows(width, dtype)
         self.X = np.empty((rows, width), dtype)
         self.y = np.empty((rows, *batch.y.shape[1:]), batch.y.dtype)
         self.sample_weight = None if batch.sample_weight is None else np.empty(rows)
@@ -112,6 +114,30 @@ class _Staging:
         n = self.used
         weight = None if self.sample_weight is None else self.sample_weight[:n]
         return Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight)
+
+
+def _block_rows(width: int, dtype: np.dtype[Any]) -> int:
+    """Training rows of a block: whole sums in float32."""
+    row = width * dtype.itemsize
+    rows = max(1, _BLOCK_BYTES // (row * FLUSH_ROWS)) * FLUSH_ROWS
+    return rows if rows * row <= _MOST_BYTES else max(1, _MOST_BYTES // row)
+
+
+def _in_file(X: Any) -> Array | None:
+    """Samples (n, d) that may be summed where they are, later: in a memory map that nobody can write to; else None."""
+    array = X.half if isinstance(X, RowSource) else X
+    owner = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not (isinstance(owner, mmap.mmap) and memoryview(owner).readonly and array.flags.c_contiguous):
+        return None
+    return np.asarray(array)
+
+
+def _fetch(X: Array, rows: IntArray) -> None:
+    """Has the pages of rows that follow each other, but for a few, read from their file."""
+    numbers = X[rows[0] : rows[-1] + 1].reshape(-1).view(np.uint8)
+    numbers[:: mmap.PAGESIZE].max(initial=0)
 
 
 def _stored_as(X: Any) -> np.dtype[Any]:
@@ -149,7 +175,8 @@ def blocks(
     """The rows of a stream in blocks whose ends do not depend on those of the batches.
 
     Rows before ``first_row + skip`` are passed over, but for those held out. Batches on a device are blocks of their
-    own.
+    own. Rows are copied, as whoever yields a batch may use its memory again; but for memory maps, where a whole block
+    is in one batch.
     """
     row = at = first_row  # the next row, and the first of the block
     shape: tuple[int, ...] = ()
@@ -172,6 +199,7 @@ def blocks(
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
+        in_file = _in_file(samples) if on_host else None
         done = 0
         while len(train):
             if not on_host:
@@ -183,12 +211,20 @@ def blocks(
                 yield Block(picked, _joined(held), at, row + n, columns)
                 staged, held, at, done = None, [], row + n, n
                 break
-            if staged is None:
-                staged = _Staging(batch, _stored_as(samples), input_dim)
-            part, train = train[: staged.room], train[staged.room :]
+            dtype = _stored_as(samples)
+            room = staged.room if staged is not None else _block_rows(input_dim, dtype)
+            part, train = train[:room], train[room:]
+            end = int(part[-1]) + 1
+            if staged is None and in_file is not None and len(part) == room:
+                _fetch(in_file, part)
+                held += _held(here, batch, out, done, end, shape)
+                whole = Rows(in_file.reshape(n, *shape), batch.y, batch.sample_weight)
+                yield Block(whole, _joined(held), at, row + end, columns, part, f"batch {number} (from row {row})")
+                held, at, done = [], row + end, end
+                continue
+            staged = staged or _Staging(batch, dtype, input_dim)
             staged.put(here, batch, part)
             if staged.room == 0:
-                end = int(part[-1]) + 1
                 held += _held(here, batch, out, done, end, shape)
                 yield Block(staged.taken(shape), _joined(held), at, row + end, columns)
                 staged, held, at, done = None, [], row + end, end
