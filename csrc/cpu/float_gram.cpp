@@ -2,6 +2,7 @@
 #include "cpu/float_gram.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/checked_size.h"
 #include "cpu/float_gram_kernels.h"
@@ -10,9 +11,6 @@
 
 namespace krrdistill {
 namespace {
-
-// Rows of a product: two panels of them fit an L1 cache, all panels of 1024 columns half an L2 cache of 1 MiB.
-constexpr int64_t depth = 128;
 
 const FloatGramKernel* float_gram_kernel() {
   switch (current_isa()) {
@@ -33,7 +31,7 @@ const FloatGramKernel* float_gram_kernel() {
 int64_t panels_of(int64_t p) { return (p + float_gram_kernel()->columns - 1) / float_gram_kernel()->columns; }
 
 // One row more than is used: panels whose distance is a power of two would share the sets of a cache.
-int64_t panel_size() { return (depth + 1) * float_gram_kernel()->columns; }
+int64_t panel_size() { return (FloatGram::depth + 1) * float_gram_kernel()->columns; }
 
 }  // namespace
 
@@ -45,8 +43,11 @@ int64_t FloatGram::workspace(int64_t p) {
   return checked_sum(checked_product(panels, panel_size()), checked_product(blocks, columns * columns));
 }
 
-FloatGram::FloatGram(int64_t p, float* workspace)
-    : p_(p), panels_(workspace), sums_(workspace + panels_of(p) * panel_size()) {
+FloatGram::FloatGram(int64_t p, float* workspace, Meanwhile meanwhile)
+    : p_(p),
+      panels_(workspace),
+      sums_(workspace + panels_of(p) * panel_size()),
+      meanwhile_(std::move(meanwhile)) {
   std::fill_n(workspace, FloatGram::workspace(p), 0.0F);
 }
 
@@ -66,11 +67,14 @@ void FloatGram::add(const float* rows, int64_t count) {
 
 void FloatGram::multiply() {
   const FloatGramKernel& kernel = *float_gram_kernel();
-  float* sums = sums_;
-  for (int64_t i = 0; i < panels_of(p_); ++i) {
+  const int64_t panels = panels_of(p_), products = panels * (panels + 1) / 2, block = kernel.columns * kernel.columns;
+  int64_t product = 0;
+  for (int64_t i = 0; i < panels; ++i) {
     const int64_t rows = std::min(kernel.columns, p_ - i * kernel.columns);
-    for (int64_t j = 0; j <= i; ++j, sums += kernel.columns * kernel.columns) {
-      kernel.multiply(panels_ + i * panel_size(), panels_ + j * panel_size(), packed_, rows, i == j, sums);
+    for (int64_t j = 0; j <= i; ++j, ++product) {
+      meanwhile_(product, products);
+      kernel.multiply(panels_ + i * panel_size(), panels_ + j * panel_size(), packed_, rows, i == j,
+                      sums_ + product * block);
     }
   }
   packed_ = 0;

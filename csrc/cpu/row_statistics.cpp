@@ -47,6 +47,51 @@ struct Division {
   }
 };
 
+// Brings rows that are converted next into the L2 cache. Class by class they are anywhere in memory, and a thread that
+// converts them would wait for each.
+class RowsAhead {
+ public:
+  void start(const Input& input, int64_t width, int64_t end) {
+    input_ = input;
+    bytes_ = width * number_bytes(input.type);
+    end_ = end;
+  }
+  void converted(int64_t end) { next_ = converted_ = end; }
+  // Up to so many rows behind those that are converted.
+  void fetch(int64_t count) {
+    constexpr int64_t line = 64;
+    for (; next_ < std::min(converted_ + count, end_); ++next_) {
+      const int64_t stride = input_.row_stride * number_bytes(input_.type);
+      const char* row = static_cast<const char*>(input_.data) + input_.row_of(next_) * stride;
+      for (int64_t at = 0; at < bytes_; at += line) {
+        __builtin_prefetch(row + at, 0, 2);
+      }
+    }
+  }
+
+ private:
+  static int64_t number_bytes(InputType type) {
+    switch (type) {
+      case InputType::u8:
+        return 1;
+      case InputType::f16:
+      case InputType::bf16:
+        return 2;
+      case InputType::f32:
+        return 4;
+      case InputType::f64:
+        break;
+    }
+    return 8;
+  }
+
+  Input input_{};
+  int64_t bytes_ = 0;  // of a row
+  int64_t end_ = 0;
+  int64_t converted_ = 0;
+  int64_t next_ = 0;
+};
+
 // Cuts memory at whole cache lines; of no memory it only counts.
 class Cutter {
  public:
@@ -110,7 +155,9 @@ class GroupSums {
         product_(product_of(p_, tile_rows)),
         memory_(map, targets, tile_rows, cutter) {
     if (product_ == Product::panels) {
-      panels_.emplace(p_, memory_.gram);
+      panels_.emplace(p_, memory_.gram, [this](int64_t product, int64_t products) {
+        ahead_.fetch(FloatGram::depth * (product + 1) / products);
+      });
     }
   }
 
@@ -181,8 +228,10 @@ class GroupSums {
   void add(const Input& input, int64_t first, int64_t count) {
     const auto& kernels = elementwise<float>();
     int64_t slot = 0;
+    ahead_.start(input, map_.input_dim, first + count);
     for_pieces(first, count, [&](int64_t at, int64_t rows) {
       transform_tile(map_, input, at, rows, memory_.features, memory_.tile);
+      ahead_.converted(at + rows);
       add_products(rows);
       if (targets_.labels != nullptr) {
         for (int64_t i = 0; i < rows; ++i) {
@@ -225,6 +274,7 @@ class GroupSums {
   Division division_;
   Product product_;
   Memory memory_;
+  RowsAhead ahead_;
   std::optional<FloatGram> panels_;
   int64_t classes_ = 0;  // in memory_.classes
 };

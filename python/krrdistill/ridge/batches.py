@@ -153,7 +153,11 @@ def _read(where: str, X: Any, rows: IntArray, out: Array) -> Array:
         if half is None:
             return X.read(rows, out)
         X = half
-    out[...] = X[as_slice(rows)]
+    place = as_slice(rows)
+    if isinstance(place, slice) or not X.flags.c_contiguous:
+        out[...] = X[place]
+    else:
+        np.take(X, rows, axis=0, out=out, mode="clip")  # any other mode copies twice
     try:
         return check_finite(out, rows)
     except DataError as error:
