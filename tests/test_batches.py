@@ -387,9 +387,10 @@ def test_samples_of_another_layout_are_refused() -> None:
 
 def in_files(folder: Path, X: Array, y: Array, size: int) -> Iterator[tuple[Array, Array]]:
     """The batches of ``cut``, each a read-only memory map."""
-    for number, (part, labels) in enumerate(cut(X, y, size)):
-        np.save(folder / f"{number}.npy", part)
-        yield np.load(folder / f"{number}.npy", mmap_mode="r"), labels
+    for part, labels in cut(X, y, size):
+        path = folder / f"{len(list(folder.iterdir()))}.npy"
+        np.save(path, part)
+        yield np.load(path, mmap_mode="r"), labels
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
@@ -415,9 +416,7 @@ def test_weights_and_real_targets_of_memory_maps(data: Any, tmp_path: Path) -> N
     assert_same(one, other)
 
 
-def test_whole_blocks_of_memory_maps_are_not_copied(
-    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_blocks_of_memory_maps_are_not_copied(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied, update = [], kd.RidgeStatistics.update
     read = module._read
     monkeypatch.setattr(module, "_read", lambda *given: copied.append(len(given[2])) or read(*given))
@@ -457,7 +456,7 @@ def test_nan_in_a_memory_map_is_named_and_the_blocks_before_it_are_in(data: Any,
     statistics, fresh = empty(), empty()
     with pytest.raises(kd.DataError, match=r"rows 4096 \.\.\. \d+: batch 1 \(from row 4096\): X?.*row 4904 holds NaN"):
         statistics.update_batches(
-            ((part, labels) for part, labels in [*in_files(tmp_path, X[:4096], y[:4096], 4096), *in_files(tmp_path, X[4096:], y[4096:], N)])
+            [*in_files(tmp_path, X[:4096], y[:4096], N), *in_files(tmp_path, X[4096:], y[4096:], N)]
         )
     assert statistics.rows_read == 8192
     fresh.update_batches([(X[:8192], y[:8192])])

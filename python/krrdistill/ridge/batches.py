@@ -203,8 +203,7 @@ def blocks(
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
-        in_file = _in_file(samples) if on_host else None
-        done = 0
+        in_file, done = _in_file(samples) if on_host else None, 0
         while len(train):
             if not on_host:
                 if staged is not None:
@@ -215,22 +214,21 @@ def blocks(
                 yield Block(picked, _joined(held), at, row + n, columns)
                 staged, held, at, done = None, [], row + n, n
                 break
-            dtype = _stored_as(samples)
-            room = staged.room if staged is not None else _block_rows(input_dim, dtype)
+            room = staged.room if staged is not None else _block_rows(input_dim, _stored_as(samples))
             part, train = train[:room], train[room:]
-            end = int(part[-1]) + 1
             if staged is None and in_file is not None and len(part) == room:
                 _fetch(in_file, part)
-                held += _held(here, batch, out, done, end, shape)
                 whole = Rows(in_file.reshape(n, *shape), batch.y, batch.sample_weight)
-                yield Block(whole, _joined(held), at, row + end, columns, part, f"batch {number} (from row {row})")
-                held, at, done = [], row + end, end
-                continue
-            staged = staged or _Staging(batch, dtype, input_dim)
-            staged.put(here, batch, part)
-            if staged.room == 0:
+                full: Any = whole, part, f"batch {number} (from row {row})"
+            else:
+                staged = staged or _Staging(batch, _stored_as(samples), input_dim)
+                staged.put(here, batch, part)
+                full = None if staged.room else (staged.taken(shape),)
+            if full is not None:
+                training, *more = full
+                end = int(part[-1]) + 1
                 held += _held(here, batch, out, done, end, shape)
-                yield Block(staged.taken(shape), _joined(held), at, row + end, columns)
+                yield Block(training, _joined(held), at, row + end, columns, *more)
                 staged, held, at, done = None, [], row + end, end
         held += _held(here, batch, out, done, n, shape)
         row += n
