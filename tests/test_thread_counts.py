@@ -149,14 +149,14 @@ def test_rows_of_few_features_are_summed_beside_each_other_with_the_same_bits(th
     backend, recorder = NativeBackend(), Recorder()
     backend._operations = recorder
     rng = np.random.default_rng(0)
-    X, y, phi = rng.standard_normal((20_000, 24)), rng.integers(0, 5, 20_000), kd.FCNN(24, seed=0)
+    X, y, phi = rng.standard_normal((20_000, 64)), rng.integers(0, 5, 20_000), kd.FCNN(64, seed=0)
     rows = rng.permutation(20_000)[:17_000]
-    found = np.zeros((24, 24)), np.zeros((5, 24))
+    found = np.zeros((64, 64)), np.zeros((5, 64))
     native.set_threads(threads)
     backend.accumulate(phi, X, y, *found, dtype=np.dtype(np.float32), rows=rows)
     assert recorder.seen["accumulate"] == (threads, {1})
     assert counts() == (threads, {3})
-    expected = np.zeros((24, 24)), np.zeros((5, 24))
+    expected = np.zeros((64, 64)), np.zeros((5, 64))
     for start in range(0, len(rows), 4096):  # one group after the other
         backend.accumulate(phi, X, y, *expected, dtype=np.dtype(np.float32), rows=rows[start : start + 4096])
     for ours, theirs in zip(found, expected, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
 _BLOCK_BYTES = 64 << 20  # of a block: after each, its G is added to the sum
+_AHEAD = 2  # blocks: some take longer to read than the one before them to sum
 _MOST_BYTES = 256 << 20  # at most; of wider samples a block has fewer rows than a sum in float32
 
 
@@ -129,9 +131,8 @@ def _in_file(X: Any) -> Array | None:
     owner = array
     while isinstance(owner, np.ndarray):
         owner = owner.base
-    if not (isinstance(owner, mmap.mmap) and memoryview(owner).readonly and array.flags.c_contiguous):
-        return None
-    return np.asarray(array)
+    fixed = isinstance(owner, mmap.mmap) and memoryview(owner).readonly
+    return np.asarray(array) if fixed and array is not None and array.flags.c_contiguous else None
 
 
 def _fetch(X: Array, rows: IntArray) -> None:
@@ -196,9 +197,8 @@ def blocks(
         if n == 0:
             continue
         batch = Rows(samples, read_y(here, y, n), None if weight is None else read_weight(here, weight, n))
-        found = sample_shape(X, input_dim)
-        shape, first = shape or found, first or batch
-        check_shape(here, shape, found)
+        shape, first = shape or sample_shape(X, input_dim), first or batch
+        check_shape(here, shape, sample_shape(X, input_dim))
         _check_alike(here, first, batch)
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
@@ -225,10 +225,9 @@ def blocks(
                 staged.put(here, batch, part)
                 full = None if staged.room else (staged.taken(shape),)
             if full is not None:
-                training, *more = full
                 end = int(part[-1]) + 1
                 held += _held(here, batch, out, done, end, shape)
-                yield Block(training, _joined(held), at, row + end, columns, *more)
+                yield Block(full[0], _joined(held), at, row + end, columns, *full[1:])
                 staged, held, at, done = None, [], row + end, end
         held += _held(here, batch, out, done, n, shape)
         row += n
@@ -272,7 +271,7 @@ def _joined(parts: list[Rows]) -> Rows | None:
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each read by a thread while the one before it is used."""
+    """The same items, read by a thread while those before them are used."""
     end, wait = object(), True
     reader, context = ThreadPoolExecutor(1, thread_name_prefix="krrdistill-reader"), user_context()
 
@@ -280,9 +279,9 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
         return context.run(lambda: next(items, end))
 
     try:
-        coming = reader.submit(read)
-        while (item := coming.result()) is not end:
-            coming = reader.submit(read)
+        coming = deque(reader.submit(read) for _ in range(_AHEAD))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(reader.submit(read))
             yield item  # type: ignore[misc]
     except KeyboardInterrupt:  # a stream may never answer
         wait = False
