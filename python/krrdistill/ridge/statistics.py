@@ -419,9 +419,10 @@ class RidgeStatistics:
         skip: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> Any:
-        """Add a stream of batches, reading the next block while one is summed.
+        """Add a stream of batches, reading the next blocks while one is summed.
 
-        Sums and held-out rows depend on the rows and their order, but not on the sizes of the batches.
+        Blocks are copied, as a stream may use its memory again, except those in read-only memory maps. Sums and
+        held-out rows depend on the rows and their order, but not on the sizes of the batches.
 
         Parameters
         ----------
