@@ -1,5 +1,5 @@
-// G of float32 rows on one thread, by products whose sums stay in registers. BLAS packs a matrix once for each side of a
-// product; of few columns that is a tenth of its work. Here rows are packed once, as they come.
+// G of float32 rows on one thread, by products whose sums stay in registers. BLAS packs a matrix once for each side of
+// a product; of few columns that is a tenth of its work. Here rows are packed once, as they come.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ class FloatGram {
   // Called before each of the products of so many rows, with its number and how many there are.
   using Meanwhile = std::function<void(int64_t product, int64_t products)>;
 
-  static bool available();  // for this CPU and the current instruction set
+  static bool available();              // for this CPU and the current instruction set
   static int64_t workspace(int64_t p);  // floats
 
   FloatGram(int64_t p, float* workspace, Meanwhile meanwhile);
