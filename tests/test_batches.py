@@ -16,7 +16,7 @@ import krrdistill as kd
 import tolerances
 from krrdistill.backends import Backend
 from krrdistill.backends.tiles import FLUSH_ROWS
-from krrdistill.common import rows as module
+from krrdistill.ridge import batches as module
 
 N, D, K = 3 * FLUSH_ROWS + 77, 5, 3
 PHI = kd.FCNN(D, [7], seed=3)
@@ -383,3 +383,81 @@ def test_samples_of_another_layout_are_refused() -> None:
     with pytest.raises(kd.DataError, match=r"samples have shape \(3, 2\), those trained on \(2, 3\)"):
         statistics.update_batches([(np.ones((4, 3, 2)), [0, 1, 0, 1])])
     statistics.update(np.ones((4, 6)), [0, 1, 0, 1])  # flat rows say nothing of a layout
+
+
+def in_files(folder: Path, X: Array, y: Array, size: int) -> Iterator[tuple[Array, Array]]:
+    """The batches of ``cut``, each a read-only memory map."""
+    for part, labels in cut(X, y, size):
+        path = folder / f"{len(list(folder.iterdir()))}.npy"
+        np.save(path, part)
+        yield np.load(path, mmap_mode="r"), labels
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+@pytest.mark.parametrize("size", [1000, FLUSH_ROWS, 5500, N])
+def test_memory_maps_give_the_bits_of_arrays(
+    any_backend: Backend, data: Any, tmp_path: Path, dtype: Any, size: int
+) -> None:
+    X, y = (10.0 * np.abs(data[0])).astype(dtype), data[1]
+    one, other = empty(backend=any_backend), empty(backend=any_backend)
+    held = one.update_batches(in_files(tmp_path, X, y, size), holdout=0.1)
+    expected = other.update_batches(cut(X, y, 1000), holdout=0.1)
+    assert_same(one, other)
+    tolerances.assert_exact(held.X, expected.X)
+    assert one.rows_read == N
+
+
+def test_weights_and_real_targets_of_memory_maps(data: Any, tmp_path: Path) -> None:
+    X, y = data
+    Y, w = np.stack([y * 0.5, y + 0.25], axis=1), np.linspace(0.0, 2.0, N)
+    one, other = (kd.RidgeStatistics(PHI, n_targets=2) for _ in range(2))
+    one.update_batches(((part, Y, w) for part, _ in in_files(tmp_path, X, y, N)), holdout=0.1, skip=50)
+    other.update_batches([(X, Y, w)], holdout=0.1, skip=50)
+    assert_same(one, other)
+
+
+def test_whole_blocks_of_memory_maps_are_not_copied(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied, update = [], kd.RidgeStatistics.update
+    read = module._read
+    monkeypatch.setattr(module, "_read", lambda *given: copied.append(len(given[2])) or read(*given))
+    seen = []
+
+    def noting(self: Any, X: Any, *more: Any, **named: Any) -> Any:
+        seen.append(np.shares_memory(X, mapped))
+        return update(self, X, *more, **named)
+
+    monkeypatch.setattr(kd.RidgeStatistics, "update", noting)
+    ((mapped, y),) = in_files(tmp_path, *data, N)
+    empty().update_batches([(mapped, y)], holdout=0.1)
+    assert seen == [True, True, False]
+    assert sum(copied) == N - 2 * FLUSH_ROWS  # held-out rows, and the last block
+
+
+def test_memory_that_may_be_used_again_is_copied(data: Any, tmp_path: Path) -> None:
+    """A writable memory map, whose first numbers are overwritten by the next."""
+    X, y = data
+    expected, statistics = empty(), empty()
+    expected.update_batches([(X, y)])
+    np.save(tmp_path / "x.npy", X[:FLUSH_ROWS])
+    buffer = np.load(tmp_path / "x.npy", mmap_mode="r+")
+
+    def reusing() -> Iterator[Any]:
+        for part, labels in cut(X, y, FLUSH_ROWS):
+            buffer[: len(part)] = part
+            yield buffer[: len(part)], labels
+
+    statistics.update_batches(reusing())
+    assert_same(statistics, expected)
+
+
+def test_nan_in_a_memory_map_is_named_and_the_blocks_before_it_are_in(data: Any, tmp_path: Path) -> None:
+    X, y = data[0].astype(np.float16), data[1]
+    X[9000, 2] = np.nan
+    statistics, fresh = empty(), empty()
+    with pytest.raises(kd.DataError, match=r"rows 8192 \.\.\. 12287: batch 1 \(from row 4096\): X: row 4904 holds NaN"):
+        statistics.update_batches(
+            [*in_files(tmp_path, X[:4096], y[:4096], N), *in_files(tmp_path, X[4096:], y[4096:], N)]
+        )
+    assert statistics.rows_read == 8192
+    fresh.update_batches([(X[:8192], y[:8192])])
+    assert_same(statistics, fresh)

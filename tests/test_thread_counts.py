@@ -18,6 +18,7 @@ from krrdistill.backends import compiled
 from krrdistill.backends.native import NativeBackend
 from krrdistill.common.threads import blas_for, limited_threads, threads_for
 from krrdistill.errors import DataError, NotPositiveDefinite
+from krrdistill.maps.base import FeatureMap
 
 native = pytest.importorskip("krrdistill._native")
 Array = npt.NDArray[Any]
@@ -83,7 +84,7 @@ def test_an_operation_takes_all_threads_where_it_is_worth_them(n: int, loops: in
     backend, recorder = NativeBackend(), Recorder()
     backend._operations = recorder
     operations(backend, n)
-    alone = {"symmetrize", "accumulate"} if loops == 3 else set()  # little work, and rows beside each other
+    alone = {"symmetrize", "accumulate"} if loops == 3 else set()  # little work; rows beside each other without BLAS's
     seen = {name: threads for name, threads in recorder.seen.items() if name not in alone}
     assert seen == dict.fromkeys(seen, (loops, {loops}))
     assert len(recorder.seen) >= 7
@@ -144,19 +145,20 @@ def test_the_lowest_limit_of_nested_blocks_holds() -> None:
     assert counts() == (3, {3})
 
 
+@pytest.mark.parametrize("phi", [kd.FCNN(128, seed=0), kd.Identity(128)], ids=["layers", "rows as they are"])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_rows_of_few_features_are_summed_beside_each_other_with_the_same_bits(threads: int) -> None:
+def test_rows_of_few_features_are_summed_beside_each_other_with_the_same_bits(threads: int, phi: FeatureMap) -> None:
     backend, recorder = NativeBackend(), Recorder()
     backend._operations = recorder
     rng = np.random.default_rng(0)
-    X, y, phi = rng.standard_normal((20_000, 24)), rng.integers(0, 5, 20_000), kd.FCNN(24, seed=0)
+    X, y = rng.standard_normal((20_000, 128)), rng.integers(0, 5, 20_000)
     rows = rng.permutation(20_000)[:17_000]
-    found = np.zeros((24, 24)), np.zeros((5, 24))
+    found = np.zeros((128, 128)), np.zeros((5, 128))
     native.set_threads(threads)
     backend.accumulate(phi, X, y, *found, dtype=np.dtype(np.float32), rows=rows)
-    assert recorder.seen["accumulate"] == (1, {1})
+    assert recorder.seen["accumulate"] == (threads, {1})
     assert counts() == (threads, {3})
-    expected = np.zeros((24, 24)), np.zeros((5, 24))
+    expected = np.zeros((128, 128)), np.zeros((5, 128))
     for start in range(0, len(rows), 4096):  # one group after the other
         backend.accumulate(phi, X, y, *expected, dtype=np.dtype(np.float32), rows=rows[start : start + 4096])
     for ours, theirs in zip(found, expected, strict=True):

@@ -59,7 +59,7 @@ void accumulate_statistics(const MapHandle<T>& handle, const py::array& x, const
   double* gram_data = gram.mutable_data();
   double* cross_data = cross.mutable_data();
   const py::gil_scoped_release nogil;
-  Workspace<T> workspace(accumulate_workspace(map, tile_rows, held.targets.k));
+  Workspace<T> workspace(accumulate_workspace(map, tile_rows, held.targets));
   accumulate(map, input, held.targets, tile_rows, gram_data, cross_data, workspace.get());
 }
 

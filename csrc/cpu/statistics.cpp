@@ -1,4 +1,5 @@
-// The hot loop of the whole package: features of a tile, SYRK on one triangle, class sums.
+// The hot loop of the whole package: features of a tile, SYRK on one triangle, class sums. Few features have one of
+// their own, row_statistics.cpp.
 #include "krrdistill/statistics.h"
 
 #include <algorithm>
@@ -7,7 +8,9 @@
 #include "common/checked_blas.h"
 #include "common/checked_size.h"
 #include "cpu/byte_statistics.h"
+#include "cpu/row_statistics.h"
 #include "cpu/slice_products.h"
+#include "cpu/target_products.h"
 #include "krrdistill/elementwise.h"
 #include "krrdistill/interrupt.h"
 
@@ -57,33 +60,21 @@ void add_class_sums(const T* features, int64_t count, int64_t p, const Input& in
   }
 }
 
-// cross += Y^T features for real targets: one GEMM in T per tile, added in double.
-template <typename T>
-void add_products(const T* features, int64_t count, int64_t p, const Input& input, const Targets& targets,
-                  int64_t first, double* cross, T* workspace) {
-  T* tile_targets = workspace;
-  T* product = workspace + count * targets.k;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t row = input.row_of(first + i);
-    for (int64_t c = 0; c < targets.k; ++c) {
-      tile_targets[i * targets.k + c] = static_cast<T>(targets.values[row * targets.k + c]);
-    }
-  }
-  gemm<T>('N', 'T', p, targets.k, count, T(1), features, p, tile_targets, targets.k, T(0), product, p);
-  const auto& kernels = elementwise<T>();
-  for (int64_t c = 0; c < targets.k; ++c) {
-    kernels.accumulate(product + c * p, cross + c * p, p);
-  }
-}
-
 }  // namespace
 
 template <typename T>
-int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k) {
+int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, const Targets& targets) {
   const int64_t p = map.output_dim();
+  if constexpr (std::is_same_v<T, float>) {
+    if (p <= row_statistics_features) {
+      return row_statistics_workspace(map, tile_rows, targets);
+    }
+  }
+  const int64_t products = targets.labels != nullptr ? 0 : target_products_workspace(tile_rows, p, targets.k);
   const int64_t tiles = checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p),
-                                    product_workspace<T>(tile_rows, p), checked_product(k, checked_sum(tile_rows, p)));
-  return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, k)) : tiles;
+                                    product_workspace<T>(tile_rows, p), products);
+  return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, targets.k))
+                                                         : tiles;
 }
 
 template <typename T>
@@ -91,7 +82,12 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
                 double* cross, T* workspace) {
   const int64_t p = map.output_dim();
   const bool integers = sums_integers(map, input);
-  if constexpr (std::is_same_v<T, double>) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (p <= row_statistics_features) {
+      accumulate_rows(map, input, targets, tile_rows, gram, cross, workspace);
+      return;
+    }
+  } else {
     if (integers) {
       accumulate_bytes(map, input, targets, gram, cross, workspace);
       if (targets.labels != nullptr || targets.k == 0) {
@@ -102,7 +98,8 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
   T* features = workspace;
   T* scratch = features + tile_rows * p;
   T* target_space = scratch + product_workspace<T>(tile_rows, p);
-  T* tile_space = target_space + targets.k * (tile_rows + p);
+  T* tile_space =
+      target_space + (targets.labels != nullptr ? 0 : target_products_workspace(tile_rows, p, targets.k));
   int64_t pending = 0;  // rows in `scratch` that are not yet in `gram`
   for (int64_t first = 0; first < input.n; first += tile_rows) {
     check_interrupt();
@@ -126,7 +123,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
     if (targets.labels != nullptr) {
       add_class_sums(features, count, p, input, targets, first, cross);
     } else if (targets.k > 0) {  // BLAS refuses matrices without columns
-      add_products(features, count, p, input, targets, first, cross, target_space);
+      add_target_products(features, count, p, input, targets, first, cross, target_space);
     }
   }
 }
@@ -145,8 +142,8 @@ void symmetrize(double* gram, int64_t p) {
   }
 }
 
-template int64_t accumulate_workspace(const FeatureMap<float>&, int64_t, int64_t);
-template int64_t accumulate_workspace(const FeatureMap<double>&, int64_t, int64_t);
+template int64_t accumulate_workspace(const FeatureMap<float>&, int64_t, const Targets&);
+template int64_t accumulate_workspace(const FeatureMap<double>&, int64_t, const Targets&);
 template void accumulate(const FeatureMap<float>&, const Input&, const Targets&, int64_t, double*, double*, float*);
 template void accumulate(const FeatureMap<double>&, const Input&, const Targets&, int64_t, double*, double*, double*);
 

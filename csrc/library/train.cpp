@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <type_traits>
 
@@ -43,8 +44,10 @@ System summed(const Problem& problem, const Samples& X) {
              .rhs = Matrix(problem.k, p),
              .features = {},
              .rounding = std::is_same_v<T, float> ? std::max(exact, float_rounding) : exact};
-  std::vector<T> workspace(accumulate_workspace(map, rows, problem.k));
-  accumulate(map, X.input(), problem.targets(), rows, out.gram.values.data(), out.rhs.values.data(), workspace.data());
+  const Targets targets = problem.targets();
+  // Not filled with zeros: of what all threads together may need, few rows touch little.
+  const auto workspace = std::make_unique_for_overwrite<T[]>(accumulate_workspace(map, rows, targets));
+  accumulate(map, X.input(), targets, rows, out.gram.values.data(), out.rhs.values.data(), workspace.get());
   symmetrize(out.gram.values.data(), p);
   return out;
 }

@@ -23,11 +23,12 @@ struct Targets {
 
 // Elements (of T) of workspace that `accumulate` needs. Throws std::length_error where that does not fit 64 bits.
 template <typename T>
-int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, int64_t k);
+int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, const Targets& targets);
 
 // gram (p, p): the lower triangle in row-major order is updated (call symmetrize when done).
 // cross (k, p) row-major. Tiles are multiplied in T and added in double at least every
-// `flush_rows` rows. With T = double, bytes under a map without layers are summed as integers where
+// `flush_rows` rows. Of up to 1024 features in float every thread sums its own rows: BLAS needs one thread only.
+// With T = double, bytes under a map without layers are summed as integers where
 // `has_byte_products`: exact, and faster than either float. Throws NonFinite.
 template <typename T>
 void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& targets, int64_t tile_rows, double* gram,

@@ -9,17 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.native import load_native
-from krrdistill.common.threads import in_threads, threads_for
+from krrdistill.common.threads import blas_for, threads_for
 
 from .band import BandModels, banded_path
-from .base import FloatArray, HostMatrices, IntArray, MapStages, PathSolution, Products, nonfinite_path, products_in
+from .base import FloatArray, HostMatrices, IntArray, MapStages, PathSolution, Products, nonfinite_path
 from .compiled import CompiledBackend
 from .models import Models, ModelStack
-from .tiles import FLUSH_ROWS
 
 __all__ = ["NativeBackend"]
 
-_NARROW = 1024  # features up to which a thread forms products alone
+_NARROW = 1024  # features up to which every thread sums rows of its own
 _HELD_MODELS = 1 << 23  # numbers of a path's models that are held ...
 _HELD_SHARE = 1.0  # ... or this share of those of G
 _LEAST_LAMBDAS = 4  # that are worth a reduction to a band
@@ -52,38 +51,9 @@ class NativeBackend(HostMatrices, CompiledBackend):
         if not feature_map.layers and X.dtype == np.uint8 and self._module.has_byte_products():
             dtype = np.dtype(np.float64)  # csrc/cpu/byte_statistics.cpp, and faster than float32
         elif dtype == np.float32 and feature_map.output_dim <= _NARROW:
-            self._accumulate_narrow(feature_map, X, Y, gram, cross, rows=rows)
-            return products_in(dtype)
+            with blas_for(0.0):  # csrc/cpu/row_statistics.cpp: every thread has rows of its own
+                return super().accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
         return super().accumulate(feature_map, X, Y, gram, cross, dtype=dtype, rows=rows)
-
-    def _accumulate_narrow(
-        self,
-        feature_map: MapStages,
-        X: npt.NDArray[Any],
-        Y: npt.NDArray[Any],
-        gram: FloatArray,
-        cross: FloatArray,
-        *,
-        rows: IntArray | None,
-    ) -> None:
-        """Rows beside each other instead of columns: every thread forms products of its own rows, alone.
-
-        Products of few features keep several threads of BLAS waiting for each other. Groups end where float32 sums go
-        to float64 and are added in order, so that sums do not depend on the number of threads.
-        """
-        dtype = np.dtype(np.float32)
-        tile = self._tile_rows(feature_map, dtype)
-        group = -(-FLUSH_ROWS // tile) * tile
-        chosen = np.arange(len(X)) if rows is None else rows
-
-        def sums(start: int) -> tuple[FloatArray, FloatArray]:
-            G, C = np.zeros_like(gram), np.zeros_like(cross)
-            CompiledBackend.accumulate(self, feature_map, X, Y, G, C, dtype=dtype, rows=chosen[start : start + group])
-            return G, C
-
-        for G, C in in_threads(sums, range(0, len(chosen), group)):
-            gram += G
-            cross += C
 
     def ridge_path(
         self, gram: FloatArray, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False

@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 _BLOCK_BYTES = 32 << 20
 _HALF_INFINITY = 0x7C00  # the bits of float16 above which a number is not finite
+_CACHED_NUMBERS = 1 << 17  # of two bytes, twice
 _LARGEST_INTEGER = 1 << 53  # that float64 represents, with all below it
 
 
@@ -201,13 +202,20 @@ def _dtype_of(column: Any) -> np.dtype[Any]:
 
 def check_finite(samples: Array, rows: IntArray) -> Array:
     """The samples (r, d) themselves; raises DataError with the first of ``rows`` that holds NaN or infinity."""
-    if samples.dtype == np.float16 and samples.size and int((samples.view(np.uint16) & 0x7FFF).max()) < _HALF_INFINITY:
-        return samples  # by its bits, several times faster
+    if samples.dtype == np.float16 and _finite_halves(samples):
+        return samples
     if samples.dtype.kind == "f":
         finite = np.isfinite(samples)
         if not finite.all():
             raise DataError(f"row {rows[int(finite.all(axis=1).argmin())]} holds NaN or infinity")
     return samples
+
+
+def _finite_halves(samples: Array) -> bool:
+    """Whether float16 numbers (r, d) are finite, by their bits, several times faster; some rows at a time, in cache."""
+    step = max(1, _CACHED_NUMBERS // max(1, samples.shape[1]))
+    parts = (samples[start : start + step].view(np.uint16) for start in range(0, len(samples), step))
+    return all(int((part & 0x7FFF).max(initial=0)) < _HALF_INFINITY for part in parts)
 
 
 def as_slice(rows: IntArray) -> Any:

@@ -26,7 +26,6 @@ __all__ = [
     "blas_for",
     "forked",
     "in_order",
-    "in_threads",
     "limited_threads",
     "say_forked",
     "threads_for",
@@ -165,25 +164,6 @@ def threads_for(operations: float, *, blas: float | None = None) -> Iterator[Non
     finally:
         if before is not None:
             load_native().set_threads(before)
-
-
-def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The results of ``work``, in order, by as many threads as the compiled core has, each with one thread of its own.
-
-    A few items at a time are worked on or waiting: results may be large.
-    """
-    native = load_native()
-    loops = native.set_threads(1)
-    threads = min(loops, allowed_threads())
-    try:
-        with blas_for(0.0):
-            if threads == 1:
-                yield from map(work, items)
-                return
-            with ThreadPoolExecutor(threads, initializer=native.set_threads, initargs=(1,)) as pool:
-                yield from _results(pool, threads, work, items)
-    finally:
-        native.set_threads(loops)
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

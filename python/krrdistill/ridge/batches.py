@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ import numpy.typing as npt
 from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import host_rows, take_rows
 from krrdistill.common.random import Stream, uniform
-from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
+from krrdistill.common.rows import RowSource, as_slice, check_finite
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
 from krrdistill.common.warning import user_context, warn
 from krrdistill.data.batches import Batch
@@ -24,7 +26,9 @@ __all__ = ["Block", "Rows", "Split", "blocks", "is_held_out", "read_ahead"]
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
-_MOST_BYTES = 256 << 20  # of a block; of wider samples it has fewer rows than a sum in float32
+_BLOCK_BYTES = 64 << 20  # of a block: after each, its G is added to the sum
+_AHEAD = 2  # blocks: some take longer to read than the one before them to sum
+_MOST_BYTES = 256 << 20  # at most; of wider samples a block has fewer rows than a sum in float32
 
 
 class Rows(NamedTuple):
@@ -43,6 +47,8 @@ class Block(NamedTuple):
     first_row: int
     rows_read: int  # row number behind the last
     columns: tuple[str, ...] | None
+    chosen: IntArray | None = None  # the rows of ``training`` to train on; None for all
+    where: str = "statistics.update"  # what messages about ``training`` begin with
 
 
 def is_held_out(fraction: float, seed: int, first_row: int, n: int) -> npt.NDArray[np.bool_]:
@@ -88,9 +94,7 @@ class _Staging:
     """Rows of batches until they make a block."""
 
     def __init__(self, batch: Rows, dtype: np.dtype[Any], width: int) -> None:
-        rows = block_rows(width, dtype.itemsize, FLUSH_ROWS)
-        if rows * width * dtype.itemsize > _MOST_BYTES:
-            rows = max(1, _MOST_BYTES // (width * dtype.itemsize))
+        rows = _block_rows(width, dtype)
         self.X = np.empty((rows, width), dtype)
         self.y = np.empty((rows, *batch.y.shape[1:]), batch.y.dtype)
         self.sample_weight = None if batch.sample_weight is None else np.empty(rows)
@@ -114,6 +118,29 @@ class _Staging:
         return Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight)
 
 
+def _block_rows(width: int, dtype: np.dtype[Any]) -> int:
+    """Training rows of a block: whole sums in float32."""
+    row = width * dtype.itemsize
+    rows = max(1, _BLOCK_BYTES // (row * FLUSH_ROWS)) * FLUSH_ROWS
+    return rows if rows * row <= _MOST_BYTES else max(1, _MOST_BYTES // row)
+
+
+def _in_file(X: Any) -> Array | None:
+    """Samples (n, d) that may be summed where they are, later: in a memory map that nobody can write to; else None."""
+    array = X.half if isinstance(X, RowSource) else X
+    owner = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    fixed = isinstance(owner, mmap.mmap) and memoryview(owner).readonly
+    return np.asarray(array) if fixed and array is not None and array.flags.c_contiguous else None
+
+
+def _fetch(X: Array, rows: IntArray) -> None:
+    """Has the pages of rows that follow each other, but for a few, read from their file."""
+    numbers = X[rows[0] : rows[-1] + 1].reshape(-1).view(np.uint8)
+    numbers[:: mmap.PAGESIZE].max(initial=0)
+
+
 def _stored_as(X: Any) -> np.dtype[Any]:
     """The type that samples are staged in: float16 as it is, which a backend widens where it is used."""
     half = X.half if isinstance(X, RowSource) else None
@@ -127,7 +154,11 @@ def _read(where: str, X: Any, rows: IntArray, out: Array) -> Array:
         if half is None:
             return X.read(rows, out)
         X = half
-    out[...] = X[as_slice(rows)]
+    place = as_slice(rows)
+    if isinstance(place, slice) or not X.flags.c_contiguous:
+        out[...] = X[place]
+    else:
+        np.take(X, rows, axis=0, out=out, mode="clip")  # any other mode copies twice
     try:
         return check_finite(out, rows)
     except DataError as error:
@@ -149,7 +180,8 @@ def blocks(
     """The rows of a stream in blocks whose ends do not depend on those of the batches.
 
     Rows before ``first_row + skip`` are passed over, but for those held out. Batches on a device are blocks of their
-    own.
+    own. Rows are copied, as whoever yields a batch may use its memory again; but for memory maps, where a whole block
+    is in one batch.
     """
     row = at = first_row  # the next row, and the first of the block
     shape: tuple[int, ...] = ()
@@ -165,14 +197,13 @@ def blocks(
         if n == 0:
             continue
         batch = Rows(samples, read_y(here, y, n), None if weight is None else read_weight(here, weight, n))
-        found = sample_shape(X, input_dim)
-        shape, first = shape or found, first or batch
-        check_shape(here, shape, found)
+        shape, first = shape or sample_shape(X, input_dim), first or batch
+        check_shape(here, shape, sample_shape(X, input_dim))
         _check_alike(here, first, batch)
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
-        done = 0
+        in_file, done = _in_file(samples) if on_host else None, 0
         while len(train):
             if not on_host:
                 if staged is not None:
@@ -183,14 +214,20 @@ def blocks(
                 yield Block(picked, _joined(held), at, row + n, columns)
                 staged, held, at, done = None, [], row + n, n
                 break
-            if staged is None:
-                staged = _Staging(batch, _stored_as(samples), input_dim)
-            part, train = train[: staged.room], train[staged.room :]
-            staged.put(here, batch, part)
-            if staged.room == 0:
+            room = staged.room if staged is not None else _block_rows(input_dim, _stored_as(samples))
+            part, train = train[:room], train[room:]
+            if staged is None and in_file is not None and len(part) == room:
+                _fetch(in_file, part)
+                whole = Rows(in_file.reshape(n, *shape), batch.y, batch.sample_weight)
+                full: Any = whole, part, f"batch {number} (from row {row})"
+            else:
+                staged = staged or _Staging(batch, _stored_as(samples), input_dim)
+                staged.put(here, batch, part)
+                full = None if staged.room else (staged.taken(shape),)
+            if full is not None:
                 end = int(part[-1]) + 1
                 held += _held(here, batch, out, done, end, shape)
-                yield Block(staged.taken(shape), _joined(held), at, row + end, columns)
+                yield Block(full[0], _joined(held), at, row + end, columns, *full[1:])
                 staged, held, at, done = None, [], row + end, end
         held += _held(here, batch, out, done, n, shape)
         row += n
@@ -234,7 +271,7 @@ def _joined(parts: list[Rows]) -> Rows | None:
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each read by a thread while the one before it is used."""
+    """The same items, read by a thread while those before them are used."""
     end, wait = object(), True
     reader, context = ThreadPoolExecutor(1, thread_name_prefix="krrdistill-reader"), user_context()
 
@@ -242,9 +279,9 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
         return context.run(lambda: next(items, end))
 
     try:
-        coming = reader.submit(read)
-        while (item := coming.result()) is not end:
-            coming = reader.submit(read)
+        coming = deque(reader.submit(read) for _ in range(_AHEAD))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(reader.submit(read))
             yield item  # type: ignore[misc]
     except KeyboardInterrupt:  # a stream may never answer
         wait = False

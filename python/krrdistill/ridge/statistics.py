@@ -465,9 +465,10 @@ class RidgeStatistics:
         skip: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> Any:
-        """Add a stream of batches, reading the next block while one is summed.
+        """Add a stream of batches, reading the next blocks while one is summed.
 
-        Sums and held-out rows depend on the rows and their order, but not on the sizes of the batches.
+        Blocks are copied, as a stream may use its memory again, except those in read-only memory maps. Sums and
+        held-out rows depend on the rows and their order, but not on the sizes of the batches.
 
         Parameters
         ----------
@@ -534,7 +535,8 @@ class RidgeStatistics:
                     elif block.held_out is not None:
                         X, codes, weight = block.held_out
                         kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
-                    self._update_rows(block.training)  # last: what fails before leaves nothing behind
+                    # last: what fails before leaves nothing behind
+                    self._update_rows(block.training, block.chosen, block.where)
                 except DataError as error:
                     raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
                 read = block.rows_read - first_row
@@ -566,9 +568,12 @@ class RidgeStatistics:
         targets = self.as_targets(where, y, n)
         return targets if self.classes is not None else targets.astype(np.float64, copy=False)
 
-    def _update_rows(self, rows: Rows | None) -> None:
-        if rows is not None:
-            self.update(rows.X, Targets(rows.y, self.classes), sample_weight=rows.sample_weight)
+    def _update_rows(
+        self, samples: Rows | None, rows: IntArray | None = None, where: str = "statistics.update"
+    ) -> None:
+        if samples is not None:
+            X, y, weight = samples
+            self.update(X, Targets(y, self.classes), sample_weight=weight, rows=rows, where=where)
 
     def _empty(self) -> RidgeStatistics:
         """Statistics of nothing, of the same kind."""
