@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends.tiles import FLUSH_ROWS
-from krrdistill.common.arrays import host_rows, take_rows
+from krrdistill.common.arrays import check_count, check_number, check_seed, host_rows, take_rows
 from krrdistill.common.random import Stream, uniform
 from krrdistill.common.rows import RowSource, as_slice, block_rows, check_finite
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
@@ -43,6 +44,7 @@ class Block(NamedTuple):
     first_row: int
     rows_read: int  # row number behind the last
     columns: tuple[str, ...] | None
+    labels: int  # CRC-32 of the labels of the stream up to there
 
 
 def is_held_out(fraction: float, seed: int, first_row: int, n: int) -> npt.NDArray[np.bool_]:
@@ -82,6 +84,51 @@ class Split:
                 DataWarning,
             )
         return chosen & (rank <= self.most)
+
+
+class StreamPlace(NamedTuple):
+    """How the rows of a stream are split, and the CRC-32 of the labels read so far: what a resumed stream must repeat."""
+
+    holdout: float
+    seed: int
+    first_row: int
+    labels: int = 0
+
+    @staticmethod
+    def from_json(found: Any) -> StreamPlace | None:
+        """Raises ValueError, TypeError, KeyError for what ``_asdict`` did not make."""
+        if found is None:
+            return None
+        place = StreamPlace(**{name: found[name] for name in StreamPlace._fields})
+        check_number("stream", "holdout", place.holdout)
+        check_seed("stream", place.seed)
+        for name in ("first_row", "labels"):
+            check_count("stream", name, getattr(place, name), minimum=0)
+        return place
+
+    def check_split(self, where: str, other: StreamPlace) -> None:
+        """Raises ValueError where a stream that goes on would be split in another way than so far."""
+        for name in ("holdout", "seed", "first_row"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"{where}: the rows before skip were read with {name}={ours}, not {theirs}; resume with the same, "
+                    "or rows that were trained on are held out"
+                )
+
+
+@dataclass
+class _Labels:
+    """CRC-32 of the labels of a stream up to a row."""
+
+    row: int
+    value: int = 0
+
+    def up_to(self, row: int, y: Array, first_row: int) -> int:
+        """Goes on to a row; y are the labels from ``first_row`` on."""
+        self.value = zlib.crc32(np.ascontiguousarray(y[self.row - first_row : row - first_row]).data, self.value)
+        self.row = row
+        return self.value
 
 
 class _Staging:
@@ -145,12 +192,14 @@ def blocks(
     split: Split,
     first_row: int,
     skip: int,
+    labels_before: int | None,
 ) -> Iterator[Block]:
     """The rows of a stream in blocks whose ends do not depend on those of the batches.
 
-    Rows before ``first_row + skip`` are passed over, but for those held out. Batches on a device are blocks of their
-    own.
+    Rows before ``first_row + skip`` are passed over, but for those held out; ``labels_before`` is the CRC-32 that their
+    labels must have. Batches on a device are blocks of their own.
     """
+    labels, resumed = _Labels(first_row), first_row + skip
     row = at = first_row  # the next row, and the first of the block
     shape: tuple[int, ...] = ()
     first: Rows | None = None
@@ -169,6 +218,12 @@ def blocks(
         shape, first = shape or found, first or batch
         check_shape(here, shape, found)
         _check_alike(here, first, batch)
+        at_skip = labels_before is not None and row < resumed <= row + n
+        if at_skip and labels.up_to(resumed, batch.y, row) != labels_before:
+            raise DataError(
+                f"{where}: the first {skip} labels are not those that were read before; resume with the same rows in the "
+                "same order (a DataLoader with shuffle=True has another order each time)"
+            )
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
@@ -176,11 +231,12 @@ def blocks(
         while len(train):
             if not on_host:
                 if staged is not None:
-                    yield Block(staged.taken(shape), _joined(held), at, row, columns)
+                    yield Block(staged.taken(shape), _joined(held), at, row, columns, labels.value)
                     at, held = row, []
                 picked = Rows(take_rows(samples, train), batch.y[train], _at(batch.sample_weight, train))
                 held += _held(here, batch, out, 0, n, shape)
-                yield Block(picked, _joined(held), at, row + n, columns)
+                read = labels.up_to(row + n, batch.y, row)
+                yield Block(picked, _joined(held), at, row + n, columns, read)
                 staged, held, at, done = None, [], row + n, n
                 break
             if staged is None:
@@ -190,12 +246,15 @@ def blocks(
             if staged.room == 0:
                 end = int(part[-1]) + 1
                 held += _held(here, batch, out, done, end, shape)
-                yield Block(staged.taken(shape), _joined(held), at, row + end, columns)
+                read = labels.up_to(row + end, batch.y, row)
+                yield Block(staged.taken(shape), _joined(held), at, row + end, columns, read)
                 staged, held, at, done = None, [], row + end, end
         held += _held(here, batch, out, done, n, shape)
+        labels.up_to(row + n, batch.y, row)
         row += n
     if row > at:
-        yield Block(staged.taken(shape) if staged is not None else None, _joined(held), at, row, columns)
+        training = staged.taken(shape) if staged is not None else None
+        yield Block(training, _joined(held), at, row, columns, labels.value)
 
 
 def _check_alike(here: str, first: Rows, batch: Rows) -> None:
