@@ -404,3 +404,12 @@ def test_the_dask_example_runs(
     monkeypatch.setattr(distributed, "LocalCluster", lambda **_: nullcontext(client.cluster))  # as it would start one
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert "exact" in capsys.readouterr().out
+
+
+def test_labels_of_this_process_beside_rows_of_dask_are_refused_with_the_remedy() -> None:
+    problem = digits()
+    X, y = cut(problem.X, problem.y)
+    with pytest.raises(TypeError, match=r"y must be .* got a ndarray; dask\.array\.from_array\(y, chunks=X\.chunks"):
+        statistics(X, problem.y, problem.phi, 10)
+    with pytest.raises(TypeError, match=r"X must be .* RidgeStatistics sums what is in this process"):
+        statistics(problem.X, y, problem.phi, 10)

@@ -78,6 +78,16 @@ def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit")
 
 
+def test_batches_that_ray_gives_to_one_process_are_a_stream(dataset: Any) -> None:
+    problem = digits()
+    found = kd.RidgeStatistics(problem.phi, 10, precision="float64")
+    found.update_batches(dataset.select_columns(["pixels", "digit"]).iter_batches(batch_size=100), y="digit")
+    assert found.n == 1438
+    for refused in (dataset, dataset.iterator()):
+        with pytest.raises(TypeError, match=r"krrdistill\.interop\.ray sums it"):
+            found.update_batches(refused)
+
+
 def test_rows_of_small_blocks_are_put_together_and_cut_as_asked(dataset: Any) -> None:
     problem = digits()
     found = statistics(dataset.limit(700), problem.phi, 10, x="pixels", y="digit", precision="float64", batch_size=300)

@@ -75,8 +75,8 @@ def all_reduce(statistics: RidgeStatistics | Callable[[], RidgeStatistics], grou
     _, fits = _agreed("all_reduce", group, lambda: (None, own.has_map(headers[0]["map"])))
     if not all(fits):
         raise DataError(
-            f"all_reduce: rank {fits.index(False)} has another feature map or preprocessing than rank 0; all ranks take "
-            "one map with one scaling, of krrdistill.Moments that were added"
+            f"all_reduce: rank {fits.index(False)} has another feature map or preprocessing than rank 0; all ranks "
+            "take one map with one scaling, of krrdistill.Moments that were added"
         )
     layout = _Layout.of(headers, header)
     buffer, _ = _agreed("all_reduce", group, lambda: (own.packed(layout, dist.get_rank(group)), None))

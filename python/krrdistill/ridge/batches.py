@@ -87,7 +87,7 @@ class Split:
 
 
 class StreamPlace(NamedTuple):
-    """How the rows of a stream are split, and the CRC-32 of the labels read so far: what a resumed stream must repeat."""
+    """How the rows of a stream are split, and the CRC-32 of the labels read so far: a resumed stream repeats both."""
 
     holdout: float
     seed: int
@@ -119,16 +119,28 @@ class StreamPlace(NamedTuple):
 
 @dataclass
 class _Labels:
-    """CRC-32 of the labels of a stream up to a row."""
+    """CRC-32 of the labels of a stream up to a row; those before the row ``resumed`` must be the ones of ``before``."""
 
     row: int
-    value: int = 0
+    resumed: int
+    before: StreamPlace | None
+    value: int = field(default=0, init=False)
 
     def up_to(self, row: int, y: Array, first_row: int) -> int:
         """Goes on to a row; y are the labels from ``first_row`` on."""
         self.value = zlib.crc32(np.ascontiguousarray(y[self.row - first_row : row - first_row]).data, self.value)
         self.row = row
         return self.value
+
+    def check(self, where: str, y: Array, first_row: int) -> None:
+        """Raises DataError where a resumed stream does not begin as before."""
+        if self.before is None or not first_row < self.resumed <= first_row + len(y):
+            return
+        if self.up_to(self.resumed, y, first_row) != self.before.labels:
+            raise DataError(
+                f"{where}: the labels before skip are not those that were read before; resume with the same rows in "
+                "the same order (a DataLoader with shuffle=True has another order each time)"
+            )
 
 
 class _Staging:
@@ -192,14 +204,14 @@ def blocks(
     split: Split,
     first_row: int,
     skip: int,
-    labels_before: int | None,
+    before: StreamPlace | None,
 ) -> Iterator[Block]:
     """The rows of a stream in blocks whose ends do not depend on those of the batches.
 
-    Rows before ``first_row + skip`` are passed over, but for those held out; ``labels_before`` is the CRC-32 that their
-    labels must have. Batches on a device are blocks of their own.
+    Rows before ``first_row + skip`` are passed over, but for those held out; their labels must be those of ``before``.
+    Batches on a device are blocks of their own.
     """
-    labels, resumed = _Labels(first_row), first_row + skip
+    labels = _Labels(first_row, first_row + skip, before)
     row = at = first_row  # the next row, and the first of the block
     shape: tuple[int, ...] = ()
     first: Rows | None = None
@@ -218,12 +230,7 @@ def blocks(
         shape, first = shape or found, first or batch
         check_shape(here, shape, found)
         _check_alike(here, first, batch)
-        at_skip = labels_before is not None and row < resumed <= row + n
-        if at_skip and labels.up_to(resumed, batch.y, row) != labels_before:
-            raise DataError(
-                f"{where}: the first {skip} labels are not those that were read before; resume with the same rows in the "
-                "same order (a DataLoader with shuffle=True has another order each time)"
-            )
+        labels.check(where, batch.y, row)
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
@@ -235,8 +242,7 @@ def blocks(
                     at, held = row, []
                 picked = Rows(take_rows(samples, train), batch.y[train], _at(batch.sample_weight, train))
                 held += _held(here, batch, out, 0, n, shape)
-                read = labels.up_to(row + n, batch.y, row)
-                yield Block(picked, _joined(held), at, row + n, columns, read)
+                yield Block(picked, _joined(held), at, row + n, columns, labels.up_to(row + n, batch.y, row))
                 staged, held, at, done = None, [], row + n, n
                 break
             if staged is None:
@@ -253,8 +259,7 @@ def blocks(
         labels.up_to(row + n, batch.y, row)
         row += n
     if row > at:
-        training = staged.taken(shape) if staged is not None else None
-        yield Block(training, _joined(held), at, row, columns, labels.value)
+        yield Block(None if staged is None else staged.taken(shape), _joined(held), at, row, columns, labels.value)
 
 
 def _check_alike(here: str, first: Rows, batch: Rows) -> None:

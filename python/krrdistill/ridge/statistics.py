@@ -475,9 +475,7 @@ class RidgeStatistics:
         apart = self._empty() if held_out == "statistics" else None
         most = max_held_out if apart is None else sys.maxsize
         place = StreamPlace(holdout, check_seed(where, seed), first_row)
-        before = self._stream if 0 < skip == self.rows_read else None
-        if before is not None:
-            before.check_split(where, place)
+        before = self._left(where, skip, place)
         found = blocks(
             where,
             read_batches(where, batches, x, y),
@@ -488,7 +486,7 @@ class RidgeStatistics:
             split=Split(holdout, place.seed, most),
             first_row=first_row,
             skip=skip,
-            labels_before=None if before is None else before.labels,
+            before=before,
         )
         with self._one_stream(where):
             self.rows_read, self._stream, read = skip, before, 0
@@ -507,13 +505,17 @@ class RidgeStatistics:
                 self._stream = place._replace(labels=block.labels)
                 if progress is not None:
                     progress(self.rows_read)
-            if read < skip:
-                raise DataError(f"{where}: skip is {skip}, the stream has {read} rows only")
-            if read == 0:
-                warn(f"{where}: the stream has no rows (a generator gives its rows once)", DataWarning)
+            _check_length(where, read, skip)
         if holdout == 0.0:
             return None
         return HeldOutRows.joined(kept) if apart is None else apart
+
+    def _left(self, where: str, skip: int, place: StreamPlace) -> StreamPlace | None:
+        """Where the stream to resume was left; None for any other. Raises ValueError for another split."""
+        if self._stream is None or not 0 < skip == self.rows_read:
+            return None
+        self._stream.check_split(where, place)
+        return self._stream
 
     @contextmanager
     def _one_stream(self, where: str) -> Iterator[None]:
@@ -1044,6 +1046,14 @@ class RidgeStatistics:
                 raise ValueError(f"feature_sum has shape {arrays['feature_sum'].shape}, the map {p!r} features")
             feature_map = described_map(header, arrays, feature_map)
             return cls.from_arrays(feature_map, header, arrays, backend=backend)
+
+
+def _check_length(where: str, rows: int, skip: int) -> None:
+    """Raises DataError for a stream that is shorter than what is to be skipped, and warns of one without rows."""
+    if rows < skip:
+        raise DataError(f"{where}: skip is {skip}, the stream has {rows} rows only")
+    if rows == 0:
+        warn(f"{where}: the stream has no rows (a generator gives its rows once)", DataWarning)
 
 
 def products_of(header: Mapping[str, Any]) -> Products:
