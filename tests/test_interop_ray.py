@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -76,6 +77,12 @@ def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
         kd.DataError, match=r"^statistics: task \d+, batch \d+: statistics.update: X: row \d+ holds NaN"
     ):
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit")
+    with pytest.raises(
+        kd.DataError, match=r"batch \d+, rows numbered \d+ \.\.\. \d+: statistics.update: X: row"
+    ) as error:
+        statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit", row="row", batch_size=100)
+    first, last = map(int, re.findall(r"numbered (\d+) \.\.\. (\d+)", str(error.value))[0])
+    assert first <= 777 <= last < first + 200
 
 
 def test_batches_that_ray_gives_to_one_process_are_a_stream(dataset: Any) -> None:

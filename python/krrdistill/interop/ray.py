@@ -337,7 +337,14 @@ def _batches(
             whole, held = Batch(held[0].name, *map(_joined, list(zip(*held, strict=True))[1:])), []
             for start in range(0, len(whole.X), batch_size):
                 end = start + batch_size
-                yield Batch(whole.name, *(None if field is None else field[start:end] for field in whole[1:]))
+                cut = Batch(whole.name, *(None if field is None else field[start:end] for field in whole[1:]))
+                yield cut._replace(name=_with_rows(cut))
+
+
+def _with_rows(batch: Batch) -> str:
+    """What a batch is called: with the numbers of its rows, where a column has them."""
+    numbers = batch.numbers
+    return batch.name if numbers is None else f"{batch.name}, rows numbered {numbers.min()} ... {numbers.max()}"
 
 
 def _joined(fields: Sequence[Any]) -> Any:
