@@ -337,8 +337,8 @@ def _batches(
             whole, held = Batch(held[0].name, *map(_joined, list(zip(*held, strict=True))[1:])), []
             for start in range(0, len(whole.X), batch_size):
                 end = start + batch_size
-                cut = Batch(whole.name, *(None if field is None else field[start:end] for field in whole[1:]))
-                yield cut._replace(name=_with_rows(cut))
+                part = Batch(whole.name, *(None if field is None else field[start:end] for field in whole[1:]))
+                yield part._replace(name=_with_rows(part))
 
 
 def _with_rows(batch: Batch) -> str:
