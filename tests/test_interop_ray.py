@@ -77,9 +77,7 @@ def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
         kd.DataError, match=r"^statistics: task \d+, batch \d+: statistics.update: X: row \d+ holds NaN"
     ):
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit")
-    with pytest.raises(
-        kd.DataError, match=r"batch \d+, rows numbered \d+ \.\.\. \d+: statistics.update: X: row"
-    ) as error:
+    with pytest.raises(kd.DataError, match=r", rows numbered \d+ \.\.\. \d+: statistics.update: X: row") as error:
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit", row="row", batch_size=100)
     first, last = map(int, re.findall(r"numbered (\d+) \.\.\. (\d+)", str(error.value))[0])
     assert first <= 777 <= last < first + 200
