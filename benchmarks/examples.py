@@ -1,6 +1,6 @@
 """Runs pages of the gallery on a large data set and writes what they print to docs/measured/examples.md.
 
-python benchmarks/examples.py --data-dir ../shared/data --dataset cifar100 --kernel identity
+python benchmarks/examples.py --data-dir ../shared/data --dataset cifar100
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--dataset", default="cifar100")
-    parser.add_argument("--kernel", default="identity")
+    parser.add_argument("--kernel", default="FCNN")
     parser.add_argument("--out", type=Path, default=Path("docs/measured"))
     options = parser.parse_args()
     sections = [section(name, options.dataset, options.kernel, options.data_dir) for name in PAGES]

@@ -26,7 +26,7 @@ import numpy as np
 
 import krrdistill as kd
 from ceilings import measure
-from machine import machine_facts, one_line
+from machine import machine_facts, measured_on, one_line
 from memory import anonymous_bytes, last_json, run_watched
 
 K, SHARDS = 100, 10
@@ -136,7 +136,8 @@ def page(results: dict[str, Any]) -> str:
     lines = ["# Many features, many rows\n"]
     lines.append(
         "Seconds against the floor: the flops of the stage at the rate of the machine's own routine (ssyrk, dgemm), "
-        "measured in the run of that row. Memory is what the process allocated at its peak, less what it had before.\n"
+        "measured in the session of that row. Memory is what the process allocated at its peak, less what it had "
+        "before. *Error* is the weight error of the points.\n"
     )
     if "features" in results:
         lines.append("## Features\n")
@@ -157,6 +158,7 @@ def page(results: dict[str, Any]) -> str:
                 f"{peak / (8 * row['p'] ** 2):.2f} | {row['weight_relative_error']:.1e} |"
             )
         lines.append("\nEmbeddings in a memory-mapped file of float32, n = 20,000, one point per class.\n")
+        lines.append(measured_on(results["features"], lambda row: f"p = {row['p']}, k = {row['k']}") + "\n")
     if "rows" in results:
         lines.append("## Rows\n")
         lines.append("| rows | features | file | pass s (floor) | memory allocated |")
@@ -172,7 +174,8 @@ def page(results: dict[str, Any]) -> str:
             "\nFloat16 embeddings from ten memory-mapped files through `update_batches`, one row in a "
             "thousand held out. The floor is that of the products; reading and converting float16 come on top.\n"
         )
-    lines.append(f"Written by `benchmarks/large.py`. {one_line(results['machine'])}\n")
+        lines.append(measured_on(results["rows"], lambda row: f"{row['rows']:,} × {row['d']}") + "\n")
+    lines.append("Written by `benchmarks/large.py`.\n")
     return "\n".join(lines)
 
 
@@ -196,8 +199,9 @@ def main() -> None:
         return
     store = options.results / "large.json"
     results: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-    results |= {"machine": machine_facts(), "ceilings": asdict(measure(3072))}
-    rates = {"rates": {name: results["ceilings"][name] for name in ("ssyrk", "dgemm")}}
+    results["ceilings"] = asdict(measure(3072))
+    rates = {name: results["ceilings"][name] for name in ("ssyrk", "dgemm")}
+    session = {"rates": rates, "machine": one_line(machine_facts())}
     if options.features:
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
             results["features"] = []
@@ -205,14 +209,14 @@ def main() -> None:
                 file = Path(folder) / f"{p}.npy"
                 write_embedding(file, p, options.data_dir)
                 for k in options.classes:
-                    results["features"].append(watched("--child", "features", str(file), str(k)) | rates)
+                    results["features"].append(watched("--child", "features", str(file), str(k)) | session)
                 file.unlink()
     if options.rows:
         results["rows"] = []
         for d in options.widths:
             with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
                 write_shards(Path(folder), max(options.rows), d)
-                results["rows"] += [watched("--child", "rows", folder, str(n)) | rates for n in options.rows]
+                results["rows"] += [watched("--child", "rows", folder, str(n)) | session for n in options.rows]
     options.results.mkdir(parents=True, exist_ok=True)
     store.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (options.out / "large.md").write_text(page(results), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,17 @@ def one_line(facts: dict[str, Any]) -> str:
         f"compiled core: {core}; krrdistill {facts['krrdistill']}, Python {facts['python']}, NumPy {facts['numpy']}, "
         f"SciPy {facts['scipy']}"
     )
+
+
+def measured_on(rows: Sequence[Mapping[str, Any]], name: Callable[[Any], object]) -> str:
+    """What stands under a table: the machine of its rows, or each with the rows that were measured on it."""
+    machines: dict[str, dict[str, None]] = {}
+    for row in rows:
+        machines.setdefault(row["machine"], {})[str(name(row))] = None
+    if len(machines) == 1:
+        return f"Measured on: {next(iter(machines))}."
+    listed = "\n".join(f"* {', '.join(names)}: {machine}." for machine, names in machines.items())
+    return f"Measured in several sessions, which may be of different versions of the code:\n\n{listed}"
 
 
 def _memory_gib() -> float | None:

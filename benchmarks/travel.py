@@ -27,7 +27,7 @@ import numpy as np
 
 import krrdistill as kd
 from large import SHARDS, K, batches, write_shards
-from machine import machine_facts, one_line
+from machine import machine_facts, measured_on, one_line
 
 CHUNKS = 8
 """Files of the shards, and parts of a data set that processes read at a time."""
@@ -294,11 +294,8 @@ def efficiency(folder: Path, name: str, repeats: int) -> list[dict[str, Any]]:
     ]
 
 
-def _measured_before(results: dict[str, Any], part: str) -> list[str]:
-    """What to say of rows of an earlier run on another machine."""
-    here = one_line(results["machine"])
-    older = {row["source"]: row["machine"] for row in results[part] if row["machine"] != here}
-    return [f"\n*{source}* was measured before, with earlier code, on: {machine}." for source, machine in older.items()]
+def _machines(rows: list[dict[str, Any]]) -> str:
+    return "\n" + measured_on(rows, lambda row: row["source"])
 
 
 def page(results: dict[str, Any]) -> str:
@@ -315,7 +312,7 @@ def page(results: dict[str, Any]) -> str:
             f"{row['lambda']:.3g} | {row['weight_error']:.1e} |"
         )
     lines += [
-        *_measured_before(results, "ways"),
+        _machines(results["ways"]),
         "\n## Two workers of one thread against one process of two\n",
         _EFFICIENCY_TEXT,
         f"| data | way | seconds | efficiency, goal {GOAL} |",
@@ -325,9 +322,9 @@ def page(results: dict[str, Any]) -> str:
         middle = averages.median(row["seconds"])
         missed = "" if row["efficiency"] >= GOAL else " **missed**"
         lines.append(f"| {row['source']} | {row['way']} | {middle:.1f} | {row['efficiency']:.3f}{missed} |")
-    lines += _measured_before(results, "efficiency")
+    lines.append(_machines(results["efficiency"]))
     lines.append("\n[Where the time goes](../explanation/performance.md#workers-of-dask-and-ray).")
-    lines.append(f"\nWritten by `benchmarks/travel.py`. {one_line(results['machine'])}\n")
+    lines.append("\nWritten by `benchmarks/travel.py`.\n")
     return "\n".join(lines)
 
 
@@ -356,10 +353,8 @@ def main() -> None:
         return
     store = options.results / "travel.json"
     stored = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-    results = {"ways": [], "efficiency": [], **stored, "machine": machine_facts()}
-    here = one_line(results["machine"])
-    for row in (*results["ways"], *results["efficiency"]):
-        row.setdefault("machine", one_line(stored["machine"]))
+    results = {"ways": [], "efficiency": [], **stored}
+    here = one_line(machine_facts())
     names = options.sources.split(",")
     for part in options.parts.split(","):
         results[part] = [row for row in results[part] if row["source"] not in names]

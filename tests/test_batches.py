@@ -334,7 +334,7 @@ def test_columns_of_dicts_are_those_of_the_first() -> None:
     masked = first | {"a": np.ma.array([1.0, 99.0], mask=[0, 1])}
     with pytest.raises(TypeError, match="item 0 is a masked array"):
         statistics.update_batches([masked])
-    with pytest.raises(kd.DataError, match="item 0: columns have different lengths"):
+    with pytest.raises(kd.DataError, match=r"item 0: columns have different shapes: .*x= and y= name"):
         statistics.update_batches([first | {"a": np.ones(3)}])
 
 
@@ -461,3 +461,82 @@ def test_nan_in_a_memory_map_is_named_and_the_blocks_before_it_are_in(data: Any,
     assert statistics.rows_read == 8192
     fresh.update_batches([(X[:8192], y[:8192])])
     assert_same(statistics, fresh)
+
+
+def resumed(data: Any, **options: Any) -> kd.RidgeStatistics:
+    """Statistics of all but the last rows of a stream, as after a crash."""
+    X, y = data
+    statistics = empty(**options)
+    with pytest.raises(ConnectionError):
+        statistics.update_batches(_breaking(X, y), holdout=0.1, seed=3)
+    assert 0 < statistics.rows_read < N
+    return statistics
+
+
+def _breaking(X: Array, y: Array) -> Iterator[Any]:
+    yield from cut(X[: N - 200], y[: N - 200], 1000)
+    raise ConnectionError
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"holdout": 0.2}, "holdout=0.1, not 0.2; resume with the same"),
+        ({"holdout": 0.0}, "holdout=0.1, not 0.0"),
+        ({"seed": 4}, "seed=3, not 4"),
+        ({"first_row": 5}, "first_row=0, not 5"),
+    ],
+)
+@pytest.mark.parametrize("travelled", [False, True])
+def test_a_stream_that_goes_on_with_another_split_is_refused(
+    data: Any, tmp_path: Path, change: dict[str, Any], words: str, travelled: bool
+) -> None:
+    statistics = resumed(data)
+    if travelled:
+        statistics.save(tmp_path / "s.npz")
+        statistics = kd.RidgeStatistics.load(tmp_path / "s.npz")
+    before = statistics.copy()
+    options = {"holdout": 0.1, "seed": 3, "skip": statistics.rows_read, **change}
+    with pytest.raises(ValueError, match=words):
+        statistics.update_batches(cut(*data, 1000), **options)
+    assert_same(statistics, before)
+    statistics.update_batches(cut(*data, 1000), holdout=0.1, seed=3, skip=statistics.rows_read)
+    assert statistics.rows_read == N
+
+
+@pytest.mark.parametrize("targets", ["classes", "real"])
+def test_a_stream_that_goes_on_in_another_order_is_refused(data: Any, targets: str) -> None:
+    X, y = data
+    real = np.stack([y, 2 * y], axis=1).astype(np.float32)
+    own, options = (y, {}) if targets == "classes" else (real, {"classes": None, "n_targets": 2})
+    statistics = resumed((X, own), **options)
+    before, order = statistics.copy(), np.random.default_rng(1).permutation(N)
+    with pytest.raises(kd.DataError, match=r"labels before skip are not those .* shuffle=True"):
+        statistics.update_batches(cut(X[order], own[order], 1000), holdout=0.1, seed=3, skip=statistics.rows_read)
+    assert_same(statistics, before)
+    statistics.update_batches(cut(X, own, 777), holdout=0.1, seed=3, skip=statistics.rows_read)
+    assert statistics.rows_read == N
+
+
+def test_an_interrupted_stream_may_be_resumed_twice(data: Any) -> None:
+    X, y = data
+    expected, statistics = empty(), resumed(data)
+    expected.update_batches(cut(X, y, 1000), holdout=0.1, seed=3)
+    with pytest.raises(ConnectionError):
+        statistics.update_batches(_breaking(X, y), holdout=0.1, seed=3, skip=statistics.rows_read)
+    statistics.update_batches(cut(X, y, 100), holdout=0.1, seed=3, skip=statistics.rows_read)
+    assert_same(statistics, expected)
+
+
+def test_a_stream_without_rows_is_said(data: Any) -> None:
+    X, y = data
+    stream, statistics = cut(X, y, 1000), empty()
+    statistics.update_batches(stream)
+    with pytest.warns(kd.DataWarning, match="the stream has no rows"):
+        statistics.update_batches(stream)
+    assert statistics.n == N
+
+
+def test_a_pair_in_place_of_a_stream_is_told_of_update(data: Any) -> None:
+    with pytest.raises(TypeError, match=r"one batch is update\(X, y\)"):
+        empty().update_batches(data)

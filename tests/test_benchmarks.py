@@ -195,6 +195,14 @@ def test_page_of_stored_results_is_the_one_that_is_committed(run: Any, name: str
     assert script(name).page(stored) == (DOCS / f"{name}.md").read_text(encoding="utf-8")
 
 
+def test_tables_name_the_machine_of_every_row() -> None:
+    measured_on = script("machine").measured_on
+    rows = [{"machine": "A", "p": 1}, {"machine": "A", "p": 2}]
+    assert measured_on(rows, lambda row: row["p"]) == "Measured on: A."
+    several = measured_on([*rows, {"machine": "B", "p": 3}], lambda row: row["p"])
+    assert several.splitlines()[-2:] == ["* 1, 2: A.", "* 3: B."]
+
+
 def test_large_counts_its_rows_and_finds_exact_points(run: Any, tmp_path: Path) -> None:
     large = script("large")
     large.write_shards(tmp_path, 20_000, 512)

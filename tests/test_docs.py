@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import krrdistill as kd
@@ -72,6 +73,24 @@ def test_messages_on_the_page_of_troubles_are_those_of_the_sources() -> None:
     known = messages() + (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert len(quoted) > 20
     assert [text for text in quoted if text not in known] == []
+
+
+def complete_examples() -> list[Any]:
+    """Blocks of Python in the prose that import the package and load data of their own."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            if re.search(r"^(?:import|from) krrdistill", block, re.MULTILINE) and re.search(r"load_d(?:ata|i)", block):
+                found.append(pytest.param(block, id=f"{page.relative_to(ROOT)}-{len(found)}"))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::krrdistill.ResultWarning")  # few samples
+@pytest.mark.parametrize("block", complete_examples())
+def test_complete_examples_of_the_prose_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "example", "exec"), {"numpy": np})
 
 
 DOCS = ROOT / "docs"

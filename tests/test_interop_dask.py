@@ -313,6 +313,11 @@ REFUSED: dict[str, tuple[Callable[[Any, Any, Any], Any], type[Exception], str]] 
         "chunk .*: y holds float64; pass classes for labels, n_targets for real values",
     ),
     "holdout": (lambda X, y, phi: statistics(X, y, phi, 10, holdout=1.5), ValueError, "holdout must be a part"),
+    "all held out": (
+        lambda X, y, phi: statistics(X, y, phi, 10, holdout=1.0),
+        ValueError,
+        "no row is left",
+    ),
     "threads": (lambda X, y, phi: statistics(X, y, phi, 10, threads=0), ValueError, "threads must be at least 1"),
     "split_every": (lambda X, y, phi: statistics(X, y, phi, 10, split_every=1), ValueError, "at least 2, got 1"),
     "no batches": (lambda X, y, phi: statistics_of_batches([], phi, 10), kd.DataError, "there are no batches"),
@@ -405,3 +410,12 @@ def test_the_dask_example_runs(
     monkeypatch.setattr(distributed, "LocalCluster", lambda **_: nullcontext(client.cluster))  # as it would start one
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert "exact" in capsys.readouterr().out
+
+
+def test_labels_of_this_process_beside_rows_of_dask_are_refused_with_the_remedy() -> None:
+    problem = digits()
+    X, y = cut(problem.X, problem.y)
+    with pytest.raises(TypeError, match=r"y must be .* got a ndarray; dask\.array\.from_array\(y, chunks=X\.chunks"):
+        statistics(X, problem.y, problem.phi, 10)
+    with pytest.raises(TypeError, match=r"X must be .*RidgeStatistics sums what is in this process"):
+        statistics(problem.X, y, problem.phi, 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -64,8 +65,9 @@ def test_ray_sums_columns_and_weights_in_float32(dataset: Any) -> None:
     assert_same_statistics(found, expected)
 
 
-def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
+def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = digits()
+    monkeypatch.setattr(ray, "cancel", None)  # it can end this process
 
     def broken(batch: dict[str, Any]) -> dict[str, Any]:
         pixels = batch["pixels"].copy()
@@ -76,6 +78,20 @@ def test_nan_on_a_ray_worker_reaches_the_user(dataset: Any) -> None:
         kd.DataError, match=r"^statistics: task \d+, batch \d+: statistics.update: X: row \d+ holds NaN"
     ):
         statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit")
+    with pytest.raises(kd.DataError, match=r", rows numbered \d+ \.\.\. \d+: statistics.update: X: row") as error:
+        statistics(dataset.map_batches(broken), problem.phi, 10, x="pixels", y="digit", row="row", batch_size=100)
+    first, last = map(int, re.findall(r"numbered (\d+) \.\.\. (\d+)", str(error.value))[0])
+    assert first <= 777 <= last < first + 200
+
+
+def test_batches_that_ray_gives_to_one_process_are_a_stream(dataset: Any) -> None:
+    problem = digits()
+    found = kd.RidgeStatistics(problem.phi, 10, precision="float64")
+    found.update_batches(dataset.select_columns(["pixels", "digit"]).iter_batches(batch_size=100), y="digit")
+    assert found.n == 1438
+    for refused in (dataset, dataset.iterator()):
+        with pytest.raises(TypeError, match=r"krrdistill\.interop\.ray sums it"):
+            found.update_batches(refused)
 
 
 def test_rows_of_small_blocks_are_put_together_and_cut_as_asked(dataset: Any) -> None:

@@ -273,3 +273,12 @@ def test_another_kind_of_file_is_named(tmp_path: Path) -> None:
     for name in ("h", "d"):
         with pytest.raises(kd.DataError, match=rf"{name}\.npz: not ridge statistics that this version reads"):
             kd.RidgeStatistics.load(tmp_path / f"{name}.npz")
+
+
+def test_a_shard_taken_away_twice_is_named_where_too_few_samples_are_left() -> None:
+    total, part = statistics_of(slice(40), shard="a"), statistics_of(slice(40, 90), shard="b")
+    total += part
+    total -= part
+    with pytest.raises(kd.DataError, match="shard 'b' is already taken away"):
+        total -= part
+    assert (total.n, total.shards) == (40, {"a"})

@@ -463,6 +463,9 @@ def spoil(arrays: dict[str, Array], **changes: Any) -> dict[str, Array]:
         lambda a: spoil(a, shards={"own": 1, "merged": [], "removed": []}),
         lambda a: spoil(a, shards={"own": None, "merged": "cat", "removed": []}),
         lambda a: spoil(a, rows_read=-1),
+        lambda a: spoil(a, stream=3),
+        lambda a: spoil(a, stream={"holdout": 0.1}),
+        lambda a: spoil(a, stream={"holdout": "a", "seed": 0, "first_row": 0, "labels": 0}),
         lambda a: spoil(a, classes=[0, 1]),
         lambda a: spoil(a, classes=["cat", "dog", "cat"]),
         lambda a: spoil(a, classes=["cat", 1, 2]),
@@ -530,7 +533,11 @@ def spoiled(X: Array, index: tuple[int, int], value: float) -> Array:
         (lambda X, y: (X.astype(str), y), TypeError, "X must be a numeric array"),
         (lambda X, y: (X.astype(complex), y), TypeError, "X must be a numeric array"),
         (lambda X, y: (X, y[:-1]), DataError, r"y must have one label for each of the 9 samples, got shape \(8,\)"),
-        (lambda X, y: (X, y + 1), DataError, "holds the label 3, there are 3 classes"),
+        (
+            lambda X, y: (X, y + 1),
+            DataError,
+            r"3 classes, 0 \.\.\. 2; classes=4 \(--classes 4\) has it",
+        ),
         (lambda X, y: (X, y - 1), DataError, r"holds the label -1, the classes are 0 \.\.\. 2"),
         (lambda X, y: (X, y + 0.5), DataError, "y must hold whole numbers as labels, got 0.5"),
         (lambda X, y: (X, np.where(y, y, np.nan)), DataError, r"got a missing value \(NaN\) \(row 0\)"),
@@ -644,7 +651,7 @@ def test_bad_construction(arguments: dict[str, Any], kind: type[Exception], mess
 def test_merge_refuses_other_shapes() -> None:
     X, Y = samples(9)
     statistics = statistics_of(X, Y)
-    with pytest.raises(DataError, match=r"there are 3 and 2 classes without labels; make the smaller ones grow"):
+    with pytest.raises(DataError, match=r"there are 3 and 2 classes without labels; .* grow.* classes=3"):
         statistics.merge(Statistics(PHI, 2))
     both = r"different feature maps: FCNN\(6 -> .*\) and Identity\(6 -> 6\); all shards take one map \(--like\)"
     with pytest.raises(DataError, match=both):

@@ -16,7 +16,7 @@ from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, read_only, to_host
 from krrdistill.common.documents import UNFIT, parse_json
-from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
+from krrdistill.common.files import opened_npz, read_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
@@ -323,7 +323,7 @@ class DistilledDataset:
         default they are stored if there are at most 2^20 of them, or so many that ``load`` would refuse to draw them.
         """
         check_describable(str(path), self.feature_map)
-        _check_facts(Path(path), self.meta)
+        _check_facts(self.meta)
         for name, array in (("X", self.inputs), ("Y", self.Y)):
             if not np.isfinite(array).all():
                 raise DataError(f"{path}: {name} would hold NaN or infinity; nothing was written")
@@ -373,11 +373,8 @@ class DistilledDataset:
         """
         if feature_map is not None:
             check_map("load", feature_map)
-        path = Path(path)
-        arrays = read_npz(path, _KIND)
-        changed = is_changed(arrays)
-        meta = _read_meta(path, arrays)
-        try:
+        with opened_npz(Path(path), _KIND) as arrays:
+            meta = _read_meta(arrays)
             d = meta["map"]["input_dim"]
             if arrays["X"].shape[1:] != (d,):  # before weights of that size are drawn
                 raise DataError(f"X has shape {arrays['X'].shape}, the map takes input_dim = {d!r} columns")
@@ -394,12 +391,8 @@ class DistilledDataset:
             encoding = _read_encoding(arrays)
             if encoding is not None:
                 arrays["X"] = encoding.decode(arrays["X"])
-        except UNFIT as error:
-            raise DataError(f"{path}: {error}") from error
-        _check_arrays(path, arrays, feature_map)
-        _check_targets(path, arrays, meta, classes)
-        if changed:
-            raise DataError(f"{path}: {CHANGED}, so that what it says of itself may not hold; distil again")
+            _check_arrays(arrays, feature_map)
+            _check_targets(arrays, meta, classes)
         return cls(
             inputs=arrays["X"],
             Y=arrays["Y"],
@@ -473,8 +466,8 @@ class StoredPoints:
 def read_points(path: Path) -> StoredPoints:
     """Reads what there is to look at. Raises DataError as ``DistilledDataset.load`` does."""
     arrays = read_npz(path, _KIND)
-    meta = _read_meta(path, arrays)
     try:
+        meta = _read_meta(arrays)
         preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
         shape = checked_shape(meta["shape"], preprocessing.input_dim)
         encoding = _read_encoding(arrays)
@@ -492,29 +485,29 @@ def read_points(path: Path) -> StoredPoints:
     return StoredPoints(meta, samples, inputs, Y, lambda_s, preprocessing)
 
 
-def _read_meta(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
+def _read_meta(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Any]:
     missing = {"X", "X_origin", "X_unit", "Y", "lambda_s", "meta"} - arrays.keys()
     if missing:
-        raise DataError(f"{path}: not a distilled data set, {', '.join(sorted(missing))} missing")
-    meta = parse_json(f"{path}: meta", str(arrays["meta"]))
+        raise DataError(f"not a distilled data set, {', '.join(sorted(missing))} missing")
+    meta = parse_json("meta", str(arrays["meta"]))
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else None
-        raise DataError(f"{path}: format {found!r}, this version reads {FORMAT!r}")
+        raise DataError(f"format {found!r}, this version reads {FORMAT!r}")
     if "map" not in meta:
-        raise DataError(f"{path}: meta does not describe a map")
-    _check_facts(path, meta)
+        raise DataError("meta does not describe a map")
+    _check_facts(meta)
     return meta
 
 
-def _check_facts(path: Path, meta: Mapping[str, Any]) -> None:
+def _check_facts(meta: Mapping[str, Any]) -> None:
     """Raises DataError for a fact of another kind than what looks it up takes it for."""
     for name, kinds in _FACTS.items():
         if name in meta and not isinstance(meta[name], kinds):
-            raise DataError(f"{path}: meta has {name} = {str(meta[name])[:80]!r}, which no such file has")
+            raise DataError(f"meta has {name} = {str(meta[name])[:80]!r}, which no such file has")
     for holder, name, kinds in _INNER_FACTS:
         held = meta.get(holder) or {}
         if name in held and not isinstance(held[name], kinds):
-            raise DataError(f"{path}: meta has {name} = {str(held[name])[:80]!r} in {holder}, which no such file has")
+            raise DataError(f"meta has {name} = {str(held[name])[:80]!r} in {holder}, which no such file has")
 
 
 def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:
@@ -524,35 +517,33 @@ def _read_encoding(arrays: dict[str, npt.NDArray[Any]]) -> Encoding | None:
     return Encoding(str(arrays["X"].dtype), arrays["X_scale"], arrays["X_offset"])
 
 
-def _check_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]], feature_map: FeatureMap) -> None:
+def _check_arrays(arrays: dict[str, npt.NDArray[Any]], feature_map: FeatureMap) -> None:
     X, Y, lambda_s = arrays["X"], arrays["Y"], arrays["lambda_s"]
     d, p = feature_map.input_dim, feature_map.output_dim
     if X.ndim != 2 or X.shape[1] != d or X.dtype not in (np.float32, np.float64):
-        raise DataError(f"{path}: X has shape {X.shape} and dtype {X.dtype}, expected float64 or float32 (m, {d})")
+        raise DataError(f"X has shape {X.shape} and dtype {X.dtype}, expected float64 or float32 (m, {d})")
     if Y.ndim != 2 or len(Y) != len(X) or Y.size == 0 or Y.dtype != np.float64:
-        raise DataError(f"{path}: Y has shape {Y.shape} and dtype {Y.dtype}, expected float64 ({len(X)}, k)")
+        raise DataError(f"Y has shape {Y.shape} and dtype {Y.dtype}, expected float64 ({len(X)}, k)")
     if lambda_s.shape != () or lambda_s.dtype != np.float64 or not float(lambda_s) >= 0.0:
-        raise DataError(f"{path}: lambda_s must be one float64 number >= 0")
+        raise DataError("lambda_s must be one float64 number >= 0")
     if "W" in arrays and (arrays["W"].shape != (Y.shape[1], p) or arrays["W"].dtype != np.float64):
         found = f"shape {arrays['W'].shape} and dtype {arrays['W'].dtype}"
-        raise DataError(f"{path}: W has {found}, expected float64 ({Y.shape[1]}, {p})")
+        raise DataError(f"W has {found}, expected float64 ({Y.shape[1]}, {p})")
     for name in ("X", "Y", "lambda_s", "W", "intercept", "target_offset"):
         if name in arrays and not np.isfinite(arrays[name]).all():
-            raise DataError(f"{path}: {name} holds NaN or infinity")
+            raise DataError(f"{name} holds NaN or infinity")
     for name, weight in feature_map.arrays().items():
         if name in arrays and not np.array_equal(arrays[name], weight):
-            raise DataError(f"{path}: {name} differs from the map that meta describes")
+            raise DataError(f"{name} differs from the map that meta describes")
 
 
-def _check_targets(
-    path: Path, arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any], classes: Classes | None
-) -> None:
+def _check_targets(arrays: dict[str, npt.NDArray[Any]], meta: dict[str, Any], classes: Classes | None) -> None:
     k = arrays["Y"].shape[1]
     if classes is not None and classes.count != k:
-        raise DataError(f"{path}: meta names {classes.count} classes, Y has {k} columns")
+        raise DataError(f"meta names {classes.count} classes, Y has {k} columns")
     if meta.get("targets", "classes") not in TARGET_KINDS or not isinstance(meta.get("centered", False), bool):
-        raise DataError(f"{path}: meta has targets {meta.get('targets')!r} and centered {meta.get('centered')!r}")
+        raise DataError(f"meta has targets {meta.get('targets')!r} and centered {meta.get('centered')!r}")
     for name in ("intercept", "target_offset"):
         if name in arrays and (arrays[name].shape != (k,) or arrays[name].dtype != np.float64):
             found = f"shape {arrays[name].shape} and dtype {arrays[name].dtype}"
-            raise DataError(f"{path}: {name} has {found}, expected float64 ({k},)")
+            raise DataError(f"{name} has {found}, expected float64 ({k},)")

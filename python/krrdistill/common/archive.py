@@ -185,7 +185,7 @@ class Archive:
             if name == info.filename or len(name) > _LONGEST_NAME:
                 raise DataError(f"{self._path}: has a member {info.filename[:_LONGEST_NAME]!r}, which is no array")
             if kind is not None and not kind.arrays.fullmatch(name):
-                raise DataError(f"{self._path}: not {kind.what}, which has no array {name!r}")
+                raise DataError(f"{self._path}: not {kind.what}: such a file has no array {name!r}")
             if name in members:
                 raise DataError(f"{self._path}: has an array {name!r} twice")
             refusal = _refusal(info)

@@ -10,9 +10,9 @@ import os
 import re
 import secrets
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,12 +22,12 @@ import numpy.typing as npt
 from krrdistill.errors import DataError
 
 from .archive import Archive, FileKind
+from .documents import UNFIT
 
 __all__ = [
-    "CHANGED",
     "content_digest",
-    "is_changed",
     "lock",
+    "opened_npz",
     "read_npz",
     "read_sealed",
     "remove_leftovers",
@@ -231,13 +231,27 @@ def content_digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-CHANGED = "its content was changed after it was written (its digest does not fit)"
+_CHANGED = "its content was changed after it was written (its digest does not fit); copy or make it again"
 
 
-def is_changed(arrays: dict[str, npt.NDArray[Any]]) -> bool:
-    """Whether the arrays of a file are others than its digest is of, which is taken out; older files have none."""
+@contextmanager
+def opened_npz(path: Path, kind: FileKind) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The arrays of a file that this package wrote, for a block that makes something of them.
+
+    Raises DataError, which names the file, for anything but a whole file of that kind; for what the block refuses; and
+    behind the block, which may have a better reason, where the digest does not fit the arrays. Older files have none.
+    """
+    arrays = read_npz(path, kind)
     digest = arrays.pop("digest", None)
-    return digest is not None and str(digest) != content_digest(arrays)
+    changed = digest is not None and str(digest) != content_digest(arrays)
+    try:
+        yield arrays
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except UNFIT as error:
+        raise DataError(f"{path}: not {kind.what} ({error})") from error
+    if changed:
+        raise DataError(f"{path}: {_CHANGED}")
 
 
 def write_npz(path: Path, arrays: Mapping[str, npt.NDArray[Any]], *, sealed: bool = False) -> None:
@@ -266,7 +280,5 @@ def read_npz(path: Path, kind: FileKind | None = None) -> dict[str, npt.NDArray[
 
 def read_sealed(path: Path, kind: FileKind) -> dict[str, npt.NDArray[Any]]:
     """``read_npz`` without the digest. Raises DataError where that is of other arrays; older files have none."""
-    arrays = read_npz(path, kind)
-    if is_changed(arrays):
-        raise DataError(f"{path}: {CHANGED}")
-    return arrays
+    with opened_npz(path, kind) as arrays:
+        return arrays

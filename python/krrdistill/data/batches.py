@@ -34,7 +34,8 @@ def read_batches(where: str, source: Any, x: Columns = None, y: Columns = None) 
     Items are (X, y) or (X, y, sample_weight), tables or dicts of columns (``x`` and ``y`` name them), or single samples
     (x, label), which are collected.
     """
-    refuse_lazy(where, "batches", source)
+    if not is_of(source, "ray") or hasattr(source, "iter_batches"):  # what that gives is a stream of this process
+        refuse_lazy(where, "batches", source)
     if is_of(source, "datasets") and hasattr(source, "iter"):
         source = source.iter(batch_size=_SINGLE_ROWS)
     refused = isinstance(source, (str, bytes, Mapping, np.ndarray)) or is_tabular(source)
@@ -79,7 +80,8 @@ def _batch(where: str, item: Any, x: Columns, y: Columns) -> Batch:
         return Batch(*(_columns(where, item, list(names or ())) for names in (x, y)))
     if not isinstance(item, (tuple, list)) or len(item) not in (2, 3):
         size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
-        raise TypeError(f"{where} is a {type(item).__name__}{size}, not (X, y) or (X, y, sample_weight)")
+        one = "; one batch is update(X, y)" if isinstance(item, np.ndarray) else ""
+        raise TypeError(f"{where} is a {type(item).__name__}{size}, not (X, y) or (X, y, sample_weight){one}")
     return Batch(_plain(where, item[0]), *item[1:])
 
 
@@ -90,7 +92,8 @@ def _columns(where: str, item: Mapping[str, Any], names: list[str]) -> Any:
         return values[0]
     arrays = [to_host(where, name, value) for name, value in zip(names, values, strict=True)]
     if len({array.shape for array in arrays}) > 1:
-        raise DataError(f"{where}: columns have different lengths: {', '.join(str(array.shape) for array in arrays)}")
+        found = ", ".join(f"{name!r} {array.shape}" for name, array in zip(names, arrays, strict=True))
+        raise DataError(f"{where}: columns have different shapes: {found}; x= and y= name those to take")
     return np.stack(arrays, axis=-1)
 
 

@@ -108,7 +108,10 @@ class Classes:
         if low < 0:
             raise DataError(f"{where}: y holds the label {low}, the classes are 0 ... {self.count - 1}")
         if high >= self.count:
-            raise DataError(f"{where}: y holds the label {high}, there are {self.count} classes")
+            raise DataError(
+                f"{where}: y holds the label {high}, there are {self.count} classes, 0 ... {self.count - 1}; "
+                f"classes={high + 1} (--classes {high + 1}) has it, statistics that exist grow(...)"
+            )
         return np.ascontiguousarray(labels, dtype=np.int64)
 
     def decode(self, codes: IntArray) -> npt.NDArray[Any]:
@@ -129,7 +132,7 @@ class Classes:
         if self.names is None and other.names is None:
             raise DataError(
                 f"{where}: there are {self.count} and {other.count} classes without labels; make the smaller ones "
-                "grow(...) first, or give the labels as classes=[...] (--classes)"
+                f"grow(...) first, or make both with classes={max(self.count, other.count)} (--classes)"
             )
         ours, theirs = self.names or tuple(range(self.count)), other.names or tuple(range(other.count))
         if type(ours[0]) is not type(theirs[0]):

@@ -221,9 +221,13 @@ def _chunks(choice: RowChoice, X: Any, y: Any, sample_weight: Any) -> list[_Chun
     given = {"X": X, "y": y} | ({} if sample_weight is None else {"sample_weight": sample_weight})
     for name, array in given.items():
         if not (dask.is_dask_collection(array) and hasattr(array, "to_delayed")):
-            raise TypeError(
-                f"{where}: {name} must be a dask array or data frame, got a {type(array).__name__}; "
+            remedy = (
                 "krrdistill.RidgeStatistics sums what is in this process"
+                if name == "X"
+                else f"dask.array.from_array({name}, chunks=X.chunks[0]) makes one"
+            )
+            raise TypeError(
+                f"{where}: {name} must be a dask array or data frame, got a {type(array).__name__}; {remedy}"
             )
     parts = [_cut(where, name, array, X) for name, array in given.items()]
     sizes = X.chunks[0] if hasattr(X, "chunks") else (math.nan,) * X.npartitions

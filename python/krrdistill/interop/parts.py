@@ -43,6 +43,8 @@ class RowChoice:
     def __post_init__(self) -> None:
         if check_number(self.where, "holdout", self.fraction) > 1.0:
             raise ValueError(f"{self.where}: holdout must be a part of the rows, 0 ... 1, got {self.fraction}")
+        if self.fraction == 1.0 and not self.held_out:
+            raise ValueError(f"{self.where}: holdout must be below 1, got {self.fraction}: no row is left to sum")
         check_seed(self.where, self.seed)
 
     @property

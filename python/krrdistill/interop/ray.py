@@ -211,10 +211,12 @@ def _run(
     threads: int,
     batch_size: int,
 ) -> Iterator[Any]:
-    """References to what ``work`` made of some blocks each, as tasks end; the first failure ends all of them.
+    """References to what ``work`` made of some blocks each, as tasks end. The first failure ends the pass.
 
     Tasks, not actors: Ray keeps their processes, which then import the package once, and starts a new one for each
     actor. ``Dataset.streaming_split`` has one, too, and took 1.1 s of every pass (2 cores) before the first row.
+    After a failure the few tasks that run come to their end, and nobody takes what they made: ``ray.cancel``, with and
+    without ``force``, could end this process, too (Ray 2.60).
     """
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"{where}: dataset must be a ray.data.Dataset, got a {type(dataset).__name__}")
@@ -223,19 +225,14 @@ def _run(
     check_count(where, "workers", count)
     run = _remote(work, num_returns=2)
     pending: dict[Any, Any] = {}  # sign of the end of a task: its result
-    try:
-        for number, share in enumerate(_shares(dataset, count, batch_size)):
-            if len(pending) == count:
-                yield _next(pending)
-            cuts, blocks = [block.cut for block in share], [block.reference for block in share]
-            ended, made = run.remote(*arguments, batch_size, f"{where}: task {number}", cuts, *blocks)
-            pending[ended] = made
-        while pending:
+    for number, share in enumerate(_shares(dataset, count, batch_size)):
+        if len(pending) == count:
             yield _next(pending)
-    except BaseException:
-        for ended in pending:
-            ray.cancel(ended)  # force=True, where a task may run again, can end this process, too (Ray 2.60)
-        raise
+        cuts, blocks = [block.cut for block in share], [block.reference for block in share]
+        ended, made = run.remote(*arguments, batch_size, f"{where}: task {number}", cuts, *blocks)
+        pending[ended] = made
+    while pending:
+        yield _next(pending)
 
 
 def _got(references: Any) -> Any:
@@ -345,8 +342,12 @@ def _batches(
 
 
 def _whole(batches: Sequence[Batch]) -> Batch:
-    """Batches as one."""
-    return Batch(batches[0].name, *map(_joined, list(zip(*batches, strict=True))[1:]))
+    """Batches as one, called by the first, and by the numbers of its rows, where a column has them."""
+    found = Batch(batches[0].name, *map(_joined, list(zip(*batches, strict=True))[1:]))
+    numbers = found.numbers
+    if numbers is None:
+        return found
+    return found._replace(name=f"{found.name}, rows numbered {numbers.min()} ... {numbers.max()}")
 
 
 def _joined(fields: Sequence[Any]) -> Any:

@@ -72,7 +72,12 @@ def all_reduce(statistics: RidgeStatistics | Callable[[], RidgeStatistics], grou
     """
     own, headers = _agreed("all_reduce", group, lambda: _described(statistics))
     header = _joint_header(headers)
-    _agreed("all_reduce", group, lambda: (None, own.check_map(headers[0]["map"], dist.get_rank(group))))
+    _, fits = _agreed("all_reduce", group, lambda: (None, own.has_map(headers[0]["map"])))
+    if not all(fits):
+        raise DataError(
+            f"all_reduce: rank {fits.index(False)} has another feature map or preprocessing than rank 0; all ranks "
+            "take one map with one scaling, of krrdistill.Moments that were added"
+        )
     layout = _Layout.of(headers, header)
     buffer, _ = _agreed("all_reduce", group, lambda: (own.packed(layout, dist.get_rank(group)), None))
     arrays = layout.unpacked(_summed(buffer, group))
@@ -128,12 +133,13 @@ class _Own(NamedTuple):
     header: dict[str, Any]
     arrays: dict[str, FloatArray]
 
-    def check_map(self, spec: dict[str, Any], rank: int) -> None:
-        """Raises DataError unless the map is that of rank 0."""
+    def has_map(self, spec: dict[str, Any]) -> bool:
+        """Whether the map is that of another rank."""
         try:
             self.feature_map.check_spec(spec)
-        except DataError as error:
-            raise DataError(f"all_reduce: rank {rank} has another feature map or preprocessing than rank 0") from error
+        except DataError:
+            return False
+        return True
 
     def packed(self, layout: _Layout, rank: int) -> FloatArray:
         """All numbers in one array (its length is the same on all ranks), with targets about the common origin."""
@@ -236,6 +242,7 @@ def _joint_header(headers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "product_rounding": products.rounding,
         "shards": shards.to_json(),
         "rows_read": 0,
+        "stream": None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends.tiles import FLUSH_ROWS
-from krrdistill.common.arrays import host_rows, take_rows
+from krrdistill.common.arrays import check_count, check_number, check_seed, host_rows, take_rows
 from krrdistill.common.random import Stream, uniform
 from krrdistill.common.rows import RowSource, as_slice, check_finite
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
@@ -47,6 +48,7 @@ class Block(NamedTuple):
     first_row: int
     rows_read: int  # row number behind the last
     columns: tuple[str, ...] | None
+    labels: int  # CRC-32 of the labels of the stream up to there
     chosen: IntArray | None = None  # the rows of ``training`` to train on; None for all
     where: str = "statistics.update"  # what messages about ``training`` begin with
 
@@ -88,6 +90,63 @@ class Split:
                 DataWarning,
             )
         return chosen & (rank <= self.most)
+
+
+class StreamPlace(NamedTuple):
+    """How the rows of a stream are split, and the CRC-32 of the labels read so far: a resumed stream repeats both."""
+
+    holdout: float
+    seed: int
+    first_row: int
+    labels: int = 0
+
+    @staticmethod
+    def from_json(found: Any) -> StreamPlace | None:
+        """Raises ValueError, TypeError, KeyError for what ``_asdict`` did not make."""
+        if found is None:
+            return None
+        place = StreamPlace(**{name: found[name] for name in StreamPlace._fields})
+        check_number("stream", "holdout", place.holdout)
+        check_seed("stream", place.seed)
+        for name in ("first_row", "labels"):
+            check_count("stream", name, getattr(place, name), minimum=0)
+        return place
+
+    def check_split(self, where: str, other: StreamPlace) -> None:
+        """Raises ValueError where a stream that goes on would be split in another way than so far."""
+        for name in ("holdout", "seed", "first_row"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"{where}: the rows before skip were read with {name}={ours}, not {theirs}; resume with the same, "
+                    "or rows that were trained on are held out"
+                )
+
+
+@dataclass
+class _Labels:
+    """CRC-32 of the labels of a stream up to a row; those before the row ``resumed`` must be the ones of ``before``."""
+
+    row: int
+    resumed: int
+    before: StreamPlace | None
+    value: int = field(default=0, init=False)
+
+    def up_to(self, row: int, y: Array, first_row: int) -> int:
+        """Goes on to a row; y are the labels from ``first_row`` on."""
+        self.value = zlib.crc32(np.ascontiguousarray(y[self.row - first_row : row - first_row]).data, self.value)
+        self.row = row
+        return self.value
+
+    def check(self, where: str, y: Array, first_row: int) -> None:
+        """Raises DataError where a resumed stream does not begin as before."""
+        if self.before is None or not first_row < self.resumed <= first_row + len(y):
+            return
+        if self.up_to(self.resumed, y, first_row) != self.before.labels:
+            raise DataError(
+                f"{where}: the labels before skip are not those that were read before; resume with the same rows in "
+                "the same order (a DataLoader with shuffle=True has another order each time)"
+            )
 
 
 class _Staging:
@@ -176,13 +235,15 @@ def blocks(
     split: Split,
     first_row: int,
     skip: int,
+    before: StreamPlace | None,
 ) -> Iterator[Block]:
     """The rows of a stream in blocks whose ends do not depend on those of the batches.
 
-    Rows before ``first_row + skip`` are passed over, but for those held out. Batches on a device are blocks of their
-    own. Rows are copied, as whoever yields a batch may use its memory again; but for memory maps, where a whole block
-    is in one batch.
+    Rows before ``first_row + skip`` are passed over, but for those held out; their labels must be those of ``before``.
+    Batches on a device are blocks of their own. Rows are copied, as whoever yields a batch may use its memory again;
+    but for memory maps, where a whole block is in one batch.
     """
+    labels = _Labels(first_row, first_row + skip, before)
     row = at = first_row  # the next row, and the first of the block
     shape: tuple[int, ...] = ()
     first: Rows | None = None
@@ -191,15 +252,14 @@ def blocks(
     for number, (X, y, weight) in enumerate(batches):
         here = f"{where}: batch {number} (from row {row})"
         samples = as_samples(here, X, input_dim=input_dim)
-        check_columns(here, columns, samples)
-        columns = columns or columns_of(samples)
+        columns = _known_columns(here, columns, samples)
         n = samples.shape[0]
         if n == 0:
             continue
         batch = Rows(samples, read_y(here, y, n), None if weight is None else read_weight(here, weight, n))
         shape, first = shape or sample_shape(X, input_dim), first or batch
-        check_shape(here, shape, sample_shape(X, input_dim))
-        _check_alike(here, first, batch)
+        _check_alike(here, first, batch, shape, sample_shape(X, input_dim))
+        labels.check(where, batch.y, row)
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
@@ -207,19 +267,18 @@ def blocks(
         while len(train):
             if not on_host:
                 if staged is not None:
-                    yield Block(staged.taken(shape), _joined(held), at, row, columns)
+                    yield Block(staged.taken(shape), _joined(held), at, row, columns, labels.value)
                     at, held = row, []
                 picked = Rows(take_rows(samples, train), batch.y[train], _at(batch.sample_weight, train))
                 held += _held(here, batch, out, 0, n, shape)
-                yield Block(picked, _joined(held), at, row + n, columns)
+                yield Block(picked, _joined(held), at, row + n, columns, labels.up_to(row + n, batch.y, row))
                 staged, held, at, done = None, [], row + n, n
                 break
             room = staged.room if staged is not None else _block_rows(input_dim, _stored_as(samples))
             part, train = train[:room], train[room:]
             if staged is None and in_file is not None and len(part) == room:
                 _fetch(in_file, part)
-                whole = Rows(in_file.reshape(n, *shape), batch.y, batch.sample_weight)
-                full: Any = whole, part, f"batch {number} (from row {row})"
+                full: Any = batch._replace(X=in_file.reshape(n, *shape)), part, f"batch {number} (from row {row})"
             else:
                 staged = staged or _Staging(batch, _stored_as(samples), input_dim)
                 staged.put(here, batch, part)
@@ -227,16 +286,26 @@ def blocks(
             if full is not None:
                 end = int(part[-1]) + 1
                 held += _held(here, batch, out, done, end, shape)
-                yield Block(full[0], _joined(held), at, row + end, columns, *full[1:])
+                yield Block(
+                    full[0], _joined(held), at, row + end, columns, labels.up_to(row + end, batch.y, row), *full[1:]
+                )
                 staged, held, at, done = None, [], row + end, end
         held += _held(here, batch, out, done, n, shape)
+        labels.up_to(row + n, batch.y, row)
         row += n
     if row > at:
-        yield Block(staged.taken(shape) if staged is not None else None, _joined(held), at, row, columns)
+        yield Block(None if staged is None else staged.taken(shape), _joined(held), at, row, columns, labels.value)
 
 
-def _check_alike(here: str, first: Rows, batch: Rows) -> None:
-    """Raises DataError for a batch of another kind than the first."""
+def _known_columns(here: str, columns: tuple[str, ...] | None, samples: Any) -> tuple[str, ...] | None:
+    """The columns of all batches. Raises DataError where those of ``samples`` are others."""
+    check_columns(here, columns, samples)
+    return columns or columns_of(samples)
+
+
+def _check_alike(here: str, first: Rows, batch: Rows, shape: tuple[int, ...], found: tuple[int, ...]) -> None:
+    """Raises DataError for a batch of another kind than the first, or of samples of another shape."""
+    check_shape(here, shape, found)
     for what, ours, theirs in (("X", first.X, batch.X), ("y", first.y, batch.y)):
         if ours.dtype != theirs.dtype:
             raise DataError(f"{here}: {what} is {theirs.dtype}, in the first batch it was {ours.dtype}")

@@ -23,8 +23,8 @@ from krrdistill.common.arrays import (
     like,
     read_only,
 )
-from krrdistill.common.documents import UNFIT, parse_json
-from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
+from krrdistill.common.documents import parse_json
+from krrdistill.common.files import opened_npz, write_npz
 from krrdistill.common.products import product
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.common.warning import warn
@@ -242,9 +242,7 @@ class RidgeModel:
 
         The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
-        arrays = read_npz(Path(path), _KIND)
-        changed = is_changed(arrays)
-        try:
+        with opened_npz(Path(path), _KIND) as arrays:
             header = parse_json("header", str(arrays["header"]))
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']!r}, this version reads {_FORMAT!r}")
@@ -268,7 +266,7 @@ class RidgeModel:
                 check_count("load", name, header[name], minimum=0)
             if (classes is None) != (header["targets"] != "classes"):
                 raise ValueError("classes and targets contradict each other")
-            loaded = RidgeModel(
+            return RidgeModel(
                 feature_map=feature_map,
                 W=W,
                 b=arrays.get("b"),
@@ -282,11 +280,6 @@ class RidgeModel:
                 sizes=Sizes.from_arrays(arrays, feature_map.input_dim),
                 **{name: header[name] for name in _PLAIN},
             )
-        except UNFIT as error:
-            raise DataError(f"{path}: not a file of a ridge model that fits ({error})") from error
-        if changed:
-            raise DataError(f"{path}: {CHANGED}")
-        return loaded
 
 
 _PLAIN = ("lambda_", "targets", "center", "precision", "n_train", "n_validation", "outside_range", "weighted")

@@ -34,20 +34,21 @@ from krrdistill.common.arrays import (
     to_host,
 )
 from krrdistill.common.documents import UNFIT, parse_json
-from krrdistill.common.files import CHANGED, is_changed, read_npz, write_npz
+from krrdistill.common.files import opened_npz, write_npz
 from krrdistill.common.memory import require_memory
 from krrdistill.common.options import shown_value
 from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
+from krrdistill.common.warning import warn
 from krrdistill.data.batches import read_batches
 from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, Targets, real_targets
 from krrdistill.data.units import Sizes, some_rows
-from krrdistill.errors import DataError
+from krrdistill.errors import DataError, DataWarning
 from krrdistill.maps import FeatureMap, check_map, described, described_map
 from krrdistill.options import PRECISIONS
 
-from .batches import Rows, Split, blocks, read_ahead
+from .batches import Rows, Split, StreamPlace, blocks, read_ahead
 from .feature_gram import largest_eigenvalue
 from .held_out import HeldOutRows
 from .shards import Shards, digest_name
@@ -210,6 +211,7 @@ class RidgeStatistics:
         self.shape: tuple[int, ...] = (feature_map.input_dim,)
         self.columns: tuple[str, ...] | None = None
         self.rows_read = 0
+        self._stream: StreamPlace | None = None
         if not isinstance(shard, (str, type(None))):
             raise TypeError(f"RidgeStatistics: shard must be a name, got {type(shard).__name__}")
         self._shard = shard
@@ -489,7 +491,8 @@ class RidgeStatistics:
             Number of the first row, if this stream is a later part of a longer one.
         skip : int
             Number of rows at the beginning that were added before, to resume a stream: ``rows_read`` of saved
-            statistics. Only held-out rows among them are collected again.
+            statistics. Only held-out rows among them are collected again. Rows and order, ``holdout``, ``seed`` and
+            ``first_row`` must be those of before: the labels of the rows and these numbers are compared.
         progress : callable, optional
             Called after every block with the number of rows read. It may save the statistics.
 
@@ -501,7 +504,10 @@ class RidgeStatistics:
         Raises
         ------
         DataError, TypeError
-            For a bad batch; the message has its number and rows. Earlier blocks were added, see ``rows_read``.
+            For a bad batch; the message has its number and rows. Earlier blocks were added, see ``rows_read``. For a
+            stream that is not the one to resume.
+        ValueError
+            For another split than that of the stream to resume.
         RuntimeError
             If another stream is being added at the same time.
         """
@@ -515,6 +521,8 @@ class RidgeStatistics:
         kept: list[HeldOutRows] = []
         apart = self._empty() if held_out == "statistics" else None
         most = max_held_out if apart is None else sys.maxsize
+        place = StreamPlace(holdout, check_seed(where, seed), first_row)
+        before = self._left(where, skip, place)
         found = blocks(
             where,
             read_batches(where, batches, x, y),
@@ -522,12 +530,13 @@ class RidgeStatistics:
             columns=self.columns,
             read_y=self._stream_targets,
             read_weight=functools.partial(check_weights, all_zero=True),
-            split=Split(holdout, check_seed(where, seed), most),
+            split=Split(holdout, place.seed, most),
             first_row=first_row,
             skip=skip,
+            before=before,
         )
         with self._one_stream(where):
-            self.rows_read, read = skip, 0
+            self.rows_read, self._stream, read = skip, before, 0
             for block in read_ahead(found):
                 try:
                     if apart is not None:
@@ -541,13 +550,20 @@ class RidgeStatistics:
                     raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
                 read = block.rows_read - first_row
                 self.columns, self.rows_read = self.columns or block.columns, max(read, skip)
+                self._stream = place._replace(labels=block.labels)
                 if progress is not None:
                     progress(self.rows_read)
-            if read < skip:
-                raise DataError(f"{where}: skip is {skip}, the stream has {read} rows only")
+            _check_length(where, read, skip)
         if holdout == 0.0:
             return None
         return HeldOutRows.joined(kept) if apart is None else apart
+
+    def _left(self, where: str, skip: int, place: StreamPlace) -> StreamPlace | None:
+        """Where the stream to resume was left; None for any other. Raises ValueError for another split."""
+        if self._stream is None or not 0 < skip == self.rows_read:
+            return None
+        self._stream.check_split(where, place)
+        return self._stream
 
     @contextmanager
     def _one_stream(self, where: str) -> Iterator[None]:
@@ -714,12 +730,12 @@ class RidgeStatistics:
                     "tile, so that they do not cancel; make both with precision='float64' (bytes under the identity "
                     "map are exact as they are)"
                 )
-        if isinstance(other, RidgeStatistics) and other.n > self.n:
-            raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
         return self._combine("statistics -=", other, -1)
 
     def _check_contains(self, other: RidgeStatistics) -> None:
-        """Raises DataError where ``other`` has more of a class."""
+        """Raises DataError where ``other`` has more samples, or more of a class."""
+        if other.n > self.n:
+            raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
         if self.classes is None:
             return
         if self.classes != other.classes:
@@ -747,9 +763,9 @@ class RidgeStatistics:
         self.check_fits(where, other, units=sign > 0)
         ours, theirs = self._shards(), other._shards()
         classes, other = self._common_classes(where, other)
+        shards = ours.plus(where, theirs) if sign > 0 else ours.minus(where, theirs)
         if sign < 0:
             self._check_contains(other)
-        shards = ours.plus(where, theirs) if sign > 0 else ours.minus(where, theirs)
         before = dict(self.__dict__)
         try:
             if classes is not None:
@@ -1007,6 +1023,7 @@ class RidgeStatistics:
             "own_rows": self._own_rows,
             "rows_read": self.rows_read,
             **({} if self.columns is None else {"columns": list(self.columns)}),
+            **({} if self._stream is None else {"stream": self._stream._asdict()}),
         }
         arrays = {
             **self._store.arrays(self.k),
@@ -1068,6 +1085,7 @@ class RidgeStatistics:
             made._own_rows = 0 if made._shard is None else own_rows
             made._others = replace(made._others, own=None)
             made.rows_read = check_count("statistics", "rows_read", header["rows_read"], minimum=0)
+            made._stream = StreamPlace.from_json(header.get("stream"))
             made.shape = checked_shape(header["shape"], feature_map.input_dim)
             made.columns = checked_columns(header.get("columns"), feature_map.input_dim)
             made.sizes = Sizes.from_arrays(arrays, feature_map.input_dim)
@@ -1094,23 +1112,24 @@ class RidgeStatistics:
 
         The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
-        arrays = read_npz(Path(path), _KIND)
-        changed = is_changed(arrays)
-        try:
+        with opened_npz(Path(path), _KIND) as arrays:
             header = parse_json("header", str(arrays.pop("header", "null")))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 found = header.get("format") if isinstance(header, dict) else None
-                raise ValueError(f"not ridge statistics that this version reads (format {found!r}, not {FORMAT!r})")
+                raise ValueError(f"format {found!r}, not {FORMAT!r}")
             p = header["map"]["output_dim"]
             if arrays["feature_sum"].shape != (p,):  # before weights of that size are drawn
                 raise ValueError(f"feature_sum has shape {arrays['feature_sum'].shape}, the map {p!r} features")
             feature_map = described_map(header, arrays, feature_map)
-            loaded = cls.from_arrays(feature_map, header, arrays, backend=backend)
-        except UNFIT as error:
-            raise DataError(f"{path}: {error}") from error
-        if changed:
-            raise DataError(f"{path}: {CHANGED}")
-        return loaded
+            return cls.from_arrays(feature_map, header, arrays, backend=backend)
+
+
+def _check_length(where: str, rows: int, skip: int) -> None:
+    """Raises DataError for a stream that is shorter than what is to be skipped, and warns of one without rows."""
+    if rows < skip:
+        raise DataError(f"{where}: skip is {skip}, the stream has {rows} rows only")
+    if rows == 0:
+        warn(f"{where}: the stream has no rows (a generator gives its rows once)", DataWarning)
 
 
 def products_of(header: Mapping[str, Any]) -> Products:

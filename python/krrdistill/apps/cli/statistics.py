@@ -175,7 +175,12 @@ def _targets(part: OnePart, settings: StatisticsSettings, like: RidgeStatistics 
 
 def run_merge(files: Sequence[Path], settings: MergeSettings, *, as_json: bool) -> int:
     """Write the sum of statistics of disjoint data, or held-out rows one behind the other."""
-    if _format(files[0]).startswith(HELD_OUT):
+    formats = {file: _format(file) for file in files}
+    rows = [file for file, found in formats.items() if found.startswith(HELD_OUT)]
+    sums = [file for file, found in formats.items() if found.startswith(STATISTICS)]
+    if rows and sums:
+        raise status.UsageError(f"{rows[0]} holds held-out rows, {sums[0]} statistics; merge each kind by itself")
+    if rows:
         return _join_held_out(files, settings, as_json=as_json)
     return _combine(files, settings, 1, as_json=as_json)
 
