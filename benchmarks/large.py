@@ -212,7 +212,8 @@ def main() -> None:
                     results["features"].append(watched("--child", "features", str(file), str(k)) | session)
                 file.unlink()
     if options.rows:
-        results["rows"] = []
+        asked = {(n, d) for n in options.rows for d in options.widths}
+        results["rows"] = [row for row in results.get("rows", []) if (row["rows"], row["d"]) not in asked]
         for d in options.widths:
             with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
                 write_shards(Path(folder), max(options.rows), d)
