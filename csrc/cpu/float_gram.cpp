@@ -44,10 +44,7 @@ int64_t FloatGram::workspace(int64_t p) {
 }
 
 FloatGram::FloatGram(int64_t p, float* workspace, Meanwhile meanwhile)
-    : p_(p),
-      panels_(workspace),
-      sums_(workspace + panels_of(p) * panel_size()),
-      meanwhile_(std::move(meanwhile)) {
+    : p_(p), panels_(workspace), sums_(workspace + panels_of(p) * panel_size()), meanwhile_(std::move(meanwhile)) {
   std::fill_n(workspace, FloatGram::workspace(p), 0.0F);
 }
 

@@ -13,7 +13,7 @@ namespace krrdistill {
 namespace {
 
 template <typename Simd>
-constexpr int64_t panel_columns = Simd::vectors* Simd::lanes;
+constexpr int64_t panel_columns = Simd::vectors * Simd::lanes;
 
 // Simd::rows rows of the product: numbers of the left panel, broadcast, times `vectors` vectors of the right one. The
 // sums stay in registers: the compiler must unroll all loops but that over the depth before it places them.

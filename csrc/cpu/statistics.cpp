@@ -98,8 +98,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
   T* features = workspace;
   T* scratch = features + tile_rows * p;
   T* target_space = scratch + product_workspace<T>(tile_rows, p);
-  T* tile_space =
-      target_space + (targets.labels != nullptr ? 0 : target_products_workspace(tile_rows, p, targets.k));
+  T* tile_space = target_space + (targets.labels != nullptr ? 0 : target_products_workspace(tile_rows, p, targets.k));
   int64_t pending = 0;  // rows in `scratch` that are not yet in `gram`
   for (int64_t first = 0; first < input.n; first += tile_rows) {
     check_interrupt();
