@@ -12,8 +12,7 @@ namespace {
 
 constexpr int threads = 256;
 constexpr double centre = 128.0;
-constexpr double largest_centre =
-    8.0;  // of 128 a, where standardised inputs are about 1 (docs/explanation/numerics.md)
+constexpr double largest_centre = 8.0;  // of 128 a, where standardised inputs are about 1 (docs/explanation/numerics.md)
 
 // The slices, units and constants of the rows of W; a block has one row. Rows and columns beyond W are zero.
 __global__ void __launch_bounds__(threads)
