@@ -137,7 +137,9 @@ def page(results: dict[str, Any]) -> str:
     lines.append(
         "Seconds against the floor: the flops of the stage at the rate of the machine's own routine (ssyrk, dgemm), "
         "measured in the session of that row. Memory is what the process allocated at its peak, less what it had "
-        "before. *Error* is the weight error of the points.\n"
+        "before. *Error* is the weight error of the points. The floor of the path counts "
+        "4/3 p³ + 2 p² k for every λ; G is reduced to a band, where a model costs less than that, so that many classes "
+        "can take less than the floor.\n"
     )
     if "features" in results:
         lines.append("## Features\n")
