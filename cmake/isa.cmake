@@ -2,7 +2,7 @@
 include(CheckCXXCompilerFlag)
 
 set(KRRDISTILL_AVX2_FLAGS -mavx2 -mfma -mbmi2 -mf16c)
-set(KRRDISTILL_AVX512_FLAGS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mbmi2 -mprefer-vector-width=512)
+set(KRRDISTILL_AVX512_FLAGS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mbmi2 -mf16c -mprefer-vector-width=512)
 set(KRRDISTILL_AVX512VNNI_FLAGS ${KRRDISTILL_AVX512_FLAGS} -mavx512vnni)
 set(KRRDISTILL_AMX_FLAGS ${KRRDISTILL_AVX512_FLAGS} -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8)
 set(KRRDISTILL_AVX2_KERNELS elementwise byte_gram float_gram)

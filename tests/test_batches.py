@@ -454,7 +454,7 @@ def test_nan_in_a_memory_map_is_named_and_the_blocks_before_it_are_in(data: Any,
     X, y = data[0].astype(np.float16), data[1]
     X[9000, 2] = np.nan
     statistics, fresh = empty(), empty()
-    with pytest.raises(kd.DataError, match=r"rows 8192 \.\.\. 12287: batch 1 \(from row 4096\): X: row 4904 holds NaN"):
+    with pytest.raises(kd.DataError, match=r"rows 8192 \.\.\. 12287: batch 1 \(from row 8192\): X: row 808 holds NaN"):
         statistics.update_batches(
             [*in_files(tmp_path, X[:4096], y[:4096], N), *in_files(tmp_path, X[4096:], y[4096:], N)]
         )
@@ -485,6 +485,7 @@ def _breaking(X: Array, y: Array) -> Iterator[Any]:
         ({"holdout": 0.0}, "holdout=0.1, not 0.0"),
         ({"seed": 4}, "seed=3, not 4"),
         ({"first_row": 5}, "first_row=0, not 5"),
+        ({"max_held_out": 7}, "max_held_out=100000, not 7"),
     ],
 )
 @pytest.mark.parametrize("travelled", [False, True])
@@ -540,3 +541,50 @@ def test_a_stream_without_rows_is_said(data: Any) -> None:
 def test_a_pair_in_place_of_a_stream_is_told_of_update(data: Any) -> None:
     with pytest.raises(TypeError, match=r"one batch is update\(X, y\)"):
         empty().update_batches(data)
+
+
+def test_targets_and_weights_beside_a_memory_map_may_be_used_again(data: Any, tmp_path: Path) -> None:
+    """Blocks are read ahead: what the stream overwrites meanwhile is copied before."""
+    X, _ = data
+    np.save(tmp_path / "x.npy", X[: 2 * FLUSH_ROWS])
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    y, w = np.empty((FLUSH_ROWS, 1)), np.empty(FLUSH_ROWS)
+
+    def reusing() -> Iterator[Any]:
+        for part in range(2):
+            y[:], w[:] = part, part + 1
+            yield mapped[part * FLUSH_ROWS : (part + 1) * FLUSH_ROWS], y, w
+
+    statistics = kd.RidgeStatistics(PHI, n_targets=1)
+    statistics.update_batches(reusing())
+    assert statistics.target_sum.tolist() == [2 * FLUSH_ROWS]
+    assert statistics.total_weight == 3 * FLUSH_ROWS
+
+
+def test_a_stream_too_short_to_go_on_leaves_its_place(data: Any) -> None:
+    X, y = data
+    statistics, seen = resumed(data), []
+    before = statistics.copy()
+    options = {"holdout": 0.1, "seed": 3, "skip": statistics.rows_read}
+    with pytest.raises(kd.DataError):
+        statistics.update_batches(cut(X[:500], y[:500], 100), progress=seen.append, **options)
+    assert not seen
+    assert_same(statistics, before)
+    statistics.update_batches(cut(X, y, 1000), **options)
+    assert statistics.rows_read == N
+
+
+def test_numbers_of_numpy_travel_with_a_stream(data: Any, tmp_path: Path) -> None:
+    X, y = data
+    statistics = empty()
+    statistics.update_batches(cut(X, y, 1000), holdout=np.float32(0.1), first_row=np.int64(5), seed=np.int64(3))
+    statistics.save(tmp_path / "s.npz")
+    assert kd.RidgeStatistics.load(tmp_path / "s.npz").rows_read == statistics.rows_read
+
+
+def test_float16_and_float32_in_one_stream_are_refused(data: Any) -> None:
+    """Rows of float32 were rounded to the float16 of the rows before them."""
+    X, y = data
+    batches = [(X[:100].astype(np.float16), y[:100]), (X[100:200].astype(np.float32), y[100:200])]
+    with pytest.raises(kd.DataError, match="batch 1 .*: X is float32, in the first batch it was float16"):
+        empty().update_batches(batches)

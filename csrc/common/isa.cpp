@@ -4,14 +4,25 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#ifdef KRRDISTILL_WITH_AMX
+#ifdef KRRDISTILL_WITH_AVX2
 #include <cpuid.h>
+#endif
+#ifdef KRRDISTILL_WITH_AMX
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
 namespace krrdistill {
 namespace {
+
+#ifdef KRRDISTILL_WITH_AVX2
+// Whether the CPU converts float16: Clang before 18 does not know its name in __builtin_cpu_supports.
+bool has_half() {
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned int f16c = 1U << 29U;  // leaf 1, ECX
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & f16c) != 0;
+}
+#endif
 
 // Whether the CPU has tiles of bfloat16 and int8 and the system lets this process use them, which Linux is asked for.
 bool has_tiles() {
@@ -47,14 +58,13 @@ const char* isa_name(Isa isa) {
 std::vector<Isa> available_isas() {
   std::vector<Isa> found{Isa::base};
 #ifdef KRRDISTILL_WITH_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") &&
-      __builtin_cpu_supports("f16c")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && has_half()) {
     found.push_back(Isa::avx2);
   }
 #endif
-#ifdef KRRDISTILL_WITH_AVX512
+#if defined(KRRDISTILL_WITH_AVX512) && defined(KRRDISTILL_WITH_AVX2)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
+      __builtin_cpu_supports("avx512vl") && has_half()) {
     found.push_back(Isa::avx512);
     if (has_tiles()) {
       found.push_back(Isa::amx);

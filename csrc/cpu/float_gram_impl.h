@@ -15,17 +15,17 @@ namespace {
 template <typename Simd>
 constexpr int64_t panel_columns = Simd::vectors * Simd::lanes;
 
-// Simd::rows rows of the product: numbers of the left panel, broadcast, times `vectors` vectors of the right one. The
+// Simd::rows rows of the product: numbers of the left panel, broadcast, times `Vectors` vectors of the right one. The
 // sums stay in registers: the compiler must unroll all loops but that over the depth before it places them.
-template <typename Simd, int64_t vectors>
+template <typename Simd, int64_t Vectors>
 inline void multiply_rows(const float* left, const float* right, int64_t depth, float* sums) {
   constexpr int64_t columns = panel_columns<Simd>;
   // NOLINTNEXTLINE(modernize-avoid-c-arrays): std::array drops the alignment of vector types, with a warning
-  typename Simd::Vector sum[Simd::rows][vectors];
+  typename Simd::Vector sum[Simd::rows][Vectors];
 #pragma GCC unroll 16
   for (int64_t i = 0; i < Simd::rows; ++i) {
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t v = 0; v < Vectors; ++v) {
       sum[i][v] = Simd::zero();
     }
   }
@@ -35,7 +35,7 @@ inline void multiply_rows(const float* left, const float* right, int64_t depth, 
     for (int64_t i = 0; i < Simd::rows; ++i) {
       const auto factor = Simd::broadcast(left[i]);
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < vectors; ++v) {
+      for (int64_t v = 0; v < Vectors; ++v) {
         sum[i][v] = Simd::multiply_add(sum[i][v], factor, Simd::load(right + Simd::lanes * v));
       }
     }
@@ -45,7 +45,7 @@ inline void multiply_rows(const float* left, const float* right, int64_t depth, 
 #pragma GCC unroll 16
   for (int64_t i = 0; i < Simd::rows; ++i) {
 #pragma GCC unroll 4
-    for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t v = 0; v < Vectors; ++v) {
       float* place = sums + i * columns + Simd::lanes * v;
       Simd::store(place, Simd::add(Simd::load(place), sum[i][v]));
     }
@@ -53,15 +53,15 @@ inline void multiply_rows(const float* left, const float* right, int64_t depth, 
 }
 
 // multiply_rows with as few vectors as `needed` says, a number that is known at run time only.
-template <typename Simd, int64_t vectors>
+template <typename Simd, int64_t Vectors>
 inline void multiply_needed(int64_t needed, const float* left, const float* right, int64_t depth, float* sums) {
-  if constexpr (vectors > 1) {
-    if (needed < vectors) {
-      multiply_needed<Simd, vectors - 1>(needed, left, right, depth, sums);
+  if constexpr (Vectors > 1) {
+    if (needed < Vectors) {
+      multiply_needed<Simd, Vectors - 1>(needed, left, right, depth, sums);
       return;
     }
   }
-  multiply_rows<Simd, vectors>(left, right, depth, sums);
+  multiply_rows<Simd, Vectors>(left, right, depth, sums);
 }
 
 template <typename Simd>

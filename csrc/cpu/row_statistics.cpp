@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <exception>
 #include <optional>
 #include <utility>
@@ -95,21 +96,37 @@ class RowsAhead {
 // Cuts memory at whole cache lines; of no memory it only counts.
 class Cutter {
  public:
-  explicit Cutter(float* memory) : begin_((reinterpret_cast<uintptr_t>(memory) + line - 1) / line * line) {}
+  explicit Cutter(float* memory) : begin_(reinterpret_cast<char*>(memory)) {
+    if (begin_ != nullptr) {
+      begin_ += (line - reinterpret_cast<uintptr_t>(begin_) % line) % line;
+    }
+  }
   template <typename T>
   T* take(int64_t count) {
     const int64_t at = used_;
     used_ = checked_sum(used_, checked_product(count, sizeof(T)), line - 1) / line * line;
-    return reinterpret_cast<T*>(begin_ + at);
+    return begin_ == nullptr ? nullptr : reinterpret_cast<T*>(begin_ + at);
   }
   [[nodiscard]] int64_t floats() const { return checked_sum(used_, line) / static_cast<int64_t>(sizeof(float)); }
 
  private:
   static constexpr int64_t line = 64;
 
-  uintptr_t begin_;
+  char* begin_;
   int64_t used_ = 0;
 };
+
+int64_t product_workspace(Product product, int64_t p, int64_t tile_rows) {
+  switch (product) {
+    case Product::panels:
+      return FloatGram::workspace(p);
+    case Product::slices:
+      return slice_syrk_workspace(tile_rows, p);
+    case Product::blas:
+      break;
+  }
+  return checked_product(p, p);
+}
 
 // What one thread works in.
 struct Memory {
@@ -131,9 +148,7 @@ struct Memory {
     const int64_t most = labels ? std::min(k, division.group) : k;
     features = cutter.take<float>(checked_product(division.piece, p));
     tile = cutter.take<float>(tile_workspace(map, division.piece));
-    gram = cutter.take<float>(product == Product::panels   ? FloatGram::workspace(p)
-                              : product == Product::slices ? slice_syrk_workspace(tile_rows, p)
-                                                           : checked_product(p, p));
+    gram = cutter.take<float>(product_workspace(product, p, tile_rows));
     slices = cutter.take<double>(product == Product::slices ? checked_product(p, p) : 0);
     classes = cutter.take<double>(checked_product(most, p));
     products = cutter.take<float>(labels ? 0 : target_products_workspace(division.piece, p, k));
@@ -163,7 +178,9 @@ class GroupSums {
 
   // Throws NonFinite with the first such row.
   void form(int64_t first, int64_t count) {
-    check_interrupt();
+    if (thread_number() == 0) {  // that of the caller
+      check_interrupt();
+    }
     try {
       if (targets_.labels != nullptr) {
         sort_by_class(first, count);
@@ -247,7 +264,9 @@ class GroupSums {
   void add_products(int64_t rows) {
     switch (product_) {
       case Product::panels:
-        panels_->add(memory_.features, rows);
+        if (panels_) {
+          panels_->add(memory_.features, rows);
+        }
         break;
       case Product::slices:  // a group is one piece
         std::fill_n(memory_.slices, p_ * p_, 0.0);
@@ -295,19 +314,23 @@ void accumulate_rows(const FeatureMap<float>& map, const Input& input, const Tar
                      double* gram, double* cross, float* workspace) {
   const int64_t own = own_workspace(map, tile_rows, targets), group = Division(map, targets, tile_rows).group;
   const int64_t groups = (input.n + group - 1) / group;
-  [[maybe_unused]] const auto threads = static_cast<int>(std::clamp<int64_t>(groups, 1, max_threads()));
+  const auto threads = static_cast<int>(std::clamp<int64_t>(groups, 1, max_threads()));
+  std::deque<GroupSums> sums;  // which cannot move
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    sums.emplace_back(map, input, targets, tile_rows, Cutter(workspace + thread * own));
+  }
   std::exception_ptr failure;  // of the first group that has one: no group after it is added
   std::atomic<bool> failed = false;
 #pragma omp parallel num_threads(threads)
   {
     set_threads(1);  // of loops within a group
-    GroupSums sums(map, input, targets, tile_rows, Cutter(workspace + thread_number() * own));
+    GroupSums& own_sums = sums[static_cast<size_t>(thread_number())];
 #pragma omp for ordered schedule(dynamic, 1)
     for (int64_t number = 0; number < groups; ++number) {
       std::exception_ptr caught;
       try {
         if (!failed) {
-          sums.form(number * group, std::min(group, input.n - number * group));
+          own_sums.form(number * group, std::min(group, input.n - number * group));
         }
       } catch (...) {
         caught = std::current_exception();
@@ -318,7 +341,7 @@ void accumulate_rows(const FeatureMap<float>& map, const Input& input, const Tar
           failure = caught;
           failed = true;
         } else if (!failed) {
-          sums.move_to(gram, cross);
+          own_sums.move_to(gram, cross);
         }
       }
     }

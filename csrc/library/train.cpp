@@ -46,7 +46,9 @@ System summed(const Problem& problem, const Samples& X) {
              .rounding = std::is_same_v<T, float> ? std::max(exact, float_rounding) : exact};
   const Targets targets = problem.targets();
   // Not filled with zeros: of what all threads together may need, few rows touch little.
-  const auto workspace = std::make_unique_for_overwrite<T[]>(accumulate_workspace(map, rows, targets));
+  const auto workspace =
+      std::make_unique_for_overwrite<T[]>(  // NOLINT(modernize-avoid-c-arrays): an array of known size at run time
+          accumulate_workspace(map, rows, targets));
   accumulate(map, X.input(), targets, rows, out.gram.values.data(), out.rhs.values.data(), workspace.get());
   symmetrize(out.gram.values.data(), p);
   return out;

@@ -98,6 +98,7 @@ class StreamPlace(NamedTuple):
     holdout: float
     seed: int
     first_row: int
+    max_held_out: int | None  # None: no limit
     labels: int = 0
 
     @staticmethod
@@ -108,13 +109,14 @@ class StreamPlace(NamedTuple):
         place = StreamPlace(**{name: found[name] for name in StreamPlace._fields})
         check_number("stream", "holdout", place.holdout)
         check_seed("stream", place.seed)
-        for name in ("first_row", "labels"):
-            check_count("stream", name, getattr(place, name), minimum=0)
+        for name in ("first_row", "labels", "max_held_out"):
+            if name != "max_held_out" or place.max_held_out is not None:
+                check_count("stream", name, getattr(place, name), minimum=0)
         return place
 
     def check_split(self, where: str, other: StreamPlace) -> None:
         """Raises ValueError where a stream that goes on would be split in another way than so far."""
-        for name in ("holdout", "seed", "first_row"):
+        for name in ("holdout", "seed", "first_row", "max_held_out"):
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
                 raise ValueError(
@@ -194,16 +196,28 @@ def _in_file(X: Any) -> Array | None:
     return np.asarray(array) if fixed and array is not None and array.flags.c_contiguous else None
 
 
+def _in_place(batch: Rows, in_file: Array, rows: IntArray, shape: tuple[int, ...]) -> Rows:
+    """The rows from the first to the last of ``rows``: samples where they are, and copies of what may change."""
+    place = slice(int(rows[0]), int(rows[-1]) + 1)
+    weight = None if batch.sample_weight is None else batch.sample_weight[place].copy()
+    return Rows(in_file[place].reshape(-1, *shape), batch.y[place].copy(), weight)
+
+
 def _fetch(X: Array, rows: IntArray) -> None:
     """Has the pages of rows that follow each other, but for a few, read from their file."""
     numbers = X[rows[0] : rows[-1] + 1].reshape(-1).view(np.uint8)
     numbers[:: mmap.PAGESIZE].max(initial=0)
 
 
+def _half_or_dtype(X: Any) -> Any:
+    """The type of samples, on any device: float16 where they are converted from it."""
+    half = X.half if isinstance(X, RowSource) else None
+    return X.dtype if half is None else half.dtype
+
+
 def _stored_as(X: Any) -> np.dtype[Any]:
     """The type that samples are staged in: float16 as it is, which a backend widens where it is used."""
-    half = X.half if isinstance(X, RowSource) else None
-    return np.dtype(X.dtype if half is None else half.dtype)
+    return np.dtype(_half_or_dtype(X))
 
 
 def _read(where: str, X: Any, rows: IntArray, out: Array) -> Array:
@@ -278,7 +292,11 @@ def blocks(
             part, train = train[:room], train[room:]
             if staged is None and in_file is not None and len(part) == room:
                 _fetch(in_file, part)
-                full: Any = batch._replace(X=in_file.reshape(n, *shape)), part, f"batch {number} (from row {row})"
+                full: Any = (
+                    _in_place(batch, in_file, part, shape),
+                    part - part[0],
+                    f"batch {number} (from row {row + part[0]})",
+                )
             else:
                 staged = staged or _Staging(batch, _stored_as(samples), input_dim)
                 staged.put(here, batch, part)
@@ -307,8 +325,9 @@ def _check_alike(here: str, first: Rows, batch: Rows, shape: tuple[int, ...], fo
     """Raises DataError for a batch of another kind than the first, or of samples of another shape."""
     check_shape(here, shape, found)
     for what, ours, theirs in (("X", first.X, batch.X), ("y", first.y, batch.y)):
-        if ours.dtype != theirs.dtype:
-            raise DataError(f"{here}: {what} is {theirs.dtype}, in the first batch it was {ours.dtype}")
+        kinds = [_half_or_dtype(array) for array in (ours, theirs)]
+        if kinds[0] != kinds[1]:
+            raise DataError(f"{here}: {what} is {kinds[1]}, in the first batch it was {kinds[0]}")
     if (first.sample_weight is None) != (batch.sample_weight is None):
         raise DataError(f"{here}: all batches must have a sample_weight, or none")
 
@@ -356,4 +375,4 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
         wait = False
         raise
     finally:
-        reader.shutdown(wait=wait)
+        reader.shutdown(wait=wait, cancel_futures=True)

@@ -491,8 +491,9 @@ class RidgeStatistics:
             Number of the first row, if this stream is a later part of a longer one.
         skip : int
             Number of rows at the beginning that were added before, to resume a stream: ``rows_read`` of saved
-            statistics. Only held-out rows among them are collected again. Rows and order, ``holdout``, ``seed`` and
-            ``first_row`` must be those of before: the labels of the rows and these numbers are compared.
+            statistics. Only held-out rows among them are collected again. Rows and order, ``holdout``, ``seed``,
+            ``first_row`` and ``max_held_out`` must be those of before: the labels of the rows and these numbers are
+            compared.
         progress : callable, optional
             Called after every block with the number of rows read. It may save the statistics.
 
@@ -512,16 +513,17 @@ class RidgeStatistics:
             If another stream is being added at the same time.
         """
         where = "update_batches"
-        check_number(where, "holdout", holdout)
+        holdout = check_number(where, "holdout", holdout)
         if holdout >= 1.0:
             raise ValueError(f"{where}: holdout is a part of the rows, below 1, got {holdout}")
         check_choice(where, "held_out", held_out, ("rows", "statistics"))
-        for name, value in (("max_held_out", max_held_out), ("first_row", first_row), ("skip", skip)):
-            check_count(where, name, value, minimum=0)
+        max_held_out = check_count(where, "max_held_out", max_held_out, minimum=0)
+        first_row = check_count(where, "first_row", first_row, minimum=0)
+        skip = check_count(where, "skip", skip, minimum=0)
         kept: list[HeldOutRows] = []
         apart = self._empty() if held_out == "statistics" else None
-        most = max_held_out if apart is None else sys.maxsize
-        place = StreamPlace(holdout, check_seed(where, seed), first_row)
+        most = max_held_out if apart is None and holdout > 0.0 else None
+        place = StreamPlace(holdout, check_seed(where, seed), first_row, most)
         before = self._left(where, skip, place)
         found = blocks(
             where,
@@ -530,7 +532,7 @@ class RidgeStatistics:
             columns=self.columns,
             read_y=self._stream_targets,
             read_weight=functools.partial(check_weights, all_zero=True),
-            split=Split(holdout, place.seed, most),
+            split=Split(holdout, place.seed, sys.maxsize if most is None else most),
             first_row=first_row,
             skip=skip,
             before=before,
@@ -549,7 +551,9 @@ class RidgeStatistics:
                 except DataError as error:
                     raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
                 read = block.rows_read - first_row
-                self.columns, self.rows_read = self.columns or block.columns, max(read, skip)
+                if read < skip:  # the stream is too short to go on: its place is that of before
+                    continue
+                self.columns, self.rows_read = self.columns or block.columns, read
                 self._stream = place._replace(labels=block.labels)
                 if progress is not None:
                     progress(self.rows_read)
