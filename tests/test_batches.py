@@ -586,5 +586,5 @@ def test_float16_and_float32_in_one_stream_are_refused(data: Any) -> None:
     """Rows of float32 were rounded to the float16 of the rows before them."""
     X, y = data
     batches = [(X[:100].astype(np.float16), y[:100]), (X[100:200].astype(np.float32), y[100:200])]
-    with pytest.raises(kd.DataError, match="batch 1 .*: X is float32, in the first batch it was float16"):
+    with pytest.raises(kd.DataError, match=r"batch 1 .*: X is float32, in the first batch it was float16"):
         empty().update_batches(batches)
