@@ -217,7 +217,8 @@ def _half_or_dtype(X: Any) -> Any:
 
 def _stored_as(X: Any) -> np.dtype[Any]:
     """The type that samples are staged in: float16 as it is, which a backend widens where it is used."""
-    return np.dtype(_half_or_dtype(X))
+    found: np.dtype[Any] = np.dtype(_half_or_dtype(X))
+    return found
 
 
 def _read(where: str, X: Any, rows: IntArray, out: Array) -> Array:
