@@ -54,7 +54,7 @@ class RowsAhead {
  public:
   void start(const Input& input, int64_t width, int64_t end) {
     input_ = input;
-    bytes_ = width * number_bytes(input.type);
+    bytes_ = width * element_bytes(input.type);
     end_ = end;
   }
   void converted(int64_t end) { next_ = converted_ = end; }
@@ -62,7 +62,7 @@ class RowsAhead {
   void fetch(int64_t count) {
     constexpr int64_t line = 64;
     for (; next_ < std::min(converted_ + count, end_); ++next_) {
-      const int64_t stride = input_.row_stride * number_bytes(input_.type);
+      const int64_t stride = input_.row_stride * element_bytes(input_.type);
       const char* row = static_cast<const char*>(input_.data) + input_.row_of(next_) * stride;
       for (int64_t at = 0; at < bytes_; at += line) {
         __builtin_prefetch(row + at, 0, 2);
@@ -71,21 +71,6 @@ class RowsAhead {
   }
 
  private:
-  static int64_t number_bytes(InputType type) {
-    switch (type) {
-      case InputType::u8:
-        return 1;
-      case InputType::f16:
-      case InputType::bf16:
-        return 2;
-      case InputType::f32:
-        return 4;
-      case InputType::f64:
-        break;
-    }
-    return 8;
-  }
-
   Input input_{};
   int64_t bytes_ = 0;  // of a row
   int64_t end_ = 0;

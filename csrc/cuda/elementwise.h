@@ -27,20 +27,6 @@ void standardise(cudaStream_t stream, const void* x, InputType type, const Facto
 // out (count rows, stride pitch(d)) = rows of `source`, which is on the device, as they are stored.
 void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void* out, int64_t count, int64_t d);
 
-inline int64_t element_bytes(InputType type) {
-  switch (type) {
-    case InputType::u8:
-      return 1;
-    case InputType::f16:
-    case InputType::bf16:
-      return 2;
-    case InputType::f32:
-      return 4;
-    default:
-      return 8;
-  }
-}
-
 // x (count rows, stride pitch(layer.outputs)) = act(x + bias).
 template <typename T>
 void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count);

@@ -45,6 +45,20 @@ struct FeatureMap {
 
 enum class InputType { u8, f32, f64, f16, bf16 };
 
+constexpr int64_t element_bytes(InputType type) {
+  switch (type) {
+    case InputType::u8:
+      return 1;
+    case InputType::f16:
+    case InputType::bf16:
+      return 2;
+    case InputType::f32:
+      return 4;
+    default:
+      return 8;
+  }
+}
+
 // n rows of input_dim contiguous elements in the caller's memory; row i of the batch is row
 // rows[i] of the memory when `rows` is given (a split needs no copy of the data).
 struct Input {
