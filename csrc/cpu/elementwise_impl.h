@@ -45,11 +45,6 @@ void convert(const In* x, T* out, int64_t n) {
   int64_t j = 0;
 #ifdef __F16C__
   if constexpr (std::is_same_v<In, Float16> && std::is_same_v<T, float>) {
-#ifdef __AVX512F__
-    for (; j + 16 <= n; j += 16) {
-      _mm512_storeu_ps(out + j, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + j))));
-    }
-#endif
     for (; j + 8 <= n; j += 8) {
       _mm256_storeu_ps(out + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + j))));
     }
