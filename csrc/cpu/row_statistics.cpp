@@ -136,7 +136,7 @@ struct Memory {
     gram = cutter.take<float>(product_workspace(product, p, tile_rows));
     slices = cutter.take<double>(product == Product::slices ? checked_product(p, p) : 0);
     classes = cutter.take<double>(checked_product(most, p));
-    products = cutter.take<float>(labels ? 0 : target_products_workspace(division.piece, p, k));
+    products = cutter.take<float>(target_products_workspace(division.piece, p, targets));
     rows = cutter.take<int64_t>(labels ? division.group : 0);
     ends = cutter.take<int64_t>(labels ? k : 0);
     present = cutter.take<int64_t>(most);

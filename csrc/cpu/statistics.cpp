@@ -86,9 +86,9 @@ int64_t accumulate_workspace(const FeatureMap<T>& map, int64_t tile_rows, const 
       return row_statistics_workspace(map, tile_rows, targets);
     }
   }
-  const int64_t products = targets.labels != nullptr ? 0 : target_products_workspace(tile_rows, p, targets.k);
-  const int64_t tiles = checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p),
-                                    product_workspace<T>(tile_rows, p), products);
+  const int64_t tiles =
+      checked_sum(tile_workspace(map, tile_rows), checked_product(tile_rows, p), product_workspace<T>(tile_rows, p),
+                  target_products_workspace(tile_rows, p, targets));
   return std::is_same_v<T, double> && map.layers.empty() ? std::max(tiles, byte_statistics_workspace(p, targets.k))
                                                          : tiles;
 }
@@ -104,7 +104,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
   T* features = workspace;
   T* scratch = features + tile_rows * p;
   T* target_space = scratch + product_workspace<T>(tile_rows, p);
-  T* tile_space = target_space + (targets.labels != nullptr ? 0 : target_products_workspace(tile_rows, p, targets.k));
+  T* tile_space = target_space + target_products_workspace(tile_rows, p, targets);
   int64_t pending = 0;  // rows in `scratch` that are not yet in `gram`
   for (int64_t first = 0; first < input.n; first += tile_rows) {
     check_interrupt();

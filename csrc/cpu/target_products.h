@@ -10,8 +10,9 @@
 
 namespace krrdistill {
 
-inline int64_t target_products_workspace(int64_t tile_rows, int64_t p, int64_t k) {
-  return checked_product(k, checked_sum(tile_rows, p));
+// None for labels, whose sums take no product.
+inline int64_t target_products_workspace(int64_t tile_rows, int64_t p, const Targets& targets) {
+  return targets.labels != nullptr ? 0 : checked_product(targets.k, checked_sum(tile_rows, p));
 }
 
 // cross += Y^T features for real targets: the product in T, added in double.

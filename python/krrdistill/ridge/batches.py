@@ -109,9 +109,10 @@ class StreamPlace(NamedTuple):
         place = StreamPlace(**{name: found[name] for name in StreamPlace._fields})
         check_number("stream", "holdout", place.holdout)
         check_seed("stream", place.seed)
-        for name in ("first_row", "labels", "max_held_out"):
-            if name != "max_held_out" or place.max_held_out is not None:
-                check_count("stream", name, getattr(place, name), minimum=0)
+        for name in ("first_row", "labels"):
+            check_count("stream", name, getattr(place, name), minimum=0)
+        if place.max_held_out is not None:
+            check_count("stream", "max_held_out", place.max_held_out, minimum=0)
         return place
 
     def check_split(self, where: str, other: StreamPlace) -> None:
