@@ -48,7 +48,7 @@ from krrdistill.errors import DataError, DataWarning
 from krrdistill.maps import FeatureMap, check_map, described, described_map
 from krrdistill.options import PRECISIONS
 
-from .batches import Rows, Split, StreamPlace, blocks, read_ahead
+from .batches import Split, StreamPlace, Training, blocks, read_ahead
 from .feature_gram import largest_eigenvalue
 from .held_out import HeldOutRows
 from .shards import Shards, digest_name
@@ -541,13 +541,14 @@ class RidgeStatistics:
             self.rows_read, self._stream, read = skip, before, 0
             for block in read_ahead(found):
                 try:
-                    if apart is not None:
-                        apart._update_rows(block.held_out)
-                    elif block.held_out is not None:
-                        X, codes, weight = block.held_out
-                        kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
-                    # last: what fails before leaves nothing behind
-                    self._update_rows(block.training, block.chosen, block.where)
+                    if block.held_out is not None:
+                        if apart is not None:
+                            apart._update_rows(Training(block.held_out))
+                        else:
+                            X, codes, weight = block.held_out
+                            kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
+                    if block.training is not None:  # last: what fails before leaves nothing behind
+                        self._update_rows(block.training)
                 except DataError as error:
                     raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
                 read = block.rows_read - first_row
@@ -588,12 +589,9 @@ class RidgeStatistics:
         targets = self.as_targets(where, y, n)
         return targets if self.classes is not None else targets.astype(np.float64, copy=False)
 
-    def _update_rows(
-        self, samples: Rows | None, rows: IntArray | None = None, where: str = "statistics.update"
-    ) -> None:
-        if samples is not None:
-            X, y, weight = samples
-            self.update(X, Targets(y, self.classes), sample_weight=weight, rows=rows, where=where)
+    def _update_rows(self, found: Training) -> None:
+        (X, y, weight), rows, where = found
+        self.update(X, Targets(y, self.classes), sample_weight=weight, rows=rows, where=where)
 
     def _empty(self) -> RidgeStatistics:
         """Statistics of nothing, of the same kind."""
