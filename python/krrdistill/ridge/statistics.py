@@ -329,7 +329,6 @@ class RidgeStatistics:
 
     # Adding samples
 
-    @_one_at_a_time
     def update(
         self,
         X: Any,
@@ -361,6 +360,20 @@ class RidgeStatistics:
         DataError, TypeError
             For NaN, wrong shapes, labels that are not among the classes, features that overflow.
         """
+        return self._checked_update(where, X, y, sample_weight, rows, progress, {})
+
+    @_one_at_a_time
+    def _checked_update(
+        self,
+        where: str,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        rows: npt.NDArray[np.int64] | None,
+        progress: Callable[[float], None] | None,
+        place: Mapping[str, Any],
+    ) -> RidgeStatistics:
+        """``update``; ``place`` holds the facts of a stream that hold when the rows are in, and not before."""
         self._check_whole()
         if isinstance(X, np.ndarray) and self._store.holds(X):
             X = X.copy()  # G would change while it is read
@@ -386,6 +399,7 @@ class RidgeStatistics:
             "sizes": Sizes.of(looked).plus(self.sizes),
             "_binary": self._binary and (self.classes is not None or _is_binary(targets, chosen)),
             "_own_rows": self._own_rows + count,
+            **place,
         }
         return self._update(where, samples, targets, chosen, weights, facts, progress)
 
@@ -543,19 +557,18 @@ class RidgeStatistics:
                 try:
                     if block.held_out is not None:
                         if apart is not None:
-                            apart._update_rows(Training(block.held_out))
+                            apart._update_rows(Training(block.held_out), {})
                         else:
                             X, codes, weight = block.held_out
                             kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
-                    if block.training is not None:  # last: what fails before leaves nothing behind
-                        self._update_rows(block.training)
+                    read = block.rows_read - first_row
+                    if read < skip:  # the stream is too short to go on: its place is that of before
+                        continue
+                    # last, and at once: what fails before leaves nothing behind, and no sum is without its place
+                    there = {"rows_read": read, "_stream": place._replace(labels=block.labels)}
+                    self._update_rows(block.training, {"columns": self.columns or block.columns, **there})
                 except DataError as error:
                     raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
-                read = block.rows_read - first_row
-                if read < skip:  # the stream is too short to go on: its place is that of before
-                    continue
-                self.columns, self.rows_read = self.columns or block.columns, read
-                self._stream = place._replace(labels=block.labels)
                 if progress is not None:
                     progress(self.rows_read)
             _check_length(where, read, skip)
@@ -589,9 +602,12 @@ class RidgeStatistics:
         targets = self.as_targets(where, y, n)
         return targets if self.classes is not None else targets.astype(np.float64, copy=False)
 
-    def _update_rows(self, found: Training) -> None:
-        (X, y, weight), rows, where = found
-        self.update(X, Targets(y, self.classes), sample_weight=weight, rows=rows, where=where)
+    def _update_rows(self, found: Training | None, place: Mapping[str, Any]) -> None:
+        if found is None:
+            self.__dict__.update(place)
+        else:
+            (X, y, weight), rows, where = found
+            self._checked_update(where, X, Targets(y, self.classes), weight, rows, None, place)
 
     def _empty(self) -> RidgeStatistics:
         """Statistics of nothing, of the same kind."""
