@@ -314,6 +314,12 @@ class MergeSettings:
     """What ``krrdistill merge`` and ``subtract`` are told besides their files."""
 
     out: Path | None = option(None, "File to write.", metavar="FILE.npz")
+    classes: int | None = option(
+        None,
+        "Number of classes of the result, if some files have fewer. New labels are added without it.",
+        minimum=1,
+        metavar="K",
+    )
     kernel: str | None = option(
         None,
         "Your own feature map, if the files were made with one; files never load code by themselves.",

@@ -193,10 +193,10 @@ def run_subtract(files: Sequence[Path], settings: MergeSettings, *, as_json: boo
 def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_json: bool) -> int:
     out = _file("--out", settings.out, STATISTICS)
     with output.working("reading"):
-        total = load_statistics(files[0], settings.kernel)
+        total = _of_classes(settings, files[0])
         precisions = {files[0]: total.product_precision}
         for file in files[1:]:
-            other = load_statistics(file, settings.kernel)
+            other = _of_classes(settings, file)
             precisions[file] = other.product_precision
             with about(f"{files[0]} and {file}"):
                 if sign > 0:
@@ -211,7 +211,20 @@ def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_js
     return status.OK
 
 
+def _of_classes(settings: MergeSettings, file: Path) -> RidgeStatistics:
+    """The statistics of a file, with as many classes as --classes says."""
+    statistics = load_statistics(file, settings.kernel)
+    if settings.classes is None or settings.classes == statistics.k:
+        return statistics
+    if settings.classes < statistics.k:
+        raise status.UsageError(f"--classes {settings.classes}: {file} has {statistics.k} already")
+    with about(file):
+        return statistics.grow(settings.classes - statistics.k)
+
+
 def _join_held_out(files: Sequence[Path], settings: MergeSettings, *, as_json: bool) -> int:
+    if settings.classes is not None:
+        raise status.UsageError("--classes is of statistics; held-out rows come with their labels")
     out = _file("--out", settings.out, HELD_OUT)
     parts, seen = list[HeldOutRows](), set[str]()
     for file in files:
