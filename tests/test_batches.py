@@ -442,9 +442,9 @@ def test_whole_blocks_of_memory_maps_are_not_copied(data: Any, tmp_path: Path, m
     monkeypatch.setattr(module, "_read", lambda *given: copied.append(len(given[2])) or read(*given))
     seen = []
 
-    def noting(self: Any, where: str, X: Any, *more: Any) -> Any:
-        seen.append(np.shares_memory(X, mapped))
-        return update(self, where, X, *more)
+    def noting(self: Any, batch: Any, *more: Any) -> Any:
+        seen.append(np.shares_memory(batch.samples, mapped))
+        return update(self, batch, *more)
 
     monkeypatch.setattr(kd.RidgeStatistics, "_update", noting)
     ((mapped, y),) = in_files(tmp_path, *data, N)

@@ -97,6 +97,16 @@ class RidgeSystem(NamedTuple):
     filled: float = 0.0  # eigenvalue given to the direction that centring made singular, of the second form
 
 
+class _Batch(NamedTuple):
+    """Checked samples, and the rows of them to add."""
+
+    where: str
+    samples: Any  # (n, d)
+    targets: npt.NDArray[Any]  # codes (n,) or real values (n, k)
+    weights: FloatArray | None
+    chosen: IntArray
+
+
 @contextmanager
 def _together(first: RidgeStatistics, second: RidgeStatistics) -> Iterator[None]:
     """Nobody else changes two statistics; locked in one order, so that no two threads wait for each other."""
@@ -401,19 +411,13 @@ class RidgeStatistics:
             "_own_rows": self._own_rows + count,
             **place,
         }
-        return self._update(where, samples, targets, chosen, weights, facts, progress)
+        return self._update(_Batch(where, samples, targets, weights, chosen), facts, progress)
 
     def _update(
-        self,
-        where: str,
-        samples: Any,
-        targets: npt.NDArray[Any],
-        chosen: IntArray,
-        weights: FloatArray | None,
-        facts: Mapping[str, Any],
-        progress: Callable[[float], None] | None,
+        self, batch: _Batch, facts: Mapping[str, Any], progress: Callable[[float], None] | None
     ) -> RidgeStatistics:
         """``update`` with checked arguments; ``facts`` are those that hold when the rows are in."""
+        where, samples, targets, weights, chosen = batch
         origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
         with self.feature_map.named_rows(where, samples, self.precision, chosen):
@@ -423,10 +427,10 @@ class RidgeStatistics:
         try:
             self._adding = True
             with self.feature_map.named_rows(where, samples, self.precision, chosen):
-                batch, used = self._add(receiver, samples, targets, origin, chosen, weights, progress)
-            if not np.isfinite(batch.target_square).all():
+                added, used = self._add(receiver, batch, origin, progress)
+            if not np.isfinite(added.target_square).all():
                 raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
-            if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
+            if not (np.isfinite(added.cross).all() and np.isfinite(receiver.trace())):
                 raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
         except BaseException:
             if receiver is store and isinstance(store, SummedGram):
@@ -434,7 +438,7 @@ class RidgeStatistics:
             raise
         finally:
             self._adding = False
-        sums = self._sums.plus(batch)
+        sums = self._sums.plus(added)
         if needs_merge:
             with self._changing_gram():
                 store.merged(receiver, self._host)
@@ -649,14 +653,12 @@ class RidgeStatistics:
     def _add(
         self,
         store: FeatureRows | SummedGram,
-        samples: Any,
-        targets: npt.NDArray[Any],
+        found: _Batch,
         origin: FloatArray,
-        chosen: npt.NDArray[np.int64],
-        weights: FloatArray | None,
         progress: Callable[[float], None] | None,
     ) -> tuple[Sums, Products]:
         """Adds the rows to ``store``, and returns their other sums and how products were formed."""
+        _, samples, targets, weights, chosen = found
         k, p = self._sums.cross.shape
         total, worst = Sums.zero(k, p), products_in(np.dtype(np.float64))
         summed = store if targets.ndim == 1 and weights is None and isinstance(store, SummedGram) else None
