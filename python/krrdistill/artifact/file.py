@@ -16,11 +16,12 @@ from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, read_only, to_host
 from krrdistill.common.documents import parse_json
-from krrdistill.common.files import opened_npz, read_npz, write_npz
+from krrdistill.common.files import opened_npz, write_npz
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
+from krrdistill.data.npz import npz_keys
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, check_describable, check_map, map_from_spec
@@ -436,7 +437,7 @@ def _kind(value: Any) -> str:
 
 def has_digest(path: Path) -> bool:
     """Whether a file can tell that its content was changed; those of older versions cannot."""
-    return "digest" in read_npz(path, _KIND)
+    return "digest" in npz_keys(path)
 
 
 @dataclass(frozen=True, eq=False)
