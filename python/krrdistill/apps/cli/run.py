@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from krrdistill.apps.cli import output, status
 from krrdistill.apps.cli.inputs import about, load_data, load_statistics, named_map, recorded_dataset, test_part
@@ -119,10 +119,9 @@ def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
 
 def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
-    from krrdistill.apps.distillation import certificate_numbers, original_of, score
+    from krrdistill.apps.distillation import certificate_numbers, score
     from krrdistill.apps.report.run_folder import DISTILLED, check_pair, recorded_sha256
     from krrdistill.artifact.file import DistilledDataset, has_digest
-    from krrdistill.pipeline import retrain_from_statistics
 
     kernel, tolerance = settings.kernel, settings.tolerance
     if file.is_dir():  # of a run
@@ -136,17 +135,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     feature_map = None if kernel is None else named_map(kernel, file)
     distilled = DistilledDataset.load(file, feature_map=feature_map)
     backend = _recorded_backend(distilled)
-    if settings.statistics is not None:
-        statistics, part = load_statistics(settings.statistics, kernel, backend=backend), test_part(settings)
-        name, n, test = settings.statistics.name, statistics.n, None if part is None else (part.X, part.y)
-        with output.working("retraining"), about(settings.statistics):
-            original: RidgeModel | None = retrain_from_statistics(distilled, statistics, where="verify")
-    else:
-        name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
-        data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
-        name, n, test = data.name, len(data.x_train), (data.x_test, data.test_targets)
-        with output.working("retraining"):
-            original = original_of(distilled, data, backend)
+    name, n, test, original = _compared_with(settings, distilled, file, backend)
     certificate = distilled.verify(original, test=test, backend=backend)
     retrained = original is not None
     error = certificate.weight_relative_error
@@ -183,6 +172,24 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     else:
         output.print_certificate(outcome)
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
+
+
+def _compared_with(
+    settings: VerifySettings, distilled: DistilledDataset, file: Path, backend: str | None
+) -> tuple[str, int, tuple[Any, Any] | None, RidgeModel | None]:
+    """(name of the data or statistics, their training samples, test set, original model; None for the file's own)."""
+    from krrdistill.apps.distillation import original_of
+    from krrdistill.pipeline import retrain_from_statistics
+
+    if settings.statistics is not None:
+        statistics, part = load_statistics(settings.statistics, settings.kernel, backend=backend), test_part(settings)
+        with output.working("retraining"), about(settings.statistics):
+            original = retrain_from_statistics(distilled, statistics, where="verify")
+        return settings.statistics.name, statistics.n, None if part is None else (part.X, part.y), original
+    name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
+    data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
+    with output.working("retraining"):
+        return data.name, len(data.x_train), (data.x_test, data.test_targets), original_of(distilled, data, backend)
 
 
 def _in_float32(distilled: DistilledDataset) -> bool:
