@@ -5,7 +5,7 @@ k, the map, its seed, the preprocessing, B and lambda are public and must not be
 Features f are clipped to ||f|| <= B before they are summed, labels are one-hot, ||y|| = 1.
 
 Sums are exact, and rounding to the grid of the noise and rounding errors of the solver are part of the sensitivities,
-so that the guarantee is for the numbers that are computed (docs/guide/privacy.md). Everything that is made of the noisy
+so that the guarantee is for the numbers that are computed (docs/explanation/private-noise.md). Everything that is made of the noisy
 numbers, a distilled set with noise Z as well, is as private (post-processing): it may be released with its labels.
 """
 
