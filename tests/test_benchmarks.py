@@ -84,7 +84,7 @@ def test_realism_puts_its_rows_into_the_page_and_keeps_those_of_before(
     monkeypatch.setattr("krrdistill.apps.report.rows.COLUMNS", 2)  # drawing takes most of the time
     page, figures = tmp_path / "realism.md", tmp_path / "figures"
     figures.mkdir()
-    shutil.copy(ROOT / "docs" / "guide" / "realism.md", page)
+    shutil.copy(DOCS / "realism.md", page)
     shutil.copy(DOCS / "figures" / "realism.json", figures)
     committed = json.loads((DOCS / "figures" / "realism.json").read_text(encoding="utf-8"))["cells"]
     words = ("--datasets", "digits", "--kernels", "identity", "--ipc", "1", "--out", tmp_path, "--page", page)
@@ -180,9 +180,9 @@ def test_pages_of_stored_results_are_those_that_are_committed(
     run("storage", "--docs", tmp_path)
     run("privacy", "page", "--docs", tmp_path)
     page = tmp_path / "realism.md"
-    shutil.copy(ROOT / "docs" / "guide" / "realism.md", page)
+    shutil.copy(DOCS / "realism.md", page)
     run("realism", "--page-only", "--page", page)
-    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "guide" / "realism.md").read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == (DOCS / "realism.md").read_text(encoding="utf-8")
     for name in ("benchmarks", "tables", "kip", "storage", "privacy"):
         assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == (DOCS / f"{name}.md").read_text(
             encoding="utf-8"
