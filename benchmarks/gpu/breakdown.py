@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +66,14 @@ def _file(session: Session, images: Images, file: Path) -> None:
     read = step("load", lambda: kd.DistilledDataset.load(file))
     step("certify", lambda: read.verify(result.model, backend="cuda"))
     device_work(session, "certify", lambda: read.verify(result.model, backend="cuda"), **facts)
-    _bytes_alone(session, file, facts)
-    _products_alone(session, read, facts)
+    with session.attempt("bytes of the file, each step alone"):
+        _bytes_alone(session, file, facts)
+    with session.attempt("products of the file, each step alone"):
+        _products_alone(session, read, facts)
+
+
+def _alone(session: Session, name: str, work: Callable[[], Any], **facts: Any) -> Any:
+    return session.timed(name, work, id="file_alone", repeats=2, most=1.0, **facts)
 
 
 def _bytes_alone(session: Session, file: Path, facts: dict[str, Any]) -> None:
@@ -77,40 +81,35 @@ def _bytes_alone(session: Session, file: Path, facts: dict[str, Any]) -> None:
     content = file.read_bytes()
     other = file.with_suffix(".copy")
 
-    def write() -> None:
+    def write(*, durable: bool) -> None:
         with other.open("wb") as stream:
             stream.write(content)
+            if durable:
+                os.fsync(stream.fileno())
 
-    def flushed() -> None:
-        with other.open("rb+") as stream:
-            os.fsync(stream.fileno())
-
-    array = np.frombuffer(content, np.uint8)[: len(content) // 8 * 8].view(np.uint64)
-    alone = functools.partial(session.timed, id="file_alone", repeats=2, most=1.0, bytes=len(content), **facts)
-    alone("SHA-256", lambda: hashlib.sha256(content).digest())
-    alone("CRC-32", lambda: zlib.crc32(content))
-    alone("copy into new memory", array.copy)
-    alone("write", write)
-    start = time.perf_counter()
-    flushed()
-    session.row(name="fsync", id="file_alone", seconds=[time.perf_counter() - start], **facts)
-    alone("read", other.read_bytes)
+    numbers = np.frombuffer(content, np.uint8)
+    whole = {**facts, "bytes": len(content)}
+    _alone(session, "SHA-256", lambda: hashlib.sha256(content).digest(), **whole)
+    _alone(session, "CRC-32", lambda: zlib.crc32(content), **whole)
+    _alone(session, "copy into new memory", numbers.copy, **whole)
+    _alone(session, "write", lambda: write(durable=False), **whole)
+    _alone(session, "write and fsync", lambda: write(durable=True), **whole)
+    _alone(session, "read", other.read_bytes, **whole)
 
 
 def _products_alone(session: Session, read: kd.DistilledDataset, facts: dict[str, Any]) -> None:
     """Features of the points and what is factored of them, on the device and on the host."""
     torch, k = session.torch, session.sizes.k
-    alone = functools.partial(session.timed, id="file_alone", repeats=2, most=1.0, **facts)
-    F = alone("features", lambda: read.features(backend="cuda"))
-    if F is None:
-        return
-    F = np.ascontiguousarray(F if len(F) <= F.shape[1] else F.T)
-    on_device = alone("features to the device, pageable", lambda: torch.from_numpy(F).to(session.place))
-    gram = alone("Gram matrix in float64, on the device", lambda: on_device @ on_device.T)
+    found = _alone(session, "features", lambda: read.features(backend="cuda"), **facts)
+    F = np.ascontiguousarray(found if len(found) <= found.shape[1] else found.T)
+    where, on_device = "on the device", torch.from_numpy(F).to(session.place)
+    _alone(session, "features to the device, pageable", lambda: torch.from_numpy(F).to(session.place), **facts)
+    gram = _alone(session, f"Gram matrix in float64, {where}", lambda: on_device @ on_device.T, **facts)
     gram.diagonal().add_(float(gram.diagonal().mean()))
-    alone("its Cholesky factor, on the device", lambda: torch.linalg.cholesky_ex(gram))
+    _alone(session, f"its Cholesky factor, {where}", lambda: torch.linalg.cholesky_ex(gram), **facts)
     host = gram.cpu().numpy()
-    alone("Gram matrix in float64, on the host", lambda: F @ F.T)
-    lower = alone("its Cholesky factor, on the host", lambda: scipy.linalg.cholesky(host, lower=True))
+    _alone(session, "Gram matrix in float64, on the host", lambda: F @ F.T, **facts)
+    factor = (scipy.linalg.cholesky(host, lower=True), True)
+    _alone(session, "its Cholesky factor, on the host", lambda: scipy.linalg.cholesky(host, lower=True), **facts)
     columns = np.ones((len(host), k))
-    alone(f"{k} columns solved, on the host", lambda: scipy.linalg.cho_solve((lower, True), columns))
+    _alone(session, f"{k} columns solved, on the host", lambda: scipy.linalg.cho_solve(factor, columns), **facts)

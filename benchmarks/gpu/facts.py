@@ -50,7 +50,7 @@ def measure(session: Session) -> None:
         session.keep(device=session.torch.cuda.get_device_name())
         properties = session.torch.cuda.get_device_properties(0)
         found = {name: getattr(properties, name) for name in _PROPERTIES if hasattr(properties, name)}
-        session.keep(multiprocessors=found["multi_processor_count"], memory_bytes=found["total_memory"], properties=found)
+        session.keep(properties=found, multiprocessors=properties.multi_processor_count)
     print(session.results, flush=True)
 
 

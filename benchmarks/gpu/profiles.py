@@ -89,11 +89,11 @@ def host_functions(work: Callable[[], Any], most: int = _SHOWN) -> tuple[Any, li
     profile = cProfile.Profile()
     result = profile.runcall(work)
     found: dict[tuple[str, int, str], tuple[int, int, float, float, Any]] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"function": _told(*place), "calls": calls, "seconds": own, "with_callees": whole}
         for place, (_, calls, own, whole, _) in found.items()
     ]
-    return result, sorted(rows, key=lambda row: -float(row["seconds"]))[:most]
+    return result, sorted(rows, key=lambda row: -row["seconds"])[:most]
 
 
 def _told(file: str, _: int, function: str) -> str:
