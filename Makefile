@@ -297,7 +297,7 @@ GPU_ARCHITECTURES ?= 90-real
 
 gpu-wheels:
 	$(PYTHON) -m venv build/gpu/venv
-	build/gpu/venv/bin/pip install --quiet scikit-build-core pybind11 cmake ninja 'nvidia-cublas==13.0.*' 'nvidia-cusolver==12.0.*'
+	build/gpu/venv/bin/pip install --quiet scikit-build-core pybind11 cmake ninja 'nvidia-cublas==13.0.0.19' 'nvidia-cusolver==12.0.3.29'
 	rm -rf build/gpu/wheels
 	KRRDISTILL_REQUIRE_NATIVE=1 PATH="$(CURDIR)/build/gpu/venv/bin:$$PATH" build/gpu/venv/bin/pip wheel --quiet --no-deps \
 		--no-build-isolation -w build/gpu/wheels --config-settings=build-dir=build/gpu/cmake \

@@ -377,6 +377,13 @@ def test_gpu_page_shows_the_newest_prediction_before_a_run_and_none_after_it(run
     assert "| FCNN | 1 | – | 200 | 1 | 30.0 |" in page("2026-01-03")
 
 
+def test_gpu_goals_of_an_h100_hold_for_an_h200_and_for_no_other_device(run: Any) -> None:
+    report = script("gpu.report")
+    for device, shown in (("NVIDIA H100 80GB HBM3", True), ("NVIDIA H200", True), ("NVIDIA A100", False)):
+        text = report.page({"a": {"1": gpu_result("2026-01-01", device)}}, report.Story({}, [], {}, []))
+        assert ("≤ 250: met" in text) == shown
+
+
 def test_gpu_page_lists_predictions_of_devices_that_were_not_measured_since(run: Any) -> None:
     report, sets = script("gpu.report"), gpu_predictions("2026-01-01", "2026-01-03")
 

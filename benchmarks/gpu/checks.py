@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 import shutil
 import signal
@@ -19,8 +20,8 @@ from gpu.session import Session
 __all__ = ["parity", "sanitizer"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PROCESSES = 10
-_INTERRUPTED = 6.0  # seconds to write the results
+_PROCESSES = min(10, os.cpu_count() or 1)
+_INTERRUPTED = 8.0  # seconds to write the results
 # What is run under the sanitizer: its tool, test files, and the words that choose from them (pytest -k).
 _CHECKED = (
     ("memcheck", ("tests/test_hadamard.py",), ""),

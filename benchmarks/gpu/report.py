@@ -74,6 +74,7 @@ _WORDS = """\
 * **FP32**: the same floor with plain float32 products.
 * **Library**: what cuBLAS and cuSOLVER take for the same step, as PyTorch calls them.
 * **Predicted**: written down before the run, in `benchmarks/gpu/predictions`.
+* **Goal**: for an H100. An H200 has the same arithmetic and faster memory, and is held against the same goals.
 """
 
 

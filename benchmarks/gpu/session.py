@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["FULL", "SMALL", "Session", "Sizes"]
 
 
-_RESERVE = 8.0  # seconds
+_RESERVE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
