@@ -463,6 +463,18 @@ def test_gpu_device_work_counts_what_overlaps_once(run: Any) -> None:
     assert [(row["name"], row["calls"]) for row in found["longest"]] == [("long", 1), ("short", 2)]
 
 
+@pytest.mark.filterwarnings("ignore:CUDA is not available, disabling CUDA profiling")
+def test_gpu_device_work_without_a_kernel_is_a_failure_but_for_the_emulation(gpu_session: Any) -> None:
+    device_work = script("gpu.profiles").device_work
+    device_work(gpu_session, "nothing", lambda: None)
+    assert gpu_session.results["rows"][0]["kernels"] == 0
+    gpu_session.emulated, gpu_session.synchronize = False, lambda: None
+    device_work(gpu_session, "nothing", lambda: None)
+    *_, timed, profiled = gpu_session.results["rows"]
+    assert "kernels" not in timed
+    assert profiled["failed"] == "RuntimeError: the profiler recorded no kernel"
+
+
 def test_gpu_breakdown_names_functions_without_folders_and_is_shown(gpu_session: Any) -> None:
     def work() -> int:
         return sum(number for number in range(1000))

@@ -81,7 +81,10 @@ def device_work(session: Session, name: str, work: Callable[[], Any], **facts: A
             profiled["profiled_seconds"] = time.perf_counter() - start
         file = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(file))
-        row |= work_of(json.loads(file.read_text(encoding="utf-8"))["traceEvents"])
+        found = work_of(json.loads(file.read_text(encoding="utf-8"))["traceEvents"])
+        if not (found["kernels"] or session.emulated):
+            raise RuntimeError("the profiler recorded no kernel")
+        row |= found
 
 
 def host_functions(work: Callable[[], Any], most: int = _SHOWN) -> tuple[Any, list[dict[str, Any]]]:
