@@ -177,7 +177,7 @@ def test_a_merge_that_fails_changes_nothing(
         else:
             if not device.failed():
                 break
-    assert failures >= 4
+    assert failures >= 3  # the device before, this one, and the sum
 
 
 def test_an_update_of_g_that_fails_is_refused_afterwards(device: ModuleType, rng: np.random.Generator) -> None:

@@ -294,7 +294,7 @@ std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, c
     KRRDISTILL_CHECK(cudaMemcpy2DAsync(out + tile.first * p, width, tile.features, stride, width,
                                        static_cast<size_t>(tile.count), cudaMemcpyDeviceToDevice, context.compute));
   });
-  return scope.keep(out);
+  return scope.keep_for_others(out);
 }
 
 template std::shared_ptr<const void> keep_weight(Context&, const float*, int64_t, int64_t);

@@ -130,6 +130,7 @@ Context::~Context() {
 }
 
 Block Pool::take(int64_t bytes, int64_t most) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = blocks_.lower_bound(bytes);
   if (found == blocks_.end() || found->first > most) {
     return {};
@@ -141,17 +142,33 @@ Block Pool::take(int64_t bytes, int64_t most) {
 }
 
 void Pool::give(const Block& block) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   blocks_.emplace(block.bytes, block.memory);
   bytes_ += block.bytes;
 }
 
+Pool::Blocks Pool::take_all() noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  bytes_ = 0;
+  return std::exchange(blocks_, {});
+}
+
+int64_t Pool::bytes() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return bytes_;
+}
+
 void Context::trim_device() noexcept {
-  device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+  for (const auto& [bytes, memory] : device_pool.take_all()) {
+    static_cast<void>(cudaFree(memory));
+  }
 }
 
 void Context::trim() noexcept {
   trim_device();
-  pinned_pool.clear([](void* memory) { static_cast<void>(cudaFreeHost(memory)); });
+  for (const auto& [bytes, memory] : pinned_pool.take_all()) {
+    static_cast<void>(cudaFreeHost(memory));
+  }
 }
 
 void Context::destroy() noexcept {
@@ -171,6 +188,8 @@ void Context::destroy() noexcept {
 }
 
 std::shared_ptr<Context> make_context(const Options& options) { return std::make_shared<Context>(options); }
+
+int device_of(const Context& context) { return context.options.device; }
 
 void release_memory(Context& context) {
   const Scope scope(context);
@@ -206,15 +225,7 @@ Scope::Scope(Context& of) : context((check_process(), of)), lock_(of.mutex) {
   KRRDISTILL_CHECK(cudaGetDevice(&previous_device_));
   KRRDISTILL_CHECK(cudaSetDevice(context.options.device));
   budget_ = context.options.memory_budget;
-  if (budget_ == 0) {
-    size_t free = 0, total = 0;
-    const cudaError_t status = cudaMemGetInfo(&free, &total);
-    if (status != cudaSuccess) {  // no destructor will run
-      static_cast<void>(cudaSetDevice(previous_device_));
-    }
-    check(status, "cudaMemGetInfo");
-    budget_ = (static_cast<int64_t>(free) + context.device_pool.bytes()) / 10 * 9;
-  }
+  waiting_ = budget_ == 0 ? context.device_pool.bytes() : 0;
 }
 
 Scope::~Scope() {
@@ -236,16 +247,30 @@ Scope::~Scope() {
   static_cast<void>(cudaSetDevice(previous_device_));
 }
 
+// What is free on the device is asked for when an operation needs more than waits for it: that can take a millisecond.
+int64_t Scope::budget() {
+  if (budget_ == 0) {
+    size_t free = 0, total = 0;
+    KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
+    int64_t bytes = static_cast<int64_t>(free) + context.device_pool.bytes();
+    for (const Held& held : device_) {
+      bytes += held.block.bytes;
+    }
+    budget_ = std::max(bytes / 10 * 9, waiting_);
+  }
+  return budget_;
+}
+
 void* Scope::device_bytes(int64_t bytes) {
-  if (bytes > available()) {
+  if (!surely_fits(bytes) && bytes > available()) {
     throw DeviceOutOfMemory("CUDA: " + mebibytes(bytes) + " of device memory are needed, the budget has " +
-                            mebibytes(available() > 0 ? available() : 0) + " left of " + mebibytes(budget_));
+                            mebibytes(std::max<int64_t>(available(), 0)) + " left of " + mebibytes(budget_));
   }
   device_.reserve(device_.size() + 1);
   Block block = context.device_pool.take(bytes, context.options.memory_budget == 0 ? 2 * bytes : bytes);
   if (block.memory == nullptr) {
     block.bytes = bytes;
-    if (used_ + block.bytes + context.device_pool.bytes() > budget_) {
+    if (used_ + block.bytes + context.device_pool.bytes() > budget()) {
       context.trim_device();
     }
     cudaError_t status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
@@ -280,10 +305,28 @@ void* Scope::pinned_bytes(int64_t bytes) {
   return block.memory;
 }
 
-std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+Block Scope::take_out(void* memory) {
   const auto found =
       std::find_if(device_.begin(), device_.end(), [memory](const Held& held) { return held.block.memory == memory; });
+  const Block block = found->block;
   device_.erase(found);
+  return block;
+}
+
+// With a budget of its own, a backend keeps no more memory than one operation takes.
+std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+  const Block block = take_out(memory);
+  if (!context.options.keep_memory || context.options.memory_budget != 0) {
+    return freed_at_last(memory);
+  }
+  return {memory, [owner = context.shared_from_this(), block](void*) {
+            if (!forked()) {
+              owner->device_pool.give(block);
+            }
+          }};
+}
+
+std::shared_ptr<void> Scope::freed_at_last(void* memory) {
   return {memory, [device = context.options.device](void* kept) {
             if (forked()) {
               return;
@@ -355,8 +398,8 @@ void Scope::receive(void* to, const void* from, int64_t bytes) {
   if (bytes <= direct_bytes) {
     if (bytes > 0) {
       KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
-      KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
     }
+    KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
     return;
   }
   make_ring(ring_bytes);
@@ -398,7 +441,10 @@ void Scope::make_ring(int64_t bytes) {
   }
 }
 
-int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const {
+int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) {
+  if (surely_fits(fixed + per_row * wanted)) {
+    return wanted;
+  }
   const int64_t rows = (available() - fixed) / per_row;
   if (available() < fixed || rows < 1) {
     throw DeviceOutOfMemory(std::string("CUDA: ") + operation + " needs at least " + mebibytes(fixed + per_row) +

@@ -44,7 +44,8 @@ inline dim3 grid_of(int64_t x, int64_t y = 1) {
 }
 
 // Memory that operations gave back, for those that follow: cudaMalloc and cudaFree wait for the device, and
-// cudaMallocHost touches every page, which takes longer than a copy through it.
+// cudaMallocHost touches every page, which takes longer than a copy through it. Threads may share it: memory that
+// outlived its operation is given back by whoever lets go of it, while others work.
 struct Block {
   void* memory = nullptr;
   int64_t bytes = 0;
@@ -52,22 +53,17 @@ struct Block {
 
 class Pool {
  public:
+  using Blocks = std::multimap<int64_t, void*>;  // by their bytes
+
   // The smallest free block of at least `bytes` and at most `most`; empty where there is none.
   Block take(int64_t bytes, int64_t most);
   void give(const Block& block);
-  [[nodiscard]] int64_t bytes() const { return bytes_; }
-
-  template <typename Free>
-  void clear(Free free) {
-    for (const auto& [bytes, memory] : blocks_) {
-      free(memory);
-    }
-    blocks_.clear();
-    bytes_ = 0;
-  }
+  Blocks take_all() noexcept;
+  [[nodiscard]] int64_t bytes() const;
 
  private:
-  std::multimap<int64_t, void*> blocks_;
+  mutable std::mutex mutex_;
+  Blocks blocks_;
   int64_t bytes_ = 0;
 };
 
@@ -82,7 +78,7 @@ struct KeptKey {
   friend auto operator<=>(const KeptKey&, const KeptKey&) = default;
 };
 
-class Context {
+class Context : public std::enable_shared_from_this<Context> {
  public:
   explicit Context(const Options& options);
   ~Context();
@@ -153,10 +149,16 @@ class Scope {
     receive(host, device, n * static_cast<int64_t>(sizeof(T)));
   }
 
-  // Memory of device() that outlives the operation.
+  // Memory of device() that outlives the operation. Only operations of this context use it, so that it serves others
+  // when nobody needs it any more.
   template <typename T>
   std::shared_ptr<T> keep(T* memory) {
     return std::static_pointer_cast<T>(keep_bytes(memory));
+  }
+  // The same for others, whose streams may still read it when they let go of it: cudaFree waits for them.
+  template <typename T>
+  std::shared_ptr<T> keep_for_others(T* memory) {
+    return std::static_pointer_cast<T>(freed_at_last(take_out(memory).memory));
   }
 
   // n elements that are `stride` elements apart on the device, such as a diagonal.
@@ -172,10 +174,8 @@ class Scope {
   [[nodiscard]] Mark mark() const { return {.blocks = device_.size()}; }
   void release_to(const Mark& mark);
 
-  // Bytes of the budget that are left.
-  [[nodiscard]] int64_t available() const { return budget_ - used_; }
   // The most rows, at most `wanted`, that fit beside `fixed` bytes. Throws DeviceOutOfMemory when none does.
-  [[nodiscard]] int64_t fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const;
+  [[nodiscard]] int64_t fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted);
 
   Context& context;
 
@@ -183,13 +183,21 @@ class Scope {
   void* device_bytes(int64_t bytes);
   void* pinned_bytes(int64_t bytes);
   std::shared_ptr<void> keep_bytes(void* memory);
+  std::shared_ptr<void> freed_at_last(void* memory);
+  Block take_out(void* memory);
+  int64_t budget();
+  // Bytes of the budget that are left.
+  int64_t available() { return budget() - used_; }
+  // Whether they fit the budget for certain, without asking the device.
+  [[nodiscard]] bool surely_fits(int64_t bytes) const { return used_ + bytes <= waiting_; }
   void send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes);
   void receive(void* to, const void* from, int64_t bytes);
   void make_ring(int64_t bytes);
 
   std::lock_guard<std::mutex> lock_;
   int previous_device_ = 0;
-  int64_t budget_ = 0;
+  int64_t budget_ = 0;   // 0: not known yet
+  int64_t waiting_ = 0;  // bytes of the pool when the operation began, which the budget has in any case
   int64_t used_ = 0;
   struct Held {
     Block block;

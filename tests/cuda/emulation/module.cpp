@@ -1,6 +1,7 @@
 // The Python module krrdistill._cuda_emulated: the operations of _cuda on the emulated device, and its settings.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -138,6 +139,7 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.def("current_device", [] { return emulation::current_device(); });
   module.def("live_objects", &emulation::live_objects);
   module.def("pending", &emulation::pending);
+  module.def("calls_by_name", &emulation::calls_by_name);
   module.def("peak_bytes", &emulation::peak_bytes);
   module.def("bus_bytes", [] {
     const emulation::Bus bus = emulation::bus_bytes();
