@@ -270,6 +270,7 @@ def test_the_device_of_the_caller_stays_current(device: ModuleType) -> None:
     backend = CudaBackend(device=1)
     solve_spd(130, backend)
     assert device.current_device() == 0
+    backend.release_memory()
     device.emulate(devices=2, fail_at=3)
     with pytest.raises(DeviceError, match="cudaMemGetInfo failed"):
         solve_spd(130, backend)

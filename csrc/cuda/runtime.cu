@@ -319,10 +319,11 @@ std::shared_ptr<void> Scope::keep_bytes(void* memory) {
   if (!context.options.keep_memory || context.options.memory_budget != 0) {
     return freed_at_last(memory);
   }
-  return {memory, [owner = context.shared_from_this(), block](void*) {
+  return {memory, [owner = context.shared_from_this(), block](void*) mutable {
             if (!forked()) {
               owner->device_pool.give(block);
             }
+            owner.reset();  // a weak pointer, as of `kept`, would keep it
           }};
 }
 
