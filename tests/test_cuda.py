@@ -139,6 +139,24 @@ def score_models(backend: Backend) -> list[Array]:
     return [correct, np.asarray(models[2, 1:4]), np.asarray(models @ rng.standard_normal(18))]
 
 
+def resident(backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(2)
+    chain, X = make_chain("random_fourier", 19, 290, rng), make_inputs(23, 19, "float32", rng)
+    gram, cross = backend.zero_gram(290), np.zeros((3, 290))
+    backend.accumulate(chain, X, rng.integers(0, 3, 23), gram, cross, dtype=FLOAT32)
+    known = gram.trace()
+    doubled = gram.copy()
+    doubled.add(gram)
+    return [np.asarray(gram), cross, np.array([known, doubled.trace()])]
+
+
+def packed(backend: Backend) -> list[Array]:
+    gram = backend.own_gram(np.random.default_rng(4).standard_normal((290, 290)))
+    numbers = gram.packed(3)
+    numbers.write(np.array([1.0, 2.0, 3.0]))
+    return [np.asarray(numbers.unpacked()), numbers.read()]
+
+
 OPERATIONS: dict[str, Operation] = {
     **{f"transform-{kind}": functools.partial(transform, kind, FLOAT32) for kind in ("identity", "ZCA_FCNN_2")},
     "transform-structured": functools.partial(transform, "mixed_3", FLOAT64),
@@ -154,6 +172,8 @@ OPERATIONS: dict[str, Operation] = {
     "score_path-2": functools.partial(score_path, FLOAT32, 2),
     "score_path-40": functools.partial(score_path, FLOAT64, 40),
     "symmetrize": symmetrize,
+    "resident": resident,
+    "packed": packed,
     "ridge_path-fused": functools.partial(ridge_path, 37),
     "ridge_path-blocked": functools.partial(ridge_path, 130),
     "score_models": score_models,

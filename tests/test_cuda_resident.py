@@ -21,6 +21,7 @@ from krrdistill.backends.base import MapStages
 from krrdistill.backends.cuda import CudaBackend, ResidentGram
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, DeviceError, DeviceOutOfMemory
+from krrdistill.ridge.stores import _packed
 from test_cuda import FLOAT32, FLOAT64, OPERATIONS, same
 
 Array = npt.NDArray[Any]
@@ -203,6 +204,44 @@ def test_an_update_of_g_that_fails_is_refused_afterwards(device: ModuleType, rng
             if not failed:
                 break
     assert failures >= 20
+
+
+# Packed
+
+
+@pytest.mark.parametrize("p", [1, 31, 32, 33, 300])
+@pytest.mark.parametrize("room", [0, 7])
+def test_a_packed_triangle_is_that_of_the_host(device: ModuleType, rng: np.random.Generator, p: int, room: int) -> None:
+    first, second, numbers = rng.standard_normal((p, p)), rng.standard_normal((p, p)), rng.standard_normal(room)
+    gram = CudaBackend().own_gram(first)
+    np.asarray(gram)  # above the diagonal there is from here on what is not G
+    gram.add(second)
+    device.bus_bytes()
+    packed = gram.packed(room)
+    packed.write(numbers)
+    assert device.bus_bytes() == (8 * room, 0)
+    array = device.read(packed.shared())[0]
+    tolerances.assert_exact(array[:room], numbers)
+    tolerances.assert_exact(array[room:], _packed(np.asarray(gram)))
+    tolerances.assert_exact(array[room:], (first + second)[np.tril_indices(p)])
+    device.bus_bytes()
+    other = packed.unpacked()
+    tolerances.assert_exact(packed.read(), numbers)
+    assert device.bus_bytes() == (0, 8 * room)
+    tolerances.assert_exact(np.asarray(other), np.asarray(gram))
+    assert other.trace() == gram.trace()
+    gram.clear()
+    tolerances.assert_exact(np.asarray(packed.unpacked()), np.asarray(other))  # a copy
+    with pytest.raises(ValueError, match="numbers: \\(room,\\)"):
+        packed.write(np.zeros(room + 1))
+
+
+def test_a_packed_triangle_that_is_shared_outlives_everything(device: ModuleType) -> None:
+    before = device.live_objects()
+    shared = CudaBackend().own_gram(np.eye(3)).packed(0).shared()
+    gc.collect()
+    assert device.live_objects() == before + 1
+    tolerances.assert_exact(device.read(shared), [[1.0, 0.0, 1.0, 0.0, 0.0, 1.0]])
 
 
 # Weights
