@@ -102,7 +102,7 @@ ResidentGram::ResidentGram(std::shared_ptr<Context> context, int64_t p) : contex
   Scope scope(*context_);
   auto* made = scope.device<double>(p * p);
   KRRDISTILL_CHECK(cudaMemsetAsync(made, 0, static_cast<size_t>(p * p) * sizeof(double), context_->compute));
-  data_ = scope.keep(made);
+  data_ = scope.keep_here(made);
 }
 
 void ResidentGram::clear() {
@@ -175,7 +175,7 @@ PackedGram ResidentGram::packed(int64_t room) const {
   Scope scope(*context_);
   auto* numbers = scope.device<double>(room + p_ * (p_ + 1) / 2);
   launch("pack", &pack_kernel, grid_of_rows(p_), threads, 0, context_->compute, data_.get(), p_, numbers + room);
-  return {.context = context_, .numbers = scope.keep_for_others(numbers), .room = room, .p = p_};
+  return {.context = context_, .numbers = scope.keep(numbers), .room = room, .p = p_};
 }
 
 void PackedGram::write(const double* host) const {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -93,6 +94,22 @@ CurrentDevice::CurrentDevice(int device) {
 
 CurrentDevice::~CurrentDevice() { static_cast<void>(cudaSetDevice(previous_)); }
 
+namespace {
+
+// What frees memory has to be current on its device; nothing is freed in a forked process.
+void free_on(int device, void* memory) noexcept {
+  if (forked()) {
+    return;
+  }
+  int previous = device;
+  static_cast<void>(cudaGetDevice(&previous));
+  static_cast<void>(cudaSetDevice(device));
+  static_cast<void>(cudaFree(memory));
+  static_cast<void>(cudaSetDevice(previous));
+}
+
+}  // namespace
+
 Context::Context(const Options& given) : options(given) {
   check_process();
   int previous = 0;
@@ -127,6 +144,19 @@ Context::~Context() {
   static_cast<void>(cudaSetDevice(options.device));
   destroy();
   static_cast<void>(cudaSetDevice(previous));
+}
+
+// Whoever lets go of memory does not wait for the operation that is running. With a budget of its own, a context keeps
+// no more than its operations take.
+void Context::take_back(const Block& block) noexcept {
+  if (forked()) {
+    return;
+  }
+  if (options.keep_memory && options.memory_budget == 0) {
+    device_pool.give(block);
+  } else {
+    free_on(options.device, block.memory);
+  }
 }
 
 Block Pool::take(int64_t bytes, int64_t most) {
@@ -235,6 +265,9 @@ Scope::~Scope() {
   for (cudaEvent_t event : events_) {
     static_cast<void>(cudaEventDestroy(event));
   }
+  if (needed_ > 0 && std::uncaught_exceptions() == 0) {
+    context.fitted = {.needed = needed_, .taken = most_};
+  }
   for (const Held& held : device_) {
     context.device_pool.give(held.block);
   }
@@ -247,12 +280,24 @@ Scope::~Scope() {
   static_cast<void>(cudaSetDevice(previous_device_));
 }
 
+int64_t Scope::free_memory() {
+  size_t free = 0, total = 0;
+  KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
+  context.memory = static_cast<int64_t>(total);
+  return static_cast<int64_t>(free);
+}
+
+int64_t Scope::device_memory() {
+  if (context.memory == 0) {
+    free_memory();
+  }
+  return context.memory;
+}
+
 // What is free on the device is asked for when an operation needs more than waits for it: that can take a millisecond.
 int64_t Scope::budget() {
   if (budget_ == 0) {
-    size_t free = 0, total = 0;
-    KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
-    int64_t bytes = static_cast<int64_t>(free) + context.device_pool.bytes();
+    int64_t bytes = free_memory() + context.device_pool.bytes();
     for (const Held& held : device_) {
       bytes += held.block.bytes;
     }
@@ -283,6 +328,7 @@ void* Scope::device_bytes(int64_t bytes) {
   }
   device_.push_back({.block = block, .charged = bytes});
   used_ += bytes;
+  most_ = std::max(most_, used_);
   return block.memory;
 }
 
@@ -305,7 +351,7 @@ void* Scope::pinned_bytes(int64_t bytes) {
   return block.memory;
 }
 
-Block Scope::take_out(void* memory) {
+Block Scope::let_go(void* memory) {
   const auto found =
       std::find_if(device_.begin(), device_.end(), [memory](const Held& held) { return held.block.memory == memory; });
   const Block block = found->block;
@@ -313,30 +359,17 @@ Block Scope::take_out(void* memory) {
   return block;
 }
 
-// With a budget of its own, a backend keeps no more memory than one operation takes.
 std::shared_ptr<void> Scope::keep_bytes(void* memory) {
-  const Block block = take_out(memory);
-  if (!context.options.keep_memory || context.options.memory_budget != 0) {
-    return freed_at_last(memory);
-  }
-  return {memory, [owner = context.shared_from_this(), block](void*) mutable {
-            if (!forked()) {
-              owner->device_pool.give(block);
-            }
-            owner.reset();  // a weak pointer, as of `kept`, would keep it
-          }};
+  let_go(memory);
+  return {memory, [device = context.options.device](void* kept) { free_on(device, kept); }};
 }
 
-std::shared_ptr<void> Scope::freed_at_last(void* memory) {
-  return {memory, [device = context.options.device](void* kept) {
-            if (forked()) {
-              return;
-            }
-            int previous = device;
-            static_cast<void>(cudaGetDevice(&previous));
-            static_cast<void>(cudaSetDevice(device));
-            static_cast<void>(cudaFree(kept));
-            static_cast<void>(cudaSetDevice(previous));
+std::shared_ptr<void> Scope::keep_bytes_here(void* memory) {
+  auto owner = context.shared_from_this();
+  const Block block = let_go(memory);
+  return {memory, [owner = std::move(owner), block](void*) mutable {
+            owner->take_back(block);
+            owner.reset();  // the weak pointers of `kept` would keep it
           }};
 }
 
@@ -443,15 +476,17 @@ void Scope::make_ring(int64_t bytes) {
 }
 
 int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) {
-  if (surely_fits(fixed + per_row * wanted)) {
+  needed_ = used_ + fixed + per_row * wanted;
+  if (needed_ <= waiting_ || (needed_ == context.fitted.needed && context.fitted.taken <= waiting_)) {
     return wanted;
   }
-  const int64_t rows = (available() - fixed) / per_row;
+  const int64_t rows = std::min((available() - fixed) / per_row, wanted);
   if (available() < fixed || rows < 1) {
     throw DeviceOutOfMemory(std::string("CUDA: ") + operation + " needs at least " + mebibytes(fixed + per_row) +
                             " of device memory, " + mebibytes(available()) + " are available");
   }
-  return rows < wanted ? rows : wanted;
+  needed_ -= per_row * (wanted - rows);
+  return rows;
 }
 
 }  // namespace krrdistill::cuda

@@ -96,6 +96,15 @@ class Context : public std::enable_shared_from_this<Context> {
   Pool device_pool;
   Pool pinned_pool;
   std::map<KeptKey, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that keep_weight made
+  int64_t memory = 0;                                 // bytes of the device, when somebody has asked for what is free
+  // What the last operation that chose its rows might have needed, which is an upper bound, and what it took.
+  struct {
+    int64_t needed = 0;
+    int64_t taken = 0;
+  } fitted;
+
+  // Takes memory back that an operation left behind: for the next one, or for the device.
+  void take_back(const Block& block) noexcept;
 
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;
@@ -149,20 +158,23 @@ class Scope {
     receive(host, device, n * static_cast<int64_t>(sizeof(T)));
   }
 
-  // Memory of device() that outlives the operation. Only operations of this context use it, so that it serves others
-  // when nobody needs it any more.
+  // Memory of device() that outlives the operation. Streams of others may still read it when they let go of it:
+  // cudaFree waits for them.
   template <typename T>
   std::shared_ptr<T> keep(T* memory) {
     return std::static_pointer_cast<T>(keep_bytes(memory));
   }
-  // The same for others, whose streams may still read it when they let go of it: cudaFree waits for them.
+  // The same of memory that only operations of this context see, to which it goes back.
   template <typename T>
-  std::shared_ptr<T> keep_for_others(T* memory) {
-    return std::static_pointer_cast<T>(freed_at_last(take_out(memory).memory));
+  std::shared_ptr<T> keep_here(T* memory) {
+    return std::static_pointer_cast<T>(keep_bytes_here(memory));
   }
 
   // n elements that are `stride` elements apart on the device, such as a diagonal.
   void download_strided(double* host, const double* device, int64_t n, int64_t stride);
+
+  // Bytes of the device, free or not.
+  int64_t device_memory();
 
   // The copy of an array that keep_weight made, which then lives until the operation ends; null where there is none.
   const void* kept(const KeptKey& key);
@@ -182,9 +194,10 @@ class Scope {
  private:
   void* device_bytes(int64_t bytes);
   void* pinned_bytes(int64_t bytes);
+  int64_t free_memory();
+  Block let_go(void* memory);
   std::shared_ptr<void> keep_bytes(void* memory);
-  std::shared_ptr<void> freed_at_last(void* memory);
-  Block take_out(void* memory);
+  std::shared_ptr<void> keep_bytes_here(void* memory);
   int64_t budget();
   // Bytes of the budget that are left.
   int64_t available() { return budget() - used_; }
@@ -199,6 +212,8 @@ class Scope {
   int64_t budget_ = 0;   // 0: not known yet
   int64_t waiting_ = 0;  // bytes of the pool when the operation began, which the budget has in any case
   int64_t used_ = 0;
+  int64_t most_ = 0;    // of used_ so far
+  int64_t needed_ = 0;  // by the rows that fit_rows gave
   struct Held {
     Block block;
     int64_t charged;  // what was asked for, and is used of the budget

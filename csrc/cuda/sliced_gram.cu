@@ -207,8 +207,8 @@ SlicedGram::SlicedGram(Scope& scope, int64_t p, int64_t rows)
       largest_(scope.device<unsigned>(p)),
       inverse_(scope.device<float>(p)),
       unit_(scope.device<double>(p)),
-      squares_(scope.device<double>(3 * p)),
-      worst_(squares_ + 2 * p),
+      worst_(scope.device<double>(p)),
+      squares_(scope.device<double>(2 * p)),
       slices_(scope.device<int8_t>(3 * order_ * ld_)),
       products_(scope.device<int32_t>(5 * order_ * order_)) {
   KRRDISTILL_CHECK(cudaMemsetAsync(worst_, 0, static_cast<size_t>(p) * sizeof(double), scope.context.compute));
@@ -249,9 +249,9 @@ void SlicedGram::add(const float* features, int64_t count, double* gram) {
 double SlicedGram::bound(const double* gram) const {
   launch("squares", &squares_kernel, grid_of(p_), threads, threads * static_cast<int64_t>(sizeof(double)),
          scope_.context.compute, gram, p_, squares_);
-  std::vector<double> found(static_cast<size_t>(3 * p_));
-  scope_.download(found.data(), squares_, 3 * p_);
-  const double* units = found.data() + 2 * p_;
+  std::vector<double> found(static_cast<size_t>(2 * p_)), units(static_cast<size_t>(p_));
+  scope_.download(found.data(), squares_, 2 * p_);
+  scope_.download(units.data(), worst_, p_);
   double square = 0.0, trace = 0.0, most = 0.0, all = 0.0;
   for (int64_t i = 0; i < p_; ++i) {
     const auto at = static_cast<size_t>(i);

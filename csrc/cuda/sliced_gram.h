@@ -37,8 +37,8 @@ class SlicedGram {
   unsigned* largest_;  // magnitude in each column of a tile, as the bits of a float
   float* inverse_;     // 1 / u, 0 where u is NaN
   double* unit_;       // u, NaN where the features are not finite
-  double* squares_;    // of the rows of G, its diagonal, and `worst_`, (3, p): they come down together
   double* worst_;      // the largest u so far
+  double* squares_;    // of the rows of G, and its diagonal, (2, p)
   int8_t* slices_;     // (3, order, ld)
   int32_t* products_;  // S0 S0, S1 S1 (lower triangles), S0 S1, S0 S2, S1 S2, (5, order, order)
 };
