@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -139,6 +140,175 @@ def test_long_results_go_through_pinned_memory(device: ModuleType) -> None:
 def test_trace_waits_for_g(device: ModuleType) -> None:
     gram = CudaBackend().own_gram(np.diag(np.arange(1.0, 6.0)))
     assert gram.trace() == 15.0
+
+
+@pytest.mark.parametrize("p", [1, 5, 300])
+def test_trace_is_that_of_g_as_it_is(device: ModuleType, p: int) -> None:
+    backend, ones = CudaBackend(), np.ones((2, p))
+    gram = backend.zero_gram(p)
+    assert gram.trace() == 0.0
+
+    def add() -> None:
+        backend.accumulate(stages(p), ones, np.zeros(2, np.int64), gram, np.zeros((1, p)), dtype=FLOAT64)
+
+    add()
+    device.calls_by_name()
+    assert gram.trace() == 2.0 * p
+    assert not device.calls_by_name()  # it came with C
+    add()
+    copied = gram.copy()
+    gram.add(copied)
+    for found, expected in ((gram, 8.0 * p), (copied, 4.0 * p)):
+        assert found.trace() == found.trace() == expected
+        tolerances.assert_exact(np.asarray(found), np.full((p, p), expected / p))
+    gram.clear()
+    assert gram.trace() == 0.0
+    device.emulate()
+    add()
+    calls = device.calls()
+    device.emulate(fail_at=calls // 2)
+    with pytest.raises((DeviceError, DeviceOutOfMemory)):
+        add()
+    device.emulate()
+    assert gram.trace() == np.trace(np.asarray(gram))
+
+
+def test_trace_comes_where_there_are_no_targets(device: ModuleType) -> None:
+    backend = CudaBackend()
+    gram = backend.zero_gram(3)
+    backend.accumulate(stages(3), np.ones((2, 3)), np.zeros((2, 0)), gram, np.zeros((0, 3)), dtype=FLOAT64)
+    assert gram.trace() == 6.0
+
+
+# Memory that operations leave behind
+
+
+def test_memory_of_g_and_of_models_serves_the_next_ones(device: ModuleType, rng: np.random.Generator) -> None:
+    X, y = rng.integers(0, 256, (200, 64), dtype=np.uint8), rng.integers(0, 3, 200)
+    backend = CudaBackend()
+
+    def work() -> int:
+        statistics = kd.RidgeStatistics(kd.Identity(64), 3, backend=backend).update(X, y)
+        path = kd.ridge_path(statistics, [1.0, 10.0])
+        assert path.weights[1].shape == (3, 64)
+        calls = device.calls_by_name()
+        return sum(calls.get(name, 0) for name in ("cudaMalloc", "cudaFree", "cudaMallocHost", "cudaMemGetInfo"))
+
+    assert work() > 0
+    assert work() == 0
+
+
+@pytest.mark.parametrize("options", [{"keep_memory": False}, {"memory_budget": 1 << 20}])
+def test_memory_of_g_goes_back_to_the_device_at_once(device: ModuleType, options: dict[str, Any]) -> None:
+    device.emulate(devices=2)
+    backend = CudaBackend(device=1, **options)
+    alone = device.live_objects()
+    gram = backend.zero_gram(30)
+    assert device.live_objects() == alone + 1
+    del gram
+    assert device.live_objects() == alone
+    assert device.current_device() == 0
+
+
+def test_g_that_outlives_its_backend_holds_it(device: ModuleType) -> None:
+    before = device.live_objects()
+    gram = CudaBackend().own_gram(np.eye(3))
+    tolerances.assert_exact(np.asarray(gram), np.eye(3))
+    del gram
+    gc.collect()
+    assert device.live_objects() == before
+
+
+def test_g_may_end_in_one_thread_while_another_works(device: ModuleType, rng: np.random.Generator) -> None:
+    X, y = rng.integers(0, 9, (60, 12)).astype(np.float64), np.zeros(60, np.int64)
+    backend = CudaBackend()
+    found: list[Array] = []
+
+    def work() -> None:
+        for _ in range(30):
+            gram = backend.zero_gram(12)
+            backend.accumulate(stages(12), X, y, gram, np.zeros((1, 12)), dtype=FLOAT64)
+            found.append(np.asarray(gram))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while worker.is_alive():
+        backend.zero_gram(12)  # and its end
+    assert len(found) == 30
+    for gram in found:
+        tolerances.assert_exact(gram, X.T @ X)
+
+
+# What is free
+
+
+class Sum:
+    """G of 500 rows of bytes. 60 kB are room for some of them at a time, on what takes more."""
+
+    little = 60_000
+
+    def __init__(self, device: ModuleType, rng: np.random.Generator) -> None:
+        self.device, self.backend = device, CudaBackend()
+        self.X = rng.integers(0, 4, (500, 40)).astype(np.uint8)
+
+    def add(self) -> dict[str, int]:
+        """How often each call was made; the sum is right."""
+        gram = np.zeros((40, 40))
+        self.device.calls_by_name()
+        self.backend.accumulate(stages(40), self.X, np.zeros(500, np.int64), gram, np.zeros((1, 40)), dtype=FLOAT32)
+        tolerances.assert_exact(np.tril(gram), np.tril(self.X.T.astype(np.float64) @ self.X))
+        return dict(self.device.calls_by_name())
+
+    def tiles(self) -> int:
+        return self.add()["cublasGemmEx"]
+
+
+def test_what_is_free_is_asked_for_when_memory_is_needed(device: ModuleType, rng: np.random.Generator) -> None:
+    one_sum = Sum(device, rng)
+    assert one_sum.add()["cudaMemGetInfo"] == 1
+    assert "cudaMemGetInfo" not in one_sum.add()
+    one_sum.device.emulate(memory=1)  # others have taken the rest
+    calls = one_sum.add()
+    assert "cudaMemGetInfo" not in calls
+    assert calls["cublasGemmEx"] == 1
+    one_sum.backend.release_memory()
+    with pytest.raises(DeviceOutOfMemory, match="needs at least"):
+        one_sum.add()
+
+
+def test_memory_that_has_gone_is_not_counted_on(device: ModuleType, rng: np.random.Generator) -> None:
+    one_sum = Sum(device, rng)
+    assert one_sum.tiles() == 1
+    one_sum.backend.release_memory()
+    one_sum.device.emulate(memory=one_sum.little)
+    assert one_sum.tiles() > 1
+    assert one_sum.tiles() > 1  # what fitted once was fewer rows
+
+
+def test_an_operation_that_failed_says_nothing_of_what_fits(device: ModuleType, rng: np.random.Generator) -> None:
+    one_sum = Sum(device, rng)
+    number = 10
+    while one_sum.device.failed() != "cudaMalloc":  # in the middle of what it allocates
+        number += 1
+        one_sum.backend.release_memory()
+        one_sum.device.emulate(fail_at=number)
+        with contextlib.suppress(DeviceError, DeviceOutOfMemory):
+            one_sum.add()
+    one_sum.device.emulate(memory=one_sum.little)
+    assert one_sum.tiles() > 1
+
+
+def test_memory_that_an_operation_has_taken_counts_as_what_was_free(device: ModuleType) -> None:
+    p, k, lambdas = 40, 10, np.array([1.0, 2.0, 3.0, 4.0])
+    gram, cross = np.eye(p), np.ones((k, p))
+    expected = np.asarray(CudaBackend().ridge_path(gram, cross, lambdas, rounding=0.0).weights)
+    device.peak_bytes()
+    CudaBackend().ridge_path(gram, cross, lambdas, rounding=0.0)
+    peak = device.peak_bytes()
+    device.emulate(memory=int(peak / 0.9) + 1000)
+    backend = CudaBackend()
+    backend.zero_gram(40)  # its memory waits, and serves the models: they have as many numbers
+    tolerances.assert_exact(np.asarray(backend.ridge_path(gram, cross, lambdas, rounding=0.0).weights), expected)
 
 
 def facts(statistics: kd.RidgeStatistics) -> str:
