@@ -139,18 +139,17 @@ def score_models(backend: Backend) -> list[Array]:
     return [correct, np.asarray(models[2, 1:4]), np.asarray(models @ rng.standard_normal(18))]
 
 
-def resident(backend: Backend) -> list[Array]:
+def resident(backend: Any) -> list[Array]:
     rng = np.random.default_rng(2)
-    chain, X = make_chain("random_fourier", 19, 290, rng), make_inputs(23, 19, "float32", rng)
-    gram, cross = backend.zero_gram(290), np.zeros((3, 290))
-    backend.accumulate(chain, X, rng.integers(0, 3, 23), gram, cross, dtype=FLOAT32)
+    X, gram, cross = make_inputs(9, 290, "float32", rng), backend.zero_gram(290), np.zeros((3, 290))
+    backend.accumulate(stages(290), X, rng.integers(0, 3, 9), gram, cross, dtype=FLOAT32)
     known = gram.trace()
     doubled = gram.copy()
     doubled.add(gram)
     return [np.asarray(gram), cross, np.array([known, doubled.trace()])]
 
 
-def packed(backend: Backend) -> list[Array]:
+def packed(backend: Any) -> list[Array]:
     gram = backend.own_gram(np.random.default_rng(4).standard_normal((290, 290)))
     numbers = gram.packed(3)
     numbers.write(np.array([1.0, 2.0, 3.0]))
@@ -483,6 +482,7 @@ backend, phi = kd.get_backend("cuda"), kd.FCNN(600, widths=[600])
 backend.transform(phi, np.ones((1, 600)), dtype=np.dtype("float32"))
 assert backend.inner._kept
 """
+HOLD = "from krrdistill.backends.cuda import CudaBackend; gram = CudaBackend({}).zero_gram(3)"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -497,6 +497,8 @@ assert backend.inner._kept
         ),
         ("backend = kd.get_backend('cuda')", "pass", "nothing 0"),  # the child frees nothing
         (KEEP, "del phi; backend.inner._kept.clear()", "nothing 0"),
+        (HOLD.format(""), "del gram", "nothing 0"),
+        (HOLD.format("memory_budget=1 << 20"), "del gram", "nothing 0"),
         (KEEP, "backend.inner.release_memory()", "DeviceError: CUDA: this process was forked"),
         (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
         (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
@@ -506,6 +508,8 @@ assert backend.inner._kept
         "backend of the parent",
         "end of the child",
         "end of a weight",
+        "end of G",
+        "end of G that goes back at once",
         "release",
         "use in both",
         "status in the child",

@@ -180,6 +180,14 @@ def test_trace_comes_where_there_are_no_targets(device: ModuleType) -> None:
     assert gram.trace() == 6.0
 
 
+def test_sums_of_classes_are_added_to_those_so_far(device: ModuleType) -> None:
+    backend, X, cross = CudaBackend(), np.ones((4, 3)), np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    before = cross.copy()
+    for dtype in (FLOAT32, FLOAT64):
+        backend.accumulate(stages(3), X, np.array([0, 1, 1, 1]), backend.zero_gram(3), cross, dtype=dtype)
+    tolerances.assert_exact(cross, before + [[2.0], [6.0]])
+
+
 # Memory that operations leave behind
 
 

@@ -360,6 +360,22 @@ def test_a_failure_on_a_device_is_raised_on_all_ranks(device: ModuleType, what: 
         tolerances.assert_exact(own[0].gram, before)
 
 
+@pytest.mark.gpu
+def test_nccl_keeps_g_on_the_gpu(tmp_path: Path) -> None:
+    if not (torch.cuda.is_available() and dist.is_nccl_available()):
+        pytest.skip("PyTorch is built without CUDA or NCCL")
+    problem = digits()
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        own = kd.RidgeStatistics(problem.phi, 10, precision="float64", backend="cuda").update(problem.X, problem.y)
+        found: Any = all_reduce(own)
+    finally:
+        dist.destroy_process_group()
+    assert found._store._matrix.device == torch.cuda.current_device()
+    tolerances.assert_exact(found.gram, own.gram)
+    assert_same_statistics(found, problem.everything)
+
+
 # Samplers
 
 

@@ -255,7 +255,7 @@ Scope::Scope(Context& of) : context((check_process(), of)), lock_(of.mutex) {
   KRRDISTILL_CHECK(cudaGetDevice(&previous_device_));
   KRRDISTILL_CHECK(cudaSetDevice(context.options.device));
   budget_ = context.options.memory_budget;
-  waiting_ = budget_ == 0 ? context.device_pool.bytes() : 0;
+  waiting_ = context.device_pool.bytes();
 }
 
 Scope::~Scope() {
@@ -301,7 +301,7 @@ int64_t Scope::budget() {
     for (const Held& held : device_) {
       bytes += held.block.bytes;
     }
-    budget_ = std::max(bytes / 10 * 9, waiting_);
+    budget_ = bytes / 10 * 9;
   }
   return budget_;
 }

@@ -201,7 +201,7 @@ class Scope {
   int64_t budget();
   // Bytes of the budget that are left.
   int64_t available() { return budget() - used_; }
-  // Whether they fit the budget for certain, without asking the device.
+  // Whether so many bytes more are there for certain, without asking the device.
   [[nodiscard]] bool surely_fits(int64_t bytes) const { return used_ + bytes <= waiting_; }
   void send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes);
   void receive(void* to, const void* from, int64_t bytes);
@@ -210,7 +210,7 @@ class Scope {
   std::lock_guard<std::mutex> lock_;
   int previous_device_ = 0;
   int64_t budget_ = 0;   // 0: not known yet
-  int64_t waiting_ = 0;  // bytes of the pool when the operation began, which the budget has in any case
+  int64_t waiting_ = 0;  // bytes of the pool when the operation began: no more than a budget that was given
   int64_t used_ = 0;
   int64_t most_ = 0;    // of used_ so far
   int64_t needed_ = 0;  // by the rows that fit_rows gave
