@@ -185,7 +185,7 @@ def test_sums_of_classes_are_added_to_those_so_far(device: ModuleType) -> None:
     before = cross.copy()
     for dtype in (FLOAT32, FLOAT64):
         backend.accumulate(stages(3), X, np.array([0, 1, 1, 1]), backend.zero_gram(3), cross, dtype=dtype)
-    tolerances.assert_exact(cross, before + [[2.0], [6.0]])
+    tolerances.assert_exact(cross, before + np.array([[2.0], [6.0]]))
 
 
 # Memory that operations leave behind
