@@ -283,15 +283,15 @@ Scope::~Scope() {
 int64_t Scope::free_memory() {
   size_t free = 0, total = 0;
   KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
-  context.memory = static_cast<int64_t>(total);
+  context.device_memory = static_cast<int64_t>(total);
   return static_cast<int64_t>(free);
 }
 
 int64_t Scope::device_memory() {
-  if (context.memory == 0) {
+  if (context.device_memory == 0) {
     free_memory();
   }
-  return context.memory;
+  return context.device_memory;
 }
 
 // What is free on the device is asked for when an operation needs more than waits for it: that can take a millisecond.

@@ -96,7 +96,7 @@ class Context : public std::enable_shared_from_this<Context> {
   Pool device_pool;
   Pool pinned_pool;
   std::map<KeptKey, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that keep_weight made
-  int64_t memory = 0;                                 // bytes of the device, when somebody has asked for what is free
+  int64_t device_memory = 0;                          // bytes of the device, when somebody has asked for what is free
   // What the last operation that chose its rows might have needed, which is an upper bound, and what it took.
   struct {
     int64_t needed = 0;
