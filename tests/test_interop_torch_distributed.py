@@ -317,6 +317,21 @@ def test_g_on_another_device_than_the_group_goes_through_the_host(
         assert isinstance(statistics._store._matrix, np.ndarray) == (devices[rank] != rank)
 
 
+def test_g_of_a_backend_by_name_stays_on_its_device(device: ModuleType) -> None:
+    problem = digits()
+    own = kd.RidgeStatistics(problem.phi, 10, precision="float64", backend="cuda").update(problem.X, problem.y)
+    found: list[Any] = []
+    Board(device, [0]).run(lambda ranks: found.append(torch_distributed._all_reduce(own, ranks)))
+    tolerances.assert_exact(found[0].gram, own.gram)
+    device.bus_bytes()
+    found[0].update(problem.X[:99], problem.y[:99])
+    path = kd.ridge_path(found[0], [1.0])
+    assert path.weights.shape == (1, 10, 60)
+    to_device, to_host = device.bus_bytes()
+    assert to_device < problem.X[:99].nbytes + 8 * 60 * 64 + 8 * 60**2  # data and weights, but no G
+    assert to_host < 8 * 60**2
+
+
 def test_ranks_of_rows_and_of_g_on_a_device_add_up(device: ModuleType) -> None:
     device.emulate(devices=2)
     problem, own = shards()
