@@ -157,6 +157,23 @@ def score_models(backend: Backend) -> list[Array]:
     return [correct, np.asarray(models[2, 1:4]), np.asarray(models @ rng.standard_normal(18))]
 
 
+def resident(backend: Any) -> list[Array]:
+    rng = np.random.default_rng(2)
+    X, gram, cross = make_inputs(9, 290, "float32", rng), backend.zero_gram(290), np.zeros((3, 290))
+    backend.accumulate(stages(290), X, rng.integers(0, 3, 9), gram, cross, dtype=FLOAT32)
+    known = gram.trace()
+    doubled = gram.copy()
+    doubled.add(gram)
+    return [np.asarray(gram), cross, np.array([known, doubled.trace()])]
+
+
+def packed(backend: Any) -> list[Array]:
+    gram = backend.own_gram(np.random.default_rng(4).standard_normal((290, 290)))
+    numbers = gram.packed(3)
+    numbers.write(np.array([1.0, 2.0, 3.0]))
+    return [np.asarray(numbers.unpacked()), numbers.read()]
+
+
 OPERATIONS: dict[str, Operation] = {
     **{f"transform-{kind}": functools.partial(transform, kind, FLOAT32) for kind in ("identity", "ZCA_FCNN_2")},
     "transform-structured": functools.partial(transform, "mixed_3", FLOAT64),
@@ -172,6 +189,8 @@ OPERATIONS: dict[str, Operation] = {
     "score_path-2": functools.partial(score_path, FLOAT32, 2),
     "score_path-40": functools.partial(score_path, FLOAT64, 40),
     "symmetrize": symmetrize,
+    "resident": resident,
+    "packed": packed,
     "ridge_path-fused": functools.partial(ridge_path, 37),
     "ridge_path-blocked": functools.partial(ridge_path, 130),
     "score_models": score_models,
@@ -290,6 +309,7 @@ def test_the_device_of_the_caller_stays_current(device: ModuleType) -> None:
     backend = CudaBackend(device=1)
     solve_spd(130, backend)
     assert device.current_device() == 0
+    backend.release_memory()
     device.emulate(devices=2, fail_at=3)
     with pytest.raises(DeviceError, match="cudaMemGetInfo failed"):
         solve_spd(130, backend)
@@ -527,6 +547,7 @@ backend, phi = kd.get_backend("cuda"), kd.FCNN(600, widths=[600])
 backend.transform(phi, np.ones((1, 600)), dtype=np.dtype("float32"))
 assert backend.inner._kept
 """
+HOLD = "from krrdistill.backends.cuda import CudaBackend; gram = CudaBackend({}).zero_gram(3)"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -541,6 +562,8 @@ assert backend.inner._kept
         ),
         ("backend = kd.get_backend('cuda')", "pass", "nothing 0"),  # the child frees nothing
         (KEEP, "del phi; backend.inner._kept.clear()", "nothing 0"),
+        (HOLD.format(""), "del gram", "nothing 0"),
+        (HOLD.format("memory_budget=1 << 20"), "del gram", "nothing 0"),
         (KEEP, "backend.inner.release_memory()", "DeviceError: CUDA: this process was forked"),
         (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
         (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
@@ -550,6 +573,8 @@ assert backend.inner._kept
         "backend of the parent",
         "end of the child",
         "end of a weight",
+        "end of G",
+        "end of G that goes back at once",
         "release",
         "use in both",
         "status in the child",

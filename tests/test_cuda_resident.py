@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -21,6 +22,7 @@ from krrdistill.backends.base import MapStages
 from krrdistill.backends.cuda import CudaBackend, ResidentGram
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, DeviceError, DeviceOutOfMemory
+from krrdistill.ridge.stores import _packed
 from test_cuda import FLOAT32, FLOAT64, OPERATIONS, same
 
 Array = npt.NDArray[Any]
@@ -140,6 +142,183 @@ def test_trace_waits_for_g(device: ModuleType) -> None:
     assert gram.trace() == 15.0
 
 
+@pytest.mark.parametrize("p", [1, 5, 300])
+def test_trace_is_that_of_g_as_it_is(device: ModuleType, p: int) -> None:
+    backend, ones = CudaBackend(), np.ones((2, p))
+    gram = backend.zero_gram(p)
+    assert gram.trace() == 0.0
+
+    def add() -> None:
+        backend.accumulate(stages(p), ones, np.zeros(2, np.int64), gram, np.zeros((1, p)), dtype=FLOAT64)
+
+    add()
+    device.calls_by_name()
+    assert gram.trace() == 2.0 * p
+    assert not device.calls_by_name()  # it came with C
+    add()
+    copied = gram.copy()
+    gram.add(copied)
+    for found, expected in ((gram, 8.0 * p), (copied, 4.0 * p)):
+        assert found.trace() == found.trace() == expected
+        tolerances.assert_exact(np.asarray(found), np.full((p, p), expected / p))
+    gram.clear()
+    assert gram.trace() == 0.0
+    device.emulate()
+    add()
+    calls = device.calls()
+    device.emulate(fail_at=calls // 2)
+    with pytest.raises((DeviceError, DeviceOutOfMemory)):
+        add()
+    device.emulate()
+    assert gram.trace() == np.trace(np.asarray(gram))
+
+
+def test_trace_comes_where_there_are_no_targets(device: ModuleType) -> None:
+    backend = CudaBackend()
+    gram = backend.zero_gram(3)
+    backend.accumulate(stages(3), np.ones((2, 3)), np.zeros((2, 0)), gram, np.zeros((0, 3)), dtype=FLOAT64)
+    assert gram.trace() == 6.0
+
+
+def test_sums_of_classes_are_added_to_those_so_far(device: ModuleType) -> None:
+    backend, X, cross = CudaBackend(), np.ones((4, 3)), np.array([[0.0, 0.0, 0.5], [0.0, 0.0, 0.0]])
+    before = cross.copy()
+    for dtype in (FLOAT32, FLOAT64):
+        backend.accumulate(stages(3), X, np.array([0, 1, 1, 1]), backend.zero_gram(3), cross, dtype=dtype)
+    tolerances.assert_exact(cross, before + np.array([[2.0], [6.0]]))
+
+
+# Memory that operations leave behind
+
+
+def test_memory_of_g_and_of_models_serves_the_next_ones(device: ModuleType, rng: np.random.Generator) -> None:
+    X, y = rng.integers(0, 256, (200, 64), dtype=np.uint8), rng.integers(0, 3, 200)
+    backend = CudaBackend()
+
+    def work() -> int:
+        statistics = kd.RidgeStatistics(kd.Identity(64), 3, backend=backend).update(X, y)
+        path = kd.ridge_path(statistics, [1.0, 10.0])
+        assert path.weights[1].shape == (3, 64)
+        calls = device.calls_by_name()
+        return sum(calls.get(name, 0) for name in ("cudaMalloc", "cudaFree", "cudaMallocHost", "cudaMemGetInfo"))
+
+    assert work() > 0
+    assert work() == 0
+
+
+@pytest.mark.parametrize("options", [{"keep_memory": False}, {"memory_budget": 1 << 20}])
+def test_memory_of_g_goes_back_to_the_device_at_once(device: ModuleType, options: dict[str, Any]) -> None:
+    device.emulate(devices=2)
+    backend = CudaBackend(device=1, **options)
+    alone = device.live_objects()
+    gram = backend.zero_gram(30)
+    assert device.live_objects() == alone + 1
+    del gram
+    assert device.live_objects() == alone
+    assert device.current_device() == 0
+
+
+def test_g_that_outlives_its_backend_holds_it(device: ModuleType) -> None:
+    before = device.live_objects()
+    gram = CudaBackend().own_gram(np.eye(3))
+    tolerances.assert_exact(np.asarray(gram), np.eye(3))
+    del gram
+    gc.collect()
+    assert device.live_objects() == before
+
+
+def test_g_may_end_in_one_thread_while_another_works(device: ModuleType, rng: np.random.Generator) -> None:
+    X, y = rng.integers(0, 9, (60, 12)).astype(np.float64), np.zeros(60, np.int64)
+    backend = CudaBackend()
+    found: list[Array] = []
+
+    def work() -> None:
+        for _ in range(30):
+            gram = backend.zero_gram(12)
+            backend.accumulate(stages(12), X, y, gram, np.zeros((1, 12)), dtype=FLOAT64)
+            found.append(np.asarray(gram))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while worker.is_alive():
+        backend.zero_gram(12)  # and its end
+    assert len(found) == 30
+    for gram in found:
+        tolerances.assert_exact(gram, X.T @ X)
+
+
+# What is free
+
+
+class Sum:
+    """G of 500 rows of bytes. 60 kB are room for some of them at a time, on what takes more."""
+
+    little = 60_000
+
+    def __init__(self, device: ModuleType, rng: np.random.Generator) -> None:
+        self.device, self.backend = device, CudaBackend()
+        self.X = rng.integers(0, 4, (500, 40)).astype(np.uint8)
+
+    def add(self) -> dict[str, int]:
+        """How often each call was made; the sum is right."""
+        gram = np.zeros((40, 40))
+        self.device.calls_by_name()
+        self.backend.accumulate(stages(40), self.X, np.zeros(500, np.int64), gram, np.zeros((1, 40)), dtype=FLOAT32)
+        tolerances.assert_exact(np.tril(gram), np.tril(self.X.T.astype(np.float64) @ self.X))
+        return dict(self.device.calls_by_name())
+
+    def tiles(self) -> int:
+        return self.add()["cublasGemmEx"]
+
+
+def test_what_is_free_is_asked_for_when_memory_is_needed(device: ModuleType, rng: np.random.Generator) -> None:
+    one_sum = Sum(device, rng)
+    assert one_sum.add()["cudaMemGetInfo"] == 1
+    assert "cudaMemGetInfo" not in one_sum.add()
+    one_sum.device.emulate(memory=1)  # others have taken the rest
+    calls = one_sum.add()
+    assert "cudaMemGetInfo" not in calls
+    assert calls["cublasGemmEx"] == 1
+    one_sum.backend.release_memory()
+    with pytest.raises(DeviceOutOfMemory, match="needs at least"):
+        one_sum.add()
+
+
+def test_memory_that_has_gone_is_not_counted_on(device: ModuleType, rng: np.random.Generator) -> None:
+    one_sum = Sum(device, rng)
+    assert one_sum.tiles() == 1
+    one_sum.backend.release_memory()
+    one_sum.device.emulate(memory=one_sum.little)
+    assert one_sum.tiles() > 1
+    assert one_sum.tiles() > 1  # what fitted once was fewer rows
+
+
+def test_an_operation_that_failed_says_nothing_of_what_fits(device: ModuleType, rng: np.random.Generator) -> None:
+    one_sum = Sum(device, rng)
+    number = 10
+    while one_sum.device.failed() != "cudaMalloc":  # in the middle of what it allocates
+        number += 1
+        one_sum.backend.release_memory()
+        one_sum.device.emulate(fail_at=number)
+        with contextlib.suppress(DeviceError, DeviceOutOfMemory):
+            one_sum.add()
+    one_sum.device.emulate(memory=one_sum.little)
+    assert one_sum.tiles() > 1
+
+
+def test_memory_that_an_operation_has_taken_counts_as_what_was_free(device: ModuleType) -> None:
+    p, k, lambdas = 40, 10, np.array([1.0, 2.0, 3.0, 4.0])
+    gram, cross = np.eye(p), np.ones((k, p))
+    expected = np.asarray(CudaBackend().ridge_path(gram, cross, lambdas, rounding=0.0).weights)
+    device.peak_bytes()
+    CudaBackend().ridge_path(gram, cross, lambdas, rounding=0.0)
+    peak = device.peak_bytes()
+    device.emulate(memory=int(peak / 0.9) + 1000)
+    backend = CudaBackend()
+    backend.zero_gram(40)  # its memory waits, and serves the models: they have as many numbers
+    tolerances.assert_exact(np.asarray(backend.ridge_path(gram, cross, lambdas, rounding=0.0).weights), expected)
+
+
 def facts(statistics: kd.RidgeStatistics) -> str:
     """Everything that statistics say of themselves."""
     header, arrays = statistics.to_arrays()
@@ -177,7 +356,7 @@ def test_a_merge_that_fails_changes_nothing(
         else:
             if not device.failed():
                 break
-    assert failures >= 4
+    assert failures >= 3  # the device before, this one, and the sum
 
 
 def test_an_update_of_g_that_fails_is_refused_afterwards(device: ModuleType, rng: np.random.Generator) -> None:
@@ -203,6 +382,44 @@ def test_an_update_of_g_that_fails_is_refused_afterwards(device: ModuleType, rng
             if not failed:
                 break
     assert failures >= 20
+
+
+# Packed
+
+
+@pytest.mark.parametrize("p", [1, 31, 32, 33, 300])
+@pytest.mark.parametrize("room", [0, 7])
+def test_a_packed_triangle_is_that_of_the_host(device: ModuleType, rng: np.random.Generator, p: int, room: int) -> None:
+    first, second, numbers = rng.standard_normal((p, p)), rng.standard_normal((p, p)), rng.standard_normal(room)
+    gram = CudaBackend().own_gram(first)
+    np.asarray(gram)  # above the diagonal there is from here on what is not G
+    gram.add(second)
+    device.bus_bytes()
+    packed = gram.packed(room)
+    packed.write(numbers)
+    assert device.bus_bytes() == (8 * room, 0)
+    array = device.read(packed.shared())[0]
+    tolerances.assert_exact(array[:room], numbers)
+    tolerances.assert_exact(array[room:], _packed(np.asarray(gram)))
+    tolerances.assert_exact(array[room:], (first + second)[np.tril_indices(p)])
+    device.bus_bytes()
+    other = packed.unpacked()
+    tolerances.assert_exact(packed.read(), numbers)
+    assert device.bus_bytes() == (0, 8 * room)
+    tolerances.assert_exact(np.asarray(other), np.asarray(gram))
+    assert other.trace() == gram.trace()
+    gram.clear()
+    tolerances.assert_exact(np.asarray(packed.unpacked()), np.asarray(other))  # a copy
+    with pytest.raises(ValueError, match="numbers: \\(room,\\)"):
+        packed.write(np.zeros(room + 1))
+
+
+def test_a_packed_triangle_that_is_shared_outlives_everything(device: ModuleType) -> None:
+    before = device.live_objects()
+    shared = CudaBackend().own_gram(np.eye(3)).packed(0).shared()
+    gc.collect()
+    assert device.live_objects() == before + 1
+    tolerances.assert_exact(device.read(shared), [[1.0, 0.0, 1.0, 0.0, 0.0, 1.0]])
 
 
 # Weights

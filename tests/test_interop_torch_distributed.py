@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import runpy
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 import krrdistill as kd
 import tolerances
 from engines import HOLDOUT, SEED, assert_same_choice, assert_same_statistics, digits
+from krrdistill.backends.cuda import CudaBackend
+from krrdistill.errors import DeviceOutOfMemory
 
 pytest.importorskip("torch.distributed", reason="PyTorch is not installed (pip install torch)")
 import torch
@@ -178,8 +182,213 @@ def test_numbers_travel_through_a_device_where_the_group_has_no_host(monkeypatch
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor.clone())
     monkeypatch.setattr(dist, "all_reduce", lambda tensor, group: tensor.mul_(2.0))
-    tolerances.assert_exact(torch_distributed._summed(np.arange(3.0), None), [0.0, 2.0, 4.0])
+    tolerances.assert_exact(torch_distributed._Ranks(None).summed(np.arange(3.0)), [0.0, 2.0, 4.0])
     assert moved == [torch.device("cuda", 3)]
+
+
+def test_numbers_on_the_device_are_added_there_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's all_reduce makes the current stream wait, not the process."""
+    done: list[Any] = []
+    numbers = torch.arange(3.0)[None]
+
+    class Stream:
+        def synchronize(self) -> None:
+            done.append("waited")
+
+    monkeypatch.setattr(dist, "get_backend_config", lambda group: "cuda:nccl")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: done.append(device) or Stream())
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group: done.append((tensor.mul_(2.0).shape, group)))
+    torch_distributed._Ranks("group").add_there(numbers)
+    assert done == [((3,), "group"), 3, "waited"]
+    tolerances.assert_exact(numbers, [[0.0, 2.0, 4.0]])
+
+
+class Board:
+    """Where the threads of ranks meet. One of them runs at a time, as the emulated device needs it."""
+
+    def __init__(self, module: ModuleType, devices: list[int | None]) -> None:
+        self.module, self.devices, self.turn = module, devices, threading.Condition()
+        self.rounds: dict[int, dict[int, Any]] = {}
+        self.errors: list[BaseException] = []
+
+    def run(self, body: Callable[[Any], None]) -> None:
+        threads = [threading.Thread(target=self._rank, args=(rank, body)) for rank in range(len(self.devices))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for error in self.errors:
+            raise error
+
+    def _rank(self, rank: int, body: Callable[[Any], None]) -> None:
+        with self.turn:
+            try:
+                body(Ranks(self, rank))
+            except BaseException as error:
+                self.errors.append(error)
+                self.turn.notify_all()
+
+
+class Ranks:
+    """The process group of one rank, as ``all_reduce`` uses it, on emulated devices."""
+
+    def __init__(self, board: Board, rank: int) -> None:
+        self.board, self.rank, self.device, self.round = board, rank, board.devices[rank], 0
+
+    def told(self, fact: Any) -> list[Any]:
+        board, number = self.board, self.round
+        found = board.rounds.setdefault(number, {})
+        found[self.rank] = fact
+        self.round += 1
+        board.turn.notify_all()
+        board.turn.wait_for(lambda: len(found) == len(board.devices) or board.errors)
+        return [found[rank] for rank in range(len(board.devices))]
+
+    def summed(self, numbers: Any) -> Any:
+        module = self.board.module
+        stream = module.make_stream()
+        matrix = module.upload(numbers[None], stream=stream, device=self.device or 0)
+        module.destroy_stream(stream)  # it is there
+        self.add_there(matrix)
+        return module.read(matrix)[0]
+
+    def add_there(self, numbers: Any) -> None:
+        place = numbers.__dlpack_device__()
+        assert place == (2, self.device or 0)
+        matrices = self.told(numbers)
+        if self.rank == 0:
+            self.board.module.add_all(matrices)
+        self.told(None)
+
+
+def shards(precision: str = "float64") -> tuple[Any, list[kd.RidgeStatistics]]:
+    """(a problem, the statistics of one half each on emulated device 0 and 1)."""
+    problem = digits(precision)
+    return problem, [
+        kd.RidgeStatistics(problem.phi, 10, precision=precision, backend=CudaBackend(device=rank)).update(
+            problem.X[rank::2], problem.y[rank::2]
+        )
+        for rank in range(2)
+    ]
+
+
+def test_g_of_ranks_on_devices_never_leaves_them(device: ModuleType) -> None:
+    device.emulate(devices=2)
+    problem, own = shards()
+    before = [statistics.gram.copy() for statistics in own]
+    small = 8 * (problem.phi.output_dim * 11 + 2 * 10 + 1 + 1 + problem.X.shape[1])
+    found: list[Any] = [None, None]
+
+    def reduce(ranks: Ranks) -> None:
+        found[ranks.rank] = torch_distributed._all_reduce(own[ranks.rank], ranks)
+
+    device.bus_bytes()
+    Board(device, [0, 1]).run(reduce)
+    assert device.bus_bytes() == (2 * small, 2 * (small + 8))  # all but G up and down, and one trace
+    for rank, statistics in enumerate(found):
+        assert statistics._store._matrix.device == rank
+        assert_same_statistics(statistics, problem.everything)
+        tolerances.assert_exact(statistics.gram, before[0] + before[1])
+        tolerances.assert_exact(own[rank].gram, before[rank])
+    tolerances.assert_exact(found[0].cross, found[1].cross)
+    device.bus_bytes()
+    found[1].update(problem.X[:9], problem.y[:9])  # it goes on where it is
+    assert device.bus_bytes()[1] < 2 * small < 8 * problem.phi.output_dim**2
+    assert kd.fit_model(found[1], 1.0).W.shape == (10, problem.phi.output_dim)
+
+
+@pytest.mark.parametrize("devices", [(0, 0), (1, 1), (1, 0), (None, None)])
+def test_g_on_another_device_than_the_group_goes_through_the_host(
+    device: ModuleType, devices: tuple[int | None, int | None]
+) -> None:
+    device.emulate(devices=2)
+    problem, own = shards()
+    expected = own[0].gram + own[1].gram
+    found: list[Any] = [None, None]
+
+    def reduce(ranks: Ranks) -> None:
+        found[ranks.rank] = torch_distributed._all_reduce(own[ranks.rank], ranks)
+
+    Board(device, [*devices]).run(reduce)
+    for rank, statistics in enumerate(found):
+        tolerances.assert_exact(statistics.gram, expected)
+        assert_same_statistics(statistics, problem.everything)
+        assert isinstance(statistics._store._matrix, np.ndarray) == (devices[rank] != rank)
+
+
+def test_g_of_a_backend_by_name_stays_on_its_device(device: ModuleType) -> None:
+    problem = digits()
+    own = kd.RidgeStatistics(problem.phi, 10, precision="float64", backend="cuda").update(problem.X, problem.y)
+    found: list[Any] = []
+    Board(device, [0]).run(lambda ranks: found.append(torch_distributed._all_reduce(own, ranks)))
+    tolerances.assert_exact(found[0].gram, own.gram)
+    device.bus_bytes()
+    found[0].update(problem.X[:99], problem.y[:99])
+    path = kd.ridge_path(found[0], [1.0])
+    assert path.weights.shape == (1, 10, 60)
+    to_device, to_host = device.bus_bytes()
+    assert to_device < problem.X[:99].nbytes + 8 * 60 * 64 + 8 * 60**2  # data and weights, but no G
+    assert to_host < 8 * 60**2
+
+
+def test_ranks_of_rows_and_of_g_on_a_device_add_up(device: ModuleType) -> None:
+    device.emulate(devices=2)
+    problem, own = shards()
+    few = kd.RidgeStatistics(problem.phi, 10, precision="float64", backend=CudaBackend(device=1))
+    own[1] = few.update(problem.X[1:40:2], problem.y[1:40:2])
+    expected = own[0].gram + own[1].gram
+    found: list[Any] = [None, None]
+
+    def reduce(ranks: Ranks) -> None:
+        found[ranks.rank] = torch_distributed._all_reduce(own[ranks.rank], ranks)
+
+    Board(device, [0, 1]).run(reduce)
+    for statistics in found:
+        tolerances.assert_exact(statistics.gram, expected)
+
+
+@pytest.mark.parametrize("what", ["infinite", "no memory"])
+def test_a_failure_on_a_device_is_raised_on_all_ranks(device: ModuleType, what: str) -> None:
+    device.emulate(devices=2)
+    _, own = shards()
+    before = own[0].gram.copy()
+    if what == "infinite":
+        for statistics in own:
+            statistics._store._matrix.add(np.full((60, 60), 1.7e308))
+    said: list[str] = []
+
+    def reduce(ranks: Ranks) -> None:
+        if ranks.rank == 1 and what == "no memory":
+            own[1].backend.release_memory()
+            device.emulate(devices=2, memory=1)
+        with pytest.raises((kd.DataError, DeviceOutOfMemory)) as error:
+            torch_distributed._all_reduce(own[ranks.rank], ranks)
+        said.append(str(error.value))
+
+    Board(device, [0, 1]).run(reduce)
+    device.emulate(devices=2)
+    if what == "infinite":
+        assert all("gram must be finite" in message for message in said)
+    else:
+        assert any(message.startswith("all_reduce: rank 1 failed: DeviceOutOfMemory: CUDA") for message in said)
+        tolerances.assert_exact(own[0].gram, before)
+
+
+@pytest.mark.gpu
+def test_nccl_keeps_g_on_the_gpu(tmp_path: Path) -> None:
+    if not (torch.cuda.is_available() and dist.is_nccl_available()):
+        pytest.skip("PyTorch is built without CUDA or NCCL")
+    problem = digits()
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        own = kd.RidgeStatistics(problem.phi, 10, precision="float64", backend="cuda").update(problem.X, problem.y)
+        found: Any = all_reduce(own)
+    finally:
+        dist.destroy_process_group()
+    assert found._store._matrix.device == torch.cuda.current_device()
+    tolerances.assert_exact(found.gram, own.gram)
+    assert_same_statistics(found, problem.everything)
 
 
 # Samplers

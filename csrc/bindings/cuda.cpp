@@ -403,6 +403,37 @@ class Device {
   int device_ = 0;
 };
 
+void bind_packed(py::module_& module) {
+  using cuda::PackedGram;
+  py::class_<PackedGram>(module, "PackedGram", py::module_local())
+      .def("__len__", &PackedGram::count)
+      .def("shared",
+           [](const PackedGram& self) {
+             constexpr dlpack::Type type{.code = dlpack::floating, .bits = 64, .lanes = 1};
+             return dlpack::Matrix(self.numbers, type, {1, self.count()}, {self.count(), 1},
+                                   cuda::device_of(*self.context));
+           })
+      .def(
+          "write",
+          [](const PackedGram& self, const Array<double>& numbers) {
+            require(numbers.size() == self.room, "numbers: (room,)");
+            const double* data = numbers.data();
+            const py::gil_scoped_release nogil;
+            self.write(data);
+          },
+          py::arg("numbers"))
+      .def(
+          "read",
+          [](const PackedGram& self, Array<double> out) {
+            require(out.size() == self.room, "out: (room,)");
+            double* data = out.mutable_data();
+            const py::gil_scoped_release nogil;
+            self.read(data);
+          },
+          py::arg("out").noconvert())
+      .def("unpacked", &PackedGram::unpacked, py::call_guard<py::gil_scoped_release>());
+}
+
 void check_order(const cuda::ResidentGram& gram, const Array<double>& other) {
   require(check_gram(other) == gram.order(), "gram: (p, p)");
 }
@@ -411,6 +442,15 @@ void bind_gram(py::module_& module) {
   using cuda::ResidentGram;
   py::class_<ResidentGram, std::shared_ptr<ResidentGram>>(module, "DeviceGram", py::module_local())
       .def("__len__", &ResidentGram::order)
+      .def_property_readonly("device", [](const ResidentGram& self) { return cuda::device_of(*self.context()); })
+      .def(
+          "packed",
+          [](const ResidentGram& self, int64_t room) {
+            require(room >= 0, "room must not be negative");
+            const py::gil_scoped_release nogil;
+            return self.packed(room);
+          },
+          py::arg("room"))
       .def("clear", &ResidentGram::clear, py::call_guard<py::gil_scoped_release>())
       .def(
           "is_beside",
@@ -493,6 +533,7 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
+  bind_packed(module);
   py::class_<Kept>(module, "Kept", py::module_local()).def_property_readonly("stays", [](const Kept& kept) {
     return kept.copy != nullptr;
   });

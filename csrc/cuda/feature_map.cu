@@ -63,10 +63,8 @@ std::shared_ptr<const void> keep_weight(Context& context, const T* weight, int64
   for (const auto& [other, memory] : context.kept) {
     bytes += other.bytes();
   }
-  size_t free = 0, total = 0;
-  KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
-  if (bytes <= static_cast<int64_t>(total) / kept_part) {
-    copy = scope.keep(scope.upload_rows(weight, rows, width, pitch(width)));
+  if (bytes <= scope.device_memory() / kept_part) {
+    copy = scope.keep_here(scope.upload_rows(weight, rows, width, pitch(width)));
     context.kept[key] = copy;
   }
   return copy;

@@ -1,7 +1,7 @@
 #include "cuda/gram.h"
 
 #include <stdexcept>
-#include <vector>
+#include <utility>
 
 #include "cuda/shared.h"
 
@@ -44,6 +44,46 @@ __global__ void __launch_bounds__(threads) combine_kernel(const double* x, doubl
   }
 }
 
+// The diagonal in one block, in an order that is always the same.
+__global__ void __launch_bounds__(threads) trace_kernel(const double* gram, int64_t p, double* trace) {
+  auto* sums = shared_memory<double>();
+  const auto tid = static_cast<int>(threadIdx.x);
+  double sum = 0.0;
+  for (int64_t i = tid; i < p; i += threads) {
+    sum += gram[i * p + i];
+  }
+  sums[tid] = sum;
+  for (int half = threads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (tid < half) {
+      sums[tid] += sums[tid + half];
+    }
+  }
+  if (tid == 0) {
+    *trace = sums[0];
+  }
+}
+
+// packed = the lower triangle row after row, or the triangle = packed.
+__global__ void __launch_bounds__(threads) pack_kernel(const double* gram, int64_t p, double* packed) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t row = blockIdx.y; row < p; row += gridDim.y) {
+    if (column <= row) {
+      packed[row * (row + 1) / 2 + column] = gram[row * p + column];
+    }
+  }
+}
+__global__ void __launch_bounds__(threads) unpack_kernel(const double* packed, int64_t p, double* gram) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (int64_t row = blockIdx.y; row < p; row += gridDim.y) {
+    if (column <= row) {
+      gram[row * p + column] = packed[row * (row + 1) / 2 + column];
+    }
+  }
+}
+
+dim3 grid_of_rows(int64_t p) { return grid_of(ceil_div(p, threads), p); }
+
 }  // namespace
 
 void mirror(cudaStream_t stream, double* gram, int64_t p) {
@@ -62,13 +102,14 @@ ResidentGram::ResidentGram(std::shared_ptr<Context> context, int64_t p) : contex
   Scope scope(*context_);
   auto* made = scope.device<double>(p * p);
   KRRDISTILL_CHECK(cudaMemsetAsync(made, 0, static_cast<size_t>(p * p) * sizeof(double), context_->compute));
-  data_ = scope.keep(made);
+  data_ = scope.keep_here(made);
 }
 
 void ResidentGram::clear() {
   Scope scope(*context_);
   KRRDISTILL_CHECK(cudaMemsetAsync(data_.get(), 0, static_cast<size_t>(p_ * p_) * sizeof(double), context_->compute));
   symmetric_ = true;
+  trace_ = 0.0;
 }
 
 void ResidentGram::add(const double* host, double sign) {
@@ -85,20 +126,26 @@ void ResidentGram::add(const ResidentGram& other, double sign) {
 }
 
 void ResidentGram::combine(const double* other, double sign) {
-  launch("combine", &combine_kernel, grid_of(ceil_div(p_, threads), p_), threads, 0, context_->compute, other, sign,
-         data_.get(), p_);
-  symmetric_ = false;
+  launch("combine", &combine_kernel, grid_of_rows(p_), threads, 0, context_->compute, other, sign, lower(), p_);
 }
 
-double ResidentGram::trace() const {
-  std::vector<double> diagonal(static_cast<size_t>(p_));  // before the scope, which waits for copies to it
-  Scope scope(*context_);
-  scope.download_strided(diagonal.data(), data_.get(), p_, p_ + 1);
-  double sum = 0.0;
-  for (const double value : diagonal) {
-    sum += value;
+const double* ResidentGram::send_trace(Scope& scope) const {
+  auto* sum = scope.device<double>(1);
+  auto* found = scope.pinned<double>(1);
+  launch("trace", &trace_kernel, dim3(1), threads, threads * static_cast<int64_t>(sizeof(double)), context_->compute,
+         data_.get(), p_, sum);
+  KRRDISTILL_CHECK(cudaMemcpyAsync(found, sum, sizeof(double), cudaMemcpyDeviceToHost, context_->compute));
+  return found;
+}
+
+double ResidentGram::trace() {
+  if (!trace_) {
+    Scope scope(*context_);
+    const double* found = send_trace(scope);
+    KRRDISTILL_CHECK(cudaStreamSynchronize(context_->compute));
+    trace_ = *found;
   }
-  return sum;
+  return *trace_;
 }
 
 void ResidentGram::complete() {
@@ -120,6 +167,32 @@ std::shared_ptr<ResidentGram> ResidentGram::copy() const {
   KRRDISTILL_CHECK(cudaMemcpyAsync(made->data_.get(), data_.get(), static_cast<size_t>(p_ * p_) * sizeof(double),
                                    cudaMemcpyDeviceToDevice, context_->compute));
   made->symmetric_ = symmetric_;
+  made->trace_ = trace_;
+  return made;
+}
+
+PackedGram ResidentGram::packed(int64_t room) const {
+  Scope scope(*context_);
+  auto* numbers = scope.device<double>(room + p_ * (p_ + 1) / 2);
+  launch("pack", &pack_kernel, grid_of_rows(p_), threads, 0, context_->compute, data_.get(), p_, numbers + room);
+  return {.context = context_, .numbers = scope.keep(numbers), .room = room, .p = p_};
+}
+
+void PackedGram::write(const double* host) const {
+  Scope scope(*context);
+  scope.upload_rows_to(numbers.get(), host, 1, room, room);
+}
+
+void PackedGram::read(double* host) const {
+  Scope scope(*context);
+  scope.download(host, numbers.get(), room);
+}
+
+std::shared_ptr<ResidentGram> PackedGram::unpacked() const {
+  auto made = std::make_shared<ResidentGram>(context, p);
+  const Scope scope(*context);
+  launch("unpack", &unpack_kernel, grid_of_rows(p), threads, 0, context->compute, numbers.get() + room, p,
+         made->lower());
   return made;
 }
 

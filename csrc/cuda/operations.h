@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,7 @@ class CurrentDevice {
 // A device, its two streams and the handles of cuBLAS and cuSOLVER. One operation at a time, from any thread.
 class Context;
 std::shared_ptr<Context> make_context(const Options& options);
+int device_of(const Context& context);
 
 // Rows of data. In the memory of the context's device columns may have a stride (in elements) too.
 struct Source : Input {
@@ -89,6 +91,25 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
 template <typename T>
 std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
 
+class ResidentGram;
+class Scope;
+
+// `room` numbers and the packed lower triangle of a G (p, p) in one array on the device, for a collective to add: ready
+// on every stream.
+struct PackedGram {
+  std::shared_ptr<Context> context;
+  std::shared_ptr<double> numbers;
+  int64_t room = 0;
+  int64_t p = 0;
+
+  [[nodiscard]] int64_t count() const { return room + p * (p + 1) / 2; }
+  // The `room` numbers.
+  void write(const double* host) const;
+  void read(double* host) const;
+  // G of the triangle, which nobody may be writing any more.
+  [[nodiscard]] std::shared_ptr<ResidentGram> unpacked() const;
+};
+
 // G (p, p) in memory of the device, where it stays between operations. Its lower triangle is kept up; the upper one is
 // mirrored when somebody reads it. The context lives as long as it.
 class ResidentGram {
@@ -101,17 +122,23 @@ class ResidentGram {
   // += sign times the lower triangle of a matrix (p, p) of the host, or of one in the same context.
   void add(const double* host, double sign);
   void add(const ResidentGram& other, double sign);
-  [[nodiscard]] double trace() const;
+  double trace();
   void download(double* host);  // symmetric
   [[nodiscard]] std::shared_ptr<ResidentGram> copy() const;
+  [[nodiscard]] PackedGram packed(int64_t room) const;
 
   // All of it, on the device, ready on every stream.
   const double* symmetric();
   // For an operation that adds to the lower triangle on the context's compute stream.
   double* lower() {
     symmetric_ = false;
+    trace_.reset();
     return data_.get();
   }
+  // For its end: the trace is on its way to the place that this gives, and there when the stream has been waited for.
+  // `take_trace` then saves others the way.
+  const double* send_trace(Scope& scope) const;
+  void take_trace(double trace) { trace_ = trace; }
 
  private:
   void combine(const double* other, double sign);
@@ -121,6 +148,7 @@ class ResidentGram {
   std::shared_ptr<double> data_;
   int64_t p_;
   bool symmetric_ = true;
+  std::optional<double> trace_ = 0.0;  // nullopt: nobody has asked for it since G changed
 };
 
 // G of an operation: of the host, or one that stays on the device.

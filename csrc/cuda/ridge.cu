@@ -153,7 +153,7 @@ Models ridge_path(Context& context, const SymmetricMatrix& gram, const double* c
     facts.squares[l] = sums[static_cast<size_t>(2 * l)];
     facts.products[l] = sums[static_cast<size_t>(2 * l + 1)];
   }
-  return {.weights = scope.keep(weights), .count = lambdas, .k = k, .p = p};
+  return {.weights = scope.keep_here(weights), .count = lambdas, .k = k, .p = p};
 }
 
 void download_rows(Context& context, const Models& models, const int64_t* rows, int64_t count, double* out) {

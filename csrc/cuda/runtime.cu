@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -93,6 +94,22 @@ CurrentDevice::CurrentDevice(int device) {
 
 CurrentDevice::~CurrentDevice() { static_cast<void>(cudaSetDevice(previous_)); }
 
+namespace {
+
+// What frees memory has to be current on its device; nothing is freed in a forked process.
+void free_on(int device, void* memory) noexcept {
+  if (forked()) {
+    return;
+  }
+  int previous = device;
+  static_cast<void>(cudaGetDevice(&previous));
+  static_cast<void>(cudaSetDevice(device));
+  static_cast<void>(cudaFree(memory));
+  static_cast<void>(cudaSetDevice(previous));
+}
+
+}  // namespace
+
 Context::Context(const Options& given) : options(given) {
   check_process();
   int previous = 0;
@@ -129,7 +146,21 @@ Context::~Context() {
   static_cast<void>(cudaSetDevice(previous));
 }
 
+// Whoever lets go of memory does not wait for the operation that is running. With a budget of its own, a context keeps
+// no more than its operations take.
+void Context::take_back(const Block& block) noexcept {
+  if (forked()) {
+    return;
+  }
+  if (options.keep_memory && options.memory_budget == 0) {
+    device_pool.give(block);
+  } else {
+    free_on(options.device, block.memory);
+  }
+}
+
 Block Pool::take(int64_t bytes, int64_t most) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = blocks_.lower_bound(bytes);
   if (found == blocks_.end() || found->first > most) {
     return {};
@@ -141,17 +172,33 @@ Block Pool::take(int64_t bytes, int64_t most) {
 }
 
 void Pool::give(const Block& block) {
+  const std::lock_guard<std::mutex> lock(mutex_);
   blocks_.emplace(block.bytes, block.memory);
   bytes_ += block.bytes;
 }
 
+Pool::Blocks Pool::take_all() noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  bytes_ = 0;
+  return std::exchange(blocks_, {});
+}
+
+int64_t Pool::bytes() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return bytes_;
+}
+
 void Context::trim_device() noexcept {
-  device_pool.clear([](void* memory) { static_cast<void>(cudaFree(memory)); });
+  for (const auto& [bytes, memory] : device_pool.take_all()) {
+    static_cast<void>(cudaFree(memory));
+  }
 }
 
 void Context::trim() noexcept {
   trim_device();
-  pinned_pool.clear([](void* memory) { static_cast<void>(cudaFreeHost(memory)); });
+  for (const auto& [bytes, memory] : pinned_pool.take_all()) {
+    static_cast<void>(cudaFreeHost(memory));
+  }
 }
 
 void Context::destroy() noexcept {
@@ -171,6 +218,8 @@ void Context::destroy() noexcept {
 }
 
 std::shared_ptr<Context> make_context(const Options& options) { return std::make_shared<Context>(options); }
+
+int device_of(const Context& context) { return context.options.device; }
 
 void release_memory(Context& context) {
   const Scope scope(context);
@@ -206,15 +255,7 @@ Scope::Scope(Context& of) : context((check_process(), of)), lock_(of.mutex) {
   KRRDISTILL_CHECK(cudaGetDevice(&previous_device_));
   KRRDISTILL_CHECK(cudaSetDevice(context.options.device));
   budget_ = context.options.memory_budget;
-  if (budget_ == 0) {
-    size_t free = 0, total = 0;
-    const cudaError_t status = cudaMemGetInfo(&free, &total);
-    if (status != cudaSuccess) {  // no destructor will run
-      static_cast<void>(cudaSetDevice(previous_device_));
-    }
-    check(status, "cudaMemGetInfo");
-    budget_ = (static_cast<int64_t>(free) + context.device_pool.bytes()) / 10 * 9;
-  }
+  waiting_ = context.device_pool.bytes();
 }
 
 Scope::~Scope() {
@@ -223,6 +264,9 @@ Scope::~Scope() {
   static_cast<void>(cudaStreamSynchronize(context.compute));
   for (cudaEvent_t event : events_) {
     static_cast<void>(cudaEventDestroy(event));
+  }
+  if (needed_ > 0 && std::uncaught_exceptions() == 0) {
+    context.fitted = {.needed = needed_, .taken = most_};
   }
   for (const Held& held : device_) {
     context.device_pool.give(held.block);
@@ -236,16 +280,42 @@ Scope::~Scope() {
   static_cast<void>(cudaSetDevice(previous_device_));
 }
 
+int64_t Scope::free_memory() {
+  size_t free = 0, total = 0;
+  KRRDISTILL_CHECK(cudaMemGetInfo(&free, &total));
+  context.device_memory = static_cast<int64_t>(total);
+  return static_cast<int64_t>(free);
+}
+
+int64_t Scope::device_memory() {
+  if (context.device_memory == 0) {
+    free_memory();
+  }
+  return context.device_memory;
+}
+
+// What is free on the device is asked for when an operation needs more than waits for it: that can take a millisecond.
+int64_t Scope::budget() {
+  if (budget_ == 0) {
+    int64_t bytes = free_memory() + context.device_pool.bytes();
+    for (const Held& held : device_) {
+      bytes += held.block.bytes;
+    }
+    budget_ = bytes / 10 * 9;
+  }
+  return budget_;
+}
+
 void* Scope::device_bytes(int64_t bytes) {
-  if (bytes > available()) {
+  if (!surely_fits(bytes) && bytes > available()) {
     throw DeviceOutOfMemory("CUDA: " + mebibytes(bytes) + " of device memory are needed, the budget has " +
-                            mebibytes(available() > 0 ? available() : 0) + " left of " + mebibytes(budget_));
+                            mebibytes(std::max<int64_t>(available(), 0)) + " left of " + mebibytes(budget_));
   }
   device_.reserve(device_.size() + 1);
   Block block = context.device_pool.take(bytes, context.options.memory_budget == 0 ? 2 * bytes : bytes);
   if (block.memory == nullptr) {
     block.bytes = bytes;
-    if (used_ + block.bytes + context.device_pool.bytes() > budget_) {
+    if (used_ + block.bytes + context.device_pool.bytes() > budget()) {
       context.trim_device();
     }
     cudaError_t status = cudaMalloc(&block.memory, static_cast<size_t>(block.bytes));
@@ -258,6 +328,7 @@ void* Scope::device_bytes(int64_t bytes) {
   }
   device_.push_back({.block = block, .charged = bytes});
   used_ += bytes;
+  most_ = std::max(most_, used_);
   return block.memory;
 }
 
@@ -280,19 +351,25 @@ void* Scope::pinned_bytes(int64_t bytes) {
   return block.memory;
 }
 
-std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+Block Scope::let_go(void* memory) {
   const auto found =
       std::find_if(device_.begin(), device_.end(), [memory](const Held& held) { return held.block.memory == memory; });
+  const Block block = found->block;
   device_.erase(found);
-  return {memory, [device = context.options.device](void* kept) {
-            if (forked()) {
-              return;
-            }
-            int previous = device;
-            static_cast<void>(cudaGetDevice(&previous));
-            static_cast<void>(cudaSetDevice(device));
-            static_cast<void>(cudaFree(kept));
-            static_cast<void>(cudaSetDevice(previous));
+  return block;
+}
+
+std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+  let_go(memory);
+  return {memory, [device = context.options.device](void* kept) { free_on(device, kept); }};
+}
+
+std::shared_ptr<void> Scope::keep_bytes_here(void* memory) {
+  auto owner = context.shared_from_this();
+  const Block block = let_go(memory);
+  return {memory, [owner = std::move(owner), block](void*) mutable {
+            owner->take_back(block);
+            owner.reset();  // the weak pointers of `kept` would keep it
           }};
 }
 
@@ -355,8 +432,8 @@ void Scope::receive(void* to, const void* from, int64_t bytes) {
   if (bytes <= direct_bytes) {
     if (bytes > 0) {
       KRRDISTILL_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
-      KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
     }
+    KRRDISTILL_CHECK(cudaStreamSynchronize(stream));
     return;
   }
   make_ring(ring_bytes);
@@ -398,13 +475,18 @@ void Scope::make_ring(int64_t bytes) {
   }
 }
 
-int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const {
-  const int64_t rows = (available() - fixed) / per_row;
+int64_t Scope::fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) {
+  needed_ = used_ + fixed + per_row * wanted;
+  if (needed_ <= waiting_ || (needed_ == context.fitted.needed && context.fitted.taken <= waiting_)) {
+    return wanted;
+  }
+  const int64_t rows = std::min((available() - fixed) / per_row, wanted);
   if (available() < fixed || rows < 1) {
     throw DeviceOutOfMemory(std::string("CUDA: ") + operation + " needs at least " + mebibytes(fixed + per_row) +
                             " of device memory, " + mebibytes(available()) + " are available");
   }
-  return rows < wanted ? rows : wanted;
+  needed_ -= per_row * (wanted - rows);
+  return rows;
 }
 
 }  // namespace krrdistill::cuda

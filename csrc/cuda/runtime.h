@@ -44,7 +44,8 @@ inline dim3 grid_of(int64_t x, int64_t y = 1) {
 }
 
 // Memory that operations gave back, for those that follow: cudaMalloc and cudaFree wait for the device, and
-// cudaMallocHost touches every page, which takes longer than a copy through it.
+// cudaMallocHost touches every page, which takes longer than a copy through it. Threads may share it: memory that
+// outlived its operation is given back by whoever lets go of it, while others work.
 struct Block {
   void* memory = nullptr;
   int64_t bytes = 0;
@@ -52,22 +53,17 @@ struct Block {
 
 class Pool {
  public:
+  using Blocks = std::multimap<int64_t, void*>;  // by their bytes
+
   // The smallest free block of at least `bytes` and at most `most`; empty where there is none.
   Block take(int64_t bytes, int64_t most);
   void give(const Block& block);
-  [[nodiscard]] int64_t bytes() const { return bytes_; }
-
-  template <typename Free>
-  void clear(Free free) {
-    for (const auto& [bytes, memory] : blocks_) {
-      free(memory);
-    }
-    blocks_.clear();
-    bytes_ = 0;
-  }
+  Blocks take_all() noexcept;
+  [[nodiscard]] int64_t bytes() const;
 
  private:
-  std::multimap<int64_t, void*> blocks_;
+  mutable std::mutex mutex_;
+  Blocks blocks_;
   int64_t bytes_ = 0;
 };
 
@@ -82,7 +78,7 @@ struct KeptKey {
   friend auto operator<=>(const KeptKey&, const KeptKey&) = default;
 };
 
-class Context {
+class Context : public std::enable_shared_from_this<Context> {
  public:
   explicit Context(const Options& options);
   ~Context();
@@ -100,6 +96,15 @@ class Context {
   Pool device_pool;
   Pool pinned_pool;
   std::map<KeptKey, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that keep_weight made
+  int64_t device_memory = 0;                          // bytes of the device, when somebody has asked for what is free
+  // What the last operation that chose its rows might have needed, which is an upper bound, and what it took.
+  struct {
+    int64_t needed = 0;
+    int64_t taken = 0;
+  } fitted;
+
+  // Takes memory back that an operation left behind: for the next one, or for the device.
+  void take_back(const Block& block) noexcept;
 
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;
@@ -153,14 +158,23 @@ class Scope {
     receive(host, device, n * static_cast<int64_t>(sizeof(T)));
   }
 
-  // Memory of device() that outlives the operation.
+  // Memory of device() that outlives the operation. Streams of others may still read it when they let go of it:
+  // cudaFree waits for them.
   template <typename T>
   std::shared_ptr<T> keep(T* memory) {
     return std::static_pointer_cast<T>(keep_bytes(memory));
   }
+  // The same of memory that only operations of this context see, to which it goes back.
+  template <typename T>
+  std::shared_ptr<T> keep_here(T* memory) {
+    return std::static_pointer_cast<T>(keep_bytes_here(memory));
+  }
 
   // n elements that are `stride` elements apart on the device, such as a diagonal.
   void download_strided(double* host, const double* device, int64_t n, int64_t stride);
+
+  // Bytes of the device, free or not.
+  int64_t device_memory();
 
   // The copy of an array that keep_weight made, which then lives until the operation ends; null where there is none.
   const void* kept(const KeptKey& key);
@@ -172,25 +186,34 @@ class Scope {
   [[nodiscard]] Mark mark() const { return {.blocks = device_.size()}; }
   void release_to(const Mark& mark);
 
-  // Bytes of the budget that are left.
-  [[nodiscard]] int64_t available() const { return budget_ - used_; }
   // The most rows, at most `wanted`, that fit beside `fixed` bytes. Throws DeviceOutOfMemory when none does.
-  [[nodiscard]] int64_t fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted) const;
+  [[nodiscard]] int64_t fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted);
 
   Context& context;
 
  private:
   void* device_bytes(int64_t bytes);
   void* pinned_bytes(int64_t bytes);
+  int64_t free_memory();
+  Block let_go(void* memory);
   std::shared_ptr<void> keep_bytes(void* memory);
+  std::shared_ptr<void> keep_bytes_here(void* memory);
+  int64_t budget();
+  // Bytes of the budget that are left.
+  int64_t available() { return budget() - used_; }
+  // Whether so many bytes more are there for certain, without asking the device.
+  [[nodiscard]] bool surely_fits(int64_t bytes) const { return used_ + bytes <= waiting_; }
   void send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes);
   void receive(void* to, const void* from, int64_t bytes);
   void make_ring(int64_t bytes);
 
   std::lock_guard<std::mutex> lock_;
   int previous_device_ = 0;
-  int64_t budget_ = 0;
+  int64_t budget_ = 0;   // 0: not known yet
+  int64_t waiting_ = 0;  // bytes of the pool when the operation began: no more than a budget that was given
   int64_t used_ = 0;
+  int64_t most_ = 0;    // of used_ so far
+  int64_t needed_ = 0;  // by the rows that fit_rows gave
   struct Held {
     Block block;
     int64_t charged;  // what was asked for, and is used of the budget

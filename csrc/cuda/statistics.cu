@@ -84,14 +84,31 @@ double* total_of(Scope& scope, const Gram& gram, int64_t p) {
   return gram.resident == nullptr ? scope.upload(gram.host, p * p) : gram.resident->lower();
 }
 
-void finish(Scope& scope, const Gram& gram, const double* total, int64_t p) {
-  if (gram.resident == nullptr) {
-    scope.download(gram.host, total, p * p);
-  }
-}
-
 void clear(cudaStream_t stream, double* sums, int64_t n) {
   KRRDISTILL_CHECK(cudaMemsetAsync(sums, 0, static_cast<size_t>(n) * sizeof(double), stream));
+}
+
+// C on the device: nothing crosses the bus while it is zero, as it is for those who add batches up themselves.
+double* cross_of(Scope& scope, const double* cross, int64_t n) {
+  if (std::any_of(cross, cross + n, [](double value) { return value != 0.0; })) {
+    return scope.upload(cross, n);
+  }
+  auto* sums = scope.device<double>(n);
+  clear(scope.context.compute, sums, n);
+  return sums;
+}
+
+// C comes back, and with it G, or if that stays its trace: one wait for both.
+void finish(Scope& scope, const Gram& gram, const double* total, int64_t p, double* cross, const double* total_cross,
+            int64_t k) {
+  if (gram.resident == nullptr) {
+    scope.download(gram.host, total, p * p);
+    scope.download(cross, total_cross, k * p);
+    return;
+  }
+  const double* trace = gram.resident->send_trace(scope);
+  scope.download(cross, total_cross, k * p);
+  gram.resident->take_trace(*trace);
 }
 
 // gram += F^T F, each sum in float32 over at most chain_rows rows.
@@ -131,7 +148,7 @@ Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source
                        .features = products > 0,
                        .period = ByteStatistics::period});
   double* total = total_of(scope, gram, p);
-  double* total_cross = scope.upload(cross, k * p);
+  double* total_cross = cross_of(scope, cross, k * p);
   ByteStatistics sums(scope, map.scale, map.shift, p, classes ? k : 1, tiles.rows());
   T* product = scope.device<T>(products * p / size);
   tiles.for_each(fill_of<T>(input, targets), [&](const typename TileStream<T>::Tile& tile) {
@@ -144,8 +161,7 @@ Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source
                           total_cross);
     }
   });
-  finish(scope, gram, total, p);
-  scope.download(cross, total_cross, k * p);
+  finish(scope, gram, total, p, cross, total_cross, k);
   return {Arithmetic::integers, 0.0};
 }
 
@@ -170,7 +186,7 @@ Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Sou
                        .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
                        .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size});
   double* total = total_of(scope, gram, p);
-  double* total_cross = scope.upload(cross, k * p);
+  double* total_cross = cross_of(scope, cross, k * p);
   double* sums = slices ? scope.device<double>(p * p) : total;
   double* sums_cross = slices ? scope.device<double>(k * p) : total_cross;
   T* product = scope.device<T>(classes ? 0 : k * p);
@@ -225,8 +241,7 @@ Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Sou
     add(stream, sums, total, p, p, true);
     add(stream, sums_cross, total_cross, k, p, false);
   }
-  finish(scope, gram, total, p);
-  scope.download(cross, total_cross, k * p);
+  finish(scope, gram, total, p, cross, total_cross, k);
   return formed;
 }
 

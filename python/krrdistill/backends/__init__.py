@@ -18,7 +18,7 @@ from krrdistill.common.threads import say_forked
 from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable
 
-from .base import Backend, Layer, MapStages, Products, ResidentGram, Weight, products_in
+from .base import Backend, Layer, MapStages, PackedGram, Products, ResidentGram, Weight, products_in
 from .hadamard import HadamardWeight
 from .operators import Linearization, Operator
 from .reading import ReadingBackend
@@ -32,6 +32,7 @@ __all__ = [
     "Linearization",
     "MapStages",
     "Operator",
+    "PackedGram",
     "Products",
     "ResidentGram",
     "Weight",

@@ -22,6 +22,7 @@ __all__ = [
     "Layer",
     "MapStages",
     "Matrix",
+    "PackedGram",
     "Precision",
     "Products",
     "ResidentGram",
@@ -126,8 +127,37 @@ class MapStages(Protocol):
         ...
 
 
+class PackedGram(Protocol):
+    """Some numbers and behind them the lower triangle of a G, row after row: one float64 array that a group adds up."""
+
+    def shared(self) -> Any:
+        """The array, (1, numbers), where it is: an object with ``__dlpack__``."""
+        ...
+
+    def write(self, numbers: FloatArray) -> None:
+        """Sets the numbers before the triangle."""
+        ...
+
+    def read(self) -> FloatArray:
+        """The numbers before the triangle."""
+        ...
+
+    def unpacked(self) -> ResidentGram:
+        """G of the triangle. Nobody may be writing into the array any more."""
+        ...
+
+
 class ResidentGram(Protocol):
     """G (p, p) in memory of a device, where a backend adds to it and solves; ``np.asarray`` gives a symmetric copy."""
+
+    @property
+    def device(self) -> int:
+        """Number of the CUDA device."""
+        ...
+
+    def packed(self, room: int) -> PackedGram:
+        """A packed copy behind ``room`` numbers, on the device."""
+        ...
 
     def __len__(self) -> int: ...
 

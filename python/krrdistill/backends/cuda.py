@@ -59,11 +59,45 @@ print(json.dumps(module.driver_facts()))
 """
 
 
+class PackedGram(NamedTuple):
+    """Numbers and a packed G in one array on the GPU, see ``backends.PackedGram``."""
+
+    made: Any
+    room: int
+
+    def shared(self) -> Any:
+        """The array; what has it keeps its memory."""
+        return self.made.shared()
+
+    def write(self, numbers: FloatArray) -> None:
+        """Sets the numbers before the triangle."""
+        self.made.write(numbers)
+
+    def read(self) -> FloatArray:
+        """The numbers before the triangle."""
+        out = np.empty(self.room)
+        self.made.read(out)
+        return out
+
+    def unpacked(self) -> ResidentGram:
+        """G of the triangle, on the GPU."""
+        return ResidentGram(self.made.unpacked())
+
+
 class ResidentGram:
     """G (p, p) in memory of the GPU; ``np.asarray`` copies it to the host, symmetric. Pickled it is an array."""
 
     def __init__(self, made: Any) -> None:
         self.made = made
+
+    @property
+    def device(self) -> int:
+        """Number of the GPU."""
+        return int(self.made.device)
+
+    def packed(self, room: int) -> PackedGram:
+        """A packed copy behind ``room`` numbers, on the GPU."""
+        return PackedGram(self.made.packed(room), room)
 
     def __len__(self) -> int:
         return len(self.made)

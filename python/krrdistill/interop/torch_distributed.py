@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Products, get_backend
+from krrdistill.backends import Backend, PackedGram, Products, get_backend
 from krrdistill.common.warning import warn
 from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 from krrdistill.maps import FeatureMap
@@ -58,11 +58,13 @@ def all_reduce(statistics: RidgeStatistics | Callable[[], RidgeStatistics], grou
         none waits for it.
     group : torch.distributed.ProcessGroup, optional
         By default all processes. The numbers travel through host memory (gloo), or through the current CUDA device
-        (NCCL).
+        (NCCL). If this is the device where a rank has its G, that G stays there: it is packed, added and unpacked on
+        the device. Any other G goes through host memory first.
 
     Returns
     -------
     RidgeStatistics
+        With G on the device where it stayed there, and the backend that it belongs to; else in host memory.
 
     Raises
     ------
@@ -70,18 +72,25 @@ def all_reduce(statistics: RidgeStatistics | Callable[[], RidgeStatistics], grou
         On every rank, with the number of the first one whose map, classes, precision or columns are not those of rank
         0, or that has a shard of a rank before it.
     """
-    own, headers = _agreed("all_reduce", group, lambda: _described(statistics))
+    return _all_reduce(statistics, _Ranks(group))
+
+
+def _all_reduce(statistics: Any, ranks: _Ranks) -> RidgeStatistics:
+    own, headers = _agreed("all_reduce", ranks, lambda: _described(statistics, ranks.device))
     header = _joint_header(headers)
-    _, fits = _agreed("all_reduce", group, lambda: (None, own.has_map(headers[0]["map"])))
+    _, fits = _agreed("all_reduce", ranks, lambda: (None, own.has_map(headers[0]["map"])))
     if not all(fits):
         raise DataError(
             f"all_reduce: rank {fits.index(False)} has another feature map or preprocessing than rank 0; all ranks "
             "take one map with one scaling, of krrdistill.Moments that were added"
         )
     layout = _Layout.of(headers, header)
-    buffer, _ = _agreed("all_reduce", group, lambda: (own.packed(layout, dist.get_rank(group)), None))
-    arrays = layout.unpacked(_summed(buffer, group))
-    return RidgeStatistics.from_arrays(own.feature_map, header, arrays)
+    numbers, _ = _agreed("all_reduce", ranks, lambda: (own.numbers(layout, ranks.rank), None))
+    if own.gram is None:
+        return RidgeStatistics.from_arrays(own.feature_map, header, layout.arrays(ranks.summed(numbers)))
+    ranks.add_there(own.gram.shared())
+    arrays = layout.arrays(own.gram.read())
+    return RidgeStatistics.from_arrays(own.feature_map, header, arrays, backend=own.backend, gram=own.gram.unpacked())
 
 
 def all_reduce_counts(counts: CorrectCounts | Callable[[], CorrectCounts], group: Any = None) -> CorrectCounts:
@@ -103,7 +112,7 @@ def all_reduce_counts(counts: CorrectCounts | Callable[[], CorrectCounts], group
     DataError
         On every rank, where one failed or has counts of other lambdas.
     """
-    _, found = _agreed("all_reduce_counts", group, lambda: (None, _called(counts, CorrectCounts)))
+    _, found = _agreed("all_reduce_counts", _Ranks(group), lambda: (None, _called(counts, CorrectCounts)))
     return added_counts(found)
 
 
@@ -126,12 +135,51 @@ def check_sampler(sampler: Any) -> None:
         )
 
 
+class _Ranks:
+    """What is asked of a process group."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return int(dist.get_rank(self._group))
+
+    @property
+    def device(self) -> int | None:
+        """The CUDA device that numbers are added on (NCCL); None: in host memory."""
+        return None if "cpu:" in dist.get_backend_config(self._group) else int(torch.cuda.current_device())
+
+    def told(self, fact: Any) -> list[Any]:
+        """What every rank tells."""
+        found: list[Any] = [None] * dist.get_world_size(self._group)
+        dist.all_gather_object(found, fact, group=self._group)
+        return found
+
+    def summed(self, numbers: FloatArray) -> FloatArray:
+        """The sum over all ranks, in place where that is possible."""
+        tensor = torch.from_numpy(numbers)
+        if self.device is not None:
+            tensor = tensor.to(torch.device("cuda", self.device))
+        dist.all_reduce(tensor, group=self._group)
+        return np.asarray(tensor.cpu().numpy())
+
+    def add_there(self, numbers: Any) -> None:
+        """An array on ``device`` becomes the sum over all ranks. It is there when this returns."""
+        tensor = torch.from_dlpack(numbers).view(-1)
+        dist.all_reduce(tensor, group=self._group)
+        torch.cuda.current_stream(self.device).synchronize()  # all_reduce only makes this stream wait
+
+
 class _Own(NamedTuple):
     """The statistics of this rank, as arrays."""
 
     feature_map: FeatureMap
+    backend: Backend
     header: dict[str, Any]
     arrays: dict[str, FloatArray]
+    gram: PackedGram | None  # on the device of the ranks, in the place of that of ``arrays``
 
     def has_map(self, spec: dict[str, Any]) -> bool:
         """Whether the map is that of another rank."""
@@ -141,8 +189,11 @@ class _Own(NamedTuple):
             return False
         return True
 
-    def packed(self, layout: _Layout, rank: int) -> FloatArray:
-        """All numbers in one array (its length is the same on all ranks), with targets about the common origin."""
+    def numbers(self, layout: _Layout, rank: int) -> FloatArray:
+        """All numbers in one array (its length is the same on all ranks), with targets about the common origin.
+
+        All but a packed G on the device: then they are written before that, too.
+        """
         arrays, shift = self.arrays, self.arrays["target_origin"] - layout.origin
         sums = Sums(
             self.header["n"],
@@ -151,6 +202,10 @@ class _Own(NamedTuple):
         ).moved(shift)
         parts = {name: np.asarray(getattr(sums, name)) for name in layout.shapes if hasattr(sums, name)}
         parts |= {name: arrays.get(name, np.zeros(layout.shapes[name])) for name in _SIZES}
+        if self.gram is not None:
+            numbers = np.concatenate([parts[name].ravel() for name in layout.shapes if name != "gram"])
+            self.gram.write(numbers)
+            return numbers
         if "gram" not in layout.shapes:
             place = layout.places[rank]
             for name in ("features", "targets"):
@@ -179,39 +234,50 @@ class _Layout(NamedTuple):
         rows = [one["rows"] for one in headers]
         ends = np.cumsum([0, *(0 if count is None else count for count in rows)]).tolist()
         in_rows = None not in rows and ends[-1] < p
-        shapes: dict[str, tuple[int, ...]] = {
-            "total_weight": (),
-            "target_square": (k,),
-            "target_sum": (k,),
-            "feature_sum": (p,),
-            "cross": (k, p),
-            "input_count": (),
-            "input_squares": (math.prod(header["shape"]),),
-        }
-        shapes |= (
-            {"features": (ends[-1], p), "targets": (ends[-1], k + 1)} if in_rows else {"gram": (p * (p + 1) // 2,)}
-        )
+        held = {"features": (ends[-1], p), "targets": (ends[-1], k + 1)} if in_rows else {"gram": (p * (p + 1) // 2,)}
+        shapes = {**_small_shapes(k, p, math.prod(header["shape"])), **held}  # G is the last: it may be on a device
         origin = np.asarray(_first_with_samples(headers)["origin"])
         return _Layout(shapes, origin, [slice(*ends[rank : rank + 2]) for rank in range(len(headers))])
 
-    def unpacked(self, buffer: FloatArray) -> dict[str, FloatArray]:
-        """The arrays again."""
-        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
-        found = dict(zip(self.shapes, np.split(buffer, ends[:-1]), strict=True))
-        arrays = {name: found[name].reshape(shape) for name, shape in self.shapes.items()}
+    def arrays(self, numbers: FloatArray) -> dict[str, FloatArray]:
+        """The arrays again, or those before G."""
+        arrays, start = {}, 0
+        for name, shape in self.shapes.items():
+            part = numbers[start : start + math.prod(shape)]
+            if part.size or name != "gram":
+                arrays[name] = part.reshape(shape)
+            start += math.prod(shape)
         small = {name: array.copy() for name, array in arrays.items() if name != "gram"}  # they outlive the buffer
         if not small["input_count"]:  # no rank has samples
             small, arrays = ({name: one[name] for name in one if name not in _SIZES} for one in (small, arrays))
         return {**arrays, **small, "target_origin": self.origin}
 
 
-def _described(statistics: Any) -> tuple[_Own, dict[str, Any]]:
+def _small_shapes(k: int, p: int, d: int) -> dict[str, tuple[int, ...]]:
+    """Of what travels besides G or rows, by name."""
+    return {
+        "total_weight": (),
+        "target_square": (k,),
+        "target_sum": (k,),
+        "feature_sum": (p,),
+        "cross": (k, p),
+        "input_count": (),
+        "input_squares": (d,),
+    }
+
+
+def _described(statistics: Any, device: int | None) -> tuple[_Own, dict[str, Any]]:
     """(the statistics of this rank, what the others have to know of them)."""
-    own = _called(statistics, RidgeStatistics)
-    header, arrays = own.to_arrays()
+    own, gram = _called(statistics, RidgeStatistics), None
+    if device is None:
+        header, arrays = own.to_arrays()
+    else:
+        phi = own.feature_map
+        shapes = _small_shapes(own.k, phi.output_dim, phi.input_dim)
+        header, arrays, gram = own.to_arrays_on(device, sum(map(math.prod, shapes.values())))
     rows = len(arrays["features"]) if "features" in arrays else None
     told = {**header, "rows": rows, "origin": arrays["target_origin"].tolist()}
-    return _Own(own.feature_map, header, arrays), told
+    return _Own(own.feature_map, own.backend, header, arrays, gram), told
 
 
 def _first_with_samples(headers: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -254,7 +320,7 @@ def _called(given: Any, kind: type[T]) -> T:
     return made
 
 
-def _agreed(where: str, group: Any, work: Callable[[], tuple[T, Any]]) -> tuple[T, list[Any]]:
+def _agreed(where: str, ranks: _Ranks, work: Callable[[], tuple[T, Any]]) -> tuple[T, list[Any]]:
     """(what ``work`` made, what it told on every rank). Where it fails on one rank, all raise."""
     error: Exception | None = None
     made: Any = None
@@ -263,20 +329,10 @@ def _agreed(where: str, group: Any, work: Callable[[], tuple[T, Any]]) -> tuple[
         made, told = work()
     except Exception as failure:
         error = failure
-    found: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(found, (told, None if error is None else f"{type(error).__name__}: {error}"), group=group)
+    found = ranks.told((told, None if error is None else f"{type(error).__name__}: {error}"))
     if error is not None:
         raise error
     for rank, (_, failed) in enumerate(found):
         if failed is not None:
             raise DataError(f"{where}: rank {rank} failed: {failed}")
     return made, [told for told, _ in found]
-
-
-def _summed(buffer: FloatArray, group: Any) -> FloatArray:
-    """The sum over all ranks, in place where that is possible."""
-    tensor = torch.from_numpy(buffer)
-    if "cpu:" not in dist.get_backend_config(group):  # NCCL
-        tensor = tensor.to(torch.device("cuda", torch.cuda.current_device()))
-    dist.all_reduce(tensor, group=group)
-    return np.asarray(tensor.cpu().numpy())

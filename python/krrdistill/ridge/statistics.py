@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Operator, Products, ResidentGram, get_backend, products_in
+from krrdistill.backends import Backend, Operator, PackedGram, Products, ResidentGram, get_backend, products_in
 from krrdistill.backends.tiles import FLUSH_ROWS
 from krrdistill.common.arrays import (
     as_rows,
@@ -951,6 +951,17 @@ class RidgeStatistics:
         G is stored as its packed lower triangle ``gram``. If there are fewer samples than features, G would be larger
         than the data. Then the rows are stored instead, as ``features`` (r, p) and ``targets`` (r, k + 1).
         """
+        header, arrays = self._described()
+        return header, {**self._store.arrays(self.k), **arrays}
+
+    @_one_at_a_time
+    def to_arrays_on(self, device: int, room: int) -> tuple[dict[str, Any], dict[str, FloatArray], PackedGram | None]:
+        """``to_arrays``, but for G if it is on this CUDA device: packed there, behind ``room`` numbers."""
+        packed = self._store.packed_on(device, room)
+        return (*self.to_arrays(), None) if packed is None else (*self._described(), packed)
+
+    def _described(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """(header, all sums but G)."""
         self._check_whole()
         sums = self._sums
         header = {
@@ -972,7 +983,6 @@ class RidgeStatistics:
             **({} if self._stream is None else {"stream": self._stream._asdict()}),
         }
         arrays = {
-            **self._store.arrays(self.k),
             **{name: getattr(sums, name).copy() for name in ("cross", "feature_sum", "target_sum", "target_square")},
             "target_origin": np.zeros(self.k) if self._origin is None else self._origin.copy(),
             "total_weight": np.asarray(sums.total_weight),
@@ -989,8 +999,12 @@ class RidgeStatistics:
         arrays: Mapping[str, npt.NDArray[Any]],
         *,
         backend: Backend | str | None = None,
+        gram: ResidentGram | None = None,
     ) -> RidgeStatistics:
-        """Build statistics from the result of ``to_arrays`` and their map. Raises DataError if they do not fit."""
+        """Build statistics from the result of ``to_arrays`` and their map. Raises DataError if they do not fit.
+
+        ``gram`` is a G of this ``backend`` in the place of the packed one in ``arrays``.
+        """
         try:
             if header["format"] != FORMAT:
                 raise ValueError(f"format {header['format']!r}, this version reads {FORMAT!r}")
@@ -999,7 +1013,7 @@ class RidgeStatistics:
             n = check_count("statistics", "n", header["n"], minimum=0)
             if classes is not None and (not isinstance(classes, list) or len(classes) != k):
                 raise ValueError(f"k = {k}, which is not the number of its classes")
-            numbers = read_numbers(arrays, n, feature_map.output_dim, k)
+            numbers = read_numbers(arrays, n, feature_map.output_dim, k, gram)
             made = cls(
                 feature_map,
                 classes,
@@ -1021,7 +1035,7 @@ class RidgeStatistics:
             made.sizes = Sizes.from_arrays(arrays, feature_map.input_dim)
         except UNFIT as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
-        made._store = store_of(numbers, feature_map.output_dim)
+        made._store = store_of(numbers, feature_map.output_dim) if gram is None else SummedGram(gram)
         made._origin = numbers["target_origin"] if n or made.classes is not None else None
         names = ("target_square", "target_sum", "feature_sum", "cross")
         made._sums = Sums(n, float(numbers["total_weight"]), *(numbers[name] for name in names))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Products, products_in
+from krrdistill.backends import Products, ResidentGram, products_in
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import check_choice, check_number
 from krrdistill.options import PRECISIONS
@@ -41,13 +41,24 @@ def products_of(header: Mapping[str, Any]) -> Products:
     return least._replace(rounding=rounding)
 
 
-def read_numbers(arrays: Mapping[str, npt.NDArray[Any]], n: int, p: int, k: int) -> dict[str, FloatArray]:
-    """The sums of n samples, p features and k targets. Raises ValueError, KeyError for what no statistics hold."""
+def read_numbers(
+    arrays: Mapping[str, npt.NDArray[Any]], n: int, p: int, k: int, gram: ResidentGram | None = None
+) -> dict[str, FloatArray]:
+    """The sums of n samples, p features and k targets, without G where it is ``gram``.
+
+    Raises ValueError, KeyError for what no statistics hold.
+    """
     held = len(arrays["features"]) if "features" in arrays else None
     if held is not None and held >= max(1, min(n + 1, p)):
         raise ValueError(f"{held} rows of {n} samples and {p} features")
-    stored = {"gram": (p * (p + 1) // 2,)} if held is None else {"features": (held, p), "targets": (held, k + 1)}
-    shapes: dict[str, tuple[int, ...]] = {
+    stored: dict[str, tuple[int, ...]] = {}
+    if held is not None:
+        stored = {"features": (held, p), "targets": (held, k + 1)}
+    elif gram is None:
+        stored = {"gram": (p * (p + 1) // 2,)}
+    elif len(gram) != p or not np.isfinite(gram.trace()):
+        raise ValueError(f"gram must be finite of order {p}, got the order {len(gram)}")
+    shapes = {
         **stored,
         "cross": (k, p),
         "feature_sum": (p,),

@@ -1,7 +1,7 @@
 """How statistics hold G: as a sum, or as feature rows while there are fewer rows than features.
 
 Both classes have one interface: ``add_weighted``, ``gram``, ``matrix``, ``trace``, ``squares``, ``holds``, ``merged``,
-``summed``, ``arrays``, ``copied``, ``placed``.
+``summed``, ``arrays``, ``packed_on``, ``copied``, ``placed``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.backends import Backend, Products, ResidentGram, products_in
+from krrdistill.backends import Backend, PackedGram, Products, ResidentGram, products_in
 from krrdistill.common.arrays import take_rows, to_host
 from krrdistill.common.memory import require_memory
 from krrdistill.common.products import product
@@ -168,6 +168,13 @@ class SummedGram:
         shown.setflags(write=False)
         return {"gram": shown}
 
+    def packed_on(self, device: int, room: int) -> PackedGram | None:
+        """What ``arrays`` gives, behind ``room`` numbers, if G is on this CUDA device: it stays there."""
+        gram = self._matrix
+        if gram is None or isinstance(gram, np.ndarray) or gram.device != device:
+            return None
+        return gram.packed(room)
+
     def copied(self) -> SummedGram:
         """A copy with its own G."""
         if self._triangle is not None:
@@ -285,6 +292,9 @@ class FeatureRows:
             return {"features": np.empty((0, self._p)), "targets": np.empty((0, k + 1))}
         features, targets = self.features()
         return {"features": features, "targets": targets}
+
+    def packed_on(self, device: int, room: int) -> None:
+        """Rows are in host memory."""
 
     def copied(self) -> FeatureRows:
         """A copy that shares the parts, which are never written to."""

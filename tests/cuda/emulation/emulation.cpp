@@ -56,6 +56,8 @@ std::atomic<int64_t> objects = 0;
 int64_t bytes_now = 0;
 int64_t bytes_peak = 0;
 Bus bus;
+std::map<std::string, int64_t> named_calls;
+std::mutex calls_mutex;
 int running = 0;  // nested drains: a stream may wait for another
 
 [[noreturn]] void abort_with(const char* message) {
@@ -246,6 +248,16 @@ Bus bus_bytes() {
   return moved;
 }
 
+std::map<std::string, int64_t> calls_by_name() {
+  const std::lock_guard<std::mutex> lock(calls_mutex);
+  return std::exchange(named_calls, {});
+}
+
+void count(const char* name) {
+  const std::lock_guard<std::mutex> lock(calls_mutex);
+  ++named_calls[name];
+}
+
 int64_t peak_bytes() {
   const int64_t peak = bytes_peak;
   bytes_peak = bytes_now;
@@ -253,6 +265,7 @@ int64_t peak_bytes() {
 }
 
 bool fails(const char* name) {
+  count(name);
   Settings& s = settings();
   if (++s.calls != s.fail_at) {
     return false;
@@ -467,6 +480,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 
 cudaError_t cudaFree(void* memory) {
+  emulation::count("cudaFree");
   const emulation::MemoryLock lock(emulation::memory_mutex);
   const auto found = emulation::device_memory.find(memory);
   if (found == emulation::device_memory.end()) {
@@ -491,6 +505,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
 }
 
 cudaError_t cudaFreeHost(void* memory) {
+  emulation::count("cudaFreeHost");
   ::operator delete(memory, std::align_val_t{64});
   emulation::object_gone();
   return cudaSuccess;

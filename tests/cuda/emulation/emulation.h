@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 
 namespace emulation {
@@ -67,10 +68,14 @@ struct Bus {
 };
 Bus bus_bytes();
 
+// How often each call was made since the last look: those that can fail, and cudaFree and cudaFreeHost.
+std::map<std::string, int64_t> calls_by_name();
+
 // ---- for the emulated interfaces
 
 // Counts one call; true when it is the one to fail.
 bool fails(const char* name);
+void count(const char* name);
 void object_made();
 void object_gone();
 

@@ -1,10 +1,12 @@
 // The Python module krrdistill._cuda_emulated: the operations of _cuda on the emulated device, and its settings.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -89,6 +91,28 @@ py::array read_matrix(const py::object& x) {
   return tensor.type.bits == 32 ? py::array(download<float>(tensor)) : py::array(download<double>(tensor));
 }
 
+// What a collective does: float64 matrices of as many numbers become their sum. Nothing crosses the bus of a device.
+void add_all(const std::vector<py::object>& matrices) {
+  std::vector<dlpack::Borrowed> owners;
+  for (const py::object& matrix : matrices) {
+    owners.emplace_back(matrix, matrix.attr("__dlpack_device__")().cast<dlpack::Place>().second, -1);
+  }
+  cudaStream_t stream = nullptr;
+  KRRDISTILL_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  emulation::enqueue(stream, [&owners] {
+    const dlpack::Tensor& first = owners.front().tensor();
+    std::vector<double> sums(static_cast<size_t>(first.shape[0] * first.shape[1]));
+    for (const dlpack::Borrowed& owner : owners) {
+      const auto* numbers = static_cast<const double*>(owner.tensor().data);
+      std::transform(sums.begin(), sums.end(), numbers, sums.begin(), std::plus<>());
+    }
+    for (const dlpack::Borrowed& owner : owners) {
+      std::copy(sums.begin(), sums.end(), static_cast<double*>(owner.tensor().data));
+    }
+  });
+  static_cast<void>(cudaStreamDestroy(stream));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda_emulated, module) {
@@ -133,12 +157,14 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.def("upload", &upload, py::arg("x"), py::kw_only(), py::arg("stream"), py::arg("device") = 0,
              py::arg("bfloat") = false);
   module.def("read", &read_matrix);
+  module.def("add_all", &add_all);
   module.def("calls", [] { return emulation::settings().calls; });
   module.def("asked", [] { return emulation::settings().asked; });
   module.def("failed", [] { return emulation::settings().failed; });
   module.def("current_device", [] { return emulation::current_device(); });
   module.def("live_objects", &emulation::live_objects);
   module.def("pending", &emulation::pending);
+  module.def("calls_by_name", &emulation::calls_by_name);
   module.def("peak_bytes", &emulation::peak_bytes);
   module.def("bus_bytes", [] {
     const emulation::Bus bus = emulation::bus_bytes();
