@@ -238,8 +238,8 @@ void SlicedGram::add(const float* features, int64_t count, double* gram) {
 // Turns of 132 multiprocessors (`turns`), two products and five:
 //
 //     p          512    1024   2048   3072   4096   8192
-//     two          2       3     10     23     40    156
-//     five         5       5     10     23     36    132
+//     two          2       3     10     23     40    157
+//     five         5       5     10     23     36    136
 //
 // Where both take as many, five: they were measured, at p = 3072.
 void SlicedGram::multiply(int64_t depth) {
