@@ -1,4 +1,4 @@
-"""G of float16 and bfloat16 rows on the CUDA backend: tensor cores, whose accumulators the emulated device truncates."""
+"""G of float16 and bfloat16 rows on the CUDA backend, by tensor cores that truncate, as the emulated ones do, too."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def sums(
     """(lower triangle of G, C, how they were formed), added to numbers that are there already."""
     p, k = X.shape[1], int(Y.max()) + 1 if Y.ndim == 1 else Y.shape[1]
     gram, cross = np.tril(np.full((p, p), 0.25)), np.full((k, p), -0.5)
-    used = backend.accumulate(
-        stages(p) if chain is None else chain, X, Y, gram, cross, dtype=dtype, rows=rows
-    )
+    used = backend.accumulate(stages(p) if chain is None else chain, X, Y, gram, cross, dtype=dtype, rows=rows)
     return np.tril(gram), cross, used
 
 
@@ -82,9 +80,7 @@ def test_sums_of_halves_agree_with_float64(
         size = np.abs(picked)
         assert (used.precision, used.arithmetic) == ("float32", "halves")
         assert used.bound <= used.rounding == products_in(FLOAT32).rounding
-        tolerances.assert_reduction(
-            gram, np.tril(picked.T @ picked + 0.25), FLOAT32, n, np.tril(size.T @ size + 0.25)
-        )
+        tolerances.assert_reduction(gram, np.tril(picked.T @ picked + 0.25), FLOAT32, n, np.tril(size.T @ size + 0.25))
         wanted = np.eye(cross.shape[0])[chosen] if targets == "labels" else chosen
         dtype = FLOAT64 if targets == "labels" else FLOAT32  # sums of classes are float64 sums
         tolerances.assert_reduction(cross, wanted.T @ picked - 0.5, dtype, n, np.abs(wanted).T @ size + 0.5)
@@ -134,7 +130,7 @@ def families(rng: np.random.Generator, n: int, p: int) -> dict[str, Array]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", families(np.random.default_rng(0), 1, 1))
 def test_errors_of_halves_stay_within_the_reported_bound(auto: Backend, family: str, kind: str) -> None:
-    """Without promotion every 16 rows positive numbers are 10 to 100 times further off."""
+    """Without promotion positive numbers are a hundred times further off, constant ones without chains several times."""
     X, exact = stored(families(np.random.default_rng(4), 2 * SLAB + 100, 9)[family], kind)
     gram, used = gram_alone(auto, X)
     assert used.arithmetic == "halves"
@@ -194,16 +190,14 @@ def test_a_budget_holds_and_changes_no_sum_of_small_integers(device: ModuleType,
 # The range of float32
 
 
-@pytest.mark.parametrize("size", [1e30, 1e-30, 3e38])
+@pytest.mark.parametrize("size", [1e30, 3e38, 1e-30, 3e-20])
 def test_halves_whose_squares_leave_float32_are_slices(auto: Backend, size: float) -> None:
     X, exact = stored(np.random.default_rng(7).uniform(0.5, 1.0, (200, 11)) * size, "bfloat16")
     labels = np.arange(200) % 2
     gram, cross, used = sums(auto, X, labels)
     assert used.arithmetic == "slices"
     assert np.isfinite(gram).all()
-    tolerances.assert_reduction(
-        gram, np.tril(exact.T @ exact + 0.25), FLOAT32, 200, np.tril(exact.T @ exact + 0.25)
-    )
+    tolerances.assert_reduction(gram, np.tril(exact.T @ exact + 0.25), FLOAT32, 200, np.tril(exact.T @ exact + 0.25))
     tolerances.assert_reduction(cross, np.eye(2)[labels].T @ exact - 0.5, FLOAT64, 200, exact.sum(axis=0) + 0.5)
 
 

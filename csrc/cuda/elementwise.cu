@@ -39,28 +39,6 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-template <typename Half>
-__global__ void __launch_bounds__(threads)
-    check_halves_kernel(const uint16_t* x, unsigned packs, unsigned total, int64_t d, int64_t first,
-                        unsigned long long* first_bad) {
-  constexpr int n = lanes<uint16_t>;
-  const unsigned index = flat_index();
-  if (index >= total) {
-    return;
-  }
-  const unsigned row = index / packs;
-  const int64_t column = static_cast<int64_t>(index % packs) * n;
-  const auto value = reinterpret_cast<const Pack<uint16_t, n>*>(x)[index];
-  bool finite = true;
-#pragma unroll
-  for (int j = 0; j < n; ++j) {
-    finite = finite && (column + j >= d || (value.v[j] & exponent_bits<Half>) != exponent_bits<Half>);
-  }
-  if (!finite) {
-    atomicMin(first_bad, static_cast<unsigned long long>(first + row));
-  }
-}
-
 // Strides and widths in units.
 template <typename Unit>
 __global__ void __launch_bounds__(threads)
@@ -156,15 +134,6 @@ void standardise(cudaStream_t stream, const void* x, InputType type, const Facto
       return run(&standardise_kernel<__nv_bfloat16, double, T>, static_cast<const __nv_bfloat16*>(x), factors.scale,
                  factors.shift);
   }
-}
-
-void check_halves(cudaStream_t stream, const void* x, InputType type, int64_t count, int64_t d, int64_t first,
-                  unsigned long long* first_bad) {
-  const int64_t packs = pitch(d) / lanes<uint16_t>;
-  const auto kernel =
-      type == InputType::f16 ? &check_halves_kernel<__half> : &check_halves_kernel<__nv_bfloat16>;
-  launch_flat<uint16_t>("check_halves", kernel, stream, count, d, static_cast<const uint16_t*>(x), packs, count * packs,
-                        d, first, first_bad);
 }
 
 void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void* out, int64_t count, int64_t d) {

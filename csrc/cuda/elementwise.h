@@ -24,11 +24,6 @@ template <typename T>
 void standardise(cudaStream_t stream, const void* x, InputType type, const Factors<T>& factors, T* out, int64_t count,
                  int64_t d, int64_t first, unsigned long long* first_bad);
 
-// first_bad becomes at most first + row for every row of x (count rows, stride pitch(d)), float16 or bfloat16, that
-// holds NaN or infinity.
-void check_halves(cudaStream_t stream, const void* x, InputType type, int64_t count, int64_t d, int64_t first,
-                  unsigned long long* first_bad);
-
 // out (count rows, stride pitch(d)) = rows of `source`, which is on the device, as they are stored.
 void gather(cudaStream_t stream, const Source& source, const int64_t* rows, void* out, int64_t count, int64_t d);
 

@@ -231,12 +231,7 @@ void TileStream<T>::for_each(const Fill& fill, const std::function<void(const Ti
     stage(slot, first, count, fill);
     KRRDISTILL_CHECK(cudaEventRecord(slot.copied, copy));
     KRRDISTILL_CHECK(cudaStreamWaitEvent(compute, slot.copied, 0));
-    T* features = nullptr;
-    if (features_) {
-      features = features_of(slot.raw, first, count);
-    } else if (is_half(input_.type)) {
-      check_halves(compute, slot.raw, input_.type, count, map_.input_dim, first, first_bad_);
-    }
+    T* features = features_ ? features_of(slot.raw, first, count) : nullptr;
     use({.first = first, .count = count, .features = features, .raw = slot.raw, .extra = slot.extra});
     KRRDISTILL_CHECK(cudaEventRecord(slot.computed, compute));
   }

@@ -19,22 +19,23 @@ namespace {
 namespace wmma = nvcuda::wmma;
 
 constexpr int threads = 256;
-constexpr int side = 128;                    // rows and columns of a block of G
-constexpr int depth = 16;                    // rows of X in a product of tensor cores, and in a stage
-constexpr int stages = 4;                    // of rows on their way to shared memory
-constexpr int vector = 8;                    // numbers in 16 bytes
-constexpr int stride = side + vector;        // of rows in shared memory: 16 bytes of eight rows lie in 32 banks
-constexpr int stage = 2 * depth * stride;    // columns of both sides of the block
-constexpr int chain = 256 / depth;           // stages that are summed in registers
-constexpr int64_t slab_rows = 2048;          // rows that are summed in shared memory
-constexpr int down = 4, across = 2;          // products of 16 x 16 of a warp: 64 rows x 32 columns of the block
+constexpr int side = 128;                  // rows and columns of a block of G
+constexpr int depth = 16;                  // rows of X in a product of tensor cores, and in a stage
+constexpr int stages = 4;                  // of rows on their way to shared memory
+constexpr int vector = 8;                  // numbers in 16 bytes
+constexpr int stride = side + vector;      // of rows in shared memory: 16 bytes of eight rows lie in 32 banks
+constexpr int stage = 2 * depth * stride;  // columns of both sides of the block
+constexpr int chain = 256 / depth;         // stages that are summed in registers
+constexpr int64_t slab_rows = 2048;        // rows that are summed in shared memory
+constexpr int down = 4, across = 2;        // products of 16 x 16 of a warp: 64 rows x 32 columns of the block
 constexpr int warps_across = side / (16 * across);
-constexpr int elements = 8;                  // of 16 x 16 that a lane has
+constexpr int elements = 8;                                // of 16 x 16 that a lane has
 constexpr int outer = down * across * elements * threads;  // sums of a block
 constexpr int64_t shared = stages * stage * 2 + outer * static_cast<int64_t>(sizeof(float));
 constexpr int64_t blocks_per_processor = 16;  // two at a time: an unfinished last turn costs a sixteenth at most
 constexpr int unit = 1024;                    // elements of a block of G that a block of add_slabs has
-constexpr double rounding = 6.0 / (1 << 24);  // docs/explanation/numerics.md: 1 to 3, 6 of constant features
+constexpr double unit_roundoff = 1.0 / (1 << 24);
+constexpr double rounding = 8.0 * unit_roundoff;  // 7 of one constant, 1 to 5 else: docs/explanation/numerics.md
 
 static_assert(threads == depth * (side / vector), "a thread copies one vector of either side");
 static_assert(threads / 32 == warps_across * (side / (16 * down)));
@@ -58,10 +59,9 @@ __device__ inline BlockOfGram block_of(int index) {
 
 // sums (slabs, blocks, side, side) = products of the rows of a slab, blockIdx.y, for a block of G, blockIdx.x.
 template <typename Half>
-__global__ void __launch_bounds__(threads, 2)
-    half_products_kernel(const Half* x, int ld, int64_t count, float* sums) {
+__global__ void __launch_bounds__(threads, 2) half_products_kernel(const Half* x, int ld, int64_t count, float* sums) {
   using Sum = wmma::fragment<wmma::accumulator, 16, 16, 16, float>;
-  auto* staged = shared_memory<Half>();                              // (stages, 2, depth, stride)
+  auto* staged = shared_memory<Half>();  // (stages, 2, depth, stride)
   const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   auto* kept = reinterpret_cast<float*>(staged + stages * stage) + thread;  // (products of a warp, elements, threads)
   const BlockOfGram block = block_of(static_cast<int>(blockIdx.x));
@@ -157,8 +157,7 @@ __global__ void __launch_bounds__(threads, 2)
 
 // gram += sums of slabs, in their order, on the lower triangle. Who adds and truncates stops at the largest number,
 // which counts as infinity, too.
-__global__ void __launch_bounds__(threads)
-    add_slabs_kernel(const float* sums, int64_t slabs, double* gram, int64_t p) {
+__global__ void __launch_bounds__(threads) add_slabs_kernel(const float* sums, int64_t slabs, double* gram, int64_t p) {
   const BlockOfGram block = block_of(static_cast<int>(blockIdx.x));
   const int index = static_cast<int>(blockIdx.y) * unit + static_cast<int>(threadIdx.x) * (unit / threads);
   const int64_t row = static_cast<int64_t>(block.row) * side + index / side;
@@ -230,7 +229,8 @@ double HalfGram::bound(const double* gram) const {
     return std::numeric_limits<double>::infinity();
   }
   const auto p = static_cast<double>(p_);
-  return rounding + std::ldexp(static_cast<double>(rows_) * p, -126) / (trace / p);
+  const double lost = std::ldexp(static_cast<double>(rows_) * p, -126) / (trace / p);
+  return lost < unit_roundoff ? rounding + lost : std::numeric_limits<double>::infinity();
 }
 
 template void HalfGram::add(const __half*, int64_t, double*);

@@ -5,8 +5,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <cstdint>
-
 namespace krrdistill::cuda {
 
 template <typename T>
@@ -15,11 +13,5 @@ __device__ inline T widen(T x) {
 }
 __device__ inline float widen(__half x) { return __half2float(x); }
 __device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
-
-// The bits of the exponent: all of them are set in infinity and NaN.
-template <typename Half>
-constexpr uint16_t exponent_bits = 0x7C00;
-template <>
-inline constexpr uint16_t exponent_bits<__nv_bfloat16> = 0x7F80;
 
 }  // namespace krrdistill::cuda

@@ -7,7 +7,8 @@
 // formed whole. Columns with outliers lose digits: `bound` tells.
 //
 // The slices lie one below the other, so that S0 [S0 S1 S2] and S1 [S1 S2] are one product each. Of a narrow map they
-// fill the device, where five products leave half of it idle; of a wide one five are better, two of which are triangles.
+// fill the device, where five products leave half of it idle; of a wide one five are better, two of which are
+// triangles.
 #pragma once
 
 #include <cstdint>

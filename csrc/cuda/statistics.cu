@@ -2,6 +2,7 @@
 #include "krrdistill/statistics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -23,7 +24,7 @@ constexpr int64_t chain_rows = 256;  // of float32 sums: longer chains of positi
 constexpr double float32_bound = 6.0 / (1 << 24);  // of such chains: their rounding grows like sqrt(chain_rows) / 3
 // Rows by which it is judged whether slices will do, where there are several times as many.
 constexpr int64_t probe_rows = 1024, probed_part = 4;
-constexpr double tf32_bound = 1.0 / (1 << 15);     // 1.8e-5 was measured on an H100, whose accumulators truncate
+constexpr double tf32_bound = 1.0 / (1 << 15);  // 1.8e-5 was measured on an H100, whose accumulators truncate
 
 // Columns that a thread of class_sums has: a warp reads 128 bytes of a row at least.
 template <typename T>
@@ -174,7 +175,7 @@ Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source
 }
 
 // Rows of 16 bits that are the features themselves. Their sums are apart until it is known that the range of float32
-// was enough; where it was not, nothing is added and nothing returned.
+// was enough; where it was not, also for infinity and NaN among the rows, nothing is added and nothing returned.
 template <typename Half>
 std::optional<Formed> accumulate_halves(Context& context, const FeatureMap<float>& map, const Source& input,
                                         const Targets& targets, int64_t tile_rows, const Gram& gram, double* cross) {
@@ -184,13 +185,12 @@ std::optional<Formed> accumulate_halves(Context& context, const FeatureMap<float
   const bool classes = targets.labels != nullptr;
   const int64_t products = classes ? 0 : k;  // of real targets with the features, which are converted for them
   const int64_t slabs = HalfGram::slabs_for(scope, p, std::min(tile_rows, input.n));
-  TileStream<float> tiles(
-      scope, "accumulate", map, input, tile_rows,
-      {.fixed = (own_elements(gram, p) + p * p + 2 * k * p) * static_cast<int64_t>(sizeof(double)) +
-                HalfGram::fixed_bytes(p, slabs) + p * products * size,
-       .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
-       .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size,
-       .features = products > 0});
+  TileStream<float> tiles(scope, "accumulate", map, input, tile_rows,
+                          {.fixed = (own_elements(gram, p) + p * p + 2 * k * p) * static_cast<int64_t>(sizeof(double)) +
+                                    HalfGram::fixed_bytes(p, slabs) + p * products * size,
+                           .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
+                           .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size,
+                           .features = products > 0});
   double* sums = scope.device<double>(p * p);
   double* sums_cross = scope.device<double>(k * p);
   clear(stream, sums, p * p);
@@ -208,7 +208,7 @@ std::optional<Formed> accumulate_halves(Context& context, const FeatureMap<float
     }
   });
   const double bound = halves.bound(sums);
-  if (bound > float32_bound) {
+  if (!std::isfinite(bound)) {
     return std::nullopt;
   }
   double* total = total_of(scope, gram, p);

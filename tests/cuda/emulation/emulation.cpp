@@ -126,9 +126,9 @@ struct Block {
   std::vector<unsigned> order;
   std::vector<State> state;
   std::vector<fiber::Fiber*> fiber;
-  std::vector<uint64_t> slot;  // what each thread offers in a shuffle
+  std::vector<uint64_t> slot;                         // what each thread offers in a shuffle
   std::vector<std::deque<std::vector<Copy>>> copies;  // of each thread, by groups; none, if no thread has any
-  unsigned cursor = 0;         // threads of `order` that were started
+  unsigned cursor = 0;                                // threads of `order` that were started
   unsigned current = 0;
   const std::function<void()>* body = nullptr;
 };
@@ -324,6 +324,9 @@ namespace {
 
 void carry_out(const Copy& copy) {
   const size_t kept = copy.bytes - copy.zeros;
+  if (kept > 0 && !inside_device_memory(copy.from, kept)) {
+    abort_with("a copy into shared memory that does not come from device memory");
+  }
   std::memcpy(copy.to, copy.from, kept);
   std::memset(static_cast<char*>(copy.to) + kept, 0, copy.zeros);
 }
