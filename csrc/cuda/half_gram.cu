@@ -67,22 +67,22 @@ __global__ void __launch_bounds__(threads, 2) half_products_kernel(const Half* x
   const BlockOfGram block = block_of(static_cast<int>(blockIdx.x));
   const bool diagonal = block.row == block.column;
   const int64_t left = count - blockIdx.y * slab_rows;
-  x += blockIdx.y * slab_rows * ld;
   const int rows = static_cast<int>(left < slab_rows ? left : slab_rows);
   const int steps = (rows + depth - 1) / depth;
 
   const int r = thread / (side / vector), c = thread % (side / vector) * vector;
-  const auto copy = [&](Half* to, int row, int column) {
-    const bool inside = row < rows && column < ld;  // zero elsewhere
-    __pipeline_memcpy_async(to, x + (inside ? static_cast<int64_t>(row) * ld + column : 0), 16, inside ? 0 : 16);
-  };
+  const auto inside = [ld](int column) { return column < ld ? column : ld - vector; };  // what is beyond is not used
+  const int column = inside(block.row * side + c), beside = inside(block.column * side + c) - column;
+  const Half* from = x + (blockIdx.y * slab_rows + r) * ld + column;
   const auto fetch = [&](int step) {
     if (step < steps) {
       Half* to = staged + step % stages * stage + r * stride + c;
-      copy(to, step * depth + r, block.row * side + c);
+      const size_t zeros = step * depth + r < rows ? 0 : 16;
+      __pipeline_memcpy_async(to, from, 16, zeros);
       if (!diagonal) {
-        copy(to + depth * stride, step * depth + r, block.column * side + c);
+        __pipeline_memcpy_async(to + depth * stride, from + beside, 16, zeros);
       }
+      from += depth * ld;
     }
     __pipeline_commit();
   };
