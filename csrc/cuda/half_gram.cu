@@ -38,6 +38,7 @@ constexpr double unit_roundoff = 1.0 / (1 << 24);
 constexpr double rounding = 8.0 * unit_roundoff;  // 7 of one constant, 1 to 5 else: docs/explanation/numerics.md
 
 static_assert(threads == depth * (side / vector), "a thread copies one vector of either side");
+static_assert(shared <= 99 << 10, "what a block of compute capability 8.6, 8.9 or 12.0 may have");
 static_assert(threads / 32 == warps_across * (side / (16 * down)));
 
 int64_t triangle_of(int64_t p) {
