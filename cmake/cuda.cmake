@@ -5,7 +5,7 @@ option(KRRDISTILL_CUDA_EMULATED "Build the CUDA backend on an emulated device, f
 set(KRRDISTILL_NVIDIA_DIR "" CACHE PATH "Headers and libraries of NVIDIA's wheels (default: nvidia/cu13 beside Python's packages)")
 
 set(KRRDISTILL_CUDA_SOURCES)
-foreach(name IN ITEMS runtime elementwise byte_layer byte_statistics sliced_gram feature_map hadamard gram dense statistics ridge score solve
+foreach(name IN ITEMS runtime elementwise byte_layer byte_statistics sliced_gram half_gram feature_map hadamard gram dense statistics ridge score solve
              preimage)
   list(APPEND KRRDISTILL_CUDA_SOURCES ${PROJECT_SOURCE_DIR}/csrc/cuda/${name}.cu)
 endforeach()

@@ -381,4 +381,4 @@ def set_tile_rows(monkeypatch: pytest.MonkeyPatch, backend: Backend, rows: int) 
     running = type(backend.inner if isinstance(backend, StagedBackend) else backend)
     for module in {sys.modules[kind.__module__] for kind in running.__mro__}:
         if hasattr(module, "tile_rows"):
-            monkeypatch.setattr(module, "tile_rows", lambda feature_map, dtype: rows)
+            monkeypatch.setattr(module, "tile_rows", lambda feature_map, dtype, **_: rows)

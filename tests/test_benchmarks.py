@@ -537,6 +537,17 @@ def test_gpu_floor_is_that_of_the_slowest_of_arithmetic_memory_and_bus(run: Any)
     assert (floors.Need(fp32=10.0) + need).fp32_floor(rates) == 6.0
 
 
+def test_gpu_model_of_tensor_cores_has_the_bias_that_an_h100_showed(
+    run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("gpu.accumulators") == 0
+    printed = capsys.readouterr().out
+    assert "9.0: bias of 4096 rows of |normal| bfloat16 in one accumulator -1.4" in printed
+    worst = [line for line in printed.splitlines() if "16 rows" in line]
+    assert len(worst) == 1
+    assert 1.0 < float(worst[0].split()[2]) < 8.0  # the bound of csrc/cuda/half_gram.cu
+
+
 def test_gpu_kip_steps_are_read_from_lines(run: Any) -> None:
     rows = script("gpu.kip_steps").parsed("start\nKIP published, s per iteration, ipc 10 1.5e-01\nend")
     assert rows == [{"name": "KIP, published", "variant": "published", "per_class": 10, "seconds": [0.15]}]

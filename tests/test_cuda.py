@@ -64,6 +64,35 @@ def accumulate_bytes(classes: bool, backend: Backend) -> list[Array]:
     return [np.tril(gram), cross]
 
 
+def accumulate_halves(classes: bool, backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((23, 150)).astype(np.float16)
+    Y = rng.integers(0, 3, 23) if classes else rng.standard_normal((23, 3))
+    gram, cross = np.zeros((150, 150)), np.zeros((3, 150))
+    used = backend.accumulate(stages(150), X, Y, gram, cross, dtype=FLOAT32, rows=rng.integers(0, 23, 40))
+    assert used.arithmetic == "halves"
+    return [np.tril(gram), cross]
+
+
+def accumulate_halves_there(backend: Backend) -> list[Array]:
+    rng = np.random.default_rng(2)
+    X = CudaArray(rng.integers(0x3E00, 0x4000, (40, 19)).astype(np.uint16), bfloat=True)
+    gram, cross = np.zeros((19, 19)), np.zeros((3, 19))
+    used = backend.accumulate(stages(19), X, rng.integers(0, 3, 40), gram, cross, dtype=FLOAT32)
+    assert used.arithmetic == "halves"
+    return [np.tril(gram), cross]
+
+
+def accumulate_tiny(backend: Backend) -> list[Array]:
+    """Of bfloat16 whose squares float32 does not hold."""
+    rng = np.random.default_rng(2)
+    X = CudaArray(rng.integers(0x0800, 0x0A00, (40, 19)).astype(np.uint16), bfloat=True)
+    gram, cross = np.zeros((19, 19)), np.zeros((3, 19))
+    used = backend.accumulate(stages(19), X, rng.integers(0, 3, 40), gram, cross, dtype=FLOAT32)
+    assert used.arithmetic != "halves"
+    return [np.tril(gram), cross]
+
+
 def accumulate_outliers(backend: Backend) -> list[Array]:
     X = np.random.default_rng(2).standard_normal((40, 33)).astype(np.float32)
     X[3] += 1e3 * np.arange(33)  # slices would lose the digits of the other rows
@@ -184,6 +213,10 @@ OPERATIONS: dict[str, Operation] = {
     "accumulate-targets": functools.partial(accumulate, "FCNN_1", FLOAT32, False),
     "accumulate-bytes": functools.partial(accumulate_bytes, True),
     "accumulate-bytes-targets": functools.partial(accumulate_bytes, False),
+    "accumulate-halves": functools.partial(accumulate_halves, True),
+    "accumulate-halves-targets": functools.partial(accumulate_halves, False),
+    "accumulate-halves-there": accumulate_halves_there,
+    "accumulate-halves-tiny-there": accumulate_tiny,
     "accumulate-outliers": accumulate_outliers,
     "accumulate-float64": functools.partial(accumulate, "orthogonal_fourier", FLOAT64, True),
     "score_path-2": functools.partial(score_path, FLOAT32, 2),

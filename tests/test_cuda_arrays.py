@@ -261,7 +261,7 @@ def test_tensors_of_16_bits_are_not_converted_as_a_whole(
         torch_gpu.Tensor, "to", lambda self, *a, **k: (sizes.append(self.numel()), to(self, *a, **k))[1]
     )
     for module in ("array", "compiled"):
-        monkeypatch.setattr(f"krrdistill.backends.{module}.tile_rows", lambda feature_map, dtype: 70)
+        monkeypatch.setattr(f"krrdistill.backends.{module}.tile_rows", lambda feature_map, dtype, **_: 70)
     found, expected = (kd.RidgeStatistics(phi, K, backend=backend).update(data, y) for data in (X, whole))
     assert max(sizes) < X.numel()
     tolerances.assert_exact(found.gram, expected.gram)

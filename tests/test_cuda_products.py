@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import tolerances
 from conftest import CudaArray, set_tile_rows, stages
 from krrdistill.backends import Backend, Layer, Products, products_in
 from krrdistill.backends.cuda import CudaBackend
+from krrdistill.errors import DeviceError, DeviceOutOfMemory
 from krrdistill.ridge.statistics import products_of
 
 Array = npt.NDArray[Any]
@@ -196,6 +198,68 @@ def test_columns_with_outliers_fall_back_to_float32_products(auto: Backend, devi
     assert used == expected[2]
     tolerances.assert_exact(gram, expected[0])
     tolerances.assert_exact(cross, expected[1])
+
+
+@pytest.mark.parametrize(("n", "p"), [(40, 128), (300, 380), (200, 1100)])
+def test_two_products_of_slices_have_the_bits_of_five(device: ModuleType, n: int, p: int) -> None:
+    """Which of them are formed follows from how many blocks the device takes at a time: with one, five."""
+    X = np.random.default_rng(p).integers(200, 300, (n, p)).astype(np.float32)  # exact in slices
+    found, calls = [], []
+    for processors in (132, 1):
+        device.emulate(multiprocessors=processors)
+        backend = CudaBackend()
+        device.emulate(multiprocessors=processors)
+        found.append(sums(backend, stages(p), X, np.empty((n, 0))))
+        calls.append(device.calls())
+    assert calls[0] < calls[1]
+    assert found[0][2] == found[1][2]
+    assert found[0][2].arithmetic == "slices"
+    tolerances.assert_exact(found[0][0], found[1][0])
+
+
+def test_a_small_batch_is_not_summed_twice_for_want_of_digits(device: ModuleType) -> None:
+    """Of white noise the norm of G is small beside its trace: slices are not accurate enough, which few rows tell."""
+    X, labels = np.random.default_rng(8).standard_normal((4100, 300)).astype(np.float32), np.arange(4100) % 3
+    backend = CudaBackend()
+    device.bus_bytes()
+    gram, cross, used = sums(backend, stages(300), X, labels)
+    assert X.nbytes <= device.bus_bytes()[0] < 1.6 * X.nbytes  # G, too
+    expected = sums(CudaBackend(products="fp32"), stages(300), X, labels)
+    assert used == expected[2]
+    magnitude = np.abs(X.astype(np.float64)).T @ np.abs(X) + 0.25
+    tolerances.assert_within(gram, expected[0], 2.0**-40 * np.tril(magnitude))  # added to G in another order
+    tolerances.assert_reduction(cross, expected[1], FLOAT64, 4100, np.abs(expected[1]) + 4100.0)
+
+
+def test_a_failure_while_slices_are_judged_leaves_nothing(device: ModuleType) -> None:
+    X = np.random.default_rng(8).standard_normal((4100, 300)).astype(np.float32)
+    backend = CudaBackend()
+    expected = [sums(backend, stages(300), X, np.empty((4100, 0)))[0] for _ in range(2)][1]
+    device.emulate()
+    tolerances.assert_exact(sums(backend, stages(300), X, np.empty((4100, 0)))[0], expected)
+    calls, before = device.calls(), device.live_objects()
+    for number in range(8, calls - 8, 3):
+        device.emulate(fail_at=number)
+        gram = np.zeros((300, 300))
+        with contextlib.suppress(DeviceError, DeviceOutOfMemory):
+            backend.accumulate(stages(300), X, np.empty((4100, 0)), gram, np.zeros((0, 300)), dtype=FLOAT32)
+            assert device.failed() == "cudaMalloc"  # tried again
+        assert device.pending() == 0
+        device.emulate()
+        assert device.live_objects() == before, device.failed()
+    tolerances.assert_exact(sums(backend, stages(300), X, np.empty((4100, 0)))[0], expected)
+
+
+@pytest.mark.parametrize("outlier", [False, True])
+def test_slices_that_look_accurate_enough_are_still_judged_at_the_end(device: ModuleType, outlier: bool) -> None:
+    X = np.random.default_rng(9).standard_normal((5000, 30)).astype(np.float32)
+    if outlier:
+        X[4500] += 3e4 * np.arange(30)  # behind the rows that are looked at first
+    gram, _, used = sums(CudaBackend(), stages(30), X, np.empty((5000, 0)))
+    exact = X.astype(np.float64)
+    assert used.arithmetic == ("float32" if outlier else "slices")
+    gram -= np.tril(np.full(gram.shape, 0.25))
+    assert relative(gram + np.tril(gram, -1).T, exact.T @ exact) <= used.bound
 
 
 def test_features_that_overflow_are_not_finite_in_g(auto: Backend) -> None:

@@ -4,8 +4,9 @@
 
 Three errors of each G against the float64 features and products of the same map: ``total`` is ||G - G*||_2 / ||G*||_2,
 ``products`` is the same for products of exactly those float32 features that the backend computed, and ``features`` is
-||F - F*||_F / ||F*||_F. Beside them stand what the backend told: arithmetic, its own bound, and the noise floor. The
-script fails where an error exceeds what was told.
+||F - F*||_F / ||F*||_F. ``pixels_float16`` and ``features_float16`` are rows of float16 without a map: pixels in
+[0, 1], and features of FCNN. Beside them stand what the backend told: arithmetic, its own bound, and the noise floor.
+The script fails where an error exceeds what was told.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from krrdistill.backends import Products
 from krrdistill.maps import FeatureMap
 
 MAPS = ("identity", "FCNN", "random_fourier")
+HALVES = ("pixels_float16", "features_float16")
 PRODUCTS = ("auto", "fp32")
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,7 +52,8 @@ def summed(backend: Any, phi: FeatureMap, X: npt.NDArray[Any], dtype: str) -> tu
 
 def rows_of(phi: FeatureMap, X: npt.NDArray[Any], backends: dict[str, Any]) -> list[dict[str, Any]]:
     """The row of each kind of products."""
-    exact = kd.get_backend("array").transform(phi, X, dtype=np.dtype(np.float64))
+    wide = X.astype(np.float64) if X.dtype == np.float16 else X
+    exact = kd.get_backend("array").transform(phi, wide, dtype=np.dtype(np.float64))
     expected = exact.T @ exact
     size, features_size = norm(expected), float(np.linalg.norm(exact))
     found = []
@@ -66,13 +69,29 @@ def rows_of(phi: FeatureMap, X: npt.NDArray[Any], backends: dict[str, Any]) -> l
     return found
 
 
+def problem_of(name: str, p: int | None, X: npt.NDArray[Any], make: Any) -> tuple[FeatureMap, npt.NDArray[Any]]:
+    """(map, rows) of images X; rows of float16 are as somebody may keep them, pixels or features."""
+    of_map = "FCNN" if name in HALVES else name
+    sizes: dict[str, dict[str, Any]] = {"FCNN": {"widths": (p,)}, "random_fourier": {"n_features": p}}
+    phi = make(of_map, **({} if p is None else sizes.get(of_map, {})))
+    if name not in HALVES:
+        return phi, X
+    features = (
+        kd.get_backend("array").transform(phi, X, dtype=np.dtype(np.float32))
+        if name == "features_float16"
+        else X / 255.0
+    )
+    rows = features.astype(np.float16)
+    return kd.Identity(rows.shape[1]), rows
+
+
 def main() -> int:
     """Prints the table; 1 where an error is larger than the backend told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=4096)
     parser.add_argument("--features", type=int, default=None, help="p of FCNN and random Fourier, by default d = 3072")
     parser.add_argument("--device", choices=("real", "emulated"), default="real")
-    parser.add_argument("--maps", nargs="*", default=list(MAPS), choices=MAPS)
+    parser.add_argument("--maps", nargs="*", default=[*MAPS, *HALVES], choices=MAPS + HALVES)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     if arguments.device == "emulated":
@@ -87,10 +106,8 @@ def main() -> int:
     table, good = [], True
     print(f"{backends['auto'].name}, {len(X)} rows")
     for kernel in arguments.maps:
-        p = arguments.features
-        chosen = {"identity": {}, "FCNN": {"widths": (p,)}, "random_fourier": {"n_features": p}}[kernel]
-        phi = make(kernel, **(chosen if p is not None else {}))
-        for row in rows_of(phi, X, backends):
+        phi, rows = problem_of(kernel, arguments.features, X, make)
+        for row in rows_of(phi, rows, backends):
             least = phi.output_dim * 2.0**-52
             kept = row["total"] <= max(row["rounding"], least) and row.get("own", 0.0) <= max(row["bound"], least)
             good = good and kept

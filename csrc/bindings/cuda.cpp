@@ -124,6 +124,8 @@ const char* name_of(cuda::Arithmetic arithmetic) {
       return "float64";
     case cuda::Arithmetic::integers:
       return "integers";
+    case cuda::Arithmetic::halves:
+      return "halves";
     case cuda::Arithmetic::slices:
       return "slices";
     case cuda::Arithmetic::float32:

@@ -204,7 +204,7 @@ void ByteStatistics::add(const std::byte* rows, int64_t count, const int* sorted
   const int64_t ld = pitch(p_);
   launch("transpose", &transpose_kernel, grid_of(ceil_div(order_, side), ceil_div(count, side)), threads, side * side,
          stream, bytes, ld, count, transposed_, ld_, order_);
-  multiply_bytes_lower(scope_, order_, byte_order(count), transposed_, transposed_, ld_, pending_ > 0, gram_);
+  multiply_bytes_lower(scope_, order_, byte_order(count), transposed_, ld_, pending_ > 0, gram_, order_);
   const int64_t across = ceil_div(ceil_div(p_, 4), threads);
   if (sorted != nullptr) {
     launch("byte_class_sums", &byte_class_sums_kernel, grid_of(across, classes_), threads, 0, stream, bytes, ld, sorted,

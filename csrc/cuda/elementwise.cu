@@ -1,21 +1,12 @@
 #include "cuda/elementwise.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "cuda/halves.h"
 #include "cuda/vectors.h"
 
 namespace krrdistill::cuda {
 namespace {
 
 constexpr int threads = 256;
-
-// float32 holds every number of 16 bits.
-template <typename T>
-__device__ inline T widen(T x) {
-  return x;
-}
-__device__ inline float widen(__half x) { return __half2float(x); }
-__device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 template <typename In, typename Factor, typename T>
 __global__ void __launch_bounds__(threads)

@@ -19,7 +19,7 @@ enum class Products { automatic, fp32, tf32 };
 
 // How the products in a Gram matrix were formed, and a bound on their ||dG||_2 / ||G||_2 (0: that of float64). What the
 // features are off by themselves is another matter.
-enum class Arithmetic { float64, integers, slices, float32, tf32 };
+enum class Arithmetic { float64, integers, halves, slices, float32, tf32 };
 struct Formed {
   Arithmetic arithmetic;
   double bound;

@@ -60,15 +60,30 @@ inline void multiply_bytes(Scope& scope, int64_t rows, int64_t columns, int64_t 
         "cublasGemmEx");
 }
 
-// The same for two operands of `order` rows where only the lower triangle of out (order, order) is wanted: columns of
+// The same for one operand of `order` rows where only the lower triangle of out (order, order) is wanted: columns of
 // blocks, from the diagonal down. What lies above the triangle is undefined.
-inline void multiply_bytes_lower(Scope& scope, int64_t order, int64_t depth, const int8_t* left, const int8_t* right,
-                                 int64_t ld, bool add, int32_t* out) {
-  constexpr int64_t block = 1024;  // wide enough to fill the device, narrow enough to leave a third of a square out
-  for (int64_t first = 0; first < order; first += block) {
-    multiply_bytes(scope, order - first, std::min(block, order - first), depth, left + first * ld, ld,
-                   right + first * ld, ld, add, out + first * order + first, order);
+constexpr int64_t lower_block = 1024;  // wide enough to fill the device, narrow enough to leave a third of a square out
+inline void multiply_bytes_lower(Scope& scope, int64_t order, int64_t depth, const int8_t* rows, int64_t rows_ld,
+                                 bool add, int32_t* out, int64_t ld) {
+  for (int64_t first = 0; first < order; first += lower_block) {
+    multiply_bytes(scope, order - first, std::min(lower_block, order - first), depth, rows + first * rows_ld, rows_ld,
+                   rows + first * rows_ld, rows_ld, add, out + first * ld + first, ld);
   }
+}
+
+// Blocks of 128 x 128 of a product of bytes run beside each other, one on each multiprocessor: how often the device
+// takes as many as it has.
+inline int64_t turns(const Scope& scope, int64_t rows, int64_t columns) {
+  constexpr int64_t side = 128;
+  return ceil_div(ceil_div(rows, side) * ceil_div(columns, side), scope.context.multiprocessors);
+}
+
+inline int64_t turns_lower(const Scope& scope, int64_t order) {
+  int64_t sum = 0;
+  for (int64_t first = 0; first < order; first += lower_block) {
+    sum += turns(scope, order - first, std::min(lower_block, order - first));
+  }
+  return sum;
 }
 
 }  // namespace krrdistill::cuda

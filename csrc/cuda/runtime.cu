@@ -121,6 +121,7 @@ Context::Context(const Options& given) : options(given) {
       KRRDISTILL_CHECK(cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking));
     }
     KRRDISTILL_CHECK(cudaStreamCreateWithFlags(&copy, cudaStreamNonBlocking));
+    KRRDISTILL_CHECK(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, options.device));
     KRRDISTILL_CHECK(cublasCreate(&blas));
     KRRDISTILL_CHECK(cublasSetStream(blas, compute));
     KRRDISTILL_CHECK(

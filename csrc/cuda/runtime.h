@@ -92,6 +92,7 @@ class Context : public std::enable_shared_from_this<Context> {
   cudaStream_t copy = nullptr;     // tiles on their way to the device, or out of the caller's memory there
   cublasHandle_t blas = nullptr;
   cusolverDnHandle_t solver = nullptr;
+  int multiprocessors = 0;  // of the device
   std::mutex mutex;
   Pool device_pool;
   Pool pinned_pool;

@@ -5,7 +5,7 @@
 
 namespace krrdistill::cuda {
 
-extern __shared__ __align__(16) unsigned char shared_bytes[];
+extern __shared__ __align__(32) unsigned char shared_bytes[];  // as fragments of matrices want it
 
 template <typename T>
 __device__ inline T* shared_memory() {

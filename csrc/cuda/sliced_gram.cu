@@ -137,13 +137,15 @@ __global__ void __launch_bounds__(block * 8)
     return;
   }
   const int x = static_cast<int>(threadIdx.x) % block, y = static_cast<int>(threadIdx.x) / block;
-  const int64_t square = order * order;
-  const int32_t* whole = products + 2 * square;
+  // S0 S1, S0 S2 and S1 S2
+  const int32_t* second = products + 3 * order * order;
+  const int32_t* whole[mirrored] = {products + order, products + 2 * order, second + order};
+  const int64_t ld[mirrored] = {3 * order, 3 * order, 2 * order};
 #pragma unroll
   for (int i = y; i < block; i += 8) {
 #pragma unroll
     for (int s = 0; s < mirrored; ++s) {
-      mirror[(s * block + i) * stride + x] = whole[s * square + (column + i) * order + row + x];
+      mirror[(s * block + i) * stride + x] = whole[s][(column + i) * ld[s] + row + x];
     }
   }
   __syncthreads();
@@ -151,14 +153,14 @@ __global__ void __launch_bounds__(block * 8)
 #pragma unroll
   for (int i = y; i < block; i += 8) {
     if (j <= row + i && row + i < p) {
-      const int64_t at = (row + i) * order + j;
       int64_t pairs[mirrored];
 #pragma unroll
       for (int s = 0; s < mirrored; ++s) {
-        pairs[s] = static_cast<int64_t>(whole[s * square + at]) + mirror[(s * block + x) * stride + i];
+        pairs[s] = static_cast<int64_t>(whole[s][(row + i) * ld[s] + j]) + mirror[(s * block + x) * stride + i];
       }
-      const int64_t leading = products[at] * int64_t{256} + pairs[0];  // under 2^55 once joined
-      const auto sum = static_cast<double>(joined(leading, pairs[1] + products[square + at], pairs[2]));
+      const int64_t leading = products[(row + i) * ld[0] + j] * int64_t{256} + pairs[0];  // under 2^55 once joined
+      const int64_t middle = pairs[1] + second[(row + i) * ld[2] + j];
+      const auto sum = static_cast<double>(joined(leading, middle, pairs[2]));
       gram[(row + i) * p + j] += 256.0 * sum * (unit[row + i] * unit[j]);
     }
   }
@@ -210,6 +212,8 @@ SlicedGram::SlicedGram(Scope& scope, int64_t p, int64_t rows)
       worst_(scope.device<double>(p)),
       squares_(scope.device<double>(2 * p)),
       slices_(scope.device<int8_t>(3 * order_ * ld_)),
+      joined_(turns(scope, order_, 3 * order_) + turns(scope, order_, 2 * order_) <
+              2 * turns_lower(scope, order_) + 3 * turns(scope, order_, order_)),
       products_(scope.device<int32_t>(5 * order_ * order_)) {
   KRRDISTILL_CHECK(cudaMemsetAsync(worst_, 0, static_cast<size_t>(p) * sizeof(double), scope.context.compute));
 }
@@ -225,20 +229,36 @@ void SlicedGram::add(const float* features, int64_t count, double* gram) {
   launch("quantise", &quantise_kernel, grid_of(ceil_div(order_, wide), ceil_div(count, high)), threads,
          high * wide * static_cast<int64_t>(sizeof(int)), stream, features, pitch(p_), count, p_, inverse_, slices_,
          order_, ld_);
-  const int64_t depth = byte_order(count), square = order_ * order_;
-  const auto digits = [this](int64_t s) { return slices_ + s * order_ * ld_; };
-  multiply_bytes_lower(scope_, order_, depth, digits(0), digits(0), ld_, false, products_);
-  multiply_bytes_lower(scope_, order_, depth, digits(1), digits(1), ld_, false, products_ + square);
-  const auto whole = [&](int64_t a, int64_t b, int64_t sum) {
-    multiply_bytes(scope_, order_, order_, depth, digits(a), ld_, digits(b), ld_, false, products_ + sum * square,
-                   order_);
-  };
-  whole(0, 1, 2);
-  whole(0, 2, 3);
-  whole(1, 2, 4);
+  multiply(byte_order(count));
   launch("combine", &combine_kernel, grid_of(order_ / block, order_ / block), block * 8,
          3 * block * (block + 1) * static_cast<int64_t>(sizeof(int32_t)), stream, products_, order_, unit_, gram, p_);
   rows_ += count;
+}
+
+// Turns of 132 multiprocessors (`turns`), two products and five:
+//
+//     p          512    1024   2048   3072   4096   8192
+//     two          2       3     10     23     40    157
+//     five         5       5     10     23     36    136
+//
+// Where both take as many, five: they were measured, at p = 3072.
+void SlicedGram::multiply(int64_t depth) {
+  const int64_t wide = 3 * order_, narrow = 2 * order_;
+  const int8_t *first = slices_, *second = slices_ + order_ * ld_, *third = second + order_ * ld_;
+  int32_t *out = products_, *out_second = products_ + order_ * wide;
+  const auto product = [&](int64_t columns, const int8_t* left, const int8_t* right, int32_t* to, int64_t ld) {
+    multiply_bytes(scope_, order_, columns, depth, left, ld_, right, ld_, false, to, ld);
+  };
+  if (joined_) {
+    product(wide, first, first, out, wide);
+    product(narrow, second, second, out_second, narrow);
+    return;
+  }
+  multiply_bytes_lower(scope_, order_, depth, first, ld_, false, out, wide);
+  multiply_bytes_lower(scope_, order_, depth, second, ld_, false, out_second, narrow);
+  product(order_, first, second, out + order_, wide);
+  product(order_, first, third, out + 2 * order_, wide);
+  product(order_, second, third, out_second + order_, narrow);
 }
 
 // With E the rounding of F, about uniform and independent, of deviation u_j / sqrt(12) in column j,
@@ -246,27 +266,48 @@ void SlicedGram::add(const float* features, int64_t count, double* gram) {
 // E' its part in the range of F, of rank r. The product that is left out, S2 S2 u_i u_j, is a sum of n random terms of
 // deviation 74^2: a matrix of norm about 74^2 sqrt(n) 2 max u ||u||.
 // ||F||^2 = ||G|| >= ||G||_F^2 / tr G.
-double SlicedGram::bound(const double* gram) const {
+double SlicedGram::bound_of(const Sizes& sizes, double norm, double rows) const {
+  const double rank = std::min(rows, static_cast<double>(p_)), units = std::sqrt(sizes.all);
+  const double rounding = 2.0 * (std::sqrt(rank) * sizes.most + units) / std::sqrt(12.0 * norm);
+  const double left_out = 74.0 * 74.0 * std::sqrt(rows) * 2.0 * sizes.most * units / norm;
+  return margin * (rounding + left_out);
+}
+
+SlicedGram::Sizes SlicedGram::sizes(const double* gram) const {
   launch("squares", &squares_kernel, grid_of(p_), threads, threads * static_cast<int64_t>(sizeof(double)),
          scope_.context.compute, gram, p_, squares_);
   std::vector<double> found(static_cast<size_t>(2 * p_)), units(static_cast<size_t>(p_));
   scope_.download(found.data(), squares_, 2 * p_);
   scope_.download(units.data(), worst_, p_);
-  double square = 0.0, trace = 0.0, most = 0.0, all = 0.0;
+  Sizes result;
   for (int64_t i = 0; i < p_; ++i) {
     const auto at = static_cast<size_t>(i);
-    square += found[at];
-    trace += found[static_cast<size_t>(p_) + at];
-    most = std::max(most, units[at]);
-    all += units[at] * units[at];
+    result.square += found[at];
+    result.trace += found[static_cast<size_t>(p_) + at];
+    result.most = std::max(result.most, units[at]);
+    result.all += units[at] * units[at];
   }
-  if (trace == 0.0) {
+  return result;
+}
+
+double SlicedGram::bound(const double* gram) const {
+  const Sizes found = sizes(gram);
+  return found.trace == 0.0 ? 0.0 : bound_of(found, found.square / found.trace, static_cast<double>(rows_));
+}
+
+// ||G||_F^2 is the sum of (x_i x_j)^2 over all pairs of rows. With t the mean of ||x_i||^2 and s that of pairs i != j,
+//     tr G = n t,   ||G||_F^2 >= n t^2 + n (n - 1) s   for every n,
+// with equality where all rows are as long: then s of a few rows tells the norm for all. Where they are not it tells
+// too much, and the bound is found out at the end.
+double SlicedGram::outlook(const double* gram, int64_t rows) const {
+  const Sizes found = sizes(gram);
+  if (found.trace == 0.0) {
     return 0.0;
   }
-  const double norm = square / trace, p = static_cast<double>(p_), n = static_cast<double>(rows_);
-  const double rounding = 2.0 * (std::sqrt(std::min(n, p)) * most + std::sqrt(all)) / std::sqrt(12.0 * norm);
-  const double left_out = 74.0 * 74.0 * std::sqrt(n) * 2.0 * most * std::sqrt(all) / norm;
-  return margin * (rounding + left_out);
+  const auto n = static_cast<double>(rows_), all = static_cast<double>(rows);
+  const double length = found.trace / n;
+  const double pairs = std::max(0.0, found.square - n * length * length) / (n * (n - 1.0));
+  return bound_of(found, length + (all - 1.0) * pairs / length, all);
 }
 
 }  // namespace krrdistill::cuda

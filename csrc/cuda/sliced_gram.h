@@ -5,6 +5,10 @@
 //
 // all but the last are formed, in exact sums of integers, and added in float64. S1 S0 is the mirror of S0 S1, which is
 // formed whole. Columns with outliers lose digits: `bound` tells.
+//
+// The slices lie one below the other, so that S0 [S0 S1 S2] and S1 [S1 S2] are one product each. Of a narrow map they
+// fill the device, where five products leave half of it idle; of a wide one five are better, two of which are
+// triangles.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +32,21 @@ class SlicedGram {
   // where G is not finite.
   double bound(const double* gram) const;
 
+  // What it will be of `rows` rows that are like those so far, if none has a larger magnitude.
+  double outlook(const double* gram, int64_t rows) const;
+
  private:
+  // Of G and the units.
+  struct Sizes {
+    double square = 0.0;  // ||G||_F^2
+    double trace = 0.0;
+    double most = 0.0;  // the largest u
+    double all = 0.0;   // ||u||^2
+  };
+  Sizes sizes(const double* gram) const;
+  double bound_of(const Sizes& sizes, double norm, double rows) const;
+  void multiply(int64_t depth);
+
   Scope& scope_;
   int64_t p_;
   int64_t order_;      // byte_order(p)
@@ -40,7 +58,8 @@ class SlicedGram {
   double* worst_;      // the largest u so far
   double* squares_;    // of the rows of G, and its diagonal, (2, p)
   int8_t* slices_;     // (3, order, ld)
-  int32_t* products_;  // S0 S0, S1 S1 (lower triangles), S0 S1, S0 S2, S1 S2, (5, order, order)
+  bool joined_;        // whether two products take less time than five
+  int32_t* products_;  // S0 [S0 S1 S2], (order, 3 order), then S1 [S1 S2], (order, 2 order)
 };
 
 }  // namespace krrdistill::cuda

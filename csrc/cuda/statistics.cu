@@ -2,6 +2,7 @@
 #include "krrdistill/statistics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -9,8 +10,11 @@
 #include "cuda/byte_statistics.h"
 #include "cuda/elementwise.h"
 #include "cuda/feature_map.h"
+#include "cuda/half_gram.h"
+#include "cuda/halves.h"
 #include "cuda/products.h"
 #include "cuda/sliced_gram.h"
+#include "cuda/vectors.h"
 
 namespace krrdistill::cuda {
 namespace {
@@ -18,25 +22,46 @@ namespace {
 constexpr int threads = 128;
 constexpr int64_t chain_rows = 256;  // of float32 sums: longer chains of positive terms exceed the noise floor
 constexpr double float32_bound = 6.0 / (1 << 24);  // of such chains: their rounding grows like sqrt(chain_rows) / 3
-constexpr double tf32_bound = 1.0 / (1 << 15);     // 1.8e-5 was measured on an H100, whose accumulators truncate
+// Rows by which it is judged whether slices will do, where there are several times as many.
+constexpr int64_t probe_rows = 1024, probed_part = 4;
+constexpr double tf32_bound = 1.0 / (1 << 15);  // 1.8e-5 was measured on an H100, whose accumulators truncate
+
+// Columns that a thread of class_sums has: a warp reads 128 bytes of a row at least.
+template <typename T>
+constexpr int columns_of = sizeof(T) == 2 ? 2 : 1;
 
 // cross[c] += the features of class c. `sorted`: starts (k + 1), then the rows of the tile by class. A thread owns
-// one column of one class and adds its rows in order, so that two runs are bit-identical.
+// columns of one class and adds their rows in order, so that two runs are bit-identical.
 template <typename T>
 __global__ void __launch_bounds__(threads)
     class_sums_kernel(const T* features, int64_t ld, const int* sorted, double* cross, int64_t p, int64_t k) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  constexpr int n = columns_of<T>;
+  const int64_t column = n * (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x);
   if (column >= p) {
     return;
   }
   const int* rows = sorted + k + 1;
   for (int64_t c = blockIdx.y; c < k; c += gridDim.y) {
-    double sum = 0.0;
+    double sum[n]{};
+#pragma unroll 4
     for (int i = sorted[c]; i < sorted[c + 1]; ++i) {
-      sum += static_cast<double>(features[rows[i] * ld + column]);
+      const auto value = *reinterpret_cast<const Pack<T, n>*>(features + rows[i] * ld + column);
+#pragma unroll
+      for (int j = 0; j < n; ++j) {
+        sum[j] += static_cast<double>(widen(value.v[j]));
+      }
     }
-    cross[c * p + column] += sum;
+    for (int j = 0; j < n && column + j < p; ++j) {
+      cross[c * p + column + j] += sum[j];
+    }
   }
+}
+
+template <typename T>
+void add_class_sums(cudaStream_t stream, const T* features, const std::byte* sorted, double* cross, int64_t p,
+                    int64_t k) {
+  launch("class_sums", &class_sums_kernel<T>, grid_of(ceil_div(p, threads * columns_of<T>), k), threads, 0, stream,
+         features, pitch(p), reinterpret_cast<const int*>(sorted), cross, p, k);
 }
 
 // Rows of the tile by class, in order: a counting sort.
@@ -165,6 +190,51 @@ Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source
   return {Arithmetic::integers, 0.0};
 }
 
+// Rows of 16 bits that are the features themselves. Their sums are apart until it is known that the range of float32
+// was enough; where it was not, also for infinity and NaN among the rows, nothing is added and nothing returned.
+template <typename Half>
+std::optional<Formed> accumulate_halves(Context& context, const FeatureMap<float>& map, const Source& input,
+                                        const Targets& targets, int64_t tile_rows, const Gram& gram, double* cross) {
+  Scope scope(context);
+  cudaStream_t stream = context.compute;
+  const int64_t p = map.output_dim(), k = targets.k, size = sizeof(float);
+  const bool classes = targets.labels != nullptr;
+  const int64_t products = classes ? 0 : k;  // of real targets with the features, which are converted for them
+  const int64_t slabs = HalfGram::slabs_for(scope, p, std::min(tile_rows, input.n));
+  TileStream<float> tiles(scope, "accumulate", map, input, tile_rows,
+                          {.fixed = (own_elements(gram, p) + p * p + 2 * k * p) * static_cast<int64_t>(sizeof(double)) +
+                                    HalfGram::fixed_bytes(p, slabs) + p * products * size,
+                           .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
+                           .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size,
+                           .features = products > 0});
+  double* sums = scope.device<double>(p * p);
+  double* sums_cross = scope.device<double>(k * p);
+  clear(stream, sums, p * p);
+  clear(stream, sums_cross, k * p);
+  auto* product = scope.device<float>(products * p);
+  HalfGram halves(scope, p, slabs);
+  tiles.for_each(fill_of<float>(input, targets), [&](const TileStream<float>::Tile& tile) {
+    const auto* rows = reinterpret_cast<const Half*>(tile.raw);
+    halves.add(rows, tile.count, sums);
+    if (classes) {
+      add_class_sums(stream, rows, tile.extra, sums_cross, p, k);
+    } else if (products > 0) {
+      add_target_products(scope, tile.features, reinterpret_cast<const float*>(tile.extra), tile.count, p, k, product,
+                          sums_cross);
+    }
+  });
+  const double bound = halves.bound(sums);
+  if (!std::isfinite(bound)) {
+    return std::nullopt;
+  }
+  double* total = total_of(scope, gram, p);
+  double* total_cross = cross_of(scope, cross, k * p);
+  add(stream, sums, total, p, p, true);
+  add(stream, sums_cross, total_cross, k, p, false);
+  finish(scope, gram, total, p, cross, total_cross, k);
+  return Formed{Arithmetic::halves, bound};
+}
+
 // Features in T. By slices, the sums of these rows are apart until it is known that they are accurate enough.
 template <typename T>
 Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
@@ -193,20 +263,45 @@ Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Sou
   T* scratch = nullptr;
   std::optional<SlicedGram> sliced;
 
-  const auto use = [&](const Tile& tile) {
+  const auto start = [&](bool by_slices) {
+    if (slices) {
+      clear(stream, sums, p * p);
+      clear(stream, sums_cross, k * p);
+    }
+    if (by_slices) {
+      sliced.emplace(scope, p, tiles.rows());
+    } else {
+      sliced.reset();
+      scratch = scope.device<T>(partial);
+    }
+  };
+  const auto add_gram = [&](const Tile& tile) {
     if constexpr (single) {
-      if (sliced) {
-        sliced->add(tile.features, tile.count, sums);
-      } else {
-        add_chains(scope, tile.features, tile.count, p, scratch, sums);
+      int64_t done = 0;
+      if (sliced && tile.first == 0 && input.n >= probed_part * probe_rows) {
+        // Whether slices will be accurate enough shows in a few rows: if not, they are left at once, not at the end.
+        done = std::min(probe_rows, tile.count);
+        sliced->add(tile.features, done, sums);
+        if (sliced->outlook(sums, input.n) > float32_bound) {
+          start(false);
+          done = 0;
+        }
+      }
+      const float* features = tile.features + done * pitch(p);
+      if (!sliced) {
+        add_chains(scope, features, tile.count - done, p, scratch, sums);
+      } else if (done < tile.count) {
+        sliced->add(features, tile.count - done, sums);
       }
     } else {
       // G is symmetric: the upper triangle in the column-major order of cuBLAS is our lower one in row-major order.
       syrk<T>(scope, p, tile.count, tile.features, pitch(p), T(1), sums, p);
     }
+  };
+  const auto use = [&](const Tile& tile) {
+    add_gram(tile);
     if (classes) {
-      launch("class_sums", &class_sums_kernel<T>, grid_of(ceil_div(p, threads), k), threads, 0, stream, tile.features,
-             pitch(p), reinterpret_cast<const int*>(tile.extra), sums_cross, p, k);
+      add_class_sums(stream, tile.features, tile.extra, sums_cross, p, k);
     } else if (k > 0) {
       add_target_products(scope, tile.features, reinterpret_cast<const T*>(tile.extra), tile.count, p, k, product,
                           sums_cross);
@@ -217,25 +312,16 @@ Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Sou
     const bool tf32 = context.options.products == Products::tf32;
     formed = tf32 ? Formed{Arithmetic::tf32, tf32_bound} : Formed{Arithmetic::float32, float32_bound};
   }
-  bool summed = false;
-  if (slices) {
-    sliced.emplace(scope, p, tiles.rows());
-    clear(stream, sums, p * p);
-    clear(stream, sums_cross, k * p);
-    tiles.for_each(fill_of<T>(input, targets), use);
+  start(slices);
+  tiles.for_each(fill_of<T>(input, targets), use);
+  if (sliced) {
     const double bound = sliced->bound(sums);
-    summed = !(bound > float32_bound);  // NaN: what overflows does so in every arithmetic
-    if (summed) {
+    if (bound > float32_bound) {
+      start(false);
+      tiles.for_each(fill_of<T>(input, targets), use);
+    } else {  // NaN, too: what overflows does so in every arithmetic
       formed = {Arithmetic::slices, bound};
-    } else {
-      sliced.reset();
-      clear(stream, sums, p * p);
-      clear(stream, sums_cross, k * p);
     }
-  }
-  if (!summed) {
-    scratch = scope.device<T>(partial);
-    tiles.for_each(fill_of<T>(input, targets), use);
   }
   if (slices) {
     add(stream, sums, total, p, p, true);
@@ -253,6 +339,15 @@ Formed accumulate(Context& context, const FeatureMap<T>& map, const Source& inpu
   if constexpr (std::is_same_v<T, double>) {
     if (map.layers.empty() && input.type == InputType::u8 && context.options.products == Products::automatic) {
       return accumulate_bytes(context, map, input, targets, tile_rows, gram, cross);
+    }
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    const bool plain = map.layers.empty() && map.scale == nullptr;
+    if (plain && is_half(input.type) && context.options.products == Products::automatic) {
+      const auto run = input.type == InputType::f16 ? &accumulate_halves<__half> : &accumulate_halves<__nv_bfloat16>;
+      if (const auto formed = run(context, map, input, targets, tile_rows, gram, cross)) {
+        return *formed;
+      }
     }
   }
   return accumulate_features(context, map, input, targets, tile_rows, gram, cross);

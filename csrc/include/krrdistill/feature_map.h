@@ -59,6 +59,8 @@ constexpr int64_t element_bytes(InputType type) {
   }
 }
 
+constexpr bool is_half(InputType type) { return type == InputType::f16 || type == InputType::bf16; }
+
 // n rows of input_dim contiguous elements in the caller's memory; row i of the batch is row
 // rows[i] of the memory when `rows` is given (a split needs no copy of the data).
 struct Input {

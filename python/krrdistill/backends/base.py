@@ -61,7 +61,7 @@ class Products(NamedTuple):
 
     precision: Precision
     rounding: float  # of G, relative to its largest eigenvalue, on top of that of float64
-    arithmetic: str = ""  # of the products alone: "float64", "float32", "integers", "slices" (of int8) or "tf32",
+    arithmetic: str = ""  # of products: "float64", "float32", "integers", "halves", "slices" (of int8) or "tf32",
     bound: float = 0.0  # and what they add to the rounding of the features
 
     def worse(self, other: Products) -> Products:

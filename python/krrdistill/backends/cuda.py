@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.common.arrays import check_choice, is_on_host, namespace_of
+from krrdistill.common.arrays import check_choice, is_half, is_on_host, namespace_of
 from krrdistill.common.products import products_on
 from krrdistill.errors import BackendUnavailable
 
@@ -281,7 +281,10 @@ class CudaBackend(CompiledBackend):
         """
         if self._integers and not feature_map.layers and _is_bytes(X):
             dtype = np.dtype(np.float64)  # csrc/cuda/byte_statistics.cu, and faster than float32
-        step = self._tile_rows(feature_map, dtype)
+        as_they_are = self._integers and not feature_map.layers and feature_map.scale is None
+        halves = as_they_are and is_half(getattr(X, "dtype", ""))
+        stored = np.dtype(np.float16) if halves else dtype  # what the buffers of a tile hold
+        step = tile_rows(feature_map, stored, there=not is_on_host(X))
         arithmetic, bound = self._operations.accumulate(
             self._map(feature_map, dtype), X, rows, Y, _made(gram), cross, step
         )

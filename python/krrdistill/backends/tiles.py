@@ -14,6 +14,8 @@ _TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at 
 _MIN_ROWS, _MAX_ROWS = 64, 4096
 # On a GPU a tile has to fill all processors and the depth of integer products; its buffers lie in device memory.
 _DEVICE_TILE_BYTES, _DEVICE_MAX_ROWS = 256 << 20, 8192
+# Of data that are there already, which need no pinned memory: narrow ones take more rows, up to what int32 sums hold.
+_THERE_TILE_BYTES, _THERE_MAX_ROWS = 128 << 20, 65536
 # float32 sums go to float64 at the first tile of so many rows (flush_rows of csrc; docs/explanation/numerics.md).
 FLUSH_ROWS = 4096
 
@@ -23,9 +25,14 @@ def tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
     return int(np.clip(_TILE_BYTES // _row_bytes(feature_map, dtype), _MIN_ROWS, _MAX_ROWS))
 
 
-def device_tile_rows(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
-    """The same on a GPU, with buffers of about 256 MiB; where they do not fit, the operations take fewer rows."""
-    return int(np.clip(_DEVICE_TILE_BYTES // _row_bytes(feature_map, dtype), _MIN_ROWS, _DEVICE_MAX_ROWS))
+def device_tile_rows(feature_map: MapStages, dtype: np.dtype[Any], *, there: bool = False) -> int:
+    """The same on a GPU, with buffers of at most 256 MiB; where they do not fit, the operations take fewer rows.
+
+    ``there``: of data on the GPU, with buffers of 128 MiB for narrow maps.
+    """
+    row = _row_bytes(feature_map, dtype)
+    rows = int(np.clip(_DEVICE_TILE_BYTES // row, _MIN_ROWS, _DEVICE_MAX_ROWS))
+    return max(rows, min(_THERE_TILE_BYTES // row, _THERE_MAX_ROWS)) if there else rows
 
 
 def _row_bytes(feature_map: MapStages, dtype: np.dtype[Any]) -> int:

@@ -23,7 +23,7 @@
 dim3 blockIdx, blockDim, gridDim, threadIdx;
 
 namespace krrdistill::cuda {
-alignas(16) unsigned char shared_bytes[227 << 10];  // of a block of compute capability 9.0
+alignas(32) unsigned char shared_bytes[227 << 10];  // of a block of compute capability 9.0
 }
 
 namespace emulation {
@@ -116,13 +116,21 @@ void drain_until(Stream* stream, int64_t position) {
 
 enum class State { ready, at_block, at_warp, done };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  size_t zeros;
+};
+
 struct Block {
   unsigned threads = 0;
   std::vector<unsigned> order;
   std::vector<State> state;
   std::vector<fiber::Fiber*> fiber;
-  std::vector<uint64_t> slot;  // what each thread offers in a shuffle
-  unsigned cursor = 0;         // threads of `order` that were started
+  std::vector<uint64_t> slot;                         // what each thread offers in a shuffle
+  std::vector<std::deque<std::vector<Copy>>> copies;  // of each thread, by groups; none, if no thread has any
+  unsigned cursor = 0;                                // threads of `order` that were started
   unsigned current = 0;
   const std::function<void()>* body = nullptr;
 };
@@ -141,6 +149,9 @@ void run_threads() {
     block.state[thread] = State::ready;
     block.fiber[thread] = fiber::current();
     (*block.body)();
+    if (!block.copies.empty() && !std::ranges::all_of(block.copies[thread], &std::vector<Copy>::empty)) {
+      abort_with("a thread ends before its copies have arrived");
+    }
     block.state[thread] = State::done;
   }
 }
@@ -181,6 +192,7 @@ void run_block(unsigned threads, const std::function<void()>& body) {
   block.state.assign(threads, State::ready);
   block.fiber.assign(threads, nullptr);
   block.slot.assign(threads, 0);
+  block.copies.clear();
   block.cursor = 0;
   block.body = &body;
   while (block.cursor < threads) {
@@ -321,6 +333,56 @@ bool allow_shared(void* kernel, int, int bytes) {
 
 void wait_for_block() { wait(State::at_block); }
 
+namespace {
+
+void carry_out(const Copy& copy) {
+  const size_t kept = copy.bytes - copy.zeros;
+  if (kept > 0 && !inside_device_memory(copy.from, kept)) {
+    abort_with("a copy into shared memory that does not come from device memory");
+  }
+  std::memcpy(copy.to, copy.from, kept);
+  std::memset(static_cast<char*>(copy.to) + kept, 0, copy.zeros);
+}
+
+// Groups of the current thread; the last one is not committed.
+std::deque<std::vector<Copy>>& groups_of_copies() {
+  if (block.copies.empty()) {
+    block.copies.resize(block.threads);
+  }
+  auto& groups = block.copies[block.current];
+  if (groups.empty()) {
+    groups.emplace_back();
+  }
+  return groups;
+}
+
+}  // namespace
+
+void copy_later(void* to, const void* from, size_t bytes, size_t zeros) {
+  const auto start = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from);
+  if ((bytes != 4 && bytes != 8 && bytes != 16) || start % bytes != 0 || zeros > bytes) {
+    abort_with("a copy into shared memory that does not start on a boundary of its size");
+  }
+  const Copy copy{.to = to, .from = from, .bytes = bytes, .zeros = zeros};
+  if (settings().eager) {
+    carry_out(copy);
+  } else {
+    groups_of_copies().back().push_back(copy);
+  }
+}
+
+void commit_copies() { groups_of_copies().emplace_back(); }
+
+void wait_for_copies(size_t but) {
+  auto& groups = groups_of_copies();
+  while (groups.size() > but + 1) {
+    for (const Copy& copy : groups.front()) {
+      carry_out(copy);
+    }
+    groups.pop_front();
+  }
+}
+
 uint64_t shuffle_down(unsigned mask, uint64_t bits, int delta, int width) {
   const unsigned thread = block.current, lane = thread % 32;
   if (mask != 0xFFFFFFFFU || block.threads % 32 != 0) {
@@ -439,6 +501,15 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->major = settings().compute_major;
   properties->minor = 0;
   properties->totalGlobalMem = static_cast<size_t>(settings().memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  KRRDISTILL_FALLIBLE("cudaDeviceGetAttribute")
+  if (device < 0 || device >= settings().devices) {
+    return cudaErrorInvalidDevice;
+  }
+  *value = settings().multiprocessors;
   return cudaSuccess;
 }
 

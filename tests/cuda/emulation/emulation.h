@@ -45,6 +45,7 @@ struct Settings {
   int driver_version = 13000;
   int devices = 1;
   int compute_major = 9;
+  int multiprocessors = 132;
   int64_t memory = int64_t{1} << 32;
 };
 Settings& settings();
@@ -105,6 +106,10 @@ void wait_for(Stream* stream, Stream* other);
 int launch(Stream* stream, void* kernel, const Grid& grid, std::function<void()> thread);
 bool allow_shared(void* kernel, int attribute, int bytes);
 void wait_for_block();
+// Copies of the current thread into shared memory, by groups.
+void copy_later(void* to, const void* from, size_t bytes, size_t zeros);
+void commit_copies();
+void wait_for_copies(size_t but);
 uint64_t shuffle_down(unsigned mask, uint64_t bits, int delta, int width);
 
 // Host code may not touch device memory, what runs in a stream may.
