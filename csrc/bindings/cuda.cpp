@@ -11,6 +11,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/checks.h"
+#include "bindings/cuda_dense.h"
 #include "bindings/dlpack.h"
 #include "bindings/errors.h"
 #include "cuda/operations.h"
@@ -247,34 +248,30 @@ class Device {
     cuda::scores(*context_, handle.map(), data.source, weights.data(), r, tile_rows, target);
   }
 
-  void multiply(const py::array& a, const py::array& b, Array<double> out) {
-    const cuda::HostMatrix left = matrix_of(a), right = matrix_of(b);
-    require(left.columns == right.rows, "a: (m, n), b: (n, r)");
-    require(out.ndim() == 2 && out.shape(0) == left.rows && out.shape(1) == right.columns, "out: (m, r)");
-    double* target = out.mutable_data();
-    const py::gil_scoped_release nogil;
-    cuda::multiply(*context_, left, right, target);
-  }
+  [[nodiscard]] Dense dense() const { return Dense(context_); }
 
-  void gram_of(const py::array& a, Array<double> out) {
-    const cuda::HostMatrix matrix = matrix_of(a);
-    require(out.ndim() == 2 && out.shape(0) == matrix.rows && out.shape(1) == matrix.rows, "out: (m, m)");
-    double* target = out.mutable_data();
-    const py::gil_scoped_release nogil;
-    cuda::gram_of(*context_, matrix, target);
-  }
-
-  // out has the layout of b.
-  void solve_factored(const py::array& factor, const py::array& b, py::array out) {
-    const cuda::HostMatrix lower = matrix_of(factor), right = matrix_of(b), solution = matrix_of(out);
-    require(lower.by_columns || lower.rows == 1, "factor: by columns");
-    require(lower.rows == lower.columns && lower.rows == right.rows, "factor: (n, n), b: (n, r)");
-    require(solution.rows == right.rows && solution.columns == right.columns &&
-                solution.by_columns == right.by_columns && out.writeable(),
-            "out: like b");
-    auto* target = static_cast<double*>(out.mutable_data());
-    const py::gil_scoped_release nogil;
-    cuda::solve_factored(*context_, lower.data, right, target);
+  // phi(x) in float64, which stays on the device; x is an array of the host, or stays there too.
+  [[nodiscard]] ResidentMatrix features(const MapHandle<double>& handle, const py::object& x, int64_t tile_rows) const {
+    const bool here = py::isinstance<ResidentMatrix>(x);
+    Data data = here ? Data() : read(x, std::nullopt, handle.map().input_dim);
+    if (here) {
+      const cuda::Operand matrix = operand_of(context_, x);
+      require(matrix.columns == handle.map().input_dim, "x must have shape (n, input_dim)");
+      data.source = {{.data = matrix.data,
+                      .type = InputType::f64,
+                      .row_stride = matrix.row_stride(),
+                      .rows = nullptr,
+                      .n = matrix.rows},
+                     true,
+                     matrix.column_stride()};
+    }
+    check_tile_rows(tile_rows);
+    cuda::Resident made;
+    {
+      const py::gil_scoped_release nogil;
+      made = cuda::transform_here(*context_, handle.map(), data.source, tile_rows);
+    }
+    return {.context = context_, .data = std::move(made), .rows = data.source.n, .columns = handle.map().output_dim()};
   }
 
   // Whether they are a stack of this module on this device.
@@ -345,16 +342,6 @@ class Device {
     const cuda::CurrentDevice current(device_);  // PyTorch shares an array of no other device
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
-  }
-
-  [[nodiscard]] static cuda::HostMatrix matrix_of(const py::array& a) {
-    require(a.ndim() == 2 && py::isinstance<py::array_t<double>>(a), "matrices must be float64");
-    const bool by_rows = py::isinstance<py::array_t<double, py::array::c_style>>(a);
-    require(by_rows || py::isinstance<py::array_t<double, py::array::f_style>>(a), "matrices must be contiguous");
-    return {.data = static_cast<const double*>(a.data()),
-            .rows = a.shape(0),
-            .columns = a.shape(1),
-            .by_columns = !by_rows};
   }
 
   [[nodiscard]] GramArgument sum_of(const py::object& gram) const {
@@ -493,6 +480,7 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("__dlpack__", &dlpack::Matrix::share, py::kw_only(), py::arg("stream") = py::none(),
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
+  bind_dense(module);
   py::class_<Kept>(module, "Kept", py::module_local()).def_property_readonly("stays", [](const Kept& kept) {
     return kept.copy != nullptr;
   });
@@ -501,6 +489,8 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())
       .def("multiply", &ModelStack::multiply, py::arg("vector").noconvert(), py::arg("out").noconvert());
   py::class_<Device> device(module, "Device", py::module_local());
+  bind_map<float>(module, device, "FeatureMapF32");
+  bind_map<double>(module, device, "FeatureMapF64");
   device
       .def(py::init<int, std::uintptr_t, int64_t, const std::string&, bool>(), py::kw_only(), py::arg("device"),
            py::arg("stream"), py::arg("memory_budget"), py::arg("products"), py::arg("keep_memory"))
@@ -513,9 +503,8 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
            py::arg("rounding"), py::arg("squares").noconvert(), py::arg("products").noconvert(),
            py::arg("positive_definite").noconvert(), py::arg("resolved").noconvert())
-      .def("multiply", &Device::multiply, py::arg("a"), py::arg("b"), py::arg("out").noconvert())
-      .def("gram_of", &Device::gram_of, py::arg("a"), py::arg("out").noconvert())
-      .def("solve_factored", &Device::solve_factored, py::arg("factor"), py::arg("b"), py::arg("out"))
+      .def("dense", &Device::dense)
+      .def("features", &Device::features, py::arg("feature_map"), py::arg("x"), py::arg("tile_rows"))
       .def("has", &Device::has, py::arg("models"))
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
       .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),
@@ -524,8 +513,6 @@ void bind_cuda(py::module_& module, bool emulated) {
            py::arg("x").noconvert(), py::arg("rcond_floor"))
       .def("hadamard_solve", &Device::hadamard_solve, py::arg("diagonals"), py::arg("scale"), py::arg("rhs"),
            py::arg("x").noconvert());
-  bind_map<float>(module, device, "FeatureMapF32");
-  bind_map<double>(module, device, "FeatureMapF64");
   module.def("driver_facts", &driver_facts);
   module.attr("emulated") = emulated;
 }

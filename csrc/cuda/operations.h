@@ -89,6 +89,10 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
 template <typename T>
 std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
 
+// The same for operations of this context. Rows of the host of which keep_weight has a copy are read from there.
+std::shared_ptr<double> transform_here(Context& context, const FeatureMap<double>& map, const Source& input,
+                                       int64_t tile_rows);
+
 // G (p, p) in memory of the device, where it stays between operations. Its lower triangle is kept up; the upper one is
 // mirrored when somebody reads it. The context lives as long as it.
 class ResidentGram {
@@ -193,23 +197,6 @@ void score_models(Context& context, const FeatureMap<T>& map, const Source& inpu
 template <typename T>
 void scores(Context& context, const FeatureMap<T>& map, const Source& input, const double* weights, int64_t r,
             int64_t tile_rows, double* out);
-
-// A matrix of the host, contiguous by rows or by columns.
-struct HostMatrix {
-  const double* data;
-  int64_t rows;
-  int64_t columns;
-  bool by_columns;
-};
-
-// out (m, r) = A B
-void multiply(Context& context, const HostMatrix& a, const HostMatrix& b, double* out);
-
-// out (m, m) = A A^T
-void gram_of(Context& context, const HostMatrix& a, double* out);
-
-// out = (L L^T)^-1 B, as B is contiguous; factor holds L (n, n) by columns, its upper triangle is not read.
-void solve_factored(Context& context, const double* factor, const HostMatrix& b, double* out);
 
 // rhs (batch, r, n) is overwritten by the solutions.
 void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, int64_t n, int64_t r);

@@ -93,6 +93,22 @@ CurrentDevice::CurrentDevice(int device) {
 
 CurrentDevice::~CurrentDevice() { static_cast<void>(cudaSetDevice(previous_)); }
 
+namespace {
+
+// What frees memory has to be current on its device; nothing is freed in a forked process.
+void free_on(int device, void* memory) noexcept {
+  if (forked()) {
+    return;
+  }
+  int previous = device;
+  static_cast<void>(cudaGetDevice(&previous));
+  static_cast<void>(cudaSetDevice(device));
+  static_cast<void>(cudaFree(memory));
+  static_cast<void>(cudaSetDevice(previous));
+}
+
+}  // namespace
+
 Context::Context(const Options& given) : options(given) {
   check_process();
   int previous = 0;
@@ -127,6 +143,18 @@ Context::~Context() {
   static_cast<void>(cudaSetDevice(options.device));
   destroy();
   static_cast<void>(cudaSetDevice(previous));
+}
+
+void Context::take_back(const Block& block) noexcept {
+  if (forked()) {
+    return;
+  }
+  const std::lock_guard<std::mutex> alone(mutex);
+  if (options.keep_memory) {
+    device_pool.give(block);
+  } else {
+    free_on(options.device, block.memory);
+  }
 }
 
 Block Pool::take(int64_t bytes, int64_t most) {
@@ -280,20 +308,23 @@ void* Scope::pinned_bytes(int64_t bytes) {
   return block.memory;
 }
 
-std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+Block Scope::let_go(void* memory) {
   const auto found =
       std::find_if(device_.begin(), device_.end(), [memory](const Held& held) { return held.block.memory == memory; });
+  const Block block = found->block;
   device_.erase(found);
-  return {memory, [device = context.options.device](void* kept) {
-            if (forked()) {
-              return;
-            }
-            int previous = device;
-            static_cast<void>(cudaGetDevice(&previous));
-            static_cast<void>(cudaSetDevice(device));
-            static_cast<void>(cudaFree(kept));
-            static_cast<void>(cudaSetDevice(previous));
-          }};
+  return block;
+}
+
+std::shared_ptr<void> Scope::keep_bytes(void* memory) {
+  let_go(memory);
+  return {memory, [device = context.options.device](void* kept) { free_on(device, kept); }};
+}
+
+std::shared_ptr<void> Scope::keep_bytes_here(void* memory) {
+  auto owner = context.shared_from_this();
+  const Block block = let_go(memory);
+  return {memory, [owner = std::move(owner), block](void*) { owner->take_back(block); }};
 }
 
 const void* Scope::kept(const KeptKey& key) {

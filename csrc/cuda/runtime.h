@@ -82,7 +82,7 @@ struct KeptKey {
   friend auto operator<=>(const KeptKey&, const KeptKey&) = default;
 };
 
-class Context {
+class Context : public std::enable_shared_from_this<Context> {
  public:
   explicit Context(const Options& options);
   ~Context();
@@ -100,6 +100,9 @@ class Context {
   Pool device_pool;
   Pool pinned_pool;
   std::map<KeptKey, std::weak_ptr<const void>> kept;  // arrays of the host, and their copies that keep_weight made
+
+  // Takes memory back that an operation left behind: for the next one, or for the device.
+  void take_back(const Block& block) noexcept;
 
   // Gives the pools' memory back to the device and the host.
   void trim() noexcept;
@@ -158,6 +161,12 @@ class Scope {
   std::shared_ptr<T> keep(T* memory) {
     return std::static_pointer_cast<T>(keep_bytes(memory));
   }
+  // The same of memory that only operations of this context see, to which it goes back. The last thing that an
+  // operation does: whoever lets go of it waits for the operation that is running.
+  template <typename T>
+  std::shared_ptr<T> keep_here(T* memory) {
+    return std::static_pointer_cast<T>(keep_bytes_here(memory));
+  }
 
   // n elements that are `stride` elements apart on the device, such as a diagonal.
   void download_strided(double* host, const double* device, int64_t n, int64_t stride);
@@ -182,7 +191,9 @@ class Scope {
  private:
   void* device_bytes(int64_t bytes);
   void* pinned_bytes(int64_t bytes);
+  Block let_go(void* memory);
   std::shared_ptr<void> keep_bytes(void* memory);
+  std::shared_ptr<void> keep_bytes_here(void* memory);
   void send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes);
   void receive(void* to, const void* from, int64_t bytes);
   void make_ring(int64_t bytes);

@@ -360,6 +360,16 @@ cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasF
   });
 }
 
+cublasStatus_t cublasDtrsv(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, cublasDiagType_t diag,
+                           int n, const double* a, int lda, double* x, int incx) {
+  if (diag != CUBLAS_DIAG_NON_UNIT || !fits(n, n, lda) || incx != 1) {  // as with cublasDgemv
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  return run_blas("cublasDtrsv", handle, [=] {
+    solve_triangular(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, n, 1, a, lda, x, std::max(1, n));
+  });
+}
+
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
   return make_handle(handle, "cusolverDnCreate", CUSOLVER_STATUS_EXECUTION_FAILED);
 }
@@ -421,5 +431,26 @@ cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t si
     char side = 'L', t = letter(trans);
     blas<double>().ormqr(&side, &t, &m, &n, &k, const_cast<double*>(a), &lda, const_cast<double*>(tau), c, &ldc, work,
                          &lwork, info);
+  });
+}
+
+cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int n, double*, int lda,
+                                             int* lwork) {
+  if (!fits(n, n, lda)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
+  *lwork = n;  // LAPACK's needs none
+  return emulation::fails("cusolverDnDpotrf_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a, int lda,
+                                  double* work, int lwork, int* info) {
+  if (!fits(n, n, lda) || lwork < n || !emulation::inside_device_memory(work, static_cast<size_t>(n) * sizeof(double))) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
+  return run_lapack("cusolverDnDpotrf", handle, [=]() mutable {
+    char u = letter(uplo);
+    blas<double>().potrf(&u, &n, a, &lda, info);
+    *info = reported(*info);
   });
 }
