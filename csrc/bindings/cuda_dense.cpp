@@ -125,6 +125,19 @@ void Dense::combine_into(double alpha, const ResidentMatrix& a, double beta, con
   cuda::combine_into(*context_, alpha, first, beta, second);
 }
 
+ResidentMatrix Dense::scale_columns(const py::object& a, const Array<double>& factors) const {
+  const cuda::Operand matrix = operand_of(context_, a);
+  require(factors.ndim() == 1 && factors.shape(0) == matrix.columns, "factors: (columns,)");
+  require_aligned(factors);
+  const double* values = factors.data();
+  cuda::Resident made;
+  {
+    const py::gil_scoped_release nogil;
+    made = cuda::scale_columns(*context_, matrix, values);
+  }
+  return resident(std::move(made), matrix.rows, matrix.columns, matrix.by_columns);
+}
+
 double Dense::largest_magnitude(const py::object& a) const {
   const cuda::Operand matrix = operand_of(context_, a);
   const py::gil_scoped_release nogil;
@@ -202,6 +215,7 @@ void bind_dense(py::module_& module) {
       .def("cholesky", &Dense::cholesky, py::arg("a"), py::arg("shift"))
       .def("combine", &Dense::combine, py::arg("alpha"), py::arg("a"), py::arg("beta"), py::arg("b"))
       .def("combine_into", &Dense::combine_into, py::arg("alpha"), py::arg("a"), py::arg("beta"), py::arg("b"))
+      .def("scale_columns", &Dense::scale_columns, py::arg("a"), py::arg("factors"))
       .def("largest_magnitude", &Dense::largest_magnitude, py::arg("a"))
       .def("cosines", &Dense::cosines, py::arg("rows"), py::arg("columns"), py::arg("table"), py::arg("flat"),
            py::arg("frequencies"), py::arg("row_signs"), py::arg("column_signs"))

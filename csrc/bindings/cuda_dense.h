@@ -46,6 +46,7 @@ class Dense {
   std::pair<std::optional<ResidentMatrix>, double> cholesky(const py::object& a, double shift);
   [[nodiscard]] ResidentMatrix combine(double alpha, const py::object& a, double beta, const py::object& b) const;
   void combine_into(double alpha, const ResidentMatrix& a, double beta, const py::object& b);
+  [[nodiscard]] ResidentMatrix scale_columns(const py::object& a, const Array<double>& factors) const;
   [[nodiscard]] double largest_magnitude(const py::object& a) const;
   [[nodiscard]] ResidentMatrix cosines(int64_t rows, int64_t columns, const Array<double>& table, double flat,
                                        const Array<int64_t>& frequencies, const Array<int8_t>& row_signs,

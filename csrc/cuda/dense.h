@@ -53,6 +53,9 @@ Resident combine(Context& context, double alpha, const Operand& a, double beta, 
 // A = alpha A + beta B in the place of A on the device
 void combine_into(Context& context, double alpha, const Operand& a, double beta, const Operand& b);
 
+// A diag(factors), as A
+Resident scale_columns(Context& context, const Operand& a, const double* factors);
+
 // max |A_ij|, NaN where one of them is
 double largest_magnitude(Context& context, const Operand& a);
 

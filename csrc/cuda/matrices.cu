@@ -33,6 +33,18 @@ __global__ void __launch_bounds__(threads) combine_kernel(double alpha, const do
   }
 }
 
+// out (rows, columns) = a times the factors of rows or columns
+__global__ void __launch_bounds__(threads)
+    scale_kernel(const double* a, const double* factors, bool of_rows, double* out, int64_t rows, int64_t columns) {
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (column >= columns) {
+    return;
+  }
+  for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
+    out[row * columns + column] = a[row * columns + column] * factors[of_rows ? row : column];
+  }
+}
+
 // partial[block] = max |a| over the elements of a block, NaN if one of them is.
 __global__ void __launch_bounds__(threads) largest_kernel(const double* a, int64_t n, double* partial) {
   double* found = shared_memory<double>();
@@ -152,6 +164,15 @@ Resident combine(Context& context, double alpha, const Operand& a, double beta, 
 void combine_into(Context& context, double alpha, const Operand& a, double beta, const Operand& b) {
   Scope scope(context);
   combine_to(scope, alpha, a, beta, b, const_cast<double*>(a.data));
+}
+
+Resident scale_columns(Context& context, const Operand& a, const double* factors) {
+  const int64_t rows = a.by_columns ? a.columns : a.rows, columns = a.by_columns ? a.rows : a.columns;
+  Scope scope(context);
+  auto* out = scope.device<double>(a.size());
+  launch("scale_columns", &scale_kernel, grid_of(ceil_div(columns, threads), rows), threads, 0, context.compute,
+         operand(scope, a), scope.upload(factors, a.columns), a.by_columns, out, rows, columns);
+  return scope.keep_here(out);
 }
 
 double largest_magnitude(Context& context, const Operand& a) {

@@ -27,10 +27,10 @@ from .hadamard import HadamardWeight
 from .models import Models, models_on_host
 from .tiles import rcond_floor, tile_rows
 
-__all__ = ["CompiledBackend"]
+__all__ = ["ACTIVATIONS", "CompiledBackend"]
 
 AnyArray = npt.NDArray[Any]
-_ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
+ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
 _ELEMENTWISE = 20.0  # operations that a number takes outside of products
 
 
@@ -138,7 +138,7 @@ class CompiledBackend:
             self._operations.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
         """Transposed rounds for structured weights, a factorisation for dense ones, see ``Backend``."""
         shape = (len(rhs), weight.shape[1])
         if isinstance(weight, HadamardWeight):
@@ -182,7 +182,7 @@ class CompiledBackend:
         for layer in feature_map.layers:
             weight = matrix_of(layer)
             form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else self._dense(weight, dtype)
-            layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
+            layers.append((form, cast(layer.bias), ACTIVATIONS[layer.activation], layer.parameter))
         scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
         return kind(feature_map.input_dim, scale, shift, layers)
 
