@@ -124,6 +124,24 @@ def preimage_solve(p: int, backend: Backend) -> list[Array]:
     return [backend.preimage_solve(rng.standard_normal((p, 20)), rng.standard_normal((5, p)))]
 
 
+def preimage_of(weight: Array, backend: Backend) -> list[Array]:
+    return [backend.preimage_solve(weight, np.random.default_rng(7).standard_normal((5, len(weight))))]
+
+
+def graded(p: int, d: int, condition: float) -> Array:
+    """Weights (p, d) of this condition number."""
+    rng = np.random.default_rng(8)
+    left, _ = np.linalg.qr(rng.standard_normal((p, p)))
+    right, _ = np.linalg.qr(rng.standard_normal((d, p)))
+    return left @ (np.geomspace(1.0, 1.0 / condition, p)[:, None] * right.T)
+
+
+def hidden(p: int, d: int) -> Array:
+    """Weights (p, d) of condition number 2^p or so, which the diagonal of their factor does not show."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(8).standard_normal((d, d)))
+    return (np.eye(p, d) - np.tril(np.ones((p, d)), -1)) @ rotation
+
+
 def structured_preimage(backend: Backend) -> list[Array]:
     rng = np.random.default_rng(8)
     weight = make_chain("orthogonal_fourier", 45, 30, rng).layers[0].weight
@@ -162,6 +180,8 @@ OPERATIONS: dict[str, Operation] = {
     "preimage_solve-square": functools.partial(preimage_solve, 20),
     "preimage_solve-wide": functools.partial(preimage_solve, 13),
     "preimage_solve-structured": structured_preimage,
+    "preimage_solve-orthogonal": functools.partial(preimage_of, graded(13, 20, 1e9)),
+    "preimage_solve-refined_in_vain": functools.partial(preimage_of, hidden(26, 31)),
 }
 
 
@@ -292,10 +312,55 @@ def test_operations_work_on_another_device_than_the_current_one(device: ModuleTy
     assert same(OPERATIONS[name](backend), expected)
 
 
-def test_arguments_that_a_factorisation_refuses_are_an_error(backend: Backend, device: ModuleType) -> None:
-    device.emulate(factor_info=-2)
-    with pytest.raises(DeviceError, match="geqrf failed with info -2"):
-        preimage_solve(13, backend)
+@pytest.mark.parametrize(
+    ("at", "routine", "weight"),
+    [(1, "potrf", graded(13, 20, 1.0)), (2, "geqrf", graded(13, 20, 1e9)), (3, "ormqr", graded(13, 20, 1e9))],
+)
+def test_arguments_that_a_factorisation_refuses_are_an_error(
+    at: int, routine: str, weight: Array, backend: Backend, device: ModuleType
+) -> None:
+    device.emulate(factor_info=-2, factor_at=at)
+    with pytest.raises(DeviceError, match=f"{routine} failed with info -2"):
+        preimage_of(weight, backend)
+
+
+def test_weights_that_are_not_ill_conditioned_need_no_qr(backend: Backend, device: ModuleType) -> None:
+    weight = graded(40, 40, 1e4)
+    device.emulate(factor_info=-2, factor_at=2)  # geqrf would come second
+    tolerances.assert_solve(preimage_of(weight, backend)[0], preimage_of(weight, get_backend("array"))[0], 1e4)
+
+
+@pytest.mark.parametrize("condition", [1.0, 1e3, 1e5, 1e7, 1e9, 1e11])
+@pytest.mark.parametrize(("p", "d"), [(13, 20), (40, 40)])
+def test_preimages_are_as_accurate_as_by_qr(p: int, d: int, condition: float, backend: Backend) -> None:
+    """Whatever their condition number, with a residual like that of LAPACK."""
+    weight, rhs = graded(p, d, condition), np.random.default_rng(9).standard_normal((5, p))
+    X = backend.preimage_solve(weight, rhs)
+    tolerances.assert_solve(X, oracles.least_norm(weight, rhs.T).T, condition)
+    tolerances.assert_solve(X @ weight.T, rhs, magnitude=float(np.linalg.norm(X)))
+
+
+def test_preimages_that_refinement_does_not_help_come_from_qr(backend: Backend) -> None:
+    weight = hidden(26, 31)
+    rhs = np.random.default_rng(9).standard_normal((5, 26))
+    X = backend.preimage_solve(weight, rhs)
+    tolerances.assert_solve(X, oracles.least_norm(weight, rhs.T).T, float(np.linalg.cond(weight)))
+
+
+def test_a_square_that_is_not_definite_is_left_to_qr(backend: Backend, device: ModuleType) -> None:
+    expected = preimage_of(graded(13, 20, 1e3), backend)[0]
+    device.emulate(factor_info=7)
+    tolerances.assert_solve(preimage_of(graded(13, 20, 1e3), backend)[0], expected, 1e3)
+
+
+@pytest.mark.parametrize("weight", [graded(40, 50, 1e3), graded(40, 50, 1e9), hidden(26, 45)])
+def test_preimages_some_rows_at_a_time(weight: Array, device: ModuleType) -> None:
+    p, d = weight.shape
+    rhs = np.random.default_rng(9).standard_normal((1000, p))
+    expected = CudaBackend().preimage_solve(weight, rhs)
+    budget = 8 * 2 * (p + d) * 400  # rows, and less than as much for the factors and what LAPACK asks for
+    found = CudaBackend(memory_budget=budget).preimage_solve(weight, rhs)
+    tolerances.assert_solve(found, expected, float(np.linalg.cond(weight)))
 
 
 def test_nan_in_the_data_leaves_the_statistics_as_they_were(backend: Backend, rng: np.random.Generator) -> None:

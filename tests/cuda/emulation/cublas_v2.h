@@ -53,6 +53,8 @@ cublasStatus_t cublasDsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasO
 cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m, int n, const double* alpha,
                            const double* a, int lda, const double* x, int incx, const double* beta, double* y,
                            int incy);
+// `result` is the host's: it is there when the call returns.
+cublasStatus_t cublasDnrm2(cublasHandle_t handle, int n, const double* x, int incx, double* result);
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
                            cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
                            double* b, int ldb);

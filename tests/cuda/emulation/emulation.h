@@ -39,7 +39,8 @@ struct Settings {
   int64_t calls = 0;    // so far
   int64_t asked = 0;    // how often for devices, which initialises a driver
   std::string failed;   // the name of the call that was made to fail
-  int factor_info = 0;  // what the next factorisation reports instead of its own
+  int factor_info = 0;  // what a routine of LAPACK reports instead of its own
+  int factor_at = 1;    // which one, counted from 1
   int driver_version = 13000;
   int devices = 1;
   int compute_major = 9;

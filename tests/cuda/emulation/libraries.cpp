@@ -1,6 +1,7 @@
 // cuBLAS and cuSOLVER on the BLAS and LAPACK that SciPy exports (krrdistill/blas.h). Host pointers are read when a
 // routine is called, device pointers when the stream gets there.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -225,10 +226,13 @@ void solve_triangular(bool lower, bool transposed, int m, int n, const double* a
 
 int size_of(double value) { return std::max(1, static_cast<int>(value)); }
 
-// What a factorisation reports: its own result, or the one that a test asked for.
+// What a routine of LAPACK reports: its own result, or the one that a test asked for.
 int reported(int own) {
-  const int wanted = std::exchange(emulation::settings().factor_info, 0);
-  return wanted != 0 ? wanted : own;
+  emulation::Settings& settings = emulation::settings();
+  if (settings.factor_info == 0 || --settings.factor_at > 0) {
+    return own;
+  }
+  return std::exchange(settings.factor_info, 0);
 }
 
 }  // namespace
@@ -347,6 +351,21 @@ cublasStatus_t cublasDgemv(cublasHandle_t handle, cublasOperation_t trans, int m
                      x, std::max(1, trans == CUBLAS_OP_N ? n : m), beta, y, std::max(1, trans == CUBLAS_OP_N ? m : n));
 }
 
+cublasStatus_t cublasDnrm2(cublasHandle_t handle, int n, const double* x, int incx, double* result) {
+  if (n < 0 || incx != 1 || !emulation::inside_device_memory(x, static_cast<size_t>(n) * sizeof(double))) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  const cublasStatus_t status = run_blas("cublasDnrm2", handle, [=] {
+    double sum = 0.0;
+    for (int i = 0; i < n; ++i) {
+      sum = std::hypot(sum, x[i]);
+    }
+    *result = sum;
+  });
+  emulation::drain(handle->stream);
+  return status;
+}
+
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
                            cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
                            double* b, int ldb) {
@@ -382,6 +401,28 @@ cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
   handle->stream = stream;
   return emulation::fails("cusolverDnSetStream") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int n, double*, int lda,
+                                             int* lwork) {
+  if (!fits(n, n, lda)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
+  *lwork = std::max(1, n);
+  return emulation::fails("cusolverDnDpotrf_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a, int lda,
+                                  double* work, int lwork, int* info) {
+  if (!fits(n, n, lda) || lwork < std::max(1, n) ||
+      !emulation::inside_device_memory(work, static_cast<size_t>(lwork) * sizeof(double))) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
+  return run_lapack("cusolverDnDpotrf", handle, [=]() mutable {
+    char triangle = letter(uplo);
+    blas<double>().potrf(&triangle, &n, a, &lda, info);
+    *info = reported(*info);
+  });
 }
 
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, double*, int lda, int* lwork) {
@@ -431,6 +472,7 @@ cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t si
     char side = 'L', t = letter(trans);
     blas<double>().ormqr(&side, &t, &m, &n, &k, const_cast<double*>(a), &lda, const_cast<double*>(tau), c, &ldc, work,
                          &lwork, info);
+    *info = reported(*info);
   });
 }
 

@@ -95,7 +95,7 @@ PYBIND11_MODULE(_cuda_emulated, module) {
   module.doc() = "The CUDA operations of krrdistill on an emulated device, for tests.";
   krrdistill::bindings::load_scipy_blas();
   krrdistill::bindings::bind_cuda(module, true);
-  const auto set = [](const std::string& order, bool eager, int64_t fail_at, int factor_info, int driver_version,
+  const auto set = [](const std::string& order, bool eager, int64_t fail_at, int factor_info, int factor_at, int driver_version,
                       int devices, int compute_major, int64_t memory) {
     for (int device = 0; device < emulation::settings().devices; ++device) {  // what a test left in default streams
       const OnDevice current(device);
@@ -112,13 +112,14 @@ PYBIND11_MODULE(_cuda_emulated, module) {
                              .asked = 0,
                              .failed = "",
                              .factor_info = factor_info,
+                             .factor_at = factor_at,
                              .driver_version = driver_version,
                              .devices = devices,
                              .compute_major = compute_major,
                              .memory = memory};
   };
   module.def("emulate", set, py::kw_only(), py::arg("order") = "forward", py::arg("eager") = false,
-             py::arg("fail_at") = 0, py::arg("factor_info") = 0, py::arg("driver_version") = 13000,
+             py::arg("fail_at") = 0, py::arg("factor_info") = 0, py::arg("factor_at") = 1, py::arg("driver_version") = 13000,
              py::arg("devices") = 1, py::arg("compute_major") = 9, py::arg("memory") = int64_t{1} << 32);
   module.def("make_stream", [] {
     cudaStream_t stream = nullptr;
