@@ -322,6 +322,34 @@ class Device {
     return cuda::preimage_solve(*context_, weight.data(), rhs.data(), x_data, p, d, m, rcond_floor);
   }
 
+  // (x, see preimage_solve) of right sides on the device, where x stays.
+  template <typename T>
+  std::pair<ResidentMatrix, double> preimages_here(const Array<T>& weight, const ResidentMatrix& rhs, double floor) {
+    require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
+    require_aligned(weight);
+    const cuda::Operand right = rows_of_features(rhs, weight.shape(0));
+    const int64_t d = weight.shape(1);
+    const T* data = weight.data();
+    cuda::Preimages found;
+    {
+      const py::gil_scoped_release nogil;
+      found = cuda::preimages_here(*context_, data, right, d, floor);
+    }
+    return {{.context = context_, .data = std::move(found.x), .rows = right.rows, .columns = d}, found.rcond};
+  }
+
+  ResidentMatrix hadamard_preimages_here(const Array<double>& diagonals, const Array<double>& scale, int64_t inputs,
+                                         const ResidentMatrix& rhs) {
+    const Hadamard<double> weight = make_hadamard(diagonals, scale, inputs);
+    const cuda::Operand right = rows_of_features(rhs, weight.outputs);
+    cuda::Resident found;
+    {
+      const py::gil_scoped_release nogil;
+      found = cuda::hadamard_preimages_here(*context_, weight, right);
+    }
+    return {.context = context_, .data = std::move(found), .rows = right.rows, .columns = inputs};
+  }
+
   void hadamard_solve(const Array<double>& diagonals, const Array<double>& scale, const Array<double>& rhs,
                       Array<double> x) {
     const Hadamard<double> weight = check_structured(diagonals, scale, rhs, x);
@@ -332,6 +360,12 @@ class Device {
   }
 
  private:
+  [[nodiscard]] cuda::Operand rows_of_features(const ResidentMatrix& rhs, int64_t p) const {
+    require(rhs.context == context_, "the matrix is of another backend");
+    require(rhs.columns == p && !rhs.by_columns, "rhs: (m, p), by rows");
+    return rhs.operand();
+  }
+
   // x in host memory, or an array on this device that has __dlpack__.
   [[nodiscard]] Data read(const py::object& x, const Rows& asked, int64_t input_dim) const {
     const Rows rows = settled(asked);
@@ -511,6 +545,11 @@ void bind_cuda(py::module_& module, bool emulated) {
            py::arg("x").noconvert(), py::arg("rcond_floor"))
       .def("preimage_solve", &Device::preimage_solve<double>, py::arg("weight"), py::arg("rhs"),
            py::arg("x").noconvert(), py::arg("rcond_floor"))
+      .def("preimages_here", &Device::preimages_here<float>, py::arg("weight").noconvert(), py::arg("rhs"),
+           py::arg("rcond_floor"))
+      .def("preimages_here", &Device::preimages_here<double>, py::arg("weight"), py::arg("rhs"), py::arg("rcond_floor"))
+      .def("hadamard_preimages_here", &Device::hadamard_preimages_here, py::arg("diagonals"), py::arg("scale"),
+           py::arg("inputs"), py::arg("rhs"))
       .def("hadamard_solve", &Device::hadamard_solve, py::arg("diagonals"), py::arg("scale"), py::arg("rhs"),
            py::arg("x").noconvert());
   module.def("driver_facts", &driver_facts);

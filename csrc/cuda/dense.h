@@ -77,4 +77,14 @@ Resident cosines(Context& context, const Cosines& cosines, int64_t rows, int64_t
 Resident undo_activation(Context& context, Activation activation, double parameter, const Operand& h,
                          const Operand& b);
 
+// As preimage_solve, hadamard_solve of right sides by rows on the device, where x (rows, d) stays; it is undefined where
+// rcond is below the floor.
+struct Preimages {
+  Resident x;
+  double rcond;
+};
+template <typename T>
+Preimages preimages_here(Context& context, const T* weight, const Operand& rhs, int64_t d, double rcond_floor);
+Resident hadamard_preimages_here(Context& context, const Hadamard<double>& a, const Operand& rhs);
+
 }  // namespace krrdistill::cuda

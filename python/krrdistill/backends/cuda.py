@@ -21,12 +21,14 @@ from krrdistill.common.products import products_on
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
-from .base import FloatArray, IntArray, Layer, MapStages, PathSolution, Products, products_in
-from .compiled import ACTIVATIONS, CompiledBackend
+from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Products, products_in
+from .compiled import ACTIVATIONS, CompiledBackend, check_rank, structured
+from .hadamard import HadamardWeight
 from .models import Models, ModelStack
 from .native import NativeBackend
 from .operators import Operator
 from .tiles import device_tile_rows as tile_rows
+from .tiles import rcond_floor
 
 __all__ = [
     "BUILD_REMEDY",
@@ -204,6 +206,18 @@ class CudaBackend(CompiledBackend):
     def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
         return self._dense(weight, np.dtype(np.float32 if weight.dtype == np.float32 else np.float64))
+
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
+        """See ``Backend.preimage_solve``; of a placed rhs X is placed."""
+        if not isinstance(rhs, Placed):
+            return super().preimage_solve(weight, rhs, overwrite=overwrite)
+        if isinstance(weight, HadamardWeight):
+            form = structured(weight, np.dtype(np.float64))
+            return Placed(self, self._operations.hadamard_preimages_here(*form, weight.shape[1], rhs.made))
+        floor = rcond_floor(weight.shape)
+        X, rcond = self._operations.preimages_here(self._preimage_weight(weight), rhs.made, floor)
+        check_rank(weight, rcond, floor)
+        return Placed(self, X)
 
     def ridge_path(
         self, gram: Any, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False

@@ -26,7 +26,3 @@ cusolverStatus_t cusolverDnDormqr_bufferSize(cusolverDnHandle_t handle, cublasSi
 cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t side, cublasOperation_t trans, int m,
                                   int n, int k, const double* a, int lda, const double* tau, double* c, int ldc,
                                   double* work, int lwork, int* info);
-cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a,
-                                             int lda, int* lwork);
-cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a, int lda,
-                                  double* work, int lwork, int* info);

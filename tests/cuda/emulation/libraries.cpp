@@ -475,24 +475,3 @@ cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t si
     *info = reported(*info);
   });
 }
-
-cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t, cublasFillMode_t, int n, double*, int lda,
-                                             int* lwork) {
-  if (!fits(n, n, lda)) {
-    return CUSOLVER_STATUS_INVALID_VALUE;
-  }
-  *lwork = n;  // LAPACK's needs none
-  return emulation::fails("cusolverDnDpotrf_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
-}
-
-cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a, int lda,
-                                  double* work, int lwork, int* info) {
-  if (!fits(n, n, lda) || lwork < n || !emulation::inside_device_memory(work, static_cast<size_t>(n) * sizeof(double))) {
-    return CUSOLVER_STATUS_INVALID_VALUE;
-  }
-  return run_lapack("cusolverDnDpotrf", handle, [=]() mutable {
-    char u = letter(uplo);
-    blas<double>().potrf(&u, &n, a, &lda, info);
-    *info = reported(*info);
-  });
-}
