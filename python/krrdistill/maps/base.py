@@ -301,6 +301,7 @@ class FeatureMap:
                 at_reference = _apply(solver, layer._replace(activation="linear"), reference)
                 T = _from_reference(layer, H, at_reference)
                 H = preimage_in_range(solver, matrix_of(layer), T, basis, overwrite=True)
+                H = beside(reference, H)
                 H += reference
         return np.asarray(H)
 
