@@ -106,6 +106,20 @@ std::pair<std::optional<ResidentMatrix>, double> Dense::cholesky(const py::objec
   return {resident(std::move(factor.lower), matrix.rows, matrix.rows, true), factor.norm};
 }
 
+ResidentMatrix Dense::eigenvectors(const py::object& a, Array<double> values) const {
+  const cuda::Operand matrix = operand_of(context_, a);
+  require(matrix.rows == matrix.columns && matrix.rows >= 1, "a: (n, n)");
+  require(values.ndim() == 1 && values.shape(0) == matrix.rows, "values: (n,)");
+  require_aligned(values);
+  double* target = values.mutable_data();
+  cuda::Resident made;
+  {
+    const py::gil_scoped_release nogil;
+    made = cuda::eigenvectors(*context_, matrix, target);
+  }
+  return resident(std::move(made), matrix.rows, matrix.rows, true);
+}
+
 ResidentMatrix Dense::combine(double alpha, const py::object& a, double beta, const py::object& b) const {
   const cuda::Operand first = operand_of(context_, a), second = operand_of(context_, b);
   check_beside(first, second);
@@ -213,6 +227,7 @@ void bind_dense(py::module_& module) {
       .def("solve_factored", &Dense::solve_factored, py::arg("factor"), py::arg("b"),
            py::arg("out").noconvert() = py::none())
       .def("cholesky", &Dense::cholesky, py::arg("a"), py::arg("shift"))
+      .def("eigenvectors", &Dense::eigenvectors, py::arg("a"), py::arg("values").noconvert())
       .def("combine", &Dense::combine, py::arg("alpha"), py::arg("a"), py::arg("beta"), py::arg("b"))
       .def("combine_into", &Dense::combine_into, py::arg("alpha"), py::arg("a"), py::arg("beta"), py::arg("b"))
       .def("scale_columns", &Dense::scale_columns, py::arg("a"), py::arg("factors"))

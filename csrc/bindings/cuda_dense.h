@@ -44,6 +44,7 @@ class Dense {
   std::optional<ResidentMatrix> gram_of(const py::object& a, Out out);
   std::optional<ResidentMatrix> solve_factored(const py::object& factor, const py::object& b, Out out);
   std::pair<std::optional<ResidentMatrix>, double> cholesky(const py::object& a, double shift);
+  [[nodiscard]] ResidentMatrix eigenvectors(const py::object& a, Array<double> values) const;
   [[nodiscard]] ResidentMatrix combine(double alpha, const py::object& a, double beta, const py::object& b) const;
   void combine_into(double alpha, const ResidentMatrix& a, double beta, const py::object& b);
   [[nodiscard]] ResidentMatrix scale_columns(const py::object& a, const Array<double>& factors) const;

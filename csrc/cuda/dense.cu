@@ -34,6 +34,12 @@ double* copy_of(Scope& scope, const Operand& a) {
   return copy;
 }
 
+void require_success(const char* routine, int info) {
+  if (info != 0) {
+    throw DeviceError(std::string("CUDA: ") + routine + " failed with info " + std::to_string(info));
+  }
+}
+
 }  // namespace
 
 const double* operand(Scope& scope, const Operand& a) {
@@ -88,12 +94,28 @@ Factor cholesky(Context& context, const Operand& a, double shift) {
   KRRDISTILL_CHECK(cusolverDnDpotrf(context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), lower, narrow(n), work,
                                     work_size, info));
   scope.download(&failed, info, 1);
-  if (failed < 0) {
-    throw DeviceError("CUDA: potrf failed with info " + std::to_string(failed));
-  }
+  require_success("potrf", std::min(failed, 0));
   scope.download(sums.data(), column_sums, n);
   const double norm = *std::max_element(sums.begin(), sums.end());
   return {.lower = failed == 0 ? scope.keep_here(lower) : nullptr, .norm = norm};
+}
+
+Resident eigenvectors(Context& context, const Operand& a, double* values) {
+  const int n = narrow(a.rows);
+  int work_size = 0, failed = 0;  // before the scope, which waits for copies to them
+  Scope scope(context);
+  double* vectors = copy_of(scope, a);
+  auto* found = scope.device<double>(n);
+  auto* info = scope.device<int>(1);
+  KRRDISTILL_CHECK(cusolverDnDsyevd_bufferSize(context.solver, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n,
+                                               vectors, n, found, &work_size));
+  auto* work = scope.device<double>(work_size);
+  KRRDISTILL_CHECK(cusolverDnDsyevd(context.solver, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, vectors, n,
+                                    found, work, work_size, info));
+  scope.download(&failed, info, 1);
+  require_success("syevd", failed);
+  scope.download(values, found, n);
+  return scope.keep_here(vectors);
 }
 
 Resident solve_factored(Context& context, const Operand& factor, const Operand& b, double* out) {

@@ -44,6 +44,9 @@ struct Factor {
 };
 Factor cholesky(Context& context, const Operand& a, double shift);
 
+// A = V diag(values) V^T for a symmetric A (n, n): values (n) on the host, ascending, V by columns.
+Resident eigenvectors(Context& context, const Operand& a, double* values);
+
 // (L L^T)^-1 B, as B is contiguous; factor holds L (n, n) by columns, its upper triangle is not read.
 Resident solve_factored(Context& context, const Operand& factor, const Operand& b, double* out);
 

@@ -350,6 +350,12 @@ class CudaBackend(CompiledBackend):
         lower, norm = self._matrices.cholesky(A.made, shift)
         return None if lower is None else Placed(self, lower), norm
 
+    def eigenvectors(self, A: Placed) -> tuple[FloatArray, Placed]:
+        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns)."""
+        values = np.empty(len(A))
+        vectors = Placed(self, self._matrices.eigenvectors(A.made, values))
+        return values, vectors
+
     def combine(self, alpha: float, A: AnyMatrix, beta: float, B: AnyMatrix) -> Placed:
         """alpha A + beta B, or of a row B beta times it added to each of A."""
         return Placed(self, self._matrices.combine(alpha, _operand(A), beta, _operand(B)))

@@ -40,6 +40,10 @@ class Engine(Protocol):
         """(L, ||A + shift I||_1) for L L^T = A + shift I; None for L where that is not positive definite."""
         ...
 
+    def eigenvectors(self, A: Placed) -> tuple[FloatArray, Placed]:
+        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns)."""
+        ...
+
     def combine(self, alpha: float, A: AnyMatrix, beta: float, B: AnyMatrix) -> Placed:
         """alpha A + beta B; B may be one row, which is then added to each of A."""
         ...

@@ -15,6 +15,7 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+from scipy import linalg
 from scipy.linalg import blas, lapack
 
 from .placed import AnyMatrix, Engine, Placed
@@ -28,6 +29,7 @@ __all__ = [
     "beside",
     "cholesky",
     "cosines_there",
+    "eigenvectors",
     "features_there",
     "gram",
     "gram_operations",
@@ -224,6 +226,20 @@ def cholesky(A: AnyMatrix, shift: float) -> tuple[AnyMatrix | None, float]:
             return None, float("inf")
         rcond, _ = lapack.dpocon(lower, norm, uplo="L")
         return lower, float("inf") if rcond == 0.0 else 1.0 / float(rcond)
+
+
+@overload
+def eigenvectors(A: FloatArray) -> tuple[FloatArray, FloatArray]: ...
+@overload
+def eigenvectors(A: AnyMatrix) -> tuple[FloatArray, AnyMatrix]: ...
+
+
+def eigenvectors(A: AnyMatrix) -> tuple[FloatArray, AnyMatrix]:
+    """(eigenvalues of a symmetric A (n, n), ascending, eigenvectors in columns)."""
+    if isinstance(A, Placed):
+        return A.engine.eigenvectors(A)
+    values, vectors = linalg.eigh(A)
+    return values, vectors
 
 
 def _inverse_norm(n: int, solve: Callable[[FloatArray], FloatArray]) -> float:

@@ -16,6 +16,7 @@ from krrdistill.common.products import (
     all_finite,
     beside,
     cholesky,
+    eigenvectors,
     gram,
     gram_operations,
     placed,
@@ -52,7 +53,7 @@ class FeatureGram:
     """F F^T or F^T F, the smaller of the two, of features F (m, p). What is factored is factored once.
 
     Where large products run on a device F goes there, unless it is there, and everything is made of it there. Results
-    of the size of F stay; singular value decompositions and eigenvectors are the host's.
+    of the size of F stay; singular value decompositions are the host's.
     """
 
     def __init__(self, F: AnyMatrix) -> None:
@@ -93,9 +94,9 @@ class FeatureGram:
         return np.ascontiguousarray(np.asarray(W.T))
 
     @cached_property
-    def spectrum(self) -> tuple[FloatArray, FloatArray]:
+    def spectrum(self) -> tuple[FloatArray, AnyMatrix]:
         """(squares of the singular values of F, their vectors on the smaller side), in no order."""
-        square, basis = scipy.linalg.eigh(np.asarray(self.gram))
+        square, basis = eigenvectors(self.gram)
         if square[0] < _MIN_SQUARE_RATIO * square[-1]:
             U, s, Vt = _svd(self.F)
             square, basis = s * s, U if self.wide else Vt.T
@@ -111,7 +112,7 @@ class FeatureGram:
         square, basis = self.spectrum
         factors = ratio(square)
         if self.wide:
-            return product(basis * factors, product(basis.T, self.F))
+            return product(scaled_columns(basis, factors), product(basis.T, self.F))
         return product(scaled_columns(product(self.F, basis), factors), basis.T)
 
     def condition_number(self) -> float:
