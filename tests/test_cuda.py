@@ -227,7 +227,9 @@ def placed_preimages(kind: str, activation: Any, backend: Backend) -> list[Array
     layer = make_chain(kind, 19, 18, rng).layers[0]._replace(activation=activation, parameter=0.5)
     H = engine.place(rng.uniform(-0.5, 0.5, (5, 18)))
     near = rng.standard_normal((5, 18))
-    right = [engine.undo_activation(layer, F, x) for F in (H, engine.place(np.asfortranarray(H))) for x in (near, near[:1])]
+    right = [
+        engine.undo_activation(layer, F, x) for F in (H, engine.place(np.asfortranarray(H))) for x in (near, near[:1])
+    ]
     return [np.asarray(backend.preimage_solve(layer.weight, T)) for T in right] + [np.asarray(T) for T in right]
 
 

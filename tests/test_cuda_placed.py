@@ -111,11 +111,15 @@ def test_points_and_certificates_are_those_of_the_host(
     ids=str,
 )
 @pytest.mark.parametrize("kernel", ["identity", "random_fourier"])
-def test_other_options_are_those_of_the_host(everything: type[CudaBackend], kernel: str, options: dict[str, Any]) -> None:
+def test_other_options_are_those_of_the_host(
+    everything: type[CudaBackend], kernel: str, options: dict[str, Any]
+) -> None:
     backend = everything()
     (there, judged), (here, expected) = (points(kernel, b, points_per_class=20, **options) for b in (backend, "array"))
     tolerances.assert_solve(there.Y, here.Y, 1e7)
-    assert np.abs(there.inputs - here.inputs).max() <= (0.005 if "store" in options else 1e-9) * np.abs(here.inputs).max()
+    assert (
+        np.abs(there.inputs - here.inputs).max() <= (0.005 if "store" in options else 1e-9) * np.abs(here.inputs).max()
+    )
     assert judged.condition == pytest.approx(expected.condition, rel=1e-2)
 
 
@@ -217,6 +221,7 @@ def test_every_call_of_a_run_that_fails_is_an_error_and_leaves_nothing(
     device: ModuleType, everything: type[CudaBackend]
 ) -> None:
     backend = everything()
+
     def run(start: str) -> list[Array]:
         made, judged = points("random_fourier", backend, start=start, points_per_class=20, judge=False)
         return [made.inputs, made.Y, np.array([judged.condition, judged.weight_relative_error])]
@@ -248,7 +253,9 @@ def test_every_call_of_a_run_that_fails_is_an_error_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("start", ["noise", "real"])
-def test_no_order_of_threads_or_streams_changes_a_run(device: ModuleType, everything: type[CudaBackend], start: str) -> None:
+def test_no_order_of_threads_or_streams_changes_a_run(
+    device: ModuleType, everything: type[CudaBackend], start: str
+) -> None:
     backend = everything()
     made, judged = points("random_fourier", backend, start=start, points_per_class=20)
     for order in ("reverse", "shuffled"):
@@ -276,7 +283,9 @@ def test_a_matrix_that_would_take_too_much_of_the_memory_is_not_placed(
     assert len(made.inputs) * D * 8 * 8 > 600_000
 
 
-def test_memory_that_runs_out_is_told(device: ModuleType, everything: type[CudaBackend], rng: np.random.Generator) -> None:
+def test_memory_that_runs_out_is_told(
+    device: ModuleType, everything: type[CudaBackend], rng: np.random.Generator
+) -> None:
     backend = everything()
     A = backend.place(rng.standard_normal((300, 300)))
     device.emulate(memory=1_000_000)

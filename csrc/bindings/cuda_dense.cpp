@@ -10,10 +10,8 @@ cuda::Operand matrix_of(const py::array& a) {
   const bool by_rows = py::isinstance<py::array_t<double, py::array::c_style>>(a);
   require(by_rows || py::isinstance<py::array_t<double, py::array::f_style>>(a), "matrices must be contiguous");
   require(reinterpret_cast<std::uintptr_t>(a.data()) % sizeof(double) == 0, "arrays must be aligned to their items");
-  return {.data = static_cast<const double*>(a.data()),
-          .rows = a.shape(0),
-          .columns = a.shape(1),
-          .by_columns = !by_rows};
+  return {
+      .data = static_cast<const double*>(a.data()), .rows = a.shape(0), .columns = a.shape(1), .by_columns = !by_rows};
 }
 
 // What is added to each element of `a`: a matrix of its shape, or a row.

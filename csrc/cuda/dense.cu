@@ -42,9 +42,7 @@ void require_success(const char* routine, int info) {
 
 }  // namespace
 
-const double* operand(Scope& scope, const Operand& a) {
-  return a.on_device ? a.data : scope.upload(a.data, a.size());
-}
+const double* operand(Scope& scope, const Operand& a) { return a.on_device ? a.data : scope.upload(a.data, a.size()); }
 
 Resident place(Context& context, const Operand& a) {
   Scope scope(context);
@@ -91,8 +89,8 @@ Factor cholesky(Context& context, const Operand& a, double shift) {
   KRRDISTILL_CHECK(
       cusolverDnDpotrf_bufferSize(context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), lower, narrow(n), &work_size));
   auto* work = scope.device<double>(work_size);
-  KRRDISTILL_CHECK(cusolverDnDpotrf(context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), lower, narrow(n), work,
-                                    work_size, info));
+  KRRDISTILL_CHECK(
+      cusolverDnDpotrf(context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), lower, narrow(n), work, work_size, info));
   scope.download(&failed, info, 1);
   require_success("potrf", std::min(failed, 0));
   scope.download(sums.data(), column_sums, n);

@@ -62,8 +62,8 @@ Resident scale_columns(Context& context, const Operand& a, const double* factors
 // max |A_ij|, NaN where one of them is
 double largest_magnitude(Context& context, const Operand& a);
 
-// Out (rows, columns) whose last `chosen` rows and `odd` columns hold +-table[frequency_i (2 j + 1) mod 4 order], `flat`
-// in the place of the table where the frequency is 0, with the signs of row i and column j; zero elsewhere.
+// Out (rows, columns) whose last `chosen` rows and `odd` columns hold +-table[frequency_i (2 j + 1) mod 4 order],
+// `flat` in the place of the table where the frequency is 0, with the signs of row i and column j; zero elsewhere.
 struct Cosines {
   const double* table;  // (4 order)
   const int64_t* frequencies;
@@ -77,11 +77,10 @@ struct Cosines {
 Resident cosines(Context& context, const Cosines& cosines, int64_t rows, int64_t columns);
 
 // T - B by rows, where act(T) = H, of the angles with this cosine the one nearest to B; B as in combine.
-Resident undo_activation(Context& context, Activation activation, double parameter, const Operand& h,
-                         const Operand& b);
+Resident undo_activation(Context& context, Activation activation, double parameter, const Operand& h, const Operand& b);
 
-// As preimage_solve, hadamard_solve of right sides by rows on the device, where x (rows, d) stays; it is undefined where
-// rcond is below the floor.
+// As preimage_solve, hadamard_solve of right sides by rows on the device, where x (rows, d) stays; it is undefined
+// where rcond is below the floor.
 struct Preimages {
   Resident x;
   double rcond;

@@ -314,11 +314,9 @@ std::shared_ptr<double> transform_here(Context& context, const FeatureMap<double
   const int64_t d = map.input_dim;
   Source source = input;
   const bool whole = !input.on_device && input.rows == nullptr && input.row_stride == d;
-  const void* kept = whole ? scope.kept({.data = input.data,
-                                         .rows = input.n,
-                                         .width = d,
-                                         .element = element_bytes(input.type)})
-                           : nullptr;
+  const void* kept =
+      whole ? scope.kept({.data = input.data, .rows = input.n, .width = d, .element = element_bytes(input.type)})
+            : nullptr;
   if (kept != nullptr) {
     source.data = kept;
     source.row_stride = pitch(d);

@@ -21,8 +21,8 @@ struct Strided {
 };
 
 // out (rows, columns) = alpha a + beta b, out and a contiguous by rows; out may be a.
-__global__ void __launch_bounds__(threads) combine_kernel(double alpha, const double* a, double beta, Strided b,
-                                                          double* out, int64_t rows, int64_t columns) {
+__global__ void __launch_bounds__(threads)
+    combine_kernel(double alpha, const double* a, double beta, Strided b, double* out, int64_t rows, int64_t columns) {
   const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (column >= columns) {
     return;
@@ -180,8 +180,8 @@ double largest_magnitude(Context& context, const Operand& a) {
   std::vector<double> partial(static_cast<size_t>(blocks));  // before the scope, which waits for copies to it
   Scope scope(context);
   auto* found = scope.device<double>(blocks);
-  launch("largest_magnitude", &largest_kernel, grid_of(blocks), threads,
-         threads * static_cast<int64_t>(sizeof(double)), context.compute, operand(scope, a), a.size(), found);
+  launch("largest_magnitude", &largest_kernel, grid_of(blocks), threads, threads * static_cast<int64_t>(sizeof(double)),
+         context.compute, operand(scope, a), a.size(), found);
   scope.download(partial.data(), found, blocks);
   double largest = 0.0;
   for (const double value : partial) {

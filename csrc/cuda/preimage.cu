@@ -198,8 +198,7 @@ double solve_rows(Scope& scope, const T* weight, const double* rhs, double* x, b
   // Three arrays, or one beside those on the device, and what cuSOLVER asks for; sizes of cuBLAS are 32 bits wide.
   const int64_t most = std::min<int64_t>(m, std::numeric_limits<int>::max() / d);
   const int64_t numbers = 2 * (on_device ? p : p + d);
-  const int64_t rows =
-      scope.fit_rows("preimage_solve", 0, numbers * static_cast<int64_t>(sizeof(double)), most);
+  const int64_t rows = scope.fit_rows("preimage_solve", 0, numbers * static_cast<int64_t>(sizeof(double)), most);
   auto* right = on_device ? nullptr : scope.device<double>(rows * p);
   auto* left = on_device ? nullptr : scope.device<double>(rows * d);
   auto* space = scope.device<double>(rows * p);

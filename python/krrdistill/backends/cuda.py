@@ -395,7 +395,9 @@ class CudaBackend(CompiledBackend):
             return None
         dtype = np.dtype(np.float64)
         taken = X.made if isinstance(X, Placed) else self._dense(X, X.dtype)
-        return Placed(self, self._operations.features(self._map(feature_map, dtype), taken, tile_rows(feature_map, dtype)))
+        return Placed(
+            self, self._operations.features(self._map(feature_map, dtype), taken, tile_rows(feature_map, dtype))
+        )
 
     def _result(self, made: Any, out: FloatArray | None) -> AnyMatrix:
         return Placed(self, made) if out is None else out

@@ -145,9 +145,7 @@ class FeatureMap:
         with self.named_rows(where, samples, precision):
             return like(solver.transform(self, samples, dtype=np.dtype(precision)), X)
 
-    def standard_features(
-        self, U: npt.NDArray[Any] | Placed, *, backend: Backend | str | None = None
-    ) -> AnyMatrix:
+    def standard_features(self, U: npt.NDArray[Any] | Placed, *, backend: Backend | str | None = None) -> AnyMatrix:
         """phi in float64 of standardised inputs u = (x - origin) / unit, (m, p), where large products with them run.
 
         That is on a device inside of ``Backend.dense``, where it pays. Raises as ``transform``.
