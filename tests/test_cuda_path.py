@@ -106,17 +106,20 @@ def test_resolved_lambdas_are_those_above_the_floor(
 def test_a_second_factorisation_is_only_made_where_bounds_leave_lambdas_open(device: ModuleType) -> None:
     rng = np.random.default_rng(4)
     G, C = rotated(np.concatenate([[1e-9], np.linspace(0.5, 100.0, 139)]), rng), rng.standard_normal((2, 140))
+    well_conditioned = rotated(np.linspace(0.5, 100.0, 140), rng)
     backend = CudaBackend()
 
-    def calls(lambdas: list[float], rounding: float) -> int:
+    def calls(lambdas: list[float], rounding: float, G: Array = G) -> int:
         device.emulate()
         backend.ridge_path(G, C, np.array(lambdas), rounding=rounding)
         return int(device.calls())
 
-    calls([1e-8, 1.0, 3.0], 0.0)  # the first one makes what later ones find
-    nothing_hidden = calls([1e-8, 1.0, 3.0], 0.0)
-    assert calls([1e-8, 1.0, 3.0], 1e-2 / 2) == nothing_hidden  # the floor is 0.5, far above the smallest pivot
-    assert calls([1e-8, 1.0, 3.0], 1e-10) > nothing_hidden  # the floor is ten times the smallest eigenvalue
+    lambdas = [1e-10, 1e-8, 1.0, 3.0]
+    calls(lambdas, 1e-3)  # the first one makes what later ones find
+    one_batch = calls(lambdas, 1e-12)  # the floor is under every lambda
+    assert calls(lambdas, 1e-2 / 2) == one_batch  # it is 0.5, far above the smallest pivot
+    assert calls(lambdas, 1e-10) > one_batch  # ten times the smallest eigenvalue, and equal to the second lambda
+    assert calls(lambdas, 1e-3, well_conditioned) == calls(lambdas, 1e-12, well_conditioned)  # under that eigenvalue
 
 
 # Models that stay

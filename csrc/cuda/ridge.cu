@@ -1,5 +1,6 @@
-// One batch of Cholesky factorisations serves every lambda. Which of them rounding hides follows from bounds on the
-// smallest eigenvalue that those leave behind, but for a few that need a factorisation of their own.
+// One batch of Cholesky factorisations serves every lambda, and one that is shifted the most: where that is positive
+// definite, rounding hides no lambda. Else bounds on the smallest eigenvalue that the batch leaves behind tell of most,
+// and the others need a factorisation of their own.
 #include "krrdistill/ridge.h"
 
 #include <algorithm>
@@ -92,7 +93,7 @@ Models ridge_path(Context& context, const SymmetricMatrix& gram, const double* c
   std::vector<double> shifts(lambda, lambda + lambdas), sums(static_cast<size_t>(2 * lambdas));
   std::vector<int64_t> open;
   Scope scope(context);
-  auto* weights = scope.device<double>(lambdas * elements);
+  auto* weights = scope.device<double>((lambdas + 1) * elements);  // the last: of the shift that has no model
   const double* device_gram = gram.on_device ? gram.data : scope.upload(gram.data, p * p);
   const double* device_cross = scope.upload(cross, elements);
   const double largest = largest_eigenvalue_of(scope, device_gram, p);
@@ -112,12 +113,17 @@ Models ridge_path(Context& context, const SymmetricMatrix& gram, const double* c
   std::fill(facts.resolved, facts.resolved + lambdas, 0);
   if (std::isfinite(largest) && lambdas > 0) {  // NaN or infinity in G shows in its product with any vector
     Bounds bounds;
+    const double floor = rounding * std::max(largest, 0.0);
+    if (floor > 0.0) {
+      shifts.push_back(*std::min_element(lambda, lambda + lambdas) - floor);
+    }
     const std::vector<Pivots> pivots = solve(weights, k);
+    for (size_t i = 0; i < shifts.size(); ++i) {
+      bounds.add(shifts[i], pivots[i]);
+    }
     for (int64_t l = 0; l < lambdas; ++l) {
       facts.positive_definite[l] = pivots[static_cast<size_t>(l)].failed == 0 ? 1 : 0;
-      bounds.add(lambda[l], pivots[static_cast<size_t>(l)]);
     }
-    const double floor = rounding * std::max(largest, 0.0);
     shifts.clear();
     for (int64_t l = 0; l < lambdas; ++l) {
       facts.resolved[l] = bounds.definite(lambda[l] - floor) ? 1 : 0;

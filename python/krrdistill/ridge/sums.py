@@ -29,7 +29,9 @@ class Sums(NamedTuple):
         return Sums(0, 0.0, np.zeros(k), np.zeros(k), np.zeros(p), np.zeros((k, p)))
 
     def plus(self, other: Sums, sign: int = 1) -> Sums:
-        """Those of both, or with sign -1 of the rest."""
+        """Those of both, or with sign -1 of the rest. Nobody writes to the arrays of either."""
+        if self.n == 0 and sign > 0:
+            return other  # the first of many, and the only one of most
         return Sums(
             self.n + sign * other.n,
             self.total_weight + sign * other.total_weight,
