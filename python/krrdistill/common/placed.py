@@ -166,13 +166,13 @@ class Placed:
 
     def __rmatmul__(self, vector: FloatArray) -> FloatArray:
         """v^T A of a vector (rows,), an array (columns,)."""
-        return np.asarray(self.engine.product(np.atleast_2d(vector), self))[0]
+        return np.asarray(self.engine.product(np.atleast_2d(vector), self)).ravel()
 
     def mean(self, *, axis: int) -> FloatArray:
         """The means of the columns, an array."""
         if axis != 0:
             raise ValueError(f"means of a placed matrix are those of its columns (axis 0), got axis {axis}")
-        return np.full(len(self), 1.0 / len(self)) @ self
+        return self.__rmatmul__(np.full(len(self), 1.0 / len(self)))
 
     def _zeros(self) -> FloatArray:
         return np.zeros((1, self.shape[1]))

@@ -115,8 +115,8 @@ def product(A: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
     engine = _engine(operations, m * n + n * r + m * r, A, B)
     if engine is not None:
         return engine.product(A, B)
-    left, transpose_left = _column_major(B.T)
-    right, transpose_right = _column_major(A.T)
+    left, transpose_left = _column_major(np.asarray(B).T)
+    right, transpose_right = _column_major(np.asarray(A).T)
     with blas_for(operations):
         return np.asarray(blas.dgemm(1.0, left, right, trans_a=transpose_left, trans_b=transpose_right).T)
 

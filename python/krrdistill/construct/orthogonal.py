@@ -124,7 +124,8 @@ def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
     A corner of the discrete cosine transform of order M = max(rows, columns), with rows in a random order and random
     signs of rows and columns: E_ij = +- sqrt(2 / M) cos(pi (2 j + 1) i / (2 M)).
     """
-    _fill(out, *_draw(*out.shape, seed))
+    rows, columns = out.shape
+    _fill(out, *_draw(rows, columns, seed))
 
 
 def _draw(rows: int, columns: int, seed: int) -> _Drawn:

@@ -26,6 +26,7 @@ from krrdistill.ridge.model import RidgeModel
 from .closed_form import Construction, construct, gaussian_start, orthogonal_start, real_start, shrink_to_bound
 from .labels import affine_labels, learned_labels, target_labels
 from .nearest import Nearest, nearest_inputs
+from .orthogonal import OrthogonalDual
 from .span import MAX_STEPS, Approach, span_model
 
 __all__ = ["METHODS", "Points", "approximate_search", "choose_method", "labels_for"]
@@ -104,6 +105,7 @@ def _construct(model: RidgeModel, near: AnyMatrix | None, options: DistillOption
     W, k = model.W if Q is None else product(model.W, Q), len(model.W)
     lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
     limit, base = feature_map.feature_limit(), np.zeros(W.shape[1])
+    D: AnyMatrix | OrthogonalDual
     if near is None:
         labels = None
         if model.targets != "classes":

@@ -412,7 +412,7 @@ def _from_reference(layer: Layer, H: AnyMatrix, at_reference: AnyMatrix) -> AnyM
         return H.engine.undo_activation(layer, H, at_reference)
     near = np.asarray(at_reference)
     T = inverse_activation(layer, H, near)
-    return np.subtract(T, near, out=None if T is H else T)  # H may be the caller's
+    return np.asarray(np.subtract(T, near, out=None if T is H else T))  # H may be the caller's
 
 
 def _nearest_angle(cosine: FloatArray, near: FloatArray) -> FloatArray:

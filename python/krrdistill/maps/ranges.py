@@ -78,7 +78,8 @@ def preimage_in_range(
     """
     p, d = weight.shape
     if basis is None and p <= d:
-        return solver.preimage_solve(weight, rhs, overwrite=overwrite)
+        found: AnyMatrix = solver.preimage_solve(weight, rhs, overwrite=overwrite)
+        return found
     rhs = np.asarray(rhs)
     A = _in_coordinates(weight, basis)
     if p <= A.shape[1]:
