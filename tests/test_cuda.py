@@ -614,6 +614,8 @@ backend.transform(phi, np.ones((1, 600)), dtype=np.dtype("float32"))
 assert backend.inner._kept
 """
 
+PLACE = "backend = kd.get_backend('cuda').inner; A = backend.place(np.eye(3))"
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.usefixtures("cuda_emulated")
@@ -628,6 +630,8 @@ assert backend.inner._kept
         ("backend = kd.get_backend('cuda')", "pass", "nothing 0"),  # the child frees nothing
         (KEEP, "del phi; backend.inner._kept.clear()", "nothing 0"),
         (KEEP, "backend.inner.release_memory()", "DeviceError: CUDA: this process was forked"),
+        (PLACE, "del A", "nothing 0"),
+        (PLACE, "A + A", "DeviceError: CUDA: this process was forked"),
         (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
         (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
         ("kd.backend_status()", UPDATE, "nothing"),
@@ -637,6 +641,8 @@ assert backend.inner._kept
         "end of the child",
         "end of a weight",
         "release",
+        "end of a matrix",
+        "use of a matrix",
         "use in both",
         "status in the child",
         "status in the parent",
