@@ -114,7 +114,8 @@ class _Kept(NamedTuple):
 class CudaBackend(CompiledBackend):
     """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
 
-    G stays in memory of the GPU from the first update to the models (``ResidentGram``).
+    G stays in memory of the GPU from the first update to the models (``ResidentGram``). So do large matrices of points
+    inside of ``dense`` (``Placed``), where the backend is the ``Engine`` of large products.
 
     X may be an array on this device: ``__dlpack__(stream=...)`` makes a stream of the backend wait for what the
     framework still does with it, and tiles are gathered from it on the device. Every operation returns when it is done,
@@ -163,7 +164,8 @@ class CudaBackend(CompiledBackend):
         if memory_budget is not None and memory_budget < 1:
             raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
         module = _load()
-        _check_device(module.driver_facts(), device)
+        facts = module.driver_facts()
+        _check_device(facts, device)
         operations = module.Device(
             device=device,
             stream=stream or 0,
@@ -174,7 +176,7 @@ class CudaBackend(CompiledBackend):
         self._integers = products == "auto"
         self._keeps_weights = keep_memory and memory_budget is None
         self._kept: dict[tuple[int, Any], _Kept] = {}
-        self._room = (memory_budget or module.driver_facts()["devices"][device]["memory_bytes"]) // _SHARE
+        self._room = (memory_budget or facts["devices"][device]["memory_bytes"]) // _SHARE
         self._matrices = operations.dense()
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
