@@ -10,6 +10,8 @@
 #   make embed      the stand-alone C++ library, static and shared; examples/embed_cpp and tests/test_embed.py against what was
 #                   installed            embed-sanitized: the same with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make cuda       compile and link the CUDA backend with nvcc and NVIDIA's wheels (1 GB, in build/cuda); nothing runs
+#   make gpu-wheels  what benchmarks/gpu/run.sh installs on a GPU machine without a network, in build/gpu/wheels; for the Python
+#                   that is there, compute capability 9.0                            PYTHON=python3.12 GPU_ARCHITECTURES=90-real
 #   make docs       the documentation site, build/docs/html; runs the gallery        (make docs-links: addresses outside of it, too)
 #   make measured   the pages of docs/measured that are kept as results, written again; nothing is measured
 #   make aarch64    the C++ library and example for 64-bit ARM, cross-compiled, run by QEMU
@@ -62,7 +64,7 @@ JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:  # one pip at a time in one environment; builds and clang-tidy run in parallel by themselves
-.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-platforms lint-cxx sanitize tsan cuda embed embed-static embed-shared embed-sanitized aarch64 bench wheel wheels release clean
+.PHONY: help demo test fuzz docs docs-links measured lint lint-python lint-platforms lint-cxx sanitize tsan cuda gpu-wheels embed embed-static embed-shared embed-sanitized aarch64 bench wheel wheels release clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -288,6 +290,22 @@ $(CUDA)/installed: $(BUILD_INPUTS)
 	@! grep -B1 -E '[1-9][0-9]* bytes spill' $(CUDA)/build.log || { echo 'kernels spill registers' >&2; exit 1; }
 	@grep -q 'bytes spill stores' $(CUDA)/build.log || { echo 'no report of ptxas in $(CUDA)/build.log' >&2; exit 1; }
 	@touch $@
+
+# For another machine with a Python of the same minor version: the package, and what may be missing there. It brings its
+# own cuBLAS and cuSOLVER, so the module is linked with the oldest that the extra cuda13 takes.
+GPU_ARCHITECTURES ?= 90-real
+
+gpu-wheels:
+	$(PYTHON) -m venv build/gpu/venv
+	build/gpu/venv/bin/pip install --quiet scikit-build-core pybind11 cmake ninja 'nvidia-cublas==13.0.0.19' 'nvidia-cusolver==12.0.3.29'
+	rm -rf build/gpu/wheels
+	KRRDISTILL_REQUIRE_NATIVE=1 PATH="$(CURDIR)/build/gpu/venv/bin:$$PATH" build/gpu/venv/bin/pip wheel --quiet --no-deps \
+		--no-build-isolation -w build/gpu/wheels --config-settings=build-dir=build/gpu/cmake \
+		--config-settings=cmake.define.KRRDISTILL_CUDA=ON \
+		--config-settings=cmake.define.CMAKE_CUDA_ARCHITECTURES=$(GPU_ARCHITECTURES) .
+	build/gpu/venv/bin/pip download --quiet --no-deps --only-binary=:all: -d build/gpu/wheels \
+		array-api-compat array-api-strict lazy_loader threadpoolctl
+	@ls -l build/gpu/wheels
 
 clean:
 	rm -rf $(VENV) build dist runs/demo $(DOCS_GENERATED) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -108,7 +108,7 @@ def draw(images: dict[str, Any], data: kd.Dataset, title: str, path: Path) -> No
 
 
 def to_markdown(rows: list[dict[str, Any]]) -> str:
-    """The table of docs/guide/realism.md."""
+    """The table of docs/measured/realism.md."""
     certified = "weight error | agreement | cond"
     lines = [
         f"| data set | map | per class | set | MSE | PSNR (dB) | out of range | {certified} | s | measured |",
@@ -146,7 +146,7 @@ def main() -> int:
     parser.add_argument("--kernels", nargs="+", default=list(KERNELS))
     parser.add_argument("--ipc", type=int, nargs="+", default=[10], help="points per class; the last is drawn")
     parser.add_argument("--out", type=Path, default=Path("docs/measured"))
-    parser.add_argument("--page", type=Path, default=Path("docs/guide/realism.md"))
+    parser.add_argument("--page", type=Path, default=Path("docs/measured/realism.md"))
     parser.add_argument("--page-only", action="store_true", help="the page again, from what was stored")
     parser.add_argument("--readme", type=Path, metavar="PNG", help="only the picture of the README, and a .json beside")
     arguments = parser.parse_args()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -84,7 +86,7 @@ def test_realism_puts_its_rows_into_the_page_and_keeps_those_of_before(
     monkeypatch.setattr("krrdistill.apps.report.rows.COLUMNS", 2)  # drawing takes most of the time
     page, figures = tmp_path / "realism.md", tmp_path / "figures"
     figures.mkdir()
-    shutil.copy(ROOT / "docs" / "guide" / "realism.md", page)
+    shutil.copy(DOCS / "realism.md", page)
     shutil.copy(DOCS / "figures" / "realism.json", figures)
     committed = json.loads((DOCS / "figures" / "realism.json").read_text(encoding="utf-8"))["cells"]
     words = ("--datasets", "digits", "--kernels", "identity", "--ipc", "1", "--out", tmp_path, "--page", page)
@@ -180,9 +182,9 @@ def test_pages_of_stored_results_are_those_that_are_committed(
     run("storage", "--docs", tmp_path)
     run("privacy", "page", "--docs", tmp_path)
     page = tmp_path / "realism.md"
-    shutil.copy(ROOT / "docs" / "guide" / "realism.md", page)
+    shutil.copy(DOCS / "realism.md", page)
     run("realism", "--page-only", "--page", page)
-    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "guide" / "realism.md").read_text(encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == (DOCS / "realism.md").read_text(encoding="utf-8")
     for name in ("benchmarks", "tables", "kip", "storage", "privacy"):
         assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == (DOCS / f"{name}.md").read_text(
             encoding="utf-8"
@@ -236,7 +238,12 @@ def gpu_session(run: Any, cuda_emulated: ModuleType, monkeypatch: pytest.MonkeyP
     return session.Session(session.SMALL, emulated=True)
 
 
-@pytest.mark.parametrize("part", ["ceilings", "stages", "end_to_end", "embeddings", "wide"])
+# Of benchmarks/gpu: what is measured in the process of the tests, and by its command.
+GPU_PARTS = ("ceilings", "stages", "end_to_end", "breakdown", "embeddings", "wide")
+GPU_COMMAND = ("facts", "contestants", "kip", "parity", "sanitizer")
+
+
+@pytest.mark.parametrize("part", GPU_PARTS)
 def test_gpu_part_measures_everything_on_the_emulated_device(
     gpu_session: Any, part: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,24 +292,239 @@ def test_gpu_session_keeps_each_measurement_and_goes_on_after_a_failure(gpu_sess
     assert rows[1]["failed"] == "KeyError: 'absent'"
 
 
-def test_gpu_run_writes_results_that_its_page_shows(
-    run: Any, tmp_path: Path, cuda_emulated: Any, capsys: pytest.CaptureFixture[str]
+def test_gpu_command_measures_all_other_parts_and_its_page_shows_them(
+    run: Any, tmp_path: Path, cuda_emulated: Any
 ) -> None:
     framework("torch")
     out = tmp_path / "results" / "device"
-    assert run("gpu.run", "facts", "ceilings", "--emulated", "--small", "--out", out) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["results.json", "run.log"]
+    command = [str(SCRIPTS / "gpu" / "run.sh"), *GPU_COMMAND, "--emulated", "--small", "--out", str(out)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*GPU_COMMAND, *GPU_PARTS} == set(script("gpu.run").PARTS)
+    assert sorted(path.name for path in out.iterdir()) == ["parity.log", "results.json", "run.log", "sanitizer.log"]
+    content = (out / "results.json").read_text(encoding="utf-8")
+    assert str(ROOT) not in content
+    parts = json.loads(content)["parts"]
+    assert [part["outcome"] for part in parts.values()] == ["done"] * len(GPU_COMMAND)
+    failed = [row["name"] for part in parts.values() for row in part["rows"] if "failed" in row]
+    assert failed == ["CuPy", "CuPy"]  # which the emulation does without
+    assert parts["parity"]["failed"] == []
+    assert parts["parity"]["passed"] > 0
+
     assert run("gpu.report", "--results", tmp_path / "results", "--docs", tmp_path) is None
     text = (tmp_path / "gpu.md").read_text(encoding="utf-8")
-    assert "no GPU (emulated)" in text
-    assert "| sgemm, G |" in text
-    assert str(ROOT) not in (out / "results.json").read_text(encoding="utf-8")
-    assert "Not run." in capsys.readouterr().out
+    for shown in ("no GPU (emulated)", "| gram | 1 |", "| FCNN | PyTorch |", "passed, 0 failed"):
+        assert shown in text
+    assert "Not run." in done.stdout
 
 
 def test_gpu_page_of_stored_results_is_the_one_that_is_committed(run: Any, tmp_path: Path) -> None:
     run("gpu.report", "--docs", tmp_path)
     assert (tmp_path / "gpu.md").read_text(encoding="utf-8") == (DOCS / "gpu.md").read_text(encoding="utf-8")
+
+
+def gpu_result(date: str, device: str = "GPU A", **parts: Any) -> dict[str, Any]:
+    """A run on hardware with one whole run in it, and other parts."""
+    cell = {"id": "end_to_end", "kernel": "FCNN", "per_class": 1, "seconds": [0.2], "stages": []}
+    sizes = {"n": 50_000, "d": 3072, "k": 100, "tile": 8192, "emulated": False}
+    found = {"facts": {"device": device, "rows": []}, "end_to_end": {"rows": [cell]}, **parts}
+    return {"date": date, "label": "", "sizes": sizes, "parts": found}
+
+
+def gpu_predictions(*dates: str, milliseconds: float = 10.0) -> list[Any]:
+    """A set of each date, of 10, 20, ... ms on GPU A; on GPU B its bytes take half of the time."""
+    return [
+        script("gpu.predicted").Prediction.of(
+            {
+                "date": date,
+                "about": f"The design of {date}.",
+                "devices": {"GPU A": {}, "GPU B": {"memory": 0.5}},
+                "steps": {
+                    "read": ["rows read", number * milliseconds / 2, "memory"],
+                    "add": ["rows added", number * milliseconds / 2, "arithmetic"],
+                },
+                "stages": {"FCNN/path": ["read", "add"]},
+                "end_to_end": {"FCNN/1": ["FCNN/path"]},
+            }
+        )
+        for number, date in enumerate(dates, 1)
+    ]
+
+
+def test_gpu_prediction_adds_the_steps_of_a_stage_and_of_stages_in_it(run: Any) -> None:
+    (found,) = gpu_predictions("2026-01-01")
+    assert found.seconds("FCNN/path", "GPU A") == pytest.approx(0.01)
+    assert found.seconds("whole/FCNN/1", "GPU A") == pytest.approx(0.01)
+    assert found.seconds("whole/FCNN/1", "GPU B") == pytest.approx(0.0075)
+    assert found.seconds("whole/FCNN/1", "GPU C") is None
+    assert found.seconds("FCNN/fit", "GPU A") is None
+
+
+def test_gpu_page_shows_the_newest_prediction_before_a_run_and_none_after_it(run: Any) -> None:
+    report = script("gpu.report")
+    sets = gpu_predictions("2026-01-01", "2026-01-02T08:00", "2026-01-02T10:00")
+
+    def page(date: str) -> str:
+        runs = {"a": {"1": gpu_result(date)}}
+        return str(report.page(runs, report.Story({}, sets, {}, [])))
+
+    assert "| FCNN | 1 | – | 200 | 1 | 20.0 |" in page("2026-01-02T09:00")
+    assert "Predicted on 2026-01-02. The design of 2026-01-02T08:00." in page("2026-01-02T09:00")
+    assert "| FCNN | 1 | – | 200 | 1 | 10.0 |" in page("2026-01-01")
+    assert "| FCNN | 1 | – | 200 | 1 | – |" in page("2025-12-31")
+    assert "| FCNN | 1 | – | 200 | 1 | 30.0 |" in page("2026-01-03")
+
+
+def test_gpu_goals_of_an_h100_hold_for_an_h200_and_for_no_other_device(run: Any) -> None:
+    report = script("gpu.report")
+    for device, shown in (("NVIDIA H100 80GB HBM3", True), ("NVIDIA H200", True), ("NVIDIA A100", False)):
+        text = report.page({"a": {"1": gpu_result("2026-01-01", device)}}, report.Story({}, [], {}, []))
+        assert ("≤ 250: met" in text) == shown
+
+
+def test_gpu_page_lists_predictions_of_devices_that_were_not_measured_since(run: Any) -> None:
+    report, sets = script("gpu.report"), gpu_predictions("2026-01-01", "2026-01-03")
+
+    def pending(*runs: Any) -> str:
+        named = {str(number): run for number, run in enumerate(runs)}
+        text = report.page({"a": named}, report.Story({}, sets, {}, []))
+        return str(text.partition("not measured\n")[2])
+
+    assert "| whole/FCNN/1 | 200 | 20.0 | 15.0 | FCNN/path |" in pending(gpu_result("2026-01-02"))
+    assert "| read | rows read | 10 | memory |" in pending(gpu_result("2026-01-02"))
+    later = gpu_result("2026-01-04")
+    assert "| whole/FCNN/1 | 200 | 15.0 | FCNN/path |" in pending(later)
+    assert pending(later, gpu_result("2026-01-05", "GPU B")) == ""
+
+
+def test_gpu_predictions_that_are_stored_have_all_their_steps(run: Any) -> None:
+    oldest, *others = script("gpu.predicted").read()
+    assert oldest.seconds("FCNN/path", "NVIDIA H100 80GB HBM3") == 0.022
+    assert others
+    for found in others:
+        used = {name for names in found.stages.values() for name in names}
+        assert used >= found.steps.keys()
+        assert {bound for _, _, bound in found.steps.values()} <= set(script("gpu.predicted").BOUNDS)
+        for key in found.stages:
+            first, *rest = (found.seconds(key, device) for device in found.devices)
+            assert all(0.0 < seconds <= first for seconds in rest)
+
+
+def test_gpu_page_says_which_code_was_measured_and_what_changed_since(run: Any) -> None:
+    report = script("gpu.report")
+    changed = [{"date": f"2026-01-0{day}T08:00", "what": f"Change {day}."} for day in (1, 2, 3)]
+    runs = {"a": {"1": gpu_result("2026-01-01"), "2": gpu_result("2026-01-02T12:00")}}
+
+    def page(commits: dict[str, str], commit: str = "") -> str:
+        runs["a"]["2"]["commit"] = commit
+        return str(report.page(runs, report.Story({}, [], commits, changed)))
+
+    text = page({"a/1": "first", "a/2": "second"})
+    assert "* GPU A, 2026-01-02: commit second." in text
+    assert "Change 3." in text
+    assert "Change 1." not in text
+    assert "Change 2." not in text
+    assert text.index("Change 3.") < text.index("## GPU A")
+    assert "commit abc-dirty." in page({"a/2": "second"}, "abc-dirty")
+    assert "commit not recorded." in page({})
+    changed.pop()
+    assert "has not been measured on hardware." in page({})
+
+
+def test_gpu_device_work_counts_what_overlaps_once(run: Any) -> None:
+    def event(kind: str, name: str, start: float, length: float) -> dict[str, Any]:
+        return {"ph": "X", "cat": kind, "name": name, "ts": start, "dur": length}
+
+    found = script("gpu.profiles").work_of(
+        [
+            event("kernel", "long", 100.0, 50.0),
+            event("kernel", "short", 110.0, 10.0),
+            event("kernel", "short", 190.0, 10.0),
+            event("gpu_memcpy", "Memcpy HtoD", 140.0, 20.0),
+            event("gpu_memset", "Memset", 300.0, 5.0),
+            event("cuda_runtime", "cudaStreamSynchronize", 100.0, 900.0),
+            event("cuda_runtime", "cudaMallocAsync", 100.0, 1.0),
+            event("cuda_runtime", "cudaLaunchKernel", 100.0, 1.0),
+            event("cpu_op", "aten::mm", 0.0, 5000.0),
+            {"ph": "M", "name": "process_name"},
+        ]
+    )
+    assert {name: found[name] for name in ("kernels", "copies", "synchronisations", "allocations")} == {
+        "kernels": 3,
+        "copies": 2,
+        "synchronisations": 1,
+        "allocations": 1,
+    }
+    assert found["busy_seconds"] == pytest.approx(75e-6)
+    assert found["kernel_seconds"] == pytest.approx(60e-6)
+    assert found["copy_seconds"] == pytest.approx(25e-6)
+    assert [(row["name"], row["calls"]) for row in found["longest"]] == [("long", 1), ("short", 2)]
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available, disabling CUDA profiling")
+def test_gpu_device_work_without_a_kernel_is_a_failure_but_for_the_emulation(gpu_session: Any) -> None:
+    device_work = script("gpu.profiles").device_work
+    device_work(gpu_session, "nothing", lambda: None)
+    assert gpu_session.results["rows"][0]["kernels"] == 0
+    gpu_session.emulated, gpu_session.synchronize = False, lambda: None
+    device_work(gpu_session, "nothing", lambda: None)
+    *_, timed, profiled = gpu_session.results["rows"]
+    assert "kernels" not in timed
+    assert profiled["failed"] == "RuntimeError: the profiler recorded no kernel"
+
+
+def test_gpu_breakdown_names_functions_without_folders_and_is_shown(gpu_session: Any) -> None:
+    def work() -> int:
+        return sum(number for number in range(1000))
+
+    result, functions = script("gpu.profiles").host_functions(work)
+    assert result == 499500
+    assert functions[0]["calls"] >= 1
+    assert all(not row["function"].startswith("/") for row in functions)
+    assert any(row["function"] == "tests/test_benchmarks.py: work" for row in functions)
+
+    facts = {"kernels": 3, "copies": 2, "synchronisations": 1, "allocations": 0}
+    times = {"busy_seconds": 0.004, "kernel_seconds": 0.003, "copy_seconds": 0.002}
+    rows = [
+        {"name": "pass", "kernel": "FCNN", "seconds": [0.005], **facts, **times},
+        {"name": "save", "id": "file_save", "per_class": 50, "seconds": [0.5], "functions": functions[:1]},
+        {"name": "SHA-256", "id": "file_alone", "per_class": 50, "seconds": [0.1], "bytes": 2e8},
+        {"name": "load", "failed": "OSError: full"},
+    ]
+    lines = script("gpu.breakdown_page").breakdown(gpu_result("2026-01-01", breakdown={"rows": rows}))
+    assert "| FCNN: pass | 5.0 | 4.0 | 3.0 | 2.0 | 3 | 2 | 1 | 0 |" in lines
+    assert "| **save** | 500 | – |" in lines
+    assert "| SHA-256 | 100 | 2.00 GB/s |" in lines
+    assert "| load | OSError: full |" in lines
+
+
+@pytest.mark.parametrize(
+    ("does", "expected"),
+    [
+        ("echo 'NVIDIA H200, 580.1, 345 MHz, 1980 MHz, 700 W, 143771 MiB'", "NVIDIA H200"),
+        ("exit 6", None),
+        ("kill -9 $$", None),
+    ],
+)
+def test_gpu_facts_do_without_an_answer_of_nvidia_smi(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, expected: str | None
+) -> None:
+    file = tmp_path / "nvidia-smi"
+    file.write_text(f"#!/bin/sh\n{does}\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert script("gpu.facts")._smi().get("name") == expected
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert script("gpu.facts")._smi() == {}
+
+
+def test_gpu_tests_that_take_too_long_are_interrupted_and_say_so(gpu_session: Any) -> None:
+    gpu_session._end = 0.0
+    script("gpu.checks").parity(gpu_session)
+    assert gpu_session.results["remark"] == "The time was over before all tests had run."
+    assert gpu_session.results["status"] != 0
 
 
 def test_gpu_floor_is_that_of_the_slowest_of_arithmetic_memory_and_bus(run: Any) -> None:

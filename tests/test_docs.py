@@ -22,7 +22,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
-    *(ROOT / folder / "README.md" for folder in ("csrc", "benchmarks")),
+    *(ROOT / folder / "README.md" for folder in ("csrc", "benchmarks", "benchmarks/gpu")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FOLDERS = (ROOT, ROOT / "python" / "krrdistill", ROOT / "csrc", ROOT / "csrc" / "include")

@@ -17,7 +17,6 @@ from tolerances import assert_elementwise, assert_exact, assert_promised, assert
 
 pytest.importorskip("sklearn", reason='scikit-learn is not installed (pip install "krrdistill[sklearn]")')
 
-from imblearn.pipeline import make_pipeline as make_resampling_pipeline
 from scipy.special import softmax
 from sklearn import datasets
 from sklearn.base import clone
@@ -160,7 +159,8 @@ def test_resampling_feeds_another_classifier(digits: tuple[Array, ...], k: int) 
     """Least squares on the resampled points, with hard labels, makes the decisions of the distiller."""
     X, y, X_test, y_test = digits[0], digits[1] % k, digits[2], digits[3] % k
     least_squares = RidgeClassifier(1e-10, fit_intercept=False, solver="svd")
-    pipeline = make_resampling_pipeline(StandardScaler(), RidgeDistiller(preprocessing="none"), least_squares)
+    imblearn = pytest.importorskip("imblearn.pipeline", reason="imbalanced-learn is not installed")
+    pipeline = imblearn.make_pipeline(StandardScaler(), RidgeDistiller(preprocessing="none"), least_squares)
     pipeline.fit(X, LETTERS[y])
     distiller = pipeline.named_steps["ridgedistiller"]
     assert_exact(pipeline.predict(X_test), distiller.predict(pipeline[0].transform(X_test)))

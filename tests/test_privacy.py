@@ -282,7 +282,7 @@ def zero_feature_pair() -> list[privacy.ClippedStatistics]:
 
 
 def test_last_bits_of_released_weights_are_the_same_for_neighbours() -> None:
-    """Of float64 noise they tell which of the two it was, with delta >= 0.023 (docs/guide/privacy.md)."""
+    """Of float64 noise they tell which of the two it was, with delta >= 0.023 (docs/measured/privacy.md)."""
     for statistics in zero_feature_pair():
         for _ in range(20):
             model = privacy.perturb(statistics, "output", BUDGET)
@@ -580,8 +580,8 @@ def test_release_that_fails_at_either_of_its_files_leaves_none(
 
 
 def test_reasons_in_the_documentation_are_those_of_the_code() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "guide" / "privacy.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+) \|$", text.split("### What is in the file")[1], re.MULTILINE))
+    text = (Path(__file__).parent.parent / "docs" / "explanation" / "private-noise.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([^`]+)` \| ([^|]+) \|$", text.split("## What is in the file")[1], re.MULTILINE))
     assert rows == dict(privacy.PUBLIC)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,8 @@ from gpu.session import Session
 __all__ = ["parity", "sanitizer"]
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PROCESSES = 10
+_PROCESSES = min(10, os.cpu_count() or 1)
+_INTERRUPTED = 8.0  # seconds to write the results
 # What is run under the sanitizer: its tool, test files, and the words that choose from them (pytest -k).
 _CHECKED = (
     ("memcheck", ("tests/test_hadamard.py",), ""),
@@ -29,11 +33,15 @@ _MOST_TESTS = 12
 
 def _command(session: Session, *words: str) -> list[str]:
     chosen = ["-k", "cuda-emulated"] if session.emulated else ["-m", "gpu"]
-    return [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", *chosen, *words]
+    flags = ["-q", "-W", "default", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    return [sys.executable, "-m", "pytest", *flags, *chosen, *words]
 
 
 def parity(session: Session) -> None:
-    """Every test that is marked ``gpu``; one small file in the emulation."""
+    """Every test that is marked ``gpu``; one small file in the emulation.
+
+    When its time is over, pytest is interrupted: it then writes what the tests until then gave.
+    """
     words = ["--tb=line", "--durations=12"]
     if importlib.util.find_spec("xdist") is not None and not session.emulated:
         words += ["-n", str(_PROCESSES)]
@@ -41,15 +49,23 @@ def parity(session: Session) -> None:
         words.append("tests/test_hadamard.py")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tests.xml"
-        done = subprocess.run([*_command(session, *words), f"--junitxml={file}"], cwd=_ROOT, check=False)
-        session.keep(status=done.returncode, **_outcomes(file))
+        with subprocess.Popen([*_command(session, *words), f"--junitxml={file}"], cwd=_ROOT) as process:
+            try:
+                process.wait(timeout=session.left())
+            except subprocess.TimeoutExpired:
+                session.keep(remark="The time was over before all tests had run.")
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=_INTERRUPTED)
+                process.kill()
+        session.keep(status=process.returncode, **_outcomes(file))
     print({name: value for name, value in session.results.items() if name != "rows"}, flush=True)
 
 
 def _outcomes(file: Path) -> dict[str, Any]:
     """Counts and names from a JUnit file."""
     if not file.exists():
-        return {"failed": ["no test ran: see the log"]}
+        return {"skipped": "no test ran: see parity.log"}
     counts, failed = {"passed": 0, "skipped": 0}, []
     for case in ElementTree.parse(file).getroot().iter("testcase"):
         if case.find("failure") is not None or case.find("error") is not None:
@@ -70,9 +86,10 @@ def sanitizer(session: Session) -> None:
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *_command(session, *tests)]
         row: dict[str, Any] = {"name": f"{tool}, {' '.join(files)}{f' -k {words!r}' if words else ''}"}
         try:
-            done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True, timeout=40)
+            seconds = session.left(40.0)
+            done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True, timeout=seconds)
         except subprocess.TimeoutExpired:
-            session.row(**row, failed="over its time limit of 40 s")
+            session.row(**row, failed=f"over its time limit of {seconds:.0f} s")
             continue
         print(done.stdout[-6000:], done.stderr[-2000:], sep="\n", flush=True)
         summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (.+)", done.stdout + done.stderr)
@@ -93,5 +110,5 @@ def _spread(tests: list[str]) -> list[str]:
 def _collected(session: Session, files: tuple[str, ...], words: str) -> list[str]:
     """The names of the tests that these words choose."""
     command = [*_command(session, *files), "-k", words, "--collect-only"]
-    done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True, timeout=session.left(40.0))
     return [line for line in done.stdout.splitlines() if "::" in line and not line.startswith(("FAILED", "ERROR"))]

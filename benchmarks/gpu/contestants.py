@@ -105,7 +105,7 @@ def _files(session: Session, images: Images, folder: Path) -> tuple[str, Path | 
 def _published(session: Session, name: str, data_dir: Path | None, kernel: str, per_class: int) -> dict[str, Any]:
     command = [sys.executable, str(_PUBLISHED), "--dataset", name, "--kernel", kernel, "--ipc", str(per_class)]
     command += ["--device", session.place, "--json"] + ([] if data_dir is None else ["--data-dir", str(data_dir)])
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=session.left(60.0))
     found = json.loads(done.stdout.strip().splitlines()[-1])
     kept = ("seconds", "first_seconds", "test_accuracy", "distilled_test_accuracy", "weight_relative_error", "lambda")
     return {name: found.get(name) for name in kept}

@@ -4,7 +4,9 @@
 
 The last run of a device is shown whole, earlier ones beside it in one table. ``notes.json`` in the folder of a device
 gives reasons for stages that take more than 1.5 times their floor, by run: {NAME: {"FCNN/path": "...", "*/score":
-"..."}}; a star stands for every map. Of what was not run the page says that it was not run.
+"..."}}; a star stands for every map. ``code.json`` beside the folders tells the commits of runs that do not tell them
+themselves, and what changed in the code, each with the time (UTC): what is later than the last run is listed as not
+measured. Of what was not run the page says that it was not run.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from gpu.breakdown_page import breakdown
 from gpu.floors import (
     Need,
     Rates,
@@ -26,101 +29,53 @@ from gpu.floors import (
     stage_needs,
     wide_needs,
 )
+from gpu.predicted import Prediction, before, pending, read
+from gpu.shown import (
+    ABSENT,
+    Result,
+    Row,
+    device_of,
+    is_real,
+    median,
+    ms,
+    part_of,
+    percent,
+    ranged,
+    rows_of,
+    scientific,
+    table,
+    times,
+    unfinished,
+)
 
-__all__ = ["FORMAT", "page", "summary", "write"]
+__all__ = ["FORMAT", "Story", "page", "summary", "write"]
 
 FORMAT = "krrdistill-gpu-1"
 _HERE = Path(__file__).resolve().parent
-_ABSENT = "Not run.\n"
 _FAR = 1.5  # times the floor, from which on a reason is asked for
 _KIP_ITERATIONS = 30_000
 _GOALS = {"identity": 0.15, "FCNN": 0.25}  # seconds from bytes in host memory to the certified file, H100
 _FASTER_THAN_FP32, _OVER_PUBLISHED = 2.0, 20.0
 _KERNELS = ("identity", "FCNN", "random_fourier")
 
-_INTRODUCTION = """\
+_TITLE = """\
 # The CUDA backend on a GPU
 
 Written by `benchmarks/gpu/report.py` from the results of `benchmarks/gpu/run.sh`, which are kept in
 `benchmarks/results/gpu`. Times are medians, in milliseconds unless they say otherwise. The first call of a process,
 which also loads libraries, stands apart where it was measured. What was not run says so.
+"""
+_WORDS = """\
+## What the columns are
 
 * **Floor**: the least time of a stage at the rates that the same run measured: its arithmetic in the cheapest form that
   is accurate enough (integer products where the design uses them), the bytes of device memory that must move, and those
   over the bus. The slowest of the three counts. **Ratio** is measured time over floor.
 * **FP32**: the same floor with plain float32 products.
 * **Library**: what cuBLAS and cuSOLVER take for the same step, as PyTorch calls them.
-* **Predicted**: for the design that keeps everything on the device; written down in `benchmarks/gpu/predictions.json`
-  before that design was measured.
+* **Predicted**: written down before the run, in `benchmarks/gpu/predictions`.
+* **Goal**: for an H100. An H200 has the same arithmetic and faster memory, and is held against the same goals.
 """
-
-Result = dict[str, Any]
-Row = Mapping[str, Any]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
-
-
-def _median(row: Row) -> float | None:
-    return statistics.median(row["seconds"]) if row.get("seconds") else None
-
-
-def _ms(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    value = 1e3 * seconds
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def _range(row: Row) -> str:
-    """The median, and the range where there are several runs."""
-    if "failed" in row:
-        return f"failed: {row['failed']}"
-    taken = row["seconds"]
-    spread = f" ({_ms(min(taken))} … {_ms(max(taken))})" if len(taken) > 1 else ""
-    return _ms(_median(row)) + spread
-
-
-def _times(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}"
-
-
-def _error(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1e}"
-
-
-def _part(result: Result, name: str) -> Result:
-    return dict(result["parts"].get(name, {}))
-
-
-def _rows(result: Result, name: str) -> list[Result]:
-    return list(_part(result, name).get("rows", []))
-
-
-def _unfinished(result: Result, *names: str) -> list[str]:
-    """A sentence for each part that did not come to its end."""
-    lines = []
-    for name in names:
-        part = _part(result, name)
-        for said in (part.get("outcome", "done"), part.get("skipped"), part.get("failed")):
-            if isinstance(said, str) and said != "done":
-                lines += [f"Part `{name}`: {said}.", ""]
-    return lines
-
-
-def _is_real(result: Result) -> bool:
-    """Goals and predictions are about full sizes on hardware."""
-    return not result["sizes"]["emulated"] and result["sizes"]["d"] == 3072
-
-
-def _device(result: Result) -> str:
-    return str(_part(result, "facts").get("device", "unknown device"))
 
 
 # Stages beside their floors
@@ -128,9 +83,9 @@ def _device(result: Result) -> str:
 
 def _measured_stages(result: Result) -> list[tuple[str, str, Row, Need | None, float | None]]:
     """(key, name, row, what it needs at least, seconds of the library) of every stage that has a floor or a time."""
-    sizes, ceilings = result["sizes"], _rows(result, "ceilings")
+    sizes, ceilings = result["sizes"], rows_of(result, "ceilings")
     found: list[tuple[str, str, Row, Need | None, float | None]] = []
-    for row in _rows(result, "stages"):
+    for row in rows_of(result, "stages"):
         if "id" not in row:
             continue
         if "kernel" in row:
@@ -145,14 +100,14 @@ def _measured_stages(result: Result) -> list[tuple[str, str, Row, Need | None, f
         else:
             need = solve_need(row["order"], sizes["k"])
             found.append((f"solve_spd/{row['order']}", row["name"], row, need, None))
-    for row in _rows(result, "embeddings"):
+    for row in rows_of(result, "embeddings"):
         if str(row.get("id", "")).startswith("update"):
             need = embeddings_need(row["rows"], row["p"], row["size"])
             name = f"embeddings {row['rows']:,} x {row['p']}: {row['name']}"
             found.append((f"embeddings/{row['id']}", name, row, need, None))
         elif "id" in row:
             found.append((f"embeddings/{row['id']}", f"embeddings: {row['name']}", row, None, None))
-    for row in _rows(result, "wide"):
+    for row in rows_of(result, "wide"):
         if "id" in row:
             needs = wide_needs(row["rows"], row["p"], sizes["k"])
             library = library_seconds(ceilings, sizes, "identity")
@@ -161,38 +116,37 @@ def _measured_stages(result: Result) -> list[tuple[str, str, Row, Need | None, f
     return found
 
 
-def _stages(result: Result, predictions: Mapping[str, Any], notes: Mapping[str, str]) -> list[str]:
-    rates = Rates.of(_rows(result, "ceilings"))
+def _stages(result: Result, predictions: Sequence[Prediction], notes: Mapping[str, str]) -> list[str]:
+    rates = Rates.of(rows_of(result, "ceilings"))
     lines = ["### Stages beside their floors", ""]
     measured = _measured_stages(result)
     if not measured:
-        return [*lines, _ABSENT]
+        return [*lines, ABSENT]
     if rates is None:
         lines += ["The ceilings are missing in this run, so no floor is known.", ""]
-    predicted = predictions["stages"] if predictions.get("device") == _device(result) else {}
+    predicted = _lookup(result, predictions)
     rows, reasons, pass_lines = [], [], []
     for key, name, row, need, library in measured:
-        seconds = None if "failed" in row else _median(row)
+        seconds = None if "failed" in row else median(row)
         floor, bound = need.floor(rates) if need is not None and rates is not None else (None, "")
         plain = need.fp32_floor(rates) if need is not None and rates is not None else None
         ratio = None if seconds is None or not floor else seconds / floor
-        expected = 1e-3 * predicted[key]["ms"] if key in predicted else None
-        shown_floor = f"{_ms(floor)} ({bound})" if floor else "–"
-        rows.append((name, _range(row), _ms(expected), shown_floor, _times(ratio), _ms(plain), _ms(library)))
+        shown_floor = f"{ms(floor)} ({bound})" if floor else "–"
+        rows.append((name, ranged(row), ms(predicted(key)), shown_floor, times(ratio), ms(plain), ms(library)))
         if ratio is not None and ratio > _FAR:
-            reasons.append((name, _times(ratio), _reason(key, notes)))
-        if key.endswith("update_device") and not key.startswith("wide") and seconds and plain and _is_real(result):
+            reasons.append((name, times(ratio), _reason(key, notes)))
+        if key.endswith("update_device") and not key.startswith("wide") and seconds and plain and is_real(result):
             faster = plain / seconds
             verdict = "met" if faster >= _FASTER_THAN_FP32 else "**missed**"
             pass_lines.append(
                 f"{name}: {faster:.2f} × as fast as the FP32 floor (goal ≥ {_FASTER_THAN_FP32:g} ×: {verdict})  "
             )
-    lines += _table(("stage", "measured (range)", "predicted", "floor (bound by)", "ratio", "FP32", "library"), rows)
+    lines += table(("stage", "measured (range)", "predicted", "floor (bound by)", "ratio", "FP32", "library"), rows)
     lines += [*pass_lines, ""] if pass_lines else []
     if reasons:
         lines += [f"Stages over {_FAR:g} times their floor, and why:", ""]
-        lines += _table(("stage", "ratio", "reason"), reasons)
-    return lines + _unfinished(result, "stages", "embeddings", "wide")
+        lines += table(("stage", "ratio", "reason"), reasons)
+    return lines + unfinished(result, "stages", "embeddings", "wide")
 
 
 def _reason(key: str, notes: Mapping[str, str]) -> str:
@@ -201,39 +155,54 @@ def _reason(key: str, notes: Mapping[str, str]) -> str:
     return notes.get(key, notes.get(every, "no reason is recorded yet"))
 
 
+def _prediction(result: Result, predictions: Sequence[Prediction]) -> Prediction | None:
+    """The newest set before a run."""
+    return before(predictions, device_of(result), result["date"]) if is_real(result) else None
+
+
+def _lookup(result: Result, predictions: Sequence[Prediction]) -> Callable[[str], float | None]:
+    """Predicted seconds by stage."""
+    found = _prediction(result, predictions)
+    return lambda key: None if found is None else found.seconds(key, device_of(result))
+
+
 # Whole runs
 
 
-def _whole(result: Result, predictions: Mapping[str, Any]) -> list[str]:
+def _is_hopper(result: Result) -> bool:
+    """The goals are for an H100; an H200 has the same arithmetic and faster memory."""
+    return any(name in device_of(result) for name in ("H100", "H200"))
+
+
+def _whole(result: Result, predictions: Sequence[Prediction]) -> list[str]:
     lines = ["### Whole runs: bytes in host memory to a certified file", ""]
-    cells = [row for row in _rows(result, "end_to_end") if row.get("id") == "end_to_end"]
-    lines += _unfinished(result, "end_to_end")
+    cells = [row for row in rows_of(result, "end_to_end") if row.get("id") == "end_to_end"]
+    lines += unfinished(result, "end_to_end")
     if not cells:
-        return [*lines, _ABSENT]
-    predicted = predictions["end_to_end"] if predictions.get("device") == _device(result) else {}
+        return [*lines, ABSENT]
+    predicted = _lookup(result, predictions)
     rows = []
     for row in cells:
         kernel, per_class = row["kernel"], row["per_class"]
-        goal = _GOALS.get(kernel) if per_class == 1 and _is_real(result) and "H100" in _device(result) else None
-        seconds, verdict = _median(row), "–"
+        goal = _GOALS.get(kernel) if per_class == 1 and is_real(result) and _is_hopper(result) else None
+        seconds, verdict = median(row), "–"
         if goal is not None and seconds is not None:
-            verdict = f"≤ {_ms(goal)}: {'met' if seconds <= goal else '**missed**'}"
-        expected = predicted.get(f"{kernel}/{per_class}")
+            verdict = f"≤ {ms(goal)}: {'met' if seconds <= goal else '**missed**'}"
         error = max(row["weight_errors"]) if row.get("weight_errors") else None
         rows.append(
             (
                 kernel,
                 str(per_class),
-                _ms(row.get("first")),
-                _range(row),
+                ms(row.get("first")),
+                ranged(row),
                 str(len(row["seconds"])),
-                "–" if expected is None else _ms(1e-3 * expected["ms"]),
+                ms(predicted(f"whole/{kernel}/{per_class}")),
                 verdict,
-                _error(error),
+                scientific(error),
             )
         )
     head = ("map", "per class", "first call", "later calls (range)", "calls", "predicted", "goal", "weight error")
-    lines += _table(head, rows)
+    lines += table(head, rows)
     lines += ["Median milliseconds of the later calls by stage:", ""]
     return lines + _stage_table([row for row in cells if row.get("stages")])
 
@@ -244,15 +213,15 @@ def _stage_table(cells: Sequence[Row]) -> list[str]:
     for row in cells:
         runs = row["stages"][1:] or row["stages"]
         middles = [statistics.median(run[name] for run in runs) if name in runs[0] else None for name in names]
-        rows.append((row["kernel"], str(row.get("per_class", 1)), *(_ms(middle) for middle in middles)))
-    return _table(("map", "per class", *names), rows)
+        rows.append((row["kernel"], str(row.get("per_class", 1)), *(ms(middle) for middle in middles)))
+    return table(("map", "per class", *names), rows)
 
 
 def _real(result: Result) -> list[str]:
     lines = ["### Real images on the GPU and on the CPU", ""]
-    rows = _part(result, "end_to_end").get("real")
+    rows = part_of(result, "end_to_end").get("real")
     if not isinstance(rows, list):
-        return [*lines, f"{rows.capitalize()}.\n" if rows else _ABSENT]
+        return [*lines, f"{rows.capitalize()}.\n" if rows else ABSENT]
     shown = [
         (
             row["dataset"],
@@ -260,14 +229,14 @@ def _real(result: Result) -> list[str]:
             row["backend"],
             f"{row['seconds']:.2f}",
             f"{row['lambda']:.3g}",
-            f"{_percent(row['test_accuracy'])} → {_percent(row['distilled_test_accuracy'])}",
-            _percent(row["prediction_agreement"]),
-            _error(row["weight_relative_error"]),
+            f"{percent(row['test_accuracy'])} → {percent(row['distilled_test_accuracy'])}",
+            percent(row["prediction_agreement"]),
+            scientific(row["weight_relative_error"]),
         )
         for row in rows
     ]
     head = ("data", "map", "backend", "seconds", "λ", "test accuracy %", "agreement %", "weight error")
-    lines += _table(head, shown)
+    lines += table(head, shown)
     return [*lines, *(f"{said}  " for said in _compared(rows)), ""]
 
 
@@ -287,29 +256,29 @@ def _compared(rows: Sequence[Row]) -> list[str]:
 
 
 def _contestants(result: Result) -> list[str]:
-    lines = ["### Beside others on the same GPU", "", *_unfinished(result, "contestants")]
-    models = [row for row in _rows(result, "contestants") if row.get("id") == "model"]
+    lines = ["### Beside others on the same GPU", "", *unfinished(result, "contestants")]
+    models = [row for row in rows_of(result, "contestants") if row.get("id") == "model"]
     if models:
-        ours = {row["kernel"]: _median(row) for row in models if row["name"] == "krrdistill"}
+        ours = {row["kernel"]: median(row) for row in models if row["name"] == "krrdistill"}
         rows = []
         for row in models:
-            seconds, own = _median(row) if "failed" not in row else None, ours.get(row["kernel"])
+            seconds, own = median(row) if "failed" not in row else None, ours.get(row["kernel"])
             ratio = seconds / own if seconds and own else None
             lambda_ = f"{row['lambda']:.3g}" if "lambda" in row else "–"
-            shown = (_range(row), _times(ratio), lambda_, _error(row.get("difference")))
+            shown = (ranged(row), times(ratio), lambda_, scientific(row.get("difference")))
             rows.append((row["kernel"], row["name"], *shown))
         lines += [
             "Bytes in host memory to the weights W of the best λ; nothing is distilled. Where many λ score alike, each",
             "way takes another one of them; the difference is to our W of the same λ.",
             "",
         ]
-        lines += _table(("map", "written in", "milliseconds (range)", "over ours", "λ", "‖W − ours‖ / ‖ours‖"), rows)
-    published = [row for row in _rows(result, "contestants") if row.get("id") == "published"]
+        lines += table(("map", "written in", "milliseconds (range)", "over ours", "λ", "‖W − ours‖ / ‖ours‖"), rows)
+    published = [row for row in rows_of(result, "contestants") if row.get("id") == "published"]
     if published:
         lines += [*_published(result, published)]
-    elif "published" in _part(result, "contestants"):
-        lines += [f"The published algorithm: {_part(result, 'contestants')['published']}.", ""]
-    return lines if models or published else [*lines, _ABSENT]
+    elif "published" in part_of(result, "contestants"):
+        lines += [f"The published algorithm: {part_of(result, 'contestants')['published']}.", ""]
+    return lines if models or published else [*lines, ABSENT]
 
 
 def _published(result: Result, cells: Sequence[Row]) -> list[str]:
@@ -318,11 +287,11 @@ def _published(result: Result, cells: Sequence[Row]) -> list[str]:
         theirs, ours = row.get("published"), row.get("ours")
         seconds = [None if side is None else side["seconds"]["total"] for side in (theirs, ours)]
         ratio = seconds[0] / seconds[1] if seconds[0] and seconds[1] else None
-        verdict = _times(ratio)
-        if ratio is not None and _is_real(result):
+        verdict = times(ratio)
+        if ratio is not None and is_real(result):
             verdict += f" (goal ≥ {_OVER_PUBLISHED:g}: {'met' if ratio >= _OVER_PUBLISHED else '**missed**'})"
-        errors = [_error(None if side is None else side["weight_relative_error"]) for side in (theirs, ours)]
-        shown = [f"failed: {row['failed']}" if "failed" in row else _ms(seconds[0]), _ms(seconds[1])]
+        errors = [scientific(None if side is None else side["weight_relative_error"]) for side in (theirs, ours)]
+        shown = [f"failed: {row['failed']}" if "failed" in row else ms(seconds[0]), ms(seconds[1])]
         rows.append((row["kernel"], str(row["per_class"]), *shown, verdict, *errors))
     head = (
         "map",
@@ -334,34 +303,34 @@ def _published(result: Result, cells: Sequence[Row]) -> list[str]:
         "our weight error",
     )
     said = "The published algorithm in PyTorch on the GPU, whole runs with a test set, the second run of each process:"
-    return [said, "", *_table(head, rows)]
+    return [said, "", *table(head, rows)]
 
 
 def _kip(result: Result) -> list[str]:
-    lines = ["### KIP", "", *_unfinished(result, "kip")]
-    steps = [row for row in _rows(result, "kip") if row.get("seconds")]
+    lines = ["### KIP", "", *unfinished(result, "kip")]
+    steps = [row for row in rows_of(result, "kip") if row.get("seconds")]
     if not steps:
-        return [*lines, _ABSENT]
-    cells = [row for row in _rows(result, "end_to_end") if row.get("kernel") == "FCNN" and "per_class" in row]
-    ours = {row["per_class"]: _median(row) for row in cells}
+        return [*lines, ABSENT]
+    cells = [row for row in rows_of(result, "end_to_end") if row.get("kernel") == "FCNN" and "per_class" in row]
+    ours = {row["per_class"]: median(row) for row in cells}
     rows = []
     for row in steps:
-        seconds = _median(row)
+        seconds = median(row)
         assert seconds is not None
         whole, own = _KIP_ITERATIONS * seconds, ours.get(row["per_class"])
         ratio = "–" if own is None else f"{whole / own:,.0f} (extrapolated)"
         shown = f"{whole / 60:,.1f} min (extrapolated)"
         rows.append((row["variant"], str(row["per_class"]), f"{seconds:.4g}", shown, ratio))
     head = ("variant", "per class", "seconds per iteration", f"{_KIP_ITERATIONS:,} iterations", "over our whole run")
-    return [*lines, *_table(head, rows)]
+    return [*lines, *table(head, rows)]
 
 
 # Tests, ceilings, accuracy
 
 
 def _tests(result: Result) -> list[str]:
-    lines = ["### Tests on the device", "", *_unfinished(result, "parity", "sanitizer")]
-    parity = _part(result, "parity")
+    lines = ["### Tests on the device", "", *unfinished(result, "parity", "sanitizer")]
+    parity = part_of(result, "parity")
     if "passed" in parity:
         failed = parity["failed"]
         lines += [f"`pytest -m gpu`: {parity['passed']} passed, {len(failed)} failed, {parity['skipped']} skipped.", ""]
@@ -369,55 +338,55 @@ def _tests(result: Result) -> list[str]:
         lines += [""] if failed else []
         lines += [parity["remark"], ""] if "remark" in parity else []
     else:
-        lines += [f"`pytest -m gpu`: {_ABSENT}"]
+        lines += [f"`pytest -m gpu`: {ABSENT}"]
     rows = [
         (row["name"], str(row.get("passed", "–")), str(row.get("summary", row.get("failed", "–"))))
-        for row in _rows(result, "sanitizer")
+        for row in rows_of(result, "sanitizer")
     ]
-    return lines + (_table(("compute-sanitizer", "tests passed", "what it found"), rows) if rows else [])
+    return lines + (table(("compute-sanitizer", "tests passed", "what it found"), rows) if rows else [])
 
 
 def _accuracy(result: Result) -> list[str]:
     rows = [
-        (row.get("kernel", "identity"), row["name"], _error(row["relative_error"]))
+        (row.get("kernel", "identity"), row["name"], scientific(row["relative_error"]))
         for part in ("stages", "embeddings")
-        for row in _rows(result, part)
+        for row in rows_of(result, part)
         if "relative_error" in row and row["name"].startswith("error of G")
     ]
     lines = ["### Accuracy of G", ""]
     if not rows:
-        return [*lines, _ABSENT]
+        return [*lines, ABSENT]
     lines += ["Relative error against float64, Frobenius norm, one part of the rows:", ""]
-    return lines + _table(("map", "what", "error"), rows)
+    return lines + table(("map", "what", "error"), rows)
 
 
 def _ceilings(result: Result) -> list[str]:
-    lines = ["### Ceilings of this run", "", *_unfinished(result, "ceilings")]
-    timed = [row for row in _rows(result, "ceilings") if row.get("seconds") or row.get("failed")]
+    lines = ["### Ceilings of this run", "", *unfinished(result, "ceilings")]
+    timed = [row for row in rows_of(result, "ceilings") if row.get("seconds") or row.get("failed")]
     if not timed:
-        return [*lines, _ABSENT]
+        return [*lines, ABSENT]
     rows = []
     for row in timed:
-        seconds, rate = _median(row), "–"
+        seconds, rate = median(row), "–"
         if seconds and row.get("flops"):
             rate = f"{row['flops'] / seconds / 1e12:.1f} Tflop/s"
         elif seconds and row.get("bytes"):
             rate = f"{row['bytes'] / seconds / 1e9:,.1f} GB/s"
-        rows.append((row["name"], f"failed: {row['failed']}" if "failed" in row else _ms(seconds), rate))
-    lines += _table(("routine", "milliseconds", "rate"), rows)
-    sums = [row for row in _rows(result, "ceilings") if "bias" in row]
+        rows.append((row["name"], f"failed: {row['failed']}" if "failed" in row else ms(seconds), rate))
+    lines += table(("routine", "milliseconds", "rate"), rows)
+    sums = [row for row in rows_of(result, "ceilings") if "bias" in row]
     if sums:
         lines += ["Long sums of positive products: a bias means that the accumulator truncates.", ""]
-        shown = [(row["name"], _error(row["bias"]), _error(row["relative_error"])) for row in sums]
-        lines += _table(("sums", "bias", "relative error"), shown)
+        shown = [(row["name"], scientific(row["bias"]), scientific(row["relative_error"])) for row in sums]
+        lines += table(("sums", "bias", "relative error"), shown)
     return lines
 
 
 def _facts(result: Result) -> list[str]:
-    facts = _part(result, "facts")
+    facts = part_of(result, "facts")
     gpu, machine = facts.get("gpu", {}), facts.get("machine", {})
     said = [
-        _device(result),
+        device_of(result),
         f"driver {gpu['driver_version']}" if gpu.get("driver_version") else "",
         f"{facts['multiprocessors']} multiprocessors" if facts.get("multiprocessors") else "",
         f"SM clock at most {gpu['clocks.max.sm']}" if gpu.get("clocks.max.sm") else "",
@@ -442,39 +411,102 @@ def _history(runs: Sequence[Result]) -> list[str]:
     named: dict[str, dict[int, float | None]] = {}
     for number, run in enumerate(runs):
         for _, name, row, _, _ in _measured_stages(run):
-            named.setdefault(name, {})[number] = None if "failed" in row else _median(row)
-        for row in _rows(run, "end_to_end"):
+            named.setdefault(name, {})[number] = None if "failed" in row else median(row)
+        for row in rows_of(run, "end_to_end"):
             if row.get("id") == "end_to_end":
                 name = f"{row['kernel']}: bytes to certified file, {row['per_class']} per class"
-                named.setdefault(name, {})[number] = _median(row)
-    rows = [(name, *(_ms(found.get(number)) for number in range(len(runs)))) for name, found in named.items()]
-    return ["### All runs, milliseconds", "", *_table(("stage", *(_title(run) for run in runs)), rows)]
+                named.setdefault(name, {})[number] = median(row)
+    rows = [(name, *(ms(found.get(number)) for number in range(len(runs)))) for name, found in named.items()]
+    return ["### All runs, milliseconds", "", *table(("stage", *(_title(run) for run in runs)), rows)]
 
 
 def _title(run: Result) -> str:
-    return f"{run['date']}{', ' + run['label'] if run['label'] else ''}"
+    return f"{run['date'][:10]}{', ' + run['label'] if run['label'] else ''}"
 
 
-def page(devices: Mapping[str, Sequence[Result]], notes: Mapping[str, Mapping[str, str]], predictions: Result) -> str:
-    """The whole page: runs by device, reasons for the last run of each, predictions."""
-    lines = [_INTRODUCTION]
-    if not devices:
-        lines += [_ABSENT]
-    for device, runs in devices.items():
+@dataclass(frozen=True)
+class Story:
+    """What a page tells beside the results.
+
+    Parameters
+    ----------
+    notes : for each folder of results, reasons by stage for its last run
+    predictions : all sets
+    commits : of the code of a run, by FOLDER/NAME, where the run does not tell it
+    changed : {"date", "what"} of changes of the code, in the order of their dates
+    """
+
+    notes: Mapping[str, Mapping[str, str]]
+    predictions: Sequence[Prediction]
+    commits: Mapping[str, str]
+    changed: Sequence[Mapping[str, str]]
+
+
+def _code(devices: Mapping[str, Mapping[str, Result]], story: Story) -> list[str]:
+    """Which code was measured, and what of it changed since the last run of any device."""
+    lines = ["## Which code was measured", ""]
+    for folder, runs in devices.items():
+        name, last = list(runs.items())[-1]
+        commit = last.get("commit") or story.commits.get(f"{folder}/{name}", "not recorded")
+        lines += [f"* {device_of(last)}, {last['date'][:10]}: commit {commit}."]
+    newest = max(run["date"] for runs in devices.values() for run in runs.values())
+    since = [change for change in story.changed if change["date"] > newest]
+    more = ", above all:" if since else "."
+    lines += ["", f"What changed after these runs has not been measured on hardware{more}", ""]
+    lines += [f"* {change['date'][:10]}: {change['what']}" for change in since]
+    return [*lines, ""] if since else lines
+
+
+def _expected(devices: Mapping[str, Mapping[str, Result]], predictions: Sequence[Prediction]) -> list[str]:
+    """The newest predictions beside the newest run, for devices that have not been measured since."""
+    runs = sorted((run for runs in devices.values() for run in runs.values()), key=lambda run: str(run["date"]))
+    found = pending(predictions, runs)
+    if found is None:
+        return []
+    newest, waiting = found
+    last = next((run for run in reversed(runs) if is_real(run)), None)
+    measured = {} if last is None else _medians(last)
+    rows = [
+        (key, ms(measured.get(key)), *(ms(newest.seconds(key, device)) for device in waiting), ", ".join(parts))
+        for key, parts in newest.stages.items()
+    ]
+    before_it = "measured before" if last is None else f"{device_of(last)}, measured {last['date'][:10]}"
+    head = ("stage", before_it, *(f"{device}, predicted" for device in waiting), "steps")
+    steps = [(name, what, f"{milliseconds:g}", bound) for name, (what, milliseconds, bound) in newest.steps.items()]
+    lines = [f"## Predicted on {newest.date[:10]}, not measured", "", newest.about, "", *table(head, rows)]
+    return [*lines, *table(("step", "what", "milliseconds", "bound by"), steps)]
+
+
+def _medians(run: Result) -> dict[str, float | None]:
+    """By the keys of predictions."""
+    found = {key: median(row) for key, _, row, _, _ in _measured_stages(run)}
+    cells = [row for row in rows_of(run, "end_to_end") if row.get("id") == "end_to_end"]
+    return found | {f"whole/{row['kernel']}/{row['per_class']}": median(row) for row in cells}
+
+
+def page(devices: Mapping[str, Mapping[str, Result]], story: Story) -> str:
+    """The whole page, from the runs of each folder by name."""
+    lines = [_TITLE, *(_code(devices, story) if devices else [ABSENT]), _WORDS]
+    for folder, named in devices.items():
+        runs = list(named.values())
         last = runs[-1]
-        lines += [f"## {_device(last)}: {_title(last)}", "", *_facts(last)]
-        lines += [*_whole(last, predictions), *_stages(last, predictions, notes.get(device, {}))]
-        lines += [*_contestants(last), *_kip(last), *_real(last), *_tests(last), *_accuracy(last), *_ceilings(last)]
+        lines += [f"## {device_of(last)}: {_title(last)}", "", *_facts(last)]
+        predicted = _prediction(last, story.predictions)
+        lines += [] if predicted is None else [f"Predicted on {predicted.date[:10]}. {predicted.about}", ""]
+        lines += [*_whole(last, story.predictions), *_stages(last, story.predictions, story.notes.get(folder, {}))]
+        for section in (breakdown, _contestants, _kip, _real, _tests, _accuracy, _ceilings):
+            lines += section(last)
         if len(runs) > 1:
             lines += _history(runs)
+    lines += _expected(devices, story.predictions)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def summary(result: Result) -> list[str]:
     """What the run that just ended shows, in the words of the page."""
-    predictions = _read(_HERE / "predictions.json")
-    parts = (_tests(result), _whole(result, predictions), _stages(result, predictions, {}), _contestants(result))
-    return [line for part in (*parts, _kip(result), _real(result)) for line in part]
+    predictions = read()
+    parts = (_tests(result), _whole(result, predictions), _stages(result, predictions, {}), breakdown(result))
+    return [line for part in (*parts, _contestants(result), _kip(result), _real(result)) for line in part]
 
 
 def _read(path: Path) -> Result:
@@ -483,16 +515,17 @@ def _read(path: Path) -> Result:
 
 def write(results: Path, docs: Path) -> None:
     """The page, from whatever results there are."""
-    devices: dict[str, list[Result]] = {}
+    devices: dict[str, dict[str, Result]] = {}
     notes: dict[str, Result] = {}
     for folder in sorted({path.parent for path in results.glob("*/*.json")}):
         files = [path for path in sorted(folder.glob("*.json")) if path.name != "notes.json"]
-        devices[folder.name] = [_read(path) for path in files]
+        devices[folder.name] = {path.stem: _read(path) for path in files}
         found = _read(folder / "notes.json") if (folder / "notes.json").exists() else {}
         notes[folder.name] = found.get(files[-1].stem, {})
     docs.mkdir(parents=True, exist_ok=True)
-    text = page(devices, notes, _read(_HERE / "predictions.json"))
-    (docs / "gpu.md").write_text(text, encoding="utf-8")
+    code = _read(results / "code.json") if (results / "code.json").exists() else {"commits": {}, "changed": []}
+    story = Story(notes, read(), code["commits"], code["changed"])
+    (docs / "gpu.md").write_text(page(devices, story), encoding="utf-8")
 
 
 def main() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 __all__ = ["FULL", "SMALL", "Session", "Sizes"]
+
+
+_RESERVE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,16 @@ class Session:
         Of the results.
     emulated : bool
         Whether the emulated device takes the place of the GPU, and PyTorch computes on the host.
+    seconds : float
+        After which the part is ended from outside.
     """
 
-    def __init__(self, sizes: Sizes = FULL, file: Path | None = None, *, emulated: bool = False) -> None:
+    def __init__(
+        self, sizes: Sizes = FULL, file: Path | None = None, *, emulated: bool = False, seconds: float = 600.0
+    ) -> None:
         if emulated:
             sys.modules["krrdistill._cuda"] = importlib.import_module("krrdistill._cuda_emulated")
+        self._end = time.monotonic() + seconds
         self.sizes, self.file, self.emulated = sizes, file, emulated
         self.place = "cpu" if emulated else "cuda"
         self.results: dict[str, Any] = {"rows": []}
@@ -97,6 +106,10 @@ class Session:
         if self._torch is None:
             self._torch = importlib.import_module("torch")
         return self._torch
+
+    def left(self, most: float = 600.0) -> float:
+        """Seconds that a process of this part may still take, at most ``most``; some remain to keep what it found."""
+        return max(1.0, min(most, self._end - time.monotonic() - _RESERVE))
 
     def synchronize(self) -> None:
         """Waits for the device."""
@@ -131,10 +144,8 @@ class Session:
         """
         if self.sizes.quick:
             repeats, warm = 1, False
-        row: dict[str, Any] = {"name": name, **facts, "seconds": []}
-        self.results["rows"].append(row)
         result, begin = None, time.perf_counter()
-        try:
+        with self.attempt(name, **facts, seconds=[]) as row:
             self.synchronize()
             for number in range(repeats + warm):
                 start = time.perf_counter()
@@ -147,12 +158,19 @@ class Session:
                     row["seconds"].append(seconds)
                 if row["seconds"] and time.perf_counter() - begin > most:
                     break
+        return None if "failed" in row else result
+
+    @contextlib.contextmanager
+    def attempt(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
+        """A row for the block to fill. Where the block fails, the row says why, and the next measurement goes on."""
+        row: dict[str, Any] = {"name": name, **facts}
+        self.results["rows"].append(row)
+        try:
+            yield row
         except Exception as error:
             row["failed"] = f"{type(error).__name__}: {str(error)[:200]}"
-            result = None
         print(told(row), flush=True)
         self._write()
-        return result
 
     def _write(self) -> None:
         if self.file is not None:
@@ -170,6 +188,8 @@ def told(row: dict[str, Any]) -> str:
     where = " ".join(str(row[name]) for name in ("kernel", "per_class", "name") if name in row)
     if "failed" in row:
         return f"{where:60s} FAILED {row['failed']}"
+    if not row.get("seconds"):
+        return where
     middle = statistics.median(row["seconds"])
     rate = f"{row['flops'] / middle / 1e12:9.2f} Tflop/s" if row.get("flops") else ""
     rate = f"{row['bytes'] / middle / 1e9:9.1f} GB/s" if row.get("bytes") else rate

@@ -1,6 +1,7 @@
 // The operations on an NVIDIA GPU. Rows of data are in host memory and stream through the device tile by tile, so that
-// data of any size fit, or they are on the device already; all other arrays are in host memory. No CUDA type appears
-// here. Sizes and meanings are those of the headers of each operation.
+// data of any size fit, or they are on the device already; all other arrays are in host memory, but for the matrices of
+// cuda/dense.h, which may stay on the device. No CUDA type appears here. Sizes and meanings are those of the headers of
+// each operation.
 #pragma once
 
 #include <cstdint>

@@ -117,5 +117,5 @@ assert np.median(near[1.0].distances) < np.median(near[1.0].baseline)
 # %%
 # More points per class make the exact set nearer to real images, because only as many directions as there are classes
 # have to change.
-# :doc:`/guide/realism` has the mathematics, and figures for colour images and other feature maps.
+# :doc:`/measured/realism` has colour images and other feature maps, :doc:`/explanation/nearest` the mathematics.
 # :ref:`sphx_glr_gallery_plot_12_privacy.py` looks at what a file gives away in any case.

@@ -1,5 +1,5 @@
-"""Times told from the arithmetic at the rate of a plain matrix product: a bound for the pass over the data, and about
-what a search takes."""
+"""Times estimated from the number of operations and the measured rate of a matrix product: a lower bound for the pass
+over the data, and about how long a search takes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pass_floor(feature_map: FeatureMap, n: int, precision: str) -> float | None:
 
 
 def search_seconds(feature_map: FeatureMap) -> float:
-    """Expected seconds of a search for the nearest exact set (docs/guide/realism.md): within a factor of two or so."""
+    """Expected seconds of a search for the nearest exact set, to a factor of about two (docs/measured/realism.md)."""
     d, p = feature_map.input_dim, feature_map.output_dim
     per_entry = _SEARCH if feature_map.layers else _SEARCH_AFFINE
     return per_entry * float(d) * p * max(d, p) * _seconds_per_flop("float32")

@@ -1,4 +1,4 @@
-"""What kind of run a folder holds: files of two kinds beside each other would tell a story that is not true."""
+"""What kind of run a folder holds: files of two kinds in one folder would mislead its reader."""
 
 from __future__ import annotations
 

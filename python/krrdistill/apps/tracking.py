@@ -1,4 +1,4 @@
-"""A run in an experiment tracker: what was asked, the course of an iteration, the outcome and its pictures."""
+"""A run in an experiment tracker: options, progress, results and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How exact a distilled set is, from what was read back from its file."""
+"""How exact a distilled set is, measured on the file after it was read back."""
 
 from __future__ import annotations
 

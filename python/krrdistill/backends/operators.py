@@ -1,4 +1,4 @@
-"""Layers that no backend has a kernel for: they run in Python, and the backend goes on from what they give."""
+"""Layers that no backend has a kernel for: they run in Python, and the backend takes their outputs."""
 
 from __future__ import annotations
 

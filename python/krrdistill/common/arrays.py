@@ -1,4 +1,4 @@
-"""The edge: arrays of any framework to what the backends take and back, with errors that name the argument.
+"""Arrays of any framework, converted to what the backends take and back, with errors that name the argument.
 
 The only file that knows the frameworks. Host memory is the same for all of them: an array there becomes a NumPy view of
 itself, through DLPack. An array on another device stays what it is, and the backend of its framework works on it.

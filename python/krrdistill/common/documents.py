@@ -1,4 +1,4 @@
-"""JSON and other small texts from files: never larger or deeper than such a text can mean to be."""
+"""JSON and other small texts from files, with limits on size and depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that cannot be used, in the words of who passed them."""
+"""Errors about rows that cannot be used, with the function and argument that the caller passed them to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is there memory for a large matrix? Asked before it is made: systems that overcommit end the process instead."""
+"""Whether there is memory for a large matrix, asked before it is made: systems that overcommit end the process."""
 
 from __future__ import annotations
 

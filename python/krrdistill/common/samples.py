@@ -1,4 +1,4 @@
-"""X at the edge: anything that holds n samples, to what the backends take, without a whole copy."""
+"""Anything that holds n samples, converted to what the backends take, without a whole copy."""
 
 from __future__ import annotations
 

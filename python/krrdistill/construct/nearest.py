@@ -1,4 +1,4 @@
-"""The exact distilled set nearest to given inputs (docs/guide/realism.md).
+"""The exact distilled set nearest to given inputs (docs/explanation/nearest.md).
 
 m points with features F (m, p) retrain to W with some labels, for any lambda_s >= 0, exactly when the rows of W lie in
 the row space of F. With Q (k, p) an orthonormal basis of those rows and P = I - Q^T Q this reads: there is U (k, m)

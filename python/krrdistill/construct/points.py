@@ -132,7 +132,7 @@ def _construct(model: RidgeModel, near: AnyMatrix | None, options: DistillOption
 def nearest_points(
     model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend, watch: Stopwatch
 ) -> Points:
-    """The exact set nearest, in raw units, to a blend of a share of real points and noise (docs/guide/realism.md)."""
+    """The exact set nearest, in raw units, to a blend of real points and noise (docs/explanation/nearest.md)."""
     assert near is not None  # DistillOptions has seen to it
     share = options.realism or 0.0
     noise = normal(options.seed, Stream.NOISE, near.size).reshape(near.shape)

@@ -1,4 +1,4 @@
-"""The labelled data set that every other room takes."""
+"""The labelled data set that all other packages take."""
 
 from __future__ import annotations
 

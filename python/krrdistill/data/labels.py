@@ -1,4 +1,4 @@
-"""What y means: labels of classes to codes 0 ... k-1 and back, or real-valued targets. One rule for every entrance."""
+"""What y means, in Python, files and commands alike: labels of classes to codes 0 ... k-1 and back, or real values."""
 
 from __future__ import annotations
 

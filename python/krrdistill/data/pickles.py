@@ -1,8 +1,8 @@
 """Reads the pickles of the CIFAR archives without running anything that they name.
 
 A pickle is a program: it names functions and has them called. The CIFAR files name a few, to rebuild one array of
-bytes. So this is no unpickler but a reader of the few operations that such files have, each with an inert value for
-what it builds. Every other operation and name is refused, and no length is believed that the file does not have.
+bytes. So this is no unpickler, but a reader of the few operations that such files have, each with an inert value for
+what it builds. Every other operation and name is refused, and so is a length beyond the file.
 """
 
 from __future__ import annotations

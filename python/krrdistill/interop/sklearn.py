@@ -1,4 +1,4 @@
-"""scikit-learn: ``RidgeDistiller``, a classifier that leaves the few points which retrain to it.
+"""scikit-learn: ``RidgeDistiller``, a classifier that also distils its training data.
 
 >>> from sklearn.datasets import load_digits
 >>> from krrdistill.interop.sklearn import RidgeDistiller

@@ -1,4 +1,4 @@
-"""Samples that lambda is chosen by: an object of their own, never part of statistics."""
+"""Samples on which lambda is chosen: an object of their own, never part of statistics."""
 
 from __future__ import annotations
 

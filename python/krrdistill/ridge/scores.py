@@ -1,4 +1,4 @@
-"""What models say about samples, batch by batch, and how far that is from real-valued targets."""
+"""Predictions of models, batch by batch, and their errors for real-valued targets."""
 
 from __future__ import annotations
 

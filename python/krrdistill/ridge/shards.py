@@ -1,4 +1,4 @@
-"""Which data statistics hold: names, so that no shard is added or taken away twice."""
+"""Names of the data that statistics contain, so that no shard is added or removed twice."""
 
 from __future__ import annotations
 

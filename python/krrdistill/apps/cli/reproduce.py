@@ -1,4 +1,4 @@
-"""The work behind ``krrdistill reproduce``: make what is missing, write it several times, print it."""
+"""The work behind ``krrdistill reproduce``: compute the missing cells, write the table in several formats, print it."""
 
 from __future__ import annotations
 

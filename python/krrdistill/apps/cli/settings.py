@@ -1,4 +1,4 @@
-"""What a run was asked to do: the settings of each command, and the words that ask for a run again."""
+"""What a run was asked to do: the settings of each command, and the command line that repeats a run."""
 
 from __future__ import annotations
 

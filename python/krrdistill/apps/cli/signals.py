@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does: what is half written is taken away, and one line says why."""
+"""SIGTERM ends a command as Ctrl-C does: half-written files are removed, and one line says why."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """KIP's loss and gradient from the sufficient statistics: no step touches the n training features.
 
-With A = F F^T + lambda_s I and B = A^-1 F (m, p), M = B Phi: M M^T = B G B^T and Y M^T = C B^T (THEORY's KIP section).
+The derivation is in docs/explanation/kip.md. With A = F F^T + lambda_s I and B = A^-1 F (m, p), M = B Phi:
+M M^T = B G B^T and Y M^T = C B^T.
 The labels are Y_S^T = C B^T (B G B^T)^-1, the model is W_S = Y_S^T B, and W_S depends on the row space of B only. So
     loss   ||W_S Phi - Y||^2 = ||Y||^2 - <Y_S, B C^T>
     d/dF   2 A^-1 Y_S (W_S G - C)

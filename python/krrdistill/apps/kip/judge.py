@@ -1,4 +1,4 @@
-"""What inputs are worth: their labels, loss and validation accuracy, and the distilled set that they make."""
+"""Evaluation of inputs: their labels, loss and validation accuracy, and the distilled set that they make."""
 
 from __future__ import annotations
 

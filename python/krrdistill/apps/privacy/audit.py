@@ -1,4 +1,4 @@
-"""What a distilled file gives away, measured: the model, and how near its inputs are to the training data."""
+"""What a distilled file reveals, measured: the model, and how near its inputs are to the training data."""
 
 from __future__ import annotations
 

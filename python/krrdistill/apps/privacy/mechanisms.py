@@ -4,9 +4,9 @@ Neighbouring data sets have the same number n of samples and differ in one: inpu
 k, the map, its seed, the preprocessing, B and lambda are public and must not be chosen by looking at the data.
 Features f are clipped to ||f|| <= B before they are summed, labels are one-hot, ||y|| = 1.
 
-Sums are exact, and rounding to the grid of the noise and rounding errors of the solver are part of the sensitivities,
-so that the guarantee is for the numbers that are computed (docs/guide/privacy.md). Everything that is made of the noisy
-numbers, a distilled set with noise Z as well, is as private (post-processing): it may be released with its labels.
+Sums are exact. Rounding to the grid of the noise and rounding errors of the solver are part of the sensitivities, so
+the guarantee is for the numbers that are computed (docs/explanation/private-noise.md). Everything that is made of the
+noisy numbers is as private (post-processing), also a distilled set with noise Z: it may be released with its labels.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def noisy(
 
 
 def _check_grid(budget: PrivacyBudget, count: int, scale: float) -> None:
-    """That SLACK is enough, see docs/guide/privacy.md, "From continuous to discrete noise".
+    """That SLACK is enough, see docs/explanation/private-noise.md, "From continuous to discrete noise".
 
     Discrete noise P and rounded continuous noise R have P <= e^a R everywhere, and R <= e^b P but for events of
     probability e^-x under R.

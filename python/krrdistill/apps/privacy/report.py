@@ -1,4 +1,4 @@
-"""The findings of ``krrdistill privacy`` as one JSON-able report, with every sentence that has to be said."""
+"""The findings of ``krrdistill privacy`` as one report for JSON, with all conditions of a guarantee."""
 
 from __future__ import annotations
 

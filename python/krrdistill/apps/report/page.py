@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that refers to nothing outside of itself, and says all without a script."""
+"""The page of a run: one HTML file that loads nothing from elsewhere, and works without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages from templates: whatever is not markup already is escaped, and a page refers to nothing outside of itself."""
+"""Pages from templates: all text that is not markup is escaped, and a page loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from krrdistill.data import Dataset, load_dataset
 __all__ = ["FigureSet", "draw_figures", "figure_publication"]
 
 Say = Callable[[str], None]
-REALISM_POINTS = 10  # per class, as in docs/guide/realism.md
+REALISM_POINTS = 10  # per class, as in docs/measured/realism.md
 _SHOWN_NAMES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
 _SHOWN_KERNELS = {"identity": "linear", "FCNN": "FCNN", "random_fourier": "random Fourier"}
 _TITLES = {

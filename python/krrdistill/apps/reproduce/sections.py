@@ -1,4 +1,4 @@
-"""What there is to read in a table, as Markdown and as a page of its own."""
+"""The text of a table, as Markdown and as a page of its own."""
 
 from __future__ import annotations
 

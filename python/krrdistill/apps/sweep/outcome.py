@@ -1,4 +1,4 @@
-"""What a sweep found: one row per cell, and means over seeds."""
+"""The results of a sweep: one row per cell, and means over seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to read and to see of a sweep: a table, plots against points per class, a page."""
+"""The table, the page and the plots of a sweep, against points per class."""
 
 from __future__ import annotations
 
