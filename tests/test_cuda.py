@@ -614,6 +614,12 @@ backend.transform(phi, np.ones((1, 600)), dtype=np.dtype("float32"))
 assert backend.inner._kept
 """
 
+BUSY = """
+import threading
+backend, big = kd.get_backend('cuda').inner, np.ones((600, 600))
+A = backend.place(np.eye(3))
+threading.Thread(target=lambda: [backend.product(big, big) for _ in range(20)]).start()
+"""
 PLACE = "backend = kd.get_backend('cuda').inner; A = backend.place(np.eye(3))"
 
 
@@ -631,6 +637,7 @@ PLACE = "backend = kd.get_backend('cuda').inner; A = backend.place(np.eye(3))"
         (KEEP, "del phi; backend.inner._kept.clear()", "nothing 0"),
         (KEEP, "backend.inner.release_memory()", "DeviceError: CUDA: this process was forked"),
         (PLACE, "del A", "nothing 0"),
+        (BUSY, "del A", "nothing"),  # although an operation of the parent had the context when it was forked
         (PLACE, "A + A", "DeviceError: CUDA: this process was forked"),
         (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
         (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
@@ -642,6 +649,7 @@ PLACE = "backend = kd.get_backend('cuda').inner; A = backend.place(np.eye(3))"
         "end of a weight",
         "release",
         "end of a matrix",
+        "end of a matrix in the middle of an operation",
         "use of a matrix",
         "use in both",
         "status in the child",
@@ -650,7 +658,8 @@ PLACE = "backend = kd.get_backend('cuda').inner; A = backend.place(np.eye(3))"
 )
 def test_after_a_fork(parent: str, child: str, answer: str) -> None:
     code = FORK.format(parent=parent, child=child, after=UPDATE)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith(answer), done.stderr
     assert ("DeviceError" in answer) == ('start processes with multiprocessing.get_context("spawn")' in done.stdout)
 

@@ -282,6 +282,21 @@ def test_a_matrix_that_would_take_too_much_of_the_memory_is_not_placed(
     assert len(made.inputs) * D * 8 * 8 > 600_000
 
 
+@pytest.mark.parametrize("condition", [1.0, 1e9])  # by Cholesky, and by QR
+def test_placed_preimages_come_some_rows_at_a_time(
+    device: ModuleType, rng: np.random.Generator, condition: float
+) -> None:
+    p, d, m = 40, 50, 1000
+    left, _ = np.linalg.qr(rng.standard_normal((p, p)))
+    right, _ = np.linalg.qr(rng.standard_normal((d, p)))
+    weight, rhs = left @ (np.geomspace(1.0, 1.0 / condition, p)[:, None] * right.T), rng.standard_normal((m, p))
+    expected = CudaBackend().preimage_solve(weight, rhs)
+    budget = 8 * (m * d + 2 * p * d + 2 * p * 400 + 64 * 400)  # beside X and the factors a part of the rows
+    backend = CudaBackend(memory_budget=budget)
+    found = backend.preimage_solve(weight, backend.place(rhs))
+    tolerances.assert_solve(np.asarray(found), expected, condition)
+
+
 def test_memory_that_runs_out_is_told(
     device: ModuleType, everything: type[CudaBackend], rng: np.random.Generator
 ) -> None:
