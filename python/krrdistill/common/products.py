@@ -167,13 +167,14 @@ def cosines_there(
     column_signs: Signs,
     *,
     operations: float,
+    numbers: int,
 ) -> Placed | None:
     """A matrix that is zero but for its last rows and columns, one for each of the signs: +-table[f (2 j + 1) mod 4 M].
 
     f is the frequency of the row, ``flat`` stands for f = 0, and the table has 4 M numbers. It is made where so many
-    operations with it run; None for the host.
+    operations with it run, for which so many ``numbers`` go there; None for the host.
     """
-    engine = _keeper(operations, table.size, shape[0] * shape[1])
+    engine = _keeper(operations, table.size + numbers, shape[0] * shape[1])
     return None if engine is None else engine.cosines(shape, table, flat, frequencies, row_signs, column_signs)
 
 

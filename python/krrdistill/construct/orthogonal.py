@@ -70,7 +70,7 @@ class OrthogonalDual:
         if min(rows, columns) <= 0:
             return cls(product(Q, U), s, Vt, None, 0.0)
         drawn, turns = _draw(rows, columns, seed), taken.shape[1] + len(A)
-        noise: AnyMatrix | None = cosines_there((m, p), *drawn, operations=4.0 * m * p * turns)
+        noise: AnyMatrix | None = cosines_there((m, p), *drawn, operations=4.0 * m * p * turns, numbers=(m + p) * turns)
         if noise is None:
             noise = np.zeros((m, p))
             _fill(noise[-rows:, -columns:], *drawn)
