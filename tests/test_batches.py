@@ -305,6 +305,26 @@ def test_a_second_stream_is_resumed_by_its_own_rows(data: Any) -> None:
     assert statistics.n == 2 * N
 
 
+def test_a_stream_interrupted_right_behind_a_sum_counts_no_row_twice(
+    data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, statistics, update = empty(), empty(), kd.RidgeStatistics._update
+
+    def interrupted(self: kd.RidgeStatistics, *arguments: Any) -> None:
+        update(self, *arguments)
+        if self.n > FLUSH_ROWS:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kd.RidgeStatistics, "_update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            statistics.update_batches(cut(*data, 1000))
+    assert 0 < statistics.rows_read == statistics.n < N
+    statistics.update_batches(cut(*data, 1000), skip=statistics.rows_read)
+    whole.update_batches(cut(*data, 1000))
+    assert_same(statistics, whole)
+
+
 def test_a_skip_beyond_the_stream_is_refused(data: Any) -> None:
     X, y = data
     statistics = empty()
@@ -417,16 +437,16 @@ def test_weights_and_real_targets_of_memory_maps(data: Any, tmp_path: Path) -> N
 
 
 def test_whole_blocks_of_memory_maps_are_not_copied(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copied, update = [], kd.RidgeStatistics.update
+    copied, update = [], kd.RidgeStatistics._update
     read = module._read
     monkeypatch.setattr(module, "_read", lambda *given: copied.append(len(given[2])) or read(*given))
     seen = []
 
-    def noting(self: Any, X: Any, *more: Any, **named: Any) -> Any:
-        seen.append(np.shares_memory(X, mapped))
-        return update(self, X, *more, **named)
+    def noting(self: Any, batch: Any, *more: Any) -> Any:
+        seen.append(np.shares_memory(batch.samples, mapped))
+        return update(self, batch, *more)
 
-    monkeypatch.setattr(kd.RidgeStatistics, "update", noting)
+    monkeypatch.setattr(kd.RidgeStatistics, "_update", noting)
     ((mapped, y),) = in_files(tmp_path, *data, N)
     empty().update_batches([(mapped, y)], holdout=0.1)
     assert seen == [True, True, False]

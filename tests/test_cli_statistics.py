@@ -218,6 +218,34 @@ def test_merge_says_the_precision_of_each_file_where_they_differ(capsys: pytest.
     assert "precision" not in capsys.readouterr().err
 
 
+def test_later_shard_brings_new_classes(digits: kd.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = digits.x_train.reshape(len(digits.x_train), -1), digits.y_train
+    for name, of in (("few", y < 6), ("all", y < 10), ("new", y >= 6)):
+        np.savez(f"{name}.npz", X=X[of], y=y[of])
+    run("statistics", "--dataset", "few.npz", "--out", "few_s.npz", *MAP)
+    for name in ("new", "all"):
+        words = ("--dataset", f"{name}.npz", "--out", f"{name}_s.npz", "--like", "few_s.npz", "--classes", "10")
+        run("statistics", *words)
+    merge = ("merge", "few_s.npz", "new_s.npz", "--out", "sum.npz")
+    assert "6 and 10 classes without labels" in error_of(capsys, 1, *merge)
+    assert "--classes 9: new_s.npz has 10 already" in error_of(capsys, 2, *merge, "--classes", "9")
+    assert len(printed(capsys, *merge, "--classes", "10")["classes"]) == 10
+    assert_of_same_data(kd.RidgeStatistics.load("sum.npz"), kd.RidgeStatistics.load("all_s.npz"))
+    run("subtract", "sum.npz", "few_s.npz", "--classes", "10", "--out", "rest.npz")
+    assert_of_same_data(kd.RidgeStatistics.load("rest.npz"), kd.RidgeStatistics.load("new_s.npz"))
+    kd.RidgeStatistics(kd.Identity(3), ["a", "b"]).save("named.npz")
+    said = error_of(capsys, 1, "merge", "named.npz", "--classes", "3", "--out", "x.npz")
+    assert said.startswith("named.npz: statistics.grow: these classes have labels")
+    kd.HeldOutRows(X[:4], y[:4]).save("held.npz")
+    assert "held-out rows come with" in error_of(capsys, 2, "merge", "held.npz", "--classes", "10", "--out", "x.npz")
+
+
+def assert_of_same_data(ours: kd.RidgeStatistics, theirs: kd.RidgeStatistics) -> None:
+    assert (ours.n, ours.classes) == (theirs.n, theirs.classes)
+    for name in ("gram", "cross", "target_sum"):
+        tolerances.assert_merged(getattr(ours, name), getattr(theirs, name))
+
+
 def test_held_out_rows_of_shards_merge(digits: kd.Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = shards(digits.x_train, digits.y_train, 2)
     run("statistics", "--dataset", a, "--out", "sa.npz", "--held-out", "ha.npz", *MAP)

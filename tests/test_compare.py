@@ -22,7 +22,7 @@ from rich.console import Console
 
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.table import TextColumn, fitted, folded
-from krrdistill.apps.report.charts import PALETTE
+from krrdistill.apps.report.axes import PALETTE
 from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.run_folder import read_run
 

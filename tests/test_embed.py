@@ -17,17 +17,23 @@ import pytest
 import krrdistill as kd
 import tolerances
 from krrdistill.common.files import content_digest, write_npz
+from krrdistill.common.random import Stream, normal, permutation, signs, uniform
+from krrdistill.construct.closed_form import construct, orthogonal_start
 from krrdistill.errors import DataError
+from krrdistill.problem import split
 
 TOOL = shlex.split(os.environ.get("KRRDISTILL_EMBED_TOOL", ""))
 pytestmark = pytest.mark.skipif(not TOOL, reason="needs the C++ library: make embed builds it and runs these tests")
+PARTS = Path((TOOL or ["none"])[-1]).with_name("embed_parts")  # built with the static library, which shows its steps
+parts = pytest.mark.skipif(not PARTS.is_file(), reason="needs the static C++ library: make embed-static")
 FloatArray = npt.NDArray[np.float64]
 SIGMA2 = 60.0
 
 
-def tool(*arguments: Any) -> str:
+def tool(*arguments: Any, program: Path | None = None) -> str:
     """What a run of the program prints. Raises DataError, with the message, where it refuses."""
-    done = subprocess.run([*TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    command = TOOL if program is None else [*TOOL[:-1], program]
+    done = subprocess.run([*map(str, (*command, *arguments))], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode in (0, 1), f"ended with {done.returncode}: {done.stderr}"
     if done.returncode:
         raise DataError(done.stderr)
@@ -147,6 +153,73 @@ def test_cpp_distil_of_real_valued_targets_gives_the_points_of_python(
     )  # fmt: skip
     assert cpp.targets == ("multilabel" if binary else "real")
     assert_same_set(cpp, python)
+
+
+def step(folder: Path, name: str, *arguments: Any) -> bytes:
+    """What a step of the C++ library writes."""
+    tool(name, *arguments, folder / "out.bin", program=PARTS)
+    return (folder / "out.bin").read_bytes()
+
+
+@parts
+@pytest.mark.parametrize("seed", [0, 3, (1 << 64) - 1])
+@pytest.mark.parametrize("n", [1, 5, 4099])
+@pytest.mark.parametrize("stream", [Stream.SPLIT, Stream.NOISE_ORDER, Stream.WEIGHTS + 1])
+def test_cpp_draws_the_numbers_of_python(tmp_path: Path, stream: int, n: int, seed: int) -> None:
+    written = step(tmp_path, "random", seed, int(stream), n)
+    drawn = np.frombuffer(written[: 24 * n]).reshape(3, n)
+    tolerances.assert_exact(drawn, [draw(seed, stream, n) for draw in (uniform, normal, signs)])
+    tolerances.assert_exact(np.frombuffer(written[24 * n :], np.int64), permutation(seed, stream, n))
+
+
+COUNTS = {
+    "balanced": [40] * 10,
+    "one rare class": [500, 1, 30],
+    "many remainders of one size": [6] * 40,
+    "classes of one sample have the largest remainders": [1, 1, 4, 4, 4, 4, 4],
+    "two classes of two": [2, 2],
+    "a half that rounds to even": [10, 10],
+}
+
+
+@parts
+@pytest.mark.parametrize("fraction", [0.001, 0.05, 0.125, 0.25])
+@pytest.mark.parametrize("name", COUNTS)
+def test_cpp_holds_out_the_rows_of_python(tmp_path: Path, name: str, fraction: float) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(COUNTS[name])), COUNTS[name]))
+    labels.astype(np.int64).tofile(tmp_path / "labels.bin")
+    options, n = kd.DistillOptions(validation_fraction=fraction, seed=5), len(labels)
+    for k, targets in ((len(COUNTS[name]), labels), (0, np.zeros((n, 1)))):
+        written = np.frombuffer(step(tmp_path, "split", tmp_path / "labels.bin", n, k, fraction, 5), np.int64)
+        held_out, rest = written[1 : written[0] + 1], written[written[0] + 1 :]
+        for rows, expected in zip((held_out, rest), split("test", targets, options), strict=True):
+            tolerances.assert_exact(rows, expected)
+
+
+@parts
+@pytest.mark.parametrize(("k", "p", "points"), [(3, 20, 1), (3, 20, 2), (4, 31, 6), (5, 12, 9)])
+@pytest.mark.parametrize("limit", [float("inf"), 1e-3])
+def test_cpp_constructs_the_features_of_python(tmp_path: Path, k: int, p: int, points: int, limit: float) -> None:
+    W = np.random.default_rng(k).standard_normal((k, p))
+    W.tofile(tmp_path / "W.bin")
+    D, Y = orthogonal_start(W, points, seed=7)
+    made = construct(D, Y, 0.0, lambda_=1.0, feature_limit=limit)
+    written = np.frombuffer(step(tmp_path, "construct", tmp_path / "W.bin", k, p, points, 7, limit))
+    m, condition = k * points, float(np.linalg.cond(W))
+    tolerances.assert_solve(written[: m * p].reshape(m, p), made.F, condition)
+    tolerances.assert_solve(written[m * p :].reshape(m, k), made.Y, condition)
+
+
+@parts
+@pytest.mark.parametrize("kernel", ["fcnn", "fourier"])
+@pytest.mark.parametrize(("m", "d", "p"), [(1, 8, 8), (7, 30, 20)])
+def test_cpp_finds_the_preimages_of_python(tmp_path: Path, kernel: str, m: int, d: int, p: int) -> None:
+    phi = kd.FCNN(d, [p], seed=7) if kernel == "fcnn" else kd.RandomFourier(d, p, sigma2=SIGMA2, seed=7)
+    F = 0.9 * min(phi.feature_limit(), 1.0) * np.random.default_rng(m).uniform(-1.0, 1.0, (m, p))
+    F.tofile(tmp_path / "F.bin")
+    written = np.frombuffer(step(tmp_path, "preimage", tmp_path / "F.bin", m, d, p, kernel, 7)).reshape(m, d)
+    condition = float(np.linalg.cond(phi.layers[0].weight))
+    tolerances.assert_solve(written, phi.standard_preimage(F), condition)
 
 
 def fitted(path: Path) -> tuple[FloatArray, FloatArray]:

@@ -21,8 +21,8 @@ import matplotlib
 from PIL import Image
 
 import tolerances
+from krrdistill.apps.report.axes import PALETTE
 from krrdistill.apps.report.charts import (
-    PALETTE,
     Curve,
     Panel,
     SpreadCurve,
@@ -31,10 +31,9 @@ from krrdistill.apps.report.charts import (
     lambda_path_figure,
     line_figure,
     panels_figure,
-    save_figure,
-    to_svg,
 )
 from krrdistill.apps.report.sheet import Sheet, distilled_sheet, save_sheet
+from krrdistill.apps.report.svg import save_figure, to_svg
 
 NAMES = [str(c) for c in range(10)]
 LAMBDAS = 10.0 ** np.arange(-3, 3)
@@ -318,7 +317,8 @@ def test_drawing_imports_no_pyplot() -> None:
     code = (
         "import sys, numpy as np\n"
         "from krrdistill.apps.report.sheet import distilled_sheet\n"
-        "from krrdistill.apps.report.charts import line_figure, to_svg\n"
+        "from krrdistill.apps.report.charts import line_figure\n"
+        "from krrdistill.apps.report.svg import to_svg\n"
         "distilled_sheet(np.zeros((2, 4, 4)), ['a', 'b'])\n"
         "to_svg(line_figure([1, 2], [3, 4], x_label='x', y_label='y', x_log=True, y_log=True), 'a', 'b')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"

@@ -354,7 +354,8 @@ def test_weights_are_counted_against_what_a_file_may_ask_for() -> None:
         kd.FCNN(4, [1] * 4096)
 
 
-def test_edited_arrays_of_a_distilled_set_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("open_file", [kd.DistilledDataset.load, read_points])
+def test_edited_arrays_of_a_distilled_set_are_refused(tmp_path: Path, open_file: Callable[[Path], Any]) -> None:
     small(kd.Identity(4)).distilled.save(tmp_path / "a.npz")
     whole = read(tmp_path / "a.npz")
     for name, array in whole.items():
@@ -367,7 +368,7 @@ def test_edited_arrays_of_a_distilled_set_are_refused(tmp_path: Path) -> None:
             continue
         np.savez(tmp_path / "a.npz", **changed)
         with refused("its content was changed after it was written", "a.npz"):
-            kd.DistilledDataset.load(tmp_path / "a.npz")
+            open_file(tmp_path / "a.npz")
 
 
 def test_gram_matrix_without_a_largest_eigenvalue_is_a_data_error() -> None:

@@ -33,7 +33,7 @@ import krrdistill as kd
 import tolerances
 from krrdistill.apps.cli import main
 from krrdistill.apps.cli.settings import DistillSettings, KipSettings, command_line
-from krrdistill.apps.report.charts import PALETTE
+from krrdistill.apps.report.axes import PALETTE
 from krrdistill.apps.report.compare import Comparison, compare_page
 from krrdistill.apps.report.pictures import Gallery, gallery
 from krrdistill.apps.report.render import TEMPLATES, environment

@@ -24,6 +24,9 @@ from krrdistill.apps.distillation import run_distillation
 from krrdistill.apps.report.run_folder import read_run
 from krrdistill.apps.sweep import SweepOptions, run_sweep, write_sweep
 from krrdistill.apps.sweep.outcome import Spread
+from krrdistill.apps.sweep.run import _digest
+from krrdistill.common.files import content_digest
+from krrdistill.common.samples import host_samples
 from pages import check_page, screenshot
 
 ARRAY = ["--backend", "array", "--threads", "1"]
@@ -196,6 +199,16 @@ def test_sweep_of_other_samples_under_the_same_name_is_refused(small: kd.Dataset
     other = kd.Dataset("small", small.x_train + 1, small.y_train, small.x_test, small.y_test)
     with pytest.raises(kd.DataError, match=r"holds another sweep \(x_train "):
         run_sweep(other, options=SHARED, out=tmp_path)
+
+
+def test_digest_of_samples_read_in_blocks_is_that_of_their_array(rng: np.random.Generator) -> None:
+    half = rng.standard_normal((9000, 7, 19)).astype(np.float16)  # more than a block
+    array = half.astype(np.float32)
+    assert _digest(host_samples("test", half)) == _digest(array) == content_digest({"part": array})
+    changed = array.copy()
+    changed[-1, -1, -1] += 1
+    assert _digest(changed) != _digest(array)
+    assert _digest(array.reshape(9000, 19, 7)) != _digest(array)
 
 
 def test_sweep_of_other_samples_that_are_read_in_blocks_is_refused(small: kd.Dataset, tmp_path: Path) -> None:

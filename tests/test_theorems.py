@@ -18,7 +18,7 @@ import oracles
 import tolerances
 from conftest import stages
 from krrdistill.apps import privacy
-from krrdistill.apps.kip.gram import GramObjective
+from krrdistill.apps.kip.gram import GramObjective, regularised_kernel
 from krrdistill.construct.closed_form import construct, dual, features_of_dual, gaussian_start, real_start
 from krrdistill.construct.labels import learned_labels, one_hot_labels
 
@@ -316,19 +316,26 @@ def gram_objective(Phi: Array, labels: Array) -> GramObjective:
     return GramObjective((), statistics, dtype=np.float64)
 
 
-def test_theorem_6_1_distilled_sets_minimise_the_loss_for_n_at_most_p() -> None:
+@pytest.mark.parametrize("points_per_class", [1, 2])  # with three there are as many points as samples: all fit
+def test_theorem_6_1_distilled_sets_minimise_the_loss_for_n_at_most_p(points_per_class: int) -> None:
     labels = np.arange(9) % K
     W, Phi, Y = trained(n=9, lambda_=0.0)
-    D, Y_S = gaussian_start(W, 3, seed=0)
+    D, Y_S = gaussian_start(W, points_per_class, seed=0)
     F = features_of_dual(D, 0.0)
     assert_no_loss(kip_loss(kd.fit_features(F, Y_S, 0.0), Phi, Y), F, W, Phi)
-    loss, gradient = gram_objective(Phi, labels).loss_and_gradient(F, None)
-    # KIP's own lambda_S = 1e-6 of the mean eigenvalue, labels solved again; a difference, so that the rounding of
-    # ||Y||^2 is left of it, and not of its root.
-    tolerances.assert_solve(loss, 0.0, oracles.condition(F) ** 2, magnitude=float(np.sum(Y**2)))
+    # KIP's own lambda_S = 1e-6 of the mean eigenvalue, labels solved again.
+    objective, (_, lambda_s) = gram_objective(Phi, labels), regularised_kernel(F)
+    W_S = oracles.retrained(F.T, objective.labels(F, F).T, lambda_s)
+    assert_no_loss(kip_loss(W_S, Phi, Y), F, W, Phi)
+    loss, gradient = objective.loss_and_gradient(F, None)
+    # A difference of squares shows the square of an error of W_S, the gradient the error itself.
+    tolerances.assert_reduction(loss, 0.0, np.float64, Y.size, float(np.sum(Y**2)))
     magnitude = float(np.linalg.norm(W) * np.linalg.norm(Phi))
     tolerances.assert_solve(gradient, np.zeros_like(gradient), oracles.condition(F) ** 2, magnitude=magnitude)
-    other, _ = gram_objective(Phi, labels).loss_and_gradient(gaussian(9, P, seed=5)[:K], None)
+    moved = F * (1.0 + 1e-8 * gaussian(*F.shape, seed=9))
+    _, gradient = objective.loss_and_gradient(moved, None)
+    assert np.linalg.norm(gradient) > 100.0 * tolerances.solve(oracles.condition(F) ** 2) * magnitude
+    other, _ = objective.loss_and_gradient(gaussian(*F.shape, seed=5), None)
     assert other > 0.1
 
 

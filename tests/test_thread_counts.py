@@ -16,7 +16,8 @@ import oracles
 import tolerances
 from krrdistill.backends import compiled
 from krrdistill.backends.native import NativeBackend
-from krrdistill.common.threads import blas_for, limited_threads, threads_for
+from krrdistill.common import threads as module
+from krrdistill.common.threads import allowed_threads, blas_for, limited_threads, threads_for
 from krrdistill.errors import DataError, NotPositiveDefinite
 from krrdistill.maps.base import FeatureMap
 
@@ -168,6 +169,26 @@ def test_rows_of_few_features_are_summed_beside_each_other_with_the_same_bits(th
     with pytest.raises(DataError, match=f"row {rows[9000]} holds NaN"):
         backend.accumulate(phi, X, y, *found, dtype=np.dtype(np.float32), rows=rows)
     assert counts() == (threads, {3})
+
+
+@pytest.mark.parametrize("outer", [None, 2])
+def test_interruption_while_a_limit_is_set_leaves_none(outer: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, steps = module._set_blas, iter([True])
+
+    def interrupted() -> None:
+        whole()
+        if next(steps, False):
+            raise KeyboardInterrupt
+
+    free = allowed_threads()
+    with limited_threads(outer):
+        before = counts()
+        monkeypatch.setattr(module, "_set_blas", interrupted)
+        with pytest.raises(KeyboardInterrupt), blas_for(SMALL):
+            pass
+        assert counts() == before
+        assert allowed_threads() == min(outer or free, free)
+    assert counts() == (3, {3})
 
 
 def test_small_operation_keeps_its_one_thread_when_another_ends() -> None:

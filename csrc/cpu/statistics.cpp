@@ -63,13 +63,14 @@ void add_class_sums(const T* features, int64_t count, int64_t p, const Input& in
 // Whether all sums were formed in another way: those of few features in float, or of bytes as integers.
 template <typename T>
 bool accumulated_otherwise(const FeatureMap<T>& map, const Input& input, const Targets& targets,
-                           [[maybe_unused]] int64_t tile_rows, double* gram, double* cross, T* workspace) {
+                           [[maybe_unused]] int64_t tile_rows, [[maybe_unused]] bool integers, double* gram,
+                           double* cross, T* workspace) {
   if constexpr (std::is_same_v<T, float>) {
     if (map.output_dim() <= row_statistics_features) {
       accumulate_rows(map, input, targets, tile_rows, gram, cross, workspace);
       return true;
     }
-  } else if (sums_integers(map, input)) {
+  } else if (integers) {
     accumulate_bytes(map, input, targets, gram, cross, workspace);
     return targets.labels != nullptr || targets.k == 0;
   }
@@ -98,7 +99,7 @@ void accumulate(const FeatureMap<T>& map, const Input& input, const Targets& tar
                 double* cross, T* workspace) {
   const int64_t p = map.output_dim();
   const bool integers = sums_integers(map, input);
-  if (accumulated_otherwise(map, input, targets, tile_rows, gram, cross, workspace)) {
+  if (accumulated_otherwise(map, input, targets, tile_rows, integers, gram, cross, workspace)) {
     return;
   }
   T* features = workspace;

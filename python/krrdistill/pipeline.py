@@ -34,7 +34,7 @@ from krrdistill.errors import DataError, DeviceOutOfMemory, ResultWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.options import ALIASES, DistillOptions, class_counts
 from krrdistill.problem import Problem, choose_real_rows, points_of_model, standardised_rows
-from krrdistill.ridge.model import RidgeModel, fit_model, refitted
+from krrdistill.ridge.model import RidgeModel, fit_model, fitted, refitted
 from krrdistill.ridge.statistics import RidgeStatistics
 
 __all__ = [
@@ -224,14 +224,14 @@ def train(problem: Problem, progress: Progress | None = None) -> Trained:
     statistics = problem.statistics()
     problem.add(statistics, problem.training, watch)
     with watch.stage("ridge"):
-        model = fit_model(
+        model = fitted(
+            problem.where,
             statistics,
             options.lambdas,
             validation=problem.held_out,
             selection=options.selection,
             center=options.center,
             per_target=options.lambda_per_target,
-            where=problem.where,
         )
     model = selected = replace(model, split=problem.split_facts, weighted=problem.sample_weight is not None)
     if options.refit:

@@ -23,7 +23,8 @@ from krrdistill.maps import FeatureMap, check_map
 from krrdistill.options import DistillOptions, PointsPerClass, class_counts
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.model import RidgeModel
-from krrdistill.ridge.statistics import RidgeStatistics, check_weights
+from krrdistill.ridge.statistics import RidgeStatistics
+from krrdistill.ridge.sums import check_weights
 
 __all__ = [
     "Problem",

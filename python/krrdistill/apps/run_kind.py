@@ -36,6 +36,10 @@ _OTHERS = {
 
 def kind_of(folder: Path) -> RunKind | None:
     """The kind of run whose files, finished or not, a folder holds; None where there are none."""
+    return _kind(folder, _report(folder))
+
+
+def _kind(folder: Path, report: Any) -> RunKind | None:
     if (folder / RELEASE).exists():
         return RunKind.RELEASE
     if (folder / "cells").is_dir():
@@ -44,7 +48,6 @@ def kind_of(folder: Path) -> RunKind | None:
         return RunKind.SWEEP
     if (folder / "figures.html").exists():
         return RunKind.FIGURES
-    report = _report(folder)
     if (folder / "checkpoint.npz").exists() or (isinstance(report, dict) and "variant" in report):
         return RunKind.KIP
     return RunKind.DISTILL if report is not None or (folder / DISTILLED).exists() else None
@@ -67,17 +70,23 @@ def is_taken(folder: Path, kind: RunKind) -> bool:
     """Whether a folder holds a run of any kind; for a private release, whether it holds anything."""
     if kind is RunKind.RELEASE:
         return _first_file(folder) is not None
-    return folder.is_dir() and (kind_of(folder) is not None or _foreign(folder, kind) is not None)
+    return folder.is_dir() and any(_holds(folder, kind))
 
 
-def _foreign(folder: Path, kind: RunKind) -> str | None:
-    """A file that a run of this kind would replace and that no run wrote."""
-    if (folder / "report.json").exists() and not _is_report(_report(folder)):
+def _holds(folder: Path, kind: RunKind) -> tuple[RunKind | None, str | None]:
+    """(the kind of run in a folder, a file there that a run of ``kind`` would replace and that no run wrote)."""
+    report = _report(folder)
+    held = _kind(folder, report)
+    return held, _foreign(folder, kind, held, report)
+
+
+def _foreign(folder: Path, kind: RunKind, held: RunKind | None, report: Any) -> str | None:
+    if (folder / "report.json").exists() and not _is_report(report):
         return "report.json"
     distilled = folder / DISTILLED
     if distilled.exists() and not (folder / "report.json").exists() and not _is_distilled(distilled):
         return DISTILLED
-    if kind_of(folder) is not None:
+    if held is not None:
         return None
     return next((name for name in _OTHERS.get(kind, ()) if (folder / name).exists()), None)
 
@@ -111,9 +120,8 @@ def check_kind(folder: Path, kind: RunKind) -> None:
                 f"{remedy}"
             )
         return
-    held = kind_of(folder)
-    if held not in (None, kind):
+    held, foreign = _holds(folder, kind)
+    if held is not None and held is not kind:
         raise DataError(f"{folder} holds the files of {held.value}, not of {kind.value}: {remedy}")
-    foreign = _foreign(folder, kind)
     if foreign is not None:
         raise DataError(f"{folder} holds a file {foreign} that no run wrote: {kind.value} would replace it; {remedy}")

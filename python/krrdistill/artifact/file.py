@@ -15,13 +15,14 @@ import numpy.typing as npt
 from krrdistill.backends import Backend, get_backend
 from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, read_only, to_host
-from krrdistill.common.documents import UNFIT, parse_json
-from krrdistill.common.files import opened_npz, read_npz, write_npz
+from krrdistill.common.documents import parse_json
+from krrdistill.common.files import opened_npz, write_npz
 from krrdistill.common.placed import AnyMatrix
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
 from krrdistill.data.labels import Classes, real_targets
+from krrdistill.data.npz import npz_keys
 from krrdistill.data.units import Sizes
 from krrdistill.errors import DataError
 from krrdistill.maps import FeatureMap, check_describable, check_map, map_from_spec
@@ -437,7 +438,7 @@ def _kind(value: Any) -> str:
 
 def has_digest(path: Path) -> bool:
     """Whether a file can tell that its content was changed; those of older versions cannot."""
-    return "digest" in read_npz(path, _KIND)
+    return "digest" in npz_keys(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -466,8 +467,7 @@ class StoredPoints:
 
 def read_points(path: Path) -> StoredPoints:
     """Reads what there is to look at. Raises DataError as ``DistilledDataset.load`` does."""
-    arrays = read_npz(path, _KIND)
-    try:
+    with opened_npz(path, _KIND) as arrays:
         meta = _read_meta(arrays)
         preprocessing = Preprocessing.from_arrays(meta["preprocessing"], arrays)
         shape = checked_shape(meta["shape"], preprocessing.input_dim)
@@ -476,13 +476,11 @@ def read_points(path: Path) -> StoredPoints:
         with np.errstate(over="ignore"):
             samples = np.asarray(preprocessing.raw(inputs, shape), dtype=np.float32)
         lambda_s = float(arrays["lambda_s"])
-    except UNFIT as error:
-        raise DataError(f"{path}: {error}") from error
-    if not np.isfinite(samples).all():
-        raise DataError(f"{path}: X holds NaN or infinity")
-    Y = arrays["Y"]
-    if Y.ndim != 2 or len(Y) != len(samples) or not Y.size or Y.dtype != np.float64 or not np.isfinite(Y).all():
-        raise DataError(f"{path}: Y must be finite float64 numbers ({len(samples)}, k), got {Y.dtype} {Y.shape}")
+        if not np.isfinite(samples).all():
+            raise DataError("X holds NaN or infinity")
+        Y = arrays["Y"]
+        if Y.ndim != 2 or len(Y) != len(samples) or not Y.size or Y.dtype != np.float64 or not np.isfinite(Y).all():
+            raise DataError(f"Y must be finite float64 numbers ({len(samples)}, k), got {Y.dtype} {Y.shape}")
     return StoredPoints(meta, samples, inputs, Y, lambda_s, preprocessing)
 
 

@@ -436,4 +436,4 @@ def _because(declaration: Option) -> str:
 
 def _limit(limit: float) -> str:
     """A bound for a message; large integers are powers of 2."""
-    return f"2^{math.log2(limit):g}" if isinstance(limit, int) and limit > 1 << 32 else f"{limit:g}"
+    return f"2^{math.log2(limit):g}" if isinstance(limit, int) and limit >= 1 << 20 else f"{limit:g}"

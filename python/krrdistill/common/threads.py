@@ -45,11 +45,11 @@ class _Process:
         self.lost_threads = False  # the compiled core had several before the fork
         self.word: int | None = None  # a pipe of one byte, for all processes that are forked: who gets it speaks
         self.lock = threading.Lock()
-        self.limits: list[int] = []  # of the blocks that are running, of all Python threads
+        self.limits: dict[object, int] = {}  # of the blocks that are running, of all Python threads
         self.found: Any = None  # a threadpoolctl.ThreadpoolController
         self.looked_at = 0
         self.blas: list[tuple[Any, int]] = []  # each BLAS, and its threads before the first of them
-        self.in_torch: list[int] = []  # Python threads in blocks that limit PyTorch
+        self.in_torch: dict[object, int] = {}  # the Python threads of the blocks that limit PyTorch
         self.torch_threads = 1  # PyTorch's threads before the first of them
 
     def libraries(self, kind: str) -> Any:
@@ -102,7 +102,7 @@ def allowed_threads() -> int:
     if _PROCESS.forked:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *_PROCESS.limits]))
+    return max(1, min([cores, *_PROCESS.limits.values()]))
 
 
 def say_forked(lost_threads: bool = False) -> None:
@@ -191,19 +191,20 @@ def _results(pool: ThreadPoolExecutor, threads: int, work: Callable[[T], R], ite
 
 @contextmanager
 def _limited_blas(threads: int) -> Iterator[None]:
-    with _PROCESS.lock:
-        lowest = min(_PROCESS.limits, default=None)
-        if lowest is None:
-            _PROCESS.blas = [(library, library.num_threads) for library in _PROCESS.libraries("blas").lib_controllers]
-        _PROCESS.limits.append(threads)  # where it is low enough already, too: the block that made it so may end first
-        if lowest is None or threads < lowest:
-            _set_blas()
+    block = object()
     try:
+        with _PROCESS.lock:
+            lowest = min(_PROCESS.limits.values(), default=None)
+            if lowest is None:
+                found = _PROCESS.libraries("blas").lib_controllers
+                _PROCESS.blas = [(library, library.num_threads) for library in found]
+            _PROCESS.limits[block] = threads  # where it is low enough already, too: the block that made it so may end
+            if lowest is None or threads < lowest:
+                _set_blas()
         yield
-    finally:
-        with _PROCESS.lock, suppress(ValueError):  # a fork inside of the block forgot it
-            _PROCESS.limits.remove(threads)
-            if min(_PROCESS.limits, default=None) != threads:
+    finally:  # of Ctrl-C while the limit is set, too; a fork inside of the block forgot it
+        with _PROCESS.lock:
+            if _PROCESS.limits.pop(block, None) is not None and min(_PROCESS.limits.values(), default=None) != threads:
                 _set_blas()
 
 
@@ -212,7 +213,7 @@ def _set_blas() -> None:
     for library, before in _PROCESS.blas:
         release = getattr(library, "clear_controlling_thread", lambda force: None)
         release(force=True)
-        library.set_num_threads(min(_PROCESS.limits, default=before))
+        library.set_num_threads(min(_PROCESS.limits.values(), default=before))
         release(force=True)
 
 
@@ -223,18 +224,20 @@ def _limited_torch(threads: int) -> Iterator[None]:
     if torch is None:
         yield
         return
-    me = threading.get_ident()
-    with _PROCESS.lock:
-        before = torch.get_num_threads()
-        if not _PROCESS.in_torch:
-            _PROCESS.torch_threads = before
-        elif me not in _PROCESS.in_torch:
-            before = _PROCESS.torch_threads  # a new thread begins with the limit of the block that runs elsewhere
-        _PROCESS.in_torch.append(me)
-        torch.set_num_threads(threads)
+    block, me, before = object(), threading.get_ident(), None
     try:
+        with _PROCESS.lock:
+            before = torch.get_num_threads()
+            running = _PROCESS.in_torch.values()
+            if not running:
+                _PROCESS.torch_threads = before
+            elif me not in running:
+                before = _PROCESS.torch_threads  # a new thread begins with the limit of the block that runs elsewhere
+            _PROCESS.in_torch[block] = me
+            torch.set_num_threads(threads)
         yield
     finally:
-        with _PROCESS.lock, suppress(ValueError):  # a fork inside of the block forgot it
-            _PROCESS.in_torch.remove(me)
-        torch.set_num_threads(before)
+        with _PROCESS.lock:
+            _PROCESS.in_torch.pop(block, None)
+        if before is not None:
+            torch.set_num_threads(before)

@@ -132,7 +132,7 @@ class Classes:
         if self.names is None and other.names is None:
             raise DataError(
                 f"{where}: there are {self.count} and {other.count} classes without labels; make the smaller ones "
-                f"grow(...) first, or make both with classes={max(self.count, other.count)} (--classes)"
+                f"grow(...) first, or both with classes={max(self.count, other.count)} (--classes, of merge too)"
             )
         ours, theirs = self.names or tuple(range(self.count)), other.names or tuple(range(other.count))
         if type(ours[0]) is not type(theirs[0]):

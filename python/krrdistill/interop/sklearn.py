@@ -36,7 +36,8 @@ from krrdistill.pipeline import distill_model, train
 from krrdistill.problem import Problem
 from krrdistill.ridge.model import RidgeModel, fit_model
 from krrdistill.ridge.scores import all_scores
-from krrdistill.ridge.statistics import RidgeStatistics, check_weights
+from krrdistill.ridge.statistics import RidgeStatistics
+from krrdistill.ridge.sums import check_weights
 
 __all__ = ["RidgeDistiller"]
 

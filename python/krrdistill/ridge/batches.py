@@ -22,7 +22,7 @@ from krrdistill.common.warning import user_context, warn
 from krrdistill.data.batches import Batch
 from krrdistill.errors import DataError, DataWarning
 
-__all__ = ["Block", "Rows", "Split", "blocks", "is_held_out", "read_ahead"]
+__all__ = ["Block", "Rows", "Split", "StreamPlace", "Training", "blocks", "is_held_out", "read_ahead"]
 
 Array = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -40,17 +40,23 @@ class Rows(NamedTuple):
     sample_weight: Array | None
 
 
+class Training(NamedTuple):
+    """Rows to train on, all or some of those of a part of a stream."""
+
+    rows: Rows
+    chosen: IntArray | None = None  # of the rows; None for all
+    where: str = "statistics.update"  # what messages about them begin with
+
+
 class Block(NamedTuple):
     """Rows to train on and rows held out, which follow each other in the stream."""
 
-    training: Rows | None
+    training: Training | None
     held_out: Rows | None
     first_row: int
     rows_read: int  # row number behind the last
     columns: tuple[str, ...] | None
     labels: int  # CRC-32 of the labels of the stream up to there
-    chosen: IntArray | None = None  # the rows of ``training`` to train on; None for all
-    where: str = "statistics.update"  # what messages about ``training`` begin with
 
 
 def is_held_out(fraction: float, seed: int, first_row: int, n: int) -> npt.NDArray[np.bool_]:
@@ -174,10 +180,10 @@ class _Staging:
             self.sample_weight[place] = batch.sample_weight[rows]
         self.used += len(rows)
 
-    def taken(self, shape: tuple[int, ...]) -> Rows:
+    def taken(self, shape: tuple[int, ...]) -> Training:
         n = self.used
         weight = None if self.sample_weight is None else self.sample_weight[:n]
-        return Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight)
+        return Training(Rows(self.X[:n].reshape(n, *shape), self.y[:n], weight))
 
 
 def _block_rows(width: int, dtype: np.dtype[Any]) -> int:
@@ -197,11 +203,11 @@ def _in_file(X: Any) -> Array | None:
     return np.asarray(array) if fixed and array is not None and array.flags.c_contiguous else None
 
 
-def _in_place(batch: Rows, in_file: Array, rows: IntArray, shape: tuple[int, ...]) -> Rows:
-    """The rows from the first to the last of ``rows``: samples where they are, and copies of what may change."""
+def _in_place(where: str, batch: Rows, in_file: Array, rows: IntArray, shape: tuple[int, ...]) -> Training:
+    """The rows of a batch: samples from the first to the last where they are, and copies of what may change."""
     place = slice(int(rows[0]), int(rows[-1]) + 1)
     weight = None if batch.sample_weight is None else batch.sample_weight[place].copy()
-    return Rows(in_file[place].reshape(-1, *shape), batch.y[place].copy(), weight)
+    return Training(Rows(in_file[place].reshape(-1, *shape), batch.y[place].copy(), weight), rows - rows[0], where)
 
 
 def _fetch(X: Array, rows: IntArray) -> None:
@@ -273,43 +279,35 @@ def blocks(
         if n == 0:
             continue
         batch = Rows(samples, read_y(here, y, n), None if weight is None else read_weight(here, weight, n))
-        shape, first = shape or sample_shape(X, input_dim), first or batch
-        _check_alike(here, first, batch, shape, sample_shape(X, input_dim))
+        found = sample_shape(X, input_dim)
+        shape, first = shape or found, first or batch
+        _check_alike(here, first, batch, shape, found)
         labels.check(where, batch.y, row)
         out = split.held_out(row, n)
         train = np.flatnonzero(~out & (np.arange(row, row + n) >= first_row + skip))
         on_host = isinstance(samples, (np.ndarray, RowSource))
         in_file, done = _in_file(samples) if on_host else None, 0
         while len(train):
+            room = n if not on_host else staged.room if staged else _block_rows(input_dim, _stored_as(samples))
+            part, train = train[:room], train[room:]
+            end = int(part[-1]) + 1
             if not on_host:
                 if staged is not None:
                     yield Block(staged.taken(shape), _joined(held), at, row, columns, labels.value)
                     at, held = row, []
-                picked = Rows(take_rows(samples, train), batch.y[train], _at(batch.sample_weight, train))
-                held += _held(here, batch, out, 0, n, shape)
-                yield Block(picked, _joined(held), at, row + n, columns, labels.up_to(row + n, batch.y, row))
-                staged, held, at, done = None, [], row + n, n
-                break
-            room = staged.room if staged is not None else _block_rows(input_dim, _stored_as(samples))
-            part, train = train[:room], train[room:]
-            if staged is None and in_file is not None and len(part) == room:
+                full, end = Training(Rows(take_rows(samples, part), batch.y[part], _at(batch.sample_weight, part))), n
+            elif staged is None and in_file is not None and len(part) == room:
                 _fetch(in_file, part)
-                full: Any = (
-                    _in_place(batch, in_file, part, shape),
-                    part - part[0],
-                    f"batch {number} (from row {row + part[0]})",
-                )
+                full = _in_place(f"batch {number} (from row {row + part[0]})", batch, in_file, part, shape)
             else:
                 staged = staged or _Staging(batch, _stored_as(samples), input_dim)
                 staged.put(here, batch, part)
-                full = None if staged.room else (staged.taken(shape),)
-            if full is not None:
-                end = int(part[-1]) + 1
-                held += _held(here, batch, out, done, end, shape)
-                yield Block(
-                    full[0], _joined(held), at, row + end, columns, labels.up_to(row + end, batch.y, row), *full[1:]
-                )
-                staged, held, at, done = None, [], row + end, end
+                if staged.room:
+                    break
+                full = staged.taken(shape)
+            held += _held(here, batch, out, done, end, shape)
+            yield Block(full, _joined(held), at, row + end, columns, labels.up_to(row + end, batch.y, row))
+            staged, held, at, done = None, [], row + end, end
         held += _held(here, batch, out, done, n, shape)
         labels.up_to(row + n, batch.y, row)
         row += n

@@ -47,7 +47,7 @@ from .selection import (
 )
 from .statistics import CENTERS, RidgeStatistics
 
-__all__ = ["RidgeModel", "fit_model", "refitted"]
+__all__ = ["RidgeModel", "fit_model", "fitted", "refitted"]
 
 FloatArray = npt.NDArray[np.float64]
 _FORMAT = "krrdistill-model-2"
@@ -303,7 +303,6 @@ def fit_model(
     selection: str = "held-out",
     center: str = "none",
     per_target: bool = False,
-    where: str = "fit_model",
 ) -> RidgeModel:
     """Fit a ridge model to statistics, with lambda chosen from a grid.
 
@@ -327,8 +326,6 @@ def fit_model(
         "targets" subtracts their mean. "both" fits an unpenalised intercept.
     per_target : bool
         Whether to choose lambda separately for every real-valued target.
-    where : str
-        Name of the caller, for messages about held-out rows.
 
     Returns
     -------
@@ -348,6 +345,28 @@ def fit_model(
     >>> kd.fit_model(statistics.update(digits.x_train, digits.y_train), selection="gcv").W.shape
     (10, 64)
     """
+    return fitted(
+        "fit_model",
+        statistics,
+        lambdas,
+        validation=validation,
+        selection=selection,
+        center=center,
+        per_target=per_target,
+    )
+
+
+def fitted(
+    where: str,
+    statistics: RidgeStatistics,
+    lambdas: Any,
+    *,
+    validation: HeldOutRows | RidgeStatistics | CorrectCounts | tuple[Any, Any] | None,
+    selection: str,
+    center: str,
+    per_target: bool,
+) -> RidgeModel:
+    """``fit_model`` within the function ``where``, which messages about held-out rows name."""
     if not isinstance(statistics, RidgeStatistics):
         raise TypeError(f"fit_model: statistics must be RidgeStatistics, got {type(statistics).__name__}")
     check_choice("fit_model", "selection", selection, SELECTIONS)

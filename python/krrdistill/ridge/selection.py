@@ -18,7 +18,8 @@ from krrdistill.errors import DataError, NotPositiveDefinite
 from .held_out import HeldOutRows
 from .path import RidgePath
 from .scores import batched_scores, r_squared
-from .statistics import RidgeStatistics, check_weights
+from .statistics import RidgeStatistics
+from .sums import check_weights
 
 __all__ = [
     "CorrectCounts",

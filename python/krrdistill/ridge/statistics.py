@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,6 @@ import numpy.typing as npt
 
 from krrdistill.backends import Backend, Operator, Products, ResidentGram, get_backend, products_in
 from krrdistill.backends.tiles import FLUSH_ROWS
-from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import (
     as_rows,
     check_choice,
@@ -31,70 +29,59 @@ from krrdistill.common.arrays import (
     checked_shape,
     largest_entry,
     read_only,
-    to_host,
 )
 from krrdistill.common.documents import UNFIT, parse_json
 from krrdistill.common.files import opened_npz, write_npz
 from krrdistill.common.memory import require_memory
 from krrdistill.common.options import shown_value
-from krrdistill.common.products import gram as product_with_itself
 from krrdistill.common.samples import as_samples, check_columns, check_shape, columns_of, sample_shape
 from krrdistill.common.warning import warn
 from krrdistill.data.batches import read_batches
-from krrdistill.data.dataset import row_blocks
 from krrdistill.data.labels import Classes, Targets, real_targets
 from krrdistill.data.units import Sizes, some_rows
 from krrdistill.errors import DataError, DataWarning
 from krrdistill.maps import FeatureMap, check_map, described, described_map
 from krrdistill.options import PRECISIONS
 
-from .batches import Rows, Split, StreamPlace, blocks, read_ahead
-from .feature_gram import largest_eigenvalue
+from .batches import Split, StreamPlace, Training, blocks, read_ahead
 from .held_out import HeldOutRows
 from .shards import Shards, digest_name
+from .statistics_format import FORMAT, KIND, products_of, read_numbers
 from .stores import FeatureRows, SummedGram, store_of
-from .sums import Sums
+from .sums import (
+    Sums,
+    all_binary,
+    check_contained,
+    check_rest,
+    check_weights,
+    largest_factor,
+    mean_of_rows,
+    one_hot,
+)
+from .system import Moments, RidgeSystem, centred_system, system_of_rows
 
-__all__ = ["CENTERS", "RidgeStatistics", "RidgeSystem", "check_weights", "products_of"]
+__all__ = ["CENTERS", "RidgeStatistics", "products_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Method = TypeVar("Method", bound=Callable[..., Any])
 AnyGram = TypeVar("AnyGram", bound="FloatArray | ResidentGram")
 CENTERS = ("none", "targets", "both")
-FORMAT = "krrdistill-statistics-5"
-_KIND = FileKind(
-    "ridge statistics that this version reads",
-    re.compile(
-        "gram|features|targets|cross|feature_sum|target_sum|target_square|target_origin|total_weight|"
-        "X_origin|X_unit|whitening|input_count|input_squares|header|digest"
-    ),
-)
 _BATCH_ROWS = 65536  # rows between two reports of progress
 _TARGET_ROWS = 16384  # the same where targets are laid out as a matrix,
 _TARGET_NUMBERS = 1 << 22  # of at most so many numbers,
 _LEAST_ROWS = 2048  # and never fewer rows
 _LOOK_AT = 8  # inputs per entry of G up to which a look at them is cheaper than a second G
-_SUMMED_WEIGHTS = 1e-9  # rounding of sums of sample weights
 
 
-class RidgeSystem(NamedTuple):
-    """W = rhs (gram + lambda I)^-1, multiplied by ``features`` in the second form.
+class _Batch(NamedTuple):
+    """Checked samples, and the rows of them to add."""
 
-    With samples A (n, p) and targets B (n, k), about their means and times the roots of their weights, it is
-    B^T A (A^T A + lambda I)^-1, or of fewer samples than features B^T (A A^T + lambda I)^-1 A.
-    """
-
-    gram: FloatArray | ResidentGram  # A^T A (p, p), or A A^T (n, n)
-    rhs: FloatArray  # C (k, p), or B^T (k, n)
-    features: FloatArray | None  # A (n, p) of the second form
-    cross: FloatArray  # C = B^T A (k, p)
-    target_square: float  # ||B||_F^2
-    feature_mean: FloatArray  # (p,), 0 where features are not centred
-    target_mean: FloatArray  # (k,), 0 where targets are not centred
-    rounding: float  # of G, relative to its largest eigenvalue
-    owned: bool  # gram is not the statistics' own: it may be overwritten
-    filled: float = 0.0  # eigenvalue given to the direction that centring made singular, of the second form
+    where: str
+    samples: Any  # (n, d)
+    targets: npt.NDArray[Any]  # codes (n,) or real values (n, k)
+    weights: FloatArray | None
+    chosen: IntArray
 
 
 @contextmanager
@@ -329,7 +316,6 @@ class RidgeStatistics:
 
     # Adding samples
 
-    @_one_at_a_time
     def update(
         self,
         X: Any,
@@ -361,6 +347,20 @@ class RidgeStatistics:
         DataError, TypeError
             For NaN, wrong shapes, labels that are not among the classes, features that overflow.
         """
+        return self._checked_update(where, X, y, sample_weight, rows, progress, {})
+
+    @_one_at_a_time
+    def _checked_update(
+        self,
+        where: str,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        rows: npt.NDArray[np.int64] | None,
+        progress: Callable[[float], None] | None,
+        place: Mapping[str, Any],
+    ) -> RidgeStatistics:
+        """``update``; ``place`` holds the facts of a stream that hold when the rows are in, and not before."""
         self._check_whole()
         if isinstance(X, np.ndarray) and self._store.holds(X):
             X = X.copy()  # G would change while it is read
@@ -384,35 +384,30 @@ class RidgeStatistics:
             "shape": self.shape if self.n else sample_shape(X, samples.shape[1]),
             "columns": self.columns or columns_of(samples),
             "sizes": Sizes.of(looked).plus(self.sizes),
-            "_binary": self._binary and (self.classes is not None or _is_binary(targets, chosen)),
+            "_binary": self._binary and (self.classes is not None or all_binary(targets, chosen)),
             "_own_rows": self._own_rows + count,
+            **place,
         }
-        return self._update(where, samples, targets, chosen, weights, facts, progress)
+        return self._update(_Batch(where, samples, targets, weights, chosen), facts, progress)
 
     def _update(
-        self,
-        where: str,
-        samples: Any,
-        targets: npt.NDArray[Any],
-        chosen: IntArray,
-        weights: FloatArray | None,
-        facts: Mapping[str, Any],
-        progress: Callable[[float], None] | None,
+        self, batch: _Batch, facts: Mapping[str, Any], progress: Callable[[float], None] | None
     ) -> RidgeStatistics:
         """``update`` with checked arguments; ``facts`` are those that hold when the rows are in."""
-        origin = _mean_of_rows(targets, chosen) if self._origin is None else self._origin
+        where, samples, targets, weights, chosen = batch
+        origin = mean_of_rows(targets, chosen) if self._origin is None else self._origin
         store = self._store
         with self.feature_map.named_rows(where, samples, self.precision, chosen):
-            receiver, needs_merge = self._receiver(samples, chosen, _largest_factor(targets, origin, weights))
+            receiver, needs_merge = self._receiver(samples, chosen, largest_factor(targets, origin, weights))
         in_place = receiver is store and isinstance(store, SummedGram)
         self._broken = in_place and self.n > 0  # until G and the other sums are of the same samples again
         try:
             self._adding = True
             with self.feature_map.named_rows(where, samples, self.precision, chosen):
-                batch, used = self._add(receiver, samples, targets, origin, chosen, weights, progress)
-            if not np.isfinite(batch.target_square).all():
+                added, used = self._add(receiver, batch, origin, progress)
+            if not np.isfinite(added.target_square).all():
                 raise DataError(f"{where}: the squares of y overflow float64; scale the targets")
-            if not (np.isfinite(batch.cross).all() and np.isfinite(receiver.trace())):
+            if not (np.isfinite(added.cross).all() and np.isfinite(receiver.trace())):
                 raise DataError(f"{where}: the features overflow {self.precision}; scale the inputs")
         except BaseException:
             if receiver is store and isinstance(store, SummedGram):
@@ -420,7 +415,7 @@ class RidgeStatistics:
             raise
         finally:
             self._adding = False
-        sums = self._sums.plus(batch)
+        sums = self._sums.plus(added)
         if needs_merge:
             with self._changing_gram():
                 store.merged(receiver, self._host)
@@ -541,20 +536,20 @@ class RidgeStatistics:
             self.rows_read, self._stream, read = skip, before, 0
             for block in read_ahead(found):
                 try:
-                    if apart is not None:
-                        apart._update_rows(block.held_out)
-                    elif block.held_out is not None:
-                        X, codes, weight = block.held_out
-                        kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
-                    # last: what fails before leaves nothing behind
-                    self._update_rows(block.training, block.chosen, block.where)
+                    if block.held_out is not None:
+                        if apart is not None:
+                            apart._update_rows(Training(block.held_out), {})
+                        else:
+                            X, codes, weight = block.held_out
+                            kept.append(HeldOutRows(X, Targets(codes, self.classes), weight))
+                    read = block.rows_read - first_row
+                    if read < skip:  # the stream is too short to go on: its place is that of before
+                        continue
+                    # last, and at once: what fails before leaves nothing behind, and no sum is without its place
+                    there = {"rows_read": read, "_stream": place._replace(labels=block.labels)}
+                    self._update_rows(block.training, {"columns": self.columns or block.columns, **there})
                 except DataError as error:
                     raise DataError(f"{where}: rows {block.first_row} ... {block.rows_read - 1}: {error}") from error
-                read = block.rows_read - first_row
-                if read < skip:  # the stream is too short to go on: its place is that of before
-                    continue
-                self.columns, self.rows_read = self.columns or block.columns, read
-                self._stream = place._replace(labels=block.labels)
                 if progress is not None:
                     progress(self.rows_read)
             _check_length(where, read, skip)
@@ -588,12 +583,12 @@ class RidgeStatistics:
         targets = self.as_targets(where, y, n)
         return targets if self.classes is not None else targets.astype(np.float64, copy=False)
 
-    def _update_rows(
-        self, samples: Rows | None, rows: IntArray | None = None, where: str = "statistics.update"
-    ) -> None:
-        if samples is not None:
-            X, y, weight = samples
-            self.update(X, Targets(y, self.classes), sample_weight=weight, rows=rows, where=where)
+    def _update_rows(self, found: Training | None, place: Mapping[str, Any]) -> None:
+        if found is None:
+            self.__dict__.update(place)
+        else:
+            (X, y, weight), rows, where = found
+            self._checked_update(where, X, Targets(y, self.classes), weight, rows, None, place)
 
     def _empty(self) -> RidgeStatistics:
         """Statistics of nothing, of the same kind."""
@@ -635,14 +630,12 @@ class RidgeStatistics:
     def _add(
         self,
         store: FeatureRows | SummedGram,
-        samples: Any,
-        targets: npt.NDArray[Any],
+        found: _Batch,
         origin: FloatArray,
-        chosen: npt.NDArray[np.int64],
-        weights: FloatArray | None,
         progress: Callable[[float], None] | None,
     ) -> tuple[Sums, Products]:
         """Adds the rows to ``store``, and returns their other sums and how products were formed."""
+        _, samples, targets, weights, chosen = found
         k, p = self._sums.cross.shape
         total, worst = Sums.zero(k, p), products_in(np.dtype(np.float64))
         summed = store if targets.ndim == 1 and weights is None and isinstance(store, SummedGram) else None
@@ -736,23 +729,6 @@ class RidgeStatistics:
                 )
         return self._combine("statistics -=", other, -1)
 
-    def _check_contains(self, other: RidgeStatistics) -> None:
-        """Raises DataError where ``other`` has more samples, or more of a class."""
-        if other.n > self.n:
-            raise DataError(f"statistics -=: {other.n} samples cannot be taken from {self.n}")
-        if self.classes is None:
-            return
-        if self.classes != other.classes:
-            raise DataError("statistics -=: the other statistics have classes that these do not have")
-        ours, theirs = self._sums.target_sum, other._sums.target_sum  # the weight of every class
-        more = np.flatnonzero(theirs > ours * (1.0 + _SUMMED_WEIGHTS) + _SUMMED_WEIGHTS)
-        if more.size:
-            c = int(more[0])
-            raise DataError(
-                f"statistics -=: {theirs[c]:.6g} samples of class {self.classes.label(c)!r} cannot be taken from "
-                f"{ours[c]:.6g}; only data that were added can be taken away"
-            )
-
     def _combine(self, where: str, other: RidgeStatistics, sign: int) -> RidgeStatistics:
         if not isinstance(other, RidgeStatistics):
             raise TypeError(f"{where}: other must be RidgeStatistics, got {type(other).__name__}")
@@ -769,7 +745,7 @@ class RidgeStatistics:
         classes, other = self._common_classes(where, other)
         shards = ours.plus(where, theirs) if sign > 0 else ours.minus(where, theirs)
         if sign < 0:
-            self._check_contains(other)
+            check_contained(self._sums, self.classes, other._sums, other.classes)
         before = dict(self.__dict__)
         try:
             if classes is not None:
@@ -780,7 +756,7 @@ class RidgeStatistics:
             shift = np.zeros(self.k) if other._origin is None or self._origin is None else other._origin - self._origin
             sums = self._sums.plus(other._sums.moved(shift), sign)
             if sign < 0:
-                self._check_rest(other, sums)
+                check_rest(sums, self.total_weight, self._store.squares(), other._store.squares())
             with self._changing_gram():
                 self._store = self._store.merged(other._store, self._host, sign, shift=shift)
         except BaseException:
@@ -795,25 +771,6 @@ class RidgeStatistics:
             self._clear()
         self._broken = False
         return self
-
-    def _check_rest(self, other: RidgeStatistics, rest: Sums) -> None:
-        """Raises DataError where no samples have the sums that would be left without those of ``other``.
-
-        Squares sum to no less than 0, and to nothing where no weight is left; (sum w phi)^2 <= sum w sum w phi^2.
-        """
-        ours, theirs = self._store.squares(), other._store.squares()
-        left, error = ours - theirs, _SUMMED_WEIGHTS * (ours + theirs)
-        weight = max(rest.total_weight, 0.0)
-        if weight <= _SUMMED_WEIGHTS * self.total_weight:
-            fits = np.abs(left) <= error
-        else:
-            most = weight * (np.maximum(left, 0.0) + error) * (1.0 + _SUMMED_WEIGHTS)
-            fits = (left >= -error) & (np.square(rest.feature_sum) <= most)
-        if not fits.all():
-            raise DataError(
-                f"statistics -=: no samples have the sums of feature {int(fits.argmin())} that would be left; only "
-                "data that were added can be taken away"
-            )
 
     def _clear(self) -> None:
         """No samples, without the rounding that is left of those that were taken away."""
@@ -962,34 +919,19 @@ class RidgeStatistics:
         "targets" does not change G. Centring keeps the absolute rounding error of G, so its relative error grows.
         """
         self._check_whole()
-        means = feature_mean, target_mean = self.means(center)
+        means = _, target_mean = self.means(center)
         origin = np.zeros(self.k) if self._origin is None else self._origin
         sums = self._raw() if center == "none" else self._sums.moved(origin - target_mean)
-        square, cross = float(np.maximum(sums.target_square, 0.0).sum()), sums.cross
-        rounding = self.noise_floor(1.0)
+        square = float(np.maximum(sums.target_square, 0.0).sum())
+        moments = Moments(sums.cross, square, *means, self.noise_floor(1.0))
         if isinstance(self._store, FeatureRows) and len(self._store):
             A, targets = self._store.features()
             roots = targets[:, -1:]
-            B = targets[:, :-1] + roots * (origin - target_mean)
-            if center == "both":
-                before = float(np.linalg.norm(A))
-                A -= roots * feature_mean
-                after = float(np.linalg.norm(A))
-                rounding = min(1.0, rounding * before / after) if after > 0.0 else 1.0
-            K, filled = product_with_itself(A), 0.0
-            if center == "both":  # A^T r = B^T r = 0 for the roots r: their direction must not look singular
-                filled = float(np.trace(K)) / len(K)
-                K += filled * (roots @ roots.T) / np.vdot(roots, roots)
-            return RidgeSystem(K, np.ascontiguousarray(B.T), A, cross, square, *means, rounding, True, filled)
-        if center != "both":
-            G = self._checked(self._store.matrix(self._host))
-            return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=False)
-        G = self.gram.copy()
-        for block in row_blocks(*G.shape):  # no temporary of the size of G
-            G[block] -= np.outer(self.feature_sum[block], feature_mean)
-        before, after = (largest_eigenvalue(len(matrix), matrix.__matmul__) for matrix in (self.gram, G))
-        rounding *= before / after if after > rounding * before else 1.0
-        return RidgeSystem(G, cross, None, cross, square, *means, rounding, owned=True)
+            return system_of_rows(A, targets[:, :-1] + roots * (origin - target_mean), roots, moments, center == "both")
+        if center == "both":
+            return centred_system(self.gram, self.feature_sum, moments)
+        G = self._checked(self._store.matrix(self._host))
+        return RidgeSystem(G, sums.cross, None, *moments, owned=False)
 
     def noise_floor(self, largest_eigenvalue: float) -> float:
         """Size of the rounding errors in G. A smaller lambda changes G by less than they do.
@@ -1057,23 +999,7 @@ class RidgeStatistics:
             n = check_count("statistics", "n", header["n"], minimum=0)
             if classes is not None and (not isinstance(classes, list) or len(classes) != k):
                 raise ValueError(f"k = {k}, which is not the number of its classes")
-            p = feature_map.output_dim
-            held = len(arrays["features"]) if "features" in arrays else None
-            if held is not None and held >= max(1, min(n + 1, p)):
-                raise ValueError(f"{held} rows of {n} samples and {p} features")
-            stored = (
-                {"gram": (p * (p + 1) // 2,)} if held is None else {"features": (held, p), "targets": (held, k + 1)}
-            )
-            shapes: dict[str, tuple[int, ...]] = {
-                **stored,
-                "cross": (k, p),
-                "feature_sum": (p,),
-                "target_sum": (k,),
-                "target_square": (k,),
-                "target_origin": (k,),
-                "total_weight": (),
-            }
-            numbers = {name: _checked_numbers(name, arrays[name], shape) for name, shape in shapes.items()}
+            numbers = read_numbers(arrays, n, feature_map.output_dim, k)
             made = cls(
                 feature_map,
                 classes,
@@ -1095,7 +1021,7 @@ class RidgeStatistics:
             made.sizes = Sizes.from_arrays(arrays, feature_map.input_dim)
         except UNFIT as error:
             raise DataError(f"not ridge statistics that fit ({error})") from error
-        made._store = store_of(numbers, p)
+        made._store = store_of(numbers, feature_map.output_dim)
         made._origin = numbers["target_origin"] if n or made.classes is not None else None
         names = ("target_square", "target_sum", "feature_sum", "cross")
         made._sums = Sums(n, float(numbers["total_weight"]), *(numbers[name] for name in names))
@@ -1116,7 +1042,7 @@ class RidgeStatistics:
 
         The map is built from its description in the file. A ``UserMap`` must be passed as ``feature_map``.
         """
-        with opened_npz(Path(path), _KIND) as arrays:
+        with opened_npz(Path(path), KIND) as arrays:
             header = parse_json("header", str(arrays.pop("header", "null")))
             if not isinstance(header, dict) or header.get("format") != FORMAT:
                 found = header.get("format") if isinstance(header, dict) else None
@@ -1134,70 +1060,3 @@ def _check_length(where: str, rows: int, skip: int) -> None:
         raise DataError(f"{where}: skip is {skip}, the stream has {rows} rows only")
     if rows == 0:
         warn(f"{where}: the stream has no rows (a generator gives its rows once)", DataWarning)
-
-
-def products_of(header: Mapping[str, Any]) -> Products:
-    """How the products of a file were formed. Files before there was ``product_rounding`` have that of the precision.
-
-    Raises ValueError for what is no precision, or less rounding than it has.
-    """
-    least = products_in(
-        np.dtype(check_choice("statistics", "product_precision", header["product_precision"], PRECISIONS))
-    )
-    rounding = check_number("statistics", "product_rounding", header.get("product_rounding", least.rounding))
-    if not least.rounding <= rounding < 1.0:
-        raise ValueError(f"product_rounding {rounding} of products in {least.precision}")
-    return least._replace(rounding=rounding)
-
-
-def _largest_factor(targets: npt.NDArray[Any], origin: FloatArray, weights: FloatArray | None) -> float:
-    """The largest number, at least 1, that features or targets are multiplied by, or that takes a feature's place."""
-    root = 1.0 if weights is None else max(1.0, float(np.sqrt(weights.max(initial=0.0))))
-    if targets.ndim == 1:
-        return root
-    largest = max(np.abs(targets.max(axis=0) - origin).max(), np.abs(targets.min(axis=0) - origin).max())
-    return root * max(1.0, float(largest))
-
-
-def one_hot(codes: IntArray, k: int) -> FloatArray:
-    """Rows of the identity (n, k), made without the identity."""
-    values = np.zeros((len(codes), k))
-    values[np.arange(len(codes)), codes] = 1.0
-    return values
-
-
-def _is_binary(targets: npt.NDArray[Any], rows: IntArray) -> bool:
-    """Whether all picked targets (n, k) are 0 or 1."""
-    return all(bool(((targets[part] == 0) | (targets[part] == 1)).all()) for part in _parts(rows, _TARGET_ROWS))
-
-
-def _parts(rows: IntArray, step: int) -> Iterator[IntArray]:
-    return (rows[start : start + step] for start in range(0, len(rows), step))
-
-
-def _mean_of_rows(targets: npt.NDArray[Any], rows: IntArray) -> FloatArray:
-    """The mean of some rows of targets (n, k), without a copy of them."""
-    sums = [targets[part].sum(axis=0, dtype=np.float64) for part in _parts(rows, _TARGET_ROWS)]
-    return np.asarray(np.sum(sums, axis=0) / len(rows))
-
-
-def _checked_numbers(name: str, array: Any, shape: tuple[int, ...]) -> FloatArray:
-    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite float64 of shape {shape}, got {array.dtype} {array.shape}")
-    own = np.ascontiguousarray if name == "gram" else np.array  # G is unpacked; the caller may use the rest again
-    return np.asarray(own(array)).reshape(shape)
-
-
-def check_weights(where: str, weights: Any, n: int, *, all_zero: bool = False) -> FloatArray:
-    """Sample weights as float64 (n,), finite, not negative; ``all_zero`` says whether all may be 0."""
-    array = to_host(where, "sample_weight", weights)
-    if array.dtype.kind not in "uifb":
-        raise TypeError(f"{where}: sample_weight must be numbers, got dtype {array.dtype}")
-    if array.shape != (n,):
-        raise DataError(f"{where}: sample_weight must have shape ({n},), got {array.shape}")
-    checked = np.ascontiguousarray(array, dtype=np.float64)
-    if not (np.isfinite(checked).all() and (checked >= 0.0).all()):
-        raise DataError(f"{where}: sample_weight must be finite and not negative")
-    if n and not all_zero and not checked.any():
-        raise DataError(f"{where}: sample_weight is all zero")
-    return checked

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from krrdistill.apps.cli.settings import DistillSettings, KipSettings, check_together
-from krrdistill.apps.cli.status import UsageError
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, UsageError, check_together
 from krrdistill.common.documents import read_bounded
 from krrdistill.common.options import Declared, build, declared_options, read_value, shown_value
 from krrdistill.errors import DataError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.run import load_data, of_command, say_validation, show_record, tracked_run
+from krrdistill.apps.cli.inputs import load_data
+from krrdistill.apps.cli.run import of_command, say_validation, show_record, tracked_run
 from krrdistill.apps.cli.settings import KipSettings
 from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.folder import Existing, RunKind, output_folder

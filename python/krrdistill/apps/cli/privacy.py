@@ -50,7 +50,7 @@ def _refuse(given: Mapping[str, Any], names: tuple[str, ...], why: str) -> None:
 
 def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> dict[str, Any]:
     """The audit of a file; where it lies in the folder of a run, its page gets the section."""
-    from krrdistill.apps.cli.run import load_data, named_map, recorded_dataset
+    from krrdistill.apps.cli.inputs import load_data, named_map, recorded_dataset
     from krrdistill.apps.privacy import audit_file
     from krrdistill.apps.report.page import write_page
     from krrdistill.apps.report.run_folder import DISTILLED, PRIVACY, REPORT
@@ -87,7 +87,7 @@ def _audit(file: Path, settings: PrivacySettings, given: Mapping[str, Any]) -> d
 
 
 def _theorem(settings: PrivacySettings) -> dict[str, Any]:
-    from krrdistill.apps.cli.run import load_data
+    from krrdistill.apps.cli.inputs import load_data
     from krrdistill.apps.privacy import theorem_for_data
     from krrdistill.data import standardize
     from krrdistill.maps import make_map
@@ -110,7 +110,7 @@ def _theorem(settings: PrivacySettings) -> dict[str, Any]:
 
 
 def _release(settings: PrivacySettings) -> dict[str, Any]:
-    from krrdistill.apps.cli.run import load_data
+    from krrdistill.apps.cli.inputs import load_data
     from krrdistill.apps.privacy.release import release_into
 
     existing = Existing.of(settings.out)

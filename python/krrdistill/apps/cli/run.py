@@ -8,13 +8,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from krrdistill.apps.cli import output, status
+from krrdistill.apps.cli.inputs import about, load_data, load_statistics, named_map, recorded_dataset, test_part
 from krrdistill.apps.cli.settings import (
     DistillSettings,
     KipSettings,
-    RunSettings,
     VerifySettings,
     command_line,
     verify_line,
@@ -30,7 +30,6 @@ from krrdistill.errors import BackendUnavailable
 if TYPE_CHECKING:
     from krrdistill.artifact.file import DistilledDataset
     from krrdistill.data import Dataset
-    from krrdistill.maps import FeatureMap
     from krrdistill.ridge.model import RidgeModel
 
 R = TypeVar("R", bound=RunRecord)
@@ -72,25 +71,6 @@ def run_distill(settings: DistillSettings, *, as_json: bool) -> int:
     say_validation(dataset, record.n_val)
     show_record(record, as_json, output.print_summary)
     return status.OK
-
-
-def load_data(
-    settings: RunSettings | VerifySettings, *, name: str | None = None, targets: str | None = None
-) -> Dataset:
-    """The data set that the settings name, or ``name``; a test set that was drawn is said."""
-    from krrdistill.data import load_dataset
-
-    dataset = load_dataset(
-        name or settings.dataset,
-        data_dir=settings.data_dir,
-        download=settings.download,
-        targets=targets,
-        **vars(settings.source),
-    )
-    if settings.source.test_fraction is not None:
-        part = f"{settings.source.test_fraction:.0%} of every class, drawn by a fixed seed"
-        status.say(f"note: the test set of {dataset.name} is {len(dataset.x_test)} samples, {part}")
-    return dataset
 
 
 def say_validation(dataset: Dataset, n_val: int) -> None:
@@ -139,10 +119,9 @@ def show_record(record: R, as_json: bool, summary: Callable[[R], None]) -> None:
 
 def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     """Recompute the certificate of a file; the status says whether it is within the tolerance."""
-    from krrdistill.apps.distillation import certificate_numbers, original_of, score
+    from krrdistill.apps.distillation import certificate_numbers, score
     from krrdistill.apps.report.run_folder import DISTILLED, check_pair, recorded_sha256
     from krrdistill.artifact.file import DistilledDataset, has_digest
-    from krrdistill.pipeline import retrain_from_statistics
 
     kernel, tolerance = settings.kernel, settings.tolerance
     if file.is_dir():  # of a run
@@ -156,19 +135,7 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     feature_map = None if kernel is None else named_map(kernel, file)
     distilled = DistilledDataset.load(file, feature_map=feature_map)
     backend = _recorded_backend(distilled)
-    if settings.statistics is not None:
-        from krrdistill.apps.cli.statistics import about, load_statistics, test_part
-
-        statistics, part = load_statistics(settings.statistics, kernel, backend=backend), test_part(settings)
-        name, n, test = settings.statistics.name, statistics.n, None if part is None else (part.X, part.y)
-        with output.working("retraining"), about(settings.statistics):
-            original: RidgeModel | None = retrain_from_statistics(distilled, statistics, where="verify")
-    else:
-        name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
-        data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
-        name, n, test = data.name, len(data.x_train), (data.x_test, data.test_targets)
-        with output.working("retraining"):
-            original = original_of(distilled, data, backend)
+    name, n, test, original = _compared_with(settings, distilled, file, backend)
     certificate = distilled.verify(original, test=test, backend=backend)
     retrained = original is not None
     error = certificate.weight_relative_error
@@ -207,33 +174,22 @@ def run_verify(file: Path, settings: VerifySettings, *, as_json: bool) -> int:
     return status.OK if passed else status.WORSE_THAN_TOLERANCE
 
 
-def named_map(kernel: str, file: Path) -> FeatureMap:
-    """The map that --kernel names, for a file that was made with a user's map."""
-    from krrdistill.artifact.file import read_points
-    from krrdistill.maps.user import load_object
+def _compared_with(
+    settings: VerifySettings, distilled: DistilledDataset, file: Path, backend: str | None
+) -> tuple[str, int, tuple[Any, Any] | None, RidgeModel | None]:
+    """(name of the data or statistics, their training samples, test set, original model; None for the file's own)."""
+    from krrdistill.apps.distillation import original_of
+    from krrdistill.pipeline import retrain_from_statistics
 
-    if ":" not in kernel:
-        raise status.UsageError(f"--kernel names a map of your own, package.module:object, got {kernel!r}")
-    return load_object(kernel, read_points(file).preprocessing.input_dim)
-
-
-def recorded_dataset(distilled: DistilledDataset, file: Path) -> str:
-    """The named data set that a file says it was made from."""
-    from krrdistill.data import available_datasets
-
-    name = distilled.meta.get("dataset")
-    if distilled.meta.get("split") is False and distilled.weights is None:
-        said = distilled.made_from if name is None else repr(name)
-        raise status.UsageError(f"{file} was made from statistics, of {said}: give them with --statistics")
-    if name is None:
-        raise status.UsageError(
-            f"{file} was made from {distilled.made_from}, data without a name: give them with --dataset"
-        )
-    if name not in available_datasets():
-        raise status.UsageError(
-            f"{file} was made from {name!r}: give it with --dataset, and the other options of data as in the run"
-        )
-    return str(name)
+    if settings.statistics is not None:
+        statistics, part = load_statistics(settings.statistics, settings.kernel, backend=backend), test_part(settings)
+        with output.working("retraining"), about(settings.statistics):
+            original = retrain_from_statistics(distilled, statistics, where="verify")
+        return settings.statistics.name, statistics.n, None if part is None else (part.X, part.y), original
+    name = recorded_dataset(distilled, file) if settings.dataset is None else settings.dataset
+    data = load_data(settings, name=name, targets="classes" if distilled.targets == "classes" else "real")
+    with output.working("retraining"):
+        return data.name, len(data.x_train), (data.x_test, data.test_targets), original_of(distilled, data, backend)
 
 
 def _in_float32(distilled: DistilledDataset) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from krrdistill.apps.cli.status import UsageError
 from krrdistill.apps.kip.iteration import KipOptions
 from krrdistill.apps.naming import fitting, run_name, sweep_name
 from krrdistill.apps.privacy.budget import PRIVACY, ReleaseOptions
@@ -39,6 +38,7 @@ __all__ = [
     "StatisticsSettings",
     "SweepSettings",
     "TableSettings",
+    "UsageError",
     "VerifySettings",
     "check_together",
     "command_line",
@@ -51,6 +51,10 @@ _ALWAYS_NAMED = (
     *("variant", "mechanism", "epsilon"),  # of KIP, and of a private release
 )
 ONLY_CLASSES = "What y holds: class labels. Real values are refused."
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be meant: an option, a file name or a key of a configuration file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +318,12 @@ class MergeSettings:
     """What ``krrdistill merge`` and ``subtract`` are told besides their files."""
 
     out: Path | None = option(None, "File to write.", metavar="FILE.npz")
+    classes: int | None = option(
+        None,
+        "Number of classes of the result, if some files have fewer. New labels are added without it.",
+        minimum=1,
+        metavar="K",
+    )
     kernel: str | None = option(
         None,
         "Your own feature map, if the files were made with one; files never load code by themselves.",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from krrdistill.apps.cli import output, status
+from krrdistill.apps.cli.inputs import about, header_of, load_statistics, test_part
 from krrdistill.apps.cli.run import of_command, show_record, tracked_run
 from krrdistill.apps.cli.settings import DistillSettings, MergeSettings, StatisticsSettings
 from krrdistill.apps.distillation import map_for, run_from_statistics
@@ -20,31 +20,20 @@ from krrdistill.apps.drawing import require_drawing
 from krrdistill.apps.folder import Existing, OutputError, RunKind, output_folder
 from krrdistill.apps.report.write import write_run
 from krrdistill.artifact.record import to_json
-from krrdistill.common.documents import parse_json
 from krrdistill.common.files import content_digest, write_together
 from krrdistill.common.options import common_values
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.threads import limited_threads
 from krrdistill.data.labels import Classes, label_array
-from krrdistill.data.npz import npz_arrays, npz_keys
 from krrdistill.data.parts import OnePart
 from krrdistill.data.registry import load_part
 from krrdistill.errors import DataError
-from krrdistill.maps.user import load_object
 from krrdistill.options import DistillOptions
 from krrdistill.problem import split
 from krrdistill.ridge.held_out import HeldOutRows
 from krrdistill.ridge.statistics import RidgeStatistics
 
-__all__ = [
-    "about",
-    "load_statistics",
-    "run_distill_statistics",
-    "run_merge",
-    "run_statistics",
-    "run_subtract",
-    "test_part",
-]
+__all__ = ["run_distill_statistics", "run_merge", "run_statistics", "run_subtract"]
 
 STATISTICS, HELD_OUT = "krrdistill-statistics-", "krrdistill-held-out-"  # what the formats of the files begin with
 
@@ -193,10 +182,10 @@ def run_subtract(files: Sequence[Path], settings: MergeSettings, *, as_json: boo
 def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_json: bool) -> int:
     out = _file("--out", settings.out, STATISTICS)
     with output.working("reading"):
-        total = load_statistics(files[0], settings.kernel)
+        total = _of_classes(settings, files[0])
         precisions = {files[0]: total.product_precision}
         for file in files[1:]:
-            other = load_statistics(file, settings.kernel)
+            other = _of_classes(settings, file)
             precisions[file] = other.product_precision
             with about(f"{files[0]} and {file}"):
                 if sign > 0:
@@ -211,7 +200,20 @@ def _combine(files: Sequence[Path], settings: MergeSettings, sign: int, *, as_js
     return status.OK
 
 
+def _of_classes(settings: MergeSettings, file: Path) -> RidgeStatistics:
+    """The statistics of a file, with as many classes as --classes says."""
+    statistics = load_statistics(file, settings.kernel)
+    if settings.classes is None or settings.classes == statistics.k:
+        return statistics
+    if settings.classes < statistics.k:
+        raise status.UsageError(f"--classes {settings.classes}: {file} has {statistics.k} already")
+    with about(file):
+        return statistics.grow(settings.classes - statistics.k)
+
+
 def _join_held_out(files: Sequence[Path], settings: MergeSettings, *, as_json: bool) -> int:
+    if settings.classes is not None:
+        raise status.UsageError("--classes is of statistics; held-out rows come with their labels")
     out = _file("--out", settings.out, HELD_OUT)
     parts, seen = list[HeldOutRows](), set[str]()
     for file in files:
@@ -272,22 +274,6 @@ def run_distill_statistics(settings: DistillSettings, file: Path, *, as_json: bo
     return status.OK
 
 
-def test_part(settings: Any) -> OnePart | None:
-    """The test set that --test names: the test part of a source that has parts, else all of it."""
-    source = settings.source
-    if source.test is None:
-        return None
-    with about(f"--test {source.test}"):
-        return load_part(
-            source.test,
-            "test",
-            data_dir=settings.data_dir,
-            download=settings.download,
-            x=source.x_test,
-            y=source.y_test,
-        )
-
-
 def _held_out(settings: DistillSettings) -> HeldOutRows:
     """What --validation names: a file of held-out rows, or any other source."""
     source = settings.source
@@ -299,35 +285,12 @@ def _held_out(settings: DistillSettings) -> HeldOutRows:
     return HeldOutRows(part.X, part.y)
 
 
-def load_statistics(file: Path, kernel: str | None = None, *, backend: Any = None) -> RidgeStatistics:
-    """Statistics of a file; ``kernel`` names a map of the user's own, which no file loads by itself."""
-    if not file.is_file():
-        raise status.UsageError(f"no such file: {file}")
-    feature_map = None
-    if kernel is not None:
-        if ":" not in kernel:
-            raise status.UsageError(f"--kernel names a map of your own, package.module:object, got {kernel!r}")
-        feature_map = load_object(kernel, int(_header(file)["map"]["input_dim"]))
-    return RidgeStatistics.load(file, feature_map, backend=backend)
-
-
 def _own_map(kernel: str) -> str | None:
     return kernel if ":" in kernel else None
 
 
-def _header(file: Path) -> dict[str, Any]:
-    """The header of a file of ours, of which no other array is read; empty for any other file."""
-    if not (file.is_file() and file.suffix.lower() == ".npz" and "header" in npz_keys(file)):
-        return {}
-    try:
-        found = parse_json("header", str(npz_arrays(file, ["header"])["header"]))
-    except DataError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _format(file: Path) -> str:
-    return str(_header(file).get("format", ""))
+    return str(header_of(file).get("format", ""))
 
 
 def _file(flag: str, file: Path | None, kind: str) -> Path:
@@ -342,16 +305,6 @@ def _file(flag: str, file: Path | None, kind: str) -> Path:
     if path.exists():
         status.say(f"note: {path} will be replaced")
     return path
-
-
-@contextmanager
-def about(what: object) -> Iterator[None]:
-    """Errors of the block about data say what they are about."""
-    try:
-        yield
-    except (DataError, TypeError) as error:
-        text = str(error)
-        raise DataError(text if str(what) in text else f"{what}: {text}") from error
 
 
 def _show(facts: StatisticsFacts, as_json: bool) -> None:

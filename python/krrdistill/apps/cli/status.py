@@ -8,8 +8,10 @@ from typing import Any
 
 import typer
 
+from krrdistill.apps.cli.settings import DistillSettings, KipSettings, UsageError
 from krrdistill.apps.cli.signals import STOPPED, stop_signal
 from krrdistill.apps.text import visible
+from krrdistill.common.options import declared_options
 from krrdistill.errors import (
     BackendUnavailable,
     DataError,
@@ -18,6 +20,21 @@ from krrdistill.errors import (
     NotPositiveDefinite,
     NotSurjective,
 )
+from krrdistill.options import ALIASES
+
+__all__ = [
+    "FAILURE",
+    "INTERRUPTED",
+    "OK",
+    "STATUSES",
+    "USAGE",
+    "WORSE_THAN_TOLERANCE",
+    "UsageError",
+    "exit_status",
+    "message",
+    "note",
+    "say",
+]
 
 OK = 0
 FAILURE = 1
@@ -26,11 +43,6 @@ WORSE_THAN_TOLERANCE = 3
 INTERRUPTED = 128 + int(signal.SIGINT)
 
 _ParserError: Any = typer.BadParameter.__base__  # the parser's own usage error, whichever parser typer brings
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be meant: an option, a file name or a key of a configuration file."""
-
 
 # The first class that matches decides.
 STATUSES: tuple[tuple[type[BaseException], int], ...] = (
@@ -80,10 +92,6 @@ def message(error: BaseException) -> str:
 
 def _of_parser(error: Any) -> str:
     """The parser's message, with our own flag where an option's name in Python was given."""
-    from krrdistill.apps.cli.settings import DistillSettings, KipSettings
-    from krrdistill.common.options import declared_options
-    from krrdistill.options import ALIASES
-
     given = getattr(error, "option_name", None) or ""
     name = given.removeprefix("--").replace("-", "_")
     for each in (*declared_options(DistillSettings), *declared_options(KipSettings)):

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from krrdistill.apps.cli import output, status
-from krrdistill.apps.cli.run import load_data, say_validation
+from krrdistill.apps.cli.inputs import load_data
+from krrdistill.apps.cli.run import say_validation
 from krrdistill.apps.cli.settings import SweepSettings, command_line, verify_line
 from krrdistill.apps.folder import Existing, RunKind, output_folder
 from krrdistill.common.options import differing

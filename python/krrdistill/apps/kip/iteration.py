@@ -56,6 +56,7 @@ class KipOptions:
         30_000,
         "Number of optimisation steps (Adam).",
         minimum=1,
+        maximum=MOST_STEPS,
         panel=ITERATION,
         key="model.iterations",
         names_run=False,
@@ -108,8 +109,6 @@ class KipOptions:
 
     def __post_init__(self) -> None:
         check_options("kip", self)
-        if self.iterations > MOST_STEPS:
-            raise ValueError(f"kip: iterations: at most {MOST_STEPS}, which a checkpoint holds, got {self.iterations}")
         if self.iterations // self.evaluate_every > MOST_LOOKS:
             raise ValueError(
                 f"kip: evaluate_every={self.evaluate_every} gives more than {MOST_LOOKS} evaluations in "

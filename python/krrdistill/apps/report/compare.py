@@ -12,10 +12,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import LAMBDA, PALETTE, Curve, Style, curve_style, legend_of, overlay_figure, to_svg
+from krrdistill.apps.report.axes import LAMBDA, PALETTE
+from krrdistill.apps.report.charts import Curve, Style, curve_style, legend_of, overlay_figure
 from krrdistill.apps.report.pictures import gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import RunFolder
+from krrdistill.apps.report.svg import to_svg
 from krrdistill.apps.text import megabytes, number, percent, seconds, shown_device
 from krrdistill.artifact.record import CRITERIA, KipRecord, to_json
 from krrdistill.common.options import as_word

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import heat_figure, scatter_figure, to_svg
+from krrdistill.apps.report.charts import heat_figure, scatter_figure
 from krrdistill.apps.report.pictures import Pictured, signed_pictures
 from krrdistill.apps.report.run_folder import RunFolder, WeightsData
+from krrdistill.apps.report.svg import to_svg
 from krrdistill.apps.text import number, percent, plain_number
 from krrdistill.construct.labels import rounds_and_classes
 

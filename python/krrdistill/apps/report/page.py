@@ -10,11 +10,13 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from krrdistill.apps.report.charts import LAMBDA, lambda_path_figure, line_figure, race_charts, to_svg
+from krrdistill.apps.report.axes import LAMBDA
+from krrdistill.apps.report.charts import lambda_path_figure, line_figure, race_charts
 from krrdistill.apps.report.matrices import labels, predictions, target_rows, vectors, weights
 from krrdistill.apps.report.pictures import Pictured, gallery
 from krrdistill.apps.report.render import render
 from krrdistill.apps.report.run_folder import DISTILLED, PAGE, PathData, RunFolder, read_run
+from krrdistill.apps.report.svg import to_svg
 from krrdistill.apps.text import number, percent, shown_device
 from krrdistill.artifact.making import remedy_for
 from krrdistill.artifact.record import CRITERIA, Criterion, ErrorCurve, KipRecord

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import LAMBDA, PALETTE
+from krrdistill.apps.report.axes import LAMBDA, PALETTE
 from krrdistill.apps.text import megabytes, number, percent, plain_number, seconds
 
 __all__ = ["SCRIPT", "environment", "render"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from krrdistill.apps.report.charts import PALETTE, own_style
+from krrdistill.apps.report.axes import PALETTE, own_style
 from krrdistill.apps.report.pictures import Pictured, to_bytes
 from krrdistill.apps.text import printable
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from krrdistill.apps.report.charts import PALETTE
+from krrdistill.apps.report.axes import PALETTE
 from krrdistill.apps.report.pictures import Pictured, display_windows, to_bytes
 from krrdistill.apps.text import plain_number, printable
 from krrdistill.common.files import write_atomically

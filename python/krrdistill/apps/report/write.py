@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from krrdistill.apps.info import machine
-from krrdistill.apps.report.charts import LAMBDA, save_figure
+from krrdistill.apps.report.axes import LAMBDA
 from krrdistill.apps.report.page import score_figure, write_page
 from krrdistill.apps.report.run_folder import (
     FIGURE,
@@ -20,6 +20,7 @@ from krrdistill.apps.report.run_folder import (
     write_record,
 )
 from krrdistill.apps.report.sheet import distilled_sheet, save_sheet
+from krrdistill.apps.report.svg import save_figure
 from krrdistill.artifact.record import RunRecord
 
 if TYPE_CHECKING:

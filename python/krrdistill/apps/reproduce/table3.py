@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import Dots, dots_figure, to_svg
+from krrdistill.apps.report.charts import Dots, dots_figure
+from krrdistill.apps.report.svg import to_svg
 from krrdistill.apps.reproduce.facts import common_section, group, missing_section, names_of, range_of
 from krrdistill.apps.reproduce.published import SOURCE, TABLE3, differing_cells, spread
 from krrdistill.apps.reproduce.sections import Publication, Section

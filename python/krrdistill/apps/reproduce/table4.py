@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from krrdistill.apps.report.charts import Dots, dots_figure, race_charts, to_svg
+from krrdistill.apps.report.charts import Dots, dots_figure, race_charts
+from krrdistill.apps.report.svg import to_svg
 from krrdistill.apps.reproduce.facts import (
     backend_device,
     common_section,

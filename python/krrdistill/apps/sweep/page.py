@@ -9,7 +9,9 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from krrdistill.apps.report.charts import LAMBDA, Panel, SpreadCurve, legend_of, panels_figure, save_figure, to_svg
+from krrdistill.apps.report.axes import LAMBDA
+from krrdistill.apps.report.charts import Panel, SpreadCurve, legend_of, panels_figure
+from krrdistill.apps.report.svg import save_figure, to_svg
 from krrdistill.apps.reproduce.facts import seconds_text
 from krrdistill.apps.reproduce.sections import Publication, Section, to_page
 from krrdistill.apps.run_kind import SWEEP

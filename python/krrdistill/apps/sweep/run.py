@@ -26,9 +26,8 @@ from krrdistill.apps.text import seconds
 from krrdistill.artifact.making import versions
 from krrdistill.artifact.record import RunRecord, plain
 from krrdistill.backends import get_backend
-from krrdistill.common.arrays import host_rows
 from krrdistill.common.documents import parse_json, read_bounded
-from krrdistill.common.files import content_digest, remove_leftovers, write_atomically
+from krrdistill.common.files import remove_leftovers, write_atomically
 from krrdistill.common.options import declared_options, differing, shown_value
 from krrdistill.common.progress import Progress
 from krrdistill.common.threads import limited_threads
@@ -204,15 +203,11 @@ def _check_names(cells: Sequence[Cell]) -> None:
 
 
 def _digest(part: Any) -> str:
-    """SHA-256 of samples or labels, read in blocks where they are no array."""
-    if isinstance(part, np.ndarray):
-        return content_digest({"part": part})
-    digest = hashlib.sha256()
-    n, *shape = np.shape(part)
+    """SHA-256 of samples or labels, read in blocks: the ``content_digest`` of the array that they are."""
+    digest = hashlib.sha256(repr(("part", part.dtype.str, part.shape)).encode())
+    n, *shape = part.shape
     for block in row_blocks(n, math.prod(shape)):
-        rows = host_rows("sweep", part, np.arange(n)[block])
-        digest.update(f"{rows.dtype}{rows.shape}".encode())
-        digest.update(np.ascontiguousarray(rows).data)
+        digest.update(np.ascontiguousarray(part[block]).data)
     return digest.hexdigest()
 
 
