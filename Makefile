@@ -190,7 +190,7 @@ build/tidy.ok: $(CXX_SOURCES) $(CXX_HEADERS) .clang-tidy csrc/bindings/.clang-ti
 # ---- sanitizers
 
 SANITIZE := build/sanitize
-SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_halves.py tests/test_cuda_path.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_cuda_traffic.py tests/test_hadamard.py tests/test_native_fuzz.py tests/test_slices.py
+SANITIZE_TESTS := tests/test_backends.py tests/test_cuda.py tests/test_cuda_arrays.py tests/test_cuda_dense.py tests/test_cuda_halves.py tests/test_cuda_path.py tests/test_cuda_placed.py tests/test_cuda_products.py tests/test_cuda_resident.py tests/test_cuda_traffic.py tests/test_hadamard.py tests/test_native_fuzz.py tests/test_slices.py
 
 $(SANITIZE)/installed: $(STAMPS)/python $(BUILD_INPUTS)
 	$(PYTHON) -m venv $(SANITIZE)/venv

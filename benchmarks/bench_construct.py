@@ -52,7 +52,7 @@ def test_construct(record: Recorder, W: FloatArray, ipc: int, name: str) -> None
         def call() -> tuple[FloatArray, FloatArray]:
             D, Y = gaussian_start(W, ipc, seed=0)
             points = construct(D, Y, 0.0, lambda_=_LAMBDA)
-            return points.F, points.Y
+            return np.asarray(points.F), points.Y
 
     F, Y = record(call, _pseudo_inverse_work(m, p), m=m, p=p)
     _check(F, Y, 0.0, W)

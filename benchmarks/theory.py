@@ -124,7 +124,7 @@ def kip_minimum(data: kd.Dataset) -> list[str]:
         statistics = kd.RidgeStatistics(FeatureMap(phi.output_dim, ()), data.n_classes, precision="float64")
         statistics.update(F, data.y_train[:n])
         W = kd.fit_features(F, np.eye(data.n_classes)[data.y_train[:n]])  # lambda = 0
-        distilled = features_of_dual(gaussian_start(W, 10, seed=0)[0], 0.0)
+        distilled = np.asarray(features_of_dual(gaussian_start(W, 10, seed=0)[0], 0.0))
         objective = GramObjective((), statistics, dtype=np.float64)
         cells = [objective.loss_and_gradient(points, None)[0] / n for points in (distilled, F[:100])]
         lines.append(f"| n = {n} | {cells[0]:.1e} | {cells[1]:.1e} |")

@@ -5,7 +5,8 @@ option(KRRDISTILL_CUDA_EMULATED "Build the CUDA backend on an emulated device, f
 set(KRRDISTILL_NVIDIA_DIR "" CACHE PATH "Headers and libraries of NVIDIA's wheels (default: nvidia/cu13 beside Python's packages)")
 
 set(KRRDISTILL_CUDA_SOURCES)
-foreach(name IN ITEMS runtime elementwise byte_layer byte_statistics sliced_gram half_gram feature_map hadamard gram dense statistics ridge score solve
+foreach(name IN ITEMS runtime elementwise byte_layer byte_statistics sliced_gram half_gram feature_map hadamard gram dense
+             matrices statistics ridge score solve
              preimage)
   list(APPEND KRRDISTILL_CUDA_SOURCES ${PROJECT_SOURCE_DIR}/csrc/cuda/${name}.cu)
 endforeach()
@@ -59,7 +60,8 @@ macro(krrdistill_add_cuda)
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit 13 REQUIRED)
-  pybind11_add_module(_cuda MODULE NO_EXTRAS ${KRRDISTILL_CUDA_SOURCES} csrc/cuda/host_copy.cpp csrc/bindings/cuda.cpp
+  pybind11_add_module(_cuda MODULE NO_EXTRAS ${KRRDISTILL_CUDA_SOURCES} csrc/cuda/host_copy.cpp
+                  csrc/bindings/cuda.cpp csrc/bindings/cuda_dense.cpp
                   csrc/bindings/cuda_module.cpp)
   target_include_directories(_cuda PRIVATE csrc csrc/include)
   target_include_directories(_cuda SYSTEM PRIVATE ${KRRDISTILL_CUBLAS_INCLUDE} ${KRRDISTILL_CUSOLVER_INCLUDE})

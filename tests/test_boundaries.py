@@ -27,7 +27,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 IMPORTABLE = [path for path in MODULES if "cli" not in path.relative_to(PACKAGE).parts]  # that has its own tests
 
 PYTHON_HEADER = re.compile(r"Python\.h|pybind11/|nanobind/|numpy/|bindings/")
-OWN_HEADER = re.compile(r"bindings/|cuda/operations\.h$")  # each is itself looked at
+OWN_HEADER = re.compile(r"bindings/|cuda/(operations|dense)\.h$")  # each is itself looked at
 CUDA_HEADER = re.compile(r"cuda|cublas|cusolver|cusparse|curand|nvrtc|nvtx|thrust/|cub/")
 CORE_DEPENDENCIES = {"numpy", "scipy", "threadpoolctl", "array_api_compat", "lazy_loader"}
 OPTIONAL = {

@@ -28,6 +28,17 @@ from krrdistill.apps.info import machine
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, forget_shared_backends, shared_backend
 from krrdistill.backends.staged import StagedBackend
+from krrdistill.common.products import (
+    add_product,
+    add_scaled,
+    cholesky,
+    gram,
+    largest_magnitude,
+    product,
+    scaled_columns,
+    solve_factored,
+    symmetric_product,
+)
 from krrdistill.errors import BackendUnavailable, DataError, DeviceError, DeviceOutOfMemory
 from test_backends import make_chain, make_inputs, spd
 
@@ -203,6 +214,71 @@ def packed(backend: Any) -> list[Array]:
     return [np.asarray(numbers.unpacked()), numbers.read()]
 
 
+def engine_of(backend: Any) -> CudaBackend:
+    """What keeps matrices."""
+    engine = backend.inner if isinstance(backend, StagedBackend) else backend
+    assert isinstance(engine, CudaBackend)
+    return engine
+
+
+def placed_products(backend: Backend) -> list[Array]:
+    rng, engine = np.random.default_rng(10), engine_of(backend)
+    A = engine.place(rng.standard_normal((40, 300)))
+    G = gram(A)
+    lower, condition = cholesky(G, 0.5)
+    assert lower is not None
+    assert cholesky(G, -1e4)[0] is None  # what does not exist is let go of
+    X = solve_factored(lower, product(A, rng.standard_normal((300, 3))))
+    found = [solve_factored(lower, A)[1:3], solve_factored(lower, A.T.T[:]).T, X, X.T]
+    return [np.asarray(B) for B in found] + [np.array(condition), symmetric_product(G, np.arange(40.0)), A.mean(axis=0)]
+
+
+def placed_sums(backend: Backend) -> list[Array]:
+    rng, engine = np.random.default_rng(11), engine_of(backend)
+    B, row = rng.standard_normal((70, 33)), rng.standard_normal(33)
+    A = engine.place(rng.standard_normal((70, 33)))
+    found = [A + B, B - A, A - row, row - A, A.T + B.T, A.T - B.T.copy(), 2.0 * A, scaled_columns(A, row)]
+    found += [scaled_columns(A.T, np.arange(70.0)), A + A.T.T]
+    A += row
+    A -= B
+    A *= 0.5
+    add_product(A, rng.standard_normal((70, 2)), rng.standard_normal((2, 33)), -1.0)
+    add_scaled(A, found[0], 3.0)
+    return [np.asarray(C) for C in (*found, A)] + [np.array(largest_magnitude(C)) for C in (A, A.T, found[3])]
+
+
+def placed_eigenvectors(backend: Backend) -> list[Array]:
+    values, vectors = engine_of(backend).eigenvectors(engine_of(backend).place(spd(20, np.random.default_rng(12))))
+    return [values, np.asarray(vectors)]
+
+
+def placed_cosines(backend: Backend) -> list[Array]:
+    rng, table = np.random.default_rng(13), np.random.default_rng(14).standard_normal(4 * 300)
+    signs = [rng.choice(np.array([-1, 1], np.int8), n) for n in (40, 290)]
+    return [np.asarray(engine_of(backend).cosines((43, 300), table, 0.25, rng.permutation(300)[:40], *signs))]
+
+
+def placed_features(kind: str, backend: Backend) -> list[Array]:
+    rng, engine = np.random.default_rng(1), engine_of(backend)
+    chain, X = make_chain(kind, 19, 18, rng, affine=True), make_inputs(23, 19, "float32", rng)
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    wide = engine.place(X.astype(np.float64))
+    found = (engine.features(chain, x) for x in (X, frozen, wide, engine.place(np.asfortranarray(wide))))
+    return [np.asarray(F) for F in found]
+
+
+def placed_preimages(kind: str, activation: Any, backend: Backend) -> list[Array]:
+    rng, engine = np.random.default_rng(7), engine_of(backend)
+    layer = make_chain(kind, 19, 18, rng).layers[0]._replace(activation=activation, parameter=0.5)
+    H = engine.place(rng.uniform(-0.5, 0.5, (5, 18)))
+    near = rng.standard_normal((5, 18))
+    right = [
+        engine.undo_activation(layer, F, x) for F in (H, engine.place(np.asfortranarray(H))) for x in (near, near[:1])
+    ]
+    return [np.asarray(backend.preimage_solve(layer.weight, T)) for T in right] + [np.asarray(T) for T in right]
+
+
 OPERATIONS: dict[str, Operation] = {
     **{f"transform-{kind}": functools.partial(transform, kind, FLOAT32) for kind in ("identity", "ZCA_FCNN_2")},
     "transform-structured": functools.partial(transform, "mixed_3", FLOAT64),
@@ -232,6 +308,16 @@ OPERATIONS: dict[str, Operation] = {
     "preimage_solve-square": functools.partial(preimage_solve, 20),
     "preimage_solve-wide": functools.partial(preimage_solve, 13),
     "preimage_solve-structured": structured_preimage,
+    "placed-products": placed_products,
+    "placed-sums": placed_sums,
+    "placed-eigenvectors": placed_eigenvectors,
+    "placed-cosines": placed_cosines,
+    "placed-features": functools.partial(placed_features, "ZCA_FCNN_2"),
+    "placed-features-structured": functools.partial(placed_features, "orthogonal_fourier"),
+    "placed-preimages-leaky": functools.partial(placed_preimages, "FCNN_1", "leaky_relu"),
+    "placed-preimages-cosine": functools.partial(placed_preimages, "random_fourier", "cosine"),
+    "placed-preimages-structured": functools.partial(placed_preimages, "orthogonal_fourier", "cosine"),
+    "placed-preimages-linear": functools.partial(placed_preimages, "FCNN_1", "linear"),
     "preimage_solve-orthogonal": functools.partial(preimage_of, graded(13, 20, 1e9)),
     "preimage_solve-refined_in_vain": functools.partial(preimage_of, hidden(26, 31)),
 }
@@ -582,6 +668,14 @@ assert backend.inner._kept
 """
 HOLD = "from krrdistill.backends.cuda import CudaBackend; gram = CudaBackend({}).zero_gram(3)"
 
+BUSY = """
+import threading
+backend, big = kd.get_backend('cuda').inner, np.ones((600, 600))
+A = backend.place(np.eye(3))
+threading.Thread(target=lambda: [backend.product(big, big) for _ in range(20)]).start()
+"""
+PLACE = "backend = kd.get_backend('cuda').inner; A = backend.place(np.eye(3))"
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.usefixtures("cuda_emulated")
@@ -598,6 +692,9 @@ HOLD = "from krrdistill.backends.cuda import CudaBackend; gram = CudaBackend({})
         (HOLD.format(""), "del gram", "nothing 0"),
         (HOLD.format("memory_budget=1 << 20"), "del gram", "nothing 0"),
         (KEEP, "backend.inner.release_memory()", "DeviceError: CUDA: this process was forked"),
+        (PLACE, "del A", "nothing 0"),
+        (BUSY, "del A", "nothing"),  # although an operation of the parent had the context when it was forked
+        (PLACE, "A + A", "DeviceError: CUDA: this process was forked"),
         (UPDATE, UPDATE, "DeviceError: CUDA: this process was forked"),
         (UPDATE, "kd.backend_status()['cuda']['detail']['devices']", "nothing"),
         ("kd.backend_status()", UPDATE, "nothing"),
@@ -609,6 +706,9 @@ HOLD = "from krrdistill.backends.cuda import CudaBackend; gram = CudaBackend({})
         "end of G",
         "end of G that goes back at once",
         "release",
+        "end of a matrix",
+        "end of a matrix in the middle of an operation",
+        "use of a matrix",
         "use in both",
         "status in the child",
         "status in the parent",
@@ -616,7 +716,8 @@ HOLD = "from krrdistill.backends.cuda import CudaBackend; gram = CudaBackend({})
 )
 def test_after_a_fork(parent: str, child: str, answer: str) -> None:
     code = FORK.format(parent=parent, child=child, after=UPDATE)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith(answer), done.stderr
     assert ("DeviceError" in answer) == ('start processes with multiprocessing.get_context("spawn")' in done.stdout)
 

@@ -11,6 +11,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/checks.h"
+#include "bindings/cuda_dense.h"
 #include "bindings/dlpack.h"
 #include "bindings/errors.h"
 #include "cuda/operations.h"
@@ -249,34 +250,30 @@ class Device {
     cuda::scores(*context_, handle.map(), data.source, weights.data(), r, tile_rows, target);
   }
 
-  void multiply(const py::array& a, const py::array& b, Array<double> out) {
-    const cuda::HostMatrix left = matrix_of(a), right = matrix_of(b);
-    require(left.columns == right.rows, "a: (m, n), b: (n, r)");
-    require(out.ndim() == 2 && out.shape(0) == left.rows && out.shape(1) == right.columns, "out: (m, r)");
-    double* target = out.mutable_data();
-    const py::gil_scoped_release nogil;
-    cuda::multiply(*context_, left, right, target);
-  }
+  [[nodiscard]] Dense dense() const { return Dense(context_); }
 
-  void gram_of(const py::array& a, Array<double> out) {
-    const cuda::HostMatrix matrix = matrix_of(a);
-    require(out.ndim() == 2 && out.shape(0) == matrix.rows && out.shape(1) == matrix.rows, "out: (m, m)");
-    double* target = out.mutable_data();
-    const py::gil_scoped_release nogil;
-    cuda::gram_of(*context_, matrix, target);
-  }
-
-  // out has the layout of b.
-  void solve_factored(const py::array& factor, const py::array& b, py::array out) {
-    const cuda::HostMatrix lower = matrix_of(factor), right = matrix_of(b), solution = matrix_of(out);
-    require(lower.by_columns || lower.rows == 1, "factor: by columns");
-    require(lower.rows == lower.columns && lower.rows == right.rows, "factor: (n, n), b: (n, r)");
-    require(solution.rows == right.rows && solution.columns == right.columns &&
-                solution.by_columns == right.by_columns && out.writeable(),
-            "out: like b");
-    auto* target = static_cast<double*>(out.mutable_data());
-    const py::gil_scoped_release nogil;
-    cuda::solve_factored(*context_, lower.data, right, target);
+  // phi(x) in float64, which stays on the device; x is an array of the host, or stays there too.
+  [[nodiscard]] ResidentMatrix features(const MapHandle<double>& handle, const py::object& x, int64_t tile_rows) const {
+    const bool here = py::isinstance<ResidentMatrix>(x);
+    Data data = here ? Data() : read(x, std::nullopt, handle.map().input_dim);
+    if (here) {
+      const cuda::Operand matrix = operand_of(context_, x);
+      require(matrix.columns == handle.map().input_dim, "x must have shape (n, input_dim)");
+      data.source = {{.data = matrix.data,
+                      .type = InputType::f64,
+                      .row_stride = matrix.row_stride(),
+                      .rows = nullptr,
+                      .n = matrix.rows},
+                     true,
+                     matrix.column_stride()};
+    }
+    check_tile_rows(tile_rows);
+    cuda::Resident made;
+    {
+      const py::gil_scoped_release nogil;
+      made = cuda::transform_here(*context_, handle.map(), data.source, tile_rows);
+    }
+    return {.context = context_, .data = std::move(made), .rows = data.source.n, .columns = handle.map().output_dim()};
   }
 
   // Whether they are a stack of this module on this device.
@@ -327,6 +324,34 @@ class Device {
     return cuda::preimage_solve(*context_, weight.data(), rhs.data(), x_data, p, d, m, rcond_floor);
   }
 
+  // (x, see preimage_solve) of right sides on the device, where x stays.
+  template <typename T>
+  std::pair<ResidentMatrix, double> preimages_here(const Array<T>& weight, const ResidentMatrix& rhs, double floor) {
+    require(weight.ndim() == 2 && weight.shape(0) >= 1 && weight.shape(0) <= weight.shape(1), "weight: (p, d), p <= d");
+    require_aligned(weight);
+    const cuda::Operand right = rows_of_features(rhs, weight.shape(0));
+    const int64_t d = weight.shape(1);
+    const T* data = weight.data();
+    cuda::Preimages found;
+    {
+      const py::gil_scoped_release nogil;
+      found = cuda::preimages_here(*context_, data, right, d, floor);
+    }
+    return {{.context = context_, .data = std::move(found.x), .rows = right.rows, .columns = d}, found.rcond};
+  }
+
+  ResidentMatrix hadamard_preimages_here(const Array<double>& diagonals, const Array<double>& scale, int64_t inputs,
+                                         const ResidentMatrix& rhs) {
+    const Hadamard<double> weight = make_hadamard(diagonals, scale, inputs);
+    const cuda::Operand right = rows_of_features(rhs, weight.outputs);
+    cuda::Resident found;
+    {
+      const py::gil_scoped_release nogil;
+      found = cuda::hadamard_preimages_here(*context_, weight, right);
+    }
+    return {.context = context_, .data = std::move(found), .rows = right.rows, .columns = inputs};
+  }
+
   void hadamard_solve(const Array<double>& diagonals, const Array<double>& scale, const Array<double>& rhs,
                       Array<double> x) {
     const Hadamard<double> weight = check_structured(diagonals, scale, rhs, x);
@@ -337,6 +362,12 @@ class Device {
   }
 
  private:
+  [[nodiscard]] cuda::Operand rows_of_features(const ResidentMatrix& rhs, int64_t p) const {
+    require(rhs.context == context_, "the matrix is of another backend");
+    require(rhs.columns == p && !rhs.by_columns, "rhs: (m, p), by rows");
+    return rhs.operand();
+  }
+
   // x in host memory, or an array on this device that has __dlpack__.
   [[nodiscard]] Data read(const py::object& x, const Rows& asked, int64_t input_dim) const {
     const Rows rows = settled(asked);
@@ -347,16 +378,6 @@ class Device {
     const cuda::CurrentDevice current(device_);  // PyTorch shares an array of no other device
     const auto stream = reinterpret_cast<int64_t>(cuda::reading_stream(*context_));
     return borrow(dlpack::Borrowed(x, device_, stream), rows, input_dim);
-  }
-
-  [[nodiscard]] static cuda::HostMatrix matrix_of(const py::array& a) {
-    require(a.ndim() == 2 && py::isinstance<py::array_t<double>>(a), "matrices must be float64");
-    const bool by_rows = py::isinstance<py::array_t<double, py::array::c_style>>(a);
-    require(by_rows || py::isinstance<py::array_t<double, py::array::f_style>>(a), "matrices must be contiguous");
-    return {.data = static_cast<const double*>(a.data()),
-            .rows = a.shape(0),
-            .columns = a.shape(1),
-            .by_columns = !by_rows};
   }
 
   [[nodiscard]] GramArgument sum_of(const py::object& gram) const {
@@ -536,6 +557,7 @@ void bind_cuda(py::module_& module, bool emulated) {
            py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none());
   bind_gram(module);
   bind_packed(module);
+  bind_dense(module);
   py::class_<Kept>(module, "Kept", py::module_local()).def_property_readonly("stays", [](const Kept& kept) {
     return kept.copy != nullptr;
   });
@@ -544,6 +566,8 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("download", &ModelStack::download, py::arg("rows").noconvert(), py::arg("out").noconvert())
       .def("multiply", &ModelStack::multiply, py::arg("vector").noconvert(), py::arg("out").noconvert());
   py::class_<Device> device(module, "Device", py::module_local());
+  bind_map<float>(module, device, "FeatureMapF32");
+  bind_map<double>(module, device, "FeatureMapF64");
   device
       .def(py::init<int, std::uintptr_t, int64_t, const std::string&, bool>(), py::kw_only(), py::arg("device"),
            py::arg("stream"), py::arg("memory_budget"), py::arg("products"), py::arg("keep_memory"))
@@ -556,19 +580,21 @@ void bind_cuda(py::module_& module, bool emulated) {
       .def("ridge_path", &Device::ridge_path, py::arg("gram"), py::arg("cross"), py::arg("lambdas"),
            py::arg("rounding"), py::arg("squares").noconvert(), py::arg("products").noconvert(),
            py::arg("positive_definite").noconvert(), py::arg("resolved").noconvert())
-      .def("multiply", &Device::multiply, py::arg("a"), py::arg("b"), py::arg("out").noconvert())
-      .def("gram_of", &Device::gram_of, py::arg("a"), py::arg("out").noconvert())
-      .def("solve_factored", &Device::solve_factored, py::arg("factor"), py::arg("b"), py::arg("out"))
+      .def("dense", &Device::dense)
+      .def("features", &Device::features, py::arg("feature_map"), py::arg("x"), py::arg("tile_rows"))
       .def("has", &Device::has, py::arg("models"))
       .def("solve_spd", &Device::solve_spd, py::arg("a"), py::arg("rhs").noconvert())
       .def("preimage_solve", &Device::preimage_solve<float>, py::arg("weight").noconvert(), py::arg("rhs"),
            py::arg("x").noconvert(), py::arg("rcond_floor"))
       .def("preimage_solve", &Device::preimage_solve<double>, py::arg("weight"), py::arg("rhs"),
            py::arg("x").noconvert(), py::arg("rcond_floor"))
+      .def("preimages_here", &Device::preimages_here<float>, py::arg("weight").noconvert(), py::arg("rhs"),
+           py::arg("rcond_floor"))
+      .def("preimages_here", &Device::preimages_here<double>, py::arg("weight"), py::arg("rhs"), py::arg("rcond_floor"))
+      .def("hadamard_preimages_here", &Device::hadamard_preimages_here, py::arg("diagonals"), py::arg("scale"),
+           py::arg("inputs"), py::arg("rhs"))
       .def("hadamard_solve", &Device::hadamard_solve, py::arg("diagonals"), py::arg("scale"), py::arg("rhs"),
            py::arg("x").noconvert());
-  bind_map<float>(module, device, "FeatureMapF32");
-  bind_map<double>(module, device, "FeatureMapF64");
   module.def("driver_facts", &driver_facts);
   module.attr("emulated") = emulated;
 }

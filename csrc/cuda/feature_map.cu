@@ -281,18 +281,46 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
   }
 }
 
+namespace {
+
+// phi(x) (n, output_dim) in memory of the scope, contiguous.
 template <typename T>
-std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows) {
-  Scope scope(context);
+T* transform_on(Scope& scope, const FeatureMap<T>& map, const Source& input, int64_t tile_rows) {
   const int64_t p = map.output_dim();
   T* out = scope.device<T>(input.n * p);
   TileStream<T> tiles(scope, "transform", map, input, tile_rows, {});
   const auto width = static_cast<size_t>(p) * sizeof(T), stride = static_cast<size_t>(pitch(p)) * sizeof(T);
   tiles.for_each(nullptr, [&](const typename TileStream<T>::Tile& tile) {
     KRRDISTILL_CHECK(cudaMemcpy2DAsync(out + tile.first * p, width, tile.features, stride, width,
-                                       static_cast<size_t>(tile.count), cudaMemcpyDeviceToDevice, context.compute));
+                                       static_cast<size_t>(tile.count), cudaMemcpyDeviceToDevice,
+                                       scope.context.compute));
   });
-  return scope.keep(out);
+  return out;
+}
+
+}  // namespace
+
+template <typename T>
+std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows) {
+  Scope scope(context);
+  return scope.keep(transform_on(scope, map, input, tile_rows));
+}
+
+std::shared_ptr<double> transform_here(Context& context, const FeatureMap<double>& map, const Source& input,
+                                       int64_t tile_rows) {
+  Scope scope(context);
+  const int64_t d = map.input_dim;
+  Source source = input;
+  const bool whole = !input.on_device && input.rows == nullptr && input.row_stride == d;
+  const void* kept =
+      whole ? scope.kept({.data = input.data, .rows = input.n, .width = d, .element = element_bytes(input.type)})
+            : nullptr;
+  if (kept != nullptr) {
+    source.data = kept;
+    source.row_stride = pitch(d);
+    source.on_device = true;
+  }
+  return scope.keep_here(transform_on(scope, map, source, tile_rows));
 }
 
 template std::shared_ptr<const void> keep_weight(Context&, const float*, int64_t, int64_t);

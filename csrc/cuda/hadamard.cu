@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cuda/dense.h"
 #include "cuda/shared.h"
 
 namespace krrdistill::cuda {
@@ -122,18 +123,34 @@ void hadamard_apply(cudaStream_t stream, const Hadamard<T>& a, T* x, T* out, int
          pitch(a.outputs), shared > 0);
 }
 
+namespace {
+
+// x (m, inputs) on the device, for right sides there
+double* solve_on(Scope& scope, const Hadamard<double>& a, const double* right, int64_t m) {
+  const Hadamard<double> device = upload(scope, a);
+  auto* left = scope.device<double>(m * a.inputs);
+  const int64_t shared = shared_of(a);
+  if (m > 0) {
+    launch("hadamard_solve", &solve_kernel, grid_of(m), threads_of(a), shared, scope.context.compute, device, right,
+           left, shared > 0);
+  }
+  return left;
+}
+
+}  // namespace
+
 void hadamard_solve(Context& context, const Hadamard<double>& a, const double* rhs, double* x, int64_t m) {
   if (m == 0) {
     return;
   }
   Scope scope(context);
-  const Hadamard<double> device = upload(scope, a);
   const double* right = scope.upload(rhs, m * a.outputs);
-  auto* left = scope.device<double>(m * a.inputs);
-  const int64_t shared = shared_of(a);
-  launch("hadamard_solve", &solve_kernel, grid_of(m), threads_of(a), shared, context.compute, device, right, left,
-         shared > 0);
-  scope.download(x, left, m * a.inputs);
+  scope.download(x, solve_on(scope, a, right, m), m * a.inputs);
+}
+
+Resident hadamard_preimages_here(Context& context, const Hadamard<double>& a, const Operand& rhs) {
+  Scope scope(context);
+  return scope.keep_here(solve_on(scope, a, rhs.data, rhs.rows));
 }
 
 template Hadamard<float> upload(Scope&, const Hadamard<float>&);

@@ -1,6 +1,7 @@
 // The operations on an NVIDIA GPU. Rows of data are in host memory and stream through the device tile by tile, so that
-// data of any size fit, or they are on the device already; all other arrays are in host memory. No CUDA type appears
-// here. Sizes and meanings are those of the headers of each operation.
+// data of any size fit, or they are on the device already; all other arrays are in host memory, but for the matrices of
+// cuda/dense.h, which may stay on the device. No CUDA type appears here. Sizes and meanings are those of the headers of
+// each operation.
 #pragma once
 
 #include <cstdint>
@@ -90,6 +91,10 @@ void transform(Context& context, const FeatureMap<T>& map, const Source& input, 
 // The same in memory of the device, which is ready on every stream and lives as long as the pointer.
 template <typename T>
 std::shared_ptr<T> transform_there(Context& context, const FeatureMap<T>& map, const Source& input, int64_t tile_rows);
+
+// The same for operations of this context. Rows of the host of which keep_weight has a copy are read from there.
+std::shared_ptr<double> transform_here(Context& context, const FeatureMap<double>& map, const Source& input,
+                                       int64_t tile_rows);
 
 class ResidentGram;
 class Scope;
@@ -221,23 +226,6 @@ void score_models(Context& context, const FeatureMap<T>& map, const Source& inpu
 template <typename T>
 void scores(Context& context, const FeatureMap<T>& map, const Source& input, const double* weights, int64_t r,
             int64_t tile_rows, double* out);
-
-// A matrix of the host, contiguous by rows or by columns.
-struct HostMatrix {
-  const double* data;
-  int64_t rows;
-  int64_t columns;
-  bool by_columns;
-};
-
-// out (m, r) = A B
-void multiply(Context& context, const HostMatrix& a, const HostMatrix& b, double* out);
-
-// out (m, m) = A A^T
-void gram_of(Context& context, const HostMatrix& a, double* out);
-
-// out = (L L^T)^-1 B, as B is contiguous; factor holds L (n, n) by columns, its upper triangle is not read.
-void solve_factored(Context& context, const double* factor, const HostMatrix& b, double* out);
 
 // rhs (batch, r, n) is overwritten by the solutions.
 void solve_spd(Context& context, const double* a, double* rhs, int64_t batch, int64_t n, int64_t r);

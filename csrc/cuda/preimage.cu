@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/dense.h"
 #include "cuda/elementwise.h"
 #include "cuda/products.h"
 #include "cuda/runtime.h"
@@ -180,12 +181,10 @@ class OrthogonalFactors {
   double rcond_ = 0.0;
 };
 
-}  // namespace
-
+// x (m, d) for rhs (m, p), both of the host or both `on_device`; see preimage_solve.
 template <typename T>
-double preimage_solve(Context& context, const T* weight, const double* rhs, double* x, int64_t p, int64_t d, int64_t m,
-                      double rcond_floor) {
-  Scope scope(context);
+double solve_rows(Scope& scope, const T* weight, const double* rhs, double* x, bool on_device, int64_t p, int64_t d,
+                  int64_t m, double rcond_floor) {
   const Weight dense{.data = upload_wide(scope, weight, p, d), .p = p, .d = d};
   const NormalEquations normal(scope, dense);
   double rcond = normal.rcond();
@@ -196,27 +195,53 @@ double preimage_solve(Context& context, const T* weight, const double* rhs, doub
   if (!(rcond >= rcond_floor) || m == 0) {
     return rcond;
   }
-  // Three arrays, and what cuSOLVER asks for; sizes of cuBLAS are 32 bits wide.
+  // Three arrays, or one beside those on the device, and what cuSOLVER asks for; sizes of cuBLAS are 32 bits wide.
   const int64_t most = std::min<int64_t>(m, std::numeric_limits<int>::max() / d);
-  const int64_t rows = scope.fit_rows("preimage_solve", 0, 2 * (p + d) * static_cast<int64_t>(sizeof(double)), most);
-  auto* right = scope.device<double>(rows * p);
+  const int64_t numbers = 2 * (on_device ? p : p + d);
+  const int64_t rows = scope.fit_rows("preimage_solve", 0, numbers * static_cast<int64_t>(sizeof(double)), most);
+  auto* right = on_device ? nullptr : scope.device<double>(rows * p);
+  auto* left = on_device ? nullptr : scope.device<double>(rows * d);
   auto* space = scope.device<double>(rows * p);
-  auto* left = scope.device<double>(rows * d);
   for (int64_t first = 0; first < m; first += rows) {
     const int64_t count = std::min(rows, m - first);
-    scope.upload_rows_to(right, rhs + first * p, count, p, p);
-    if (!orthogonal && !normal.solve(right, count, space, left)) {
+    const double* given = on_device ? rhs + first * p : right;
+    double* solved = on_device ? x + first * d : left;
+    if (!on_device) {
+      scope.upload_rows_to(right, rhs + first * p, count, p, p);
+    }
+    if (!orthogonal && !normal.solve(given, count, space, solved)) {
       rcond = orthogonal.emplace(scope, dense).rcond();
     }
     if (orthogonal) {
-      orthogonal->solve(right, count, left);
+      orthogonal->solve(given, count, solved);
     }
-    scope.download(x + first * d, left, count * d);
+    if (!on_device) {
+      scope.download(x + first * d, left, count * d);
+    }
   }
   return rcond;
 }
 
+}  // namespace
+
+template <typename T>
+double preimage_solve(Context& context, const T* weight, const double* rhs, double* x, int64_t p, int64_t d, int64_t m,
+                      double rcond_floor) {
+  Scope scope(context);
+  return solve_rows(scope, weight, rhs, x, false, p, d, m, rcond_floor);
+}
+
+template <typename T>
+Preimages preimages_here(Context& context, const T* weight, const Operand& rhs, int64_t d, double rcond_floor) {
+  Scope scope(context);
+  auto* x = scope.device<double>(rhs.rows * d);
+  const double rcond = solve_rows(scope, weight, rhs.data, x, true, rhs.columns, d, rhs.rows, rcond_floor);
+  return {.x = scope.keep_here(x), .rcond = rcond};
+}
+
 template double preimage_solve(Context&, const float*, const double*, double*, int64_t, int64_t, int64_t, double);
+template Preimages preimages_here(Context&, const float*, const Operand&, int64_t, double);
+template Preimages preimages_here(Context&, const double*, const Operand&, int64_t, double);
 template double preimage_solve(Context&, const double*, const double*, double*, int64_t, int64_t, int64_t, double);
 
 }  // namespace krrdistill::cuda

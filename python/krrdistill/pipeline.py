@@ -30,7 +30,7 @@ from krrdistill.common.samples import as_samples, check_columns
 from krrdistill.common.threads import limited_threads
 from krrdistill.common.warning import warn
 from krrdistill.construct.points import approximate_search
-from krrdistill.errors import DataError, ResultWarning
+from krrdistill.errors import DataError, DeviceOutOfMemory, ResultWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.options import ALIASES, DistillOptions, class_counts
 from krrdistill.problem import Problem, choose_real_rows, points_of_model, standardised_rows
@@ -445,6 +445,8 @@ def _memory_of_points(where: str, model: RidgeModel, options: DistillOptions) ->
     """Too little memory, or numbers too large for it, in the block: the error says how many points were asked for."""
     try:
         yield
+    except DeviceOutOfMemory:  # says what it needed, and of what
+        raise
     except (MemoryError, OverflowError) as error:
         m, d = sum(class_counts(len(model.W), options.points_per_class)), model.feature_map.input_dim
         raise MemoryError(

@@ -102,7 +102,7 @@ def certify(
     b = None if intercepts is None else np.stack(intercepts)
     models = np.stack([W, W_S])
     both = (
-        product(features.F, models.reshape(-1, models.shape[2]).T).reshape(-1, *models.shape[:2])
+        np.asarray(product(features.F, models.reshape(-1, models.shape[2]).T)).reshape(-1, *models.shape[:2])
         if X_test is None
         else all_scores(
             feature_map,

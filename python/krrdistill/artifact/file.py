@@ -17,6 +17,7 @@ from krrdistill.common.archive import FileKind
 from krrdistill.common.arrays import checked_columns, checked_shape, like, read_only, to_host
 from krrdistill.common.documents import parse_json
 from krrdistill.common.files import opened_npz, write_npz
+from krrdistill.common.placed import AnyMatrix
 from krrdistill.common.samples import as_samples, check_columns, check_shape, sample_shape
 from krrdistill.construct.storage import Encoding
 from krrdistill.data import Dataset, Preprocessing
@@ -179,7 +180,7 @@ class DistilledDataset:
     def fit_weights(self, *, backend: Backend | str | None = None) -> tuple[FloatArray, FloatArray]:
         """Train on the set. Returns W_S (k, p) and b_S (k,) of the predictions W_S phi + b_S."""
         with get_backend(backend).dense():
-            F = self.features(backend=backend)
+            F = self.feature_map.standard_features(self.inputs, backend=backend)
             return self._model(F, self._gram(F))
 
     def predict(self, X: Any, *, backend: Backend | str | None = None) -> Any:
@@ -220,10 +221,10 @@ class DistilledDataset:
         bound = largest * float(np.abs(unit).max()) + float(np.abs(origin).max())
         return bound < float(np.finfo(np.float32).max) or bool(np.isfinite(self.samples).all())
 
-    def _gram(self, F: FloatArray) -> FeatureGram:
+    def _gram(self, F: AnyMatrix) -> FeatureGram:
         return FeatureGram(contrasts(F) if self.centered else F)
 
-    def _model(self, F: FloatArray, gram: FeatureGram) -> tuple[FloatArray, FloatArray]:
+    def _model(self, F: AnyMatrix, gram: FeatureGram) -> tuple[FloatArray, FloatArray]:
         if self.centered:
             W = gram.fit(contrasts(self.Y), self.lambda_s)
             return W, self.Y.mean(axis=0) - W @ F.mean(axis=0)
@@ -262,7 +263,7 @@ class DistilledDataset:
             expected = (self.Y.shape[1], self.feature_map.output_dim)
             raise DataError(f"verify: the model has weights {W.shape}, the file is of {expected}")
         with get_backend(backend).dense():
-            F = self.features(backend=backend)
+            F = self.feature_map.standard_features(self.inputs, backend=backend)
             features = self._gram(F)
             W_S, b_S = self._model(F, features)
             if b is None:

@@ -49,9 +49,10 @@ def distilled_set(
     found = METHODS[method](model, near, options, backend, watch)
     with watch.stage("preimage"):
         stored, encoding = round_inputs(found.U, options.store)
+        stored.flags.writeable = False  # a backend may keep a copy
         Y = found.Y
         if Y is None or options.store != "float64":
-            F = model.feature_map.on_standardised.transform(stored, dtype=np.float64, backend=backend)
+            F = model.feature_map.standard_features(stored, backend=backend)
             Y = labels_for(F, model, found.lambda_s)
     solution = {
         "method": method,

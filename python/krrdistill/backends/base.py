@@ -353,8 +353,10 @@ class Backend(Protocol):
         """A^-1 B by Cholesky; A (..., n, n) symmetric positive definite, B (..., n, r). Raises NotPositiveDefinite."""
         ...
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
         """The least-norm X (m, d) with X W^T = rhs, W (p, d), rhs (m, p); it may be ``rhs`` where that may be lost.
+
+        On a device X is where rhs is: an array, or ``Placed``.
 
         Raises NotSurjective.
         """

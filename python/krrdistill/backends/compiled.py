@@ -27,10 +27,10 @@ from .hadamard import HadamardWeight
 from .models import Models, models_on_host
 from .tiles import rcond_floor, tile_rows
 
-__all__ = ["CompiledBackend"]
+__all__ = ["ACTIVATIONS", "CompiledBackend", "check_rank", "structured"]
 
 AnyArray = npt.NDArray[Any]
-_ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
+ACTIVATIONS = {"linear": 0, "leaky_relu": 1, "cosine": 2}
 _ELEMENTWISE = 20.0  # operations that a number takes outside of products
 
 
@@ -138,12 +138,12 @@ class CompiledBackend:
             self._operations.solve_spd(factors, columns)
         return np.swapaxes(columns.reshape(*B.shape[:-2], r, n), -1, -2)
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
         """Transposed rounds for structured weights, a factorisation for dense ones, see ``Backend``."""
         shape = (len(rhs), weight.shape[1])
         if isinstance(weight, HadamardWeight):
             X = np.empty(shape)
-            form = _structured(weight, np.dtype(np.float64))
+            form = structured(weight, np.dtype(np.float64))
             with self._threads(100.0 * X.size):
                 self._operations.hadamard_solve(*form, _taken(rhs, np.float64), X)
             return X
@@ -153,8 +153,7 @@ class CompiledBackend:
         X = copy if copy.shape == shape else np.empty(shape)  # a square system is solved in place
         with self._threads(weight.size * (weight.shape[1] + 2.0 * len(rhs))):
             rcond = self._operations.preimage_solve(dense, copy, X, floor)
-        if not rcond >= floor:
-            raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
+        check_rank(weight, rcond, floor)
         return X
 
     def _threads(self, operations: float, *, blas: float | None = None) -> AbstractContextManager[None]:
@@ -181,8 +180,8 @@ class CompiledBackend:
         layers = []
         for layer in feature_map.layers:
             weight = matrix_of(layer)
-            form = _structured(weight, dtype) if isinstance(weight, HadamardWeight) else self._dense(weight, dtype)
-            layers.append((form, cast(layer.bias), _ACTIVATIONS[layer.activation], layer.parameter))
+            form = structured(weight, dtype) if isinstance(weight, HadamardWeight) else self._dense(weight, dtype)
+            layers.append((form, cast(layer.bias), ACTIVATIONS[layer.activation], layer.parameter))
         scale, shift = (cast(factor, np.float64) for factor in (feature_map.scale, feature_map.shift))
         return kind(feature_map.input_dim, scale, shift, layers)
 
@@ -203,6 +202,12 @@ def _per_row(feature_map: MapStages) -> float:
     return products + _ELEMENTWISE * sum(wide)
 
 
-def _structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:
+def check_rank(weight: Matrix, rcond: float, floor: float) -> None:
+    """Raises NotSurjective for weights whose reciprocal condition number is below the floor."""
+    if not rcond >= floor:
+        raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
+
+
+def structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:
     """(diagonals, scale) as the compiled modules take them."""
     return weight.diagonals.astype(dtype), weight.scale.astype(dtype)

@@ -16,15 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import check_choice, is_half, is_on_host, namespace_of
+from krrdistill.common.placed import AnyMatrix, Placed
 from krrdistill.common.products import products_on
 from krrdistill.errors import BackendUnavailable
 
 from .array import ArrayBackend
-from .base import FloatArray, IntArray, MapStages, PathSolution, Products, products_in
-from .compiled import CompiledBackend
+from .base import FloatArray, IntArray, Layer, MapStages, Matrix, PathSolution, Products, products_in
+from .compiled import ACTIVATIONS, CompiledBackend, check_rank, structured
+from .hadamard import HadamardWeight
 from .models import Models, ModelStack
 from .native import NativeBackend
+from .operators import Operator
 from .tiles import device_tile_rows as tile_rows
+from .tiles import rcond_floor
 
 __all__ = [
     "BUILD_REMEDY",
@@ -44,6 +48,7 @@ BUILD_REMEDY = (
 _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the version)"
 _CAPABILITY = (8, 0)
 _OPERATIONS_PER_NUMBER = 320.0  # 8 bytes take 0.5 ns each way, the host's BLAS 400 operations a ns
+_SHARE = 8  # of the memory may be a matrix that stays: it is among half a dozen of its size
 _KEPT_BYTES = 1 << 20  # smaller weights go to the GPU every time
 PRODUCTS = ("auto", "fp32", "tf32")
 # Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
@@ -143,7 +148,8 @@ class _Kept(NamedTuple):
 class CudaBackend(CompiledBackend):
     """GPU backend. Rows of data of any size stream through the device tile by tile, on two streams.
 
-    G stays in memory of the GPU from the first update to the models (``ResidentGram``).
+    G stays in memory of the GPU from the first update to the models (``ResidentGram``). So do large matrices of points
+    inside of ``dense`` (``Placed``), where the backend is the ``Engine`` of large products.
 
     X may be an array on this device: ``__dlpack__(stream=...)`` makes a stream of the backend wait for what the
     framework still does with it, and tiles are gathered from it on the device. Every operation returns when it is done,
@@ -192,7 +198,8 @@ class CudaBackend(CompiledBackend):
         if memory_budget is not None and memory_budget < 1:
             raise ValueError(f"CudaBackend: memory_budget must be at least 1 byte, got {memory_budget}")
         module = _load()
-        _check_device(module.driver_facts(), device)
+        facts = module.driver_facts()
+        _check_device(facts, device)
         operations = module.Device(
             device=device,
             stream=stream or 0,
@@ -203,6 +210,8 @@ class CudaBackend(CompiledBackend):
         self._integers = products == "auto"
         self._keeps_weights = keep_memory and memory_budget is None
         self._kept: dict[tuple[int, Any], _Kept] = {}
+        self._room = (memory_budget or facts["devices"][device]["memory_bytes"]) // _SHARE
+        self._matrices = operations.dense()
         super().__init__("cuda (emulated)" if module.emulated else "cuda", module, operations)
 
     def release_memory(self) -> None:
@@ -233,6 +242,18 @@ class CudaBackend(CompiledBackend):
     def _preimage_weight(self, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """As it is: it becomes float64 on the GPU, where the factorisation overwrites it."""
         return self._dense(weight, np.dtype(np.float32 if weight.dtype == np.float32 else np.float64))
+
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
+        """See ``Backend.preimage_solve``; of a placed rhs X is placed."""
+        if not isinstance(rhs, Placed):
+            return super().preimage_solve(weight, rhs, overwrite=overwrite)
+        if isinstance(weight, HadamardWeight):
+            form = structured(weight, np.dtype(np.float64))
+            return Placed(self, self._operations.hadamard_preimages_here(*form, weight.shape[1], rhs.made))
+        floor = rcond_floor(weight.shape)
+        X, rcond = self._operations.preimages_here(self._preimage_weight(weight), rhs.made, floor)
+        check_rank(weight, rcond, floor)
+        return Placed(self, X)
 
     def ridge_path(
         self, gram: Any, cross: FloatArray, lambdas: FloatArray, *, rounding: float, overwrite: bool = False
@@ -338,24 +359,87 @@ class CudaBackend(CompiledBackend):
         """Whether the bus is not slower than the host's BLAS (an H100 with 16 cores: docs/measured/gpu.md)."""
         return operations > _OPERATIONS_PER_NUMBER * numbers
 
-    def product(self, A: FloatArray, B: FloatArray) -> FloatArray:
+    def holds(self, numbers: int) -> bool:
+        """Whether a matrix of so many numbers takes an eighth of the memory at most."""
+        return 8 * numbers <= self._room
+
+    def place(self, A: FloatArray) -> Placed:
+        """A copy on the GPU."""
+        return Placed(self, self._matrices.place(_contiguous(A)))
+
+    def product(self, A: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
         """A B, (m, r)."""
-        out = np.empty((len(A), B.shape[1]))
-        self._operations.multiply(_contiguous(A), _contiguous(B), out)
-        return out
+        out = None if _any_placed(A, B) else np.empty((len(A), B.shape[1]))
+        return self._result(self._matrices.multiply(_operand(A), _operand(B), out), out)
 
-    def gram(self, A: FloatArray) -> FloatArray:
+    def gram(self, A: AnyMatrix) -> AnyMatrix:
         """A A^T, (m, m)."""
-        out = np.empty((len(A), len(A)))
-        self._operations.gram_of(_contiguous(A), out)
-        return out
+        out = None if _any_placed(A) else np.empty((len(A), len(A)))
+        return self._result(self._matrices.gram_of(_operand(A), out), out)
 
-    def solve_factored(self, lower: FloatArray, B: FloatArray) -> FloatArray:
+    def solve_factored(self, lower: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
         """(L L^T)^-1 B from a factor in column-major order."""
-        right = _contiguous(B)
-        out = np.empty_like(right)
-        self._operations.solve_factored(np.asfortranarray(lower), right, out)
-        return out
+        right = _operand(B)
+        out = None if _any_placed(lower, B) else np.empty_like(right)
+        factor = lower.made if isinstance(lower, Placed) else np.asfortranarray(lower)
+        return self._result(self._matrices.solve_factored(factor, right, out), out)
+
+    def cholesky(self, A: Placed, shift: float) -> tuple[Placed | None, float]:
+        """(L, ||A + shift I||_1), None for L of a matrix that is not positive definite."""
+        lower, norm = self._matrices.cholesky(A.made, shift)
+        return None if lower is None else Placed(self, lower), norm
+
+    def eigenvectors(self, A: Placed) -> tuple[FloatArray, Placed]:
+        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns)."""
+        values = np.empty(len(A))
+        vectors = Placed(self, self._matrices.eigenvectors(A.made, values))
+        return values, vectors
+
+    def combine(self, alpha: float, A: AnyMatrix, beta: float, B: AnyMatrix) -> Placed:
+        """alpha A + beta B, or of a row B beta times it added to each of A."""
+        return Placed(self, self._matrices.combine(alpha, _operand(A), beta, _operand(B)))
+
+    def combine_into(self, alpha: float, A: Placed, beta: float, B: AnyMatrix) -> None:
+        """The same in the place of A."""
+        self._matrices.combine_into(alpha, A.made, beta, _operand(B))
+
+    def scaled_columns(self, A: Placed, factors: FloatArray) -> Placed:
+        """A diag(factors)."""
+        return Placed(self, self._matrices.scale_columns(A.made, factors))
+
+    def largest_magnitude(self, A: Placed) -> float:
+        """max |A_ij|, NaN where one of them is."""
+        return float(self._matrices.largest_magnitude(A.made))
+
+    def cosines(
+        self,
+        shape: tuple[int, int],
+        table: FloatArray,
+        flat: float,
+        frequencies: IntArray,
+        row_signs: npt.NDArray[np.int8],
+        column_signs: npt.NDArray[np.int8],
+    ) -> Placed:
+        """See ``products.cosines_there``."""
+        return Placed(self, self._matrices.cosines(*shape, table, flat, frequencies, row_signs, column_signs))
+
+    def undo_activation(self, layer: Layer, H: Placed, near: AnyMatrix) -> Placed:
+        """T - near with act(T) = H, by rows."""
+        kind = ACTIVATIONS[layer.activation]
+        return Placed(self, self._matrices.undo_activation(kind, layer.parameter, H.made, _operand(near)))
+
+    def features(self, feature_map: MapStages, X: npt.NDArray[Any] | Placed) -> Placed | None:
+        """phi(X) in float64, which stays on the GPU; an X that nobody can write into goes there once in its life."""
+        if any(isinstance(layer.weight, Operator) for layer in feature_map.layers):
+            return None
+        dtype = np.dtype(np.float64)
+        taken = X.made if isinstance(X, Placed) else self._dense(X, X.dtype)
+        return Placed(
+            self, self._operations.features(self._map(feature_map, dtype), taken, tile_rows(feature_map, dtype))
+        )
+
+    def _result(self, made: Any, out: FloatArray | None) -> AnyMatrix:
+        return Placed(self, made) if out is None else out
 
     def degrees_of_freedom(self, gram: Any, lambdas: FloatArray) -> FloatArray:
         """On the host, where G is, by its native backend or else by NumPy, see ``Backend.degrees_of_freedom``."""
@@ -365,6 +449,15 @@ class CudaBackend(CompiledBackend):
 def _made(gram: Any) -> Any:
     """G as the compiled operations take it."""
     return gram.made if isinstance(gram, ResidentGram) else gram
+
+
+def _any_placed(*matrices: AnyMatrix) -> bool:
+    return any(isinstance(A, Placed) for A in matrices)
+
+
+def _operand(A: AnyMatrix) -> Any:
+    """A matrix as the compiled operations take it."""
+    return A.made if isinstance(A, Placed) else _contiguous(A)
 
 
 def _contiguous(A: FloatArray) -> FloatArray:

@@ -77,7 +77,7 @@ class Forwarding:
         """See ``Backend.solve_spd``."""
         return self.inner.solve_spd(A, B)
 
-    def preimage_solve(self, weight: Matrix, rhs: FloatArray, *, overwrite: bool = False) -> FloatArray:
+    def preimage_solve(self, weight: Matrix, rhs: Any, *, overwrite: bool = False) -> Any:
         """See ``Backend.preimage_solve``."""
         return self.inner.preimage_solve(weight, rhs, overwrite=overwrite)
 

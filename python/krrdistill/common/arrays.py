@@ -147,7 +147,9 @@ def take_rows(X: Any, rows: npt.NDArray[np.int64]) -> Any:
 
 
 def read_only(array: Array) -> Array:
-    """A view that nobody writes through."""
+    """A view that nobody writes through; the array itself where that is so."""
+    if not array.flags.writeable:
+        return array
     view = array.view()
     view.flags.writeable = False
     return view

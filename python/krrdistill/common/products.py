@@ -2,40 +2,52 @@
 
 NumPy brings a BLAS of its own with threads of its own. Idle threads of either spin for some 25 ms after a product, and
 take a core from the other: products that alternate between the two run at half of their speed.
+
+This is the one place that tells a matrix of the host from a ``Placed`` one, which stays where its products are formed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+from scipy import linalg
 from scipy.linalg import blas, lapack
 
+from .placed import AnyMatrix, Engine, Placed
 from .threads import blas_for
 
-__all__ = ["Engine", "gram", "product", "products_on", "solve_factored"]
+__all__ = [
+    "Engine",
+    "add_product",
+    "add_scaled",
+    "all_finite",
+    "beside",
+    "cholesky",
+    "cosines_there",
+    "eigenvectors",
+    "features_there",
+    "gram",
+    "gram_operations",
+    "largest_magnitude",
+    "placed",
+    "product",
+    "products_on",
+    "scaled_columns",
+    "solve_factored",
+    "symmetric_product",
+]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Signs = npt.NDArray[np.int8]
 _BLOCK = 256  # columns that are mirrored at a time
-
-
-class Engine(Protocol):
-    """What forms large products in the place of the host's BLAS."""
-
-    def pays(self, operations: float, numbers: int) -> bool:
-        """Whether so many operations are worth the way of so many numbers there and back."""
-        ...
-
-    def product(self, A: FloatArray, B: FloatArray) -> FloatArray: ...
-
-    def gram(self, A: FloatArray) -> FloatArray: ...
-
-    def solve_factored(self, lower: FloatArray, B: FloatArray) -> FloatArray: ...
-
+_PART = 1 << 18  # numbers that are looked up at a time
+_ESTIMATES = 5  # of the norm of an inverse, as LAPACK
 
 _ENGINE: ContextVar[Engine | None] = ContextVar("engine", default=None)
 
@@ -50,32 +62,136 @@ def products_on(engine: Engine | None) -> Iterator[None]:
         _ENGINE.reset(before)
 
 
-def _engine(operations: float, numbers: int) -> Engine | None:
+def _engine(operations: float, numbers: int, *operands: AnyMatrix) -> Engine | None:
+    """Where an operation runs: with an operand that is placed, or where it pays."""
+    for operand in operands:
+        if isinstance(operand, Placed):
+            return operand.engine
     engine = _ENGINE.get()
     return engine if engine is not None and engine.pays(operations, numbers) else None
 
 
-def product(A: FloatArray, B: FloatArray) -> FloatArray:
+def _keeper(operations: float, numbers: int, kept: int) -> Engine | None:
+    """What keeps a matrix of ``kept`` numbers, if so many operations with it are worth the way of ``numbers``."""
+    engine = _engine(operations, numbers)
+    return engine if engine is not None and engine.holds(kept) else None
+
+
+def gram_operations(m: int, p: int) -> float:
+    """The least that features (m, p) take part in: half of the product of their smaller Gram matrix."""
+    return 1.0 * m * p * min(m, p)
+
+
+def placed(A: AnyMatrix, operations: float) -> AnyMatrix:
+    """A where so many operations with it will run: itself, or a copy on a device."""
+    if isinstance(A, Placed):
+        return A
+    engine = _keeper(operations, A.size, A.size)
+    return A if engine is None else engine.place(A)
+
+
+def beside(A: AnyMatrix | None, B: AnyMatrix) -> AnyMatrix:
+    """B where A is."""
+    return A.engine.place(B) if isinstance(A, Placed) and not isinstance(B, Placed) else B
+
+
+def features_there(feature_map: Any, X: npt.NDArray[Any] | Placed) -> Placed | None:
+    """phi(X) (m, p) in float64 where products with it run; None for the host, which has its own ways to it."""
+    (m, _), p = X.shape, feature_map.output_dim
+    engine = X.engine if isinstance(X, Placed) else _keeper(gram_operations(m, p), X.size, m * p)
+    return None if engine is None else engine.features(feature_map, X)
+
+
+@overload
+def product(A: FloatArray, B: FloatArray) -> FloatArray: ...
+@overload
+def product(A: AnyMatrix, B: AnyMatrix) -> Any: ...
+
+
+def product(A: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
     """A B for A (m, n) and B (n, r), C-contiguous."""
     (m, n), r = A.shape, B.shape[1]
     operations = 2.0 * m * n * r
-    engine = _engine(operations, m * n + n * r + m * r)
+    engine = _engine(operations, m * n + n * r + m * r, A, B)
     if engine is not None:
         return engine.product(A, B)
-    left, transpose_left = _column_major(B.T)
-    right, transpose_right = _column_major(A.T)
+    left, transpose_left = _column_major(np.asarray(B).T)
+    right, transpose_right = _column_major(np.asarray(A).T)
     with blas_for(operations):
         return np.asarray(blas.dgemm(1.0, left, right, trans_a=transpose_left, trans_b=transpose_right).T)
 
 
-def gram(A: FloatArray) -> FloatArray:
+def add_product(C: AnyMatrix, A: AnyMatrix, B: AnyMatrix, alpha: float) -> None:
+    """C += alpha A B, in place; C is C-contiguous."""
+    if isinstance(C, Placed):
+        C.engine.combine_into(1.0, C, alpha, C.engine.product(A, B))
+        return
+    left, transpose_left = _column_major(np.asarray(B).T)
+    right, transpose_right = _column_major(np.asarray(A).T)
+    with blas_for(2.0 * C.size * A.shape[1]):
+        summed = blas.dgemm(
+            alpha, left, right, trans_a=transpose_left, trans_b=transpose_right, beta=1.0, c=C.T, overwrite_c=True
+        )
+    assert np.shares_memory(summed, C)
+
+
+def add_scaled(C: AnyMatrix, A: AnyMatrix, alpha: float) -> None:
+    """C += alpha A, in place; both are C-contiguous."""
+    if isinstance(C, Placed):
+        C.engine.combine_into(1.0, C, alpha, A)
+    else:
+        blas.daxpy(np.asarray(A).ravel(), C.ravel(), a=alpha)
+
+
+def scaled_columns(A: AnyMatrix, factors: FloatArray) -> AnyMatrix:
+    """A diag(factors)."""
+    return A.engine.scaled_columns(A, factors) if isinstance(A, Placed) else A * factors
+
+
+def largest_magnitude(A: AnyMatrix) -> float:
+    """max |A_ij|."""
+    return A.engine.largest_magnitude(A) if isinstance(A, Placed) else max(float(A.max()), -float(A.min()))
+
+
+def all_finite(A: AnyMatrix) -> bool:
+    """Whether no number of A is NaN or infinite."""
+    return bool(np.isfinite(largest_magnitude(A) if isinstance(A, Placed) else A).all())
+
+
+def cosines_there(
+    shape: tuple[int, int],
+    table: FloatArray,
+    flat: float,
+    frequencies: IntArray,
+    row_signs: Signs,
+    column_signs: Signs,
+    *,
+    operations: float,
+    numbers: int,
+) -> Placed | None:
+    """A matrix that is zero but for its last rows and columns, one for each of the signs: +-table[f (2 j + 1) mod 4 M].
+
+    f is the frequency of the row, ``flat`` stands for f = 0, and the table has 4 M numbers. It is made where so many
+    operations with it run, for which so many ``numbers`` go there; None for the host.
+    """
+    engine = _keeper(operations, table.size + numbers, shape[0] * shape[1])
+    return None if engine is None else engine.cosines(shape, table, flat, frequencies, row_signs, column_signs)
+
+
+@overload
+def gram(A: FloatArray) -> FloatArray: ...
+@overload
+def gram(A: AnyMatrix) -> AnyMatrix: ...
+
+
+def gram(A: AnyMatrix) -> AnyMatrix:
     """A A^T for A (m, n): half the work of the product, then the mirror."""
     m, n = A.shape
     operations = 1.0 * m * m * n
-    engine = _engine(operations, m * n + m * m)
+    engine = _engine(operations, m * n + m * m, A)
     if engine is not None:
         return engine.gram(A)
-    matrix, transpose = _column_major(A)
+    matrix, transpose = _column_major(np.asarray(A))
     with blas_for(operations):
         result = np.asarray(blas.dsyrk(1.0, matrix, trans=transpose).T)  # upper in column-major order, lower here
     for start in range(0, len(result), _BLOCK):
@@ -86,13 +202,91 @@ def gram(A: FloatArray) -> FloatArray:
     return result
 
 
-def solve_factored(lower: FloatArray, B: FloatArray) -> FloatArray:
-    """(L L^T)^-1 B for B (n,) or (n, r), L in the lower triangle of a column-major matrix (n, n)."""
+def symmetric_product(A: AnyMatrix, x: FloatArray) -> FloatArray:
+    """A x for a symmetric A (n, n) and a vector, on the host."""
+    return x @ A if isinstance(A, Placed) else np.asarray(blas.dsymv(1.0, A.T, x))
+
+
+def cholesky(A: AnyMatrix, shift: float) -> tuple[AnyMatrix | None, float]:
+    """(L, estimate of the 1-norm condition number) of A + shift I; (None, inf) if that is not positive definite.
+
+    L is in the lower triangle of a column-major matrix, whose upper one is anything.
+    """
+    if isinstance(A, Placed):
+        made, norm = A.engine.cholesky(A, shift)
+        if made is None:
+            return None, float("inf")
+        inverse = _inverse_norm(len(A), lambda x: solve_factored(made, x))
+        return made, norm * inverse if np.isfinite(inverse) else float("inf")
+    with blas_for(len(A) ** 3 / 3):
+        shifted = np.array(A.T, order="F")  # symmetric, so this copy needs no transposition
+        shifted[np.diag_indices_from(shifted)] += shift
+        norm = float(lapack.dlange("1", shifted))
+        lower, info = lapack.dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
+        if info != 0:
+            return None, float("inf")
+        rcond, _ = lapack.dpocon(lower, norm, uplo="L")
+        return lower, float("inf") if rcond == 0.0 else 1.0 / float(rcond)
+
+
+@overload
+def eigenvectors(A: FloatArray) -> tuple[FloatArray, FloatArray]: ...
+@overload
+def eigenvectors(A: AnyMatrix) -> tuple[FloatArray, AnyMatrix]: ...
+
+
+def eigenvectors(A: AnyMatrix) -> tuple[FloatArray, AnyMatrix]:
+    """(eigenvalues of a symmetric A (n, n), ascending, eigenvectors in columns)."""
+    if isinstance(A, Placed):
+        return A.engine.eigenvectors(A)
+    values, vectors = linalg.eigh(A)
+    return values, vectors
+
+
+def _inverse_norm(n: int, solve: Callable[[FloatArray], FloatArray]) -> float:
+    """||A^-1||_1 from below, of a symmetric A by x -> A^-1 x: as LAPACK estimates it.
+
+    Source: N. Higham, Algorithm 674, ACM Transactions on Mathematical Software 14 (1988).
+    """
+    x = solve(np.full(n, 1.0 / n))
+    estimate = float(np.abs(x).sum())
+    signs = np.where(x >= 0.0, 1.0, -1.0)
+    gradient = np.abs(solve(signs))
+    for _ in range(_ESTIMATES - 1):
+        largest = int(np.argmax(gradient))
+        x = solve(np.eye(1, n, largest)[0])
+        before, estimate = estimate, float(np.abs(x).sum())
+        turned = np.where(x >= 0.0, 1.0, -1.0)
+        if not estimate > before or np.array_equal(turned, signs):
+            estimate = max(estimate, before)
+            break
+        signs = turned
+        gradient = np.abs(solve(signs))
+        if gradient[largest] == gradient.max():
+            break
+    alternating = np.where(np.arange(n) % 2 == 0, 1.0, -1.0) * (1.0 + np.arange(n) / max(n - 1, 1))
+    return max(estimate, 2.0 * float(np.abs(solve(alternating)).sum()) / (3.0 * n))
+
+
+@overload
+def solve_factored(lower: FloatArray, B: FloatArray) -> FloatArray: ...
+@overload
+def solve_factored(lower: AnyMatrix, B: AnyMatrix) -> Any: ...
+
+
+def solve_factored(lower: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
+    """(L L^T)^-1 B for B (n,) or (n, r), L in the lower triangle of a column-major matrix (n, n).
+
+    A vector is one of the host, and so is the answer.
+    """
     n = len(B)
     operations = 2.0 * n * B.size
-    engine = _engine(operations, n * n + 2 * B.size) if B.ndim == 2 else None
-    if engine is not None:
-        return engine.solve_factored(lower, B)
+    if isinstance(B, Placed) or B.ndim == 2:
+        engine = _engine(operations, n * n + 2 * B.size, lower, B)
+        if engine is not None:
+            return engine.solve_factored(lower, B)
+    elif isinstance(lower, Placed):
+        return np.asarray(lower.engine.solve_factored(lower, B[:, None])).ravel()
     with blas_for(operations):
         solution, _ = lapack.dpotrs(lower, B, lower=1)
     return np.asarray(solution)

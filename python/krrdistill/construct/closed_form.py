@@ -8,13 +8,15 @@ D = (F F^T + lambda_s I)^-1 F satisfies Y^T D = W. All such D are
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
 from krrdistill.common.arrays import check_choice
-from krrdistill.common.products import product
+from krrdistill.common.placed import AnyMatrix
+from krrdistill.common.products import largest_magnitude, product
 from krrdistill.common.random import Stream, normal
 from krrdistill.common.threads import blas_for
 from krrdistill.errors import DataError, LambdaOutOfRange
@@ -48,7 +50,7 @@ _MAX_SCALINGS = 50
 class Construction:
     """Distilled features F (m, p), labels Y (m, k) and lambda_s: exact for W by construction."""
 
-    F: FloatArray
+    F: AnyMatrix
     Y: FloatArray
     lambda_s: float
     range_scale: float  # features and labels were multiplied by it, lambda_s by its square, to fit the map's range
@@ -73,7 +75,7 @@ def _label_basis(Y: FloatArray, W: FloatArray) -> tuple[FloatArray, FloatArray]:
     return U, np.asarray(Vt / s[:, None])
 
 
-def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray:
+def dual(W: FloatArray, Y: FloatArray, Z: AnyMatrix) -> Any:
     """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
     Q, S = _label_basis(Y, W)
     D = product(Q, product(S, W - product(Y.T, Z)))
@@ -121,8 +123,8 @@ def orthogonal_start(
 
 
 def real_start(
-    W: FloatArray, F_real: FloatArray, lambda_s: float, *, centered: bool = False
-) -> tuple[FloatArray, FloatArray]:
+    W: FloatArray, F_real: AnyMatrix, lambda_s: float, *, centered: bool = False
+) -> tuple[AnyMatrix, FloatArray]:
     """(D, Y) near the features of m balanced real points (Corollary 4.1.1).
 
     F_real (m, p) holds them in rows. With its regularised pseudo-inverse R = (F F^T + lambda_s I)^-1 F, D is R plus the
@@ -133,7 +135,7 @@ def real_start(
     features = FeatureGram(F_real - F_real.mean(axis=0) if centered else F_real)
     inverse = features.inverse(0.0)
     Y = product(features.F, W.T) + lambda_s * product(inverse, W.T)  # learned_labels, with the inverse at hand
-    Y = raise_singular_values(Y, _MAX_LABEL_CONDITION)
+    Y = raise_singular_values(np.asarray(Y), _MAX_LABEL_CONDITION)
     Z = features.inverse(lambda_s) if lambda_s > 0.0 else inverse
     if centered:  # again, since rounding in the direction of the mean is all that is left there
         Y, Z = Y - Y.mean(axis=0), Z - Z.mean(axis=0)
@@ -147,7 +149,7 @@ def raise_singular_values(Y: FloatArray, condition: float) -> FloatArray:
     return np.asarray((U * np.maximum(s, floor)) @ Vt)
 
 
-def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> FloatArray:
+def features_of_dual(D: AnyMatrix, lambda_s: float, *, root: str = "plus") -> AnyMatrix:
     """F (m, p) with (F F^T + lambda_s I)^-1 F = D, so that training on (F, Y) gives Y^T D.
 
     lambda_s = 0: F = (D^+)^T. lambda_s > 0: the singular values s of D become
@@ -160,7 +162,7 @@ def features_of_dual(D: FloatArray, lambda_s: float, *, root: str = "plus") -> F
     return _features_of_spectrum(FeatureGram(D), lambda_s, root)
 
 
-def _features_of_spectrum(spectrum: FeatureGram | OrthogonalDual, lambda_s: float, root: str) -> FloatArray:
+def _features_of_spectrum(spectrum: FeatureGram | OrthogonalDual, lambda_s: float, root: str) -> AnyMatrix:
     bound = 0.25 / spectrum.largest_square
     if lambda_s > bound * (1.0 + 1e-9):
         raise LambdaOutOfRange(f"construct: lambda_s = {lambda_s:.6g} exceeds its bound 1/(4 s1^2) = {bound:.6g}")
@@ -176,8 +178,8 @@ def _features_of_spectrum(spectrum: FeatureGram | OrthogonalDual, lambda_s: floa
 
 
 def shrink_to_bound(
-    D: FloatArray | OrthogonalDual, Y: FloatArray, W: FloatArray, lambda_s: float, *, scale_labels: bool = False
-) -> tuple[FloatArray | OrthogonalDual, FloatArray]:
+    D: AnyMatrix | OrthogonalDual, Y: FloatArray, W: FloatArray, lambda_s: float, *, scale_labels: bool = False
+) -> tuple[AnyMatrix | OrthogonalDual, FloatArray]:
     """(D, Y) with 4 lambda_s s1(D)^2 <= 1 for a lambda_s that the user fixes.
 
     The free part Z is shrunk; P W and it are orthogonal, so s1(D)^2 <= s1(P W)^2 + s1(Z)^2, the larger of both where
@@ -190,6 +192,7 @@ def shrink_to_bound(
             return D, Y
         factor = _label_factor(D.fixed_square, limit, lambda_s, scale_labels)
         return D.scaled(factor, most=float(np.sqrt(limit))), factor * Y
+    D = np.asarray(D)  # for singular values, which are the host's
     if np.linalg.norm(D, 2) ** 2 <= limit:
         return D, Y
     fixed = dual(W, Y, np.zeros(D.shape))
@@ -213,7 +216,7 @@ def _label_factor(fixed_square: float, limit: float, lambda_s: float, scale_labe
 
 
 def construct(
-    D: FloatArray | OrthogonalDual,
+    D: AnyMatrix | OrthogonalDual,
     Y: FloatArray,
     lambda_s: float | None,
     *,
@@ -255,7 +258,7 @@ def construct(
     )
 
 
-def _scale_to_range(F: FloatArray, limit: float) -> float:
+def _scale_to_range(F: AnyMatrix, limit: float) -> float:
     """c with |c F| <= limit, and c F in the place of F."""
     c = _range_scale(F, limit)
     if c != 1.0:
@@ -263,6 +266,6 @@ def _scale_to_range(F: FloatArray, limit: float) -> float:
     return c
 
 
-def _range_scale(F: FloatArray, limit: float) -> float:
-    largest = max(float(F.max()), -float(F.min()))
+def _range_scale(F: AnyMatrix, limit: float) -> float:
+    largest = largest_magnitude(F)
     return 1.0 if largest <= limit else limit / largest * (1.0 - 1e-12)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from krrdistill.common.placed import AnyMatrix
 from krrdistill.common.products import product
 from krrdistill.common.random import Stream, normal
 from krrdistill.options import PointsPerClass, class_counts
@@ -48,15 +49,15 @@ def target_labels(spread: FloatArray, m: int, *, seed: int) -> FloatArray:
     return np.asarray(normal(seed, Stream.LABELS, m * len(spread)).reshape(m, -1) * spread)
 
 
-def learned_labels(F: FloatArray, W: FloatArray, lambda_s: float) -> FloatArray:
+def learned_labels(F: AnyMatrix, W: FloatArray, lambda_s: float) -> FloatArray:
     """The labels Y (m, k) that bring training on fixed features F (m, p) nearest to W (Theorem 4.2).
 
     Y = F_l W^T with F_l = F + lambda_s (F^+)^T; what remains is the part of W outside of the row space of F.
     """
-    return product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T)
+    return np.asarray(product(F, W.T) + lambda_s * product(pseudo_inverse(F), W.T))
 
 
-def affine_labels(F: FloatArray, W: FloatArray, b: FloatArray, lambda_s: float) -> FloatArray:
+def affine_labels(F: AnyMatrix, W: FloatArray, b: FloatArray, lambda_s: float) -> FloatArray:
     """The labels Y (m, k) with which features F (m, p) train to W and an unpenalised intercept b.
 
     They are ``learned_labels`` of the features about their mean.

@@ -15,18 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas, lapack, svd
+from scipy.linalg import lapack, svd
 
-from krrdistill.common.products import product
+from krrdistill.common.placed import AnyMatrix
+from krrdistill.common.products import add_product, add_scaled, beside, cosines_there, product
 from krrdistill.common.random import Stream, permutation, signs
 from krrdistill.common.threads import blas_for
 
 __all__ = ["OrthogonalDual", "orthonormal_noise"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Signs = npt.NDArray[np.int8]
 _RANK = 1e-10  # singular values of A under it, relative to the largest, are rounding and count as 0
 _PART = 1 << 18  # numbers that are looked up at a time
 
@@ -47,7 +51,7 @@ class OrthogonalDual:
     left: FloatArray
     values: FloatArray
     right: FloatArray
-    noise: FloatArray | None
+    noise: AnyMatrix | None
     scale: float
 
     @classmethod
@@ -65,8 +69,11 @@ class OrthogonalDual:
         rows, columns = m - taken.shape[1], p - len(A)
         if min(rows, columns) <= 0:
             return cls(product(Q, U), s, Vt, None, 0.0)
-        noise = np.zeros((m, p))
-        orthonormal_noise(noise[-rows:, -columns:], seed=seed)
+        drawn, turns = _draw(rows, columns, seed), taken.shape[1] + len(A)
+        noise: AnyMatrix | None = cosines_there((m, p), *drawn, operations=4.0 * m * p * turns, numbers=(m + p) * turns)
+        if noise is None:
+            noise = np.zeros((m, p))
+            _fill(noise[-rows:, -columns:], *drawn)
         _turn(noise, taken, A.T)
         return cls(product(Q, U), s, Vt, noise, float(np.sqrt(np.mean(s * s))))
 
@@ -80,25 +87,35 @@ class OrthogonalDual:
         """The square of the largest singular value of A, which the labels decide alone."""
         return float(self.values[0]) ** 2
 
-    def array(self) -> FloatArray:
+    def array(self) -> AnyMatrix:
         """D, shape (m, p)."""
         return self.rescaled(np.ones_like)
 
-    def inverse(self, lambda_s: float) -> FloatArray:
+    def inverse(self, lambda_s: float) -> AnyMatrix:
         """(D D^T + lambda_s I)^-1 D, shape (m, p); for lambda_s = 0 the transposed pseudo-inverse."""
         return self.rescaled(lambda square: 1.0 / (square + lambda_s))
 
-    def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> AnyMatrix:
         """The matrix with singular values sigma ratio(sigma^2) and the singular vectors of D."""
-        F = product(self.left * (self.values * ratio(self.values**2)), self.right)
+        left = self.left * (self.values * ratio(self.values**2))
+        F: AnyMatrix = product(beside(self.noise, left), self.right)
         if self.noise is not None:
-            factor = self.scale * float(ratio(np.array([self.scale**2]))[0])
-            blas.daxpy(self.noise.ravel(), F.ravel(), a=factor)  # in place
+            add_scaled(F, self.noise, self.scale * float(ratio(np.array([self.scale**2]))[0]))
         return F
 
     def scaled(self, labels: float, *, most: float) -> OrthogonalDual:
         """D of labels that are ``labels`` times larger, its noise at most ``most``."""
         return replace(self, values=self.values / labels, scale=min(self.scale / labels, most))
+
+
+class _Drawn(NamedTuple):
+    """E_ij = +-table[frequency_i (2 j + 1) mod 4 M], ``flat`` where the frequency is 0."""
+
+    table: FloatArray
+    flat: float
+    frequencies: IntArray
+    row_signs: Signs
+    column_signs: Signs
 
 
 def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
@@ -108,36 +125,43 @@ def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
     signs of rows and columns: E_ij = +- sqrt(2 / M) cos(pi (2 j + 1) i / (2 M)).
     """
     rows, columns = out.shape
+    _fill(out, *_draw(rows, columns, seed))
+
+
+def _draw(rows: int, columns: int, seed: int) -> _Drawn:
+    """What the noise of these sizes is looked up in, and by."""
     order = max(rows, columns)
-    chosen = permutation(seed, Stream.NOISE_ORDER, order)[:rows]
+    frequencies = permutation(seed, Stream.NOISE_ORDER, order)[:rows]
     drawn = signs(seed, Stream.NOISE_SIGNS, rows + columns)
     table = np.sqrt(2.0 / order) * np.cos(np.pi / (2 * order) * np.arange(4 * order))
+    return _Drawn(table, order**-0.5, frequencies, drawn[:rows], drawn[rows:])
+
+
+def _fill(
+    out: FloatArray, table: FloatArray, flat: float, frequencies: IntArray, row_signs: Signs, column_signs: Signs
+) -> None:
+    """E (rows, columns), some rows at a time."""
+    rows, columns = out.shape
     odd = 2 * np.arange(columns) + 1
     step = max(1, _PART // columns)
     for start in range(0, rows, step):
-        frequency = chosen[start : start + step, None]
-        part = table[frequency * odd % (4 * order)]
-        part[frequency[:, 0] == 0] = order**-0.5
-        part *= drawn[start : start + len(part), None]
-        np.multiply(part, drawn[rows:], out=out[start : start + step])
+        frequency = frequencies[start : start + step, None]
+        part = table[frequency * odd % len(table)]
+        part[frequency[:, 0] == 0] = flat
+        part *= row_signs[start : start + len(part), None]
+        np.multiply(part, column_signs, out=out[start : start + step])
 
 
-def _turn(noise: FloatArray, left: FloatArray, right: FloatArray) -> None:
+def _turn(noise: AnyMatrix, left: FloatArray, right: FloatArray) -> None:
     """noise (m, p) -> H_left noise H_right^T in place; H the Householder reflections whose first columns span a matrix.
 
     Columns that are not in the first places are orthogonal to that matrix: left (m, r), right (p, k). All reflections
     of a side are applied at once, in two products; LAPACK's dormqr takes 32 and passes over the noise for each.
     """
-    turned = noise.T  # column-major, as BLAS takes it
-    with blas_for(4.0 * noise.size * right.shape[1]):
-        V, T = _reflections(right)
-        part = blas.dgemm(-1.0, T, blas.dgemm(1.0, V, turned, trans_a=True))
-        turned = blas.dgemm(1.0, V, part, beta=1.0, c=turned, overwrite_c=True)
-    with blas_for(4.0 * noise.size * left.shape[1]):
-        V, T = _reflections(left)
-        part = blas.dgemm(-1.0, blas.dgemm(1.0, turned, V), T, trans_b=True)
-        turned = blas.dgemm(1.0, part, V, trans_b=True, beta=1.0, c=turned, overwrite_c=True)
-    assert np.shares_memory(turned, noise)
+    V, T = _reflections(right)
+    add_product(noise, product(product(noise, V), T.T), V.T, -1.0)
+    V, T = _reflections(left)
+    add_product(noise, V, product(T, product(V.T, noise)), -1.0)
 
 
 def _reflections(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:

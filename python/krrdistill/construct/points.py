@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.backends import Backend
-from krrdistill.common.products import product
+from krrdistill.common.placed import AnyMatrix
+from krrdistill.common.products import gram_operations, placed, product
 from krrdistill.common.progress import Stopwatch
 from krrdistill.common.random import Stream, normal
 from krrdistill.errors import NotSurjective
@@ -25,6 +26,7 @@ from krrdistill.ridge.model import RidgeModel
 from .closed_form import Construction, construct, gaussian_start, orthogonal_start, real_start, shrink_to_bound
 from .labels import affine_labels, learned_labels, target_labels
 from .nearest import Nearest, nearest_inputs
+from .orthogonal import OrthogonalDual
 from .span import MAX_STEPS, Approach, span_model
 
 __all__ = ["METHODS", "Points", "approximate_search", "choose_method", "labels_for"]
@@ -82,15 +84,16 @@ def exact_points(
     """Features in closed form (Theorem 4.1) and their preimage (Theorem 5.1)."""
     feature_map = model.feature_map
     with watch.stage("construct"):
-        made = _construct(model, near, options, backend)
+        at = None if near is None else placed(near, gram_operations(len(near), feature_map.output_dim))
+        made = _construct(model, at, options, backend)
     with watch.stage("preimage"):
-        U = feature_map.standard_preimage(made.F, near=near, backend=backend)
+        U = feature_map.standard_preimage(made.F, near=at, backend=backend)
     Q = feature_map.range_basis()
     facts = {"range_dimension": feature_map.output_dim if Q is None else Q.shape[1]}
     return Points(U, made.Y, made.lambda_s, made.range_scale, facts)
 
 
-def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptions, backend: Backend) -> Construction:
+def _construct(model: RidgeModel, near: AnyMatrix | None, options: DistillOptions, backend: Backend) -> Construction:
     """Features and labels that train to the model.
 
     With an intercept, features and labels about their means train to W; any mean f of the features then goes with the
@@ -102,6 +105,7 @@ def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptio
     W, k = model.W if Q is None else product(model.W, Q), len(model.W)
     lambda_s = None if isinstance(options.lambda_s, str) else float(options.lambda_s)
     limit, base = feature_map.feature_limit(), np.zeros(W.shape[1])
+    D: AnyMatrix | OrthogonalDual
     if near is None:
         labels = None
         if model.targets != "classes":
@@ -111,7 +115,7 @@ def _construct(model: RidgeModel, near: FloatArray | None, options: DistillOptio
         D, Y = start(W, options.points_per_class, seed=options.seed, labels=labels, centered=with_intercept)
     else:
         start_lambda = model.lambda_ if lambda_s is None else lambda_s
-        F_real = feature_map.on_standardised.transform(near, dtype=np.float64, backend=backend)
+        F_real = feature_map.standard_features(near, backend=backend)
         F_real = F_real if Q is None else product(F_real, Q)
         D, Y = real_start(W, F_real, start_lambda, centered=with_intercept)
         if with_intercept:
@@ -192,7 +196,7 @@ def _free_lambda_s(model: RidgeModel, options: DistillOptions) -> float:
     return model.lambda_ if isinstance(options.lambda_s, str) else float(options.lambda_s)
 
 
-def labels_for(F: FloatArray, model: RidgeModel, lambda_s: float) -> FloatArray:
+def labels_for(F: AnyMatrix, model: RidgeModel, lambda_s: float) -> FloatArray:
     """The labels with which features F (m, p) train to the model, as nearly as possible."""
     if model.center == "both" and model.b is not None:
         return affine_labels(F, model.W, model.b, lambda_s)

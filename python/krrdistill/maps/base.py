@@ -20,6 +20,8 @@ from krrdistill.backends import Backend, HadamardWeight, Linearization, Operator
 from krrdistill.backends.base import Layer, matrix_of, weight_arrays
 from krrdistill.common.arrays import as_matrix, check_choice, check_count, check_device, dtype_name, like, read_only
 from krrdistill.common.faults import rows_of
+from krrdistill.common.placed import AnyMatrix, Placed
+from krrdistill.common.products import beside, features_there, largest_magnitude
 from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
@@ -143,6 +145,22 @@ class FeatureMap:
         with self.named_rows(where, samples, precision):
             return like(solver.transform(self, samples, dtype=np.dtype(precision)), X)
 
+    def standard_features(self, U: npt.NDArray[Any] | Placed, *, backend: Backend | str | None = None) -> AnyMatrix:
+        """phi in float64 of standardised inputs u = (x - origin) / unit, (m, p), where large products with them run.
+
+        That is on a device inside of ``Backend.dense``, where it pays. Raises as ``transform``.
+        """
+        inner = self.on_standardised
+        if isinstance(U, Placed):
+            there = features_there(inner, U)
+        else:
+            with inner.named_rows("FeatureMap.transform", U, "float64"):
+                there = features_there(inner, U)
+        if there is not None:
+            return there
+        found: FloatArray = inner.transform(np.asarray(U), dtype=np.float64, backend=backend)
+        return found
+
     def named_rows(
         self, where: str, X: Any, precision: str, rows: npt.NDArray[np.int64] | None = None
     ) -> AbstractContextManager[None]:
@@ -264,27 +282,30 @@ class FeatureMap:
         return like(self.preprocessing.raw(self.standard_preimage(H, near=standard, backend=backend)), F)
 
     def standard_preimage(
-        self, H: FloatArray, *, near: FloatArray | None = None, backend: Backend | str | None = None
+        self, H: AnyMatrix, *, near: AnyMatrix | None = None, backend: Backend | str | None = None
     ) -> FloatArray:
-        """``preimage`` in standardised inputs u = (x - origin) / unit. A large origin then costs no accuracy."""
+        """``preimage`` in standardised inputs u = (x - origin) / unit. A large origin then costs no accuracy.
+
+        Features that are placed become inputs where they are.
+        """
         self.range_basis()  # raises
-        solver = get_backend(backend)
+        solver, H = get_backend(backend), beside(near, H)
         bases = [] if self._ranges is None else self._ranges[:-1]
         references = self._layer_inputs(near)
         for layer, reference, basis in zip(reversed(self.layers), reversed(references), reversed(bases), strict=True):
             if isinstance(layer.weight, Operator):
-                H = layer.weight.preimage(inverse_activation(layer, H), reference)
+                H = layer.weight.preimage(inverse_activation(layer, np.asarray(H)), np.asarray(reference))
             else:
                 at_reference = _apply(solver, layer._replace(activation="linear"), reference)
-                T = inverse_activation(layer, H, at_reference)
-                T = np.subtract(T, at_reference, out=None if T is H else T)  # H may be the caller's
+                T = _from_reference(layer, H, at_reference)
                 H = preimage_in_range(solver, matrix_of(layer), T, basis, overwrite=True)
+                H = beside(reference, H)
                 H += reference
-        return H
+        return np.asarray(H)
 
-    def _layer_inputs(self, near: FloatArray | None) -> list[FloatArray]:
+    def _layer_inputs(self, near: AnyMatrix | None) -> list[AnyMatrix]:
         """The input of each layer for the references; without references one row, that of the origin."""
-        inputs = [np.zeros((1, self.input_dim)) if near is None else near]
+        inputs: list[AnyMatrix] = [np.zeros((1, self.input_dim)) if near is None else near]
         oracle = get_backend("array")
         for layer in self.layers[:-1]:
             inputs.append(_apply(oracle, layer, inputs[-1]))
@@ -350,8 +371,10 @@ def _constant(layer: Layer) -> Layer:
     return layer if layer.bias is None else layer._replace(bias=read_only(layer.bias))
 
 
-def _apply(backend: Backend, layer: Layer, H: FloatArray) -> FloatArray:
+def _apply(backend: Backend, layer: Layer, H: AnyMatrix) -> AnyMatrix:
     """Applies one layer, in float64."""
+    if isinstance(H, Placed):
+        return FeatureMap(H.shape[1], (layer,)).standard_features(H, backend=backend)
     if layer.activation == "linear" and not isinstance(layer.weight, Operator) and not H.any():  # no product for zero
         bias = np.zeros(layer.weight.shape[0]) if layer.bias is None else np.asarray(layer.bias, dtype=np.float64)
         return np.tile(bias, (len(H), 1))
@@ -362,9 +385,7 @@ def inverse_activation(layer: Layer, H: FloatArray, near: FloatArray | float = 0
     """T with act(T) = H, for arccos the branch nearest to ``near``; in blocks of rows that fit the cache."""
     if layer.activation == "linear":
         return H
-    largest = max(H.max(), -H.min()) / layer.parameter if H.size else 0.0
-    if layer.activation == "cosine" and largest > 1.0 + _BEYOND_RANGE:
-        raise DataError(f"preimage: a feature is {largest:.3g} times the range of the cosine; scale the features")
+    _check_in_range(layer, H)
     near = np.broadcast_to(near, H.shape)
     T = np.empty_like(H)
     step = max(1, _CACHED // H.shape[1])
@@ -375,6 +396,23 @@ def inverse_activation(layer: Layer, H: FloatArray, near: FloatArray | float = 0
         else:
             T[rows] = _nearest_angle(np.clip(H[rows] / layer.parameter, -1.0, 1.0), near[rows])
     return T
+
+
+def _check_in_range(layer: Layer, H: AnyMatrix) -> None:
+    """Raises DataError for features beyond the range of a cosine."""
+    largest = largest_magnitude(H) / layer.parameter if H.size and layer.activation == "cosine" else 0.0
+    if largest > 1.0 + _BEYOND_RANGE:
+        raise DataError(f"preimage: a feature is {largest:.3g} times the range of the cosine; scale the features")
+
+
+def _from_reference(layer: Layer, H: AnyMatrix, at_reference: AnyMatrix) -> AnyMatrix:
+    """T - W x_0 - b with act(T) = H, where H is."""
+    if isinstance(H, Placed):
+        _check_in_range(layer, H)
+        return H.engine.undo_activation(layer, H, at_reference)
+    near = np.asarray(at_reference)
+    T = inverse_activation(layer, H, near)
+    return np.asarray(np.subtract(T, near, out=None if T is H else T))  # H may be the caller's
 
 
 def _nearest_angle(cosine: FloatArray, near: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ import scipy.linalg
 from krrdistill.backends import Backend, HadamardWeight, Operator
 from krrdistill.backends.base import Layer, Matrix, dense_matrix, matrix_of
 from krrdistill.backends.tiles import rcond_floor
+from krrdistill.common.placed import AnyMatrix
 from krrdistill.errors import NotSurjective
 
 __all__ = ["layer_ranges", "obstacle", "preimage_in_range"]
@@ -68,15 +69,18 @@ def _range_behind(layer: Layer, basis: FloatArray | None) -> FloatArray | None:
 
 
 def preimage_in_range(
-    solver: Backend, weight: Matrix, rhs: FloatArray, basis: FloatArray | None, *, overwrite: bool = False
-) -> FloatArray:
+    solver: Backend, weight: Matrix, rhs: AnyMatrix, basis: FloatArray | None, *, overwrite: bool = False
+) -> AnyMatrix:
     """The least-norm X (m, d) with X W^T = rhs (m, p) among combinations of ``basis`` (d, r), None for all X.
 
-    Where W is injective on them, rhs is projected onto its range. ``overwrite`` : rhs may be lost.
+    Where W is injective on them, rhs is projected onto its range. ``overwrite`` : rhs may be lost. Where a solver
+    answers it, a placed rhs has a placed X.
     """
     p, d = weight.shape
     if basis is None and p <= d:
-        return np.asarray(solver.preimage_solve(weight, rhs, overwrite=overwrite))
+        found: AnyMatrix = solver.preimage_solve(weight, rhs, overwrite=overwrite)
+        return found
+    rhs = np.asarray(rhs)
     A = _in_coordinates(weight, basis)
     if p <= A.shape[1]:
         coordinates = solver.preimage_solve(A, rhs, overwrite=overwrite)

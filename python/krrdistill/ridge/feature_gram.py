@@ -9,10 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from scipy.linalg import blas, lapack
 
 from krrdistill.common.arrays import check_device, check_number, like, to_host
-from krrdistill.common.products import gram, product, solve_factored
+from krrdistill.common.placed import AnyMatrix, Placed
+from krrdistill.common.products import (
+    all_finite,
+    beside,
+    cholesky,
+    eigenvectors,
+    gram,
+    gram_operations,
+    placed,
+    product,
+    scaled_columns,
+    solve_factored,
+    symmetric_product,
+)
 from krrdistill.common.threads import blas_for
 from krrdistill.errors import DataError
 
@@ -38,16 +50,21 @@ _LANCZOS_CONDITION = 1e7  # of F; beyond it the rounding of the Gram matrix hide
 
 
 class FeatureGram:
-    """F F^T or F^T F, the smaller of the two, of features F (m, p). What is factored is factored once."""
+    """F F^T or F^T F, the smaller of the two, of features F (m, p). What is factored is factored once.
 
-    def __init__(self, F: FloatArray) -> None:
-        self.F = F
-        self.wide = F.shape[0] <= F.shape[1]
-        self.gram = gram(F if self.wide else F.T)
-        self._factors: dict[float, tuple[FloatArray | None, float]] = {}
+    Where large products run on a device F goes there, unless it is there, and everything is made of it there. Results
+    of the size of F stay; singular value decompositions are the host's.
+    """
+
+    def __init__(self, F: AnyMatrix) -> None:
+        m, p = F.shape
+        self.F = placed(F, gram_operations(m, p))
+        self.wide = m <= p
+        self.gram = gram(self.F if self.wide else self.F.T)
+        self._factors: dict[float, tuple[AnyMatrix | None, float]] = {}
         self._values: FloatArray | None = None
 
-    def inverse(self, lambda_s: float) -> FloatArray:
+    def inverse(self, lambda_s: float) -> AnyMatrix:
         """(F F^T + lambda_s I)^-1 F, shape (m, p); for lambda_s = 0 the transposed pseudo-inverse (F^+)^T.
 
         Where Cholesky is too ill-conditioned, by the SVD, with singular values below 1e-10 of the largest counted as 0.
@@ -56,12 +73,13 @@ class FeatureGram:
         if lower is None:
             U, s, Vt = _svd(self.F)
             return product(U * (s / (s * s + lambda_s)), Vt)
-        return solve_factored(lower, self.F) if self.wide else solve_factored(lower, self.F.T).T
+        found: AnyMatrix = solve_factored(lower, self.F) if self.wide else solve_factored(lower, self.F.T).T
+        return found
 
     def fit(self, Y: FloatArray, lambda_s: float) -> FloatArray:
         """W = Y^T (F F^T + lambda_s I)^-1 F, shape (k, p), with one step of iterative refinement."""
         F = self.F
-        if not (np.isfinite(F).all() and np.isfinite(Y).all()):
+        if not (all_finite(F) and all_finite(Y)):
             raise DataError("fit_features: F or Y holds NaN or infinity")
         lower = self._lower(lambda_s)
         if lower is None:
@@ -70,15 +88,15 @@ class FeatureGram:
         if self.wide:  # W^T = F^T a with (F F^T + lambda I) a = Y
             dual = solve_factored(lower, Y)
             dual = dual + solve_factored(lower, Y - product(F, product(F.T, dual)) - lambda_s * dual)
-            return product(dual.T, F)
+            return np.asarray(product(dual.T, F))
         W = solve_factored(lower, product(F.T, Y))
         W = W + solve_factored(lower, product(F.T, Y - product(F, W)) - lambda_s * W)
-        return np.ascontiguousarray(W.T)
+        return np.ascontiguousarray(np.asarray(W.T))
 
     @cached_property
-    def spectrum(self) -> tuple[FloatArray, FloatArray]:
+    def spectrum(self) -> tuple[FloatArray, AnyMatrix]:
         """(squares of the singular values of F, their vectors on the smaller side), in no order."""
-        square, basis = scipy.linalg.eigh(self.gram)
+        square, basis = eigenvectors(self.gram)
         if square[0] < _MIN_SQUARE_RATIO * square[-1]:
             U, s, Vt = _svd(self.F)
             square, basis = s * s, U if self.wide else Vt.T
@@ -89,13 +107,13 @@ class FeatureGram:
         """The square of the largest singular value of F."""
         return float(self.spectrum[0].max())
 
-    def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    def rescaled(self, ratio: Callable[[FloatArray], FloatArray]) -> AnyMatrix:
         """The matrix with singular values s ratio(s^2) and the singular vectors of F."""
         square, basis = self.spectrum
         factors = ratio(square)
         if self.wide:
-            return product(basis * factors, product(basis.T, self.F))
-        return product(product(self.F, basis) * factors, basis.T)
+            return product(scaled_columns(basis, factors), product(basis.T, self.F))
+        return product(scaled_columns(product(self.F, basis), factors), basis.T)
 
     def condition_number(self) -> float:
         """s_1 / s_min(m, p) of F; inf when F is rank deficient.
@@ -105,48 +123,38 @@ class FeatureGram:
         """
         if len(self.gram) <= _EXACT_CONDITION:
             with blas_for(2.0 * len(self.gram) ** 3):
-                square = scipy.linalg.eigvalsh(self.gram)[::-1]
+                square = scipy.linalg.eigvalsh(np.asarray(self.gram))[::-1]
             if square[-1] * _GRAM_VALUES_CONDITION**2 > square[0]:
                 self._values = np.sqrt(square)
                 return float(self._values[0] / self._values[-1])
         else:
             lower, _ = self._factor(0.0)
             if lower is not None:
-                largest = largest_eigenvalue(len(self.gram), lambda x: np.asarray(blas.dsymv(1.0, self.gram.T, x)))
+                largest = largest_eigenvalue(len(self.gram), lambda x: symmetric_product(self.gram, x))
                 inverse_largest = largest_eigenvalue(len(self.gram), lambda x: solve_factored(lower, x))
                 condition = float(np.sqrt(largest * inverse_largest))
                 if condition < _LANCZOS_CONDITION:
                     return condition
-        self._values = scipy.linalg.svdvals(self.F)
+        self._values = scipy.linalg.svdvals(np.asarray(self.F))
         return float(self._values[0] / self._values[-1]) if self._values[-1] > 0.0 else float("inf")
 
     def singular_values(self) -> FloatArray | None:
         """All min(m, p) of F, descending, where ``condition_number`` computed them; None elsewhere."""
         return self._values
 
-    def _lower(self, shift: float) -> FloatArray | None:
+    def _lower(self, shift: float) -> AnyMatrix | None:
         """The Cholesky factor of gram + shift I, None where it is too ill-conditioned to be used."""
         lower, condition = self._factor(shift)
         return lower if condition <= _MAX_GRAM_CONDITION else None
 
-    def _factor(self, shift: float) -> tuple[FloatArray | None, float]:
-        """(L, estimate of the 1-norm condition number) of gram + shift I; (None, inf) if not positive definite."""
-        if shift in self._factors:
-            return self._factors[shift]
-        with blas_for(len(self.gram) ** 3 / 3):
-            shifted = np.array(self.gram.T, order="F")  # symmetric, so this copy needs no transposition
-            shifted[np.diag_indices_from(shifted)] += shift
-            norm = float(lapack.dlange("1", shifted))
-            lower, info = lapack.dpotrf(shifted, lower=1, clean=0, overwrite_a=1)
-            condition = float("inf")
-            if info == 0:
-                rcond, _ = lapack.dpocon(lower, norm, uplo="L")
-                condition = float("inf") if rcond == 0.0 else 1.0 / float(rcond)
-        self._factors[shift] = (lower if info == 0 else None, condition)
+    def _factor(self, shift: float) -> tuple[AnyMatrix | None, float]:
+        """``cholesky`` of gram + shift I."""
+        if shift not in self._factors:
+            self._factors[shift] = cholesky(self.gram, shift)
         return self._factors[shift]
 
 
-def pseudo_inverse(D: FloatArray) -> FloatArray:
+def pseudo_inverse(D: AnyMatrix) -> AnyMatrix:
     """(D^+)^T for D (m, p), again (m, p)."""
     return FeatureGram(D).inverse(0.0)
 
@@ -184,7 +192,7 @@ def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
     return like(FeatureGram(features).fit(labels, lambda_s), F)
 
 
-def contrasts(A: FloatArray) -> FloatArray:
+def contrasts(A: AnyMatrix) -> Any:
     """The m - 1 rows of an orthonormal basis of what has mean 0, times A (m, q): ridge of A with an unpenalised
     intercept is ridge of them without.
 
@@ -193,7 +201,10 @@ def contrasts(A: FloatArray) -> FloatArray:
     m = len(A)
     mirror = np.full(m, 1.0 / np.sqrt(m))
     mirror[0] += 1.0  # the sign that does not cancel
-    return np.asarray((A - np.outer(mirror, (mirror @ A) / mirror[0]))[1:])
+    along = (mirror @ A) / mirror[0]
+    if isinstance(A, Placed):
+        return (A - product(beside(A, mirror[:, None]), along[None]))[1:]
+    return np.asarray((A - np.outer(mirror, along))[1:])
 
 
 def condition_number(F: FloatArray) -> float:
@@ -206,9 +217,9 @@ def feature_rank(F: FloatArray) -> int:
     return _rank(scipy.linalg.svdvals(F))
 
 
-def _svd(A: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _svd(A: AnyMatrix) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Reduced SVD without the singular values below the rank cut-off."""
-    U, s, Vt = scipy.linalg.svd(A, full_matrices=False, check_finite=True)
+    U, s, Vt = scipy.linalg.svd(np.asarray(A), full_matrices=False, check_finite=True)
     rank = _rank(s)
     return U[:, :rank], s[:rank], Vt[:rank]
 

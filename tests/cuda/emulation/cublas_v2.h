@@ -58,3 +58,5 @@ cublasStatus_t cublasDnrm2(cublasHandle_t handle, int n, const double* x, int in
 cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
                            cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
                            double* b, int ldb);
+cublasStatus_t cublasDtrsv(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, cublasDiagType_t diag,
+                           int n, const double* a, int lda, double* x, int incx);

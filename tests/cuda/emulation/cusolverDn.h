@@ -8,6 +8,7 @@ enum cusolverStatus_t {
   CUSOLVER_STATUS_INVALID_VALUE = 3,
   CUSOLVER_STATUS_EXECUTION_FAILED = 6
 };
+enum cusolverEigMode_t { CUSOLVER_EIG_MODE_NOVECTOR = 0, CUSOLVER_EIG_MODE_VECTOR = 1 };
 using cusolverDnHandle_t = emulation::Handle*;
 
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle);
@@ -17,6 +18,10 @@ cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t handle, cublasFi
                                              int lda, int* lwork);
 cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a, int lda,
                                   double* work, int lwork, int* info);
+cusolverStatus_t cusolverDnDsyevd_bufferSize(cusolverDnHandle_t handle, cusolverEigMode_t mode, cublasFillMode_t uplo,
+                                             int n, const double* a, int lda, const double* w, int* lwork);
+cusolverStatus_t cusolverDnDsyevd(cusolverDnHandle_t handle, cusolverEigMode_t mode, cublasFillMode_t uplo, int n,
+                                  double* a, int lda, double* w, double* work, int lwork, int* info);
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t handle, int m, int n, double* a, int lda, int* lwork);
 cusolverStatus_t cusolverDnDgeqrf(cusolverDnHandle_t handle, int m, int n, double* a, int lda, double* tau,
                                   double* work, int lwork, int* info);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <numeric>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -224,6 +225,56 @@ void solve_triangular(bool lower, bool transposed, int m, int n, const double* a
   }
 }
 
+// The symmetric a (n, n) becomes its eigenvectors, one a column, of the eigenvalues w, ascending: by Jacobi's
+// rotations, which need no LAPACK and are as accurate. False where they do not end.
+bool diagonalise(int n, double* a, double* w) {
+  const auto size = static_cast<size_t>(n);
+  std::vector<double> s(size * size), v(size * size, 0.0);
+  for (size_t j = 0; j < size; ++j) {
+    for (size_t i = j; i < size; ++i) {
+      s[j * size + i] = s[i * size + j] = a[j * size + i];
+    }
+    v[j * size + j] = 1.0;
+  }
+  bool moved = true;
+  for (int sweep = 0; moved && sweep < 60; ++sweep) {
+    moved = false;
+    for (size_t p = 0; p < size; ++p) {
+      for (size_t q = p + 1; q < size; ++q) {
+        const double off = s[p * size + q], scale = std::sqrt(std::abs(s[p * size + p] * s[q * size + q]));
+        if (!(std::abs(off) > std::numeric_limits<double>::epsilon() * scale)) {
+          continue;
+        }
+        moved = true;
+        const double theta = (s[q * size + q] - s[p * size + p]) / (2.0 * off);
+        const double t = (theta < 0.0 ? -1.0 : 1.0) / (std::abs(theta) + std::hypot(1.0, theta));
+        const double c = 1.0 / std::hypot(1.0, t), d = c * t;
+        const auto rotate = [c, d](double& x, double& y) {
+          const double before = x;
+          x = c * x - d * y;
+          y = d * before + c * y;
+        };
+        for (size_t i = 0; i < size; ++i) {
+          rotate(s[i * size + p], s[i * size + q]);
+        }
+        for (size_t i = 0; i < size; ++i) {
+          rotate(s[p * size + i], s[q * size + i]);
+          rotate(v[p * size + i], v[q * size + i]);
+        }
+        s[p * size + q] = s[q * size + p] = 0.0;
+      }
+    }
+  }
+  std::vector<size_t> order(size);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t i, size_t j) { return s[i * size + i] < s[j * size + j]; });
+  for (size_t j = 0; j < size; ++j) {
+    w[j] = s[order[j] * size + order[j]];
+    std::copy_n(v.data() + order[j] * size, size, a + j * size);
+  }
+  return !moved;
+}
+
 int size_of(double value) { return std::max(1, static_cast<int>(value)); }
 
 // What a routine of LAPACK reports: its own result, or the one that a test asked for.
@@ -379,6 +430,16 @@ cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasF
   });
 }
 
+cublasStatus_t cublasDtrsv(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, cublasDiagType_t diag,
+                           int n, const double* a, int lda, double* x, int incx) {
+  if (diag != CUBLAS_DIAG_NON_UNIT || !fits(n, n, lda) || incx != 1) {  // as with cublasDgemv
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  return run_blas("cublasDtrsv", handle, [=] {
+    solve_triangular(uplo == CUBLAS_FILL_MODE_LOWER, trans == CUBLAS_OP_T, n, 1, a, lda, x, std::max(1, n));
+  });
+}
+
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
   return make_handle(handle, "cusolverDnCreate", CUSOLVER_STATUS_EXECUTION_FAILED);
 }
@@ -413,6 +474,24 @@ cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t up
     blas<double>().potrf(&triangle, &n, a, &lda, info);
     *info = reported(*info);
   });
+}
+
+cusolverStatus_t cusolverDnDsyevd_bufferSize(cusolverDnHandle_t, cusolverEigMode_t, cublasFillMode_t, int n,
+                                             const double*, int lda, const double*, int* lwork) {
+  if (!fits(n, n, lda)) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
+  *lwork = std::max(1, n);
+  return emulation::fails("cusolverDnDsyevd_bufferSize") ? CUSOLVER_STATUS_EXECUTION_FAILED : CUSOLVER_STATUS_SUCCESS;
+}
+
+cusolverStatus_t cusolverDnDsyevd(cusolverDnHandle_t handle, cusolverEigMode_t mode, cublasFillMode_t uplo, int n,
+                                  double* a, int lda, double* w, double* work, int lwork, int* info) {
+  if (lda != n || lwork < std::max(1, n) || mode != CUSOLVER_EIG_MODE_VECTOR || uplo != CUBLAS_FILL_MODE_LOWER ||
+      !emulation::inside_device_memory(work, static_cast<size_t>(lwork) * sizeof(double))) {
+    return CUSOLVER_STATUS_INVALID_VALUE;
+  }
+  return run_lapack("cusolverDnDsyevd", handle, [=] { *info = reported(diagonalise(n, a, w) ? 0 : 1); });
 }
 
 cusolverStatus_t cusolverDnDgeqrf_bufferSize(cusolverDnHandle_t, int m, int n, double*, int lda, int* lwork) {

@@ -262,4 +262,5 @@ def private_statistics(
 def private_weights(gram: FloatArray, cross: FloatArray, lambda_: float) -> FloatArray:
     """W (k, p) = C~ (G~_+ + lambda I)^-1, the negative eigenvalues of noisy G~ set to 0."""
     values, vectors = scipy.linalg.eigh(gram)
-    return product(product(cross, vectors) / (np.maximum(values, 0.0) + lambda_), vectors.T)
+    rotated = product(cross, vectors) / (np.maximum(values, 0.0) + lambda_)
+    return np.asarray(product(rotated, vectors.T))
