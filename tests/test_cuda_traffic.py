@@ -90,7 +90,7 @@ def test_an_update_moves_no_g_and_allocates_nothing(
     kernel: str,
     dtype: str,
 ) -> None:
-    n, p, k, tiles = 700, 528, 100, 6  # as many tiles as CIFAR-100 has, C as there above 256 KiB
+    n, p, k, tiles = 700, 528, 100, 6  # as many tiles as CIFAR-100 has in host memory, C as there above 256 KiB
     backend = CudaBackend()
     set_tile_rows(monkeypatch, backend, 128)
     X, y = rng.integers(0, 256, (n, p), dtype=np.uint8), np.arange(n) % k
@@ -176,13 +176,15 @@ def test_a_run_costs_what_is_written_here(
 
     training, matrix, count = n - held_out, 8 * k * d, len(lambdas)
     weight = [] if identity else [("keep_weight", Cost(1 + 2, 4 * d * d, 0))]  # once; every end waits for two streams
-    # Steps of Lanczos, whose vectors are the host's, and lambdas that the bounds leave open: both depend on the data.
-    sent = dict(metered.costs)["ridge_path"].to_device - matrix - 8 * count
+    # The lambdas, and the lowest of them less the noise floor; steps of Lanczos, whose vectors are the host's, and
+    # lambdas that the bounds leave open, which depend on the data.
+    shifts = count + 1
+    sent = dict(metered.costs)["ridge_path"].to_device - matrix - 8 * shifts
     steps, left = divmod(sent, 8 * d)
     again = left // 8
     assert 2 <= steps <= 64
     assert 0 <= again <= count
-    solves = count + again
+    solves = shifts + again
     expected = [
         ("zero_gram", Cost(2, 0, 0)),
         *weight,
@@ -197,8 +199,9 @@ def test_a_run_costs_what_is_written_here(
         (
             "ridge_path",
             Cost(
-                # C; Lanczos; of every batch of lambdas these, pivots and their signs; ||W||^2 with <W, C>; the end
-                1 + steps + (3 if again == 0 else 6) + 1 + 2,
+                # The end of mirroring G; C; Lanczos; of every batch of lambdas these, and their pivots; ||W||^2 with
+                # <W, C>; the end
+                2 + 1 + steps + 2 * (1 if again == 0 else 2) + 1 + 2,
                 matrix + 8 * d * steps + 8 * solves,
                 8 * d * steps + 16 * solves + 16 * count,
             ),

@@ -191,9 +191,10 @@ __global__ void __launch_bounds__(threads) add_slabs_kernel(const float* sums, i
 
 }  // namespace
 
-int64_t HalfGram::slabs_for(const Scope& scope, int64_t p, int64_t rows) {
+int64_t HalfGram::slabs_for(Scope& scope, int64_t p, int64_t rows) {
+  const int64_t budget = scope.context.options.memory_budget;
   const int64_t full = ceil_div(blocks_per_processor * scope.context.multiprocessors, triangle_of(p));
-  const int64_t fit = scope.available() / 4 / fixed_bytes(p, 1);
+  const int64_t fit = (budget != 0 ? budget : scope.device_memory()) / 4 / fixed_bytes(p, 1);
   return std::max<int64_t>(1, std::min({full, fit, ceil_div(rows, slab_rows)}));
 }
 

@@ -15,9 +15,9 @@ namespace krrdistill::cuda {
 
 class HalfGram {
  public:
-  // How many slabs of 2048 rows are summed beside each other, so that the device is full and a quarter of the budget
-  // holds their sums, for tiles of at most `rows` rows.
-  static int64_t slabs_for(const Scope& scope, int64_t p, int64_t rows);
+  // How many slabs of 2048 rows are summed beside each other, so that the device is full and a quarter of its memory,
+  // or of the budget, holds their sums, for tiles of at most `rows` rows.
+  static int64_t slabs_for(Scope& scope, int64_t p, int64_t rows);
   static int64_t fixed_bytes(int64_t p, int64_t slabs);
 
   HalfGram(Scope& scope, int64_t p, int64_t slabs);

@@ -187,8 +187,6 @@ class Scope {
   [[nodiscard]] Mark mark() const { return {.blocks = device_.size()}; }
   void release_to(const Mark& mark);
 
-  // Bytes of the budget that are left.
-  int64_t available() { return budget() - used_; }
   // The most rows, at most `wanted`, that fit beside `fixed` bytes. Throws DeviceOutOfMemory when none does.
   [[nodiscard]] int64_t fit_rows(const char* operation, int64_t fixed, int64_t per_row, int64_t wanted);
 
@@ -202,6 +200,8 @@ class Scope {
   std::shared_ptr<void> keep_bytes(void* memory);
   std::shared_ptr<void> keep_bytes_here(void* memory);
   int64_t budget();
+  // Bytes of the budget that are left.
+  int64_t available() { return budget() - used_; }
   // Whether so many bytes more are there for certain, without asking the device.
   [[nodiscard]] bool surely_fits(int64_t bytes) const { return used_ + bytes <= waiting_; }
   void send(void* to, int64_t to_pitch, const void* from, int64_t rows, int64_t row_bytes);
