@@ -17,7 +17,7 @@ __all__ = ["Sizes", "some_rows", "warn_of_units"]
 
 Vector = npt.NDArray[np.float64]
 _RUNS, _RUN_ROWS = 8, 32  # places of X that are looked at, and rows at each
-_MOST_NUMBERS = 1 << 18  # of the rows together: a look takes milliseconds of a pass that takes twenty on a GPU
+_MOST_NUMBERS = 1 << 16  # of the rows together: more of them cost milliseconds of a pass that takes five on a GPU
 _OTHER_UNITS = 10.0
 _USED, _LARGE = 0.01, 0.1  # parts of the entries
 _FEW = 50  # entries that say nothing of units
@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
 
     @staticmethod
     def of(X: Any) -> Sizes:
-        """Those of 256 samples of X (n, d)."""
+        """Those of up to 256 samples of X (n, d)."""
         looked = np.minimum(np.abs(some_rows(X)), _LARGEST)
         return Sizes(float(len(looked)), np.square(looked).sum(axis=0))
 
@@ -73,7 +73,7 @@ class Sizes(NamedTuple):
 def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str, few: int = _FEW) -> None:
     """Warns where samples X (n, d) are ten times as large or small as root mean squares between ``least`` and ``most``.
 
-    256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too large if
+    Up to 256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too large if
     a tenth of all are over 10. Outliers, zeros, single samples and shifts by a few standard deviations pass.
     """
     with np.errstate(over="ignore"):
