@@ -73,8 +73,8 @@ class Sizes(NamedTuple):
 def warn_of_units(where: str, X: Any, least: Vector, most: Vector, whose: str, few: int = _FEW) -> None:
     """Warns where samples X (n, d) are ten times as large or small as root mean squares between ``least`` and ``most``.
 
-    Up to 256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too large if
-    a tenth of all are over 10. Outliers, zeros, single samples and shifts by a few standard deviations pass.
+    Up to 256 rows in eight places are looked at: too small if 99 % of the entries that are not 0 are under 1/10, too
+    large if a tenth of all are over 10. Outliers, zeros, single samples and shifts by a few standard deviations pass.
     """
     with np.errstate(over="ignore"):
         found = _other_units(np.abs(some_rows(X)), least, most, few)
