@@ -159,7 +159,7 @@ double Dense::largest_magnitude(const py::object& a) const {
 ResidentMatrix Dense::cosines(int64_t rows, int64_t columns, const Array<double>& table, double flat,
                               const Array<int64_t>& frequencies, const Array<int8_t>& row_signs,
                               const Array<int8_t>& column_signs) const {
-  constexpr int64_t most = int64_t{1} << 31;  // frequency (2 column + 1) and the bytes of the matrix fit 64 bits
+  constexpr int64_t most = 2'147'483'648;  // frequency (2 column + 1) and the bytes of the matrix fit 64 bits
   const Array<int64_t> chosen = settled(frequencies);
   const cuda::Cosines cosines{.table = table.data(),
                               .frequencies = chosen.data(),

@@ -11,9 +11,9 @@ namespace krrdistill::cuda {
 
 // A matrix, contiguous by rows or by columns. One in memory of the device is ready on every stream.
 struct Operand {
-  const double* data;
-  int64_t rows;
-  int64_t columns;
+  const double* data = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
   bool by_columns = false;
   bool on_device = false;
 
@@ -39,8 +39,8 @@ Resident gram_of(Context& context, const Operand& a, double* out);
 
 // A + shift I = L L^T for a symmetric A (n, n).
 struct Factor {
-  Resident lower;  // L by columns; its upper triangle is anything. Null where A + shift I is not positive definite
-  double norm;     // ||A + shift I||_1
+  Resident lower;     // L by columns; its upper triangle is anything. Null where A + shift I is not positive definite
+  double norm = 0.0;  // ||A + shift I||_1
 };
 Factor cholesky(Context& context, const Operand& a, double shift);
 
@@ -83,7 +83,7 @@ Resident undo_activation(Context& context, Activation activation, double paramet
 // where rcond is below the floor.
 struct Preimages {
   Resident x;
-  double rcond;
+  double rcond = 0.0;
 };
 template <typename T>
 Preimages preimages_here(Context& context, const T* weight, const Operand& rhs, int64_t d, double rcond_floor);

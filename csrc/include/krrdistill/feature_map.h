@@ -64,11 +64,11 @@ constexpr bool is_half(InputType type) { return type == InputType::f16 || type =
 // n rows of input_dim contiguous elements in the caller's memory; row i of the batch is row
 // rows[i] of the memory when `rows` is given (a split needs no copy of the data).
 struct Input {
-  const void* data;
-  InputType type;
-  int64_t row_stride;
-  const int64_t* rows;
-  int64_t n;
+  const void* data = nullptr;
+  InputType type = InputType::f64;
+  int64_t row_stride = 0;
+  const int64_t* rows = nullptr;
+  int64_t n = 0;
 
   [[nodiscard]] int64_t row_of(int64_t i) const { return rows == nullptr ? i : rows[i]; }
 };
