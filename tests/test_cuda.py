@@ -28,6 +28,7 @@ from krrdistill.apps.info import machine
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, forget_shared_backends, shared_backend
 from krrdistill.backends.staged import StagedBackend
+from krrdistill.common.placed import Cosines
 from krrdistill.common.products import (
     add_product,
     add_scaled,
@@ -255,7 +256,8 @@ def placed_eigenvectors(backend: Backend) -> list[Array]:
 def placed_cosines(backend: Backend) -> list[Array]:
     rng, table = np.random.default_rng(13), np.random.default_rng(14).standard_normal(4 * 300)
     signs = [rng.choice(np.array([-1, 1], np.int8), n) for n in (40, 290)]
-    return [np.asarray(engine_of(backend).cosines((43, 300), table, 0.25, rng.permutation(300)[:40], *signs))]
+    drawn = Cosines(table, 0.25, rng.permutation(300)[:40], *signs)
+    return [np.asarray(engine_of(backend).cosines((43, 300), drawn))]
 
 
 def placed_features(kind: str, backend: Backend) -> list[Array]:
