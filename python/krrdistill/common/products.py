@@ -70,14 +70,14 @@ def _engine(operations: float, numbers: int, *operands: AnyMatrix) -> Engine | N
     return engine if engine is not None and engine.pays(operations, numbers) else None
 
 
-def _keeper(operations: float, numbers: int, kept: int) -> Engine | None:
-    """What keeps a matrix of ``kept`` numbers, if so many operations with it are worth the way of ``numbers``."""
+def _engine_with_room(operations: float, numbers: int, kept: int) -> Engine | None:
+    """The engine, if it has room for a matrix of ``kept`` numbers and so many operations pay for moving ``numbers``."""
     engine = _engine(operations, numbers)
     return engine if engine is not None and engine.holds(kept) else None
 
 
 def gram_operations(m: int, p: int) -> float:
-    """The least that features (m, p) take part in: half of the product of their smaller Gram matrix."""
+    """Least number of operations with features (m, p): those of their smaller Gram matrix, of which half is formed."""
     return 1.0 * m * p * min(m, p)
 
 
@@ -85,7 +85,7 @@ def placed(A: AnyMatrix, operations: float) -> AnyMatrix:
     """A where so many operations with it will run: itself, or a copy on a device."""
     if isinstance(A, Placed):
         return A
-    engine = _keeper(operations, A.size, A.size)
+    engine = _engine_with_room(operations, A.size, A.size)
     return A if engine is None else engine.place(A)
 
 
@@ -97,7 +97,7 @@ def beside(A: AnyMatrix | None, B: AnyMatrix) -> AnyMatrix:
 def placed_features(feature_map: Any, X: npt.NDArray[Any] | Placed) -> Placed | None:
     """phi(X) (m, p) in float64 where products with it run; None for the host, which has its own ways to it."""
     (m, _), p = X.shape, feature_map.output_dim
-    engine = X.engine if isinstance(X, Placed) else _keeper(gram_operations(m, p), X.size, m * p)
+    engine = X.engine if isinstance(X, Placed) else _engine_with_room(gram_operations(m, p), X.size, m * p)
     return None if engine is None else engine.features(feature_map, X)
 
 
@@ -162,7 +162,7 @@ def placed_cosines(shape: tuple[int, int], drawn: Cosines, *, operations: float,
 
     It is made where so many operations with it run, for which so many ``numbers`` go there; None for the host.
     """
-    engine = _keeper(operations, drawn.table.size + numbers, shape[0] * shape[1])
+    engine = _engine_with_room(operations, drawn.table.size + numbers, shape[0] * shape[1])
     return None if engine is None else engine.cosines(shape, drawn)
 
 
