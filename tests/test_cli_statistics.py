@@ -227,15 +227,17 @@ def test_later_shard_brings_new_classes(digits: kd.Dataset, capsys: pytest.Captu
         words = ("--dataset", f"{name}.npz", "--out", f"{name}_s.npz", "--like", "few_s.npz", "--classes", "10")
         run("statistics", *words)
     merge = ("merge", "few_s.npz", "new_s.npz", "--out", "sum.npz")
-    assert "6 and 10 classes without labels" in error_of(capsys, 1, *merge)
+    assert "both with classes=10 (--classes 10, which merge and subtract take)" in error_of(capsys, 1, *merge)
     assert "--classes 9: new_s.npz has 10 already" in error_of(capsys, 2, *merge, "--classes", "9")
     assert len(printed(capsys, *merge, "--classes", "10")["classes"]) == 10
     assert_of_same_data(kd.RidgeStatistics.load("sum.npz"), kd.RidgeStatistics.load("all_s.npz"))
     run("subtract", "sum.npz", "few_s.npz", "--classes", "10", "--out", "rest.npz")
     assert_of_same_data(kd.RidgeStatistics.load("rest.npz"), kd.RidgeStatistics.load("new_s.npz"))
     kd.RidgeStatistics(kd.Identity(3), ["a", "b"]).save("named.npz")
-    said = error_of(capsys, 1, "merge", "named.npz", "--classes", "3", "--out", "x.npz")
-    assert said.startswith("named.npz: statistics.grow: these classes have labels")
+    kd.RidgeStatistics(kd.Identity(3), n_targets=2).save("real.npz")
+    for file, why in (("named", "the classes of named.npz have labels"), ("real", "real.npz has real-valued targets")):
+        said = error_of(capsys, 2, "merge", f"{file}.npz", "--classes", "3", "--out", "x.npz")
+        assert said.startswith(f"--classes 3: {why}")
     kd.HeldOutRows(X[:4], y[:4]).save("held.npz")
     assert "held-out rows come with" in error_of(capsys, 2, "merge", "held.npz", "--classes", "10", "--out", "x.npz")
 

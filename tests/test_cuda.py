@@ -28,6 +28,7 @@ from krrdistill.apps.info import machine
 from krrdistill.backends import Backend, HadamardWeight, Layer, backend_status, get_backend
 from krrdistill.backends.cuda import CudaBackend, forget_shared_backends, shared_backend
 from krrdistill.backends.staged import StagedBackend
+from krrdistill.common.placed import Cosines
 from krrdistill.common.products import (
     add_product,
     add_scaled,
@@ -85,22 +86,13 @@ def accumulate_halves(classes: bool, backend: Backend) -> list[Array]:
     return [np.tril(gram), cross]
 
 
-def accumulate_halves_there(backend: Backend) -> list[Array]:
+def accumulate_bfloat16(bits: tuple[int, int], halves: bool, backend: Backend) -> list[Array]:
+    """Numbers with bits in a range; those of tiny ones are no halves, because float32 does not hold their squares."""
     rng = np.random.default_rng(2)
-    X = CudaArray(rng.integers(0x3E00, 0x4000, (40, 19)).astype(np.uint16), bfloat=True)
+    X = CudaArray(rng.integers(*bits, (40, 19)).astype(np.uint16), bfloat=True)
     gram, cross = np.zeros((19, 19)), np.zeros((3, 19))
     used = backend.accumulate(stages(19), X, rng.integers(0, 3, 40), gram, cross, dtype=FLOAT32)
-    assert used.arithmetic == "halves"
-    return [np.tril(gram), cross]
-
-
-def accumulate_tiny(backend: Backend) -> list[Array]:
-    """Of bfloat16 whose squares float32 does not hold."""
-    rng = np.random.default_rng(2)
-    X = CudaArray(rng.integers(0x0800, 0x0A00, (40, 19)).astype(np.uint16), bfloat=True)
-    gram, cross = np.zeros((19, 19)), np.zeros((3, 19))
-    used = backend.accumulate(stages(19), X, rng.integers(0, 3, 40), gram, cross, dtype=FLOAT32)
-    assert used.arithmetic != "halves"
+    assert (used.arithmetic == "halves") == halves
     return [np.tril(gram), cross]
 
 
@@ -255,7 +247,8 @@ def placed_eigenvectors(backend: Backend) -> list[Array]:
 def placed_cosines(backend: Backend) -> list[Array]:
     rng, table = np.random.default_rng(13), np.random.default_rng(14).standard_normal(4 * 300)
     signs = [rng.choice(np.array([-1, 1], np.int8), n) for n in (40, 290)]
-    return [np.asarray(engine_of(backend).cosines((43, 300), table, 0.25, rng.permutation(300)[:40], *signs))]
+    drawn = Cosines(table, 0.25, rng.permutation(300)[:40], *signs)
+    return [np.asarray(engine_of(backend).cosines((43, 300), drawn))]
 
 
 def placed_features(kind: str, backend: Backend) -> list[Array]:
@@ -291,8 +284,8 @@ OPERATIONS: dict[str, Operation] = {
     "accumulate-bytes-targets": functools.partial(accumulate_bytes, False),
     "accumulate-halves": functools.partial(accumulate_halves, True),
     "accumulate-halves-targets": functools.partial(accumulate_halves, False),
-    "accumulate-halves-there": accumulate_halves_there,
-    "accumulate-halves-tiny-there": accumulate_tiny,
+    "accumulate-halves-there": functools.partial(accumulate_bfloat16, (0x3E00, 0x4000), True),
+    "accumulate-halves-tiny-there": functools.partial(accumulate_bfloat16, (0x0800, 0x0A00), False),
     "accumulate-outliers": accumulate_outliers,
     "accumulate-float64": functools.partial(accumulate, "orthogonal_fourier", FLOAT64, True),
     "score_path-2": functools.partial(score_path, FLOAT32, 2),

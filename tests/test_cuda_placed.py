@@ -28,7 +28,7 @@ from krrdistill.common.products import (
     placed,
     product,
     products_on,
-    solve_factored,
+    solve_vector,
 )
 from krrdistill.errors import DeviceError, DeviceOutOfMemory
 from krrdistill.maps import FeatureMap
@@ -431,7 +431,7 @@ def test_condition_numbers_of_factors_are_those_of_lapack(
     assert there is not None
     assert found == pytest.approx(expected, rel=1e-2)
     B = rng.standard_normal(n)
-    tolerances.assert_solve(solve_factored(there, B), solve_factored(lower, B), condition)
+    tolerances.assert_solve(solve_vector(there, B), solve_vector(lower, B), condition)
 
 
 def test_what_a_factorisation_says_is_told(device: ModuleType, everything: type[CudaBackend]) -> None:

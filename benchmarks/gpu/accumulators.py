@@ -1,4 +1,4 @@
-"""What tensor cores lose when they add and truncate: a model of theirs, for positive numbers, in units of 2^-24.
+"""Errors of tensor cores, which truncate when they add: a model, for positive numbers, in units of 2^-24.
 
     python benchmarks/gpu/accumulators.py
 

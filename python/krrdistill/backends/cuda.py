@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import check_choice, is_half, is_on_host, namespace_of
-from krrdistill.common.placed import AnyMatrix, Placed
+from krrdistill.common.placed import AnyMatrix, Cosines, Placed
 from krrdistill.common.products import products_on
 from krrdistill.errors import BackendUnavailable
 
@@ -411,17 +411,9 @@ class CudaBackend(CompiledBackend):
         """max |A_ij|, NaN where one of them is."""
         return float(self._matrices.largest_magnitude(A.made))
 
-    def cosines(
-        self,
-        shape: tuple[int, int],
-        table: FloatArray,
-        flat: float,
-        frequencies: IntArray,
-        row_signs: npt.NDArray[np.int8],
-        column_signs: npt.NDArray[np.int8],
-    ) -> Placed:
-        """See ``products.cosines_there``."""
-        return Placed(self, self._matrices.cosines(*shape, table, flat, frequencies, row_signs, column_signs))
+    def cosines(self, shape: tuple[int, int], drawn: Cosines) -> Placed:
+        """A matrix that is zero but for its last rows and columns, which are E of ``drawn``."""
+        return Placed(self, self._matrices.cosines(*shape, *drawn))
 
     def undo_activation(self, layer: Layer, H: Placed, near: AnyMatrix) -> Placed:
         """T - near with act(T) = H, by rows."""

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AnyMatrix", "Engine", "Placed"]
+__all__ = ["AnyMatrix", "Cosines", "Engine", "Placed"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Signs = npt.NDArray[np.int8]
+
+
+class Cosines(NamedTuple):
+    """E (rows, columns) looked up in a table: E_ij = +-table[frequency_i (2 j + 1) mod 4 M], ``flat`` for frequency 0.
+
+    The sign is the product of those of row and column.
+    """
+
+    table: FloatArray  # (4 M,)
+    flat: float
+    frequencies: IntArray  # (rows,)
+    row_signs: Signs
+    column_signs: Signs
+
+
+class DeviceMatrix(Protocol):
+    """A matrix as the compiled module has it."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def by_columns(self) -> bool: ...
+
+    def transposed(self) -> DeviceMatrix: ...
+
+    def part(self, first: int, rows: int) -> DeviceMatrix: ...
+
+    def download(self, out: FloatArray) -> None: ...
 
 
 class Engine(Protocol):
@@ -58,16 +87,8 @@ class Engine(Protocol):
 
     def largest_magnitude(self, A: Placed) -> float: ...
 
-    def cosines(
-        self,
-        shape: tuple[int, int],
-        table: FloatArray,
-        flat: float,
-        frequencies: IntArray,
-        row_signs: Signs,
-        column_signs: Signs,
-    ) -> Placed:
-        """See ``products.cosines``."""
+    def cosines(self, shape: tuple[int, int], drawn: Cosines) -> Placed:
+        """A matrix that is zero but for its last rows and columns, which are E."""
         ...
 
     def undo_activation(self, layer: Any, H: Placed, near: AnyMatrix) -> Placed:
@@ -88,13 +109,13 @@ class Placed:
     ----------
     engine : Engine
         What made it, and works on it.
-    made : Any
-        The matrix as the engine knows it, with ``shape``, ``by_columns``, ``transposed``, ``part`` and ``download``.
+    made : DeviceMatrix
+        The matrix as the engine knows it.
     """
 
     __array_ufunc__ = None  # an array beside it leaves the operator to it
 
-    def __init__(self, engine: Engine, made: Any) -> None:
+    def __init__(self, engine: Engine, made: DeviceMatrix) -> None:
         self.engine = engine
         self.made = made
 

@@ -3,7 +3,8 @@
 NumPy brings a BLAS of its own with threads of its own. Idle threads of either spin for some 25 ms after a product, and
 take a core from the other: products that alternate between the two run at half of their speed.
 
-This is the one place that tells a matrix of the host from a ``Placed`` one, which stays where its products are formed.
+Matrices are the host's, or ``Placed`` ones, which stay on the device where their products are formed. Whoever calls
+these functions need not know which. Feature maps and the device's backend alone tell them apart as well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from scipy import linalg
 from scipy.linalg import blas, lapack
 
-from .placed import AnyMatrix, Engine, Placed
+from .placed import AnyMatrix, Cosines, Engine, Placed
 from .threads import blas_for
 
 __all__ = [
@@ -28,25 +29,23 @@ __all__ = [
     "all_finite",
     "beside",
     "cholesky",
-    "cosines_there",
     "eigenvectors",
-    "features_there",
     "gram",
     "gram_operations",
     "largest_magnitude",
     "placed",
+    "placed_cosines",
+    "placed_features",
     "product",
     "products_on",
     "scaled_columns",
     "solve_factored",
+    "solve_vector",
     "symmetric_product",
 ]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Signs = npt.NDArray[np.int8]
 _BLOCK = 256  # columns that are mirrored at a time
-_PART = 1 << 18  # numbers that are looked up at a time
 _ESTIMATES = 5  # of the norm of an inverse, as LAPACK
 
 _ENGINE: ContextVar[Engine | None] = ContextVar("engine", default=None)
@@ -71,14 +70,14 @@ def _engine(operations: float, numbers: int, *operands: AnyMatrix) -> Engine | N
     return engine if engine is not None and engine.pays(operations, numbers) else None
 
 
-def _keeper(operations: float, numbers: int, kept: int) -> Engine | None:
-    """What keeps a matrix of ``kept`` numbers, if so many operations with it are worth the way of ``numbers``."""
+def _engine_with_room(operations: float, numbers: int, kept: int) -> Engine | None:
+    """The engine, if it has room for a matrix of ``kept`` numbers and so many operations pay for moving ``numbers``."""
     engine = _engine(operations, numbers)
     return engine if engine is not None and engine.holds(kept) else None
 
 
 def gram_operations(m: int, p: int) -> float:
-    """The least that features (m, p) take part in: half of the product of their smaller Gram matrix."""
+    """Least number of operations with features (m, p): those of their smaller Gram matrix, of which half is formed."""
     return 1.0 * m * p * min(m, p)
 
 
@@ -86,7 +85,7 @@ def placed(A: AnyMatrix, operations: float) -> AnyMatrix:
     """A where so many operations with it will run: itself, or a copy on a device."""
     if isinstance(A, Placed):
         return A
-    engine = _keeper(operations, A.size, A.size)
+    engine = _engine_with_room(operations, A.size, A.size)
     return A if engine is None else engine.place(A)
 
 
@@ -95,17 +94,17 @@ def beside(A: AnyMatrix | None, B: AnyMatrix) -> AnyMatrix:
     return A.engine.place(B) if isinstance(A, Placed) and not isinstance(B, Placed) else B
 
 
-def features_there(feature_map: Any, X: npt.NDArray[Any] | Placed) -> Placed | None:
+def placed_features(feature_map: Any, X: npt.NDArray[Any] | Placed) -> Placed | None:
     """phi(X) (m, p) in float64 where products with it run; None for the host, which has its own ways to it."""
     (m, _), p = X.shape, feature_map.output_dim
-    engine = X.engine if isinstance(X, Placed) else _keeper(gram_operations(m, p), X.size, m * p)
+    engine = X.engine if isinstance(X, Placed) else _engine_with_room(gram_operations(m, p), X.size, m * p)
     return None if engine is None else engine.features(feature_map, X)
 
 
 @overload
 def product(A: FloatArray, B: FloatArray) -> FloatArray: ...
 @overload
-def product(A: AnyMatrix, B: AnyMatrix) -> Any: ...
+def product(A: AnyMatrix, B: AnyMatrix) -> AnyMatrix: ...
 
 
 def product(A: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
@@ -158,24 +157,13 @@ def all_finite(A: AnyMatrix) -> bool:
     return bool(np.isfinite(largest_magnitude(A) if isinstance(A, Placed) else A).all())
 
 
-def cosines_there(
-    shape: tuple[int, int],
-    table: FloatArray,
-    flat: float,
-    frequencies: IntArray,
-    row_signs: Signs,
-    column_signs: Signs,
-    *,
-    operations: float,
-    numbers: int,
-) -> Placed | None:
-    """A matrix that is zero but for its last rows and columns, one for each of the signs: +-table[f (2 j + 1) mod 4 M].
+def placed_cosines(shape: tuple[int, int], drawn: Cosines, *, operations: float, numbers: int) -> Placed | None:
+    """A matrix that is zero but for its last rows and columns, which are E of ``drawn``.
 
-    f is the frequency of the row, ``flat`` stands for f = 0, and the table has 4 M numbers. It is made where so many
-    operations with it run, for which so many ``numbers`` go there; None for the host.
+    It is made where so many operations with it run, for which so many ``numbers`` go there; None for the host.
     """
-    engine = _keeper(operations, table.size + numbers, shape[0] * shape[1])
-    return None if engine is None else engine.cosines(shape, table, flat, frequencies, row_signs, column_signs)
+    engine = _engine_with_room(operations, drawn.table.size + numbers, shape[0] * shape[1])
+    return None if engine is None else engine.cosines(shape, drawn)
 
 
 @overload
@@ -216,7 +204,7 @@ def cholesky(A: AnyMatrix, shift: float) -> tuple[AnyMatrix | None, float]:
         made, norm = A.engine.cholesky(A, shift)
         if made is None:
             return None, float("inf")
-        inverse = _inverse_norm(len(A), lambda x: solve_factored(made, x))
+        inverse = _inverse_norm(len(A), lambda x: solve_vector(made, x))
         return made, norm * inverse if np.isfinite(inverse) else float("inf")
     with blas_for(len(A) ** 3 / 3):
         shifted = np.array(A.T, order="F")  # symmetric, so this copy needs no transposition
@@ -271,24 +259,27 @@ def _inverse_norm(n: int, solve: Callable[[FloatArray], FloatArray]) -> float:
 @overload
 def solve_factored(lower: FloatArray, B: FloatArray) -> FloatArray: ...
 @overload
-def solve_factored(lower: AnyMatrix, B: AnyMatrix) -> Any: ...
+def solve_factored(lower: AnyMatrix, B: AnyMatrix) -> AnyMatrix: ...
 
 
 def solve_factored(lower: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
-    """(L L^T)^-1 B for B (n,) or (n, r), L in the lower triangle of a column-major matrix (n, n).
-
-    A vector is one of the host, and so is the answer.
-    """
+    """(L L^T)^-1 B for B (n, r), L in the lower triangle of a column-major matrix (n, n)."""
     n = len(B)
     operations = 2.0 * n * B.size
-    if isinstance(B, Placed) or B.ndim == 2:
-        engine = _engine(operations, n * n + 2 * B.size, lower, B)
-        if engine is not None:
-            return engine.solve_factored(lower, B)
-    elif isinstance(lower, Placed):
-        return np.asarray(lower.engine.solve_factored(lower, B[:, None])).ravel()
+    engine = _engine(operations, n * n + 2 * B.size, lower, B)
+    if engine is not None:
+        return engine.solve_factored(lower, B)
     with blas_for(operations):
         solution, _ = lapack.dpotrs(lower, B, lower=1)
+    return np.asarray(solution)
+
+
+def solve_vector(lower: AnyMatrix, x: FloatArray) -> FloatArray:
+    """(L L^T)^-1 x for a vector, on the host."""
+    if isinstance(lower, Placed):
+        return np.asarray(lower.engine.solve_factored(lower, x[:, None])).ravel()
+    with blas_for(2.0 * x.size**2):
+        solution, _ = lapack.dpotrs(lower, x, lower=1)
     return np.asarray(solution)
 
 

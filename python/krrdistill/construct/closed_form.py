@@ -8,7 +8,7 @@ D = (F F^T + lambda_s I)^-1 F satisfies Y^T D = W. All such D are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +75,13 @@ def _label_basis(Y: FloatArray, W: FloatArray) -> tuple[FloatArray, FloatArray]:
     return U, np.asarray(Vt / s[:, None])
 
 
-def dual(W: FloatArray, Y: FloatArray, Z: AnyMatrix) -> Any:
+@overload
+def dual(W: FloatArray, Y: FloatArray, Z: FloatArray) -> FloatArray: ...
+@overload
+def dual(W: FloatArray, Y: FloatArray, Z: AnyMatrix) -> AnyMatrix: ...
+
+
+def dual(W: FloatArray, Y: FloatArray, Z: AnyMatrix) -> AnyMatrix:
     """D = P W + (I - P Y^T) Z with P = Y (Y^T Y)^-1; then Y^T D = W for every Z (m, p)."""
     Q, S = _label_basis(Y, W)
     D = product(Q, product(S, W - product(Y.T, Z)))

@@ -15,22 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import lapack, svd
 
-from krrdistill.common.placed import AnyMatrix
-from krrdistill.common.products import add_product, add_scaled, beside, cosines_there, product
+from krrdistill.common.placed import AnyMatrix, Cosines
+from krrdistill.common.products import add_product, add_scaled, beside, placed_cosines, product
 from krrdistill.common.random import Stream, permutation, signs
 from krrdistill.common.threads import blas_for
 
 __all__ = ["OrthogonalDual", "orthonormal_noise"]
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Signs = npt.NDArray[np.int8]
 _RANK = 1e-10  # singular values of A under it, relative to the largest, are rounding and count as 0
 _PART = 1 << 18  # numbers that are looked up at a time
 
@@ -70,10 +67,11 @@ class OrthogonalDual:
         if min(rows, columns) <= 0:
             return cls(product(Q, U), s, Vt, None, 0.0)
         drawn, turns = _draw(rows, columns, seed), taken.shape[1] + len(A)
-        noise: AnyMatrix | None = cosines_there((m, p), *drawn, operations=4.0 * m * p * turns, numbers=(m + p) * turns)
+        operations, numbers = 4.0 * m * p * turns, (m + p) * turns
+        noise: AnyMatrix | None = placed_cosines((m, p), drawn, operations=operations, numbers=numbers)
         if noise is None:
             noise = np.zeros((m, p))
-            _fill(noise[-rows:, -columns:], *drawn)
+            _fill(noise[-rows:, -columns:], drawn)
         _turn(noise, taken, A.T)
         return cls(product(Q, U), s, Vt, noise, float(np.sqrt(np.mean(s * s))))
 
@@ -108,16 +106,6 @@ class OrthogonalDual:
         return replace(self, values=self.values / labels, scale=min(self.scale / labels, most))
 
 
-class _Drawn(NamedTuple):
-    """E_ij = +-table[frequency_i (2 j + 1) mod 4 M], ``flat`` where the frequency is 0."""
-
-    table: FloatArray
-    flat: float
-    frequencies: IntArray
-    row_signs: Signs
-    column_signs: Signs
-
-
 def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
     """Fills E (rows, columns) with orthonormal rows or columns, whichever are fewer, and entries of about one size.
 
@@ -125,31 +113,29 @@ def orthonormal_noise(out: FloatArray, *, seed: int) -> None:
     signs of rows and columns: E_ij = +- sqrt(2 / M) cos(pi (2 j + 1) i / (2 M)).
     """
     rows, columns = out.shape
-    _fill(out, *_draw(rows, columns, seed))
+    _fill(out, _draw(rows, columns, seed))
 
 
-def _draw(rows: int, columns: int, seed: int) -> _Drawn:
+def _draw(rows: int, columns: int, seed: int) -> Cosines:
     """What the noise of these sizes is looked up in, and by."""
     order = max(rows, columns)
     frequencies = permutation(seed, Stream.NOISE_ORDER, order)[:rows]
     drawn = signs(seed, Stream.NOISE_SIGNS, rows + columns)
     table = np.sqrt(2.0 / order) * np.cos(np.pi / (2 * order) * np.arange(4 * order))
-    return _Drawn(table, order**-0.5, frequencies, drawn[:rows], drawn[rows:])
+    return Cosines(table, order**-0.5, frequencies, drawn[:rows], drawn[rows:])
 
 
-def _fill(
-    out: FloatArray, table: FloatArray, flat: float, frequencies: IntArray, row_signs: Signs, column_signs: Signs
-) -> None:
+def _fill(out: FloatArray, drawn: Cosines) -> None:
     """E (rows, columns), some rows at a time."""
     rows, columns = out.shape
     odd = 2 * np.arange(columns) + 1
     step = max(1, _PART // columns)
     for start in range(0, rows, step):
-        frequency = frequencies[start : start + step, None]
-        part = table[frequency * odd % len(table)]
-        part[frequency[:, 0] == 0] = flat
-        part *= row_signs[start : start + len(part), None]
-        np.multiply(part, column_signs, out=out[start : start + step])
+        frequency = drawn.frequencies[start : start + step, None]
+        part = drawn.table[frequency * odd % len(drawn.table)]
+        part[frequency[:, 0] == 0] = drawn.flat
+        part *= drawn.row_signs[start : start + len(part), None]
+        np.multiply(part, drawn.column_signs, out=out[start : start + step])
 
 
 def _turn(noise: AnyMatrix, left: FloatArray, right: FloatArray) -> None:

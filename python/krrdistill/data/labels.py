@@ -130,9 +130,10 @@ class Classes:
         if self == other:
             return self, np.arange(self.count)
         if self.names is None and other.names is None:
+            most = max(self.count, other.count)
             raise DataError(
                 f"{where}: there are {self.count} and {other.count} classes without labels; make the smaller ones "
-                f"grow(...) first, or both with classes={max(self.count, other.count)} (--classes, of merge too)"
+                f"grow(...) first, or both with classes={most} (--classes {most}, which merge and subtract take)"
             )
         ours, theirs = self.names or tuple(range(self.count)), other.names or tuple(range(other.count))
         if type(ours[0]) is not type(theirs[0]):

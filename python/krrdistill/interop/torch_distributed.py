@@ -23,7 +23,8 @@ from krrdistill.errors import BackendUnavailable, DataError, DataWarning
 from krrdistill.maps import FeatureMap
 from krrdistill.ridge.selection import CorrectCounts
 from krrdistill.ridge.shards import Shards
-from krrdistill.ridge.statistics import RidgeStatistics, products_of
+from krrdistill.ridge.statistics import RidgeStatistics
+from krrdistill.ridge.statistics_format import products_of
 from krrdistill.ridge.stores import store_of
 from krrdistill.ridge.sums import Sums
 

@@ -21,7 +21,7 @@ from krrdistill.backends.base import Layer, matrix_of, weight_arrays
 from krrdistill.common.arrays import as_matrix, check_choice, check_count, check_device, dtype_name, like, read_only
 from krrdistill.common.faults import rows_of
 from krrdistill.common.placed import AnyMatrix, Placed
-from krrdistill.common.products import beside, features_there, largest_magnitude
+from krrdistill.common.products import beside, largest_magnitude, placed_features
 from krrdistill.common.samples import as_samples
 from krrdistill.data import Preprocessing
 from krrdistill.errors import DataError, NotSurjective
@@ -152,10 +152,10 @@ class FeatureMap:
         """
         inner = self.on_standardised
         if isinstance(U, Placed):
-            there = features_there(inner, U)
+            there = placed_features(inner, U)
         else:
             with inner.named_rows("FeatureMap.transform", U, "float64"):
-                there = features_there(inner, U)
+                there = placed_features(inner, U)
         if there is not None:
             return there
         found: FloatArray = inner.transform(np.asarray(U), dtype=np.float64, backend=backend)

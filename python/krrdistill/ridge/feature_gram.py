@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
 from krrdistill.common.arrays import check_device, check_number, like, to_host
-from krrdistill.common.placed import AnyMatrix, Placed
+from krrdistill.common.placed import AnyMatrix
 from krrdistill.common.products import (
     all_finite,
     beside,
@@ -23,6 +23,7 @@ from krrdistill.common.products import (
     product,
     scaled_columns,
     solve_factored,
+    solve_vector,
     symmetric_product,
 )
 from krrdistill.common.threads import blas_for
@@ -131,7 +132,7 @@ class FeatureGram:
             lower, _ = self._factor(0.0)
             if lower is not None:
                 largest = largest_eigenvalue(len(self.gram), lambda x: symmetric_product(self.gram, x))
-                inverse_largest = largest_eigenvalue(len(self.gram), lambda x: solve_factored(lower, x))
+                inverse_largest = largest_eigenvalue(len(self.gram), lambda x: solve_vector(lower, x))
                 condition = float(np.sqrt(largest * inverse_largest))
                 if condition < _LANCZOS_CONDITION:
                     return condition
@@ -192,7 +193,13 @@ def fit_features(F: Any, Y: Any, lambda_s: float = 0.0) -> Any:
     return like(FeatureGram(features).fit(labels, lambda_s), F)
 
 
-def contrasts(A: AnyMatrix) -> Any:
+@overload
+def contrasts(A: FloatArray) -> FloatArray: ...
+@overload
+def contrasts(A: AnyMatrix) -> AnyMatrix: ...
+
+
+def contrasts(A: AnyMatrix) -> AnyMatrix:
     """The m - 1 rows of an orthonormal basis of what has mean 0, times A (m, q): ridge of A with an unpenalised
     intercept is ridge of them without.
 
@@ -202,9 +209,7 @@ def contrasts(A: AnyMatrix) -> Any:
     mirror = np.full(m, 1.0 / np.sqrt(m))
     mirror[0] += 1.0  # the sign that does not cancel
     along = (mirror @ A) / mirror[0]
-    if isinstance(A, Placed):
-        return (A - product(beside(A, mirror[:, None]), along[None]))[1:]
-    return np.asarray((A - np.outer(mirror, along))[1:])
+    return (A - product(beside(A, mirror[:, None]), along[None]))[1:]
 
 
 def condition_number(F: FloatArray) -> float:

@@ -60,7 +60,7 @@ from .sums import (
 )
 from .system import Moments, RidgeSystem, centred_system, system_of_rows
 
-__all__ = ["CENTERS", "RidgeStatistics", "products_of"]
+__all__ = ["CENTERS", "RidgeStatistics"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -427,9 +427,9 @@ class RidgeStatistics:
 
     @contextmanager
     def _changing_gram(self) -> Iterator[None]:
-        """G changes in place; who interrupts that leaves statistics that refuse their use. Other failures change none.
+        """G changes in place in the block. Ctrl-C there leaves the statistics unusable; other failures change nothing.
 
-        They stay unusable until their other sums have been changed, too.
+        After the block they are unusable until the caller has changed the other sums, too.
         """
         self._broken = True
         try:

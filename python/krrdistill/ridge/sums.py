@@ -114,7 +114,7 @@ def check_rest(rest: Sums, weight: float, ours: FloatArray, theirs: FloatArray) 
 
 
 def largest_factor(targets: npt.NDArray[Any], origin: FloatArray, weights: FloatArray | None) -> float:
-    """The largest number, at least 1, that features or targets are multiplied by, or that takes a feature's place."""
+    """Bound, at least 1, on what weights and centred targets multiply features by."""
     root = 1.0 if weights is None else max(1.0, float(np.sqrt(weights.max(initial=0.0))))
     if targets.ndim == 1:
         return root

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from krrdistill.apps.cli import status
-from krrdistill.apps.cli.settings import RunSettings, VerifySettings
+from krrdistill.apps.cli.settings import DistillSettings, RunSettings, VerifySettings
 from krrdistill.common.documents import parse_json
 from krrdistill.errors import DataError
 
@@ -41,7 +41,7 @@ def load_data(
     return dataset
 
 
-def test_part(settings: Any) -> OnePart | None:
+def test_part(settings: DistillSettings | VerifySettings) -> OnePart | None:
     """The test set that --test names: the test part of a source that has parts, else all of it."""
     from krrdistill.data.registry import load_part
 

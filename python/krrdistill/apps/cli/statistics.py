@@ -205,10 +205,14 @@ def _of_classes(settings: MergeSettings, file: Path) -> RidgeStatistics:
     statistics = load_statistics(file, settings.kernel)
     if settings.classes is None or settings.classes == statistics.k:
         return statistics
-    if settings.classes < statistics.k:
-        raise status.UsageError(f"--classes {settings.classes}: {file} has {statistics.k} already")
-    with about(file):
-        return statistics.grow(settings.classes - statistics.k)
+    asked, classes = f"--classes {settings.classes}", statistics.classes
+    if classes is None:
+        raise status.UsageError(f"{asked}: {file} has real-valued targets, no classes")
+    if classes.names is not None:
+        raise status.UsageError(f"{asked}: the classes of {file} have labels; leave it out, new labels are added")
+    if settings.classes < classes.count:
+        raise status.UsageError(f"{asked}: {file} has {classes.count} already")
+    return statistics.grow(settings.classes - classes.count)
 
 
 def _join_held_out(files: Sequence[Path], settings: MergeSettings, *, as_json: bool) -> int:
