@@ -23,15 +23,9 @@ Resident give(Scope& scope, double* result, int64_t n, double* out) {
   return nullptr;
 }
 
-// A copy that may be overwritten.
-double* copy_of(Scope& scope, const Operand& a) {
-  if (!a.on_device) {
-    return scope.upload(a.data, a.size());
-  }
-  auto* copy = scope.device<double>(a.size());
-  KRRDISTILL_CHECK(cudaMemcpyAsync(copy, a.data, static_cast<size_t>(a.size()) * sizeof(double),
-                                   cudaMemcpyDeviceToDevice, scope.context.compute));
-  return copy;
+// n numbers, all 0: sums of no terms, for which cuBLAS refuses strides of zero.
+void clear(Scope& scope, double* out, int64_t n) {
+  KRRDISTILL_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(n) * sizeof(double), scope.context.compute));
 }
 
 void require_success(const char* routine, int info) {
@@ -41,6 +35,16 @@ void require_success(const char* routine, int info) {
 }
 
 }  // namespace
+
+double* copy_of(Scope& scope, const Operand& a) {
+  if (!a.on_device) {
+    return scope.upload(a.data, a.size());
+  }
+  auto* copy = scope.device<double>(a.size());
+  KRRDISTILL_CHECK(cudaMemcpyAsync(copy, a.data, static_cast<size_t>(a.size()) * sizeof(double),
+                                   cudaMemcpyDeviceToDevice, scope.context.compute));
+  return copy;
+}
 
 const double* operand(Scope& scope, const Operand& a) { return a.on_device ? a.data : scope.upload(a.data, a.size()); }
 
@@ -60,6 +64,10 @@ Resident multiply(Context& context, const Operand& a, const Operand& b, double* 
   const double* left = operand(scope, a);
   const double* right = operand(scope, b);
   auto* product = scope.device<double>(m * r);
+  if (n == 0) {
+    clear(scope, product, m * r);
+    return give(scope, product, m * r, out);
+  }
   // Row-major out (m, r) is column-major (r, m) = B^T A^T.
   gemm<double>(scope, b.by_columns ? CUBLAS_OP_T : CUBLAS_OP_N, a.by_columns ? CUBLAS_OP_T : CUBLAS_OP_N, r, m, n,
                right, b.by_columns ? n : r, left, a.by_columns ? m : n, 0.0, product, r);
@@ -71,6 +79,10 @@ Resident gram_of(Context& context, const Operand& a, double* out) {
   Scope scope(context);
   const double* matrix = operand(scope, a);
   auto* product = scope.device<double>(m * m);
+  if (a.size() == 0) {
+    clear(scope, product, m * m);
+    return give(scope, product, m * m, out);
+  }
   // Row-major a (m, n) is column-major (n, m), whose columns are multiplied.
   syrk<double>(scope, m, n, matrix, a.by_columns ? m : n, 0.0, product, m, a.by_columns ? CUBLAS_OP_N : CUBLAS_OP_T);
   mirror(context.compute, product, m);
@@ -121,6 +133,9 @@ Resident solve_factored(Context& context, const Operand& factor, const Operand& 
   Scope scope(context);
   const double* lower = operand(scope, factor);
   double* x = copy_of(scope, b);
+  if (b.size() == 0) {
+    return give(scope, x, 0, out);
+  }
   const double one = 1.0;
   const bool left = b.by_columns;
   // By rows, b is column-major (r, n) = B^T, and B^T L^-T L^-1 is wanted; by columns L^-T L^-1 B.

@@ -317,7 +317,7 @@ class CudaBackend(CompiledBackend):
 
         Only one that nobody can write into.
         """
-        if weight.nbytes < _KEPT_BYTES or not self._keeps_weights:
+        if weight.nbytes < _KEPT_BYTES or not self._keeps_weights or dtype not in (np.float32, np.float64):
             return super()._dense(weight, dtype)
         key = (id(weight), dtype)
         if not _is_frozen(weight):
