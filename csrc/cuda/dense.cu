@@ -28,10 +28,8 @@ void clear(Scope& scope, double* out, int64_t n) {
   KRRDISTILL_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(n) * sizeof(double), scope.context.compute));
 }
 
-void require_success(const char* routine, int info) {
-  if (info != 0) {
-    throw DeviceError(std::string("CUDA: ") + routine + " failed with info " + std::to_string(info));
-  }
+[[noreturn]] void fail(const char* routine, int info) {
+  throw DeviceError(std::string("CUDA: ") + routine + " failed with info " + std::to_string(info));
 }
 
 }  // namespace
@@ -47,6 +45,29 @@ double* copy_of(Scope& scope, const Operand& a) {
 }
 
 const double* operand(Scope& scope, const Operand& a) { return a.on_device ? a.data : scope.upload(a.data, a.size()); }
+
+int info_of(Scope& scope, const char* routine, const int* device_info) {
+  auto* info = scope.pinned<int>(1);  // of the scope, which waits for the copy where that fails
+  scope.download(info, device_info, 1);
+  if (*info < 0) {
+    fail(routine, *info);
+  }
+  return *info;
+}
+
+int cholesky_in_place(Scope& scope, cublasFillMode_t triangle, int64_t n, double* a) {
+  cusolverDnHandle_t solver = scope.context.solver;
+  const int order = narrow(n);
+  int length = 0;
+  KRRDISTILL_CHECK(cusolverDnDpotrf_bufferSize(solver, triangle, order, a, order, &length));
+  const Scope::Mark before = scope.mark();
+  auto* work = scope.device<double>(length);
+  auto* info = scope.device<int>(1);
+  KRRDISTILL_CHECK(cusolverDnDpotrf(solver, triangle, order, a, order, work, length, info));
+  const int failed = info_of(scope, "potrf", info);
+  scope.release_to(before);
+  return failed;
+}
 
 Resident place(Context& context, const Operand& a) {
   Scope scope(context);
@@ -92,19 +113,11 @@ Resident gram_of(Context& context, const Operand& a, double* out) {
 Factor cholesky(Context& context, const Operand& a, double shift) {
   const int64_t n = a.rows;
   std::vector<double> sums(static_cast<size_t>(n));  // before the scope, which waits for copies to them
-  int work_size = 0, failed = 0;
   Scope scope(context);
   auto* lower = scope.device<double>(n * n);
   auto* column_sums = scope.device<double>(n);
-  auto* info = scope.device<int>(1);
   shift_diagonal(context.compute, operand(scope, a), n, shift, lower, column_sums);
-  KRRDISTILL_CHECK(
-      cusolverDnDpotrf_bufferSize(context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), lower, narrow(n), &work_size));
-  auto* work = scope.device<double>(work_size);
-  KRRDISTILL_CHECK(
-      cusolverDnDpotrf(context.solver, CUBLAS_FILL_MODE_LOWER, narrow(n), lower, narrow(n), work, work_size, info));
-  scope.download(&failed, info, 1);
-  require_success("potrf", std::min(failed, 0));
+  const int failed = cholesky_in_place(scope, CUBLAS_FILL_MODE_LOWER, n, lower);
   scope.download(sums.data(), column_sums, n);
   const double norm = *std::max_element(sums.begin(), sums.end());
   return {.lower = failed == 0 ? scope.keep_here(lower) : nullptr, .norm = norm};
@@ -112,7 +125,7 @@ Factor cholesky(Context& context, const Operand& a, double shift) {
 
 Resident eigenvectors(Context& context, const Operand& a, double* values) {
   const int n = narrow(a.rows);
-  int work_size = 0, failed = 0;  // before the scope, which waits for copies to them
+  int work_size = 0;
   Scope scope(context);
   double* vectors = copy_of(scope, a);
   auto* found = scope.device<double>(n);
@@ -122,8 +135,9 @@ Resident eigenvectors(Context& context, const Operand& a, double* values) {
   auto* work = scope.device<double>(work_size);
   KRRDISTILL_CHECK(cusolverDnDsyevd(context.solver, CUSOLVER_EIG_MODE_VECTOR, CUBLAS_FILL_MODE_LOWER, n, vectors, n,
                                     found, work, work_size, info));
-  scope.download(&failed, info, 1);
-  require_success("syevd", failed);
+  if (const int failed = info_of(scope, "syevd", info); failed != 0) {
+    fail("syevd", failed);
+  }
   scope.download(values, found, n);
   return scope.keep_here(vectors);
 }

@@ -28,8 +28,8 @@ std::string name_of(const char* call) {
 constexpr int64_t ring_bytes = int64_t{8} << 20;    // of each of two pinned buffers
 constexpr int64_t direct_bytes = int64_t{1} << 18;  // up to it one pageable copy is as fast
 
-// A block of the pool may be twice as large as what is asked for, but not by more than this part of the device's memory:
-// nobody counts what is left over of it, and the budget leaves a tenth.
+// A block of the pool may be twice as large as what is asked for, but not by more than this part of the device's
+// memory: nobody counts what is left over of it, and the budget leaves a tenth.
 constexpr int64_t spared_part = 128;
 
 constexpr const char* spawn = "start processes with multiprocessing.get_context(\"spawn\")";
