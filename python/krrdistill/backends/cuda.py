@@ -141,6 +141,7 @@ class _Kept(NamedTuple):
     """A weight whose copy is on the GPU."""
 
     weight: Any  # a weak reference, which lets go of the rest when the weight dies
+    address: int  # of the weight, by which operations find its copy
     cast: npt.NDArray[Any] | None  # to the type of the operations, where that is another one
     copy: Any
 
@@ -321,7 +322,9 @@ class CudaBackend(CompiledBackend):
             return super()._dense(weight, dtype)
         key = (id(weight), dtype)
         if not _is_frozen(weight):
-            self._kept.pop(key, None)  # it was when it was kept
+            for other, found in list(self._kept.items()):  # it was when it, or one in the same place, was kept
+                if found.address == weight.ctypes.data or other == key:
+                    self._kept.pop(other, None)
             return super()._dense(weight, dtype)
         kept = self._kept.get(key)
         if kept is None:
@@ -334,7 +337,8 @@ class CudaBackend(CompiledBackend):
                     backend._kept.pop(key, None)
 
             cast = None if np.may_share_memory(dense, weight) else dense
-            kept = _Kept(weakref.ref(weight, forget), cast, self._operations.keep_weight(dense))
+            copy = self._operations.keep_weight(dense)
+            kept = _Kept(weakref.ref(weight, forget), weight.ctypes.data, cast, copy)
             self._kept[key] = kept
         return weight if kept.cast is None else kept.cast
 
