@@ -187,6 +187,22 @@ def test_features_of_constant_samples_of_every_type(everything: type[CudaBackend
     tolerances.assert_reduction(np.asarray(found), expected, np.dtype(np.float64), D, np.full_like(expected, 1e3))
 
 
+def test_eigenvectors_that_the_device_refuses_are_the_hosts(
+    everything: type[CudaBackend], monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr(module, "_MOST_EIGENVECTORS", 19)
+    backend, root = everything(), rng.standard_normal((20, 30))
+    for order in (19, 20):
+        A = (root @ root.T)[:order, :order]
+        there = backend.place(A)
+        backend._module.calls_by_name()
+        values, vectors = eigenvectors(there)
+        assert ("cusolverDnDsyevd" in backend._module.calls_by_name()) == (order == 19)
+        assert isinstance(vectors, Placed)
+        V = np.asarray(vectors)
+        tolerances.assert_solve((V * values) @ V.T, A, 20.0)
+
+
 # The bus
 
 

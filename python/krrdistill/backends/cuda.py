@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import linalg
 
 from krrdistill.common.arrays import check_choice, is_half, is_on_host, namespace_of
 from krrdistill.common.placed import AnyMatrix, Placed
@@ -49,6 +50,9 @@ _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the versi
 _CAPABILITY = (8, 0)
 _OPERATIONS_PER_NUMBER = 320.0  # 8 bytes take 0.5 ns each way, the host's BLAS 400 operations a ns
 _SHARE = 8  # of the memory may be a matrix that stays: it is among half a dozen of its size
+# cuSOLVER's syevd refuses 23,200 columns, whose work space is beyond 32 bits:
+# https://github.com/JuliaGPU/CUDA.jl/issues/2908
+_MOST_EIGENVECTORS = 20_000
 _KEPT_BYTES = 1 << 20  # smaller weights go to the GPU every time
 PRODUCTS = ("auto", "fp32", "tf32")
 # Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
@@ -394,7 +398,10 @@ class CudaBackend(CompiledBackend):
         return None if lower is None else Placed(self, lower), norm
 
     def eigenvectors(self, A: Placed) -> tuple[FloatArray, Placed]:
-        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns)."""
+        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns); of a very large one by the host."""
+        if len(A) > _MOST_EIGENVECTORS:
+            values, found = linalg.eigh(np.asarray(A))
+            return values, self.place(found)
         values = np.empty(len(A))
         vectors = Placed(self, self._matrices.eigenvectors(A.made, values))
         return values, vectors
