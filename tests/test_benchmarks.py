@@ -562,6 +562,14 @@ def test_gpu_tests_that_failed_are_named(run: Any, tmp_path: Path) -> None:
     assert script("gpu.checks")._spread(list("abcdefghijklmnopqrstuvwxyz")) == list("adgjmpsvy")
 
 
+def test_gpu_sanitizer_finds_the_tests_that_it_is_to_run(run: Any) -> None:
+    checks, session = script("gpu.checks"), script("gpu.session").Session()
+    for _, files, words in checks._CHECKED[:2]:  # the others have run
+        tests = checks._spread(checks._collected(session, files, words))
+        assert len(tests) > 5
+        assert all(name.startswith(files[0]) and "cuda-emulated" not in name for name in tests)
+
+
 def test_estimate_is_the_arithmetic_that_its_page_states(run: Any) -> None:
     scale = script("scale")
     cluster = scale.Cluster("two", workers=2, nodes=2, flops=1e12, reading=1e9, bus=1e12)

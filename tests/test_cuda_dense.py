@@ -124,6 +124,27 @@ def test_a_weight_crosses_the_bus_once_while_it_lives(
     assert device.live_objects() == kept - waiting - 1
 
 
+def test_a_weight_that_was_changed_after_all_goes_to_the_device_again(
+    device: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under whatever name: operations find copies by where arrays begin."""
+    monkeypatch.setattr(module, "_KEPT_BYTES", 0)
+    backend, X = CudaBackend(), np.ones((1, 6), np.float32)
+
+    def first(weight: Array, dtype: Any) -> float:
+        return float(backend.transform(stages(6, (Layer(weight, None, "linear", 1.0),)), X, dtype=dtype)[0, 0])
+
+    for dtype in (FLOAT32, FLOAT64):
+        for name in (lambda weight: weight, lambda weight: weight[:], lambda weight: weight.view()):
+            weight = np.eye(6, dtype=np.float32)
+            weight.flags.writeable = False
+            assert first(weight, dtype) == 1.0
+            weight.flags.writeable = True
+            weight *= 2.0
+            assert first(name(weight), dtype) == 2.0
+            assert not backend._kept
+
+
 @pytest.mark.parametrize("kernel", ["identity", "FCNN"])
 def test_a_run_sends_samples_and_weights_once_and_brings_one_model_back(
     device: ModuleType, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator, kernel: str

@@ -153,6 +153,56 @@ def test_large_orders_have_their_extreme_values_by_iteration(
     assert features.singular_values() is None
 
 
+def test_a_matrix_may_be_added_to_its_own_memory(everything: type[CudaBackend], rng: np.random.Generator) -> None:
+    """Rows that many threads read while others write them."""
+    A = rng.standard_normal((40, 40))
+    for alpha, other in ((1.0, lambda A: A.T), (-1.0, lambda A: A[7:8]), (2.0, lambda A: A)):
+        there = everything().place(A)
+        there.engine.combine_into(1.0, there, alpha, other(there))
+        tolerances.assert_exact(np.asarray(there), A + alpha * other(A))
+
+
+def test_matrices_without_rows_or_columns_are_those_of_the_host(everything: type[CudaBackend]) -> None:
+    backend = everything()
+    for m, n, r in ((3, 0, 4), (0, 3, 4), (3, 4, 0), (0, 0, 0)):
+        A, B = np.ones((m, n)), np.ones((n, r))
+        with products_on(backend):
+            for there, here in ((placed(A, 1.0), A), (placed(A, 1.0).T, A.T)):
+                tolerances.assert_exact(np.asarray(gram(there)), here @ here.T)
+            tolerances.assert_exact(np.asarray(product(backend.place(A), B)), A @ B)
+            assert np.asarray(backend.place(A) + A).shape == (m, n)
+            assert largest_magnitude(backend.place(A)) == float(A.size > 0)
+    lower, _ = cholesky(backend.place(np.eye(3)), 0.0)
+    assert lower is not None
+    assert solve_factored(lower, backend.place(np.ones((3, 0)))).shape == (3, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32])
+def test_features_of_constant_samples_of_every_type(everything: type[CudaBackend], dtype: Any) -> None:
+    X = data()[0].astype(dtype)
+    X.flags.writeable = False
+    phi = MAPS["FCNN"]()
+    found = everything().features(phi, X)
+    expected = kd.get_backend("array").transform(phi, X, dtype=np.dtype(np.float64))
+    tolerances.assert_reduction(np.asarray(found), expected, np.dtype(np.float64), D, np.full_like(expected, 1e3))
+
+
+def test_eigenvectors_that_the_device_refuses_are_the_hosts(
+    everything: type[CudaBackend], monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr(module, "_MOST_EIGENVECTORS", 19)
+    backend, root = everything(), rng.standard_normal((20, 30))
+    for order in (19, 20):
+        A = (root @ root.T)[:order, :order]
+        there = backend.place(A)
+        backend._module.calls_by_name()
+        values, vectors = eigenvectors(there)
+        assert ("cusolverDnDsyevd" in backend._module.calls_by_name()) == (order == 19)
+        assert isinstance(vectors, Placed)
+        V = np.asarray(vectors)
+        tolerances.assert_solve((V * values) @ V.T, A, 20.0)
+
+
 # The bus
 
 

@@ -247,6 +247,15 @@ def test_g_may_end_in_one_thread_while_another_works(device: ModuleType, rng: np
         tolerances.assert_exact(gram, X.T @ X)
 
 
+def test_memory_that_waits_is_not_wasted_on_what_is_half_as_large(device: ModuleType) -> None:
+    """Else two matrices that fit would not: the first would stay in memory that is large enough for both."""
+    device.emulate(memory=10_000_000)
+    backend = CudaBackend()
+    backend.place(np.ones((1000, 1000)))
+    A = backend.place(np.ones((1000, 510)))
+    tolerances.assert_exact(np.asarray(A + A), np.full((1000, 510), 2.0))
+
+
 # What is free
 
 

@@ -24,6 +24,8 @@ _PROCESSES = min(10, os.cpu_count() or 1)
 _INTERRUPTED = 8.0  # seconds to write the results
 # What is run under the sanitizer: its tool, test files, and the words that choose from them (pytest -k).
 _CHECKED = (
+    ("racecheck", ("tests/test_cuda_device.py",), "halves_small or narrow_maps"),
+    ("memcheck", ("tests/test_cuda_device.py",), "small"),
     ("memcheck", ("tests/test_hadamard.py",), ""),
     ("memcheck", ("tests/test_backends.py",), "accumulate or ridge_path"),
     ("racecheck", ("tests/test_hadamard.py",), "solve"),

@@ -60,7 +60,7 @@ PARTS = {
     "kip": Part("kip_steps", 45),
     "wide": Part("wide", 25),
     "parity": Part("checks", 120, "parity", "parity.log"),
-    "sanitizer": Part("checks", 70, "sanitizer", "sanitizer.log"),
+    "sanitizer": Part("checks", 120, "sanitizer", "sanitizer.log"),
 }
 _TOTAL = 440.0
 _KILLED = 10.0  # seconds that a process may take to end when it is killed

@@ -86,11 +86,12 @@ __global__ void __launch_bounds__(threads)
 }
 
 template <typename T>
-__global__ void __launch_bounds__(threads) add_kernel(const T* x, double* sum, int64_t rows, int64_t p, bool lower) {
+__global__ void __launch_bounds__(threads)
+    add_kernel(const T* x, double* sum, int64_t rows, int64_t p, bool lower, double sign) {
   const int64_t column = flat_index();
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     if (column < (lower ? row + 1 : p)) {
-      sum[row * p + column] += static_cast<double>(x[row * p + column]);
+      sum[row * p + column] += sign * static_cast<double>(x[row * p + column]);
     }
   }
 }
@@ -184,8 +185,8 @@ void widen(cudaStream_t stream, const float* x, double* out, int64_t n) {
 }
 
 template <typename T>
-void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower) {
-  launch("add", &add_kernel<T>, grid_of(ceil_div(p, threads), rows), threads, 0, stream, x, sum, rows, p, lower);
+void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower, double sign) {
+  launch("add", &add_kernel<T>, grid_of(ceil_div(p, threads), rows), threads, 0, stream, x, sum, rows, p, lower, sign);
 }
 
 template void standardise(cudaStream_t, const void*, InputType, const Factors<float>&, float*, int64_t, int64_t,
@@ -194,7 +195,7 @@ template void standardise(cudaStream_t, const void*, InputType, const Factors<do
                           int64_t, unsigned long long*);
 template void epilogue(cudaStream_t, const Layer<float>&, float*, int64_t);
 template void epilogue(cudaStream_t, const Layer<double>&, double*, int64_t);
-template void add(cudaStream_t, const float*, double*, int64_t, int64_t, bool);
-template void add(cudaStream_t, const double*, double*, int64_t, int64_t, bool);
+template void add(cudaStream_t, const float*, double*, int64_t, int64_t, bool, double);
+template void add(cudaStream_t, const double*, double*, int64_t, int64_t, bool, double);
 
 }  // namespace krrdistill::cuda

@@ -34,8 +34,8 @@ void epilogue(cudaStream_t stream, const Layer<T>& layer, T* x, int64_t count);
 // out = x, in double.
 void widen(cudaStream_t stream, const float* x, double* out, int64_t n);
 
-// sum += x (rows of p, both with stride p) in double; `lower`: only elements (i, j) with j <= i.
+// sum += sign x (rows of p, both with stride p) in double; `lower`: only elements (i, j) with j <= i.
 template <typename T>
-void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower);
+void add(cudaStream_t stream, const T* x, double* sum, int64_t rows, int64_t p, bool lower, double sign = 1.0);
 
 }  // namespace krrdistill::cuda

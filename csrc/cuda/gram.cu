@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cuda/elementwise.h"
 #include "cuda/shared.h"
 
 namespace krrdistill::cuda {
@@ -30,16 +31,6 @@ __global__ void __launch_bounds__(block * 8) mirror_kernel(double* gram, int64_t
     const int64_t above = column + i, right = row + x;
     if (above < right && right < p) {
       gram[above * p + right] = tile[x * (block + 1) + i];
-    }
-  }
-}
-
-// sum += sign x on the lower triangle
-__global__ void __launch_bounds__(threads) combine_kernel(const double* x, double sign, double* sum, int64_t p) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (int64_t row = blockIdx.y; row < p; row += gridDim.y) {
-    if (column <= row) {
-      sum[row * p + column] += sign * x[row * p + column];
     }
   }
 }
@@ -114,19 +105,15 @@ void ResidentGram::clear() {
 
 void ResidentGram::add(const double* host, double sign) {
   Scope scope(*context_);
-  combine(scope.upload(host, p_ * p_), sign);
+  cuda::add(context_->compute, scope.upload(host, p_ * p_), lower(), p_, p_, true, sign);
 }
 
 void ResidentGram::add(const ResidentGram& other, double sign) {
   if (other.context_ != context_ || other.p_ != p_) {
     throw std::invalid_argument("the other G is of another backend or another size");
   }
-  Scope scope(*context_);
-  combine(other.data_.get(), sign);
-}
-
-void ResidentGram::combine(const double* other, double sign) {
-  launch("combine", &combine_kernel, grid_of_rows(p_), threads, 0, context_->compute, other, sign, lower(), p_);
+  const Scope scope(*context_);
+  cuda::add(context_->compute, other.data_.get(), lower(), p_, p_, true, sign);
 }
 
 const double* ResidentGram::send_trace(Scope& scope) const {

@@ -148,6 +148,12 @@ void combine_to(Scope& scope, double alpha, const Operand& a, double beta, const
          alpha, data, beta, other, out, rows, columns);
 }
 
+// Whether they share memory, but not each element with the one in its place: a matrix and its transpose, or its rows.
+bool entangled(const Operand& a, const Operand& b) {
+  const bool apart = !b.on_device || a.data + a.size() <= b.data || b.data + b.size() <= a.data;
+  return !apart && (a.data != b.data || a.rows != b.rows || a.by_columns != b.by_columns);
+}
+
 }  // namespace
 
 void shift_diagonal(cudaStream_t stream, const double* a, int64_t n, double shift, double* out, double* sums) {
@@ -163,7 +169,11 @@ Resident combine(Context& context, double alpha, const Operand& a, double beta, 
 
 void combine_into(Context& context, double alpha, const Operand& a, double beta, const Operand& b) {
   Scope scope(context);
-  combine_to(scope, alpha, a, beta, b, const_cast<double*>(a.data));
+  Operand other = b;
+  if (entangled(a, b)) {  // elements would be read after they were written
+    other.data = copy_of(scope, b);
+  }
+  combine_to(scope, alpha, a, beta, other, const_cast<double*>(a.data));
 }
 
 Resident scale_columns(Context& context, const Operand& a, const double* factors) {

@@ -146,7 +146,6 @@ class ResidentGram {
   void take_trace(double trace) { trace_ = trace; }
 
  private:
-  void combine(const double* other, double sign);
   void complete();  // the upper triangle
 
   std::shared_ptr<Context> context_;

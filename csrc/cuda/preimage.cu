@@ -6,14 +6,13 @@
 #include <cmath>
 #include <limits>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "cuda/dense.h"
 #include "cuda/elementwise.h"
+#include "cuda/matrices.h"
 #include "cuda/products.h"
 #include "cuda/runtime.h"
-#include "krrdistill/errors.h"
 
 namespace krrdistill::cuda {
 namespace {
@@ -45,16 +44,6 @@ double diagonal_ratio(Scope& scope, const double* factor, int64_t p, int64_t ld)
   return *largest == 0.0 ? 0.0 : std::abs(*smallest / *largest);
 }
 
-// What a routine of cuSOLVER says: 0, or the order of a leading minor that is not positive definite.
-int info_of(Scope& scope, const char* routine, const int* device_info) {
-  int info = 0;
-  scope.download(&info, device_info, 1);
-  if (info < 0) {
-    throw DeviceError(std::string("CUDA: ") + routine + " failed with info " + std::to_string(info));
-  }
-  return info;
-}
-
 // right (m, ld) = R^-op right, R the upper triangle of a column-major matrix (ld, p); of each row the first p numbers.
 void solve_upper(Scope& scope, cublasOperation_t op, const double* upper, int64_t ld, int64_t p, double* right,
                  int64_t m) {
@@ -77,15 +66,8 @@ class NormalEquations {
       : scope_(scope), weight_(weight), factor_(scope.device<double>(weight.p * weight.p)) {
     const int p = narrow(weight.p);
     syrk<double>(scope, p, weight.d, weight.data, weight.d, 0.0, factor_, p, CUBLAS_OP_T);
-    cusolverDnHandle_t solver = scope.context.solver;
-    int length = 0;
-    KRRDISTILL_CHECK(cusolverDnDpotrf_bufferSize(solver, CUBLAS_FILL_MODE_UPPER, p, factor_, p, &length));
-    const Scope::Mark before = scope.mark();
-    auto* work = scope.device<double>(length);
-    auto* info = scope.device<int>(1);
-    KRRDISTILL_CHECK(cusolverDnDpotrf(solver, CUBLAS_FILL_MODE_UPPER, p, factor_, p, work, length, info));
-    rcond_ = info_of(scope, "potrf", info) == 0 ? diagonal_ratio(scope, factor_, p, p) : 0.0;
-    scope.release_to(before);
+    const bool definite = cholesky_in_place(scope, CUBLAS_FILL_MODE_UPPER, p, factor_) == 0;
+    rcond_ = definite ? diagonal_ratio(scope, factor_, p, p) : 0.0;
   }
 
   // Of W; 0 where W W^T is not positive definite.

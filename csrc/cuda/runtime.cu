@@ -28,6 +28,10 @@ std::string name_of(const char* call) {
 constexpr int64_t ring_bytes = int64_t{8} << 20;    // of each of two pinned buffers
 constexpr int64_t direct_bytes = int64_t{1} << 18;  // up to it one pageable copy is as fast
 
+// A block of the pool may be twice as large as what is asked for, but not by more than this part of the device's
+// memory: nobody counts what is left over of it, and the budget leaves a tenth.
+constexpr int64_t spared_part = 128;
+
 constexpr const char* spawn = "start processes with multiprocessing.get_context(\"spawn\")";
 
 std::string reason_of(cudaError_t status) {
@@ -313,7 +317,9 @@ void* Scope::device_bytes(int64_t bytes) {
                             mebibytes(std::max<int64_t>(available(), 0)) + " left of " + mebibytes(budget_));
   }
   device_.reserve(device_.size() + 1);
-  Block block = context.device_pool.take(bytes, context.options.memory_budget == 0 ? 2 * bytes : bytes);
+  // With a budget of its own device_memory may be 0: no block is larger than what was asked for.
+  const int64_t spare = context.options.memory_budget == 0 ? context.device_memory / spared_part : 0;
+  Block block = context.device_pool.take(bytes, bytes + std::min(bytes, spare));
   if (block.memory == nullptr) {
     block.bytes = bytes;
     if (used_ + block.bytes + context.device_pool.bytes() > budget()) {

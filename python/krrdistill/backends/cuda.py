@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import linalg
 
 from krrdistill.common.arrays import check_choice, is_half, is_on_host, namespace_of
 from krrdistill.common.placed import AnyMatrix, Cosines, Placed
@@ -49,6 +50,9 @@ _DRIVER_REMEDY = "install NVIDIA driver 580 or newer (nvidia-smi shows the versi
 _CAPABILITY = (8, 0)
 _OPERATIONS_PER_NUMBER = 320.0  # 8 bytes take 0.5 ns each way, the host's BLAS 400 operations a ns
 _SHARE = 8  # of the memory may be a matrix that stays: it is among half a dozen of its size
+# cuSOLVER's syevd refuses 23,200 columns, whose work space is beyond 32 bits:
+# https://github.com/JuliaGPU/CUDA.jl/issues/2908
+_MOST_EIGENVECTORS = 20_000
 _KEPT_BYTES = 1 << 20  # smaller weights go to the GPU every time
 PRODUCTS = ("auto", "fp32", "tf32")
 # Of the environment: NVIDIA's libraries read them, and take other arithmetic than they were asked for.
@@ -141,6 +145,7 @@ class _Kept(NamedTuple):
     """A weight whose copy is on the GPU."""
 
     weight: Any  # a weak reference, which lets go of the rest when the weight dies
+    address: int  # of the weight, by which operations find its copy
     cast: npt.NDArray[Any] | None  # to the type of the operations, where that is another one
     copy: Any
 
@@ -317,11 +322,13 @@ class CudaBackend(CompiledBackend):
 
         Only one that nobody can write into.
         """
-        if weight.nbytes < _KEPT_BYTES or not self._keeps_weights:
+        if weight.nbytes < _KEPT_BYTES or not self._keeps_weights or dtype not in (np.float32, np.float64):
             return super()._dense(weight, dtype)
         key = (id(weight), dtype)
         if not _is_frozen(weight):
-            self._kept.pop(key, None)  # it was when it was kept
+            for other, found in list(self._kept.items()):  # it was when it, or one in the same place, was kept
+                if found.address == weight.ctypes.data or other == key:
+                    self._kept.pop(other, None)
             return super()._dense(weight, dtype)
         kept = self._kept.get(key)
         if kept is None:
@@ -334,7 +341,8 @@ class CudaBackend(CompiledBackend):
                     backend._kept.pop(key, None)
 
             cast = None if np.may_share_memory(dense, weight) else dense
-            kept = _Kept(weakref.ref(weight, forget), cast, self._operations.keep_weight(dense))
+            copy = self._operations.keep_weight(dense)
+            kept = _Kept(weakref.ref(weight, forget), weight.ctypes.data, cast, copy)
             self._kept[key] = kept
         return weight if kept.cast is None else kept.cast
 
@@ -390,7 +398,10 @@ class CudaBackend(CompiledBackend):
         return None if lower is None else Placed(self, lower), norm
 
     def eigenvectors(self, A: Placed) -> tuple[FloatArray, Placed]:
-        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns)."""
+        """(eigenvalues of a symmetric A, ascending, eigenvectors in columns); of a very large one by the host."""
+        if len(A) > _MOST_EIGENVECTORS:
+            values, found = linalg.eigh(np.asarray(A))
+            return values, self.place(found)
         values = np.empty(len(A))
         vectors = Placed(self, self._matrices.eigenvectors(A.made, values))
         return values, vectors
