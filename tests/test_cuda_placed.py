@@ -28,6 +28,7 @@ from krrdistill.common.products import (
     placed,
     product,
     products_on,
+    solve_factored,
     solve_vector,
 )
 from krrdistill.errors import DeviceError, DeviceOutOfMemory
