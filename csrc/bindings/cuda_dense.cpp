@@ -19,6 +19,14 @@ void check_beside(const cuda::Operand& a, const cuda::Operand& b) {
   require(b.columns == a.columns && (b.rows == a.rows || b.rows == 1), "b: the shape of a, or one row of it");
 }
 
+// The memory of an array of the host for a result.
+double* target_of(py::array& out, int64_t rows, int64_t columns, bool by_columns) {
+  const cuda::Operand found = matrix_of(out);
+  require(found.rows == rows && found.columns == columns && out.writeable(), "out: the shape of the result");
+  require(found.by_columns == by_columns || rows == 1 || columns == 1, "out: the layout of the result");
+  return static_cast<double*>(out.mutable_data());
+}
+
 // The rows [first, first + count) of a matrix that is contiguous by rows, which live as long as they do.
 ResidentMatrix rows_of(const ResidentMatrix& a, int64_t first, int64_t count) {
   require(!a.by_columns && first >= 0 && count >= 0 && first + count <= a.rows, "rows of a matrix by rows");
@@ -44,13 +52,7 @@ cuda::Operand operand_of(const std::shared_ptr<cuda::Context>& context, const py
 
 template <typename Run>
 std::optional<ResidentMatrix> Dense::run_to(Out& out, int64_t rows, int64_t columns, bool by_columns, const Run& run) {
-  double* target = nullptr;
-  if (out) {
-    const cuda::Operand found = matrix_of(*out);
-    require(found.rows == rows && found.columns == columns && out->writeable(), "out: the shape of the result");
-    require(found.by_columns == by_columns || rows == 1 || columns == 1, "out: the layout of the result");
-    target = static_cast<double*>(out->mutable_data());
-  }
+  double* target = out ? target_of(*out, rows, columns, by_columns) : nullptr;
   cuda::Resident made;
   {
     const py::gil_scoped_release nogil;
@@ -59,14 +61,19 @@ std::optional<ResidentMatrix> Dense::run_to(Out& out, int64_t rows, int64_t colu
   return made == nullptr ? std::nullopt : std::optional(resident(std::move(made), rows, columns, by_columns));
 }
 
-ResidentMatrix Dense::place(const py::array& a) const {
-  const cuda::Operand matrix = matrix_of(a);
-  cuda::Resident made;
+template <typename Run>
+ResidentMatrix Dense::made(int64_t rows, int64_t columns, bool by_columns, const Run& run) const {
+  cuda::Resident found;
   {
     const py::gil_scoped_release nogil;
-    made = cuda::place(*context_, matrix);
+    found = run();
   }
-  return resident(std::move(made), matrix.rows, matrix.columns, matrix.by_columns);
+  return resident(std::move(found), rows, columns, by_columns);
+}
+
+ResidentMatrix Dense::place(const py::array& a) const {
+  const cuda::Operand matrix = matrix_of(a);
+  return made(matrix.rows, matrix.columns, matrix.by_columns, [&] { return cuda::place(*context_, matrix); });
 }
 
 std::optional<ResidentMatrix> Dense::multiply(const py::object& a, const py::object& b, Out out) {
@@ -110,23 +117,14 @@ ResidentMatrix Dense::eigenvectors(const py::object& a, Array<double> values) co
   require(values.ndim() == 1 && values.shape(0) == matrix.rows, "values: (n,)");
   require_aligned(values);
   double* target = values.mutable_data();
-  cuda::Resident made;
-  {
-    const py::gil_scoped_release nogil;
-    made = cuda::eigenvectors(*context_, matrix, target);
-  }
-  return resident(std::move(made), matrix.rows, matrix.rows, true);
+  return made(matrix.rows, matrix.rows, true, [&] { return cuda::eigenvectors(*context_, matrix, target); });
 }
 
 ResidentMatrix Dense::combine(double alpha, const py::object& a, double beta, const py::object& b) const {
   const cuda::Operand first = operand_of(context_, a), second = operand_of(context_, b);
   check_beside(first, second);
-  cuda::Resident made;
-  {
-    const py::gil_scoped_release nogil;
-    made = cuda::combine(*context_, alpha, first, beta, second);
-  }
-  return resident(std::move(made), first.rows, first.columns, first.by_columns);
+  return made(first.rows, first.columns, first.by_columns,
+              [&] { return cuda::combine(*context_, alpha, first, beta, second); });
 }
 
 void Dense::combine_into(double alpha, const ResidentMatrix& a, double beta, const py::object& b) {
@@ -142,12 +140,8 @@ ResidentMatrix Dense::scale_columns(const py::object& a, const Array<double>& fa
   require(factors.ndim() == 1 && factors.shape(0) == matrix.columns, "factors: (columns,)");
   require_aligned(factors);
   const double* values = factors.data();
-  cuda::Resident made;
-  {
-    const py::gil_scoped_release nogil;
-    made = cuda::scale_columns(*context_, matrix, values);
-  }
-  return resident(std::move(made), matrix.rows, matrix.columns, matrix.by_columns);
+  return made(matrix.rows, matrix.columns, matrix.by_columns,
+              [&] { return cuda::scale_columns(*context_, matrix, values); });
 }
 
 double Dense::largest_magnitude(const py::object& a) const {
@@ -175,12 +169,7 @@ ResidentMatrix Dense::cosines(int64_t rows, int64_t columns, const Array<double>
           "frequencies, column_signs: at most as many as rows and columns");
   require(row_signs.size() == cosines.chosen, "row_signs: as many as frequencies");
   check_rows(chosen, cosines.order);
-  cuda::Resident made;
-  {
-    const py::gil_scoped_release nogil;
-    made = cuda::cosines(*context_, cosines, rows, columns);
-  }
-  return resident(std::move(made), rows, columns, false);
+  return made(rows, columns, false, [&] { return cuda::cosines(*context_, cosines, rows, columns); });
 }
 
 ResidentMatrix Dense::undo_activation(int activation, double parameter, const py::object& h,
@@ -188,12 +177,9 @@ ResidentMatrix Dense::undo_activation(int activation, double parameter, const py
   require(activation >= 0 && activation <= 2, "unknown activation");
   const cuda::Operand values = operand_of(context_, h), beside = operand_of(context_, b);
   check_beside(values, beside);
-  cuda::Resident made;
-  {
-    const py::gil_scoped_release nogil;
-    made = cuda::undo_activation(*context_, static_cast<Activation>(activation), parameter, values, beside);
-  }
-  return resident(std::move(made), values.rows, values.columns, false);
+  return made(values.rows, values.columns, false, [&] {
+    return cuda::undo_activation(*context_, static_cast<Activation>(activation), parameter, values, beside);
+  });
 }
 
 void bind_dense(py::module_& module) {
@@ -210,10 +196,7 @@ void bind_dense(py::module_& module) {
       .def(
           "download",
           [](const ResidentMatrix& a, py::array out) {
-            const cuda::Operand found = matrix_of(out);
-            require(found.rows == a.rows && found.columns == a.columns && out.writeable(), "out: the shape");
-            require(found.by_columns == a.by_columns || a.rows == 1 || a.columns == 1, "out: the layout");
-            auto* target = static_cast<double*>(out.mutable_data());
+            double* target = target_of(out, a.rows, a.columns, a.by_columns);
             const py::gil_scoped_release nogil;
             cuda::fetch(*a.context, a.operand(), target);
           },

@@ -59,7 +59,10 @@ class Dense {
   [[nodiscard]] ResidentMatrix resident(cuda::Resident data, int64_t rows, int64_t columns, bool by_columns) const {
     return {.context = context_, .data = std::move(data), .rows = rows, .columns = columns, .by_columns = by_columns};
   }
-  // The result (rows, columns) of `run`, which takes the memory of `out`, null where there is none.
+  // The result (rows, columns) of `run`, which stays on the device.
+  template <typename Run>
+  ResidentMatrix made(int64_t rows, int64_t columns, bool by_columns, const Run& run) const;
+  // The same of a `run` that takes the memory of `out`, null where there is none.
   template <typename Run>
   std::optional<ResidentMatrix> run_to(Out& out, int64_t rows, int64_t columns, bool by_columns, const Run& run);
 

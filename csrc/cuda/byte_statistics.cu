@@ -190,11 +190,8 @@ ByteStatistics::ByteStatistics(Scope& scope, const double* scale, const double* 
 }
 
 void ByteStatistics::clear() {
-  const auto zero = [this](int32_t* memory, int64_t n) {
-    KRRDISTILL_CHECK(cudaMemsetAsync(memory, 0, static_cast<size_t>(n) * sizeof(*memory), scope_.context.compute));
-  };
-  zero(sums_, classes_ * p_);
-  zero(counts_, classes_);
+  cuda::clear(scope_.context.compute, sums_, classes_ * p_);
+  cuda::clear(scope_.context.compute, counts_, classes_);
   pending_ = 0;
 }
 

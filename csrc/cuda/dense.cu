@@ -23,11 +23,6 @@ Resident give(Scope& scope, double* result, int64_t n, double* out) {
   return nullptr;
 }
 
-// n numbers, all 0: sums of no terms, for which cuBLAS refuses strides of zero.
-void clear(Scope& scope, double* out, int64_t n) {
-  KRRDISTILL_CHECK(cudaMemsetAsync(out, 0, static_cast<size_t>(n) * sizeof(double), scope.context.compute));
-}
-
 [[noreturn]] void fail(const char* routine, int info) {
   throw DeviceError(std::string("CUDA: ") + routine + " failed with info " + std::to_string(info));
 }
@@ -85,8 +80,8 @@ Resident multiply(Context& context, const Operand& a, const Operand& b, double* 
   const double* left = operand(scope, a);
   const double* right = operand(scope, b);
   auto* product = scope.device<double>(m * r);
-  if (n == 0) {
-    clear(scope, product, m * r);
+  if (n == 0) {  // sums of no terms, for which cuBLAS refuses strides of zero
+    clear(context.compute, product, m * r);
     return give(scope, product, m * r, out);
   }
   // Row-major out (m, r) is column-major (r, m) = B^T A^T.
@@ -101,7 +96,7 @@ Resident gram_of(Context& context, const Operand& a, double* out) {
   const double* matrix = operand(scope, a);
   auto* product = scope.device<double>(m * m);
   if (a.size() == 0) {
-    clear(scope, product, m * m);
+    clear(context.compute, product, m * m);
     return give(scope, product, m * m, out);
   }
   // Row-major a (m, n) is column-major (n, m), whose columns are multiplied.

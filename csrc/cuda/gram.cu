@@ -92,13 +92,13 @@ void symmetrize(Context& context, double* gram, int64_t p) {
 ResidentGram::ResidentGram(std::shared_ptr<Context> context, int64_t p) : context_(std::move(context)), p_(p) {
   Scope scope(*context_);
   auto* made = scope.device<double>(p * p);
-  KRRDISTILL_CHECK(cudaMemsetAsync(made, 0, static_cast<size_t>(p * p) * sizeof(double), context_->compute));
+  cuda::clear(context_->compute, made, p * p);
   data_ = scope.keep_here(made);
 }
 
 void ResidentGram::clear() {
   Scope scope(*context_);
-  KRRDISTILL_CHECK(cudaMemsetAsync(data_.get(), 0, static_cast<size_t>(p_ * p_) * sizeof(double), context_->compute));
+  cuda::clear(context_->compute, data_.get(), p_ * p_);
   symmetric_ = true;
   trace_ = 0.0;
 }

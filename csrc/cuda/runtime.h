@@ -227,6 +227,12 @@ class Scope {
   std::vector<cudaEvent_t> events_;
 };
 
+// n numbers become 0.
+template <typename T>
+void clear(cudaStream_t stream, T* numbers, int64_t n) {
+  KRRDISTILL_CHECK(cudaMemsetAsync(numbers, 0, static_cast<size_t>(n) * sizeof(T), stream));
+}
+
 // The one way to start a kernel. More than 48 KiB of shared memory must be asked for.
 template <typename... Parameters, typename... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int threads, int64_t shared_bytes,

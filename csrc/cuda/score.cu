@@ -86,7 +86,7 @@ void score(Context& context, const FeatureMap<T>& map, const Source& input, cons
   const T* device_weights = place(scope, all * p);
   T* scores = scope.device<T>(tiles.rows() * all);
   auto* device_correct = scope.device<unsigned long long>(models);
-  KRRDISTILL_CHECK(cudaMemsetAsync(device_correct, 0, static_cast<size_t>(counts), context.compute));
+  clear(context.compute, device_correct, models);
   const int width = width_of(k);
   const auto fill = [&](int64_t first, int64_t count, std::byte* extra) {
     auto* out = reinterpret_cast<int64_t*>(extra);

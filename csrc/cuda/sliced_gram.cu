@@ -215,12 +215,12 @@ SlicedGram::SlicedGram(Scope& scope, int64_t p, int64_t rows)
       joined_(turns(scope, order_, 3 * order_) + turns(scope, order_, 2 * order_) <
               2 * turns_lower(scope, order_) + 3 * turns(scope, order_, order_)),
       products_(scope.device<int32_t>(5 * order_ * order_)) {
-  KRRDISTILL_CHECK(cudaMemsetAsync(worst_, 0, static_cast<size_t>(p) * sizeof(double), scope.context.compute));
+  clear(scope.context.compute, worst_, p);
 }
 
 void SlicedGram::add(const float* features, int64_t count, double* gram) {
   cudaStream_t stream = scope_.context.compute;
-  KRRDISTILL_CHECK(cudaMemsetAsync(largest_, 0, static_cast<size_t>(p_) * sizeof(unsigned), stream));
+  clear(stream, largest_, p_);
   launch("column_maxima", &column_maxima_kernel, grid_of(ceil_div(p_, strip), ceil_div(count, strip_rows)), threads,
          threads / 32 * strip * static_cast<int64_t>(sizeof(unsigned)), stream, features, pitch(p_), count, p_,
          largest_);

@@ -102,15 +102,20 @@ typename TileStream<T>::Fill fill_of(const Input& input, const Targets& targets)
   };
 }
 
+// The bytes of that, beside what the sums themselves need.
+template <typename T>
+typename TileStream<T>::Needs with_targets(typename TileStream<T>::Needs needs, const Targets& targets) {
+  const bool classes = targets.labels != nullptr;
+  needs.extra_fixed = classes ? (targets.k + 1) * static_cast<int64_t>(sizeof(int)) : 0;
+  needs.extra_per_row = static_cast<int64_t>(classes ? sizeof(int) : targets.k * sizeof(T));
+  return needs;
+}
+
 // Of G on the device, unless it is there.
 int64_t own_elements(const Gram& gram, int64_t p) { return gram.resident == nullptr ? p * p : 0; }
 
 double* total_of(Scope& scope, const Gram& gram, int64_t p) {
   return gram.resident == nullptr ? scope.upload(gram.host, p * p) : gram.resident->lower();
-}
-
-void clear(cudaStream_t stream, double* sums, int64_t n) {
-  KRRDISTILL_CHECK(cudaMemsetAsync(sums, 0, static_cast<size_t>(n) * sizeof(double), stream));
 }
 
 // C on the device: nothing crosses the bus while it is zero, as it is for those who add batches up themselves.
@@ -156,6 +161,19 @@ void add_target_products(Scope& scope, const T* features, const T* targets, int6
   }
 }
 
+// cross += the class sums of a tile's features, of which `rows` are the numbers as they are stored or computed, or
+// their products with real targets.
+template <typename T, typename Row>
+void add_cross(Scope& scope, const Targets& targets, const typename TileStream<T>::Tile& tile, const Row* rows,
+               int64_t p, T* product, double* cross) {
+  if (targets.labels != nullptr) {
+    add_class_sums(scope.context.compute, rows, tile.extra, cross, p, targets.k);
+  } else if (targets.k > 0) {
+    add_target_products(scope, tile.features, reinterpret_cast<const T*>(tile.extra), tile.count, p, targets.k, product,
+                        cross);
+  }
+}
+
 // Bytes under a map without layers.
 template <typename T>
 Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source& input, const Targets& targets,
@@ -165,13 +183,12 @@ Formed accumulate_bytes(Context& context, const FeatureMap<T>& map, const Source
   const bool classes = targets.labels != nullptr;
   const int64_t products = classes ? 0 : k * size;  // of real targets with the features, for each feature
   TileStream<T> tiles(scope, "accumulate", map, input, tile_rows,
-                      {.fixed = (own_elements(gram, p) + k * p) * static_cast<int64_t>(sizeof(double)) + p * products +
-                                ByteStatistics::fixed_bytes(p, k),
-                       .per_row = ByteStatistics::row_bytes(p),
-                       .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
-                       .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size,
-                       .features = products > 0,
-                       .period = ByteStatistics::period});
+                      with_targets<T>({.fixed = (own_elements(gram, p) + k * p) * static_cast<int64_t>(sizeof(double)) +
+                                                p * products + ByteStatistics::fixed_bytes(p, k),
+                                       .per_row = ByteStatistics::row_bytes(p),
+                                       .features = products > 0,
+                                       .period = ByteStatistics::period},
+                                      targets));
   double* total = total_of(scope, gram, p);
   double* total_cross = cross_of(scope, cross, k * p);
   ByteStatistics sums(scope, map.scale, map.shift, p, classes ? k : 1, tiles.rows());
@@ -201,12 +218,12 @@ std::optional<Formed> accumulate_halves(Context& context, const FeatureMap<float
   const bool classes = targets.labels != nullptr;
   const int64_t products = classes ? 0 : k;  // of real targets with the features, which are converted for them
   const int64_t slabs = HalfGram::slabs_for(scope, p, std::min(tile_rows, input.n));
-  TileStream<float> tiles(scope, "accumulate", map, input, tile_rows,
-                          {.fixed = (own_elements(gram, p) + p * p + 2 * k * p) * static_cast<int64_t>(sizeof(double)) +
+  TileStream<float> tiles(
+      scope, "accumulate", map, input, tile_rows,
+      with_targets<float>({.fixed = (own_elements(gram, p) + p * p + 2 * k * p) * static_cast<int64_t>(sizeof(double)) +
                                     HalfGram::fixed_bytes(p, slabs) + p * products * size,
-                           .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
-                           .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size,
-                           .features = products > 0});
+                           .features = products > 0},
+                          targets));
   double* sums = scope.device<double>(p * p);
   double* sums_cross = scope.device<double>(k * p);
   clear(stream, sums, p * p);
@@ -216,12 +233,7 @@ std::optional<Formed> accumulate_halves(Context& context, const FeatureMap<float
   tiles.for_each(fill_of<float>(input, targets), [&](const TileStream<float>::Tile& tile) {
     const auto* rows = reinterpret_cast<const Half*>(tile.raw);
     halves.add(rows, tile.count, sums);
-    if (classes) {
-      add_class_sums(stream, rows, tile.extra, sums_cross, p, k);
-    } else if (products > 0) {
-      add_target_products(scope, tile.features, reinterpret_cast<const float*>(tile.extra), tile.count, p, k, product,
-                          sums_cross);
-    }
+    add_cross(scope, targets, tile, rows, p, product, sums_cross);
   });
   const double bound = halves.bound(sums);
   if (!std::isfinite(bound)) {
@@ -251,10 +263,7 @@ Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Sou
       (own_elements(gram, p) + (slices ? p * p : 0) + (slices ? 2 : 1) * k * p) * static_cast<int64_t>(sizeof(double)) +
       (slices ? SlicedGram::fixed_bytes(p) : 0) + (partial + (classes ? 0 : k * p)) * size;
   TileStream<T> tiles(scope, "accumulate", map, input, slices ? std::min(tile_rows, SlicedGram::most_rows) : tile_rows,
-                      {.fixed = fixed,
-                       .per_row = slices ? SlicedGram::row_bytes(p) : 0,
-                       .extra_fixed = classes ? (k + 1) * static_cast<int64_t>(sizeof(int)) : 0,
-                       .extra_per_row = classes ? static_cast<int64_t>(sizeof(int)) : k * size});
+                      with_targets<T>({.fixed = fixed, .per_row = slices ? SlicedGram::row_bytes(p) : 0}, targets));
   double* total = total_of(scope, gram, p);
   double* total_cross = cross_of(scope, cross, k * p);
   double* sums = slices ? scope.device<double>(p * p) : total;
@@ -300,12 +309,7 @@ Formed accumulate_features(Context& context, const FeatureMap<T>& map, const Sou
   };
   const auto use = [&](const Tile& tile) {
     add_gram(tile);
-    if (classes) {
-      add_class_sums(stream, tile.features, tile.extra, sums_cross, p, k);
-    } else if (k > 0) {
-      add_target_products(scope, tile.features, reinterpret_cast<const T*>(tile.extra), tile.count, p, k, product,
-                          sums_cross);
-    }
+    add_cross(scope, targets, tile, tile.features, p, product, sums_cross);
   };
   Formed formed{.arithmetic = Arithmetic::float64, .bound = 0.0};
   if (single) {

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from krrdistill.common.arrays import check_writable, device_of, in_namespace, like, namespace_of
-from krrdistill.errors import DataError, NotPositiveDefinite, NotSurjective
+from krrdistill.errors import DataError, NotPositiveDefinite
 
 from .base import (
     FloatArray,
@@ -27,7 +27,7 @@ from .base import (
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
 from .operators import Operator
-from .tiles import rcond_floor, tile_rows
+from .tiles import rank_deficient, rcond_floor, tile_rows
 
 __all__ = ["ArrayBackend"]
 
@@ -161,7 +161,7 @@ class ArrayBackend(HostMatrices):
         q, r = xp.linalg.qr(self._take(weight, np.dtype(np.float64)).T)
         diagonal = xp.abs(xp.linalg.diagonal(r))
         if not xp.min(diagonal) > rcond_floor(weight.shape) * xp.max(diagonal):
-            raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
+            raise rank_deficient(weight.shape)
         return like((q @ self._solve_lower(r.T, self._take(rhs).T)).T, rhs)
 
     def _take(self, array: Any, dtype: np.dtype[Any] | None = None) -> Any:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from krrdistill.errors import NotSurjective
-
 from .base import (
     FloatArray,
     IntArray,
@@ -25,7 +23,7 @@ from .base import (
 )
 from .hadamard import HadamardWeight
 from .models import Models, models_on_host
-from .tiles import rcond_floor, tile_rows
+from .tiles import rank_deficient, rcond_floor, tile_rows
 
 __all__ = ["ACTIVATIONS", "CompiledBackend", "check_rank", "structured"]
 
@@ -205,7 +203,7 @@ def _per_row(feature_map: MapStages) -> float:
 def check_rank(weight: Matrix, rcond: float, floor: float) -> None:
     """Raises NotSurjective for weights whose reciprocal condition number is below the floor."""
     if not rcond >= floor:
-        raise NotSurjective(f"preimage: the weights {weight.shape} are rank deficient to working precision")
+        raise rank_deficient(weight.shape)
 
 
 def structured(weight: HadamardWeight, dtype: np.dtype[Any]) -> tuple[AnyArray, AnyArray]:

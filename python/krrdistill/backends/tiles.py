@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from krrdistill.errors import NotSurjective
+
 from .base import MapStages
 
-__all__ = ["FLUSH_ROWS", "device_tile_rows", "rcond_floor", "tile_rows"]
+__all__ = ["FLUSH_ROWS", "device_tile_rows", "rank_deficient", "rcond_floor", "tile_rows"]
 
 _TILE_BYTES = 48 << 20  # one buffer of a tile: large enough for BLAS to run at its ceiling
 _MIN_ROWS, _MAX_ROWS = 64, 4096
@@ -43,3 +45,8 @@ def _row_bytes(feature_map: MapStages, dtype: np.dtype[Any]) -> int:
 def rcond_floor(shape: tuple[int, ...]) -> float:
     """Reciprocal condition number below which a float64 matrix counts as rank deficient."""
     return float(np.finfo(np.float64).eps) * max(shape)
+
+
+def rank_deficient(shape: tuple[int, ...]) -> NotSurjective:
+    """The error of weights whose reciprocal condition number is below ``rcond_floor``."""
+    return NotSurjective(f"preimage: the weights {tuple(shape)} are rank deficient to working precision")

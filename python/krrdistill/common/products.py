@@ -114,10 +114,7 @@ def product(A: AnyMatrix, B: AnyMatrix) -> AnyMatrix:
     engine = _engine(operations, m * n + n * r + m * r, A, B)
     if engine is not None:
         return engine.product(A, B)
-    left, transpose_left = _column_major(np.asarray(B).T)
-    right, transpose_right = _column_major(np.asarray(A).T)
-    with blas_for(operations):
-        return np.asarray(blas.dgemm(1.0, left, right, trans_a=transpose_left, trans_b=transpose_right).T)
+    return _dgemm(1.0, np.asarray(A), np.asarray(B))
 
 
 def add_product(C: AnyMatrix, A: AnyMatrix, B: AnyMatrix, alpha: float) -> None:
@@ -125,12 +122,7 @@ def add_product(C: AnyMatrix, A: AnyMatrix, B: AnyMatrix, alpha: float) -> None:
     if isinstance(C, Placed):
         C.engine.combine_into(1.0, C, alpha, C.engine.product(A, B))
         return
-    left, transpose_left = _column_major(np.asarray(B).T)
-    right, transpose_right = _column_major(np.asarray(A).T)
-    with blas_for(2.0 * C.size * A.shape[1]):
-        summed = blas.dgemm(
-            alpha, left, right, trans_a=transpose_left, trans_b=transpose_right, beta=1.0, c=C.T, overwrite_c=True
-        )
+    summed = _dgemm(alpha, np.asarray(A), np.asarray(B), beta=1.0, c=C.T, overwrite_c=True)
     assert np.shares_memory(summed, C)
 
 
@@ -281,6 +273,15 @@ def solve_vector(lower: AnyMatrix, x: FloatArray) -> FloatArray:
     with blas_for(2.0 * x.size**2):
         solution, _ = lapack.dpotrs(lower, x, lower=1)
     return np.asarray(solution)
+
+
+def _dgemm(alpha: float, A: FloatArray, B: FloatArray, **onto: Any) -> FloatArray:
+    """alpha A B, C-contiguous; ``onto`` are the arguments of BLAS for what it is added to."""
+    left, transpose_left = _column_major(B.T)
+    right, transpose_right = _column_major(A.T)
+    with blas_for(2.0 * len(A) * B.size):
+        found = blas.dgemm(alpha, left, right, trans_a=transpose_left, trans_b=transpose_right, **onto)
+    return np.asarray(found.T)
 
 
 def _column_major(A: FloatArray) -> tuple[FloatArray, bool]:

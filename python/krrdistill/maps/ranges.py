@@ -15,9 +15,8 @@ import scipy.linalg
 
 from krrdistill.backends import Backend, HadamardWeight, Operator
 from krrdistill.backends.base import Layer, Matrix, dense_matrix, matrix_of
-from krrdistill.backends.tiles import rcond_floor
+from krrdistill.backends.tiles import rank_deficient, rcond_floor
 from krrdistill.common.placed import AnyMatrix
-from krrdistill.errors import NotSurjective
 
 __all__ = ["layer_ranges", "obstacle", "preimage_in_range"]
 
@@ -103,5 +102,5 @@ def _injective_factors(A: FloatArray) -> tuple[FloatArray, FloatArray]:
     Q, R = np.linalg.qr(A)
     diagonal = np.abs(np.diag(R))
     if diagonal.min() <= rcond_floor(A.shape) * diagonal.max():
-        raise NotSurjective(f"preimage: the weights {A.shape} are rank deficient to working precision")
+        raise rank_deficient(A.shape)
     return Q, R
