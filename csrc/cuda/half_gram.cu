@@ -96,6 +96,19 @@ __global__ void __launch_bounds__(threads, 2) half_products_kernel(const Half* x
       wmma::fill_fragment(own[i][j], 0.0F);
     }
   }
+  // Every sum of this thread, and its place in shared memory.
+  const auto for_sums = [&](const auto& use) {
+#pragma unroll
+    for (int i = 0; i < down; ++i) {
+#pragma unroll
+      for (int j = 0; j < across; ++j) {
+#pragma unroll
+        for (int t = 0; t < elements; ++t) {
+          use(own[i][j].x[t], kept[((i * across + j) * elements + t) * threads]);
+        }
+      }
+    }
+  };
   for (int step = 0; step < stages - 1; ++step) {
     fetch(step);
   }
@@ -127,30 +140,19 @@ __global__ void __launch_bounds__(threads, 2) half_products_kernel(const Half* x
       }
     }
     if ((step + 1) % chain == 0 || step + 1 == steps) {
-#pragma unroll
-      for (int i = 0; i < down; ++i) {
-#pragma unroll
-        for (int j = 0; j < across; ++j) {
-#pragma unroll
-          for (int t = 0; t < elements; ++t) {
-            float& sum = kept[((i * across + j) * elements + t) * threads];
-            sum = step < chain ? own[i][j].x[t] : sum + own[i][j].x[t];
-            own[i][j].x[t] = 0.0F;
-          }
-        }
-      }
+      for_sums([&](float& sum, float& in_memory) {
+        in_memory = step < chain ? sum : in_memory + sum;
+        sum = 0.0F;
+      });
     }
   }
   float* out = sums + (blockIdx.y * static_cast<int64_t>(gridDim.x) + blockIdx.x) * (side * side) +
                warp / warps_across * (16 * down * side) + warp % warps_across * (16 * across);
+  for_sums([](float& sum, float in_memory) { sum = in_memory; });
 #pragma unroll
   for (int i = 0; i < down; ++i) {
 #pragma unroll
     for (int j = 0; j < across; ++j) {
-#pragma unroll
-      for (int t = 0; t < elements; ++t) {
-        own[i][j].x[t] = kept[((i * across + j) * elements + t) * threads];
-      }
       wmma::store_matrix_sync(out + 16 * (i * side + j), own[i][j], side, wmma::mem_row_major);
     }
   }
